@@ -1,0 +1,49 @@
+"""Saccade trains image classifiers from scratch: one command, exact resume, honest numbers.
+
+>>> import saccade
+>>> outcome = saccade.train(data="photos.zip", holdout="10%")      # doctest: +SKIP
+>>> for prediction in saccade.predict(outcome.folder, "cat.jpg"):  # doctest: +SKIP
+...     print(prediction.label)
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Before torch starts OpenMP: waiting threads sleep instead of spinning. Compute and reading threads share the cores,
+# and on a busy machine spinning makes small networks ten times slower (docs/LOG.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if TYPE_CHECKING:
+    from saccade.api import evaluate as evaluate
+    from saccade.api import load as load
+    from saccade.api import open_source as open_source
+    from saccade.api import predict as predict
+    from saccade.api import train as train
+    from saccade.errors import SaccadeError as SaccadeError
+    from saccade.evaluation.metrics import top_k_accuracy as top_k_accuracy
+    from saccade.models import create_model as create_model
+
+_HOMES = {
+    "SaccadeError": "saccade.errors",
+    "create_model": "saccade.models",
+    "evaluate": "saccade.api",
+    "load": "saccade.api",
+    "open_source": "saccade.api",
+    "predict": "saccade.api",
+    "top_k_accuracy": "saccade.evaluation.metrics",
+    "train": "saccade.api",
+}
+__all__ = ["SaccadeError", "__version__", "create_model", "evaluate", "load", "open_source", "predict",
+           "top_k_accuracy", "train"]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used, so that ``saccade --help`` need not import torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'saccade' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

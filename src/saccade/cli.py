@@ -1,0 +1,323 @@
+"""The command line: verbs, nothing else. Heavy imports wait until a verb runs, so that help is instant."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from saccade.errors import CheckpointError, SaccadeError, UsageError
+
+if TYPE_CHECKING:
+    from saccade.training.request import Composed
+
+app = typer.Typer(
+    help="Train image classifiers from scratch: your images in; a trained, evaluated, exactly resumable model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
+]
+DataOption = Annotated[str | None, typer.Option("--data", help="digits, a folder, a tar or a zip (.gz, .xz too).")]
+ValOption = Annotated[str | None, typer.Option("--val", help="Validation data, when it is not inside --data.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")]
+InitOption = Annotated[str | None, typer.Option("--init", help="Start from the weights of a run or .safetensors file.")]
+EpochsOption = Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch-size", help="Images per optimiser step, over all devices (global).")
+]
+LrOption = Annotated[float | None, typer.Option("--lr", help="Effective learning rate, never scaled.")]
+SizeOption = Annotated[int | None, typer.Option("--image-size", help="Side of the images the network sees, in pixels.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from it.")]
+OutOption = Annotated[str, typer.Option("--out", help="The run folder. Default: runs/<model>-<data>-<fingerprint>.")]
+ResumeOption = Annotated[str, typer.Option("--resume", help="auto, never, or the path of a checkpoint.")]
+ChangedOption = Annotated[bool, typer.Option("--resume-changed", help="Go on although settings or images changed.")]
+DevicesOption = Annotated[str | None, typer.Option("--devices", help="auto, cpu, cuda or mps.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
+TimeOption = Annotated[str | None, typer.Option("--max-time", help="Save and stop (exit 75) after this time: 20m, 2h.")]
+HoldoutOption = Annotated[
+    str | None, typer.Option("--holdout", help="Share of the training images to validate on: 10%.")
+]
+MinivalOption = Annotated[
+    str | None, typer.Option("--minival", help="Share of the training images to choose the best on.")
+]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.")]
+
+
+def _compose(words: list[str] | None, sets: list[str] | None, **flags: Any) -> Composed:
+    from saccade import units
+    from saccade.api import flag_settings
+    from saccade.training.request import Request, compose
+
+    for name in ("holdout", "minival"):
+        if flags.get(name) is not None:
+            try:
+                flags[name] = units.share(flags[name])
+            except ValueError as error:
+                raise UsageError(str(error), where=f"--{name}") from error
+    return compose(Request(words or (), flag_settings(**flags), sets or ()))
+
+
+@app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")
+def train(
+    words: Words = None, data: DataOption = None, val: ValOption = None, model: ModelOption = None,
+    init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None, lr: LrOption = None,
+    image_size: SizeOption = None, seed: SeedOption = None, out: OutOption = "", resume: ResumeOption = "auto",
+    resume_changed: ChangedOption = False, devices: DevicesOption = None, precision: PrecisionOption = None,
+    max_time: TimeOption = None, holdout: HoldoutOption = None, minival: MinivalOption = None,
+    dry_run: DryOption = False, sets: SetOption = None, json_out: Json = False,
+) -> None:  # fmt: skip
+    """Train a classifier, or go on exactly where the same command stopped. Without arguments: the built-in digits."""
+    with _explained(json_out):
+        composed = _compose(words, sets, data=data, val=val, model=model, init=init, epochs=epochs,
+                            batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
+                            precision=precision, max_time=max_time, holdout=holdout, minival=minival)  # fmt: skip
+        if dry_run:
+            _print_config(composed)
+            return
+        from saccade.log import Log
+        from saccade.training import records, trainer
+
+        log = Log()
+        outcome = trainer.train(composed, out=out, resume=resume, resume_changed=resume_changed, log=log)
+        if not outcome.fresh:
+            log.say(f"this run is finished: {outcome.folder} (start another with --resume never)")
+        records.conclude(outcome.result, outcome.folder, outcome.seconds, log)
+        if json_out:
+            _print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
+
+
+def _print_config(composed: Composed) -> None:
+    import yaml
+
+    typer.echo(yaml.safe_dump(composed.config.dump(), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
+def check(
+    words: Words = None, data: DataOption = None, val: ValOption = None, model: ModelOption = None,
+    init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None, lr: LrOption = None,
+    image_size: SizeOption = None, seed: SeedOption = None, devices: DevicesOption = None,
+    precision: PrecisionOption = None, holdout: HoldoutOption = None, minival: MinivalOption = None,
+    sets: SetOption = None, json_out: Json = False,
+) -> None:  # fmt: skip
+    """Look for what would go wrong, and say how long training would take. Leaves nothing behind."""
+    with _explained(json_out):
+        from saccade.log import Log
+        from saccade.training import preflight
+
+        composed = _compose(words, sets, data=data, val=val, model=model, init=init, epochs=epochs,
+                            batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
+                            precision=precision, holdout=holdout, minival=minival)  # fmt: skip
+        log = Log()
+        findings = preflight.check(composed, log)
+        if json_out:
+            _print_json({"findings": [f.to_json() for f in findings]})
+        errors = [f for f in findings if f.severity == "error"]
+        log.say("nothing stands in the way" if not errors else f"{len(errors)} finding(s) stand in the way")
+        if errors:
+            raise typer.Exit(errors[0].status)
+
+
+@app.command(name="eval", epilog="Example: saccade eval runs/resnet8-digits-1a2b3c4d --data other-photos.zip --json")
+def evaluate(
+    run: RunArgument, data: DataOption = None,
+    split: Annotated[str, typer.Option("--split", help="Which split; default: the validation split.")] = "",
+    devices: Annotated[str, typer.Option("--devices", help="auto, cpu, cuda or mps.")] = "auto", json_out: Json = False,
+) -> None:  # fmt: skip
+    """Score the saved weights of a run: every image exactly once."""
+    with _explained(json_out):
+        from saccade import api
+        from saccade.evaluation.metrics import wilson_interval
+
+        chosen = api.find_split(data, split) if data else _own_split(run, split)
+        result = api.evaluate(run, chosen, device=devices)
+        low, high = wilson_interval(result.correct, result.n)
+        if json_out:
+            _print_json({"run": str(run), "split": chosen.name, **result.to_json()})
+        else:
+            typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  loss {result.loss:.4f}  "
+                       f"({result.correct} of {result.n} images of '{chosen.name}'; "
+                       f"95 % interval {low:.2%} to {high:.2%})")  # fmt: skip
+
+
+def _own_split(run: Path, name: str) -> Any:
+    """Return the split that a run validated on, rebuilt from its configuration."""
+    from saccade.config import Layers
+    from saccade.data.sources import open_source
+    from saccade.training import launch
+
+    settings = run / "config.yaml"
+    if not settings.is_file():
+        raise CheckpointError("this file does not say which images it was judged on", where=str(run), fix="add --data")
+    layers = Layers()
+    layers.add_file(settings)
+    config = layers.resolve()
+    data = launch.open_data(config, open_source(config.data.train))
+    return data.train if name == "train" else data.val if not name else data.val_source.splits[name]
+
+
+@app.command(epilog="Example: saccade predict runs/resnet18-photos-1a2b3c4d cat.jpg holiday/ --top 3")
+def predict(
+    run: RunArgument,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes.")] = 5,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write path, rank, class, probability.")] = None,
+    json_out: Json = False,
+) -> None:  # fmt: skip
+    """Name what is in images, with probabilities."""
+    with _explained(json_out):
+        from saccade import api, files
+
+        rows = []
+        for prediction in api.predict(run, images, top=top):
+            rows.append({"path": prediction.path, "top": [{"class": c, "probability": p} for c, p in prediction.top]})
+            if not json_out:
+                best = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top)
+                typer.echo(f"{prediction.path}: {best}")
+        if csv is not None:
+            files.write_bytes(csv, _csv(rows))
+        if json_out:
+            _print_json(rows)
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    import csv
+    import io
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["path", "rank", "class", "probability"])
+    for row in rows:
+        for rank, answer in enumerate(row["top"], 1):
+            writer.writerow([row["path"], rank, answer["class"], f"{answer['probability']:.6f}"])
+    return out.getvalue().encode()
+
+
+@app.command(epilog="Example: saccade models 'resnet*' --image-size 128")
+def models(
+    pattern: Annotated[str, typer.Argument(help="A name or a pattern such as 'resnet*'.")] = "*",
+    image_size: SizeOption = None,
+    num_classes: Annotated[int, typer.Option("--classes", min=1, help="Width of the head.")] = 1000,
+    json_out: Json = False,
+) -> None:
+    """List the architectures with what they cost."""
+    with _explained(json_out):
+        from saccade.models import find, names
+        from saccade.report.tables import model_rows, print_table
+
+        found = names(pattern) or [find(pattern).name]
+        rows = model_rows(found, num_classes, image_size)
+        if json_out:
+            _print_json(rows)
+        else:
+            print_table(rows, "models")
+
+
+@app.command(epilog="Example: saccade recipes photos-small")
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe's file.")] = None, json_out: Json = False
+) -> None:
+    """List the recipes with their receipts: measured, ported or untested."""
+    with _explained(json_out):
+        from saccade import recipes as shelf
+        from saccade.report.tables import print_table, recipe_rows
+
+        if name is not None and not json_out:
+            typer.echo(shelf.find(name).path.read_text(encoding="utf-8"), nl=False)
+            return
+        rows = recipe_rows([name] if name else shelf.names())
+        if json_out:
+            _print_json(rows)
+        else:
+            print_table(rows, "recipes")
+
+
+@app.command(epilog="Example: saccade report runs/resnet18-photos-1a2b3c4d")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the comparison of several runs goes.")] = Path(
+        "comparison.html"
+    ),
+    json_out: Json = False,
+) -> None:
+    """Write the page and the plots of a run, or one page that compares several."""
+    with _explained(json_out):
+        from saccade.report import compare_runs, write_report
+
+        if len(runs) == 1:
+            try:
+                split = _own_split(runs[0], "")
+            except SaccadeError:
+                split = None  # the images are gone: the page is written without the pictures of mistakes
+            page = write_report(runs[0], split)
+        else:
+            page = compare_runs(runs, out)
+        if json_out:
+            _print_json({"report": str(page)})
+        else:
+            typer.echo(str(page))
+
+
+@app.command(name="verify-resume", epilog="Example: saccade verify-resume --data photos.zip --holdout 10%",
+             context_settings={"allow_extra_args": True, "ignore_unknown_options": True})  # fmt: skip
+def verify_resume(
+    context: typer.Context,
+    kills: Annotated[int, typer.Option("--kills", min=1, help="How often to kill -9 the run.")] = 3,
+    steps: Annotated[int, typer.Option("--steps", min=10, help="Length of the run in optimiser steps.")] = 60,
+    json_out: Json = False,
+) -> None:
+    """Kill and resume a short run of your own setup (arguments as for train); compare all weights bit by bit."""
+    with _explained(json_out):
+        from saccade.log import Log
+        from saccade.training.proof import prove_resume
+
+        proof = prove_resume(list(context.args), kills=kills, steps=steps, log=Log())
+        if json_out:
+            _print_json(proof)
+        else:
+            typer.echo(f"identical: {proof['kills']} kills, resumed at steps {proof['resumed_at']}, "
+                       f"digest {proof['digest'][:16]}")  # fmt: skip
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+@contextlib.contextmanager
+def _explained(json_out: bool) -> Iterator[None]:
+    """Turn an explained error into a message on stderr (and JSON on stdout) and its exit status."""
+    try:
+        yield
+    except SaccadeError as error:
+        if json_out:
+            _print_json({"error": {"status": error.status, "finding": error.finding, "what": error.what,
+                                   "where": error.where, "do": error.fix}})  # fmt: skip
+        typer.secho(str(error), err=True, fg="red" if error.status not in (75, 130) else "yellow")
+        raise typer.Exit(error.status) from error
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def main(run: Callable[[], object] = app) -> NoReturn:
+    """Run the command line and leave with the documented exit status."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        typer.secho("interrupted before there was anything to save", err=True)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,355 @@
+"""The configuration: one frozen, typed schema; YAML files and flags merged into it in order.
+
+Every field is marked with what it decides: ``maths`` (the numbers of the run), ``data`` (what is seen) or ``run``
+(where and how it runs). At a resume only ``run`` fields may change.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from saccade import units
+from saccade.errors import ConfigError
+
+
+def _duration(text: str) -> str:
+    return text if text == "" else (units.Duration.parse(text), text)[1]
+
+
+def _rate(text: str) -> str:
+    return (units.Rate.parse(text), text)[1]
+
+
+def _cadence(text: str) -> str:
+    for part in text.split(" or "):
+        try:
+            units.Duration.parse(part)
+        except ValueError:
+            units.seconds(part)
+    return text
+
+
+def _time(text: str) -> str:
+    return text if text == "" else (units.seconds(text), text)[1]
+
+
+def _interval(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError("the two ends must be positive and in order")
+    return pair
+
+
+DurationText = Annotated[str, AfterValidator(_duration)]
+RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rate)]
+CadenceText = Annotated[str, AfterValidator(_cadence)]
+TimeText = Annotated[str, AfterValidator(_time)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Interval = Annotated[tuple[float, float], AfterValidator(_interval)]
+Triple = Annotated[tuple[float, float, float], Field()]
+
+
+def _maths(default: Any, doc: str, **limits: Any) -> Any:
+    return Field(default, description=doc, json_schema_extra={"kind": "maths"}, validate_default=True, **limits)
+
+
+def _data(default: Any, doc: str, **limits: Any) -> Any:
+    return Field(default, description=doc, json_schema_extra={"kind": "data"}, validate_default=True, **limits)
+
+
+def _run(default: Any, doc: str, **limits: Any) -> Any:
+    return Field(default, description=doc, json_schema_extra={"kind": "run"}, validate_default=True, **limits)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ModelSection(_Section):
+    """The network."""
+
+    name: str = _maths("resnet18", "a name from `saccade models`")
+    num_classes: int = _maths(0, "width of the head; 0 = the classes of the data", ge=0)
+    dropout: float = _maths(0.0, "share of the pooled features dropped before the head", ge=0, lt=1)
+    drop_path: float = _maths(0.0, "chance of skipping the last residual branch, rising linearly to it", ge=0, lt=1)
+    init: str = _maths("", "start from these weights: a run folder or a .safetensors file; empty = from scratch")
+
+
+class DataSection(_Section):
+    """The images."""
+
+    train: str = _run("digits", "a known name, a folder, a tar or a zip")
+    val: str = _run("", "validation data, when it is not inside `train`")
+    split: str = _data("", "which split validates; empty = the first of val, validation, valid, test")
+    holdout: Share = _data(0.0, "stratified share of the training images held out as validation")
+    minival: Share = _data(0.0, "stratified share of the training images on which the best checkpoint is chosen")
+    image_size: int = _data(224, "side of the square that the network sees, in pixels", ge=4, le=4096)
+    eval_crop: float = _data(0.875, "side of the central crop over the short side at evaluation", gt=0, le=1)
+    exif: Literal["ignore", "apply"] = _data("ignore", "EXIF orientation: ignored as in published figures, or applied")
+    mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
+    std: Triple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
+    threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)
+
+
+class BatchSection(_Section):
+    """The batch: one optimiser step sees `global` images, `cell` of them in each forward pass."""
+
+    global_: int = _maths(256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20)
+    cell: int = _maths(0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0)
+
+
+class OptimizerSection(_Section):
+    """How gradients become weights."""
+
+    name: Literal["sgd", "adamw", "muon"] = _maths("sgd", "the method; muon = Muon on convolutions, SGD on the rest")
+    lr: RateText = _maths("0.1 per 256", "learning rate: '0.5 per 1024' is scaled once, a bare number is not")
+    rest_lr: RateText = _maths("0.05 per 64", "learning rate of what Muon does not take")
+    momentum: float = _maths(0.9, "momentum; beta1 of AdamW", ge=0, lt=1)
+    rest_momentum: float = _maths(0.9, "momentum of what Muon does not take", ge=0, lt=1)
+    beta2: float = _maths(0.999, "beta2 of AdamW", ge=0, lt=1)
+    nesterov: bool = _maths(True, "Nesterov momentum")
+    weight_decay: float = _maths(5e-5, "weight decay; none on biases and normalisation", ge=0, le=1)
+    newton_schulz_steps: int = _maths(3, "iterations that orthogonalise a Muon update", ge=1, le=10)
+
+
+class ScheduleSection(_Section):
+    """The learning rate over the run."""
+
+    name: Literal["cosine", "linear", "constant"] = _maths("cosine", "shape after the warm-up")
+    warmup: DurationText = _maths("5%", "linear rise from zero")
+    end: float = _maths(0.0, "factor reached at the end", ge=0, le=1)
+
+
+class AugmentSection(_Section):
+    """What training images go through."""
+
+    crop_area: Interval = _maths((0.08, 1.0), "share of the image's area that a random crop takes")
+    crop_ratio: Interval = _maths((0.75, 4 / 3), "width over height of a random crop")
+    flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
+    alternate_flip: bool = _maths(False, "flip every image in every second epoch instead of by chance")
+    mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
+    cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
+    sizes: tuple[float, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
+
+
+class LossSection(_Section):
+    """What is minimised."""
+
+    label_smoothing: float = _maths(0.1, "share of the target spread over all classes", ge=0, lt=1)
+
+
+class EmaSection(_Section):
+    """An exponential moving average of the weights; when it is on, it is the model."""
+
+    half_life: DurationText = _maths("", "half-life as epochs, steps, samples or % of the run; empty = off")
+
+
+class CheckpointSection(_Section):
+    """Checkpoints."""
+
+    every: CadenceText = _run("1ep or 5min", "how often; the soonest of several")
+    keep: int = _run(2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000)
+
+
+class LogSection(_Section):
+    """Records."""
+
+    every: int = _run(0, "steps between two step events; 0 = at most 2,000 in a run", ge=0)
+    tensorboard: bool = _run(False, "also write TensorBoard events (needs `pip install saccade[track]`)")
+
+
+class Config(_Section):
+    """A whole run."""
+
+    recipe: str = _run("", "where these settings came from")
+    seed: int = _maths(0, "every random draw follows from it", ge=0, lt=1 << 63)
+    epochs: DurationText = _maths("90ep", "length of the run: 90ep, 5000step")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _maths("auto", "bf16 where the processor has it")
+    device: Literal["auto", "cpu", "cuda", "mps"] = _run("auto", "where it runs")
+    max_time: TimeText = _run("", "save and stop (75) after this time; the schedule is not bent")
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    batch: BatchSection = BatchSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    augment: AugmentSection = AugmentSection()
+    loss: LossSection = LossSection()
+    ema: EmaSection = EmaSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    log: LogSection = LogSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.batch.cell and self.batch.global_ % self.batch.cell:
+            raise ValueError(
+                f"batch.cell: {self.batch.cell} does not divide batch.global {self.batch.global_}; "
+                f"divisors are {', '.join(map(str, divisors(self.batch.global_)))}"
+            )
+        if self.epochs.endswith("%") or not self.epochs:
+            raise ValueError("epochs: the length of the run cannot be a share of itself; write 90ep or 5000step")
+        return self
+
+    @property
+    def cell(self) -> int:
+        """Images per forward pass: as set, or the largest divisor of the global batch up to 128."""
+        return self.batch.cell or max(d for d in divisors(self.batch.global_) if d <= 128)
+
+    def dump(self) -> dict[str, Any]:
+        """Return plain nested dictionaries, as written to ``config.yaml``."""
+        return self.model_dump(by_alias=True, mode="json")
+
+
+def divisors(number: int) -> list[int]:
+    """Return all divisors of a positive integer in rising order."""
+    return [d for d in range(1, number + 1) if number % d == 0] if number < 4096 else _large_divisors(number)
+
+
+def _large_divisors(number: int) -> list[int]:
+    low = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return sorted({*low, *(number // d for d in low)})
+
+
+def fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str, Any]]:
+    """Yield (dotted name, kind, description, default) of every field of the schema."""
+    for name, info in section.model_fields.items():
+        dotted = prefix + (info.alias or name)
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from fields(inner, dotted + ".")
+        else:
+            extra = info.json_schema_extra
+            kind = str(extra["kind"]) if isinstance(extra, dict) else "run"
+            yield dotted, kind, info.description or "", info.default
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested dictionaries into one with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def fingerprint(config: Config, *facts: str) -> str:
+    """Return the SHA-256, in hexadecimal, of everything that decides the numbers of the run."""
+    decisive = {k: v for k, v in flatten(config.dump()).items() if kinds()[k] != "run"}
+    return hashlib.sha256(json.dumps([decisive, facts], sort_keys=True).encode()).hexdigest()
+
+
+def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, Any, Any]]:
+    """Return (dotted name, kind, old value, new value) of every field that differs between two dumps."""
+    before, after, known = flatten(old), flatten(new), kinds()
+    names = sorted(set(before) | set(after))
+    return [(n, known.get(n, "maths"), before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
+
+
+def kinds() -> dict[str, str]:
+    """Return the kind (``maths``, ``data``, ``run``) of every field by its dotted name."""
+    return {name: kind for name, kind, _, _ in fields()}
+
+
+class Layers:
+    """Settings from several places, merged in order; remembers where each came from, for the error messages."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._origin: dict[str, str] = {}
+
+    def add(self, tree: Mapping[str, Any], origin: str) -> None:
+        """Merge nested settings over what is there; raises ConfigError at the first unknown key."""
+        known = kinds()
+        for name, value in flatten(tree).items():
+            if name not in known:
+                raise _unknown(name, origin)
+            self._values[name] = value
+            self._origin[name] = origin
+
+    def merge(self, other: Layers) -> None:
+        """Merge other layers over these."""
+        self._values |= other._values
+        self._origin |= other._origin
+
+    def add_file(self, path: Path) -> None:
+        """Merge a YAML file; raises ConfigError naming file and line when it is not YAML or not a mapping."""
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            reason = getattr(error, "problem", None) or str(error)
+            raise ConfigError(f"the file cannot be read: {reason}", where=f"{path}{line}") from error
+        if not isinstance(tree, dict):
+            raise ConfigError("the file must hold `name: value` settings", where=str(path))
+        tree = {k: v for k, v in tree.items() if k not in ("receipt", "about", "resolved")}
+        self.add({"recipe": str(path.stem), **tree}, str(path))
+
+    def set(self, assignment: str) -> None:
+        """Merge one ``section.key=value``; the value is read as YAML."""
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"'{assignment}' is not an assignment", where="--set", fix="write --set section.key=value"
+            )
+        try:
+            value = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError as error:
+            raise ConfigError(f"'{text}' is not a YAML value", where=f"--set {name}") from error
+        tree: Any = value
+        for part in reversed(name.strip().split(".")):
+            tree = {part: tree}
+        self.add(tree, f"--set {assignment}")
+
+    def resolve(self) -> Config:
+        """Check everything and return the one configuration; raises ConfigError in one clear line."""
+        tree: dict[str, Any] = {}
+        for name, value in self._values.items():
+            inner = tree
+            *sections, last = name.split(".")
+            for section in sections:
+                inner = inner.setdefault(section, {})
+            inner[last] = value
+        try:
+            return Config.model_validate(tree)
+        except ValidationError as error:
+            raise self._explain(error) from error
+
+    def origin(self, name: str) -> str:
+        """Return where a setting came from, empty for a default."""
+        return self._origin.get(name, "")
+
+    def _explain(self, error: ValidationError) -> ConfigError:
+        first = error.errors()[0]
+        parts = [str(p) for p in first["loc"] if not isinstance(p, int)]
+        name = ".".join(parts)
+        if name not in self._origin:  # a rule over several fields: its message starts with the field's name
+            name = str(first["msg"]).removeprefix("Value error, ").split(":")[0]
+        if name not in kinds():
+            return ConfigError(str(first["msg"]))
+        message = str(first["msg"]).removeprefix("Value error, ").removeprefix(name + ": ")
+        return ConfigError(
+            f"{name}: {message} (got {self._values.get(name)!r})",
+            where=self._origin.get(name, "defaults"),
+            fix=f"{name} is: {next(doc for n, _, doc, _ in fields() if n == name)}",
+        )
+
+
+def _unknown(name: str, origin: str) -> ConfigError:
+    known = list(kinds())
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not near:
+        near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
+    return ConfigError(
+        f"unknown setting '{name}'",
+        where=origin,
+        fix=f"did you mean '{near[0]}'?" if near else "`saccade train --dry-run` prints every setting",
+    )

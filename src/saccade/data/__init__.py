@@ -1,0 +1,1 @@
+"""From archives, folders and files to batches of pixels."""

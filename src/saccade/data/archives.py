@@ -1,0 +1,380 @@
+"""Strict tar and zip indexing: where each member lies in the file. Nothing is ever extracted.
+
+Python's ``tarfile`` ends its loop without an error at a damaged or missing header and so loses the rest of the archive.
+Here every byte between the first header and the end of the file must be accounted for.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from mmap import mmap
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.errors import DataError
+
+BLOCK_BYTES = 512
+EXTENSION_LIMIT_BYTES = 1 << 20
+RECORD_LIMIT_BYTES = 1_000_000_000
+"""No image file is larger than this; a larger one is refused before memory is taken for it."""
+
+_ZEROS = bytes(BLOCK_BYTES)
+_FILES = frozenset((b"0", b"\0", b"7"))
+_SKIPPED = {
+    b"1": "hard link", b"2": "symbolic link", b"3": "character device", b"4": "block device", b"6": "named pipe",
+    b"V": "volume label",
+}  # fmt: skip
+_DEFLATE_LIMIT = 1032  # *Source:* zlib.net/zlib_tech.html, "maximum compression factor"
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """The regular files of an archive, in its own order.
+
+    ``names`` are clean (NFC, ``/``, no ``..``) and unique; ``offsets`` and ``sizes`` are int64 of shape (n,), in
+    bytes: where the data of a tar member (the local header of a zip member) starts and how long the file is.
+    ``folders`` are the folder entries; ``skipped`` counts links and devices by kind.
+    """
+
+    names: list[str]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    folders: list[str]
+    skipped: Counter[str]
+
+
+def clean_name(raw: str) -> str:
+    """Return a path in NFC with ``/`` and no ``.`` parts, empty for the root itself.
+
+    Raises ValueError on a name that is absolute, could escape its folder, or is not Unicode text.
+    """
+    if "\\" in raw or "\0" in raw:
+        raise ValueError(f"the name {raw[:200]!r} holds a backslash or a zero byte")
+    if not raw.isascii():
+        try:
+            raw.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the name {raw[:200]!r} is not Unicode text") from error
+        raw = unicodedata.normalize("NFC", raw)
+    parts = raw.split("/")
+    if "" in parts or "." in parts or ".." in parts:
+        if parts[0] == "" or ".." in parts:
+            raise ValueError(f"the name {raw[:200]!r} is empty, absolute or contains '..'")
+        parts = [part for part in parts if part not in ("", ".")]
+    return "/".join(parts)
+
+
+def _file_name(raw: str) -> str:
+    name = clean_name(raw)
+    if not name:
+        raise ValueError(f"the name {raw[:200]!r} is no file's")
+    return name
+
+
+def refuse_duplicates(names: Sequence[str], where: str) -> None:
+    """Raise DataError if a name occurs twice: no order of reading could be called the right one."""
+    if len(set(names)) != len(names):
+        name, times = Counter(names).most_common(1)[0]
+        raise DataError(
+            f"'{name}' occurs {times} times", where=where, fix="repack it so that each file has a name of its own"
+        )
+
+
+def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
+    """Index the tar archive in ``buffer``; ``where`` names it in errors.
+
+    Understood: ustar, GNU long names, PAX path and size, base-256 sizes, the old format. Raises DataError with the
+    byte offset on damage of any header, on missing data, on a missing or early end mark, on sparse or multi-volume
+    members, and on names that are duplicated, absolute, or contain ``..`` or a backslash.
+    *Source:* POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
+    """
+    scan = _TarScan(memoryview(buffer))
+    try:
+        while scan.step():
+            pass
+    except ValueError as error:
+        what = "this tar archive cannot be used" if scan.offset else "this is no tar archive, or its start is damaged"
+        raise DataError(
+            f"{what}: {error} (at byte {scan.offset} of {len(scan.view)})",
+            where=where,
+            fix="copy or download it again, or pack it again with tar",
+        ) from error
+    refuse_duplicates(scan.names, where)
+    offsets, sizes = np.array(scan.offsets, np.int64), np.array(scan.sizes, np.int64)
+    return Members(scan.names, offsets, sizes, scan.folders, scan.skipped)
+
+
+@dataclass(eq=False)
+class _TarScan:
+    """One walk over the headers; every method raises ValueError about the header at ``offset``."""
+
+    view: memoryview
+    offset: int = 0
+    names: list[str] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    shared: dict[str, str] = field(default_factory=dict)
+    """PAX fields of all members that follow."""
+    local: dict[str, str] = field(default_factory=dict)
+    """PAX fields and the GNU long name of the next member."""
+    extended: bool = False
+
+    def step(self) -> bool:
+        """Read one header and move behind its data; False at the end of the archive."""
+        block = bytes(self.view[self.offset : self.offset + BLOCK_BYTES])
+        if block == _ZEROS:
+            self._check_end()
+            return False
+        _check_header(block)
+        kind = block[156:157]
+        if kind in b"LKxg":
+            self._extension(kind, _number(block[124:136]))
+            return True
+        fields = self.shared | self.local if self.shared or self.local else {}
+        if any(name.startswith("GNU.sparse.") for name in fields):
+            raise ValueError("sparse members are not supported")
+        name = _name(block, fields)
+        if kind in _FILES and name[-1:] != "/":
+            size = _decimal(fields["size"]) if "size" in fields else _number(block[124:136])
+            start = self.offset + BLOCK_BYTES
+            self._move_behind(size, name)
+            self.names.append(_file_name(name))
+            self.offsets.append(start)
+            self.sizes.append(size)
+        else:
+            self._entry_without_data(kind, name)
+            self.offset += BLOCK_BYTES
+        if self.extended:
+            self.local, self.extended = {}, False
+        return True
+
+    def _entry_without_data(self, kind: bytes, name: str) -> None:
+        if kind == b"5" or kind in _FILES:
+            self.folders.append(clean_name(name))
+        elif kind in _SKIPPED:
+            self.skipped[_SKIPPED[kind]] += 1
+        else:
+            raise ValueError(f"a member of type {kind.decode('latin-1')!r} is not supported")
+
+    def _move_behind(self, size: int, name: str) -> None:
+        left = len(self.view) - self.offset - BLOCK_BYTES
+        if size > left:
+            raise ValueError(f"{name[:200]!r} declares {size} bytes and the file ends after {left}")
+        padded = -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        if padded > left:
+            raise ValueError(f"the file ends inside the padding of {name[:200]!r}")
+        self.offset += BLOCK_BYTES + padded
+
+    def _extension(self, kind: bytes, size: int) -> None:
+        if size > EXTENSION_LIMIT_BYTES:
+            raise ValueError(f"an extended header declares {size} bytes, more than {EXTENSION_LIMIT_BYTES}")
+        start = self.offset + BLOCK_BYTES
+        data = bytes(self.view[start : start + size])
+        fields = _pax(data) if kind in b"xg" else {}
+        self._move_behind(size, "an extended header")
+        if kind == b"L":
+            self.local.setdefault("path", _text(data.split(b"\0", 1)[0]))
+        elif kind == b"x":
+            self.local.update(fields)
+        elif kind == b"g":
+            self.shared.update(fields)
+        self.extended = self.extended or kind != b"g"
+
+    def _check_end(self) -> None:
+        rest = len(self.view) - self.offset
+        if rest < 2 * BLOCK_BYTES:
+            raise ValueError("only one zero block ends the archive; it was cut")
+        if self.extended:
+            raise ValueError("the archive ends between an extended header and its member")
+        if np.frombuffer(self.view[self.offset :], np.uint8).any():
+            raise ValueError(f"a zeroed block, but {rest} bytes follow that are not all zero")
+
+
+def _check_header(block: bytes) -> None:
+    if not block:
+        raise ValueError("the file ends without the two zero blocks that end an archive; it was cut")
+    if len(block) < BLOCK_BYTES:
+        raise ValueError("the file ends inside a header; it was cut")
+    declared = block[148:156]
+    if sum(block) - sum(declared) + 8 * 0x20 != _number(declared):
+        raise ValueError("the header does not match its checksum")
+
+
+def _number(data: bytes) -> int:
+    """Read a number field: octal digits, or base-256 when the first bit is set."""
+    if data[0] & 0x80:
+        if data[0] & 0x40:
+            raise ValueError("a negative number in the header")
+        return int.from_bytes(data, "big") - (0x80 << 8 * (len(data) - 1))
+    digits = data.split(b"\0", 1)[0].strip(b" ")
+    if digits.strip(b"01234567"):  # int() alone would accept signs and underscores
+        raise ValueError(f"{digits!r} is not an octal number")
+    return int(digits or b"0", 8)
+
+
+def _decimal(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError(f"{text[:40]!r} is not a size in bytes")
+    return int(text)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the name {data[:200]!r} is not UTF-8") from error
+
+
+def _name(block: bytes, fields: dict[str, str]) -> str:
+    if "path" in fields:
+        return fields["path"]
+    name = block[:100].split(b"\0", 1)[0]
+    if block[257:263] == b"ustar\0" and block[345]:
+        name = block[345:500].split(b"\0", 1)[0] + b"/" + name
+    return _text(name)
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """Read records ``length key=value newline``, where the length counts the whole record in bytes."""
+    fields: dict[str, str] = {}
+    while data:
+        digits = data[:20].split(b" ", 1)[0]
+        length = int(digits) if digits.isdigit() else 0
+        key, equals, value = data[len(digits) + 1 : length - 1].partition(b"=")
+        if length > len(data) or not equals or data[length - 1 : length] != b"\n":
+            raise ValueError("a PAX header is malformed")
+        if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
+            fields[_text(key)] = _text(value)
+        data = data[length:]
+    return fields
+
+
+@dataclass(frozen=True, eq=False)
+class ZipMembers:
+    """The regular files of a zip archive: ``members`` as for tar, and per file the packed size, method and CRC."""
+
+    members: Members
+    packed: NDArray[np.int64]
+    deflated: NDArray[np.bool_]
+    crcs: NDArray[np.int64]
+
+    def read(self, view: memoryview, i: int, where: str) -> bytes | memoryview:
+        """Return member ``i`` of the zip file in ``view``; raises DataError if it does not match the directory."""
+        try:
+            return self._read(view, i)
+        except (ValueError, zlib.error) as error:
+            raise DataError(
+                f"'{self.members.names[i]}' is damaged: {error}", where=where, fix="copy or download the archive again"
+            ) from error
+
+    def _read(self, view: memoryview, i: int) -> bytes | memoryview:
+        offset, size, packed = int(self.members.offsets[i]), int(self.members.sizes[i]), int(self.packed[i])
+        if len(view) - offset < _LOCAL_HEADER.size:
+            raise ValueError("its header lies beyond the end of the file")
+        magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(view, offset)
+        start = offset + _LOCAL_HEADER.size + name_bytes
+        raw_name = bytes(view[start - name_bytes : start])
+        start += extra_bytes
+        if magic != b"PK\3\4" or start + packed > len(view):
+            raise ValueError("its header is overwritten or its data lies beyond the end of the file")
+        if clean_name(_zip_name(raw_name)) != self.members.names[i]:
+            raise ValueError("its header has another name than the archive's directory")
+        if size > RECORD_LIMIT_BYTES:
+            raise ValueError(f"it declares {size} bytes, more than {RECORD_LIMIT_BYTES}")
+        data: bytes | memoryview = view[start : start + packed]
+        if self.deflated[i]:
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            data = inflater.decompress(data, size + 1)
+            if not inflater.eof:
+                raise ValueError(f"it does not end after the {size} bytes that it declares")
+        if len(data) != size or zlib.crc32(data) != self.crcs[i]:
+            raise ValueError("its checksum or size differs from the archive's directory")
+        return data
+
+
+def index_zip(path: Path) -> ZipMembers:
+    """Index a zip archive from its central directory.
+
+    Raises DataError on a missing directory, on encrypted members and other methods than stored and deflate, on sizes
+    that deflate cannot reach, and on the names that ``index_tar`` refuses.
+    """
+    kept: list[zipfile.ZipInfo] = []
+    names: list[str] = []
+    folders: list[str] = []
+    skipped: Counter[str] = Counter()
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            _check_zip_count(file, archive)
+            for info in archive.infolist():
+                name = _zip_name(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
+                if info.is_dir():
+                    folders.append(clean_name(name))
+                elif stat.S_ISLNK(info.external_attr >> 16):
+                    skipped["symbolic link"] += 1
+                else:
+                    _check_zip_member(info, name)
+                    kept.append(info)
+                    names.append(_file_name(name))
+    except (zipfile.BadZipFile, ValueError, OSError, struct.error, NotImplementedError) as error:
+        raise DataError(
+            f"this zip archive cannot be used: {error}", where=str(path), fix="copy, download or pack it again"
+        ) from error
+    refuse_duplicates(names, str(path))
+    offsets = np.array([info.header_offset for info in kept], np.int64)
+    sizes = np.array([info.file_size for info in kept], np.int64)
+    packed = np.array([info.compress_size for info in kept], np.int64)
+    deflated = np.array([info.compress_type == zipfile.ZIP_DEFLATED for info in kept], np.bool_)
+    crcs = np.array([info.CRC for info in kept], np.int64)
+    return ZipMembers(Members(names, offsets, sizes, folders, skipped), packed, deflated, crcs)
+
+
+def _check_zip_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Compare with the number of entries that the archive says it has: ``zipfile`` ignores it and can lose some.
+
+    *Source:* PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16.
+    """
+    end = file.seek(-22 - len(archive.comment), os.SEEK_END)
+    declared = int.from_bytes(file.read(12)[10:], "little")
+    if declared == 0xFFFF and end >= 20:
+        file.seek(end - 20)
+        locator = file.read(20)
+        if locator[:4] == b"PK\6\7":
+            file.seek(int.from_bytes(locator[8:16], "little"))
+            declared = int.from_bytes(file.read(40)[32:], "little")
+    num = len(archive.infolist())
+    if num != declared and num & 0xFFFF != declared:  # macOS counts modulo 65,536
+        raise ValueError(f"its directory shows {num} entries and should have {declared}")
+
+
+def _zip_name(raw: bytes) -> str:
+    """Decode a stored name; macOS writes UTF-8 without the flag that says so, so only other bytes are cp437."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("cp437")
+
+
+def _check_zip_member(info: zipfile.ZipInfo, name: str) -> None:
+    if info.header_offset < 0:
+        raise ValueError(f"'{name}' lies before the start of the file")
+    if info.flag_bits & 0x41:
+        raise ValueError(f"'{name}' is encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"'{name}' is compressed by method {info.compress_type}; only stored and deflate are read")
+    most = info.compress_size if info.compress_type == zipfile.ZIP_STORED else info.compress_size * _DEFLATE_LIMIT
+    if info.file_size > most:
+        raise ValueError(f"'{name}' declares {info.file_size} bytes packed into {info.compress_size}")

@@ -1,0 +1,278 @@
+"""From the bytes of an image file to RGB: the one policy for every format, for training, evaluation and prediction.
+
+The format is told by the first bytes, never by the name. Gray is replicated; CMYK is converted as Pillow does;
+transparency is composited on white; 16 bits become 8 by ``>> 8``; of an animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zlib
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from saccade.data import jpeg
+from saccade.errors import ConfigError
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+"""The endings, in lower case, of files that count as images."""
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused from the header. *Source:* Pillow's limit; 4 bytes a pixel keep it under 1 GB."""
+
+Exif = Literal["ignore", "apply"]
+Data = bytes | memoryview
+Pixels = NDArray[np.uint8]
+
+_MAGICS = (
+    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
+    (b"P1", "PPM"), (b"P2", "PPM"), (b"P3", "PPM"), (b"P4", "PPM"), (b"P5", "PPM"), (b"P6", "PPM"), (b"BM", "BMP"),
+)  # fmt: skip
+_GAP = rb"(?:\s|#[^\n]*\n)+"
+_RAW_PNM = re.compile(rb"P([56])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(255|65535)\s")
+_PILLOW_FILTER: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_ORIENTATION_TAG = 0x0112
+
+
+class BadImage(ValueError):
+    """These bytes are not an image that can be used; the text says why."""
+
+
+def decode(data: Data, *, exif: Exif = "ignore") -> Pixels:
+    """Decode an image file to RGB: uint8 of shape (height, width, 3), C-contiguous.
+
+    ``exif`` says whether the orientation in the EXIF block is applied (TIFF orientation always is, by Pillow). Raises
+    BadImage, for an image that is too large before any pixel is allocated.
+    """
+    kind = _kind(data)
+    if kind == "JPEG":
+        size(data)
+        try:
+            pixels = jpeg.decode(data)
+        except ValueError as error:
+            raise BadImage(f"damaged JPEG: {error}") from error
+    else:
+        raw = _raw_pnm(data) if kind == "PPM" else None
+        pixels = _decode_pillow(data, kind) if raw is None else raw
+    return _upright(pixels, orientation(data)) if exif == "apply" else pixels
+
+
+def size(data: Data) -> tuple[int, int]:
+    """Return (width, height) in pixels as stored, from the header alone; raises BadImage as ``decode`` does."""
+    kind = _kind(data)
+    if kind == "JPEG":
+        try:
+            width, height = jpeg.probe(data)[:2]
+        except ValueError as error:
+            raise BadImage(f"damaged JPEG: {error}") from error
+    elif kind == "PNG":
+        width, height = _png_size(data)
+    elif kind == "WEBP":
+        width, height = _webp_size(data)
+    elif kind == "PPM" and (header := _RAW_PNM.match(data)):
+        width, height = int(header[2]), int(header[3])
+    else:
+        with _open_pillow(data, kind) as image:
+            width, height = image.size
+    _check_limits(width, height)
+    return width, height
+
+
+def orientation(data: Data) -> int:
+    """Return the EXIF orientation, 1 to 8, of a JPEG, PNG or WebP; 1 where there is none or it makes no sense.
+
+    Raises BadImage if the bytes are not an image or a PNG is damaged.
+    """
+    kind = _kind(data)
+    if kind == "JPEG":
+        try:
+            start = jpeg.probe(data).exif
+        except ValueError:
+            return 1
+        return _tiff_orientation(bytes(data[start : start + 65536])) if start else 1
+    if kind == "PNG":
+        return _tiff_orientation(_check_png(data))
+    if kind == "WEBP":
+        return _tiff_orientation(_webp_exif(data))
+    return 1
+
+
+def _kind(data: Data) -> str:
+    head = bytes(data[:12])
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return "WEBP"
+    for magic, kind in _MAGICS:
+        if head.startswith(magic):
+            return kind
+    raise BadImage(f"not an image: it begins with {head!r}" if head else "not an image: the file is empty")
+
+
+def _check_limits(width: int, height: int) -> None:
+    if width <= 0 or height <= 0:
+        raise BadImage(f"the header says {width} x {height} pixels")
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"too large: the header says {width} x {height}, the limit is {MAX_PIXELS} pixels")
+
+
+def _raw_pnm(data: Data) -> Pixels | None:
+    """Decode a binary PGM or PPM of 8 or 16 bits; None for the other kinds, which Pillow reads."""
+    header = _RAW_PNM.match(data)
+    if header is None:
+        return None
+    width, height, planes = int(header[2]), int(header[3]), 1 if header[1] == b"5" else 3
+    _check_limits(width, height)
+    kind = np.dtype(np.uint8 if header[4] == b"255" else ">u2")
+    count = width * height * planes
+    if len(data) - header.end() < count * kind.itemsize:
+        raise BadImage("truncated: the file ends inside the pixels")
+    values: NDArray[Any] = np.frombuffer(data, kind, count, header.end()).reshape(height, width, planes)
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[...] = values if kind.itemsize == 1 else values >> 8
+    return pixels
+
+
+def _hush_pillow() -> None:
+    """Ignore Pillow's warnings: what matters in them is an error here, and many threads decode at once.
+
+    ``warnings.catch_warnings`` is not safe across threads, so one filter stays.
+    """
+    if _PILLOW_FILTER not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _open_pillow(data: Data, kind: str) -> Image.Image:
+    """Open without decoding; only the plugin of this format may look at the bytes."""
+    _hush_pillow()
+    try:
+        return Image.open(io.BytesIO(data), formats=(kind,))
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"too large: {error}") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(f"damaged {kind}: its header cannot be read") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # the plugins raise anything on damaged headers
+        raise BadImage(f"damaged {kind}: {error}") from error
+
+
+def _decode_pillow(data: Data, kind: str) -> Pixels:
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigError(
+            "Pillow was told to accept truncated images, which would train on grey areas without a word",
+            where="PIL.ImageFile.LOAD_TRUNCATED_IMAGES",
+            fix="set it back to False",
+        )
+    if kind == "PNG":
+        _check_png(data)
+    if kind == "WEBP":
+        _check_limits(*_webp_size(data))  # Pillow allocates the canvas when it opens a WebP
+    with _open_pillow(data, kind) as image:
+        _check_limits(*image.size)
+        try:
+            image.load()
+            return _rgb(image)
+        except (BadImage, MemoryError):
+            raise
+        except Exception as error:  # as in _open_pillow
+            raise BadImage(f"damaged {kind}: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bits(np.asarray(image), image.info.get("transparency"))
+    if image.mode in ("F", "LAB", "HSV"):
+        raise BadImage(f"pixels of mode {image.mode} are not supported")
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _from_16_bits(values: NDArray[Any], transparent: int | None) -> Pixels:
+    """Turn gray integers of shape (height, width) into RGB; Pillow's own conversion would saturate at 255."""
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage("gray values beyond 16 bits")
+    gray = (values >> 8).astype(np.uint8)
+    if transparent is not None:
+        gray[values == transparent] = 255
+    return np.repeat(gray[..., None], 3, axis=2)
+
+
+def _check_png(data: Data) -> bytes:
+    """Check the size, the checksums and the end of a PNG, which Pillow does not; returns its EXIF block or nothing.
+
+    Raises BadImage. *Source:* PNG specification (third edition), section 5.
+    """
+    _check_limits(*_png_size(data))
+    view, place, kind, exif, pixels_bytes = memoryview(data), 8, b"", b"", 0
+    while kind != b"IEND":
+        length, kind = int.from_bytes(view[place : place + 4], "big"), bytes(view[place + 4 : place + 8])
+        body = view[place + 8 : place + 8 + length]
+        place += 12 + length
+        if place > len(view):
+            raise BadImage("truncated PNG: the file ends before its last chunk")
+        # A capital letter marks a chunk that the pixels depend on; a rotten comment harms nobody.
+        if kind[0] < 0x60 and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(view[place - 4 : place], "big"):
+            raise BadImage(f"damaged PNG: the checksum of {kind!r} does not match")
+        exif = bytes(body) if kind == b"eXIf" else exif
+        pixels_bytes += length if kind == b"IDAT" else 0
+    if not pixels_bytes:
+        raise BadImage("damaged PNG: it holds no pixels")
+    return exif
+
+
+def _png_size(data: Data) -> tuple[int, int]:
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _webp_size(data: Data) -> tuple[int, int]:
+    """Return the canvas (width, height) in pixels. *Source:* RFC 9649, sections 2.5 to 2.7."""
+    kind, head = bytes(data[12:16]), bytes(data[20:30])
+    if len(head) < 10 or kind not in (b"VP8X", b"VP8 ", b"VP8L"):
+        raise BadImage("damaged WEBP: its header cannot be read")
+    if kind == b"VP8X":
+        return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
+    bits = int.from_bytes(head[1:5], "little")
+    return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+def _webp_exif(data: Data) -> bytes:
+    place = 12
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place + 4 : place + 8], "little")
+        if data[place : place + 4] == b"EXIF":
+            return bytes(data[place + 8 : place + 8 + length]).removeprefix(b"Exif\0\0")
+        place += 8 + length + length % 2
+    return b""
+
+
+def _tiff_orientation(block: bytes) -> int:
+    """Return the orientation tag of the first directory of a TIFF block. *Source:* TIFF 6.0, section 2."""
+    order: Literal["little", "big"] = "little" if block[:2] == b"II" else "big"
+    first = int.from_bytes(block[4:8], order)
+    for place in range(first + 2, first + 2 + 12 * int.from_bytes(block[first : first + 2], order), 12):
+        if place + 12 > len(block):
+            break
+        if int.from_bytes(block[place : place + 2], order) == _ORIENTATION_TAG:
+            value = int.from_bytes(block[place + 8 : place + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _upright(pixels: Pixels, turn: int) -> Pixels:
+    """Undo an EXIF orientation on (height, width, 3). *Source:* EXIF 2.32, section 4.6.4, tag 274."""
+    if turn >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if turn in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if turn in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,85 @@
+"""JPEG: a fast look at the header and a strict decode."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+_START_OF_FRAME = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_WITHOUT_SEGMENT = frozenset((0x01, *range(0xD0, 0xDB)))
+
+
+class Header(NamedTuple):
+    """What the first bytes of a JPEG say.
+
+    ``width`` and ``height`` are pixels; ``components`` is 1 for gray, 3 for colour, 4 for CMYK and YCCK; ``adobe`` is
+    the colour transform of the Adobe marker or -1 without one; ``exif`` is the offset in bytes of the TIFF block in
+    the EXIF segment, or 0.
+    """
+
+    width: int
+    height: int
+    components: int
+    bits: int
+    progressive: bool
+    adobe: int
+    exif: int
+
+    @property
+    def cmyk(self) -> bool:
+        """Whether the four components are CMYK or YCCK, stored inverted by Adobe's convention."""
+        return self.components == 4
+
+
+def probe(data: bytes | memoryview) -> Header:
+    """Read the segments up to the frame header, decoding nothing; raises ValueError if there is none.
+
+    *Source:* ITU-T T.81, annex B; the Adobe segment: T.872, section 6.5.3.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("not a JPEG: it does not begin with FF D8")
+    place, adobe, exif = 2, -1, 0
+    try:
+        while True:
+            marker = data[place + 1]
+            if data[place] != 0xFF or marker in _WITHOUT_SEGMENT:
+                raise ValueError(f"no frame header before byte {place}")
+            if marker == 0xFF:  # fill byte
+                place += 1
+                continue
+            if marker in _START_OF_FRAME:
+                height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
+                progressive = marker in _PROGRESSIVE
+                return Header(width, height, data[place + 9], data[place + 4], progressive, adobe, exif)
+            body = place + 4
+            if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and not exif:
+                exif = body + 6
+            elif marker == 0xEE and data[body : body + 5] == b"Adobe":
+                adobe = data[body + 11]
+            place += 2 + (data[place + 2] << 8 | data[place + 3])
+    except IndexError as error:
+        raise ValueError("the file ends before the frame header") from error
+
+
+def decode(data: bytes | memoryview) -> NDArray[np.uint8]:
+    """Decode a whole JPEG to RGB: uint8 of shape (height, width, 3), C-contiguous.
+
+    Gray is replicated, CMYK is converted as Pillow does. Every warning of libjpeg is an error: raises ValueError on
+    truncated or damaged data. The caller checks the size first.
+    """
+    components = probe(data).components
+    if components not in (1, 3, 4):
+        raise ValueError(f"a JPEG with {components} components")
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "CMYK" if components == 4 else "RGB", strict=True)
+    return _from_cmyk(pixels) if components == 4 else pixels
+
+
+def _from_cmyk(inverted: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert inverted CMYK, uint8 (height, width, 4), to RGB. *Source:* Pillow, Convert.c, ``cmyk2rgb``."""
+    white = inverted[..., 3:].astype(np.uint16)
+    product = (255 - inverted[..., :3]).astype(np.uint16) * white + 128
+    return np.ascontiguousarray(white - ((product >> 8) + product >> 8), dtype=np.uint8)

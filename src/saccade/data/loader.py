@@ -1,0 +1,188 @@
+"""From positions to batches: threads that read, decode, crop and resize straight into the batch.
+
+The loader has no state: a batch is a pure function of its position, so the number of threads cannot change it and a
+resume needs one integer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.config import AugmentSection
+from saccade.data import augment, images
+from saccade.data.order import Order
+from saccade.data.sources import Split
+from saccade.errors import DataError, StalledError
+
+IMAGES_PER_TASK = 8
+BATCHES_AHEAD = 2
+STALL_LIMIT_S = 120.0
+
+Exif = Literal["ignore", "apply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images as the network's input before normalisation.
+
+    ``images`` is uint8 (B, 3, S, S) in channels_last order, ``labels`` int64 (B,); ``samples`` and ``epochs``, int64
+    (B,), tell which images of the split these are and in which epoch; ``waited_s`` is how long the caller waited.
+    """
+
+    images: Tensor
+    labels: Tensor
+    samples: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    waited_s: float = 0.0
+
+
+class Readers:
+    """The pool of reading threads; knows what each thread is reading, to name it when nothing moves any more."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
+        self._reading: dict[int, str] = {}
+        list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))  # start them all before training does
+
+    def submit(self, split: Split, samples: NDArray[np.int64], work: Callable[[int, int], None]) -> list[Future[None]]:
+        """Run ``work(place, sample)`` for every place of a batch, a few images per task."""
+
+        def task(first: int, last: int) -> None:
+            me = threading.get_ident()
+            for place in range(first, last):
+                sample = int(samples[place])
+                self._reading[me] = split.describe(sample)
+                try:
+                    work(place, sample)
+                except images.BadImage as error:
+                    raise DataError(
+                        f"an image cannot be decoded: {error}",
+                        where=split.describe(sample),
+                        fix="repair or remove it; `saccade check` lists every bad image",
+                        finding="unreadable-image",
+                    ) from error
+            self._reading.pop(me, None)
+
+        starts = range(0, len(samples), IMAGES_PER_TASK)
+        return [self._pool.submit(task, s, min(s + IMAGES_PER_TASK, len(samples))) for s in starts]
+
+    def wait(self, tasks: list[Future[None]]) -> None:
+        """Wait for the tasks of a batch; raises what a task raised, or StalledError after two minutes of silence."""
+        for task in tasks:
+            try:
+                task.result(timeout=STALL_LIMIT_S)
+            except FutureTimeout as error:
+                raise StalledError(
+                    f"no image arrived for {STALL_LIMIT_S:.0f} s",
+                    where=", ".join(sorted(set(self._reading.values()))[:4]),
+                    fix="is the disk or the network drive still there?",
+                ) from error
+
+    def close(self) -> None:
+        """Stop the threads without waiting for work that was not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_compute_thread() -> None:
+    torch.set_num_threads(1)  # or every reader starts an OpenMP team of its own
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingView:
+    """How training images are seen: which, when, and through which crop and flip."""
+
+    split: Split
+    order: Order
+    augment: AugmentSection
+    image_size: int
+    total_steps: int
+    exif: Exif
+
+    def size_at(self, step: int) -> int:
+        """Return the side of the training images, in pixels, at a step: a multiple of 8 where the image size is."""
+        sizes = self.augment.sizes
+        scaled = self.image_size * sizes[min(step * len(sizes) // self.total_steps, len(sizes) - 1)]
+        return max(round(scaled / 8) * 8, 8) if scaled != self.image_size else self.image_size
+
+    def start(self, readers: Readers, step: int, global_batch: int) -> tuple[Batch, list[Future[None]]]:
+        """Begin to fill the batch of a step; it is complete when the returned tasks are."""
+        epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
+        draws = augment.crop_draws(self.order.seed, epochs, samples)
+        mirror = augment.flips(self.order.seed, epochs, samples, self.augment.flip, self.augment.alternate_flip)
+        slots = _empty_batch(global_batch, self.size_at(step))
+
+        def fill(place: int, sample: int) -> None:
+            pixels = images.decode(self.split.read(sample), exif=self.exif)
+            height, width = pixels.shape[:2]
+            box = augment.random_crop(draws[place], width, height, self.augment.crop_area, self.augment.crop_ratio)
+            augment.resize_into(slots[place : place + 1], pixels, box, bool(mirror[place]))
+
+        labels = torch.from_numpy(self.split.labels[samples])
+        return Batch(slots, labels, samples, epochs), readers.submit(self.split, samples, fill)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationView:
+    """How images are seen at evaluation: all of them once, in order, through the central crop."""
+
+    split: Split
+    image_size: int
+    crop: float
+    exif: Exif
+
+    def start(self, readers: Readers, step: int, cell: int) -> tuple[Batch, list[Future[None]]]:
+        """Begin to fill one cell; the last one is padded with the last image, whose place repeats in ``samples``."""
+        samples = np.minimum(np.arange(step * cell, (step + 1) * cell), len(self.split) - 1)
+        slots = _empty_batch(cell, self.image_size)
+
+        def fill(place: int, sample: int) -> None:
+            pixels = images.decode(self.split.read(sample), exif=self.exif)
+            slots[place].copy_(augment.central_crop(pixels, self.image_size, self.crop))
+
+        labels = torch.from_numpy(self.split.labels[samples])
+        return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(self.split, samples, fill)
+
+
+def batches(
+    view: TrainingView | EvaluationView, readers: Readers, batch_size: int, first_step: int, last_step: int
+) -> Iterator[Batch]:
+    """Yield the batches of the steps [first_step, last_step), preparing a few ahead.
+
+    Raises DataError for an image that cannot be read and StalledError when no image arrives.
+    """
+    ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
+    next_step = first_step
+    try:
+        while ahead or next_step < last_step:
+            while next_step < last_step and len(ahead) <= BATCHES_AHEAD:
+                ahead.append(view.start(readers, next_step, batch_size))
+                next_step += 1
+            batch, tasks = ahead.popleft()
+            begun = time.perf_counter()
+            readers.wait(tasks)
+            waited_s = time.perf_counter() - begun
+            yield Batch(batch.images, batch.labels, batch.samples, batch.epochs, waited_s)
+    finally:
+        for _, tasks in ahead:
+            for task in tasks:
+                task.cancel()
+
+
+def _empty_batch(num_images: int, size: int) -> Tensor:
+    pin = torch.cuda.is_available()
+    return torch.empty((num_images, 3, size, size), dtype=torch.uint8, pin_memory=pin).to(
+        memory_format=torch.channels_last
+    )

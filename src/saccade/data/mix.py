@@ -1,0 +1,60 @@
+"""What happens to a cell on the device: normalisation, mixup and cutmix."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saccade import rng
+from saccade.config import AugmentSection
+from saccade.rng import Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How a cell is mixed with its mirror image: ``share`` of the image itself, and the pasted box, if any.
+
+    ``box`` is (left, top, width, height) in shares of the side.
+    """
+
+    share: float = 1.0
+    box: tuple[float, float, float, float] | None = None
+
+
+def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
+    """Draw the one mix of a cell, a pure function of (seed, step, cell); with both kinds on, each half of the time.
+
+    *Source:* mixup: Zhang et al. 2018, equation 1; cutmix: Yun et al. 2019, equations 1 and 2.
+    """
+    if augment.mixup == 0 and augment.cutmix == 0:
+        return Mix()
+    which, lam, x, y = rng.uniform(rng.key(seed, Purpose.MIX, step, cell), 4).tolist()
+    if augment.cutmix == 0 or (augment.mixup > 0 and which < 0.5):
+        return Mix(rng.beta(lam, augment.mixup))
+    side = math.sqrt(1 - rng.beta(lam, augment.cutmix))
+    left, top = max(x - side / 2, 0.0), max(y - side / 2, 0.0)
+    return Mix(box=(left, top, min(x + side / 2, 1.0) - left, min(y + side / 2, 1.0) - top))
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Turn uint8 images (B, 3, H, W), 0..255, into float32 ones: (value / 255 - mean) / std, layout kept."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(1, -1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(1, -1, 1, 1)
+    return torch.addcmul(shift, images.float(), scale)
+
+
+def apply_mix(images: Tensor, mix: Mix) -> tuple[Tensor, float]:
+    """Mix a cell of float images (B, 3, H, W) with itself in reverse order; return it and the image's own share."""
+    if mix.box is not None:
+        size = images.shape[-1]
+        left, top = round(mix.box[0] * size), round(mix.box[1] * size)
+        right, bottom = round((mix.box[0] + mix.box[2]) * size), round((mix.box[1] + mix.box[3]) * size)
+        images = images.clone()
+        images[..., top:bottom, left:right] = images.flip(0)[..., top:bottom, left:right]
+        return images, 1 - (bottom - top) * (right - left) / size**2
+    if mix.share == 1.0:
+        return images, 1.0
+    return images * mix.share + images.flip(0) * (1 - mix.share), mix.share

@@ -1,0 +1,36 @@
+"""Where images come from: one index and one ``read(i)`` for built-in sets, folders and archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade.data.sources.archive import open_archive
+from saccade.data.sources.digits import NAME as DIGITS
+from saccade.data.sources.digits import open_digits
+from saccade.data.sources.folder import open_folder
+from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
+from saccade.data.sources.split import Source as Source
+from saccade.data.sources.split import Split as Split
+from saccade.data.sources.split import hold_out as hold_out
+from saccade.data.sources.split import train_split as train_split
+from saccade.data.sources.split import validation_split as validation_split
+from saccade.errors import DataError
+
+
+def open_source(spec: str | Path) -> Source:
+    """Open a dataset: ``digits``, a folder, or a tar (plain, gzip or xz) or zip of one; raises DataError.
+
+    The string ``digits`` means the built-in set even where a folder of that name exists; write ``./digits`` for that.
+    """
+    if spec == DIGITS:
+        return open_digits()
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return open_folder(path)
+    if path.is_file():
+        return open_archive(path)
+    raise DataError(
+        f"there is no data at '{spec}'",
+        where=str(path.absolute()),
+        fix=f"give '{DIGITS}', a folder with train/ and val/, or a .tar, .tar.gz, .tar.xz or .zip of one",
+    )

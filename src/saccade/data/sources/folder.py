@@ -1,0 +1,102 @@
+"""A folder of images as a source; links to files and folders are followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from saccade.data.archives import RECORD_LIMIT_BYTES, clean_name, refuse_duplicates
+from saccade.data.sources.split import Source, assemble
+from saccade.errors import DataError
+
+_Identity = tuple[int, int]
+
+
+@dataclass(eq=False)
+class _Listing:
+    """What a walk found: names, real paths and sizes (bytes) of the files; names of the folders; what it left out."""
+
+    names: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def open_folder(path: Path) -> Source:
+    """Index a folder; raises DataError on an unreadable folder, on bad names and if there are no images.
+
+    Each read opens its file anew, so any number of threads may read. A file whose size is no longer that of the index
+    raises DataError.
+    """
+    found = _walk(path)
+    refuse_duplicates(found.names, str(path))
+
+    def read(i: int) -> bytes:
+        return _read_file(found.paths[i], found.sizes[i])
+
+    sizes = np.array(found.sizes, np.int64)
+    return assemble(path, found.names, sizes, found.folders, read, found.ignored)
+
+
+def _walk(root: Path) -> _Listing:
+    found = _Listing()
+    pending: list[tuple[str, str, tuple[_Identity, ...]]] = [(str(root), "", ())]
+    while pending:
+        folder, prefix, parents = pending.pop()
+        try:
+            status = os.stat(folder)
+            here = (*parents, (status.st_dev, status.st_ino))
+            if here[-1] in parents:
+                found.ignored["link to a folder around itself"] += 1
+                continue
+            with os.scandir(folder) as entries:
+                inner = _list_folder(sorted(entries, key=lambda entry: entry.name), prefix, found)
+        except (OSError, ValueError) as error:
+            raise DataError(f"the folder cannot be read: {error}", where=folder) from error
+        pending.extend((entry, name, here) for entry, name in reversed(inner))
+    return found
+
+
+def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) -> list[tuple[str, str]]:
+    """Add the files of one folder to ``found`` and return its folders as (path, prefix of the names inside)."""
+    inner: list[tuple[str, str]] = []
+    for entry in entries:
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            found.ignored["broken link"] += 1
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            name = clean_name(prefix + entry.name)
+            found.folders.append(name)
+            inner.append((entry.path, f"{name}/"))
+        elif stat.S_ISREG(status.st_mode):
+            found.names.append(clean_name(prefix + entry.name))
+            found.paths.append(entry.path)
+            found.sizes.append(status.st_size)
+        else:
+            found.ignored["neither a file nor a folder"] += 1
+    return inner
+
+
+def _read_file(path: str, size: int) -> bytes:
+    if size > RECORD_LIMIT_BYTES:
+        raise DataError(f"the file has {size} bytes, more than the limit of {RECORD_LIMIT_BYTES}", where=path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(size + 1)
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}", where=path) from error
+    if len(data) != size:
+        raise DataError(
+            f"the file had {size} bytes when the folder was indexed and now has {os.path.getsize(path)}",
+            where=path,
+            fix="do not change a dataset while it is in use; start again",
+        )
+    return data

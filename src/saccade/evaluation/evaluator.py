@@ -1,0 +1,48 @@
+"""Evaluation: every image exactly once, in cells of one fixed size, logits in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from saccade.data.loader import EvaluationView, Readers, batches
+from saccade.data.mix import normalise
+from saccade.data.sources import Split
+from saccade.evaluation.classifier import Classifier
+from saccade.evaluation.metrics import Result
+from saccade.training.precision import autocast
+
+CELL = 100
+"""Images per forward pass, always: kernels may round differently for other sizes."""
+
+
+def evaluate(
+    classifier: Classifier,
+    split: Split,
+    readers: Readers,
+    precision: str,
+    device: torch.device,
+    poll: Callable[[int], None] = lambda _done: None,
+) -> Result:
+    """Score a classifier on a whole split; labels are matched by class name.
+
+    ``poll`` is called with the number of images done after every cell and may raise to stop. Raises DataError on an
+    unknown class and DivergedError on logits that are not finite.
+    """
+    split = split.with_classes(classifier.recipe.classes)
+    recipe, network = classifier.recipe, classifier.network
+    view = EvaluationView(split, recipe.image_size, recipe.eval_crop, recipe.exif)
+    was_training = network.training
+    network.eval()
+    rows = []
+    try:
+        for cell in batches(view, readers, CELL, 0, -(-len(split) // CELL)):
+            images = normalise(cell.images.to(device, non_blocking=True), recipe.mean, recipe.std)
+            with torch.inference_mode(), autocast(precision, device):
+                rows.append(network(images).float().cpu())
+            poll(min(len(rows) * CELL, len(split)))
+    finally:
+        network.train(was_training)
+    logits = torch.cat(rows)[: len(split)]
+    return Result.of(logits.clone(), torch.from_numpy(split.labels))

@@ -1,0 +1,291 @@
+"""The only module that opens anything for writing: durable files, atomic folders, digests, locks.
+
+Nothing is written in place. A file or folder appears under its final name only when its bytes are on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from saccade.errors import ConfigError, DataError, DiskError
+
+COPY_BYTES = 1 << 20
+
+
+def _no_stage(_name: str) -> None:
+    return None
+
+
+stage: Callable[[str], None] = _no_stage
+"""Called at every step of publishing a folder; the fault tests replace it to kill the process just there."""
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file durably: aside, fsync, rename, fsync of the folder; raises DiskError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_synced(part, data)
+            os.replace(part, path)
+            _sync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, durably; NaN and Infinity are refused."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Encode a value as indented JSON with a final newline; raises ValueError on NaN or Infinity."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def read_json(path: Path, limit_bytes: int = 64_000_000) -> Any:
+    """Read a JSON file of at most ``limit_bytes``; raises ValueError on bad JSON, depth or constants."""
+    if path.stat().st_size > limit_bytes:
+        raise ValueError(f"{path.name} is larger than {limit_bytes} bytes")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{path.name} holds {constant}")
+
+    try:
+        return json.loads(path.read_bytes(), parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+
+
+def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
+    """Publish a folder of files atomically; it exists under ``final`` only when every byte is safe and re-read.
+
+    A ``manifest.json`` with size and SHA-256 of each file is added. Raises DiskError, leaving nothing behind.
+    """
+    facts = {n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in contents.items()}
+    everything = contents | {"manifest.json": json_bytes({"format": 1, "files": facts})}
+    part = final.with_name(f"{final.name}.part-{os.getpid()}")
+    with _explained(final):
+        try:
+            remove_tree(part)
+            part.mkdir(parents=True)
+            stage("started")
+            for name, data in everything.items():
+                _write_synced(part / name, data)
+                stage(f"wrote {name}")
+            _sync_folder(part)
+            for name, fact in facts.items():
+                if digest(part / name) != fact["sha256"]:
+                    raise OSError(errno.EIO, "the disk returned other bytes than were written", name)
+            stage("verified")
+            os.rename(part, final)
+            stage("renamed")
+            _sync_folder(final.parent)
+            stage("published")
+        except BaseException:
+            remove_tree(part)
+            raise
+
+
+def verify_folder(folder: Path) -> None:
+    """Check a published folder against its manifest; raises ValueError naming the first bad file."""
+    try:
+        facts = read_json(folder / "manifest.json")["files"]
+        names = {str(name): (int(fact["bytes"]), str(fact["sha256"])) for name, fact in facts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"manifest.json is missing or unreadable ({type(error).__name__})") from error
+    for name, (size, sha256) in names.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise ValueError(f"{name} is missing")
+        if path.stat().st_size != size:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
+        if digest(path) != sha256:
+            raise ValueError(f"{name} does not match its digest")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder if it exists; one that is being published is renamed first so that no half folder is seen."""
+    if not path.exists():
+        return
+    if ".part-" not in path.name:
+        doomed = path.with_name(f"{path.name}.part-{os.getpid()}-removed")
+        os.rename(path, doomed)
+        stage("renamed for removal")
+        path = doomed
+    shutil.rmtree(path)
+
+
+def set_aside(path: Path, prefix: str) -> None:
+    """Rename a file or folder within its folder so that it is neither used nor lost."""
+    with _explained(path):
+        os.rename(path, path.with_name(f"{prefix}-{path.name}-{os.getpid()}"))
+
+
+def sweep_parts(folder: Path) -> None:
+    """Remove what dead processes left half written in a folder that this process has locked."""
+    for leftover in folder.glob("*.part-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+
+
+class Appender:
+    """A file of lines that only grows; a line cut off by a crash is repaired when it is opened again."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _explained(path):
+            self._file: BinaryIO = open(path, "ab+", buffering=0)  # noqa: SIM115 - closed by close()
+            if self._file.tell():
+                self._file.seek(-1, os.SEEK_END)
+                if self._file.read(1) != b"\n":
+                    self._file.write(b"\n")
+
+    def line(self, text: str) -> None:
+        """Append one line in a single write, so that a kill cannot interleave two."""
+        with contextlib.suppress(ValueError):  # closed
+            self._file.write(text.encode() + b"\n")
+
+    def close(self) -> None:
+        """Flush to the disk and close."""
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the only lock on a folder; raises ConfigError when another living process has it."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "ab+")  # noqa: SIM115 - closed by the next line
+    with file:
+        if not _try_lock(file):
+            file.seek(0)
+            holder = file.read(20).decode(errors="replace").strip() or "unknown"
+            raise ConfigError(
+                f"another process (pid {holder}) is using this run folder",
+                where=str(folder),
+                fix="wait for it, stop it, or choose another folder with --out",
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        yield
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Take an advisory lock that the system releases when the process dies, on POSIX and on Windows."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 30)  # a byte nobody reads, so that the pid stays readable
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space, in bytes, of the disk that holds ``path`` or its nearest existing parent."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for Saccade: the platform's usual place."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "saccade"
+
+
+def cached_copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
+    """Copy a stream into the cache under ``name``, once; raises DataError above ``limit_bytes``, DiskError."""
+    final = cache_folder() / name
+    if final.exists():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f".{name}.{os.getpid()}.part")
+    total = 0
+    with _explained(final):
+        try:
+            with open(part, "wb") as out:
+                while block := source.read(COPY_BYTES):
+                    total += len(block)
+                    if total > limit_bytes:
+                        raise DataError(
+                            f"it decompresses to more than {limit_bytes / 1e9:.0f} GB",
+                            where=name,
+                            fix="decompress it yourself and give the plain .tar",
+                        )
+                    out.write(block)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(part, final)
+        finally:
+            part.unlink(missing_ok=True)
+    return final
+
+
+def scratch_folder() -> contextlib.AbstractContextManager[str]:
+    """Return a temporary folder that is removed at the end of the ``with`` block."""
+    return tempfile.TemporaryDirectory(prefix="saccade-")
+
+
+def safe_name(text: str) -> str:
+    """Turn any text into a file name that Linux, macOS and Windows accept."""
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-.")
+    return kept[:80] or "unnamed"
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":  # Windows cannot open a folder; NTFS journals the rename itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DiskError(f"cannot write: {reason}", where=str(path), fix="free some space or choose --out") from error

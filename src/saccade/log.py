@@ -1,0 +1,147 @@
+"""What a run says: lines and a progress bar on stderr for people, one JSONL event stream for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from saccade import files
+
+LOG_VERSION = 1
+PLAIN_EVERY_S = 20.0
+
+
+class _Detail(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get("detail", "")), style="dim")
+
+
+class Bar:
+    """One progress bar: a live line on a terminal, a plain line every 20 seconds elsewhere."""
+
+    def __init__(self, console: Console, what: str, total: int, progress: Progress | None) -> None:
+        self._console, self._what, self._total, self._progress = console, what, total, progress
+        self._task = progress.add_task(what, total=total, detail="") if progress else None
+        self._begun = self._last = time.monotonic()
+        self._first = 0
+
+    def start_at(self, done: int) -> None:
+        """Tell the bar how much an earlier attempt had already done."""
+        self._first = done
+        self.update(done, "")
+
+    def update(self, done: int, detail: str) -> None:
+        """Show ``done`` units of the total, with a short text such as the loss."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, detail=detail)
+            return
+        now = time.monotonic()
+        if now - self._last >= PLAIN_EVERY_S and done > self._first:
+            self._last = now
+            left = (now - self._begun) / (done - self._first) * (self._total - done)
+            self._console.print(f"{self._what} {done}/{self._total}  {detail}  about {left:.0f} s left")
+
+
+class Log:
+    """The voice of one run on one rank.
+
+    Only rank 0 talks to people; every event gets the attempt number, so that steps that were run again after a kill
+    can be told apart (readers take the last).
+    """
+
+    def __init__(self, *, rank: int = 0, quiet: bool = False) -> None:
+        self.rank = rank
+        self.attempt = 1
+        self.console = Console(stderr=True, quiet=quiet or rank != 0, highlight=False, soft_wrap=True)
+        self._events: files.Appender | None = None
+        self._waiting: list[dict[str, Any]] = []
+
+    def open(self, path: Path) -> None:
+        """Start writing events to ``path``; what was said before is written first."""
+        if self.rank == 0:
+            self._events = files.Appender(path)
+            waiting, self._waiting = self._waiting, []
+            for event in waiting:
+                self._write(event)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Record one event; numbers that are not finite are written as null with their name in ``not_finite``."""
+        event: dict[str, Any] = {"event": kind, "time": round(time.time(), 3)}
+        bad = [n for n, v in fields.items() if isinstance(v, float) and not math.isfinite(v)]
+        event.update({n: (None if n in bad else v) for n, v in fields.items()})
+        if bad:
+            event["not_finite"] = bad
+        self._write(event)
+
+    def _write(self, event: dict[str, Any]) -> None:
+        if self._events is None:
+            self._waiting.append(event)
+        else:
+            line = {"v": LOG_VERSION, "attempt": self.attempt} | event
+            self._events.line(json.dumps(line, ensure_ascii=False, allow_nan=False))
+
+    def say(self, text: str = "") -> None:
+        """Print one line for people."""
+        self.console.print(text, markup=False)
+
+    def fact(self, name: str, text: str) -> None:
+        """Print one line of the summary at the start: a name and what was decided."""
+        self.console.print(f"  [bold]{name:<10}[/bold] ", end="")
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a warning for people and record it."""
+        self.console.print("[yellow]warning[/yellow] ", end="")
+        self.console.print(text, markup=False)
+        self.event("warning", text=text)
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Bar]:
+        """Show progress with an estimate of the time left; inside another bar this one is silent."""
+        if not self.console.is_terminal or self.console.quiet:
+            yield Bar(self.console, what, total, None)
+            return
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn(), _Detail(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, transient=True, refresh_per_second=5) as progress:
+            yield Bar(self.console, what, total, progress)
+
+    def close(self) -> None:
+        """Close the event stream."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Read an event stream; lines that a crash cut short are left out, the last attempt of a step wins."""
+    events: list[dict[str, Any]] = []
+    if not path.exists():
+        return events
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+    last: dict[tuple[str, int], int] = {}
+    for place, event in enumerate(events):
+        if event["event"] in ("step", "eval"):
+            last[event["event"], int(event["step"])] = place
+    return [
+        e
+        for place, e in enumerate(events)
+        if e["event"] not in ("step", "eval") or last[e["event"], int(e["step"])] == place
+    ]

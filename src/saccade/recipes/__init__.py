@@ -1,0 +1,59 @@
+"""Recipes: one YAML file per claimed result, with its receipt; and which one fits the data at hand."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from saccade.errors import ConfigError
+
+_FOLDER = Path(__file__).parent
+SMALL_IMAGE_PX = 64
+SMALL_SET = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFile:
+    """One recipe: what it is for, and its receipt (status ``measured``, ``ported`` or ``untested``)."""
+
+    name: str
+    path: Path
+    about: str
+    receipt: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def names() -> list[str]:
+    """Return the names of all recipes, sorted."""
+    return sorted(p.stem for p in _FOLDER.glob("*.yaml"))
+
+
+def paths() -> list[Path]:
+    """Return the files of all recipes."""
+    return [_FOLDER / f"{name}.yaml" for name in names()]
+
+
+def find(name: str) -> RecipeFile:
+    """Read a recipe by name; raises ConfigError with the nearest name."""
+    path = _FOLDER / f"{name}.yaml"
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        raise ConfigError(
+            f"there is no recipe '{name}'", fix=f"did you mean {near[0]}?" if near else "`saccade recipes`"
+        )
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    about, receipt = tree.pop("about"), tree.pop("receipt")
+    return RecipeFile(name, path, about, receipt, tree)
+
+
+def default_for(data_name: str, num_images: int, side_px: int) -> str:
+    """Return the recipe for data without one: by size of the set and typical short side of its images in pixels."""
+    if data_name == "digits":
+        return "digits"
+    if side_px <= SMALL_IMAGE_PX:
+        return "small-images"
+    return "photos-small" if num_images < SMALL_SET else "photos"

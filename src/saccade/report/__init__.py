@@ -1,0 +1,6 @@
+"""Reports: what a run folder says, as pictures and as one page that opens without a network."""
+
+from saccade.report.comparison import compare_runs
+from saccade.report.page import write_report
+
+__all__ = ["compare_runs", "write_report"]

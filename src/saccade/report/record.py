@@ -1,0 +1,240 @@
+"""What a run folder holds, read once; whatever is missing or damaged is left out and said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade import files, log
+from saccade.data.sources import Split
+from saccade.errors import DivergedError, UsageError
+from saccade.evaluation import metrics
+
+Event = dict[str, Any]
+
+_FILES = ("run.json", "log.jsonl", "config.yaml")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The network's answers on the validation set and what follows from them.
+
+    ``logits`` is float32 (n, C), ``labels`` int64 (n,), both in the order of the split.
+    """
+
+    logits: Tensor
+    labels: Tensor
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts, int64 (C, C): rows true, columns predicted."""
+        return metrics.confusion_matrix(self.logits, self.labels)
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """The predicted class of each image, int64 (n,)."""
+        return self.logits.argmax(1).numpy()
+
+    def worst(self, count: int) -> list[tuple[int, float]]:
+        """Return (image, probability of its wrong prediction) of the most confident mistakes, worst first."""
+        sure = self.logits.softmax(1).amax(1).numpy().copy()
+        wrong = np.flatnonzero(self.predicted != self.labels.numpy())
+        order = wrong[np.argsort(-sure[wrong], kind="stable")][:count]
+        return [(int(i), float(sure[i])) for i in order]
+
+
+@dataclass
+class Record:
+    """One run folder.
+
+    ``facts`` is ``run.json``, ``config`` the resolved settings and ``config_text`` the file they came from, ``steps``
+    and ``evals`` the events of these kinds in order, ``split`` the validation images if they are at hand and are the
+    ones that were scored, ``problems`` says what could not be read.
+    """
+
+    folder: Path
+    split: Split | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    steps: list[Event] = field(default_factory=list)
+    evals: list[Event] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    answers: Answers | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path, split: Split | None = None) -> Record:
+        """Read a run folder; raises UsageError when it holds none of the files of a run."""
+        if not any((folder / name).is_file() for name in _FILES):
+            raise UsageError(
+                "this is not a run folder",
+                where=str(folder),
+                fix=f"name a folder that `saccade train` wrote; it holds {', '.join(_FILES)}",
+            )
+        record = cls(folder, split)
+        record._read_facts()
+        record._read_config()
+        record._read_log()
+        record._read_answers()
+        record._match_split()
+        return record
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """The final figures as ``run.json`` has them, else as the predictions give them; empty before the end."""
+        said = self.section("result")
+        if said or self.answers is None:
+            return said
+        return metrics.Result.of(self.answers.logits, self.answers.labels).to_json()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The numbers of the result; those of the latest evaluation as long as there is no result."""
+        found = self.result or (self.evals[-1] if self.evals else {})
+        names = ("top1", "top5", "loss", "correct", "correct5", "n")
+        return {name: found[name] for name in names if isinstance(found.get(name), int | float)}
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The class names, or "class 0" and so on when nothing at hand holds them."""
+        width = self.answers.logits.shape[1] if self.answers else None
+        for names in (self.section("dataset").get("classes"), self._model_facts().get("classes")):
+            if isinstance(names, list) and width in (None, len(names)):
+                return [str(name) for name in names]
+        if self.split is not None and width in (None, len(self.split.classes)):
+            return list(self.split.classes)
+        return [f"class {i}" for i in range(width or 0)]
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return one part of ``run.json``, empty when it is not there."""
+        part = self.facts.get(name)
+        return part if isinstance(part, dict) else {}
+
+    def series(self, kind: str, name: str, axis: str = "") -> tuple[list[float], list[float]]:
+        """Return (places, values) of one number over the ``step`` or ``eval`` events that have it.
+
+        Places are epochs or steps, as ``axis`` says; by default the run's own ``axis``. Of evaluations only those on
+        ``watched`` are taken: the figures of two sets make no curve.
+        """
+        place = axis or self.axis
+        events = self.steps if kind == "step" else [e for e in self.evals if e.get("split") == self.watched]
+        kept = [e for e in events if all(isinstance(e.get(field), int | float) for field in (place, name))]
+        return [float(e[place]) for e in kept], [float(e[name]) for e in kept]
+
+    @property
+    def watched(self) -> str | None:
+        """The split that most evaluations in the log were made on."""
+        splits = [e.get("split") for e in self.evals]
+        return max(splits, key=splits.count, default=None)
+
+    @property
+    def axis(self) -> str:
+        """The unit of all curves: "epoch" when every event has one, else "step"."""
+        return "epoch" if all("epoch" in e for e in self.steps + self.evals) else "step"
+
+    @property
+    def last_step(self) -> int:
+        """The last step that left an event, 0 when none did."""
+        return max((int(e["step"]) for e in self.steps + self.evals), default=0)
+
+    def _read_facts(self) -> None:
+        path = self.folder / "run.json"
+        if not path.exists():
+            return
+        try:
+            facts = files.read_json(path)
+        except (OSError, ValueError) as error:
+            self.problems.append(f"run.json cannot be read: {error}")
+            return
+        self.facts = facts if isinstance(facts, dict) else {}
+
+    def _read_config(self) -> None:
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            return
+        try:
+            self.config_text = path.read_text(encoding="utf-8")
+            config = yaml.safe_load(self.config_text)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            self.problems.append(f"config.yaml cannot be read: {error}")
+            return
+        self.config = config if isinstance(config, dict) else {}
+
+    def _read_log(self) -> None:
+        for event in log.read_events(self.folder / "log.jsonl"):
+            if event["event"] == "step":
+                self.steps.append(event)
+            elif event["event"] == "eval":
+                self.evals.append(event)
+            elif event["event"] == "warning" and event.get("text") not in self.warnings:
+                self.warnings.append(str(event.get("text", "")))
+        self.steps.sort(key=lambda e: int(e["step"]))
+        self.evals.sort(key=lambda e: int(e["step"]))
+
+    def _read_answers(self) -> None:
+        path = self.folder / "predictions.safetensors"
+        if not path.exists():
+            return
+        try:
+            tensors = safetensors.torch.load_file(path)
+            answers = Answers(tensors["logits"].float(), tensors["labels"].long())
+            _check(answers)
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError, DivergedError) as error:
+            self.problems.append(f"predictions.safetensors cannot be used: {str(error).splitlines()[0]}")
+            return
+        self.answers = answers
+        correct, n = self.section("result").get("correct"), self.section("result").get("n")
+        found = int(np.trace(answers.confusion))
+        if (correct is not None and correct != found) or (n is not None and n != len(answers.labels)):
+            self.problems.append(
+                f"predictions.safetensors holds {found} correct of {len(answers.labels)}, run.json says "
+                f"{correct} of {n}: the details below belong to another evaluation than the figure above"
+            )
+
+    def _match_split(self) -> None:
+        """Forget the split unless it holds the scored images: as many, with the same class names in the same order."""
+        if self.split is None or self.answers is None:
+            return
+        scored = [self.classes[i] for i in self.answers.labels.tolist()]
+        if scored != [self.split.classes[i] for i in self.split.labels.tolist()]:
+            self.problems.append(f"no pictures: {self.split.where} no longer holds the images that were scored")
+            self.split = None
+
+    def _model_facts(self) -> dict[str, Any]:
+        path = self.folder / "model.safetensors"
+        if not path.exists():
+            return {}
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                facts = json.loads((file.metadata() or {}).get("saccade", "{}"))
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
+            self.problems.append(f"model.safetensors cannot be read: {error}")
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+
+def _check(answers: Answers) -> None:
+    logits, labels = answers.logits, answers.labels
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit together")
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise ValueError(f"a label is outside 0..{logits.shape[1] - 1}")
+    if not bool(torch.isfinite(logits).all()):
+        raise DivergedError("a logit is not a finite number")

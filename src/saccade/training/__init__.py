@@ -1,0 +1,1 @@
+"""From a configuration to trained weights: steps, state, checkpoints, preflight, the loop."""

@@ -1,0 +1,182 @@
+"""Checkpoints: verified folders of safetensors and JSON, found again without any pointer.
+
+``checkpoints/step_00000370/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``ema.safetensors`` (with EMA),
+``state.json`` and ``manifest.json`` with the digest of each. A folder whose manifest does not verify does not exist.
+Nothing that a checkpoint holds is ever executed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from saccade import files, rng
+from saccade.errors import CheckpointError
+from saccade.training.state import State
+
+FORMAT = 1
+_STEP = re.compile(r"^step_(\d{8})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A verified checkpoint that was read back.
+
+    ``tensors`` holds them by file and name, in their own shapes ``(...)`` and types, row-major; ``meta`` is
+    ``state.json``.
+    """
+
+    path: Path
+    tensors: dict[str, dict[str, Tensor]]
+    meta: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps that were done."""
+        return int(self.meta["step"])
+
+
+def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
+    """Publish the state atomically as ``folder/step_XXXXXXXX`` and return that path; raises DiskError.
+
+    The strides of every tensor go into ``state.json``: safetensors stores row-major data and would forget them.
+    """
+    groups = state.tensors()
+    contents = {f"{group}.safetensors": _pack(tensors) for group, tensors in groups.items()}
+    layout = {group: {name: list(t.stride()) for name, t in tensors.items()} for group, tensors in groups.items()}
+    facts = {
+        "format": FORMAT,
+        "draws_version": rng.DRAWS_VERSION,
+        "step": state.step,
+        "evaluations": state.evaluations,
+        "layout": layout,
+    }
+    contents["state.json"] = files.json_bytes(meta | facts)
+    path = folder / f"step_{state.step:08d}"
+    if path.exists():  # the same step, saved by an earlier attempt: equal by construction
+        files.remove_tree(path)
+    files.publish_folder(path, contents)
+    return path
+
+
+def _pack(tensors: dict[str, Tensor]) -> bytes:
+    return safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
+
+
+def steps_on_disk(folder: Path) -> list[int]:
+    """Return the steps of the checkpoint folders, newest first, verified or not."""
+    if not folder.is_dir():
+        return []
+    found = (_STEP.match(p.name) for p in folder.iterdir() if p.is_dir())
+    return sorted((int(m[1]) for m in found if m), reverse=True)
+
+
+def read(path: Path) -> Saved:
+    """Verify and read one checkpoint; raises CheckpointError naming the file that is damaged."""
+    try:
+        files.verify_folder(path)
+        meta = files.read_json(path / "state.json")
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']} is not {FORMAT}: written by another version of saccade")
+        if meta["draws_version"] != rng.DRAWS_VERSION:
+            raise ValueError(f"draws_version {meta['draws_version']} is not {rng.DRAWS_VERSION}: other random draws")
+        groups = {file.stem: safetensors.torch.load(file.read_bytes()) for file in sorted(path.glob("*.safetensors"))}
+        if not {"model", "optimizer"} <= set(groups) or not isinstance(meta["layout"], dict):
+            raise ValueError("it holds no model and optimizer")
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"this checkpoint cannot be used: {error}",
+            where=str(path),
+            fix="an older one is tried by itself; `--resume never` starts a new run beside this one",
+        ) from error
+    return Saved(path, groups, meta)
+
+
+def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
+    """Find the newest checkpoint that verifies; damaged ones are set aside by renaming and returned as errors.
+
+    Raises CheckpointError when there are checkpoints but none is good: starting from scratch would hide the loss.
+    """
+    errors: list[CheckpointError] = []
+    for step in steps_on_disk(folder):
+        path = folder / f"step_{step:08d}"
+        try:
+            return read(path), errors
+        except CheckpointError as error:
+            errors.append(error)
+    if errors:
+        reasons = "; ".join(f"{Path(e.where).name}: {e.what}" for e in errors)
+        raise CheckpointError(
+            f"none of the {len(errors)} checkpoints can be used ({reasons})",
+            where=str(folder),
+            fix="restore one from a backup, or start anew with `--resume never`",
+        )
+    return None, []
+
+
+def set_aside(errors: Sequence[CheckpointError]) -> None:
+    """Rename damaged checkpoints so that they are neither used nor lost."""
+    for error in errors:
+        files.set_aside(Path(error.where), "damaged")
+
+
+def restore(saved: Saved, state: State) -> None:
+    """Copy a checkpoint into a freshly built state; raises CheckpointError with a tensor-by-tensor difference."""
+    differences = compare(saved, state)
+    if differences:
+        shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
+        raise CheckpointError(
+            f"this checkpoint is of another model or optimiser: {shown}",
+            where=str(saved.path),
+            fix="give the settings it was made with, or start anew with `--resume never`",
+        )
+    restore_layout(saved, state)
+    with torch.no_grad():
+        for group, tensors in state.tensors().items():
+            for name, tensor in tensors.items():
+                tensor.copy_(saved.tensors[group][name])
+    state.step = saved.step
+    state.evaluations = list(saved.meta["evaluations"])
+
+
+def compare(saved: Saved, state: State) -> list[str]:
+    """Return how the tensors of a checkpoint differ from those of a state in name, shape or type, one line each."""
+    lines = []
+    live = state.tensors()
+    for group in sorted(set(live) | set(saved.tensors)):
+        ours, theirs = live.get(group, {}), saved.tensors.get(group, {})
+        lines += [f"{group}: {n} is missing in the checkpoint" for n in sorted(set(ours) - set(theirs))]
+        lines += [f"{group}: {n} is only in the checkpoint" for n in sorted(set(theirs) - set(ours))]
+        for name in sorted(set(ours) & set(theirs)):
+            a, b = ours[name], theirs[name]
+            if a.shape != b.shape or a.dtype != b.dtype:
+                lines.append(f"{group}: {name} is {_form(b)} in the checkpoint, {_form(a)} here")
+    return lines
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def restore_layout(saved: Saved, state: State) -> None:
+    """Give every live tensor the strides it had when the checkpoint was written."""
+    for group, tensors in state.tensors().items():
+        for name, tensor in tensors.items():
+            strides = saved.meta["layout"][group][name]
+            if list(tensor.stride()) != strides:
+                fresh = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+                tensor.set_(fresh)  # type: ignore[call-overload]
+
+
+def prune(folder: Path, keep: int, best_step: int | None) -> None:
+    """Remove all but the ``keep`` newest checkpoints and the best one; called only after a new one was verified."""
+    for step in steps_on_disk(folder)[keep:]:
+        if step != best_step:
+            files.remove_tree(folder / f"step_{step:08d}")

@@ -1,0 +1,294 @@
+"""Everything that is decided before the first step: data, automatic choices, model, optimiser, folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from saccade import config as configuration
+from saccade import files, rng, units
+from saccade.config import Config
+from saccade.data.loader import Readers, TrainingView
+from saccade.data.order import Order
+from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
+from saccade.errors import ConfigError, DataError, DiskError
+from saccade.evaluation.classifier import Classifier, Recipe
+from saccade.models import create_model, meta_model
+from saccade.models.cost import cost
+from saccade.rng import Purpose
+from saccade.training import optim, precision
+from saccade.training.checkpoint import Saved
+from saccade.training.ema import Ema
+from saccade.training.guard import Finite
+from saccade.training.schedule import Schedule
+from saccade.training.state import State
+from saccade.training.step import StepRunner
+
+TINY_CELL_MACS = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on`` picks the best."""
+
+    source: Source
+    train: Split
+    val: Split
+    chosen_on: Split
+    val_source: Source
+
+    @property
+    def fingerprint(self) -> str:
+        """One digest over both sets."""
+        return f"{self.train.fingerprint[:16]}-{self.val.fingerprint[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is ready to step."""
+
+    config: Config
+    data: Data
+    folder: Path
+    resolved: dict[str, dict[str, Any]]
+    state: State
+    runner: StepRunner
+    view: TrainingView
+    readers: Readers
+    recipe: Recipe
+    total_steps: int
+    device: torch.device
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    failed_saves: list[DiskError] = field(default_factory=list)
+
+    @property
+    def precision(self) -> str:
+        """The number format of the forward pass."""
+        return str(self.resolved["precision"]["value"])
+
+    @property
+    def global_batch(self) -> int:
+        """Images per optimiser step."""
+        return self.config.batch.global_
+
+    def epochs_done(self, step: int) -> float:
+        """Return how many epochs were consumed after ``step`` steps."""
+        return step * self.global_batch / len(self.data.train)
+
+    def evaluation_is_due(self, step: int) -> bool:
+        """Tell whether an epoch ended in the last step before the final one, which is evaluated in any case."""
+        return 0 < step < self.total_steps and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
+
+    def classifier(self) -> Classifier:
+        """Return the model as it would be saved now."""
+        return Classifier(self.state.final_model, self.recipe)
+
+
+def open_data(config: Config, source: Source) -> Data:
+    """Find the training and validation splits; raises DataError when there is no honest validation set."""
+    section = config.data
+    val_source = open_source(section.val) if section.val else source
+    train = train_split(source)
+    val = validation_split(val_source, section.split)
+    if section.holdout:
+        if val is not None and val_source is not source:
+            raise ConfigError("both --val and --holdout are given", where="data.holdout", fix="give one of them")
+        train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
+    if val is None:
+        raise no_validation(source)
+    chosen_on = val
+    if section.minival:
+        train, chosen_on = hold_out(train, section.minival, config.seed, Purpose.MINIVAL)
+    return Data(source, train, val, chosen_on, val_source)
+
+
+def no_validation(source: Source) -> DataError:
+    """Return the refusal to train without a validation set: accuracy on training images means nothing."""
+    found = ", ".join([*source.splits, *source.notes])
+    return DataError(
+        f"there is no validation split: looked for val/, validation/, valid/ and test/, found {found}",
+        where=source.where,
+        fix="add one, give --val PATH, or hold out a share of the training images with --holdout 10%",
+        finding="no-val-split",
+    )
+
+
+def resolve(config: Config, saved: Saved | None) -> dict[str, dict[str, Any]]:
+    """Make every automatic choice once, each with its reason; an earlier attempt's choices are kept.
+
+    Only the device may change between attempts: what depends on it is chosen anew then.
+    """
+    device, device_reason = pick_device(config.device)
+    earlier = saved.meta["resolved"] if saved else None
+    if earlier and earlier["device"]["value"] == device:
+        return {name: dict(choice) for name, choice in earlier.items()}
+    number_format, format_reason = precision.choose(config.precision, torch.device(device))
+    threads, threads_reason = _compute_threads(config, device)
+    readers = config.data.threads or max(2, min(torch.get_num_threads(), 16))
+    return {
+        "device": {"value": device, "reason": device_reason},
+        "precision": {"value": number_format, "reason": format_reason},
+        "compute_threads": {"value": threads, "reason": threads_reason},
+        "reader_threads": {"value": readers, "reason": "as set" if config.data.threads else "one per core, 2 to 16"},
+        "layout": {"value": "channels_last", "reason": "fastest for convolutions"},
+        "compile": {"value": False, "reason": "does not pay on a CPU" if device == "cpu" else "not tried"},
+    }
+
+
+def _compute_threads(config: Config, device: str) -> tuple[int, str]:
+    """Return how many threads compute: work that takes milliseconds is faster on one than handed around."""
+    threads = torch.get_num_threads()
+    if device != "cpu" or config.model.name.startswith("custom:"):
+        return threads, "one per physical core"
+    side = config.data.image_size
+    macs = cost(meta_model(config.model.name, num_classes=10, image_size=side), side).macs * config.cell
+    if macs < TINY_CELL_MACS:
+        return 1, f"a cell takes only {macs / 1e9:.2g} GMAC"
+    return threads, "one per physical core"
+
+
+def pick_device(wanted: str) -> tuple[str, str]:
+    """Return (device type, the reason) for ``auto`` or a name; raises ConfigError when it is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        found = next(name for name, present in available.items() if present)
+        return found, "the fastest one here"
+    if not available[wanted]:
+        present = [n for n, p in available.items() if p]
+        raise ConfigError(f"there is no {wanted} here", where="device", fix=f"use --devices {' or '.join(present)}")
+    return wanted, "as asked"
+
+
+def run_folder(config: Config, data: Data, model_name: str, out: str, *, fresh: bool) -> Path:
+    """Return the run folder: ``out``, or one named after what decides the numbers, so that the same command finds it.
+
+    With ``fresh`` it is the first of ``...``, ``...-2``, ``...-3`` that does not exist.
+    """
+    identity = configuration.fingerprint(config, data.fingerprint, model_name)[:8]
+    name = files.safe_name(f"{model_name}-{data.source.name}-{identity}")
+    folder = first = Path(out) if out else Path("runs") / name
+    number = 1
+    while fresh and folder.exists():
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return folder
+
+
+def total_steps(config: Config, num_train: int) -> int:
+    """Return the length of the run in optimiser steps."""
+    return max(units.Duration.parse(config.epochs).steps(num_train, config.batch.global_), 1)
+
+
+def build(
+    config: Config, data: Data, folder: Path, resolved: dict[str, dict[str, Any]], module: nn.Module | None
+) -> Run:
+    """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts."""
+    section, num_train = config.data, len(data.train)
+    torch.set_num_threads(int(resolved["compute_threads"]["value"]))
+    device = torch.device(resolved["device"]["value"])
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    readers = Readers(int(resolved["reader_threads"]["value"]))
+    torch.set_num_threads(int(resolved["compute_threads"]["value"]))  # the readers set theirs to one
+    model = module if module is not None else _registered(config, data)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    steps = total_steps(config, num_train)
+    warmup = units.Duration.parse(config.schedule.warmup).steps(num_train, config.batch.global_, steps)
+    optimizers = optim.build(model, config, device)
+    state = State(model, optimizers, _average(model, config, num_train, steps))
+    schedule = Schedule(config.schedule.name, steps, warmup, config.schedule.end)
+    finite = Finite(f"lr {optimizers.formula}")
+    order = Order(num_train, config.seed)
+    recipe = Recipe(
+        model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
+        section.mean, section.std, section.exif,
+    )  # fmt: skip
+    return Run(
+        config=config,
+        data=data,
+        folder=folder,
+        resolved=resolved,
+        state=state,
+        runner=StepRunner(config, schedule, str(resolved["precision"]["value"]), device, finite),
+        view=TrainingView(data.train, order, config.augment, section.image_size, steps, section.exif),
+        readers=readers,
+        recipe=recipe,
+        total_steps=steps,
+        device=device,
+    )
+
+
+def model_name(config: Config, module: nn.Module | None) -> str:
+    """Return the name under which a run's model goes: registered, or ``custom:ClassName``."""
+    return config.model.name if module is None else f"custom:{type(module).__name__}"
+
+
+def _registered(config: Config, data: Data) -> nn.Module:
+    section = config.model
+    model = create_model(
+        section.name, num_classes=len(data.train.classes), image_size=config.data.image_size,
+        dropout=section.dropout, drop_path=section.drop_path, seed=config.seed,
+    )  # fmt: skip
+    if section.init:
+        _initialise_from(model, Path(section.init))
+    return model
+
+
+def _initialise_from(model: nn.Module, path: Path) -> None:
+    """Copy the weights of an earlier model wherever names and shapes agree; at least the first layer must."""
+    weights = Classifier.load(path).network.state_dict()
+    own = model.state_dict()
+    fitting = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
+    if next(iter(own)) not in fitting:
+        raise ConfigError("these weights are of another architecture", where=f"--init {path}")
+    model.load_state_dict(fitting, strict=False)
+
+
+def _average(model: nn.Module, config: Config, num_train: int, steps: int) -> Ema | None:
+    if not config.ema.half_life:
+        return None
+    length = units.Duration.parse(config.ema.half_life).samples(num_train, config.batch.global_, steps)
+    return Ema(model, max(float(length) / config.batch.global_, 1e-3))
+
+
+def environment() -> dict[str, Any]:
+    """Return what decides the last bits of a run besides its settings, and what a receipt needs."""
+    import platform
+
+    return {
+        "saccade_draws": rng.DRAWS_VERSION,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def bit_exactness_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what changed since an earlier attempt that may change the last bits, one phrase each."""
+    names = ("torch", "processor", "threads", "gpu", "saccade_draws")
+    return [f"{n}: {before.get(n)} -> {now[n]}" for n in names if before.get(n) != now[n]]
+
+
+def shrink_batch(config: Config, num_train: int, explicit: bool) -> tuple[Config, str]:
+    """Fit a default batch into a tiny set: at most a quarter of it, as said in the returned sentence.
+
+    A batch that the user asked for is never changed; preflight refuses it where it is too large.
+    """
+    quarter = max(num_train // 4, 1)
+    if explicit or config.batch.global_ <= quarter:
+        return config, ""
+    size = 2 ** int(math.log2(quarter))
+    batch = config.batch.model_copy(update={"global_": size, "cell": 0})
+    said = f"global batch {config.batch.global_} -> {size}: at most a quarter of {num_train} training images"
+    return config.model_copy(update={"batch": batch}), said

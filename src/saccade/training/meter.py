@@ -1,0 +1,96 @@
+"""What a run measures while it goes: loss, speed, and where the time went."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saccade.data.loader import Batch
+from saccade.evaluation.metrics import Result
+from saccade.log import Bar, Log
+from saccade.training.launch import Run
+
+EVENTS_PER_RUN = 2000
+
+
+class Meter:
+    """Counts the time of an attempt and writes step and evaluation events.
+
+    Times are in seconds of wall clock. ``earlier_s`` is what earlier attempts took.
+    """
+
+    def __init__(self, run: Run, log: Log, begun: float, earlier_s: float) -> None:
+        self._run, self._log = run, log
+        self._begun, self._earlier_s = begun, earlier_s
+        self._every = run.config.log.every or math.ceil(run.total_steps / EVENTS_PER_RUN)
+        self._loss = torch.zeros((), device=run.device)
+        self._steps = 0
+        self._window_wait_s = 0.0
+        self._mark = time.perf_counter()
+        self.preflight_s = time.monotonic() - begun
+        self.train_s = self.wait_s = self.evaluation_s = 0.0
+        self._text = ""
+        self._score = ""
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of all attempts together, from the start of each process's work."""
+        return self._earlier_s + time.monotonic() - self._begun
+
+    def step(self, loss: Tensor, batch: Batch, bar: Bar) -> None:
+        """Take note of one finished step; ``loss``, a scalar, stays on the device until it is written."""
+        run, step = self._run, self._run.state.step
+        self._loss += loss
+        self._steps += 1
+        self._window_wait_s += batch.waited_s
+        if step % self._every == 0 or step == run.total_steps:
+            self._write()
+        bar.update(step, f"{self._text}{self._score}")
+
+    def _write(self) -> None:
+        run, step, now = self._run, self._run.state.step, time.perf_counter()
+        elapsed = now - self._mark
+        facts: dict[str, Any] = {
+            "step": step,
+            "epoch": round(run.epochs_done(step), 4),
+            "loss": float(self._loss) / self._steps,
+            "lr": run.state.optimizers.lr,
+            "images_per_s": round(self._steps * run.global_batch / elapsed, 1),
+            "wait_share": round(self._window_wait_s / elapsed, 4),
+        }
+        self._log.event("step", **facts)
+        self._text = (
+            f"epoch {facts['epoch']:.2f}  loss {facts['loss']:.3f}  lr {facts['lr']:.2g}  "
+            f"{facts['images_per_s']:.0f} img/s  data wait {facts['wait_share']:.0%}"
+        )
+        self.train_s += elapsed
+        self.wait_s += self._window_wait_s
+        self._mark, self._steps, self._window_wait_s = now, 0, 0.0
+        self._loss.zero_()
+
+    def evaluation(self, result: Result, split: str, taken_s: float) -> dict[str, Any]:
+        """Record an evaluation and return the entry that goes into the state's history."""
+        self.evaluation_s += taken_s
+        self._mark += taken_s
+        step = self._run.state.step
+        entry = {"step": step, "epoch": round(self._run.epochs_done(step), 4), "split": split, **result.to_json()}
+        self._log.event("eval", **entry)
+        self._score = f"  top-1 {result.top1:.2%} top-5 {result.top5:.2%}"
+        return entry
+
+    def pause(self, taken_s: float) -> None:
+        """Leave time that was spent on something else, such as saving, out of the speed."""
+        self._mark += taken_s
+
+    def summary(self) -> dict[str, float]:
+        """Return where the time of this attempt went."""
+        return {
+            "preflight_s": round(self.preflight_s, 2),
+            "train_s": round(self.train_s, 2),
+            "evaluation_s": round(self.evaluation_s, 2),
+            "data_wait_share": round(self.wait_s / self.train_s, 4) if self.train_s else 0.0,
+        }

@@ -1,0 +1,39 @@
+"""Which number format the forward and backward pass run in."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from saccade.errors import ConfigError
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether the device computes bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
+def choose(wanted: str, device: torch.device) -> tuple[str, str]:
+    """Return ("bf16" | "fp32", the reason); raises ConfigError when the device cannot do what is wanted."""
+    able = has_bf16(device)
+    if wanted == "auto":
+        return ("bf16", f"this {device.type} computes it") if able else ("fp32", f"no bf16 on this {device.type}")
+    if wanted == "bf16" and device.type == "mps":
+        raise ConfigError("bf16 training is not supported on mps", where="precision", fix="--precision fp32")
+    slow = " (slow here: emulated)" if wanted == "bf16" and not able else ""
+    return wanted, f"as asked{slow}"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which forward passes run."""
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

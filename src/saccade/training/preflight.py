@@ -1,0 +1,313 @@
+"""What would make the run fail, or worse, end with a meaningless number: found before the first step.
+
+Names and sizes are always checked completely, contents by :mod:`saccade.data.ledger`, the model without memory, and
+speed and the first loss by :mod:`saccade.training.trial`.
+"""
+
+from __future__ import annotations
+
+import copy
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saccade.config import Config
+from saccade.data import ledger
+from saccade.data.ledger import Ledger
+from saccade.data.loader import TrainingView
+from saccade.data.order import Order
+from saccade.data.sources import Source, Split
+from saccade.errors import SaccadeError
+from saccade.evaluation.metrics import wilson_interval
+from saccade.log import Log
+from saccade.models import meta_model
+from saccade.models.cost import cost
+from saccade.training import launch
+from saccade.training.finding import Finding, is_error, listed, refuse, tell
+from saccade.training.launch import Data
+from saccade.training.request import Composed
+from saccade.training.trial import trial
+
+__all__ = ["Finding", "check", "examine", "inspect", "trial"]
+
+OVERLAP_LIMIT = 0.001
+"""Share of the validation images that may also be training images before the figure is refused."""
+
+FEW_IMAGES = 100
+SMALLEST_MAP = 2
+UPSCALING = 2.0
+
+
+def examine(config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = "") -> list[Finding]:
+    """Check everything that needs no training step; print warnings and notes, raise the first error.
+
+    ``module`` is the user's own network, ``shrunk`` the sentence about a default batch that was made smaller.
+    """
+    findings = inspect(config, data, module, log, shrunk)
+    tell(findings, log)
+    refuse(findings)
+    return findings
+
+
+def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = "") -> list[Finding]:
+    """Return all that ``examine`` checks as findings, raising nothing that is one."""
+    findings = [
+        *_class_maps(data.train, data.val, held_out=config.data.holdout > 0),
+        *_sources(data),
+        *_batch(config, len(data.train), shrunk),
+        *_network(config, data, module),
+    ]
+    read = _read_contents(data, log)
+    return findings + _contents(read, config, data) + _validation_size(data.val)
+
+
+def check(composed: Composed, log: Log) -> list[Finding]:
+    """Check all that training would check, the trial step included, and print it; errors are returned, not raised.
+
+    Leaves no run folder behind, and torch's number of threads as it was.
+    """
+    findings: list[Finding] = []
+    try:
+        data = launch.open_data(composed.config, composed.source)
+        config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
+        findings += inspect(config, data, None, log, shrunk)
+        tell(findings, log)
+        if not any(map(is_error, findings)):
+            findings += _rehearse(config, data, log)
+    except SaccadeError as error:
+        findings.append(Finding.of(error))
+    for finding in filter(is_error, findings):
+        where = f" ({finding.where})" if finding.where else ""
+        log.say(f"error [{finding.id}] {finding.message}{where}; {finding.fix}")
+    return findings
+
+
+def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
+    threads = torch.get_num_threads()
+    folder = launch.run_folder(config, data, launch.model_name(config, None), "", fresh=False)
+    run = launch.build(config, data, folder, launch.resolve(config, None), None)
+    try:
+        return trial(run, log, lambda: None)
+    finally:
+        run.readers.close()
+        torch.set_num_threads(threads)
+
+
+def _present(split: Split) -> set[str]:
+    return {split.classes[i] for i in np.unique(split.labels)}
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
+    """Compare the classes of both sides by name; a class without an image does not count as there."""
+    known, judged = _present(train), _present(val)
+    missing, extra = known - judged, judged - known
+    twins = {_folded(name): name for name in extra}
+    pairs = [(name, twins[_folded(name)]) for name in sorted(missing) if _folded(name) in twins]
+    missing -= {a for a, _ in pairs}
+    extra -= {b for _, b in pairs}
+    findings = []
+    if pairs:
+        names = [f"'{a}' / '{b}'" for a, b in pairs]
+        findings.append(Finding(
+            "class-case-differs", "error",
+            f"class names differ only in upper and lower case between {train.name} and {val.name}: "
+            f"{listed(names, len(names))}",
+            f"{train.where} and {val.where}", "give each class one name on both sides", tuple(names), 65,
+        ))  # fmt: skip
+    if missing:
+        findings.append(_missing(sorted(missing), val, held_out))
+    if extra:
+        names = sorted(extra)
+        findings.append(Finding(
+            "class-missing-in-train", "error",
+            f"'{val.name}' has {len(names)} class(es) that the training split '{train.name}' has no images of: "
+            f"{listed(names, len(names))}",
+            val.where, f"add training images of them, or remove them from '{val.name}'", tuple(names), 65,
+        ))  # fmt: skip
+    empty = sorted({*train.empty_classes, *val.empty_classes} - known - judged)
+    if empty:
+        findings.append(Finding(
+            "empty-class", "warning", f"{len(empty)} class folder(s) hold no image and are left out: "
+            f"{listed(empty, len(empty))}", train.where, items=tuple(empty),
+        ))  # fmt: skip
+    if len(known) < 2:
+        findings.append(Finding(
+            "one-class", "error", f"all training images are of one class, {', '.join(known)}: there is nothing to "
+            "learn", train.where, "arrange the images as train/<class>/<image> with two classes or more",
+            tuple(known), 65,
+        ))  # fmt: skip
+    return findings
+
+
+def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
+    if held_out:
+        return Finding(
+            "class-missing-in-val", "warning",
+            f"{len(names)} class(es) have a single image, which is trained on; nothing judges them: "
+            f"{listed(names, len(names))}", val.where, items=tuple(names),
+        )  # fmt: skip
+    hollow = " (its folder is there, but empty)" if set(names) & set(val.empty_classes) else ""
+    return Finding(
+        "class-missing-in-val", "error",
+        f"'{val.name}' has no images of {len(names)} class(es) of the training split: "
+        f"{listed(names, len(names))}{hollow}",
+        val.where, f"add images of them to '{val.name}', or remove these classes from training", tuple(names), 65,
+    )  # fmt: skip
+
+
+def _sources(data: Data) -> list[Finding]:
+    """Say what of the sources is not used."""
+    sources: list[Source] = [data.source] if data.val_source is data.source else [data.source, data.val_source]
+    findings = []
+    for source in sources:
+        findings += [Finding("empty-split", "warning", note, source.where) for note in source.notes]
+        if source.ignored:
+            lost = any(reason.startswith("image ") for reason in source.ignored)
+            reasons = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(source.ignored.items()))
+            names = source.ignored_names
+            shown = f": {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else ""
+            findings.append(Finding(
+                "ignored-files", "warning" if lost else "note",
+                f"{source.ignored.total():,} file(s) are ignored ({reasons}){shown}", source.where, items=names,
+            ))  # fmt: skip
+    return findings
+
+
+def _batch(config: Config, num_train: int, shrunk: str) -> list[Finding]:
+    wanted = config.batch.global_
+    if wanted > num_train:
+        fitting = 2 ** max((num_train // 4).bit_length() - 1, 0)
+        return [Finding(
+            "batch-larger-than-data", "error",
+            f"the batch of {wanted:,} is larger than the {num_train:,} training images", "batch.global",
+            f"use --batch-size {fitting}, or leave it out and let it be chosen", status=78,
+        )]  # fmt: skip
+    return [Finding("batch-shrunk", "note", shrunk, "batch.global")] if shrunk else []
+
+
+def _network(config: Config, data: Data, module: nn.Module | None) -> list[Finding]:
+    """Check the width of the head and the last feature map without allocating the model."""
+    classes, wanted = len(data.train.classes), config.model.num_classes
+    if wanted not in (0, classes):
+        return [_width(wanted, classes, "model.num_classes", "leave model.num_classes out: the head follows the data")]
+    section = config.data
+    parts = len(config.augment.sizes)
+    view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, parts, section.exif)
+    smallest = min(section.image_size, *(view.size_at(part) for part in range(parts)))
+    if module is None:
+        network = meta_model(config.model.name, num_classes=classes, image_size=section.image_size)
+        return _last_map(cost(network, smallest).last_map, smallest, config.model.name, own=False)
+    return _own_network(module, smallest, classes)
+
+
+def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
+    """Run a copy of the user's network on nothing but shapes, or on zeros where it cannot do that."""
+    name = type(module).__name__
+    answers: list[object] = []
+    last_map = (0, 0)
+    shadow = copy.deepcopy(module).eval()
+    shadow.register_forward_hook(lambda _module, _inputs, output: answers.append(output))
+    try:
+        last_map = cost(shadow.to("meta"), side).last_map
+    except Exception:  # any code may run here, and much of it knows no meta device: only real tensors tell
+        try:
+            with torch.no_grad():
+                answers.append(copy.deepcopy(module).cpu().eval()(torch.zeros(1, 3, side, side)))
+        except Exception as error:
+            return [Finding(
+                "model-fails", "error", f"{name} fails on one image of {side} x {side} pixels: {error}", name,
+                "it must map float images (B, 3, S, S) to logits (B, classes)", status=78,
+            )]  # fmt: skip
+    answer = answers[-1]
+    if not isinstance(answer, Tensor) or answer.dim() != 2:
+        form = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        return [Finding(
+            "head-width", "error", f"{name} answers with {form} instead of logits (1, {classes})", name,
+            "return one row of logits per image", status=78,
+        )]  # fmt: skip
+    if answer.shape[1] != classes:
+        return [_width(answer.shape[1], classes, name, f"build it with {classes} outputs")]
+    return _last_map(last_map, side, name, own=True)
+
+
+def _width(width: int, classes: int, where: str, fix: str) -> Finding:
+    message = f"the head is {width:,} wide, but the training images have {classes:,} classes"
+    return Finding("head-width", "error", message, where, fix, status=78)
+
+
+def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list[Finding]:
+    """Judge the last feature map; a user's own network may be meant like that, so it is only warned of."""
+    if last == (0, 0) or min(last) >= SMALLEST_MAP:
+        return []
+    enough = -(-side * SMALLEST_MAP // max(min(last), 1))
+    return [Finding(
+        "last-map-too-small", "warning" if own else "error",
+        f"the last feature map of {name} is {last[0]} x {last[1]} at {side} px: hardly any place is left to look at",
+        "data.image_size", f"use --image-size {enough} or a model for smaller images", status=0 if own else 78,
+    )]  # fmt: skip
+
+
+def _read_contents(data: Data, log: Log) -> Ledger:
+    total = sum(len(places) for places in ledger.choose(data.train, data.val))
+    with log.progress("checking the images", total) as bar:
+        read = ledger.audit(data.train, data.val, lambda done: bar.update(done, "read, hashed, decoded"))
+    took = "as found before" if read.cached else f"{read.seconds:.1f} s"
+    log.fact("checked", f"{read.scope}: {read.unreadable.count:,} unreadable, {read.overlap.count:,} of "
+             f"{read.compared:,} validation images also in training ({took})")  # fmt: skip
+    return read
+
+
+def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
+    """Turn what is inside the files into findings, each with what it is based on."""
+    findings = []
+    where = f"{data.train.where} and {data.val.where}" if data.train.where != data.val.where else data.train.where
+    if bad := read.unreadable:
+        findings.append(Finding(
+            "unreadable-image", "error", f"{bad.count:,} image(s) cannot be read ({read.scope}): "
+            f"{listed(bad.first, bad.count)}", where, "repair or remove them", bad.first, 65,
+        ))  # fmt: skip
+    if twice := read.overlap:
+        much = twice.count > OVERLAP_LIMIT * read.compared
+        findings.append(Finding(
+            "train-val-overlap", "error" if much else "warning",
+            f"{twice.count:,} of {read.compared:,} validation images are also training images ({read.scope}): "
+            f"{listed(twice.first, twice.count, 2)}",
+            where, "remove the copies from one side", twice.first, 65 if much else 0,
+        ))  # fmt: skip
+    if torn := read.conflicts:
+        findings.append(Finding(
+            "duplicate-images", "warning", f"{torn.count:,} training image(s) are there twice with different labels "
+            f"({read.scope}): {listed(torn.first, torn.count, 2)}", where, items=torn.first,
+        ))  # fmt: skip
+    if read.turned and config.data.exif == "ignore":
+        findings.append(Finding(
+            "exif-orientation", "note", f"{read.turned:,} image(s) ({read.scope}) are to be turned by their EXIF "
+            "orientation, which is ignored as in torchvision and timm", where, "--set data.exif=apply turns them",
+        ))  # fmt: skip
+    if 0 < read.short_side * UPSCALING < config.data.image_size:
+        findings.append(Finding(
+            "image-size-above-source", "note", f"images of typically {read.short_side} px are enlarged to "
+            f"{config.data.image_size} px, which costs time and adds nothing ({read.scope})", "data.image_size",
+            f"consider --image-size {max(32, read.short_side)}",
+        ))  # fmt: skip
+    return findings
+
+
+def _validation_size(val: Split) -> list[Finding]:
+    if len(val) == 0:
+        return [Finding("no-val-split", "error", f"'{val.name}' holds no image", val.where, "hold out a larger share",
+                        status=65)]  # fmt: skip
+    if len(val) >= FEW_IMAGES:
+        return []
+    low, high = wilson_interval(len(val) // 2, len(val))
+    return [Finding(
+        "too-few-images", "note", f"{len(val)} validation images: each is {1 / len(val):.1%}, and chance alone moves "
+        f"the accuracy by up to {(high - low) / 2:.0%} up or down (95 %)", val.where,
+    )]  # fmt: skip

@@ -1,0 +1,69 @@
+"""Proof of exact resume on the user's own setup: kill a short run, resume it, compare every bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from saccade import files, rng
+from saccade.errors import CheckpointError, SaccadeError
+from saccade.log import Log, read_events
+from saccade.rng import Purpose
+
+ATTEMPT_LIMIT_S = 3600.0
+
+
+def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> dict[str, Any]:
+    """Train twice with the same arguments, once undisturbed and once killed ``kills`` times, and compare.
+
+    ``arguments`` are those of ``saccade train``. Each kill is a SIGKILL at a step drawn from the pid. Returns the
+    common digest and the steps at which runs were resumed; raises CheckpointError when the digests differ.
+    """
+    every = max(steps // 12, 1)
+    common = [*arguments, "--epochs", f"{steps}step", "--set", f"checkpoint.every={every}step"]
+    with files.scratch_folder() as scratch:
+        whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
+        log.say(f"training {steps} steps undisturbed")
+        _attempt([*common, "--out", str(whole)], None, whole, log)
+        draws = sorted(rng.uniform(rng.key(os.getpid(), Purpose.SAMPLE), kills).tolist())
+        for number, draw in enumerate(draws, 1):
+            step = 1 + int(draw * (steps - 2))
+            log.say(f"kill {number} of {kills}: kill -9 after step {step}")
+            _attempt([*common, "--out", str(broken)], step, broken, log)
+        log.say("resuming to the end")
+        _attempt([*common, "--out", str(broken)], None, broken, log)
+        digests = [str(files.read_json(f / "run.json")["digest"]) for f in (whole, broken)]
+        starts = [int(e["step"]) for e in read_events(broken / "log.jsonl") if e["event"] == "start"]
+    if digests[0] != digests[1]:
+        raise CheckpointError(
+            "the resumed run differs from the undisturbed one",
+            where=f"digests {digests[0][:16]} and {digests[1][:16]}",
+            fix="please report this with your settings: it is a bug, or this device is not deterministic",
+        )
+    return {"kills": kills, "steps": steps, "resumed_at": starts[1:], "digest": digests[0], "identical": True}
+
+
+def _attempt(arguments: list[str], kill_after_step: int | None, folder: Path, log: Log) -> None:
+    """Run ``saccade train`` to its end, or kill it when its log says that a step is done."""
+    command = [sys.executable, "-m", "saccade", "train", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + ATTEMPT_LIMIT_S
+    while kill_after_step is not None and process.poll() is None and time.monotonic() < deadline:
+        if _last_step(folder) >= kill_after_step:
+            process.kill()
+            break
+        time.sleep(0.01)
+    _, said = process.communicate()
+    if kill_after_step is None and process.returncode != 0:
+        raise SaccadeError(
+            f"the training run ended with status {process.returncode}", where=said.decode(errors="replace")
+        )
+
+
+def _last_step(folder: Path) -> int:
+    events = read_events(folder / "log.jsonl")
+    return max((int(e["step"]) for e in events if e["event"] == "step"), default=0)

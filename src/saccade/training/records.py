@@ -1,0 +1,192 @@
+"""What a run leaves behind and finds again: run.json, config.yaml, earlier attempts, the lines at the start."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from saccade import __version__, files, units
+from saccade import config as configuration
+from saccade.config import Config
+from saccade.errors import CheckpointError, ConfigError, SaccadeError
+from saccade.evaluation.classifier import MODEL_FILE
+from saccade.log import Log
+from saccade.training import checkpoint, launch
+from saccade.training.checkpoint import Saved
+from saccade.training.launch import Data, Run
+from saccade.training.meter import Meter
+from saccade.training.preflight import Finding
+
+AGAIN = "--resume never starts another run beside it; --resume-changed goes on with the new settings"
+
+
+def finished(folder: Path, config: Config, data: Data) -> dict[str, Any] | None:
+    """Return ``run.json`` of a finished run in this folder, or None; raises ConfigError if it is another run."""
+    try:
+        facts = files.read_json(folder / "run.json")
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if facts.get("status") != "done" or not (folder / MODEL_FILE).is_file():
+        return None
+    settings.pop("resolved", None)
+    _refuse_changes(settings, config, facts["dataset"]["fingerprint"], data, f"{folder} holds a finished run")
+    return dict(facts)
+
+
+def earlier(folder: Path, resume: str, log: Log) -> Saved | None:
+    """Find what to continue from: the newest checkpoint that verifies, or the one that was named; None = scratch."""
+    place = folder / "checkpoints"
+    files.sweep_parts(place)
+    if resume not in ("auto", "never"):
+        return checkpoint.read(Path(resume))
+    saved, damaged = checkpoint.newest(place)
+    for error in damaged:
+        log.warn(f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using the one before it")
+    checkpoint.set_aside(damaged)
+    return saved
+
+
+def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log) -> None:
+    """Restore a checkpoint into a run; raises ConfigError when the run is not the same, CheckpointError."""
+    meta = saved.meta
+    try:
+        _refuse_changes(meta["config"], run.config, meta["dataset"], run.data, f"{saved.path.name} was saved")
+    except ConfigError as error:
+        if not changed_is_fine:
+            raise
+        run.lineage.append({"step": saved.step, "changed": error.what})
+        log.warn(f"continuing with changed settings: {error.what}")
+    checkpoint.restore(saved, run.state)
+    if meta["position"] != run.state.step * run.global_batch:
+        raise CheckpointError(
+            f"it stands at sample {meta['position']}, which is no whole step of {run.global_batch}",
+            where=str(saved.path),
+            fix="a changed global batch cannot continue inside a step; use the batch it was made with",
+        )
+    lost = launch.bit_exactness_lost(meta["environment"], launch.environment())
+    if lost:
+        log.warn(f"no longer bit-exact with the first attempt: {'; '.join(lost)}")
+    log.say(f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) from {saved.path}")
+
+
+def _refuse_changes(before: dict[str, Any], config: Config, dataset: str, data: Data, what: str) -> None:
+    changes = [f"{n}: {a} -> {b}" for n, kind, a, b in configuration.diff(before, config.dump()) if kind != "run"]
+    if dataset != data.fingerprint:
+        changes.append(f"the images: {dataset} -> {data.fingerprint}")
+    if changes:
+        raise ConfigError(f"{what} with other settings: {'; '.join(changes)}", fix=AGAIN, finding="run-changed")
+
+
+def announce(run: Run, log: Log) -> None:
+    """Print what will be done: data, model, batch, rate, precision, threads."""
+    config, data, choices = run.config, run.data, {n: c["value"] for n, c in run.resolved.items()}
+    params = sum(p.numel() for p in run.state.model.parameters())
+    cells = run.global_batch // config.cell
+    ema = f"; EMA half-life {config.ema.half_life} is the model" if run.state.ema else ""
+    log.say()
+    images = f"{len(data.train):,} training images, {len(data.val):,} in '{data.val.name}'"
+    classes = f"{len(data.train.classes)} classes  (fingerprint {data.fingerprint[:12]})"
+    log.fact("data", f"{data.source.name}: {images}, {classes}")
+    log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {config.data.image_size} px{ema}")
+    log.fact(
+        "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
+    )
+    log.fact("batch", f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images x 1 rank")
+    log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.name}, warm-up {config.schedule.warmup}")
+    log.fact("runs on", f"{choices['device']}, {choices['precision']} ({run.resolved['precision']['reason']}), "
+             f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading threads")  # fmt: skip
+    log.fact("folder", str(run.folder))
+
+
+def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
+    """Write config.yaml and run.json and open the event stream."""
+    run.attempts.append(attempt)
+    run.findings.extend(f.to_json() for f in findings)
+    text = yaml.safe_dump(run.config.dump() | {"resolved": run.resolved}, sort_keys=False, allow_unicode=True)
+    files.write_bytes(run.folder / "config.yaml", text.encode())
+    log.attempt = attempt
+    log.open(run.folder / "log.jsonl")
+    log.event("start", step=run.state.step, total_steps=run.total_steps, saccade=__version__)
+    _write(run, "running", {})
+
+
+def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
+    """Write the final run.json."""
+    best, count = run.state.best, len(run.state.evaluations)
+    assert best is not None
+    note = f"best of {count} evaluations on this same set (optimistic)" if not run.config.data.minival else "on minival"
+    _write(run, "done", {
+        "result": result,
+        "best": best | {"note": note},
+        "seconds": round(meter.seconds, 2),
+        "time": meter.summary(),
+        "digest": run.state.digest(),
+    })  # fmt: skip
+
+
+def failed(run: Run, error: SaccadeError) -> None:
+    """Write into run.json why the run ended, where its folder can still be written."""
+    try:
+        _write(run, type(error).__name__, {"exit_status": error.status, "message": str(error)})
+    except SaccadeError:
+        return
+
+
+def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
+    """Return what a checkpoint must know besides its tensors."""
+    return {
+        "position": run.state.step * run.global_batch,
+        "config": run.config.dump(),
+        "resolved": run.resolved,
+        "dataset": run.data.fingerprint,
+        "environment": launch.environment(),
+        "attempt": run.attempts[-1],
+        "seconds": seconds,
+        "lineage": run.lineage,
+    }
+
+
+def _write(run: Run, status: str, more: dict[str, Any]) -> None:
+    data = run.data
+    facts = {
+        "saccade": __version__,
+        "status": status,
+        "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "dataset": {
+            "name": data.source.name, "train": len(data.train), "val": len(data.val), "val_split": data.val.name,
+            "classes": list(data.train.classes), "fingerprint": data.fingerprint,
+            "where": {"train": data.train.where, "val": data.val.where},
+        },
+        "model": {"name": run.recipe.model, "params": sum(p.numel() for p in run.state.model.parameters())},
+        "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": 1},
+        "learning_rate": run.state.optimizers.formula,
+        "steps": run.total_steps,
+        "resolved": run.resolved,
+        "environment": launch.environment(),
+        "attempts": run.attempts[-1] if run.attempts else 0,
+        "lineage": run.lineage,
+        "findings": run.findings,
+    }  # fmt: skip
+    files.write_json(run.folder / "run.json", facts | more)
+
+
+def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> None:
+    """Print the result and what to try next."""
+    n = result["n"]
+    log.say()
+    log.say(f"  top-1 {result['top1']:.2%}   top-5 {result['top5']:.2%}   ({result['correct']} of {n} images of "
+            f"'{result['split']}', the saved weights re-read from disk)")  # fmt: skip
+    try:
+        best = files.read_json(folder / "run.json")["best"]
+        log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
+    except (OSError, ValueError, KeyError):
+        pass
+    log.say(f"  {units.human_time(seconds)} in all; everything is in {folder}")
+    log.say()
+    log.say(f"  look      open {folder / 'report.html'}")
+    log.say(f"  use       saccade predict {folder} IMAGE")
+    log.say(f"  score     saccade eval {folder}")

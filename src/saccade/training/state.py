@@ -1,0 +1,59 @@
+"""Everything that training changes: model, optimiser, average, and how far it is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.training.ema import Ema
+from saccade.training.optim import Optimizers
+
+
+@dataclass(slots=True)
+class State:
+    """The state of a run after ``step`` optimiser steps.
+
+    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first.
+    """
+
+    model: nn.Module
+    optimizers: Optimizers
+    ema: Ema | None
+    step: int = 0
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def final_model(self) -> nn.Module:
+        """The model that is evaluated and saved: the average, where there is one."""
+        return self.ema.model if self.ema else self.model
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The evaluation with the highest top-1, the earliest of equals."""
+        return max(self.evaluations, key=lambda e: (e["top1"], -e["step"]), default=None)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Return every live tensor, in its own shape ``(...)``, grouped by the file of a checkpoint that holds it."""
+        groups = {"model": dict(self.model.state_dict()), "optimizer": self.optimizers.tensors()}
+        if self.ema:
+            groups["ema"] = dict(self.ema.model.state_dict())
+        return groups
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the values of all tensors, whatever their memory layout."""
+        total = hashlib.sha256()
+        for group, tensors in sorted(self.tensors().items()):
+            for name, tensor in sorted(tensors.items()):
+                total.update(f"{group}/{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                total.update(contiguous_bytes(tensor))
+        return total.hexdigest()
+
+
+def contiguous_bytes(tensor: Tensor) -> bytes:
+    """Return the values of a tensor of any shape ``(...)`` and type, in row-major order, as bytes."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,119 @@
+"""One optimiser step: a global batch, cell by cell, becomes a new state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saccade import rng
+from saccade.config import Config
+from saccade.data.loader import Batch
+from saccade.data.mix import apply_mix, draw_mix, normalise
+from saccade.models.layers import DropPath
+from saccade.rng import Purpose
+from saccade.training.guard import Finite
+from saccade.training.losses import mixed_cross_entropy
+from saccade.training.precision import autocast
+from saccade.training.schedule import Schedule
+from saccade.training.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class StepRunner:
+    """Everything a step needs besides state and batch."""
+
+    config: Config
+    schedule: Schedule
+    precision: str
+    device: torch.device
+    finite: Finite
+
+    def run(self, state: State, batch: Batch) -> Tensor:
+        """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
+
+        The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; its running
+        buffers are averaged over the cells of a step, one momentum update per step. Raises DivergedError and leaves
+        no trace of the step when loss or gradients are not finite.
+        """
+        cell = self.config.cell
+        images, labels = (
+            batch.images.to(self.device, non_blocking=True),
+            batch.labels.to(self.device, non_blocking=True),
+        )
+        buffers = _Buffers(state.model)
+        total = torch.zeros((), device=self.device)
+        for number, start in enumerate(range(0, len(images), cell)):
+            buffers.rewind()
+            part = slice(start, start + cell)
+            loss = self._forward(state, images[part], labels[part], number) / len(images)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            buffers.collect()
+        self._check(state, total, buffers)
+        buffers.average()
+        state.optimizers.set_factor(self.schedule.factor(state.step))
+        state.optimizers.step()
+        state.model.zero_grad()
+        if state.ema:
+            state.ema.update(state.step)
+        state.step += 1
+        return total
+
+    def _forward(self, state: State, images: Tensor, labels: Tensor, cell: int) -> Tensor:
+        config = self.config
+        inputs = normalise(images, config.data.mean, config.data.std)
+        inputs, share = apply_mix(inputs, draw_mix(config.augment, config.seed, state.step, cell))
+        draw_drop_path(state.model, len(images), config.seed, state.step, cell)
+        torch.manual_seed(rng.integer(config.seed, Purpose.DROPOUT, state.step, cell))
+        with autocast(self.precision, self.device):
+            logits = state.model(inputs)
+        return mixed_cross_entropy(logits, labels, share, config.loss.label_smoothing)
+
+    def _check(self, state: State, loss: Tensor, buffers: _Buffers) -> None:
+        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        try:
+            self.finite.watch(state.step, torch.isfinite(norm + loss))
+        except BaseException:
+            buffers.rewind()
+            raise
+
+
+class _Buffers:
+    """The buffers of the model (BatchNorm statistics) from before a step, and their mean over its cells."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._live = list(model.buffers())
+        self._before = [b.clone() for b in self._live]
+        self._sums = [torch.zeros_like(b) for b in self._live]
+        self._cells = 0
+
+    @torch.no_grad()
+    def rewind(self) -> None:
+        for live, before in zip(self._live, self._before, strict=True):
+            live.copy_(before)
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        self._cells += 1
+        for live, total in zip(self._live, self._sums, strict=True):
+            total += live
+
+    @torch.no_grad()
+    def average(self) -> None:
+        for live, total in zip(self._live, self._sums, strict=True):
+            live.copy_(total / self._cells if live.is_floating_point() else total // self._cells)
+
+
+def draw_drop_path(model: nn.Module, batch_size: int, seed: int, step: int, cell: int) -> None:
+    """Set the mask of every DropPath layer for the next forward pass, a pure function of (seed, step, cell)."""
+    layers = [m for m in model.modules() if isinstance(m, DropPath)]
+    if not layers:
+        return
+    draws = rng.uniform(rng.key(seed, Purpose.DROP_PATH, step, cell, range(batch_size)), len(layers))
+    device = next(model.parameters()).device
+    for layer, column in zip(layers, draws.T, strict=True):
+        keep = torch.from_numpy(column >= layer.rate).to(device)
+        layer.keep = keep.float() / (1 - layer.rate)

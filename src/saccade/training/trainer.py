@@ -1,0 +1,179 @@
+"""The training loop: :func:`train` is the order of things, :func:`_loop` the loop itself."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from saccade import files, units
+from saccade.data.loader import batches
+from saccade.data.sources import Split
+from saccade.errors import DiskError, InterruptedRunError, PreemptedError, SaccadeError
+from saccade.evaluation.classifier import MODEL_FILE, Classifier
+from saccade.evaluation.evaluator import evaluate
+from saccade.evaluation.metrics import Result
+from saccade.log import Bar, Log
+from saccade.report import write_report
+from saccade.training import checkpoint, launch, preflight, records
+from saccade.training.cadence import Cadence
+from saccade.training.guard import Stop
+from saccade.training.launch import Run
+from saccade.training.meter import Meter
+from saccade.training.request import Composed
+
+FAILED_SAVES_ALLOWED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out of a run: its folder and the figures of the saved weights on the validation set.
+
+    ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished before.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    seconds: float
+    fresh: bool = True
+
+
+def train(
+    composed: Composed, *, module: nn.Module | None = None, out: str = "", resume: str = "auto",
+    resume_changed: bool = False, log: Log | None = None,
+) -> Outcome:  # fmt: skip
+    """Train to the end of the run, from scratch or from where an earlier attempt stopped.
+
+    ``resume`` is ``auto``, ``never`` or the path of a checkpoint. Raises a SaccadeError with the exit status of what
+    happened; whatever is worth saving is saved before.
+    """
+    begun, log = time.monotonic(), log or Log()
+    data = launch.open_data(composed.config, composed.source)
+    config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
+    findings = preflight.examine(config, data, module, log, shrunk)
+    folder = launch.run_folder(config, data, launch.model_name(config, module), out, fresh=resume == "never")
+    limit_s = units.seconds(config.max_time) if config.max_time else None
+    with files.locked(folder), Stop(limit_s) as stop:
+        done = records.finished(folder, config, data)
+        if done is not None:
+            return Outcome(folder, done["result"], float(done["seconds"]), fresh=False)
+        saved = records.earlier(folder, resume, log)
+        run = launch.build(config, data, folder, launch.resolve(config, saved), module)
+        try:
+            if saved is not None:
+                records.resume(run, saved, resume_changed, log)
+            records.announce(run, log)
+            if saved is None:
+                findings += preflight.trial(run, log, stop.check)
+            records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
+            meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
+            try:
+                _loop(run, meter, stop, log)
+            except (PreemptedError, InterruptedRunError):
+                save(run, meter, log)
+                raise
+            return _finish(run, meter, stop, log)
+        except SaccadeError as error:
+            log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
+            records.failed(run, error)
+            raise
+        finally:
+            run.readers.close()
+            log.close()
+
+
+def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
+    """Load, step, evaluate where an epoch ends, save when it is time; until the last step is done."""
+    state, rhythm = run.state, run.config.checkpoint.every
+    cadence = Cadence(rhythm, len(run.data.train), run.global_batch, run.total_steps)
+    with log.progress("training", run.total_steps) as bar:
+        bar.start_at(state.step)
+        _evaluate_if_due(run, meter, stop, bar)
+        for batch in batches(run.view, run.readers, run.global_batch, state.step, run.total_steps):
+            loss = run.runner.run(state, batch)
+            meter.step(loss, batch, bar)
+            stop.check()
+            _evaluate_if_due(run, meter, stop, bar)
+            if cadence.is_due(state.step) and state.step < run.total_steps:
+                save(run, meter, log)
+    run.runner.finite.settle()
+
+
+def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> None:
+    """Evaluate where an epoch has just ended; after a resume also where the evaluation had been cut off."""
+    state = run.state
+    if not run.evaluation_is_due(state.step) or any(e["step"] == state.step for e in state.evaluations):
+        return
+    run.runner.finite.settle()
+    begun = time.perf_counter()
+
+    def poll(done: int) -> None:
+        bar.update(state.step, f"evaluating {done}/{len(run.data.chosen_on)}")
+        stop.check()
+
+    result = _score(run, run.classifier(), run.data.chosen_on, poll)
+    entry = meter.evaluation(result, run.data.chosen_on.name, time.perf_counter() - begun)
+    state.evaluations.append(entry)
+
+
+def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
+    return evaluate(classifier, split, run.readers, run.precision, run.device, poll)
+
+
+def save(run: Run, meter: Meter, log: Log) -> None:
+    """Publish a checkpoint and prune older ones; a failed save is an alarm, the third in a row ends the run."""
+    state, folder = run.state, run.folder / "checkpoints"
+    if state.step == 0:
+        return
+    run.runner.finite.settle()
+    begun = time.perf_counter()
+    try:
+        path = checkpoint.save(folder, state, records.checkpoint_meta(run, meter.seconds))
+        best = state.best
+        checkpoint.prune(folder, run.config.checkpoint.keep, best["step"] if best else None)
+        run.failed_saves.clear()
+        log.event("checkpoint", step=state.step, path=path.name)
+    except DiskError as error:
+        run.failed_saves.append(error)
+        log.warn(f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})")
+        if len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
+            raise
+    meter.pause(time.perf_counter() - begun)
+
+
+def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
+    """Write the final weights, read them back from the disk, and let only these be judged."""
+    model_file = run.folder / MODEL_FILE
+    files.write_bytes(model_file, run.classifier().to_bytes())
+    skeleton = copy.deepcopy(run.state.final_model)
+    with torch.no_grad():
+        for tensor in [*skeleton.parameters(), *skeleton.buffers()]:
+            tensor.zero_()
+    reread = Classifier.load(run.folder, skeleton)
+    begun = time.perf_counter()
+    with log.progress("final evaluation", len(run.data.val)) as bar:
+
+        def poll(done: int) -> None:
+            bar.update(done, "the saved weights, read back from disk")
+            stop.check()
+
+        try:
+            result = _score(run, reread, run.data.val, poll)
+        except (PreemptedError, InterruptedRunError):
+            save(run, meter, log)
+            raise
+    entry = meter.evaluation(result, run.data.val.name, time.perf_counter() - begun)
+    run.state.evaluations[:] = [e for e in run.state.evaluations if e["step"] != run.state.step] + [entry]
+    save(run, meter, log)
+    answers = {"logits": result.logits, "labels": result.labels}
+    files.write_bytes(run.folder / "predictions.safetensors", safetensors.torch.save(answers))
+    log.event("end", status="done", step=run.state.step, **result.to_json())
+    records.complete(run, entry, meter)
+    write_report(run.folder, run.data.val)
+    return Outcome(run.folder, entry, meter.seconds)

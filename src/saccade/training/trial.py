@@ -1,0 +1,276 @@
+"""The last check before training: real cells through a copy of the model, the first loss, and how long it takes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from saccade import files, units
+from saccade.data.loader import Batch, batches
+from saccade.data.mix import normalise
+from saccade.errors import ConfigError, DivergedError, SaccadeError
+from saccade.log import Log
+from saccade.training import optim
+from saccade.training.ema import Ema
+from saccade.training.finding import Finding, refuse, tell
+from saccade.training.guard import Finite
+from saccade.training.launch import Run
+from saccade.training.precision import autocast
+from saccade.training.state import State
+from saccade.training.step import StepRunner
+
+BUDGET_SHARE = 0.02
+BUDGET_LEAST_S, BUDGET_MOST_S = 1.0, 20.0
+LOADER_S = 1.0
+LOADED_CELLS = 3
+TIMED_STEPS = 5
+
+USUAL_LOSS = (0.5, 2.0)
+ABSURD_LOSS = 10.0
+DISK_MARGIN = 1.2
+SHORT_RUN_S = 120.0
+FORWARD_SHARE = 1 / 3
+"""Forward over forward and backward. *Source:* Kaplan et al. 2020, section 2.1: backward costs twice as much."""
+
+Poll = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What was measured: loading one image alone, the first cell of a step, and each further one, in seconds.
+
+    ``side`` is the side in pixels of the images that were used, the largest of the run.
+    """
+
+    load_s: float
+    first_cell_s: float
+    next_cell_s: float
+    side: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long a run will take, in seconds: all of it, one step, and what loading and computing have in a step."""
+
+    total_s: float
+    step_s: float
+    load_s: float
+    compute_s: float
+
+    @property
+    def limit(self) -> str:
+        """Which of the two holds the other up."""
+        return "loading" if self.load_s > self.compute_s else "compute"
+
+
+def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
+    """Take a few cells through a copy of the model and say how long the run will take.
+
+    Stays within 2 % of that time (at least a second, at most twenty, and one cell whatever it takes). Raises
+    DivergedError on an absurd first loss, ConfigError when a cell does not fit into memory, DiskError when the
+    checkpoints would not fit onto the disk.
+    """
+    findings = _disk_space(run)
+    refuse(findings)
+    before = run.state.digest()
+    with _global_state_kept(run.device):
+        first = _largest_step(run)
+        cells, load_s = _load(run, first, poll)
+        loss, speed = _compute(run, cells, load_s, poll)
+    assert run.state.digest() == before, "the trial changed the real model"
+    findings += _judge(loss, run)
+    refuse(findings)
+    spent = estimate(run, speed)
+    findings += _describe(run, spent, log)
+    tell((f for f in findings if f.id != "time"), log)
+    return findings
+
+
+def estimate(run: Run, speed: Speed) -> Estimate:
+    """Return how long the run will take: steps, evaluations, and loading, which shares the cores on a CPU."""
+    batch, cells = run.global_batch, run.global_batch // run.config.cell
+    full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
+    shares = len(run.config.augment.sizes)
+    relative = sum((run.view.size_at(step) / speed.side) ** 2 for step in _part_starts(run)) / shares
+    compute, load = full * relative, speed.load_s * batch
+    shared = run.device.type == "cpu"
+    step = compute + load if shared else max(compute, load)
+    steps = run.total_steps
+    evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
+    judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
+    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.config.data.image_size / speed.side) ** 2
+    each = forward + speed.load_s if shared else max(forward, speed.load_s)
+    return Estimate(steps * step + judged * each, step, load, compute)
+
+
+def _part_starts(run: Run) -> list[int]:
+    """Return the first step of each part of the run that has its own image size."""
+    parts = len(run.config.augment.sizes)
+    return [min(-(-run.total_steps * part // parts), run.total_steps - 1) for part in range(parts)]
+
+
+def _largest_step(run: Run) -> int:
+    return max(_part_starts(run), key=run.view.size_at)
+
+
+@contextmanager
+def _global_state_kept(device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        yield
+
+
+def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
+    """Load up to three cells, stopping after a second; return them and the seconds that an image took."""
+    cell = run.config.cell
+    loaded: list[Batch] = []
+    begun = time.perf_counter()
+    for batch in batches(run.view, run.readers, cell, first, first + LOADED_CELLS):
+        loaded.append(batch)
+        poll()
+        if time.perf_counter() - begun > LOADER_S:
+            break
+    return loaded, (time.perf_counter() - begun) / (cell * len(loaded))
+
+
+def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
+    """Return the loss at the start and the speed, both from a copy; raises ConfigError when memory is too small."""
+    begun = time.perf_counter()
+    try:
+        state, runner = _copy(run)
+        loss = first_loss(state, run, cells[0])
+        if not math.isfinite(loss):
+            return loss, Speed(load_s, 0.0, 0.0, 1)
+        warm_s = _timed(runner, state, cells[0])
+        poll()
+        several = run.global_batch > run.config.cell and len(cells) > 1
+        side = cells[0].images.shape[-1]
+        rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
+        deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
+        times = _repeat(runner, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
+        first_s = statistics.median(times or [warm_s])
+        next_s = first_s
+        if several and time.perf_counter() + 2 * first_s < deadline:
+            next_s = max(_timed(runner, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
+        return loss, Speed(load_s, first_s, next_s, side)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _too_large(run) from error
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise _too_large(run) from error
+
+
+def _repeat(runner: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll) -> list[float]:
+    times: list[float] = []
+    while len(times) < TIMED_STEPS and time.perf_counter() < last_start:
+        times.append(_timed(runner, state, cell))
+        poll()
+    return times
+
+
+def _copy(run: Run) -> tuple[State, StepRunner]:
+    """Return a state and a runner that share nothing that changes with the run."""
+    model = copy.deepcopy(run.state.model).train()
+    average = Ema(model, 1.0) if run.state.ema else None
+    state = State(model, optim.build(model, run.config, run.device), average)
+    real = run.runner
+    finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
+    return state, StepRunner(run.config, real.schedule, real.precision, real.device, finite)
+
+
+def first_loss(state: State, run: Run, cell: Batch) -> float:
+    """Return the plain cross-entropy, in nats per image, of a cell in train mode: no mixing, no label smoothing."""
+    section = run.config.data
+    with torch.no_grad(), autocast(run.precision, run.device):
+        logits = state.model(normalise(cell.images.to(run.device), section.mean, section.std))
+    return float(F.cross_entropy(logits.float(), cell.labels.to(run.device)))
+
+
+def _timed(runner: StepRunner, state: State, batch: Batch) -> float:
+    begun = time.perf_counter()
+    float(runner.run(state, batch))  # waits for the device
+    runner.finite.settle()
+    return time.perf_counter() - begun
+
+
+def _joined(one: Batch, other: Batch) -> Batch:
+    images = torch.cat([one.images, other.images]).contiguous(memory_format=torch.channels_last)
+    return Batch(images, torch.cat([one.labels, other.labels]), one.samples, one.epochs)
+
+
+def _too_large(run: Run) -> SaccadeError:
+    smaller = max(run.config.cell // 2, 1)
+    return ConfigError(
+        f"a cell of {run.config.cell} images of {run.view.size_at(_largest_step(run))} px does not fit into the memory "
+        f"of {run.device.type}",
+        where="batch.cell",
+        fix=f"--set batch.cell={smaller} computes the same global batch in smaller cells (batch statistics and mixing "
+        "belong to a cell, so it is a different run)",
+        finding="out-of-memory",
+    )
+
+
+def _judge(loss: float, run: Run) -> list[Finding]:
+    """Compare the first loss with ln C, that of a network that knows nothing and is sure of nothing."""
+    expected = math.log(len(run.data.train.classes))
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} before the first step",
+            where=run.recipe.model,
+            fix="look at data.mean, data.std and, where weights were loaded, at these",
+            finding="not-finite",
+        )
+    text = f"the loss at the start is {loss:.2f}; ln({len(run.data.train.classes)}) = {expected:.2f} is usual"
+    if loss > ABSURD_LOSS * expected:
+        fix = "check the initialisation of the network, data.mean and data.std"
+        return [Finding("loss-at-start", "error", text, run.recipe.model, fix, status=76)]
+    pretrained = bool(run.config.model.init) or run.recipe.model.startswith("custom:")
+    low = 0.0 if pretrained else USUAL_LOSS[0]
+    if not low * expected <= loss <= USUAL_LOSS[1] * expected:
+        return [Finding("loss-at-start", "warning", text, run.recipe.model, "is the initialisation as it should be?")]
+    return []
+
+
+def _disk_space(run: Run) -> list[Finding]:
+    tensors = [t for group in run.state.tensors().values() for t in group.values()]
+    one = sum(t.numel() * t.element_size() for t in tensors)
+    count = run.config.checkpoint.keep + 2
+    needed, free = DISK_MARGIN * count * one, files.free_bytes(run.folder.absolute())
+    if free >= needed:
+        return []
+    return [Finding(
+        "disk-space", "error", f"{count} checkpoints of {units.human_size(one)} need {units.human_size(needed)}, but "
+        f"only {units.human_size(free)} are free", str(run.folder.absolute()),
+        "free some space, choose another disk with --out, or keep fewer with --set checkpoint.keep=1", status=74,
+    )]  # fmt: skip
+
+
+def _describe(run: Run, spent: Estimate, log: Log) -> list[Finding]:
+    """Print the estimate; it is a finding too, so that `check --json` has it."""
+    load, compute = (run.global_batch / max(t, 1e-9) for t in (spent.load_s, spent.compute_s))
+    text = (
+        f"about {units.human_time(spent.total_s)}: {run.total_steps:,} steps x {_short(spent.step_s)} ({spent.limit} "
+        f"limits; loader alone {load:,.0f} img/s, training {compute:,.0f} img/s) + evaluations"
+    )
+    log.fact("time", text)
+    findings = [Finding("time", "note", text)]
+    if spent.limit == "loading" and spent.total_s > SHORT_RUN_S:
+        findings.append(Finding(
+            "slow-loader", "note", f"reading and decoding ({load:,.0f} img/s) is slower than training ({compute:,.0f} "
+            f"img/s) with {run.readers.threads} threads", "data.threads",
+            "store the images smaller, or give it more processor cores",
+        ))  # fmt: skip
+    return findings
+
+
+def _short(duration_s: float) -> str:
+    return f"{1000 * duration_s:.0f} ms" if duration_s < 1 else f"{duration_s:.2f} s"

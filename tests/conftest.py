@@ -1,0 +1,47 @@
+"""What every test gets: its own cache folder, a fixed number of threads, no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+THREADS = "2"
+
+# Bits depend on the number of threads. It is set here, before anything imports torch, and child processes inherit it.
+os.environ.update(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OMP_DYNAMIC="FALSE")
+# Waiting threads sleep instead of spinning: on a busy machine spinning makes small networks ten times slower.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+settings.register_profile("house", deadline=None, print_blob=True)  # a busy machine is not a failure
+settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Send the caches of this process and of its children to a folder of this session."""
+    folder = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+            patch.setenv(name, folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Refuse every connection that leaves this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        inside = self.family not in (socket.AF_INET, socket.AF_INET6) or address[0] in ("127.0.0.1", "::1", "localhost")
+        if not inside:
+            raise RuntimeError(f"a test wanted to connect to {address}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield

@@ -1,0 +1,32 @@
+"""The endless stream: every sample once per epoch, whatever the batch; positions are all that counts."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.data.order import Order
+
+
+@given(num=st.integers(1, 60), seed=st.integers(0, 9), epoch=st.integers(0, 50))
+def test_every_sample_comes_once_per_epoch(num: int, seed: int, epoch: int) -> None:
+    epochs, samples = Order(num, seed).at(epoch * num, (epoch + 1) * num)
+    assert sorted(samples) == list(range(num)) and set(epochs) == {epoch}
+
+
+@given(num=st.integers(1, 40), cuts=st.lists(st.integers(0, 200), min_size=2, max_size=6))
+def test_the_stream_does_not_depend_on_how_it_is_cut_or_where_it_begins(num: int, cuts: list[int]) -> None:
+    cuts = sorted(cuts)
+    whole = Order(num, 7).at(cuts[0], cuts[-1])[1]
+    parts = [Order(num, 7).at(a, b)[1] for a, b in itertools.pairwise(cuts)]
+    assert np.array_equal(whole, np.concatenate(parts))
+
+
+def test_epochs_and_seeds_have_unrelated_orders() -> None:
+    places = [np.argsort(Order(1000, seed).permutation(epoch)) for seed in range(3) for epoch in range(5)]
+    correlation = np.corrcoef(places)[~np.eye(15, dtype=bool)]
+    assert np.abs(correlation).max() < 0.13
+    assert Order(10, 0).permutation(0).tolist() == [1, 6, 5, 4, 8, 3, 7, 9, 2, 0]

@@ -1,0 +1,140 @@
+"""FAULTS A1, A2, A3, A4, A6, A7: a run that was killed anywhere ends bit for bit like one that was not."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+
+from saccade import rng
+
+QUICK_SEEDS = range(2)
+FULL_SEEDS = range(2, 20)
+SEEDS = [*QUICK_SEEDS, *(pytest.param(seed, marks=pytest.mark.full) for seed in FULL_SEEDS)]
+STAGES = (
+    "started", "wrote model.safetensors", "wrote optimizer.safetensors", "wrote ema.safetensors", "wrote state.json",
+    "wrote manifest.json", "verified", "renamed", "published", "renamed for removal",
+)  # fmt: skip
+QUICK_STAGES = ("wrote optimizer.safetensors", "renamed")
+CASES = [pytest.param(s, marks=() if s in QUICK_STAGES else pytest.mark.full) for s in STAGES]
+
+
+def test_two_undisturbed_runs_are_identical(images: Path, reference: Path, tmp_path: Path) -> None:
+    assert toy.run(toy.command(images, tmp_path / "run")).status == 0
+    assert toy.digest(tmp_path / "run") == toy.digest(reference)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_at_a_random_step_the_same_command_ends_identical(
+    seed: int, images: Path, reference: Path, tmp_path: Path
+) -> None:
+    step = 1 + int(rng.uniform(rng.key(seed, 2718), 1)[0] * (toy.STEPS - 6))
+    out = tmp_path / "run"
+    toy.signal_after_step(toy.command(images, out), out, step)
+    attempt = toy.run(toy.command(images, out))
+    assert attempt.status == 0, attempt.stderr
+    assert toy.digest(out) == toy.digest(reference), f"seed {seed}, killed after step {step}"
+    began = toy.resumed_at(out)
+    assert began == [began[0]] and began[0] % 7 == 0
+    assert toy.facts(out)["result"]["correct"] == toy.facts(reference)["result"]["correct"]
+
+
+def test_resume_begins_inside_an_epoch(images: Path, half_done: Path, tmp_path: Path) -> None:
+    newest = toy.checkpoints(half_done)[0]
+    step = int(newest.name.removeprefix("step_"))
+    assert step % toy.STEPS_PER_EPOCH != 0, "the toy must not save only at the ends of epochs"
+
+
+@pytest.mark.parametrize("stage", CASES)
+def test_killed_while_a_checkpoint_is_published(stage: str, images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    count = 1 if stage == "renamed for removal" else 4
+    killed = toy.run(toy.command(images, out, faults=("--stage", stage, "--count", str(count))))
+    assert killed.status == -signal.SIGKILL
+    attempt = toy.run(toy.command(images, out))
+    assert attempt.status == 0, attempt.stderr
+    assert toy.resumed_at(out)[0] >= 21, "an earlier good checkpoint was lost"
+    assert toy.digest(out) == toy.digest(reference)
+    assert not list((out / "checkpoints").glob("*.part*")), "a leftover was not swept"
+
+
+def test_killed_in_the_middle_of_an_evaluation(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert toy.run(toy.command(images, out, faults=("--evaluation", "2"))).status == -signal.SIGKILL
+    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.digest(out) == toy.digest(reference)
+    assert toy.facts(out)["best"] == toy.facts(reference)["best"]
+
+
+def test_killed_in_the_final_evaluation(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert toy.run(toy.command(images, out, faults=("--evaluation", "5"))).status == -signal.SIGKILL
+    assert toy.facts(out)["status"] != "done"
+    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.digest(out) == toy.digest(reference)
+
+
+@pytest.mark.full
+def test_ten_kills_in_one_run(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    inside = 0
+    for step in np.linspace(3, toy.STEPS - 4, 10).astype(int):
+        toy.signal_after_step(toy.command(images, out), out, max(int(step), toy.last_step(out) + 1))
+    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.digest(out) == toy.digest(reference)
+    inside = sum(step % toy.STEPS_PER_EPOCH != 0 for step in toy.resumed_at(out))
+    assert inside > 0
+
+
+def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    attempt = toy.signal_after_step(toy.command(images, out), out, 17, signal.SIGTERM)
+    assert attempt.status == 75, attempt.stderr
+    saved = int(toy.checkpoints(out)[0].name.removeprefix("step_"))
+    assert 17 <= saved <= toy.last_step(out), "the step at which the signal came was not saved"
+    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.resumed_at(out) == [saved]
+    assert toy.digest(out) == toy.digest(reference)
+
+
+def test_control_c_saves_and_exits_130(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert toy.signal_after_step(toy.command(images, out), out, 5, signal.SIGINT).status == 130
+    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.digest(out) == toy.digest(reference)
+
+
+def test_time_limit_saves_and_exits_75(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert toy.run(toy.command(images, out, "--max-time", "0.1s")).status == 75
+    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.digest(out) == toy.digest(reference)
+
+
+@pytest.mark.parametrize("broken", ["position", "optimizer", "layout"])
+def test_control_a_broken_resume_is_noticed(broken: str, images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    toy.signal_after_step(toy.command(images, out), out, 24)
+    assert toy.run(toy.command(images, out, faults=("--sabotage", broken))).status == 0
+    assert toy.digest(out) != toy.digest(reference), f"the toy is too small to notice a lost {broken}"
+
+
+def test_a_finished_run_is_not_trained_again(images: Path, reference: Path) -> None:
+    before = toy.facts(reference)
+    attempt = toy.run(toy.command(images, reference))
+    assert attempt.status == 0 and "finished" in attempt.stderr
+    assert toy.facts(reference) == before
+
+
+def test_two_processes_cannot_share_a_run_folder(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = toy.start(toy.command(images, out))
+    while toy.last_step(out) < 1:
+        assert first.poll() is None
+    second = toy.run(toy.command(images, out))
+    first.kill()
+    toy.finish(first)
+    assert second.status == 78 and "another process" in second.stderr

@@ -1,0 +1,157 @@
+"""Every command that the documentation shows exists, with its flags, settings, recipes and models; some really run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import pytest
+import typer
+import typer.main
+from shell_blocks import Block, Command, blocks, commands, pages
+from source_tree import ROOT, Violation, require_none
+
+import saccade
+from saccade import recipes
+from saccade.cli import app
+from saccade.config import Layers
+from saccade.errors import SaccadeError
+from saccade.models.registry import is_known
+
+RUN_LIMIT_S = 240
+GROUP = typer.main.get_command(app)
+VERBS: dict[str, typer.core.TyperCommand] = GROUP.commands  # type: ignore[attr-defined]
+UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])  # click's, or the copy that typer brings
+
+
+def objection(arguments: list[str]) -> str:
+    """Say what is wrong with the arguments of ``saccade``; the empty string when they are fine."""
+    if not arguments or arguments[0] in {"--help", "-h"}:
+        return ""
+    verb, *rest = arguments
+    if verb not in VERBS:
+        return f"there is no verb '{verb}'"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            context = VERBS[verb].make_context(verb, list(rest))
+    except typer.Exit:
+        return ""  # --help
+    except UsageError as error:
+        return str(error)
+    if verb == "verify-resume":
+        return objection(["train", *context.args])
+    return meaning(context.params) if verb in {"train", "check"} else ""
+
+
+def meaning(parameters: dict[str, object]) -> str:
+    """Say which recipe, model or setting does not exist; files are taken on trust."""
+    words = [*(parameters.get("words") or []), *filter(None, [parameters.get("model")])]  # type: ignore[misc]
+    for word in map(str, words):
+        if not (word.endswith((".yaml", ".yml")) or word in recipes.names() or is_known(word)):
+            return f"'{word}' is no YAML file, no recipe and no model"
+    layers = Layers()
+    try:
+        for assignment in parameters.get("sets") or []:  # type: ignore[attr-defined]
+            layers.set(assignment)
+        layers.resolve()
+    except SaccadeError as error:
+        return str(error)
+    return ""
+
+
+def make_targets() -> set[str]:
+    """Return the targets that the Makefile declares as such."""
+    line = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert line
+    return set(line[1].split())
+
+
+def wrong(shown: list[Command]) -> list[Violation]:
+    """Find commands that would not work as shown."""
+    found = []
+    for command in shown:
+        what = ""
+        if command.program == "saccade":
+            what = objection(command.arguments)
+        elif command.program == "make":
+            missing = [w for w in command.arguments if not re.match(r"-|\w+=", w) and w not in make_targets()]
+            what = f"the Makefile has no target {missing}" if missing else ""
+        if what:
+            found.append(Violation(command.place, command.line, what))
+    return found
+
+
+def shown_blocks() -> list[Block]:
+    """Return every shell block of the documentation."""
+    return list(blocks(pages(ROOT), ROOT))
+
+
+def test_every_command_in_the_documentation_exists() -> None:
+    require_none("docs-command", wrong([c for block in shown_blocks() for c in commands(block)]))
+
+
+def test_readme_states_the_two_commands_and_ci_runs_the_second() -> None:
+    readme = [c for block in blocks([ROOT / "README.md"], ROOT) for c in commands(block)]
+    made = {" ".join(c.arguments) for c in readme if c.program == "make"}
+    assert {"demo", "test"} <= made
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for a POSIX shell")
+@pytest.mark.parametrize("block", [b for b in shown_blocks() if b.runs], ids=lambda b: f"{b.place}:{b.line}")
+def test_blocks_marked_run_really_run(block: Block, tmp_path: Path) -> None:
+    shim = tmp_path / "bin" / "saccade"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m saccade "$@"\n')
+    shim.chmod(0o755)
+    (tmp_path / "work").mkdir()
+    environment = os.environ | {"PATH": f"{shim.parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    script = re.sub(r"^\$ ", "", block.text, flags=re.M)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=RUN_LIMIT_S,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_python_examples_use_names_that_exist() -> None:
+    fences = [
+        (page, body)
+        for page in pages(ROOT)
+        for body in re.findall(r"^```python[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    ]
+    for page, body in fences:
+        code = "\n".join(re.sub(r"^(>>>|\.\.\.) ?", "", line) for line in body.splitlines())
+        compile(code, f"{page.name}: python block", "exec")
+        missing = {n for n in re.findall(r"\bsaccade\.(\w+)\(", code) if not hasattr(saccade, n)}
+        assert not missing, f"{page.name}: saccade has no {missing}"
+
+
+def test_control_a_wrong_command_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(
+        "```bash\n"
+        "$ saccade train --data photos.zip \\\n    --bogus 1   # a comment\n"
+        "saccade train && .venv/bin/saccade dance | tee log\n"
+        "LR=1 python -m saccade train resnet18000\n"
+        "saccade verify-resume --kills 2 --bogus 3\n"
+        "saccade train --set lr.bogus=1 > out.txt\n"
+        "make demo && make coffee ARGS=--x\n"
+        "saccade train resnet18 --set 'data.image_size=128' --dry-run\n"
+        "saccade predict RUN cat.jpg --top 3\n"
+        "```\n\n```text\nsaccade dance\n```\n"
+    )
+    found = wrong([c for block in blocks([page], tmp_path) for c in commands(block)])
+    assert [v.line for v in found] == [2, 4, 5, 6, 7, 8]
+
+
+def test_control_only_blocks_marked_run_are_run(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("```bash run\nsaccade models\n```\n```bash\nmake demo\n```\n```python\nrun\n```\n")
+    assert [b.runs for b in blocks([page], tmp_path)] == [True, False]
