@@ -116,7 +116,6 @@ class OptimizerSection(_Section):
     beta2: float = _maths(0.999, "beta2 of AdamW", ge=0, lt=1)
     nesterov: bool = _maths(True, "Nesterov momentum")
     weight_decay: float = _maths(5e-5, "weight decay; none on biases and normalisation", ge=0, le=1)
-    newton_schulz_steps: int = _maths(3, "iterations that orthogonalise a Muon update", ge=1, le=10)
 
 
 class ScheduleSection(_Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class Log:
         self.console = Console(stderr=True, quiet=quiet or rank != 0, highlight=False, soft_wrap=True)
         self._events: files.Appender | None = None
         self._waiting: list[dict[str, Any]] = []
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
 
     def open(self, path: Path) -> None:
         """Start writing events to ``path``; what was said before is written first."""
@@ -88,6 +89,8 @@ class Log:
         else:
             line = {"v": LOG_VERSION, "attempt": self.attempt} | event
             self._events.line(json.dumps(line, ensure_ascii=False, allow_nan=False))
+            for listener in self.listeners:
+                listener(line)
 
     def say(self, text: str = "") -> None:
         """Print one line for people."""

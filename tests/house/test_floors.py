@@ -19,7 +19,7 @@ FLOORS = {
     3: "data.loader training.state training.checkpoint training.guard",
     4: "training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
-          training.trial training.finding report.*""",
+         training.track training.trial training.finding report.*""",
     6: "training.trainer training.proof",
     7: "api cli __main__",
 }

@@ -265,7 +265,10 @@ def _pax(data: bytes) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class ZipMembers:
-    """The regular files of a zip archive: ``members`` as for tar, and per file the packed size, method and CRC."""
+    """The regular files of a zip archive: ``members`` as for tar, and what the directory says of each.
+
+    ``packed`` (size in bytes), ``deflated`` and ``crcs`` have shape (n,).
+    """
 
     members: Members
     packed: NDArray[np.int64]

@@ -14,7 +14,7 @@ from saccade.config import Config
 from saccade.errors import CheckpointError, ConfigError, SaccadeError
 from saccade.evaluation.classifier import MODEL_FILE
 from saccade.log import Log
-from saccade.training import checkpoint, launch
+from saccade.training import checkpoint, launch, track
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
 from saccade.training.meter import Meter
@@ -110,6 +110,8 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     files.write_bytes(run.folder / "config.yaml", text.encode())
     log.attempt = attempt
     log.open(run.folder / "log.jsonl")
+    if run.config.log.tensorboard:
+        log.listeners.append(track.tensorboard(run.folder / "tensorboard"))
     log.event("start", step=run.state.step, total_steps=run.total_steps, saccade=__version__)
     _write(run, "running", {})
 
@@ -131,9 +133,13 @@ def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
 def failed(run: Run, error: SaccadeError) -> None:
     """Write into run.json why the run ended, where its folder can still be written."""
     try:
-        _write(run, type(error).__name__, {"exit_status": error.status, "message": str(error)})
+        _write(run, _status(error), {"exit_status": error.status, "message": str(error)})
     except SaccadeError:
         return
+
+
+def _status(error: SaccadeError) -> str:
+    return type(error).__name__.removesuffix("Error").removesuffix("Run").lower()
 
 
 def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:

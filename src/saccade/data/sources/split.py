@@ -76,6 +76,7 @@ class Split:
                 f"{len(foreign)} classes of the {self.name} split are not known: {', '.join(foreign[:5])}",
                 where=self.where,
                 fix="rename the class folders so that all splits have the same ones",
+                finding="class-unknown",
             )
         table = np.array([number[name] for name in self.classes], np.int64)
         return replace(self, classes=tuple(classes), labels=table[self.labels])
@@ -96,7 +97,7 @@ class Source:
 def assemble(
     path: Path, paths: Sequence[str], sizes: Integers, folders: Sequence[str], read: Read, ignored: Counter[str]
 ) -> Source:
-    """Make a source of a listing: clean paths, their sizes in bytes, folders, and how to read the i-th path.
+    """Make a source of a listing: clean paths, their sizes in bytes (n,), folders, and how to read the i-th path.
 
     Raises DataError if no image lies in a class folder or the layout is ambiguous.
     """

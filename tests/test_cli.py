@@ -1,0 +1,178 @@
+"""The command line as a user meets it: real processes, the built-in digits, every verb, every status."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from saccade.evaluation.classifier import Classifier
+
+QUICK = ("--epochs", "2", "--set", "data.threads=2")
+
+
+def saccade(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, "-m", "saccade", *arguments], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == status, f"{done.returncode}: {done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("user")
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> dict[str, Any]:
+    done = saccade("train", *QUICK, "--json", "--set", "log.tensorboard=true", cwd=place)
+    for words in ("1,437 training images", "360 in 'test'", "global 64 = 1 cell x 64", "learning", "top-1", "predict"):
+        assert words in done.stderr or words == "learning", words
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def run(place: Path, trained: dict[str, Any]) -> Path:
+    return place / str(trained["run"])
+
+
+def test_training_leaves_a_complete_run_folder(run: Path, trained: dict[str, Any]) -> None:
+    names = {p.name for p in run.iterdir()}
+    assert {"config.yaml", "run.json", "log.jsonl", "checkpoints", "model.safetensors", "report.html", "plots"} <= names
+    assert run.parent.name == "runs" and run.name.startswith("resnet8")
+    assert {"loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "mistakes.png"} <= {
+        p.name for p in (run / "plots").iterdir()
+    }
+    assert trained["n"] == 360 and trained["correct"] == round(trained["top1"] * 360)
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_eval_gives_the_figure_of_the_saved_weights(run: Path, place: Path, trained: dict[str, Any]) -> None:
+    scored = json.loads(saccade("eval", str(run), "--json", cwd=place).stdout)
+    assert (scored["correct"], scored["n"], scored["split"]) == (trained["correct"], 360, "test")
+    on_train = json.loads(saccade("eval", str(run), "--data", "digits", "--split", "train", "--json", cwd=place).stdout)
+    assert on_train["n"] == 1437
+    spoken = saccade("eval", str(run), cwd=place).stdout
+    assert "95 % interval" in spoken and f"{trained['correct']} of 360" in spoken
+
+
+def test_the_same_command_again_reports_and_does_not_train(run: Path, place: Path, trained: dict[str, Any]) -> None:
+    before = (run / "log.jsonl").read_bytes()
+    done = saccade("train", *QUICK, "--json", "--set", "log.tensorboard=true", cwd=place)
+    assert json.loads(done.stdout)["correct"] == trained["correct"] and "finished" in done.stderr
+    assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_the_saved_configuration_trains_the_same_run_again(run: Path, place: Path) -> None:
+    saccade("train", str(run / "config.yaml"), "--out", "again", cwd=place)
+    first, again = (json.loads((f / "run.json").read_text()) for f in (run, place / "again"))
+    assert first["digest"] == again["digest"]
+
+
+def test_resume_never_starts_a_second_run_beside_the_first(run: Path, place: Path) -> None:
+    done = saccade("train", *QUICK, "--resume", "never", "--json", "--set", "log.tensorboard=true", cwd=place)
+    assert json.loads(done.stdout)["run"] == f"runs/{run.name}-2"
+
+
+def test_predict_names_images_and_writes_csv(run: Path, place: Path) -> None:
+    folder = place / "some images äöü"
+    folder.mkdir()
+    Image.new("L", (8, 8), 200).save(folder / "gray.png")
+    Image.new("RGBA", (20, 30), (255, 0, 0, 0)).save(folder / "clear.png")
+    rows = json.loads(
+        saccade("predict", str(run), str(folder), "--top", "3", "--csv", "out.csv", "--json", cwd=place).stdout
+    )
+    assert [Path(r["path"]).name for r in rows] == ["clear.png", "gray.png"]
+    for row in rows:
+        shares = [answer["probability"] for answer in row["top"]]
+        assert len(shares) == 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 1.0001
+    table = list(csv.DictReader(io.StringIO((place / "out.csv").read_text())))
+    assert len(table) == 6 and set(table[0]) == {"path", "rank", "class", "probability"}
+    assert saccade("predict", str(run), "nothing-here", cwd=place, status=65).stderr.startswith("there is no such file")
+
+
+def test_check_finds_nothing_in_digits_and_leaves_nothing_behind(place: Path) -> None:
+    before = {p.name for p in place.rglob("*")}
+    found = json.loads(saccade("check", "--json", cwd=place).stdout)["findings"]
+    assert not [f for f in found if f["severity"] == "error"]
+    assert {p.name for p in place.rglob("*")} == before
+
+
+def test_models_and_recipes_are_listed(place: Path) -> None:
+    rows = json.loads(saccade("models", "resnet18", "--json", cwd=place).stdout)
+    assert rows[0]["params"] == 11_689_512
+    names = {r["recipe"]: r for r in json.loads(saccade("recipes", "--json", cwd=place).stdout)}
+    assert {"digits", "photos-small", "small-images", "photos"} <= set(names)
+    assert all(r["status"] in ("measured", "ported", "untested") for r in names.values())
+    assert "crop_area" in saccade("recipes", "photos-small", cwd=place).stdout
+    assert "resnet50" in saccade("models", "resnet5?", cwd=place).stdout
+
+
+def test_report_is_written_again_and_compares_runs(run: Path, place: Path) -> None:
+    (run / "report.html").unlink()
+    assert saccade("report", str(run), cwd=place).stdout.strip() == str(run / "report.html")
+    page = saccade("report", str(run), str(run) + "-2", "--out", "both.html", cwd=place).stdout.strip()
+    assert page == "both.html" and (place / page).stat().st_size > 10_000
+
+
+def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: Path) -> None:
+    done = saccade("train", "--dry-run", "--lr", "0.5", "--holdout", "10%", cwd=tmp_path)
+    settings = yaml.safe_load(done.stdout)
+    assert settings["optimizer"]["lr"] == "0.5" and settings["data"]["holdout"] == 0.1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("train", "--no-such-flag"), 2, "No such option"),
+        (("train", "resent18"), 78, "neither a YAML file, nor a recipe, nor a model"),
+        (("train", "--set", "batch.globl=3"), 78, "did you mean 'batch.global'"),
+        (("train", "--data", "nowhere"), 65, "there is no data at 'nowhere'"),
+        (("train", "--holdout", "120%"), 2, "is not a share"),
+        (("train", "--devices", "cuda"), 78, "there is no cuda here"),
+        (("train", "--model", "resnet81"), 78, "did you mean resnet8"),
+        (("eval", "nowhere"), 66, "there is no trained model here"),
+        (("report", "nowhere"), 2, "nowhere"),
+    ],
+)
+def test_every_mistake_has_its_status_and_a_sentence(
+    arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
+) -> None:
+    done = saccade(*arguments, cwd=tmp_path, status=status)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_also_json(tmp_path: Path) -> None:
+    done = saccade("train", "--data", "nowhere", "--json", cwd=tmp_path, status=65)
+    error = json.loads(done.stdout)["error"]
+    assert error["status"] == 65 and "nowhere" in error["what"] and error["do"]
+
+
+def test_a_model_file_from_a_hostile_hand_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
+    done = saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
+    assert "not a model that saccade wrote" in done.stderr
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
+    saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
+
+
+def test_the_saved_model_knows_its_classes_and_preprocessing(run: Path) -> None:
+    recipe = Classifier.load(run).recipe
+    assert recipe.classes == tuple("0123456789") and recipe.image_size > 0 and len(recipe.mean) == 3
+
+
+def test_verify_resume_proves_the_users_own_setup(tmp_path: Path) -> None:
+    done = saccade("verify-resume", "--kills", "1", "--steps", "24", "--json", "--seed", "3", cwd=tmp_path)
+    proof = json.loads(done.stdout)
+    assert proof["identical"] and proof["kills"] == 1 and len(proof["resumed_at"]) == 1
+    assert os.listdir(tmp_path) == []

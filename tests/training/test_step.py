@@ -1,0 +1,169 @@
+"""One optimiser step: cells, BatchNorm, the guard; optimisers, schedule and average."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saccade.config import Layers
+from saccade.data.loader import Batch
+from saccade.errors import DivergedError
+from saccade.models import create_model
+from saccade.training import optim
+from saccade.training.ema import Ema
+from saccade.training.guard import Finite
+from saccade.training.schedule import Schedule
+from saccade.training.state import State
+from saccade.training.step import StepRunner, draw_drop_path
+
+CPU = torch.device("cpu")
+
+
+def make(cell: int, batch: int = 16, **settings: Any) -> tuple[State, StepRunner]:
+    layers = Layers()
+    layers.set(f"batch.global={batch}")
+    layers.set(f"batch.cell={cell}")
+    for name, value in settings.items():
+        layers.set(f"{name.replace('__', '.')}={value}")
+    config = layers.resolve()
+    model = create_model("resnet8", num_classes=4, image_size=16, seed=5).to(memory_format=torch.channels_last)
+    state = State(model, optim.build(model, config, CPU), Ema(model, 3.0))
+    return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", CPU, Finite("lr"))
+
+
+def batch(images: int = 16, seed: int = 0) -> Batch:
+    torch.manual_seed(seed)
+    pixels = torch.randint(0, 256, (images, 3, 16, 16), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    numbers = np.arange(images)
+    return Batch(pixels, torch.arange(images) % 4, numbers, numbers * 0)
+
+
+def test_buffers_are_the_mean_over_the_cells_and_move_once() -> None:
+    state, runner = make(8)
+    whole = batch()
+    runner.run(state, whole)
+    means = []
+    for part in (slice(0, 8), slice(8, 16)):
+        alone, one = make(8, batch=8)
+        one.run(alone, Batch(whole.images[part], whole.labels[part], whole.samples[part], whole.epochs[part]))
+        means.append(alone.model.get_buffer("bn1.running_mean").clone())
+    torch.testing.assert_close(state.model.get_buffer("bn1.running_mean"), (means[0] + means[1]) / 2)
+    assert not torch.equal(means[0], means[1])
+    assert int(state.model.get_buffer("bn1.num_batches_tracked")) == 1
+
+
+class NoNorm(nn.Module):
+    """A network without BatchNorm, whose step may not depend on how the batch is cut into cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).relu().mean((2, 3)))
+
+
+def test_without_batchnorm_cells_only_change_the_order_of_summation() -> None:
+    weights = []
+    for cell in (16, 8, 4):
+        _, runner = make(cell, optimizer__lr=0.1)
+        model = NoNorm()
+        state = State(model, optim.build(model, runner.config, CPU), None)
+        for seed in range(3):
+            runner.run(state, batch(seed=seed))
+        weights.append(model.conv.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights[0], weights[2], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("poison", ["weight", "lr"])
+def test_a_step_that_is_not_finite_leaves_no_trace(poison: str) -> None:
+    state, runner = make(8)
+    runner.run(state, batch())
+    hook = None
+    if poison == "weight":  # NaN appears in the forward pass and reaches BatchNorm's buffers before any gradient
+        hook = state.model.get_submodule("conv1").register_forward_hook(lambda *a: a[2] * float("nan"))
+    else:  # finite loss, infinite gradient
+        hook = state.model.get_submodule("fc").register_full_backward_hook(lambda *a: tuple(g * math.inf for g in a[1]))
+    before = state.digest()
+    with pytest.raises(DivergedError, match="step 1"):
+        runner.run(state, batch(seed=1))
+    assert state.digest() == before
+    hook.remove()
+    state.model.zero_grad()
+    runner.run(state, batch(seed=1))
+    assert state.digest() != before and state.step == 2
+
+
+def test_optimiser_state_exists_from_the_start_in_the_layout_of_its_parameter() -> None:
+    for name in ("sgd", "adamw", "muon"):
+        state, runner = make(8, optimizer__name=name)
+        at_start = {n: t.stride() for n, t in state.optimizers.tensors().items()}
+        runner.run(state, batch())
+        after = {n: t.stride() for n, t in state.optimizers.tensors().items()}
+        assert at_start == after and len(at_start) >= len(list(state.model.parameters()))
+        weight = state.model.get_parameter("conv1.weight")
+        assert all(t.stride() == weight.stride() for n, t in state.optimizers.tensors().items()
+                   if n.startswith("conv1.weight/") and t.dim() == 4)  # fmt: skip
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    state, _ = make(8, optimizer__weight_decay=0.1)
+    for part in state.optimizers.parts:
+        for group in part.param_groups:
+            for param in group["params"]:
+                assert (group["weight_decay"] > 0) == (param.dim() > 1)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (32, 288), (256, 64)])
+def test_a_muon_update_has_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    update = optim.orthogonalise(torch.randn(shape)).float()
+    values = torch.linalg.svdvals(update)
+    assert float(values.max()) < 1.4 and 0.6 < float(values.median()) < 1.3
+    assert update.shape == shape
+
+
+def test_schedules_rise_and_fall_where_they_should() -> None:
+    cosine = Schedule("cosine", 100, 10, 0.0)
+    factors = [cosine.factor(s) for s in range(100)]
+    assert factors[0] == 0.1 and factors[9] == 1.0 == max(factors)
+    assert factors[55] == pytest.approx(0.5) and 0 < factors[99] < 0.001
+    assert all(a >= b for a, b in itertools.pairwise(factors[9:]))
+    linear = Schedule("linear", 100, 0, 0.2)
+    assert linear.factor(0) == 1.0 and linear.factor(50) == pytest.approx(0.6)
+    assert Schedule("constant", 10, 0, 0.0).factor(9) == 1.0
+
+
+def test_the_average_has_the_half_life_it_promises() -> None:
+    model = nn.BatchNorm1d(1)
+    ema = Ema(model, half_life_steps=50.0)
+    with torch.no_grad():
+        model.weight.fill_(0.0)
+        model.running_mean.fill_(1.0)
+        model.num_batches_tracked.fill_(7)
+    for step in range(1000, 1050):
+        ema.update(step)
+    assert float(ema.model.weight) == pytest.approx(0.5, abs=1e-3)
+    assert float(ema.model.running_mean) == pytest.approx(0.5, abs=1e-3), "floating buffers are averaged, too"
+    assert int(ema.model.num_batches_tracked) == 7
+
+
+def test_drop_path_masks_depend_on_step_and_cell_alone() -> None:
+    model = create_model("resnet14", num_classes=4, image_size=16, drop_path=0.5)
+    last = model.get_submodule("layer3.1.drop_path")
+    masks = []
+    for step, cell in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        draw_drop_path(model, 64, 0, step, cell)
+        masks.append(last.keep.clone())
+    assert torch.equal(masks[0], masks[3]) and not torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+    assert set(masks[0].tolist()) == {0.0, 2.0}
