@@ -132,6 +132,7 @@ class AugmentSection(_Section):
     crop_area: Interval = _maths((0.08, 1.0), "share of the image's area that a random crop takes")
     crop_ratio: Interval = _maths((0.75, 4 / 3), "width over height of a random crop")
     flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
+    rotate: float = _maths(0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180)
     alternate_flip: bool = _maths(False, "flip every image in every second epoch instead of by chance")
     mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
     cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)

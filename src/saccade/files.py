@@ -106,7 +106,10 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
 def verify_folder(folder: Path) -> None:
     """Check a published folder against its manifest; raises ValueError naming the first bad file."""
     try:
-        facts = read_json(folder / "manifest.json")["files"]
+        manifest = read_json(folder / "manifest.json")
+        if json_bytes(manifest) != (folder / "manifest.json").read_bytes():
+            raise ValueError("not as it was written")
+        facts = manifest["files"]
         names = {str(name): (int(fact["bytes"]), str(fact["sha256"])) for name, fact in facts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"manifest.json is missing or unreadable ({type(error).__name__})") from error

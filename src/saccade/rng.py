@@ -35,7 +35,7 @@ class Purpose(IntEnum):
     HOLDOUT = 8
     MINIVAL = 9
     SAMPLE = 10
-    SHIFT = 11
+    ROTATE = 11
 
 
 def _finalise(words: Keys) -> Keys:

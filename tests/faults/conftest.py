@@ -23,7 +23,7 @@ def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def half_done(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was killed after its step 33, in the middle of the third epoch; tests work on copies of it."""
+    """A run killed after its step 37, whose newest checkpoint (35) lies inside an epoch; tests work on copies."""
     out = tmp_path_factory.mktemp("half") / "run"
-    toy.signal_after_step(toy.command(images, out), out, 33)
+    toy.signal_after_step(toy.command(images, out), out, 37)
     return out

@@ -134,6 +134,7 @@ def test_two_processes_cannot_share_a_run_folder(images: Path, tmp_path: Path) -
     first = toy.start(toy.command(images, out))
     while toy.last_step(out) < 1:
         assert first.poll() is None
+    first.send_signal(signal.SIGSTOP)
     second = toy.run(toy.command(images, out))
     first.kill()
     toy.finish(first)

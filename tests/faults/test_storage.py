@@ -107,7 +107,7 @@ def test_a_pickle_in_a_checkpoint_is_never_executed(name: str, copy: Path, tmp_p
     if name != "manifest.json":  # the attacker repairs the manifest, too
         facts = json.loads((victim / "manifest.json").read_text())
         facts["files"][name] = {"bytes": len(bomb), "sha256": files.digest(victim / name)}
-        (victim / "manifest.json").write_text(json.dumps(facts))
+        (victim / "manifest.json").write_bytes(files.json_bytes(facts))
     with pytest.raises(CheckpointError):
         checkpoint.read(victim)
     assert not canary.exists()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from saccade import rng
 from saccade.rng import Floats, Purpose
@@ -67,6 +68,19 @@ def random_crop(draws: Floats, width: int, height: int, area: tuple[float, float
     elif width / height > ratio[1]:
         w = round(height * ratio[1])
     return Box((width - w) // 2, (height - h) // 2, w, h)
+
+
+def angles(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], most: float) -> Floats:
+    """Return the rotation of each image in degrees, uniform in [-most, most], float64 of shape ``(n,)``."""
+    draws = rng.uniform(rng.key(seed, Purpose.ROTATE, epochs, samples), 1)[:, 0]
+    return np.asarray((2 * draws - 1) * most)
+
+
+def rotate(pixels: Pixels, angle: float) -> Pixels:
+    """Rotate an image (height, width, 3) counter-clockwise by ``angle`` degrees about its centre, bilinearly."""
+    if angle == 0:
+        return pixels
+    return np.array(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR))
 
 
 def resize_into(slot: torch.Tensor, pixels: Pixels, box: Box, mirror: bool) -> None:

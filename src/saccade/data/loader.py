@@ -122,10 +122,12 @@ class TrainingView:
         epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
         draws = augment.crop_draws(self.order.seed, epochs, samples)
         mirror = augment.flips(self.order.seed, epochs, samples, self.augment.flip, self.augment.alternate_flip)
+        turns = augment.angles(self.order.seed, epochs, samples, self.augment.rotate)
         slots = _empty_batch(global_batch, self.size_at(step))
 
         def fill(place: int, sample: int) -> None:
             pixels = images.decode(self.split.read(sample), exif=self.exif)
+            pixels = augment.rotate(pixels, turns[place])
             height, width = pixels.shape[:2]
             box = augment.random_crop(draws[place], width, height, self.augment.crop_area, self.augment.crop_ratio)
             augment.resize_into(slots[place : place + 1], pixels, box, bool(mirror[place]))

@@ -22,10 +22,10 @@ DAMPING = 3e-3
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Return roughly the nearest matrix with orthonormal rows or columns, bfloat16, shape (rows, columns) as given.
 
-    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrix XX' alone and touches X twice, which costs
-    less than half of the plain form. The damping is essential: without it rounding in the Gram matrix makes small
-    singular values explode. They stay below 1.2; the large ones end near 1, the smallest stay small. *Source:* Jordan et
-    al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
+    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrix XX' alone and touches X twice, which
+    costs less than half of the plain form. The damping is essential: without it rounding in the Gram matrix makes
+    small singular values explode. They stay below 1.2; the large ones end near 1, the smallest stay small. *Source:*
+    Jordan et al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.bfloat16().T
@@ -69,7 +69,7 @@ class Muon(torch.optim.Optimizer):
                 last = update.permute(0, 2, 3, 1)  # the order of the columns does not matter, and this one is no copy
                 rows = last.flatten(1)
                 scale = max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
-                direction = orthogonalise(rows).to(param.dtype).view(last.shape).permute(0, 3, 1, 2)
+                direction = orthogonalise(rows).view(last.shape).permute(0, 3, 1, 2)
                 param.mul_(1 - group["lr"] * group["weight_decay"])
                 param.add_(direction, alpha=-group["lr"] * scale)
         return None
