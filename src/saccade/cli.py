@@ -143,8 +143,9 @@ def evaluate(
         from saccade import api
         from saccade.evaluation.metrics import wilson_interval
 
+        classifier = api.load(run)
         chosen = api.find_split(data, split) if data else _own_split(run, split)
-        result = api.evaluate(run, chosen, device=devices)
+        result = api.evaluate(classifier, chosen, device=devices)
         low, high = wilson_interval(result.correct, result.n)
         if json_out:
             _print_json({"run": str(run), "split": chosen.name, **result.to_json()})

@@ -151,7 +151,7 @@ def test_a_run_that_diverges_after_an_evaluation_has_no_best(tmp_path: Path) -> 
         api.train(model=Poisoned(12), data=data, out=run, epochs=4, image_size=32, batch_size=4, quiet=True)
     assert (caught.value.finding, "step 11" in str(caught.value)) == ("not-finite", True)
     told = files.read_json(run / "run.json")
-    assert (told["status"], told["exit_status"]) == ("DivergedError", 76)
+    assert (told["status"], told["exit_status"]) == ("diverged", 76)
     assert not {"best", "result"} & set(told) and not (run / "model.safetensors").exists()
     evaluated = [e for e in (run / "log.jsonl").read_text().splitlines() if '"event": "eval"' in e]
     assert len(evaluated) == 1 and "NaN" not in evaluated[0]
