@@ -17,6 +17,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 NEWTON_SCHULZ_STEPS = 4
 DAMPING = 3e-3
+BLOCK_ROWS = 128
+"""Rows orthogonalised together: the cost grows with their square. *Source:* Khaled et al. 2025, "MuonBP"."""
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -49,7 +51,8 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised: for convolution filters, as (out, in x height x width) matrices.
 
-    The update is scaled by sqrt(max(1, rows / columns)). *Source:* Jordan et al. 2024, "Muon".
+    Blocks of ``BLOCK_ROWS`` rows are orthogonalised each by itself. The update is scaled by sqrt(max(1, rows /
+    columns)). *Source:* Jordan et al. 2024, "Muon".
     """
 
     def __init__(
@@ -69,7 +72,8 @@ class Muon(torch.optim.Optimizer):
                 last = update.permute(0, 2, 3, 1)  # the order of the columns does not matter, and this one is no copy
                 rows = last.flatten(1)
                 scale = max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
-                direction = orthogonalise(rows).view(last.shape).permute(0, 3, 1, 2)
+                blocks = [orthogonalise(block) for block in rows.split(BLOCK_ROWS)]
+                direction = torch.cat(blocks).view(last.shape).permute(0, 3, 1, 2)
                 param.mul_(1 - group["lr"] * group["weight_decay"])
                 param.add_(direction, alpha=-group["lr"] * scale)
         return None
