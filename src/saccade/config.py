@@ -134,6 +134,9 @@ class AugmentSection(_Section):
     flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
     rotate: float = _maths(0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180)
     alternate_flip: bool = _maths(False, "flip every image in every second epoch instead of by chance")
+    repeats: int = _maths(
+        1, "views of an image in a row, decoded once; an epoch has as many views as without", ge=1, le=8
+    )
     mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
     cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
     sizes: tuple[float, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
@@ -191,6 +194,11 @@ class Config(_Section):
             raise ValueError(
                 f"batch.cell: {self.batch.cell} does not divide batch.global {self.batch.global_}; "
                 f"divisors are {', '.join(map(str, divisors(self.batch.global_)))}"
+            )
+        if self.cell % self.augment.repeats:
+            raise ValueError(
+                f"augment.repeats: {self.augment.repeats} does not divide the cell of {self.cell}; the views of an "
+                "image belong into one cell"
             )
         if self.epochs.endswith("%") or not self.epochs:
             raise ValueError("epochs: the length of the run cannot be a share of itself; write 90ep or 5000step")

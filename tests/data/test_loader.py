@@ -85,7 +85,7 @@ def test_an_image_that_cannot_be_read_is_named(digits: Split, readers: Readers) 
 def test_a_disk_that_never_answers_ends_in_a_named_error(
     digits: Split, readers: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "STALL_LIMIT_S", 0.5)
+    monkeypatch.setattr(loader, "STALL_LIMIT_S", 3.0)
     frozen = threading.Event()
 
     def read(i: int) -> bytes | memoryview:
@@ -106,3 +106,26 @@ def test_nothing_is_read_far_ahead(digits: Split, readers: Readers) -> None:
     taken = itertools.islice(batches(view(counted), readers, 48, 0, 25), 1)
     next(taken)
     assert len(read) <= 48 * (loader.BATCHES_AHEAD + 1)
+
+
+def test_views_of_an_image_are_read_once_and_differ(digits: Split, readers: Readers) -> None:
+    read: list[int] = []
+    counted = dataclasses.replace(digits, read=lambda i: (read.append(i), digits.read(i))[1])
+    section = AugmentSection(crop_area=(0.3, 1.0), repeats=3)
+    thrice = TrainingView(counted, Order(len(digits), 5, 3), section, 16, 60, "ignore")
+    (batch,) = batches(thrice, readers, 48, 0, 1)
+    assert len(read) == 16 and len(set(batch.samples.tolist())) == 16
+    first, second, third = batch.images[:3]
+    assert not torch.equal(first, second) and not torch.equal(second, third)
+
+
+def test_no_more_batches_wait_than_fit_into_the_bound(
+    digits: Split, readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "AHEAD_BYTES", 1)
+    read: set[int] = set()
+    counted = dataclasses.replace(digits, read=lambda i: (read.add(i), digits.read(i))[1])
+    stream = batches(view(counted), readers, 48, 0, 25)
+    next(stream)
+    assert len(read) <= 48
+    stream.close()

@@ -30,3 +30,13 @@ def test_epochs_and_seeds_have_unrelated_orders() -> None:
     correlation = np.corrcoef(places)[~np.eye(15, dtype=bool)]
     assert np.abs(correlation).max() < 0.13
     assert Order(10, 0).permutation(0).tolist() == [1, 6, 5, 4, 8, 3, 7, 9, 2, 0]
+
+
+def test_repeated_views_come_in_a_row_and_every_sample_comes_as_often() -> None:
+    order = Order(7, seed=1, repeats=3)
+    epochs, samples = order.at(0, 42)
+    assert (samples.reshape(14, 3) == samples.reshape(14, 3)[:, :1]).all()
+    assert np.array_equal(np.bincount(samples[:21]), np.full(7, 3))
+    assert len(set(zip(epochs.tolist(), samples.tolist(), strict=True))) == 42, "each view has draws of its own"
+    assert np.array_equal(samples[::3], Order(7, seed=1).at(0, 14)[1])
+    assert all(np.array_equal(a[5:], b) for a, b in zip((epochs, samples), order.at(5, 42), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,22 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade import rng
+from saccade.data.boxes import Box as Box
 from saccade.rng import Floats, Purpose
 
 CROP_ATTEMPTS = 10
 CROP_DRAWS = 2 * CROP_ATTEMPTS + 2
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle of whole pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
 
 
 def crop_draws(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> Floats:
@@ -86,15 +76,15 @@ def rotate(pixels: Pixels, angle: float) -> Pixels:
 def resize_into(slot: torch.Tensor, pixels: Pixels, box: Box, mirror: bool) -> None:
     """Write a crop, resized with antialiased bilinear filtering, into a batch slot.
 
-    ``slot`` is uint8 (1, 3, S, S) in channels_last order, ``pixels`` uint8 (height, width, 3).
+    ``slot`` is uint8 (3, S, S) in channels_last order, ``pixels`` uint8 (height, width, 3).
     """
     crop = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     size = slot.shape[-1]
+    source = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
     if (box.height, box.width) == (size, size):
-        slot[0].copy_(torch.from_numpy(crop).permute(2, 0, 1))
+        slot.copy_(source)
     else:
-        source = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).unsqueeze(0)
-        torch.ops.aten._upsample_bilinear2d_aa.out(source, [size, size], False, None, None, out=slot)
+        torch.ops.aten._upsample_bilinear2d_aa.out(source[None], [size, size], False, None, None, out=slot[None])
     if mirror:
         slot.copy_(slot.flip(-1))
 

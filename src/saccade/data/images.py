@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from saccade.data import jpeg
+from saccade.data import jpeg, tiles
 from saccade.errors import ConfigError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
@@ -44,17 +44,18 @@ class BadImage(ValueError):
     """These bytes are not an image that can be used; the text says why."""
 
 
-def decode(data: Data, *, exif: Exif = "ignore") -> Pixels:
+def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
     """Decode an image file to RGB: uint8 of shape (height, width, 3), C-contiguous.
 
-    ``exif`` says whether the orientation in the EXIF block is applied (TIFF orientation always is, by Pillow). Raises
-    BadImage, for an image that is too large before any pixel is allocated.
+    ``exif`` says whether the orientation in the EXIF block is applied (TIFF orientation always is, by Pillow).
+    ``factor`` (1, 2, 4, 8) reduces the sides of a JPEG. Raises BadImage, for an image that is too large before any
+    pixel is allocated.
     """
     kind = _kind(data)
     if kind == "JPEG":
         size(data)
         try:
-            pixels = jpeg.decode(data)
+            pixels = _unpadded(jpeg.decode(data, factor), data, factor)
         except ValueError as error:
             raise BadImage(f"damaged JPEG: {error}") from error
     else:
@@ -69,6 +70,8 @@ def size(data: Data) -> tuple[int, int]:
     if kind == "JPEG":
         try:
             width, height = jpeg.probe(data)[:2]
+            _check_limits(width, height)
+            width = tiles.size(data)[0] if tiles.is_tiled(data) else width
         except ValueError as error:
             raise BadImage(f"damaged JPEG: {error}") from error
     elif kind == "PNG":
@@ -101,6 +104,13 @@ def orientation(data: Data) -> int:
     if kind == "WEBP":
         return _tiff_orientation(_webp_exif(data))
     return 1
+
+
+def _unpadded(pixels: Pixels, data: Data, factor: int) -> Pixels:
+    """Cut off the padding that a tiled JPEG has at its right edge."""
+    if not tiles.is_tiled(data):
+        return pixels
+    return np.ascontiguousarray(pixels[:, : -(-tiles.size(data)[0] // factor)])
 
 
 def _kind(data: Data) -> str:

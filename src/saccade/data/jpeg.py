@@ -18,7 +18,7 @@ class Header(NamedTuple):
 
     ``width`` and ``height`` are pixels; ``components`` is 1 for gray, 3 for colour, 4 for CMYK and YCCK; ``adobe`` is
     the colour transform of the Adobe marker or -1 without one; ``exif`` is the offset in bytes of the TIFF block in
-    the EXIF segment, or 0.
+    the EXIF segment, or 0; ``factors`` holds the sampling factors of the first component, 4 bits each.
     """
 
     width: int
@@ -28,6 +28,12 @@ class Header(NamedTuple):
     progressive: bool
     adobe: int
     exif: int
+    factors: int
+
+    @property
+    def sampling(self) -> str:
+        """The nearest of the usual chroma subsamplings: ``4:4:4``, ``4:2:2`` or ``4:2:0``."""
+        return {0x11: "4:4:4", 0x21: "4:2:2"}.get(self.factors, "4:2:0")
 
     @property
     def cmyk(self) -> bool:
@@ -35,7 +41,7 @@ class Header(NamedTuple):
         return self.components == 4
 
 
-def probe(data: bytes | memoryview) -> Header:
+def probe(data: bytes | bytearray | memoryview) -> Header:
     """Read the segments up to the frame header, decoding nothing; raises ValueError if there is none.
 
     *Source:* ITU-T T.81, annex B; the Adobe segment: T.872, section 6.5.3.
@@ -54,7 +60,9 @@ def probe(data: bytes | memoryview) -> Header:
             if marker in _START_OF_FRAME:
                 height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
                 progressive = marker in _PROGRESSIVE
-                return Header(width, height, data[place + 9], data[place + 4], progressive, adobe, exif)
+                return Header(
+                    width, height, data[place + 9], data[place + 4], progressive, adobe, exif, data[place + 11]
+                )
             body = place + 4
             if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and not exif:
                 exif = body + 6
@@ -65,16 +73,20 @@ def probe(data: bytes | memoryview) -> Header:
         raise ValueError("the file ends before the frame header") from error
 
 
-def decode(data: bytes | memoryview) -> NDArray[np.uint8]:
+def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.uint8]:
     """Decode a whole JPEG to RGB: uint8 of shape (height, width, 3), C-contiguous.
 
-    Gray is replicated, CMYK is converted as Pillow does. Every warning of libjpeg is an error: raises ValueError on
-    truncated or damaged data. The caller checks the size first.
+    A ``factor`` of 2, 4 or 8 divides both sides, rounded up, by computing fewer frequencies. Gray is replicated, CMYK
+    is converted as Pillow does. Every warning of libjpeg is an error: raises ValueError on truncated or damaged data.
+    The caller checks the size first.
     """
-    components = probe(data).components
+    width, height, components = probe(data)[:3]
     if components not in (1, 3, 4):
         raise ValueError(f"a JPEG with {components} components")
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "CMYK" if components == 4 else "RGB", strict=True)
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        data, "CMYK" if components == 4 else "RGB", strict=True, min_factor=factor,
+        min_width=-(-width // factor), min_height=-(-height // factor),
+    )  # fmt: skip
     return _from_cmyk(pixels) if components == 4 else pixels
 
 

@@ -21,15 +21,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.config import AugmentSection
-from saccade.data import augment, images
+from saccade.data import augment, crops, images
+from saccade.data.boxes import Box
 from saccade.data.order import Order
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
 
-IMAGES_PER_TASK = 8
+IMAGES_PER_TASK = 16
 BATCHES_AHEAD = 2
+AHEAD_BYTES = 1 << 30
+"""Bound on the images that wait in memory; one batch ahead is prepared whatever its size."""
+
 STALL_LIMIT_S = 120.0
 
+Work = Callable[[int, int, Callable[[int], None]], None]
 Exif = Literal["ignore", "apply"]
 
 
@@ -54,30 +59,34 @@ class Readers:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
-        self._reading: dict[int, str] = {}
+        self._reading: dict[int, tuple[Split, int]] = {}
         list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))  # start them all before training does
 
-    def submit(self, split: Split, samples: NDArray[np.int64], work: Callable[[int, int], None]) -> list[Future[None]]:
-        """Run ``work(place, sample)`` for every place of a batch, a few images per task."""
+    def submit(self, split: Split, samples: NDArray[np.int64], work: Work, group: int = 1) -> list[Future[None]]:
+        """Run ``work(first, last, look)`` over the places of a batch, some multiple of ``group`` places per task.
+
+        The work calls ``look(place)`` before each image, so that an error can name it.
+        """
 
         def task(first: int, last: int) -> None:
             me = threading.get_ident()
-            for place in range(first, last):
-                sample = int(samples[place])
-                self._reading[me] = split.describe(sample)
-                try:
-                    work(place, sample)
-                except images.BadImage as error:
-                    raise DataError(
-                        f"an image cannot be decoded: {error}",
-                        where=split.describe(sample),
-                        fix="repair or remove it; `saccade check` lists every bad image",
-                        finding="unreadable-image",
-                    ) from error
+
+            def look(place: int) -> None:
+                self._reading[me] = split, int(samples[place])
+
+            try:
+                work(first, last, look)
+            except images.BadImage as error:
+                raise DataError(
+                    f"an image cannot be decoded: {error}",
+                    where=split.describe(self._reading[me][1]),
+                    fix="repair or remove it; `saccade check` lists every bad image",
+                    finding="unreadable-image",
+                ) from error
             self._reading.pop(me, None)
 
-        starts = range(0, len(samples), IMAGES_PER_TASK)
-        return [self._pool.submit(task, s, min(s + IMAGES_PER_TASK, len(samples))) for s in starts]
+        size = -(-IMAGES_PER_TASK // group) * group
+        return [self._pool.submit(task, s, min(s + size, len(samples))) for s in range(0, len(samples), size)]
 
     def wait(self, tasks: list[Future[None]]) -> None:
         """Wait for the tasks of a batch; raises what a task raised, or StalledError after two minutes of silence."""
@@ -87,7 +96,7 @@ class Readers:
             except FutureTimeout as error:
                 raise StalledError(
                     f"no image arrived for {STALL_LIMIT_S:.0f} s",
-                    where=", ".join(sorted(set(self._reading.values()))[:4]),
+                    where=", ".join(sorted({split.describe(i) for split, i in list(self._reading.values())})[:4]),
                     fix="is the disk or the network drive still there?",
                 ) from error
 
@@ -118,22 +127,39 @@ class TrainingView:
         return max(round(scaled / 8) * 8, 8) if scaled != self.image_size else self.image_size
 
     def start(self, readers: Readers, step: int, global_batch: int) -> tuple[Batch, list[Future[None]]]:
-        """Begin to fill the batch of a step; it is complete when the returned tasks are."""
-        epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
-        draws = augment.crop_draws(self.order.seed, epochs, samples)
-        mirror = augment.flips(self.order.seed, epochs, samples, self.augment.flip, self.augment.alternate_flip)
-        turns = augment.angles(self.order.seed, epochs, samples, self.augment.rotate)
-        slots = _empty_batch(global_batch, self.size_at(step))
+        """Begin to fill the batch of a step; it is complete when the returned tasks are.
 
-        def fill(place: int, sample: int) -> None:
-            pixels = images.decode(self.split.read(sample), exif=self.exif)
-            pixels = augment.rotate(pixels, turns[place])
-            height, width = pixels.shape[:2]
-            box = augment.random_crop(draws[place], width, height, self.augment.crop_area, self.augment.crop_ratio)
-            augment.resize_into(slots[place : place + 1], pixels, box, bool(mirror[place]))
+        Copies of one image lie side by side and are decoded once.
+        """
+        epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
+        seed, section, copies = self.order.seed, self.augment, self.order.repeats
+        draws = augment.crop_draws(seed, epochs, samples)
+        mirror = augment.flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
+        turns = augment.angles(seed, epochs, samples, section.rotate)
+        slots = _empty_batch(global_batch, self.size_at(step))
+        squares = slots.unbind(0)
+
+        def fill(first: int, last: int, look: Callable[[int], None]) -> None:
+            def choose(i: int, width: int, height: int) -> list[Box]:
+                places = range(first + i * copies, first + (i + 1) * copies)
+                return [
+                    augment.random_crop(draws[p], width, height, section.crop_area, section.crop_ratio) for p in places
+                ]
+
+            files = []
+            for place in range(first, last, copies):
+                look(place)
+                files.append(self.split.read(int(samples[place])))
+            look(first)
+            seen = crops.decode(files, choose, slots.shape[-1], self.exif, whole=section.rotate > 0)
+            for place, (pixels, boxes) in zip(range(first, last, copies), seen, strict=True):
+                for copy, box in enumerate(boxes, place):
+                    turned = augment.rotate(pixels, turns[copy])
+                    augment.resize_into(squares[copy], turned, box, mirror[copy])
+                look(min(place + copies, last - 1))
 
         labels = torch.from_numpy(self.split.labels[samples])
-        return Batch(slots, labels, samples, epochs), readers.submit(self.split, samples, fill)
+        return Batch(slots, labels, samples, epochs), readers.submit(self.split, samples, fill, copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +176,11 @@ class EvaluationView:
         samples = np.minimum(np.arange(step * cell, (step + 1) * cell), len(self.split) - 1)
         slots = _empty_batch(cell, self.image_size)
 
-        def fill(place: int, sample: int) -> None:
-            pixels = images.decode(self.split.read(sample), exif=self.exif)
-            slots[place].copy_(augment.central_crop(pixels, self.image_size, self.crop))
+        def fill(first: int, last: int, look: Callable[[int], None]) -> None:
+            for place in range(first, last):
+                look(place)
+                pixels = images.decode(self.split.read(int(samples[place])), exif=self.exif)
+                slots[place].copy_(augment.central_crop(pixels, self.image_size, self.crop))
 
         labels = torch.from_numpy(self.split.labels[samples])
         return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(self.split, samples, fill)
@@ -166,12 +194,13 @@ def batches(
     Raises DataError for an image that cannot be read and StalledError when no image arrives.
     """
     ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
-    next_step = first_step
+    next_step, room = first_step, 1
     try:
         while ahead or next_step < last_step:
-            while next_step < last_step and len(ahead) <= BATCHES_AHEAD:
+            while next_step < last_step and len(ahead) < room:
                 ahead.append(view.start(readers, next_step, batch_size))
                 next_step += 1
+                room = min(BATCHES_AHEAD, AHEAD_BYTES // ahead[-1][0].images.nbytes) + 1
             batch, tasks = ahead.popleft()
             begun = time.perf_counter()
             readers.wait(tasks)

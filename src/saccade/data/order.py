@@ -17,12 +17,15 @@ class Order:
     """The endless stream over a set of ``num_samples`` samples.
 
     The position is one integer, the samples consumed so far. Step k of global batch B consumes [kB, (k+1)B); a batch
-    may straddle two epochs, nothing is dropped and there is no partial batch.
+    may straddle two epochs, nothing is dropped and there is no partial batch. With ``repeats`` R each sample comes R
+    times in a row, so that R epochs of ``num_samples`` views hold every sample R times. *Source:* Hoffer et al. 2020,
+    "Augment Your Batch"; Berman et al. 2019, "MultiGrain", section 3.2.
     """
 
-    def __init__(self, num_samples: int, seed: int) -> None:
+    def __init__(self, num_samples: int, seed: int, repeats: int = 1) -> None:
         self.num_samples = num_samples
         self.seed = seed
+        self.repeats = repeats
         self._recent: OrderedDict[int, Indices] = OrderedDict()
 
     def permutation(self, epoch: int) -> Indices:
@@ -35,11 +38,14 @@ class Order:
         return self._recent[epoch]
 
     def at(self, start: int, stop: int) -> tuple[Indices, Indices]:
-        """Return (epochs, samples), both int64 of shape ``(stop - start,)``, for the positions [start, stop)."""
-        positions = np.arange(start, stop, dtype=np.int64)
-        epochs, places = np.divmod(positions, self.num_samples)
+        """Return (epochs, samples), both int64 of shape ``(stop - start,)``, for the positions [start, stop).
+
+        (epoch, sample) occurs once in the stream: copies count as epochs of their own.
+        """
+        positions, copies = np.divmod(np.arange(start, stop, dtype=np.int64), self.repeats)
+        passes, places = np.divmod(positions, self.num_samples)
         samples = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            samples[here] = self.permutation(int(epoch))[places[here]]
-        return epochs, samples
+        for number in np.unique(passes):
+            here = passes == number
+            samples[here] = self.permutation(int(number))[places[here]]
+        return passes * self.repeats + copies, samples

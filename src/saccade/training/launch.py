@@ -206,7 +206,7 @@ def build(
     state = State(model, optimizers, _average(model, config, num_train, steps))
     schedule = Schedule(config.schedule.name, steps, warmup, config.schedule.end)
     finite = Finite(f"lr {optimizers.formula}")
-    order = Order(num_train, config.seed)
+    order = Order(num_train, config.seed, config.augment.repeats)
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
         section.mean, section.std, section.exif,

@@ -8,6 +8,7 @@ from saccade.data.sources.archive import open_archive
 from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.digits import open_digits
 from saccade.data.sources.folder import open_folder
+from saccade.data.sources.packed import is_pack, open_pack
 from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
 from saccade.data.sources.split import Source as Source
 from saccade.data.sources.split import Split as Split
@@ -26,7 +27,7 @@ def open_source(spec: str | Path) -> Source:
         return open_digits()
     path = Path(spec).expanduser()
     if path.is_dir():
-        return open_folder(path)
+        return open_pack(path) if is_pack(path) else open_folder(path)
     if path.is_file():
         return open_archive(path)
     raise DataError(

@@ -1,0 +1,51 @@
+"""A pack as a source: its shards, mapped into memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saccade.data import shards
+from saccade.data.sources.split import Source, Split
+from saccade.errors import DataError
+
+
+def is_pack(path: Path) -> bool:
+    """Tell whether a folder is a pack."""
+    return (path / shards.MANIFEST).is_file()
+
+
+def open_pack(folder: Path) -> Source:
+    """Open a pack; raises DataError on a damaged manifest or index. Records are checked when they are read."""
+    manifest = shards.read_manifest(folder)
+    splits = {name: _open_split(folder, name, entry) for name, entry in manifest["splits"].items()}
+    return Source(manifest["name"], str(folder), splits)
+
+
+def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
+    opened = [shards.open_shard(folder / fact["file"]) for fact in entry["shards"]]
+    starts = np.cumsum([0, *map(len, opened)])
+    if int(starts[-1]) != entry["count"]:
+        raise DataError(
+            f"the shards of '{name}' hold {starts[-1]} images and should hold {entry['count']}",
+            where=str(folder),
+            fix="make the pack again",
+        )
+
+    def read(i: int) -> memoryview:
+        number = int(np.searchsorted(starts, i, "right")) - 1
+        return opened[number].read(i - int(starts[number]))
+
+    return Split(
+        name=name,
+        classes=tuple(entry["classes"]),
+        names=tuple(image for shard in opened for image in shard.names),
+        sizes=np.concatenate([np.diff(shard.offsets) for shard in opened]),
+        labels=np.concatenate([shard.labels for shard in opened]).astype(np.int64),
+        read=read,
+        where=str(folder),
+        folder=entry["folder"],
+        empty_classes=tuple(entry["empty_classes"]),
+    )
