@@ -191,6 +191,17 @@ def test_without_a_cache_folder_everything_works(tmp_path: Path) -> None:
     assert seen(open_source(path)) == seen(open_source(path))
 
 
+def test_validation_labels_are_read_anew(tmp_path: Path) -> None:
+    names = [f"ILSVRC2012_val_{i:08d}" for i in range(4)]
+    path = settled(tmp_path / "ILSVRC2012_img_val.tar", tar_bytes({f"{name}.JPEG": b"x" for name in names}))
+    for labels in ("0011", "1001"):
+        rows = [f"{name},n0000000{label} 1 2 3 4" for name, label in zip(names, labels, strict=True)]
+        (tmp_path / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *rows]))
+        split = open_source(path).splits["val"]
+        wanted = sorted((f"n0000000{label}", f"{name}.JPEG") for name, label in zip(names, labels, strict=True))
+        assert [(split.classes[k], name) for k, name in zip(split.labels, split.names, strict=True)] == wanted
+
+
 def test_parts_of_a_kept_split_have_their_own_fingerprints(tmp_path: Path) -> None:
     path = settled(tmp_path / "pets.tar", tar_bytes(TREE))
     for _ in range(2):

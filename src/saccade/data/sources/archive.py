@@ -16,6 +16,7 @@ import numpy as np
 from saccade import files
 from saccade.data.archives import Members, ZipMembers, index_tar, index_zip
 from saccade.data.names import Names
+from saccade.data.sources import ilsvrc
 from saccade.data.sources.index import Index, kept, packed
 from saccade.data.sources.split import Integers, Read, Source, arranged, source_of
 from saccade.errors import DataError
@@ -41,7 +42,7 @@ def open_archive(path: Path) -> Source:
     view = _mapped(plain)
     index = kept(plain, lambda: _zip_index(path) if zipped else _tar_index(path, plain, view))
     read = _zip_reader(path, index, view) if zipped else _tar_reader(index, view)
-    return source_of(path, index.layout, index.columns["sizes"], read)
+    return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read), path)
 
 
 def _tar_index(path: Path, plain: Path, view: memoryview) -> Index:
@@ -56,7 +57,9 @@ def _zip_index(path: Path) -> Index:
 
 
 def _index(path: Path, members: Members, more: dict[str, Integers]) -> Index:
-    layout = arranged(path, members.names, members.folders, members.skipped)
+    prefix = ilsvrc.prefix(path, members)
+    paths = [prefix + name for name in members.names] if prefix else members.names
+    layout = arranged(path, paths, [prefix + name for name in members.folders if name], members.skipped)
     return packed(Names.of(members.names), {"offsets": members.offsets, "sizes": members.sizes, **more}, layout)
 
 
