@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from saccade import files
-from saccade.data.archives import Members, index_tar, index_zip
-from saccade.data.sources.split import Read, Source, assemble
+from saccade.data.archives import Members, ZipMembers, index_tar, index_zip
+from saccade.data.names import Names
+from saccade.data.sources import ilsvrc
+from saccade.data.sources.index import Index, kept, packed
+from saccade.data.sources.split import Integers, Read, Source, arranged, source_of
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000
@@ -24,7 +29,7 @@ _OTHERS = {b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-zip",
 
 
 def open_archive(path: Path) -> Source:
-    """Index an archive; what it is decide its first bytes, not its name.
+    """Open an archive; what it is decide its first bytes, not its name, and its index is kept for the next time.
 
     Members are slices of one memory map, so any number of threads may read. Raises DataError on damage.
     """
@@ -32,29 +37,47 @@ def open_archive(path: Path) -> Source:
     for start, name in _OTHERS.items():
         if magic.startswith(start):
             raise DataError(f"{name} archives are not read", where=str(path), fix="repack it as .tar, .tar.xz or .zip")
-    if magic.startswith(_ZIP):
-        return _open_zip(path)
+    zipped = magic.startswith(_ZIP)
     plain = _decompressed(path, magic) if magic.startswith((_GZIP, _XZ)) else path
-    where = str(path) if plain == path else f"{path} (decompressed into {plain})"
     view = _mapped(plain)
-    members = index_tar(view, where)
-    offsets, sizes = members.offsets, members.sizes
+    index = kept(plain, lambda: _zip_index(path) if zipped else _tar_index(path, plain, view))
+    read = _zip_reader(path, index, view) if zipped else _tar_reader(index, view)
+    return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read), path)
+
+
+def _tar_index(path: Path, plain: Path, view: memoryview) -> Index:
+    where = str(path) if plain == path else f"{path} (decompressed into {plain})"
+    return _index(path, index_tar(view, where), {})
+
+
+def _zip_index(path: Path) -> Index:
+    found = index_zip(path)
+    more = {"packed": found.packed, "deflated": found.deflated.astype(np.int64), "crcs": found.crcs}
+    return _index(path, found.members, more)
+
+
+def _index(path: Path, members: Members, more: dict[str, Integers]) -> Index:
+    prefix = ilsvrc.prefix(path, members)
+    paths = [prefix + name for name in members.names] if prefix else members.names
+    layout = arranged(path, paths, [prefix + name for name in members.folders if name], members.skipped)
+    return packed(Names.of(members.names), {"offsets": members.offsets, "sizes": members.sizes, **more}, layout)
+
+
+def _tar_reader(index: Index, view: memoryview) -> Read:
+    offsets, sizes = index.columns["offsets"], index.columns["sizes"]
 
     def read(i: int) -> memoryview:
         start = int(offsets[i])
         return view[start : start + int(sizes[i])]
 
-    return _assemble(path, members, read)
+    return read
 
 
-def _open_zip(path: Path) -> Source:
-    index = index_zip(path)
-    view = _mapped(path)
-    return _assemble(path, index.members, lambda i: index.read(view, i, str(path)))
-
-
-def _assemble(path: Path, members: Members, read: Read) -> Source:
-    return assemble(path, members.names, members.sizes, members.folders, read, members.skipped)
+def _zip_reader(path: Path, index: Index, view: memoryview) -> Read:
+    columns = index.columns
+    members = Members(index.names, columns["offsets"], columns["sizes"])
+    found = ZipMembers(members, columns["packed"], columns["deflated"].astype(np.bool_), columns["crcs"])
+    return lambda i: found.read(view, i, str(path))
 
 
 def _first_bytes(path: Path) -> bytes:
