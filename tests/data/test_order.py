@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.data import order as order_module
 from saccade.data.order import Order
 
 
@@ -40,3 +41,10 @@ def test_repeated_views_come_in_a_row_and_every_sample_comes_as_often() -> None:
     assert len(set(zip(epochs.tolist(), samples.tolist(), strict=True))) == 42, "each view has draws of its own"
     assert np.array_equal(samples[::3], Order(7, seed=1).at(0, 14)[1])
     assert all(np.array_equal(a[5:], b) for a, b in zip((epochs, samples), order.at(5, 42), strict=True))
+
+
+def test_equal_keys_keep_their_order() -> None:
+    keys = np.random.default_rng(0).integers(0, 50, 5000).astype(np.uint64)
+    assert np.array_equal(order_module._argsort(keys), np.argsort(keys, kind="stable"))
+    distinct = np.random.default_rng(0).permutation(5000).astype(np.uint64)
+    assert np.array_equal(order_module._argsort(distinct), np.argsort(distinct, kind="stable"))

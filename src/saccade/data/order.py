@@ -32,7 +32,7 @@ class Order:
         """Return the order of one epoch, int64 of shape ``(num_samples,)``: the argsort of the samples' keys."""
         if epoch not in self._recent:
             keys = rng.key(self.seed, Purpose.ORDER, epoch, np.arange(self.num_samples, dtype=np.uint64))
-            self._recent[epoch] = np.argsort(keys, kind="stable")
+            self._recent[epoch] = _argsort(keys)
             while len(self._recent) > 2:
                 self._recent.popitem(last=False)
         return self._recent[epoch]
@@ -49,3 +49,10 @@ class Order:
             here = passes == number
             samples[here] = self.permutation(int(number))[places[here]]
         return passes * self.repeats + copies, samples
+
+
+def _argsort(keys: NDArray[np.uint64]) -> Indices:
+    """Sort as a stable sort would, in a fifth of its time: equal keys, where the two differ, hardly ever occur."""
+    order = np.argsort(keys)
+    ranked = keys[order]
+    return np.argsort(keys, kind="stable") if (ranked[1:] == ranked[:-1]).any() else order

@@ -21,6 +21,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from saccade import files
+from saccade.data.names import Names
 from saccade.errors import DataError
 
 MANIFEST = "pack.json"
@@ -41,7 +42,7 @@ class Shard:
     offsets: NDArray[np.int64]
     crcs: NDArray[np.uint32]
     labels: NDArray[np.int32]
-    names: tuple[str, ...]
+    names: Names
     records: memoryview
 
     def __len__(self) -> int:
@@ -82,11 +83,12 @@ def open_shard(path: Path) -> Shard:
         with open(path, "rb") as file:
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         facts, arrays = _arrays(view)
-        ends = arrays["name_ends"].tolist()
-        text = arrays["names"].tobytes()
-        names = tuple(text[a:b].decode() for a, b in zip([0, *ends], ends, strict=False))
+        lengths, text = np.diff(arrays["name_ends"], prepend=0), arrays["names"].tobytes()
+        text.decode()
+        names = Names.joined(text, lengths)
         count, offsets = len(arrays["crcs"]), arrays["offsets"]
         fits = len(offsets) == count + 1 and len(arrays["labels"]) == len(names) == count
+        fits = fits and bool((lengths >= 0).all()) and int(lengths.sum()) == len(text)
         if not (fits and offsets[0] == 0 and offsets[-1] == len(arrays["bytes"]) and (np.diff(offsets) >= 0).all()):
             raise ValueError("its index contradicts itself")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

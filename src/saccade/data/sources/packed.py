@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from saccade.data import shards
+from saccade.data.names import Names
 from saccade.data.sources.split import Source, Split
 from saccade.errors import DataError
 
@@ -27,6 +28,7 @@ def open_pack(folder: Path) -> Source:
 def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
     opened = [shards.open_shard(folder / fact["file"]) for fact in entry["shards"]]
     starts = np.cumsum([0, *map(len, opened)])
+    lengths = np.concatenate([shard.names.ends - shard.names.starts for shard in opened])
     if int(starts[-1]) != entry["count"]:
         raise DataError(
             f"the shards of '{name}' hold {starts[-1]} images and should hold {entry['count']}",
@@ -41,7 +43,7 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
     return Split(
         name=name,
         classes=tuple(entry["classes"]),
-        names=tuple(image for shard in opened for image in shard.names),
+        names=Names.joined(b"".join(shard.names.text for shard in opened), lengths),
         sizes=np.concatenate([np.diff(shard.offsets) for shard in opened]),
         labels=np.concatenate([shard.labels for shard in opened]).astype(np.int64),
         read=read,
