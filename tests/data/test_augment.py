@@ -86,8 +86,8 @@ def test_a_crop_lands_in_its_slot_resized_and_mirrored() -> None:
     pixels = photo(120, 90)
     box = augment.Box(10, 20, 80, 60)
     slots = torch.zeros((3, 3, 32, 32), dtype=torch.uint8).to(memory_format=torch.channels_last)
-    augment.resize_into(slots[0], pixels, box, False)
-    augment.resize_into(slots[2], pixels, box, True)
+    augment.resize_into(slots[0:1], pixels, box, False)
+    augment.resize_into(slots[2:3], pixels, box, True)
     crop = torch.from_numpy(pixels[20:80, 10:90]).permute(2, 0, 1)[None]
     expected = torch.nn.functional.interpolate(
         crop.contiguous(memory_format=torch.channels_last), (32, 32), mode="bilinear", antialias=True

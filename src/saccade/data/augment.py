@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ CROP_ATTEMPTS = 10
 CROP_DRAWS = 2 * CROP_ATTEMPTS + 2
 
 Pixels = NDArray[np.uint8]
+antialiased_resize = torch.ops.aten._upsample_bilinear2d_aa.out
 
 
 def crop_draws(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> Floats:
@@ -38,7 +40,9 @@ def flips(
     return rng.uniform(rng.key(seed, Purpose.FLIP, epochs, samples), 1)[:, 0] < chance
 
 
-def random_crop(draws: Floats, width: int, height: int, area: tuple[float, float], ratio: tuple[float, float]) -> Box:
+def random_crop(
+    draws: Sequence[float] | Floats, width: int, height: int, area: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
     """Choose the box of a random resized crop from ``CROP_DRAWS`` uniform draws.
 
     ``area`` is the share of the image, ``ratio`` width over height, drawn log-uniformly; after ten boxes that do not
@@ -76,17 +80,15 @@ def rotate(pixels: Pixels, angle: float) -> Pixels:
 def resize_into(slot: torch.Tensor, pixels: Pixels, box: Box, mirror: bool) -> None:
     """Write a crop, resized with antialiased bilinear filtering, into a batch slot.
 
-    ``slot`` is uint8 (3, S, S) in channels_last order, ``pixels`` uint8 (height, width, 3).
+    ``slot`` is uint8 (1, 3, S, S) in channels_last order, ``pixels`` uint8 (height, width, 3).
     """
     crop = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     size = slot.shape[-1]
-    source = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
+    source = torch.from_numpy(np.ascontiguousarray(crop[:, ::-1] if mirror else crop)[None].transpose(0, 3, 1, 2))
     if (box.height, box.width) == (size, size):
         slot.copy_(source)
     else:
-        torch.ops.aten._upsample_bilinear2d_aa.out(source[None], [size, size], False, None, None, out=slot[None])
-    if mirror:
-        slot.copy_(slot.flip(-1))
+        antialiased_resize(source, [size, size], False, None, None, out=slot)
 
 
 def central_crop(pixels: Pixels, size: int, crop: float) -> torch.Tensor:

@@ -37,7 +37,7 @@ def decode(
     boxes: dict[int, list[Box]] = {}
     for i, data in enumerate(files):
         if tiles.is_tiled(data) and (exif == "ignore" or images.orientation(data) == 1):
-            boxes[i] = choose(i, *images.size(data))
+            boxes[i] = choose(i, *_tiled_size(data))
     regions = {i: _around(chosen) for i, chosen in boxes.items()}
     cuts = {}
     if regions:
@@ -50,12 +50,19 @@ def decode(
             try:
                 cut = cuts[i] if cuts else tiles.cut([data], [regions[i]])[0]
                 factor = _factor(boxes[i], side)
-                pixels = jpeg.decode(cut.data, factor)
+                pixels = jpeg.decode_part(cut.data, cut.width, cut.height, factor)
             except ValueError as error:
                 raise BadImage(f"damaged JPEG: {error}") from error
             yield pixels, [_reduced(box, cut.left, cut.top, factor, pixels) for box in boxes[i]]
         else:
             yield _decode_whole(data, partial(choose, i), side, exif)
+
+
+def _tiled_size(data: Data) -> tuple[int, int]:
+    try:
+        return tiles.size(data)
+    except ValueError as error:
+        raise BadImage(f"damaged JPEG: {error}") from error
 
 
 def _decode_whole(
@@ -78,6 +85,8 @@ def _factor(boxes: Sequence[Box], side: int) -> int:
 
 
 def _around(boxes: Sequence[Box]) -> Box:
+    if len(boxes) == 1:
+        return boxes[0]
     left, top = min(box.left for box in boxes), min(box.top for box in boxes)
     right, bottom = max(box.left + box.width for box in boxes), max(box.top + box.height for box in boxes)
     return Box(left, top, right - left, bottom - top)

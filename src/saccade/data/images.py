@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from saccade.data import jpeg, tiles
+from saccade.data.tiles import MAX_PIXELS as MAX_PIXELS
 from saccade.errors import ConfigError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 """The endings, in lower case, of files that count as images."""
-
-MAX_PIXELS = 178_956_970
-"""Larger images are refused from the header. *Source:* Pillow's limit; 4 bytes a pixel keep it under 1 GB."""
 
 Exif = Literal["ignore", "apply"]
 Data = bytes | memoryview
@@ -71,7 +69,10 @@ def size(data: Data) -> tuple[int, int]:
         try:
             width, height = jpeg.probe(data)[:2]
             _check_limits(width, height)
-            width = tiles.size(data)[0] if tiles.is_tiled(data) else width
+            if tiles.is_tiled(data):
+                width, padded, rows = tiles.size(data)[0], width, tiles.size(data)[1]
+                if width > padded or height != rows:
+                    raise ValueError("the table of tiles contradicts the frame header")
         except ValueError as error:
             raise BadImage(f"damaged JPEG: {error}") from error
     elif kind == "PNG":

@@ -90,6 +90,14 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
     return _from_cmyk(pixels) if components == 4 else pixels
 
 
+def decode_part(data: memoryview, width: int, height: int, factor: int) -> NDArray[np.uint8]:
+    """Decode a JPEG of known size (pixels), gray or colour, reduced by ``factor``, as ``decode`` does."""
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+        data, "RGB", min_width=-(-width // factor), min_height=-(-height // factor)
+    )
+    return pixels
+
+
 def _from_cmyk(inverted: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Convert inverted CMYK, uint8 (height, width, 4), to RGB. *Source:* Pillow, Convert.c, ``cmyk2rgb``."""
     white = inverted[..., 3:].astype(np.uint16)

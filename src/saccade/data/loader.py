@@ -133,11 +133,11 @@ class TrainingView:
         """
         epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
-        draws = augment.crop_draws(seed, epochs, samples)
+        draws = augment.crop_draws(seed, epochs, samples).tolist()  # plain floats are faster than numpy's
         mirror = augment.flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
         turns = augment.angles(seed, epochs, samples, section.rotate)
         slots = _empty_batch(global_batch, self.size_at(step))
-        squares = slots.unbind(0)
+        squares = [slots[place : place + 1] for place in range(global_batch)]
 
         def fill(first: int, last: int, look: Callable[[int], None]) -> None:
             def choose(i: int, width: int, height: int) -> list[Box]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def open_pack(folder: Path) -> Source:
 def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
     opened = [shards.open_shard(folder / fact["file"]) for fact in entry["shards"]]
     starts = np.cumsum([0, *map(len, opened)])
+    begins = starts.tolist()
     lengths = np.concatenate([shard.names.ends - shard.names.starts for shard in opened])
     if int(starts[-1]) != entry["count"]:
         raise DataError(
@@ -37,8 +39,8 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
         )
 
     def read(i: int) -> memoryview:
-        number = int(np.searchsorted(starts, i, "right")) - 1
-        return opened[number].read(i - int(starts[number]))
+        number = bisect_right(begins, i) - 1
+        return opened[number].read(i - begins[number])
 
     return Split(
         name=name,
