@@ -13,6 +13,8 @@ from typing import BinaryIO, cast
 
 from saccade import files
 from saccade.data.archives import Members, index_tar, index_zip
+from saccade.data.sources import cifar, mnist
+from saccade.data.sources.raw import unfold
 from saccade.data.sources.split import Read, Source, assemble
 from saccade.errors import DataError
 
@@ -54,7 +56,8 @@ def _open_zip(path: Path) -> Source:
 
 
 def _assemble(path: Path, members: Members, read: Read) -> Source:
-    return assemble(path, members.names, members.sizes, members.folders, read, members.skipped)
+    raw = unfold(path, members.names, members.sizes, read, (*cifar.FORMS, *mnist.FORMS))
+    return raw or assemble(path, members.names, members.sizes, members.folders, read, members.skipped)
 
 
 def _first_bytes(path: Path) -> bytes:
