@@ -338,9 +338,8 @@ def main() -> None:
             verdict = "not proven" if proof != proof else f"{proof:.3f}{warning}"
             spread = f"{min(values):.0f}-{max(values):.0f}"
             middle = statistics.median(values)
-            print(
-                f"{title:24} {middle:7.0f} {spread:>13} {len(values):2} {middle / base:13.2f} {size / 1e3:8.1f}  {verdict}"
-            )
+            figures = f"{middle:7.0f} {spread:>13} {len(values):2} {middle / base:13.2f} {size / 1e3:8.1f}"
+            print(f"{title:24} {figures}  {verdict}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Words = Annotated[
     list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
 ]
-DataOption = Annotated[str | None, typer.Option("--data", help="digits, a folder, a tar or a zip (.gz, .xz too).")]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="A known name (digits, cifar10, mnist ...), a folder, a tar or a zip.")
+]
 ValOption = Annotated[str | None, typer.Option("--val", help="Validation data, when it is not inside --data.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")]
 InitOption = Annotated[str | None, typer.Option("--init", help="Start from the weights of a run or .safetensors file.")]

@@ -30,10 +30,10 @@ stage: Callable[[str], None] = _no_stage
 """Called at every step of publishing a folder; the fault tests replace it to kill the process just there."""
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Return the SHA-256, or another ``kind`` of digest, of a file in hexadecimal digits."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -173,6 +173,40 @@ class Appender:
             self._file.close()
 
 
+class Partial:
+    """A file that arrives piece by piece, over several processes if need be, and has its name only when it is whole.
+
+    What has arrived survives a crash. The caller holds the lock of the folder. Methods raise DiskError.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+        self.path = final.with_name(f".{final.name}.partial")
+
+    @property
+    def size(self) -> int:
+        """How many bytes have arrived."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def append(self, block: bytes) -> None:
+        """Add the next bytes."""
+        with _explained(self._final), open(self.path, "ab") as file:
+            file.write(block)
+
+    def clear(self) -> None:
+        """Forget what has arrived."""
+        with _explained(self._final):
+            self.path.unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Bring everything safely to the disk and give it its name."""
+        with _explained(self._final):
+            with open(self.path, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(self.path, self._final)
+            _sync_folder(self._final.parent)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the only lock on a folder; raises ConfigError when another living process has it."""
@@ -184,9 +218,9 @@ def locked(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read(20).decode(errors="replace").strip() or "unknown"
             raise ConfigError(
-                f"another process (pid {holder}) is using this run folder",
+                f"another process (pid {holder}) is using this folder",
                 where=str(folder),
-                fix="wait for it, stop it, or choose another folder with --out",
+                fix="wait for it, stop it, or choose another folder",
             )
         file.truncate(0)
         file.write(str(os.getpid()).encode())
@@ -291,4 +325,6 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise DiskError(f"cannot write: {reason}", where=str(path), fix="free some space or choose --out") from error
+        raise DiskError(
+            f"cannot write: {reason}", where=str(path), fix="free some space or choose another folder"
+        ) from error

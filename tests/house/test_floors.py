@@ -13,6 +13,7 @@ from source_tree import Module, Violation, parse, require_none, saccade
 FLOORS = {
     0: "errors units config files log rng",
     1: """data data.boxes data.jpeg data.tiles data.images data.names data.archives data.shards data.order data.ledger
+          data.download
           models.registry models.layers models.cost recipes.*""",
     2: """data.sources.* data.pack data.crops data.augment data.mix models.*
           training training.losses training.optim training.schedule training.ema training.precision""",

@@ -52,8 +52,8 @@ def find(name: str) -> RecipeFile:
 
 def default_for(data_name: str, num_images: int, side_px: int) -> str:
     """Return the recipe for data without one: by size of the set and typical short side of its images in pixels."""
-    if data_name == "digits":
-        return "digits"
+    if data_name in ("digits", "mnist"):
+        return data_name
     if side_px <= SMALL_IMAGE_PX:
         return "small-images"
     return "photos-small" if num_images < SMALL_SET else "photos"

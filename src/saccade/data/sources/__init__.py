@@ -10,6 +10,7 @@ from saccade.data.sources.archive import open_archive
 from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.digits import open_digits
 from saccade.data.sources.folder import open_folder
+from saccade.data.sources.official import OFFICIAL, open_official
 from saccade.data.sources.packed import is_pack, open_pack
 from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
 from saccade.data.sources.split import Source as Source
@@ -22,13 +23,16 @@ from saccade.errors import DataError
 
 
 def open_source(spec: str | Path) -> Source:
-    """Open a dataset: ``digits``, a folder, or a tar (plain, gzip or xz) or zip of one; raises DataError.
+    """Open a dataset: a known name, a folder, or a tar (plain, gzip or xz) or zip of one; raises DataError.
 
-    A folder may also hold the two tars of ImageNet as they are published. The string ``digits`` means the built-in set
-    even where a folder of that name exists; write ``./digits`` for that.
+    Known names are ``digits``, which is built in, and those of ``OFFICIAL``, whose files are found or downloaded. They
+    mean the known set even where a folder of that name exists; write ``./digits`` for that. A folder may also be a
+    pack, or hold the two tars of ImageNet as they are published.
     """
     if spec == DIGITS:
         return open_digits()
+    if isinstance(spec, str) and spec in OFFICIAL:
+        return open_official(spec)
     path = Path(spec).expanduser()
     if path.is_dir():
         if is_pack(path):
@@ -40,7 +44,8 @@ def open_source(spec: str | Path) -> Source:
     raise DataError(
         f"there is no data at '{spec}'",
         where=str(path.absolute()),
-        fix=f"give '{DIGITS}', a folder with train/ and val/, or a .tar, .tar.gz, .tar.xz or .zip of one",
+        fix=f"give {', '.join((DIGITS, *OFFICIAL))}, a folder with train/ and val/, or a .tar, .tar.gz, .tar.xz or .zip"
+        " of one",
     )
 
 

@@ -16,14 +16,16 @@ import numpy as np
 from saccade import files
 from saccade.data.archives import Members, ZipMembers, index_tar, index_zip
 from saccade.data.names import Names
-from saccade.data.sources import ilsvrc
+from saccade.data.sources import cifar, ilsvrc, mnist, raw
 from saccade.data.sources.index import Index, kept, packed
+from saccade.data.sources.layout import Layout
 from saccade.data.sources.split import Integers, Read, Source, arranged, source_of
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000
 XZ_MEMORY_BYTES = 1 << 30
 
+_FORMS = (*cifar.FORMS, *mnist.FORMS)
 _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", (b"PK\3\4", b"PK\5\6")
 _OTHERS = {b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-zip", b"Rar!": "rar"}
 
@@ -42,6 +44,8 @@ def open_archive(path: Path) -> Source:
     view = _mapped(plain)
     index = kept(plain, lambda: _zip_index(path) if zipped else _tar_index(path, plain, view))
     read = _zip_reader(path, index, view) if zipped else _tar_reader(index, view)
+    if not index.layout.parts and (whole := raw.unfold(path, index.names, index.columns["sizes"], read, _FORMS)):
+        return whole
     return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read), path)
 
 
@@ -59,7 +63,10 @@ def _zip_index(path: Path) -> Index:
 def _index(path: Path, members: Members, more: dict[str, Integers]) -> Index:
     prefix = ilsvrc.prefix(path, members)
     paths = [prefix + name for name in members.names] if prefix else members.names
-    layout = arranged(path, paths, [prefix + name for name in members.folders if name], members.skipped)
+    if raw.is_raw(paths, _FORMS):
+        layout = Layout({}, members.skipped, (), ())
+    else:
+        layout = arranged(path, paths, [prefix + name for name in members.folders if name], members.skipped)
     return packed(Names.of(members.names), {"offsets": members.offsets, "sizes": members.sizes, **more}, layout)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from saccade.data.archives import RECORD_LIMIT_BYTES, clean_name, refuse_duplicates
+from saccade.data.sources import cifar, mnist
+from saccade.data.sources.raw import unfold
 from saccade.data.sources.split import Source, assemble
 from saccade.errors import DataError
 
@@ -41,7 +43,8 @@ def open_folder(path: Path) -> Source:
         return _read_file(found.paths[i], found.sizes[i])
 
     sizes = np.array(found.sizes, np.int64)
-    return assemble(path, found.names, sizes, found.folders, read, found.ignored)
+    raw = unfold(path, found.names, sizes, read, (*cifar.FORMS, *mnist.FORMS))
+    return raw or assemble(path, found.names, sizes, found.folders, read, found.ignored)
 
 
 def _walk(root: Path) -> _Listing:
