@@ -8,6 +8,7 @@ from saccade.data.sources.archive import open_archive
 from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.digits import open_digits
 from saccade.data.sources.folder import open_folder
+from saccade.data.sources.shards import is_pattern, open_pattern
 from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
 from saccade.data.sources.split import Source as Source
 from saccade.data.sources.split import Split as Split
@@ -17,18 +18,24 @@ from saccade.data.sources.split import validation_split as validation_split
 from saccade.errors import DataError
 
 
-def open_source(spec: str | Path) -> Source:
-    """Open a dataset: ``digits``, a folder, or a tar (plain, gzip or xz) or zip of one; raises DataError.
+def open_source(spec: str | Path, labels: str | Path = "") -> Source:
+    """Open a dataset: ``digits``, a folder, a tar (plain, gzip or xz) or zip, or shards; raises DataError.
 
-    The string ``digits`` means the built-in set even where a folder of that name exists; write ``./digits`` for that.
+    ``labels`` is a table that labels the images of a folder or archive. The string ``digits`` means the built-in set
+    even where a folder of that name exists; write ``./digits`` for that.
     """
-    if spec == DIGITS:
-        return open_digits()
     path = Path(spec).expanduser()
+    builtin, pattern = spec == DIGITS, is_pattern(str(spec)) and not path.exists()
+    if labels and (builtin or pattern):
+        raise DataError(f"'{spec}' has labels already", where=str(labels), fix="leave --labels out")
+    if builtin:
+        return open_digits()
+    if pattern:
+        return open_pattern(str(spec))
     if path.is_dir():
-        return open_folder(path)
+        return open_folder(path, str(labels))
     if path.is_file():
-        return open_archive(path)
+        return open_archive(path, str(labels))
     raise DataError(
         f"there is no data at '{spec}'",
         where=str(path.absolute()),

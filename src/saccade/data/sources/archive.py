@@ -13,7 +13,9 @@ from typing import BinaryIO, cast
 
 from saccade import files
 from saccade.data.archives import Members, index_tar, index_zip
-from saccade.data.sources.split import Read, Source, assemble
+from saccade.data.sources.listing import Listing
+from saccade.data.sources.split import Read, Source, source_of
+from saccade.data.sources.trees import layout_of
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000
@@ -23,20 +25,21 @@ _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", (b"PK\3\4", b"PK\5\6")
 _OTHERS = {b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-zip", b"Rar!": "rar"}
 
 
-def open_archive(path: Path) -> Source:
+def open_archive(path: Path, labels: str = "") -> Source:
     """Index an archive; what it is decide its first bytes, not its name.
 
-    Members are slices of one memory map, so any number of threads may read. Raises DataError on damage.
+    ``labels`` is a table of labels, if there is one. Members are slices of one memory map, so any number of threads may
+    read. Raises DataError on damage.
     """
     magic = _first_bytes(path)
     for start, name in _OTHERS.items():
         if magic.startswith(start):
             raise DataError(f"{name} archives are not read", where=str(path), fix="repack it as .tar, .tar.xz or .zip")
     if magic.startswith(_ZIP):
-        return _open_zip(path)
+        return _open_zip(path, labels)
     plain = _decompressed(path, magic) if magic.startswith((_GZIP, _XZ)) else path
     where = str(path) if plain == path else f"{path} (decompressed into {plain})"
-    view = _mapped(plain)
+    view = mapped(plain)
     members = index_tar(view, where)
     offsets, sizes = members.offsets, members.sizes
 
@@ -44,17 +47,18 @@ def open_archive(path: Path) -> Source:
         start = int(offsets[i])
         return view[start : start + int(sizes[i])]
 
-    return _assemble(path, members, read)
+    return _arranged(path, members, read, labels)
 
 
-def _open_zip(path: Path) -> Source:
+def _open_zip(path: Path, labels: str) -> Source:
     index = index_zip(path)
-    view = _mapped(path)
-    return _assemble(path, index.members, lambda i: index.read(view, i, str(path)))
+    view = mapped(path)
+    return _arranged(path, index.members, lambda i: index.read(view, i, str(path)), labels)
 
 
-def _assemble(path: Path, members: Members, read: Read) -> Source:
-    return assemble(path, members.names, members.sizes, members.folders, read, members.skipped)
+def _arranged(path: Path, members: Members, read: Read, labels: str) -> Source:
+    listing = Listing(path, path, members.names, members.sizes, read, members.folders, members.skipped)
+    return source_of(path, layout_of(listing, labels), members.sizes, read)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -65,7 +69,8 @@ def _first_bytes(path: Path) -> bytes:
         raise DataError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def _mapped(path: Path) -> memoryview:
+def mapped(path: Path) -> memoryview:
+    """Map a file into memory, to be read only; raises DataError if it is empty."""
     with open(path, "rb") as file:
         try:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import files, rng
-from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Part, arrange
+from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, Part, arrange
 from saccade.errors import ConfigError, DataError
 
 INDEX_VERSION = 1
@@ -84,7 +84,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A dataset: its splits by name; what was ignored, counted by reason, and the first such paths; remarks."""
+    """A dataset: its splits by name; what was ignored, counted by reason, and the first such paths; remarks.
+
+    ``class_titles`` says what classes mean to people, where the data says so: ``n01440764`` is ``tench, Tinca tinca``.
+    """
 
     name: str
     where: str
@@ -92,6 +95,7 @@ class Source:
     ignored: Counter[str] = field(default_factory=Counter)
     ignored_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    class_titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def assemble(
@@ -101,20 +105,30 @@ def assemble(
 
     Raises DataError if no image lies in a class folder or the layout is ambiguous.
     """
+    return source_of(path, arranged(path, paths, folders, ignored), sizes, read)
+
+
+def arranged(path: Path, paths: Sequence[str], folders: Sequence[str], ignored: Counter[str]) -> Layout:
+    """Arrange a listing, ``ignored`` being what it left out already; raises DataError as ``assemble``."""
     try:
         layout = arrange(paths, folders)
     except ValueError as error:
         raise DataError(
             str(error), where=str(path), fix="arrange the images as train/<class>/<image> and val/<class>/<image>"
         ) from error
-    ignored = ignored + layout.ignored
+    layout = replace(layout, ignored=ignored + layout.ignored)
     if not layout.parts:
-        seen = ", ".join(f"{count} x {reason}" for reason, count in sorted(ignored.items())) or "nothing at all"
+        seen = ", ".join(f"{count} x {reason}" for reason, count in sorted(layout.ignored.items())) or "nothing at all"
         raise DataError(
             "there are no images in class folders",
             where=f"{path} (found {seen})",
             fix="arrange the images as train/<class>/<image> and val/<class>/<image>, or as <class>/<image>",
         )
+    return layout
+
+
+def source_of(path: Path, layout: Layout, sizes: Integers, read: Read) -> Source:
+    """Make a source of an arranged listing; ``sizes`` (bytes) of shape (n,) and ``read`` are those of the listing."""
 
     def split(name: str, part: Part) -> Split:
         return Split(
@@ -130,7 +144,8 @@ def assemble(
         )
 
     splits = {name: split(name, part) for name, part in layout.parts.items()}
-    return Source(short_name(path), str(path), splits, ignored, layout.ignored_names, layout.notes)
+    facts = layout.ignored, layout.ignored_names, layout.notes, layout.titles
+    return Source(short_name(path), str(path), splits, *facts)
 
 
 def short_name(path: Path) -> str:
