@@ -11,9 +11,12 @@ from containers import Tree, jpeg_file, make_folder, make_tar, make_zip, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.api import find_split, flag_settings
 from saccade.data.sources import hold_out, open_source, train_split, validation_split
 from saccade.data.sources.listing import SideFile
 from saccade.errors import DataError
+from saccade.training import launch
+from saccade.training.request import Request, compose
 
 WNIDS = ("n01440764", "n02102040")
 SYNSETS = b"n02102040 English springer\nn01440764 tench, Tinca tinca\nn03000684 chain saw\n"
@@ -177,6 +180,16 @@ def test_a_table_needs_something_to_label(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'digits' has labels already"):
         open_source("digits", table(tmp_path / "x.csv", "path,label"))
     assert "cannot be read" in refused(make_folder(tmp_path / "photos", PHOTOS), tmp_path / "none.csv").what
+
+
+def test_the_table_of_a_request_reaches_the_run(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", PHOTOS)
+    labels = table(tmp_path / "labels.csv", "path,label", *(f"{name},{label}" for name, label in LABELS.items()))
+    flags = flag_settings(data=folder, labels=labels, holdout=0.25, image_size=16)
+    composed = compose(Request(["photos-small", "resnet8"], flags))
+    data = launch.open_data(composed.config, composed.source)
+    assert (len(data.train), len(data.val), data.val.classes) == (6, 2, ("cat", "dog/wolf"))
+    assert len(find_split(str(folder), "all", str(labels))) == 8
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), min_size=1).map(str.strip).filter(bool)
