@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,22 @@ def test_a_table_needs_something_to_label(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'digits' has labels already"):
         open_source("digits", table(tmp_path / "x.csv", "path,label"))
     assert "cannot be read" in refused(make_folder(tmp_path / "photos", PHOTOS), tmp_path / "none.csv").what
+
+
+def test_what_lies_beside_an_archive_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    def aged(path: Path, seconds: int) -> Path:
+        os.utime(path, (10**9 + seconds,) * 2)  # long enough ago for the index to be kept
+        return path
+
+    photos, flat = aged(make_tar(tmp_path / "p.tar", PHOTOS), 0), aged(make_tar(tmp_path / "f.tar", FLAT), 0)
+    for seconds, name in enumerate(("cat", "cat", "dog", "elk")):
+        labels = aged(table(tmp_path / "x.csv", "path,label", f"0.jpg,{name}"), seconds)
+        assert open_source(photos, labels).splits["all"].classes == (name,)
+    assert [dict(open_source(flat).class_titles) for _ in range(2)] == [{}, {}]
+    synsets = tmp_path / "synsets.txt"
+    synsets.write_bytes(SYNSETS)
+    aged(synsets, 0)
+    assert [open_source(flat).class_titles["n02102040"] for _ in range(2)] == ["English springer"] * 2
 
 
 def test_the_table_of_a_request_reaches_the_run(tmp_path: Path) -> None:

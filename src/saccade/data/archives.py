@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -22,6 +21,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.data.names import clean_name as clean_name
+from saccade.data.names import file_name
+from saccade.data.names import refuse_duplicates as refuse_duplicates
 from saccade.errors import DataError
 
 BLOCK_BYTES = 512
@@ -45,82 +47,57 @@ class Members:
 
     ``names`` are clean (NFC, ``/``, no ``..``) and unique; ``offsets`` and ``sizes`` are int64 of shape (n,), in
     bytes: where the data of a tar member (the local header of a zip member) starts and how long the file is.
-    ``folders`` are the folder entries; ``skipped`` counts links and devices by kind.
+    ``folders`` are the folder entries and the tars inside a tar, ``tars`` those alone; ``skipped`` counts links and
+    devices by kind.
     """
 
-    names: list[str]
+    names: Sequence[str]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    folders: list[str]
-    skipped: Counter[str]
-
-
-def clean_name(raw: str) -> str:
-    """Return a path in NFC with ``/`` and no ``.`` parts, empty for the root itself.
-
-    Raises ValueError on a name that is absolute, could escape its folder, or is not Unicode text.
-    """
-    if "\\" in raw or "\0" in raw:
-        raise ValueError(f"the name {raw[:200]!r} holds a backslash or a zero byte")
-    if not raw.isascii():
-        try:
-            raw.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"the name {raw[:200]!r} is not Unicode text") from error
-        raw = unicodedata.normalize("NFC", raw)
-    parts = raw.split("/")
-    if "" in parts or "." in parts or ".." in parts:
-        if parts[0] == "" or ".." in parts:
-            raise ValueError(f"the name {raw[:200]!r} is empty, absolute or contains '..'")
-        parts = [part for part in parts if part not in ("", ".")]
-    return "/".join(parts)
-
-
-def _file_name(raw: str) -> str:
-    name = clean_name(raw)
-    if not name:
-        raise ValueError(f"the name {raw[:200]!r} is no file's")
-    return name
-
-
-def refuse_duplicates(names: Sequence[str], where: str) -> None:
-    """Raise DataError if a name occurs twice: no order of reading could be called the right one."""
-    if len(set(names)) != len(names):
-        name, times = Counter(names).most_common(1)[0]
-        raise DataError(
-            f"'{name}' occurs {times} times", where=where, fix="repack it so that each file has a name of its own"
-        )
+    folders: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    tars: list[str] = field(default_factory=list)
 
 
 def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
     """Index the tar archive in ``buffer``; ``where`` names it in errors.
 
-    Understood: ustar, GNU long names, PAX path and size, base-256 sizes, the old format. Raises DataError with the
-    byte offset on damage of any header, on missing data, on a missing or early end mark, on sparse or multi-volume
-    members, and on names that are duplicated, absolute, or contain ``..`` or a backslash.
+    A tar in it, ``x.tar``, counts as a folder ``x`` of its files; a tar inside of that is a file. Understood: ustar,
+    GNU long names, PAX path and size, base-256 sizes, the old format. Raises DataError with the byte offset on damage
+    of any header, on missing data, on a missing or early end mark, on sparse or multi-volume members, and on names
+    that are duplicated, absolute, or contain ``..`` or a backslash.
     *Source:* POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
     """
-    scan = _TarScan(memoryview(buffer))
-    try:
-        while scan.step():
-            pass
-    except ValueError as error:
-        what = "this tar archive cannot be used" if scan.offset else "this is no tar archive, or its start is damaged"
-        raise DataError(
-            f"{what}: {error} (at byte {scan.offset} of {len(scan.view)})",
-            where=where,
-            fix="copy or download it again, or pack it again with tar",
-        ) from error
-    refuse_duplicates(scan.names, where)
-    offsets, sizes = np.array(scan.offsets, np.int64), np.array(scan.sizes, np.int64)
-    return Members(scan.names, offsets, sizes, scan.folders, scan.skipped)
+    view = memoryview(buffer)
+    outer = _TarScan(view)
+    outer.run(where)
+    refuse_duplicates(outer.names, where)
+    found, tars = _TarScan(view, folders=outer.folders, skipped=outer.skipped), []
+    for name, offset, size in zip(outer.names, outer.offsets, outer.sizes, strict=True):
+        if _is_inner_tar(name):
+            inner = _TarScan(view[offset : offset + size], inner=True)
+            inner.run(f"{where}: '{name}' in it, from byte {offset}")
+            found.add(inner, name[:-4], offset)
+            tars.append(name[:-4])
+        else:
+            found.names.append(name)
+            found.offsets.append(offset)
+            found.sizes.append(size)
+    refuse_duplicates(found.names, where)
+    offsets, sizes = np.array(found.offsets, np.int64), np.array(found.sizes, np.int64)
+    return Members(found.names, offsets, sizes, found.folders, found.skipped, tars)
+
+
+def _is_inner_tar(name: str) -> bool:
+    return name.lower().endswith(".tar") and not name.rpartition("/")[2].startswith(".")  # macOS adds ._x.tar to x.tar
 
 
 @dataclass(eq=False)
 class _TarScan:
-    """One walk over the headers; every method raises ValueError about the header at ``offset``."""
+    """One walk over the headers; what ``run`` calls raises ValueError about the header at ``offset``."""
 
     view: memoryview
+    inner: bool = False
     offset: int = 0
     names: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
@@ -132,6 +109,29 @@ class _TarScan:
     local: dict[str, str] = field(default_factory=dict)
     """PAX fields and the GNU long name of the next member."""
     extended: bool = False
+
+    def run(self, where: str) -> None:
+        """Read all headers; raises DataError with the offset."""
+        try:
+            while self.step():
+                pass
+        except ValueError as error:
+            what = (
+                "this tar archive cannot be used" if self.offset else "this is no tar archive, or its start is damaged"
+            )
+            raise DataError(
+                f"{what}: {error} (at byte {self.offset} of {len(self.view)})",
+                where=where,
+                fix="copy or download it again, or pack it again with tar",
+            ) from error
+
+    def add(self, inner: _TarScan, folder: str, offset: int) -> None:
+        """Take over what an archive ``offset`` bytes into this one holds, as the contents of a folder."""
+        self.names += [f"{folder}/{name}" for name in inner.names]
+        self.offsets += [offset + start for start in inner.offsets]
+        self.sizes += inner.sizes
+        self.folders += [folder, *(f"{folder}/{name}" for name in inner.folders if name)]
+        self.skipped += inner.skipped
 
     def step(self) -> bool:
         """Read one header and move behind its data; False at the end of the archive."""
@@ -152,7 +152,7 @@ class _TarScan:
             size = _decimal(fields["size"]) if "size" in fields else _number(block[124:136])
             start = self.offset + BLOCK_BYTES
             self._move_behind(size, name)
-            self.names.append(_file_name(name))
+            self.names.append(file_name(name))
             self.offsets.append(start)
             self.sizes.append(size)
         else:
@@ -198,6 +198,8 @@ class _TarScan:
         rest = len(self.view) - self.offset
         if rest < 2 * BLOCK_BYTES:
             raise ValueError("only one zero block ends the archive; it was cut")
+        if self.inner and not self.offset:
+            raise ValueError("the inner archive holds nothing but zeros")
         if self.extended:
             raise ValueError("the archive ends between an extended header and its member")
         if np.frombuffer(self.view[self.offset :], np.uint8).any():
@@ -331,7 +333,7 @@ def index_zip(path: Path) -> ZipMembers:
                 else:
                     _check_zip_member(info, name)
                     kept.append(info)
-                    names.append(_file_name(name))
+                    names.append(file_name(name))
     except (zipfile.BadZipFile, ValueError, OSError, struct.error, NotImplementedError) as error:
         raise DataError(
             f"this zip archive cannot be used: {error}", where=str(path), fix="copy, download or pack it again"

@@ -11,11 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
+
 from saccade import files
-from saccade.data.archives import Members, index_tar, index_zip
+from saccade.data.archives import Members, ZipMembers, index_tar, index_zip
+from saccade.data.names import Names
+from saccade.data.sources import ilsvrc
+from saccade.data.sources.index import Index, kept, packed
+from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
-from saccade.data.sources.split import Read, Source, source_of
-from saccade.data.sources.trees import layout_of
+from saccade.data.sources.split import Integers, Read, Source, source_of
+from saccade.data.sources.trees import layout_of, side_files
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000
@@ -26,7 +32,7 @@ _OTHERS = {b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-zip",
 
 
 def open_archive(path: Path, labels: str = "") -> Source:
-    """Index an archive; what it is decide its first bytes, not its name.
+    """Open an archive; what it is decide its first bytes, not its name, and its index is kept for the next time.
 
     ``labels`` is a table of labels, if there is one. Members are slices of one memory map, so any number of threads may
     read. Raises DataError on damage.
@@ -35,30 +41,51 @@ def open_archive(path: Path, labels: str = "") -> Source:
     for start, name in _OTHERS.items():
         if magic.startswith(start):
             raise DataError(f"{name} archives are not read", where=str(path), fix="repack it as .tar, .tar.xz or .zip")
-    if magic.startswith(_ZIP):
-        return _open_zip(path, labels)
+    zipped = magic.startswith(_ZIP)
     plain = _decompressed(path, magic) if magic.startswith((_GZIP, _XZ)) else path
-    where = str(path) if plain == path else f"{path} (decompressed into {plain})"
     view = mapped(plain)
+
+    def build() -> Index:
+        members, columns = _zip_members(path) if zipped else _tar_members(path, plain, view)
+        names = Names.of(members.names)
+        return packed(names, columns, _layout(path, members, _reader(path, names, columns, view), labels))
+
+    index = kept(plain, side_files(path, labels), build)
+    read = _reader(path, index.names, index.columns, view)
+    return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read), path)
+
+
+def _tar_members(path: Path, plain: Path, view: memoryview) -> tuple[Members, dict[str, Integers]]:
+    where = str(path) if plain == path else f"{path} (decompressed into {plain})"
     members = index_tar(view, where)
-    offsets, sizes = members.offsets, members.sizes
+    return members, {"offsets": members.offsets, "sizes": members.sizes}
+
+
+def _zip_members(path: Path) -> tuple[Members, dict[str, Integers]]:
+    found = index_zip(path)
+    columns = {"offsets": found.members.offsets, "sizes": found.members.sizes, "packed": found.packed}
+    return found.members, columns | {"deflated": found.deflated.astype(np.int64), "crcs": found.crcs}
+
+
+def _layout(path: Path, members: Members, read: Read, labels: str) -> Layout:
+    prefix = "" if labels else ilsvrc.prefix(path, members)
+    names = [prefix + name for name in members.names] if prefix else members.names
+    folders = [prefix + name for name in members.folders if name]
+    return layout_of(Listing(path, path, names, members.sizes, read, folders, members.skipped), labels)
+
+
+def _reader(path: Path, names: Names, columns: dict[str, Integers], view: memoryview) -> Read:
+    offsets, sizes = columns["offsets"], columns["sizes"]
+    if "crcs" in columns:
+        members = Members(names, offsets, sizes)
+        found = ZipMembers(members, columns["packed"], columns["deflated"].astype(np.bool_), columns["crcs"])
+        return lambda i: found.read(view, i, str(path))
 
     def read(i: int) -> memoryview:
         start = int(offsets[i])
         return view[start : start + int(sizes[i])]
 
-    return _arranged(path, members, read, labels)
-
-
-def _open_zip(path: Path, labels: str) -> Source:
-    index = index_zip(path)
-    view = mapped(path)
-    return _arranged(path, index.members, lambda i: index.read(view, i, str(path)), labels)
-
-
-def _arranged(path: Path, members: Members, read: Read, labels: str) -> Source:
-    listing = Listing(path, path, members.names, members.sizes, read, members.folders, members.skipped)
-    return source_of(path, layout_of(listing, labels), members.sizes, read)
+    return read
 
 
 def _first_bytes(path: Path) -> bytes:

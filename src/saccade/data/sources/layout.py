@@ -27,14 +27,18 @@ _Parts = list[str]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One split of a tree, sorted by (class, name); ``places`` are int64 indices into the listing, shape (n,)."""
+    """One split of a tree, sorted by (class, name); ``places`` are int64 indices into the listing, shape (n,).
+
+    ``fingerprint`` is that of the split where it is known already.
+    """
 
     folder: str
     classes: tuple[str, ...]
     empty_classes: tuple[str, ...]
-    names: tuple[str, ...]
+    names: Sequence[str]
     labels: NDArray[np.int64]
     places: NDArray[np.int64]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, eq=False)

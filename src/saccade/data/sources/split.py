@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import files, rng
+from saccade.data.names import Names
 from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, Part, arrange
 from saccade.errors import ConfigError, DataError
 
@@ -22,6 +23,7 @@ INDEX_VERSION = 1
 
 Read = Callable[[int], bytes | memoryview]
 Integers = NDArray[np.int64]
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,18 +32,24 @@ class Split:
 
     ``names`` are paths inside the class folder; ``sizes`` (bytes) and ``labels`` (indices into ``classes``) are int64
     of shape (n,); ``read`` returns an encoded image and may be called from many threads; ``empty_classes`` are class
-    folders without an image; ``where`` names the source for messages and ``folder`` the split's folder in it.
+    folders without an image; ``where`` names the source for messages and ``folder`` the split's folder in it;
+    ``known`` is the fingerprint of exactly these images where it was computed before.
     """
 
     name: str
     classes: tuple[str, ...]
-    names: tuple[str, ...]
+    names: Sequence[str]
     sizes: Integers
     labels: Integers
     read: Read
     where: str
     folder: str = ""
     empty_classes: tuple[str, ...] = ()
+    known: InitVar[str] = ""
+
+    def __post_init__(self, known: str) -> None:
+        if known:
+            self.__dict__["fingerprint"] = known  # where the cached property keeps it; ``replace`` leaves it behind
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,18 +62,18 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (64 hexadecimal digits) of the index: version, classes, and (class, name, size) of every image."""
-        sha = hashlib.sha256(f"saccade index {INDEX_VERSION}\n".encode())
-        sha.update("".join(f"{name}\0\n" for name in self.classes).encode())
-        for label, name, size in zip(self.labels.tolist(), self.names, self.sizes.tolist(), strict=True):
-            sha.update(f"{self.classes[label]}\0{name}\0{size}\n".encode())
-        return sha.hexdigest()
+        return fingerprint(self.classes, self.labels, self.names, self.sizes)
+
+    def at(self, places: Integers) -> Split:
+        """Return the images at ``places``, int64 of shape (k,), in that order."""
+        names = self.names
+        chosen = names.take(places) if isinstance(names, Names) else tuple(names[i] for i in places)
+        sizes, labels = self.sizes[places], self.labels[places]
+        return replace(self, names=chosen, sizes=sizes, labels=labels, read=_through(self.read, places))
 
     def subset(self, indices: Integers, name: str) -> Split:
         """Return the images at ``indices``, int64 of shape (k,), in ascending order, under another split name."""
-        chosen = np.sort(np.asarray(indices, np.int64))
-        names = tuple(self.names[i] for i in chosen)
-        sizes, labels = self.sizes[chosen], self.labels[chosen]
-        return replace(self, name=name, names=names, sizes=sizes, labels=labels, read=_through(self.read, chosen))
+        return replace(self.at(np.sort(np.asarray(indices, np.int64))), name=name)
 
     def with_classes(self, classes: Sequence[str]) -> Split:
         """Return the same images labelled by the places in ``classes``; raises DataError if a class is not there."""
@@ -96,6 +104,17 @@ class Source:
     ignored_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     class_titles: Mapping[str, str] = field(default_factory=dict)
+
+
+def fingerprint(classes: Sequence[str], labels: Integers, names: Sequence[str], sizes: Integers) -> str:
+    """Return the SHA-256 of an index in canonical order; ``labels`` and ``sizes`` (bytes) of shape (n,)."""
+    sha = hashlib.sha256(f"saccade index {INDEX_VERSION}\n".encode())
+    sha.update("".join(f"{name}\0\n" for name in classes).encode())
+    for first in range(0, len(names), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        rows = zip(labels[block].tolist(), names[block], sizes[block].tolist(), strict=True)
+        sha.update("".join([f"{classes[label]}\0{name}\0{size}\n" for label, name, size in rows]).encode())
+    return sha.hexdigest()
 
 
 def assemble(
@@ -141,6 +160,7 @@ def source_of(path: Path, layout: Layout, sizes: Integers, read: Read) -> Source
             where=str(path),
             folder=part.folder,
             empty_classes=part.empty_classes,
+            known=part.fingerprint,
         )
 
     splits = {name: split(name, part) for name, part in layout.parts.items()}

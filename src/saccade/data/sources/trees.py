@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from saccade.data.sources.flat import find_flat, flat_layout
-from saccade.data.sources.kaggle import find_prefix, kaggle_layout
+from saccade.data.sources.flat import SYNSETS, find_flat, flat_layout
+from saccade.data.sources.kaggle import LEVELS, MAPPING, SOLUTION, find_prefix, kaggle_layout
 from saccade.data.sources.labels import labelled_layout
 from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout
 from saccade.data.sources.listing import Listing
 from saccade.data.sources.split import arranged
-from saccade.data.sources.webdataset import is_shard, read_shard, shards_layout, title_file
+from saccade.data.sources.webdataset import CLASS_FILES, is_shard, read_shard, shards_layout, title_file
 from saccade.errors import DataError
 
 
@@ -38,3 +39,11 @@ def layout_of(listing: Listing, labels: str = "") -> Layout:
             fix="arrange them as train/<class>/<image>, or give a table with --labels",
         )
     return layout
+
+
+def side_files(path: Path, labels: str) -> list[Path]:
+    """Return the files on the disk, around the archive at ``path``, that its layout may depend on."""
+    names = (SOLUTION, MAPPING, SYNSETS, *CLASS_FILES)
+    around = [folder / name for folder in Path(os.path.abspath(path)).parents[:LEVELS] for name in names]
+    tables = [Path(labels).expanduser()] if labels else []
+    return [file for file in (*around, *tables) if file.is_file()]
