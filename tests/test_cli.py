@@ -141,6 +141,8 @@ def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: P
         (("train", "--devices", "cuda"), 78, "there is no cuda here"),
         (("train", "--model", "resnet81"), 78, "did you mean resnet8"),
         (("eval", "nowhere"), 66, "there is no trained model here"),
+        (("eval", "nowhere", "--labels", "x.csv"), 2, "--labels needs --data"),
+        (("train", "--labels", "x.csv"), 65, "'digits' has labels already"),
         (("report", "nowhere"), 2, "nowhere"),
     ],
 )

@@ -27,6 +27,7 @@ def train(
     *,
     data: str | Path | None = None,
     val: str | Path | None = None,
+    labels: str | Path | None = None,
     model: str | nn.Module | None = None,
     epochs: int | str | None = None,
     batch_size: int | None = None,
@@ -47,8 +48,9 @@ def train(
     module = model if isinstance(model, nn.Module) else None
     name = f"custom:{type(model).__name__}" if module is not None else model
     flags = flag_settings(
-        data=data, val=val, model=name, epochs=epochs, batch_size=batch_size, lr=lr, image_size=image_size, seed=seed
-    )
+        data=data, val=val, labels=labels, model=name, epochs=epochs, batch_size=batch_size, lr=lr,
+        image_size=image_size, seed=seed,
+    )  # fmt: skip
     flags |= {key.replace("__", "."): value for key, value in settings.items()}
     request = Request(words=[recipe] if recipe else [], flags=flags)
     log = Log(quiet=quiet)
@@ -58,13 +60,14 @@ def train(
 def flag_settings(**flags: Any) -> dict[str, Any]:
     """Translate the flags of the command line into dotted settings; None means not given."""
     places = {
-        "data": "data.train", "val": "data.val", "model": "model.name", "init": "model.init", "epochs": "epochs",
+        "data": "data.train", "val": "data.val", "labels": "data.labels", "model": "model.name",
+        "init": "model.init", "epochs": "epochs",
         "batch_size": "batch.global", "lr": "lr", "image_size": "data.image_size", "seed": "seed",
         "devices": "device", "precision": "precision", "max_time": "max_time", "holdout": "data.holdout",
         "minival": "data.minival",
     }  # fmt: skip
     settings = {places[name]: value for name, value in flags.items() if value is not None}
-    for name in ("data.train", "data.val"):
+    for name in ("data.train", "data.val", "data.labels"):
         if name in settings:
             settings[name] = str(settings[name])
     if str(settings.get("epochs", "")).isdecimal():
@@ -96,9 +99,9 @@ def evaluate(
         readers.close()
 
 
-def find_split(data: str, name: str = "") -> Split:
+def find_split(data: str, name: str = "", labels: str = "") -> Split:
     """Return a split of a source by name, or its validation split; raises DataError when there is none."""
-    source = open_source(data)
+    source = open_source(data, labels)
     if name in source.splits:
         return source.splits[name]
     found = train_split(source) if name == "train" else validation_split(source, name)

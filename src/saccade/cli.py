@@ -30,9 +30,12 @@ Words = Annotated[
     list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
 ]
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="A known name (digits, cifar10, mnist ...), a folder, a tar or a zip.")
+    str | None, typer.Option("--data", help="A known name (digits, cifar10 ...), a folder, a tar or zip, or shards.")
 ]
 ValOption = Annotated[str | None, typer.Option("--val", help="Validation data, when it is not inside --data.")]
+LabelsOption = Annotated[
+    str | None, typer.Option("--labels", help="A CSV (path, label, perhaps split) for images not in class folders.")
+]
 ModelOption = Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")]
 InitOption = Annotated[str | None, typer.Option("--init", help="Start from the weights of a run or .safetensors file.")]
 EpochsOption = Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")]
@@ -75,16 +78,16 @@ def _compose(words: list[str] | None, sets: list[str] | None, **flags: Any) -> C
 
 @app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")
 def train(
-    words: Words = None, data: DataOption = None, val: ValOption = None, model: ModelOption = None,
-    init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None, lr: LrOption = None,
-    image_size: SizeOption = None, seed: SeedOption = None, out: OutOption = "", resume: ResumeOption = "auto",
-    resume_changed: ChangedOption = False, devices: DevicesOption = None, precision: PrecisionOption = None,
-    max_time: TimeOption = None, holdout: HoldoutOption = None, minival: MinivalOption = None,
-    dry_run: DryOption = False, sets: SetOption = None, json_out: Json = False,
+    words: Words = None, data: DataOption = None, val: ValOption = None, labels: LabelsOption = None,
+    model: ModelOption = None, init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None,
+    lr: LrOption = None, image_size: SizeOption = None, seed: SeedOption = None, out: OutOption = "",
+    resume: ResumeOption = "auto", resume_changed: ChangedOption = False, devices: DevicesOption = None,
+    precision: PrecisionOption = None, max_time: TimeOption = None, holdout: HoldoutOption = None,
+    minival: MinivalOption = None, dry_run: DryOption = False, sets: SetOption = None, json_out: Json = False,
 ) -> None:  # fmt: skip
     """Train a classifier, or go on exactly where the same command stopped. Without arguments: the built-in digits."""
     with _explained(json_out):
-        composed = _compose(words, sets, data=data, val=val, model=model, init=init, epochs=epochs,
+        composed = _compose(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
                             batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
                             precision=precision, max_time=max_time, holdout=holdout, minival=minival)  # fmt: skip
         if dry_run:
@@ -110,9 +113,9 @@ def _print_config(composed: Composed) -> None:
 
 @app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
 def check(
-    words: Words = None, data: DataOption = None, val: ValOption = None, model: ModelOption = None,
-    init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None, lr: LrOption = None,
-    image_size: SizeOption = None, seed: SeedOption = None, devices: DevicesOption = None,
+    words: Words = None, data: DataOption = None, val: ValOption = None, labels: LabelsOption = None,
+    model: ModelOption = None, init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None,
+    lr: LrOption = None, image_size: SizeOption = None, seed: SeedOption = None, devices: DevicesOption = None,
     precision: PrecisionOption = None, holdout: HoldoutOption = None, minival: MinivalOption = None,
     sets: SetOption = None, json_out: Json = False,
 ) -> None:  # fmt: skip
@@ -121,7 +124,7 @@ def check(
         from saccade.log import Log
         from saccade.training import preflight
 
-        composed = _compose(words, sets, data=data, val=val, model=model, init=init, epochs=epochs,
+        composed = _compose(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
                             batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
                             precision=precision, holdout=holdout, minival=minival)  # fmt: skip
         log = Log()
@@ -136,7 +139,7 @@ def check(
 
 @app.command(name="eval", epilog="Example: saccade eval runs/resnet8-digits-1a2b3c4d --data other-photos.zip --json")
 def evaluate(
-    run: RunArgument, data: DataOption = None,
+    run: RunArgument, data: DataOption = None, labels: LabelsOption = None,
     split: Annotated[str, typer.Option("--split", help="Which split; default: the validation split.")] = "",
     devices: Annotated[str, typer.Option("--devices", help="auto, cpu, cuda or mps.")] = "auto", json_out: Json = False,
 ) -> None:  # fmt: skip
@@ -145,8 +148,10 @@ def evaluate(
         from saccade import api
         from saccade.evaluation.metrics import wilson_interval
 
+        if labels and not data:
+            raise UsageError("--labels needs --data", where="--labels", fix="add --data with the images")
         classifier = api.load(run)
-        chosen = api.find_split(data, split) if data else _own_split(run, split)
+        chosen = api.find_split(data, split, labels or "") if data else _own_split(run, split)
         result = api.evaluate(classifier, chosen, device=devices)
         low, high = wilson_interval(result.correct, result.n)
         if json_out:
@@ -169,7 +174,7 @@ def _own_split(run: Path, name: str) -> Any:
     layers = Layers()
     layers.add_file(settings)
     config = layers.resolve()
-    data = launch.open_data(config, open_source(config.data.train))
+    data = launch.open_data(config, open_source(config.data.train, config.data.labels))
     return data.train if name == "train" else data.val if not name else data.val_source.splits[name]
 
 

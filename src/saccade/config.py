@@ -85,8 +85,9 @@ class ModelSection(_Section):
 class DataSection(_Section):
     """The images."""
 
-    train: str = _run("digits", "a known name, a folder, a tar or a zip")
+    train: str = _run("digits", "a known name, a folder, a tar or a zip, or shards")
     val: str = _run("", "validation data, when it is not inside `train`")
+    labels: str = _data("", "a CSV with the columns path, label and perhaps split, for images not in class folders")
     split: str = _data("", "which split validates; empty = the first of val, validation, valid, test")
     holdout: Share = _data(0.0, "stratified share of the training images held out as validation")
     minival: Share = _data(0.0, "stratified share of the training images on which the best checkpoint is chosen")

@@ -53,7 +53,7 @@ def compose(request: Request) -> Composed:
     for assignment in request.sets:
         asked.set(assignment)
     final = _stack(named, asked).resolve()
-    source = open_source(final.data.train)
+    source = open_source(final.data.train, final.data.labels)
     base = Layers()
     if not based:
         recipe = recipes.find(_default_recipe(source))

@@ -12,6 +12,7 @@ from saccade.data.sources.digits import open_digits
 from saccade.data.sources.folder import open_folder
 from saccade.data.sources.official import OFFICIAL, open_official
 from saccade.data.sources.packed import is_pack, open_pack
+from saccade.data.sources.shards import is_pattern, open_pattern
 from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
 from saccade.data.sources.split import Source as Source
 from saccade.data.sources.split import Split as Split
@@ -22,25 +23,30 @@ from saccade.data.sources.split import validation_split as validation_split
 from saccade.errors import DataError
 
 
-def open_source(spec: str | Path) -> Source:
-    """Open a dataset: a known name, a folder, or a tar (plain, gzip or xz) or zip of one; raises DataError.
+def open_source(spec: str | Path, labels: str | Path = "") -> Source:
+    """Open a dataset: a known name, a folder, a tar (plain, gzip or xz) or zip, or shards; raises DataError.
 
     Known names are ``digits``, which is built in, and those of ``OFFICIAL``, whose files are found or downloaded. They
     mean the known set even where a folder of that name exists; write ``./digits`` for that. A folder may also be a
-    pack, or hold the two tars of ImageNet as they are published.
+    pack, or hold the two tars of ImageNet as they are published. ``labels`` is a table that labels the images of a
+    folder or archive.
     """
-    if spec == DIGITS:
-        return open_digits()
-    if isinstance(spec, str) and spec in OFFICIAL:
-        return open_official(spec)
     path = Path(spec).expanduser()
+    known = spec if isinstance(spec, str) and spec in (DIGITS, *OFFICIAL) else ""
+    pattern = is_pattern(str(spec)) and not path.exists()
+    if labels and (known or pattern or is_pack(path)):
+        raise DataError(f"'{spec}' has labels already", where=str(labels), fix="leave --labels out")
+    if known:
+        return open_digits() if known == DIGITS else open_official(known)
+    if pattern:
+        return open_pattern(str(spec))
+    if is_pack(path):
+        return open_pack(path)
     if path.is_dir():
-        if is_pack(path):
-            return open_pack(path)
         tars = {name: path / file for name, file in ilsvrc.TARS.items() if (path / file).is_file()}
-        return _open_tars(path, tars) if tars else open_folder(path)
+        return _open_tars(path, tars) if tars and not labels else open_folder(path, str(labels))
     if path.is_file():
-        return open_archive(path)
+        return open_archive(path, str(labels))
     raise DataError(
         f"there is no data at '{spec}'",
         where=str(path.absolute()),

@@ -19,7 +19,9 @@ from saccade.data.names import Names
 from saccade.data.sources import cifar, ilsvrc, mnist, raw
 from saccade.data.sources.index import Index, kept, packed
 from saccade.data.sources.layout import Layout
-from saccade.data.sources.split import Integers, Read, Source, arranged, source_of
+from saccade.data.sources.listing import Listing
+from saccade.data.sources.split import Integers, Read, Source, source_of
+from saccade.data.sources.trees import layout_of, side_files
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000
@@ -30,10 +32,11 @@ _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", (b"PK\3\4", b"PK\5\6")
 _OTHERS = {b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-zip", b"Rar!": "rar"}
 
 
-def open_archive(path: Path) -> Source:
+def open_archive(path: Path, labels: str = "") -> Source:
     """Open an archive; what it is decide its first bytes, not its name, and its index is kept for the next time.
 
-    Members are slices of one memory map, so any number of threads may read. Raises DataError on damage.
+    ``labels`` is a table of labels, if there is one. Members are slices of one memory map, so any number of threads may
+    read. Raises DataError on damage.
     """
     magic = _first_bytes(path)
     for start, name in _OTHERS.items():
@@ -41,50 +44,53 @@ def open_archive(path: Path) -> Source:
             raise DataError(f"{name} archives are not read", where=str(path), fix="repack it as .tar, .tar.xz or .zip")
     zipped = magic.startswith(_ZIP)
     plain = _decompressed(path, magic) if magic.startswith((_GZIP, _XZ)) else path
-    view = _mapped(plain)
-    index = kept(plain, lambda: _zip_index(path) if zipped else _tar_index(path, plain, view))
-    read = _zip_reader(path, index, view) if zipped else _tar_reader(index, view)
+    view = mapped(plain)
+
+    def build() -> Index:
+        members, columns = _zip_members(path) if zipped else _tar_members(path, plain, view)
+        names = Names.of(members.names)
+        return packed(names, columns, _layout(path, members, _reader(path, names, columns, view), labels))
+
+    index = kept(plain, side_files(path, labels), build)
+    read = _reader(path, index.names, index.columns, view)
     if not index.layout.parts and (whole := raw.unfold(path, index.names, index.columns["sizes"], read, _FORMS)):
         return whole
     return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read), path)
 
 
-def _tar_index(path: Path, plain: Path, view: memoryview) -> Index:
+def _tar_members(path: Path, plain: Path, view: memoryview) -> tuple[Members, dict[str, Integers]]:
     where = str(path) if plain == path else f"{path} (decompressed into {plain})"
-    return _index(path, index_tar(view, where), {})
+    members = index_tar(view, where)
+    return members, {"offsets": members.offsets, "sizes": members.sizes}
 
 
-def _zip_index(path: Path) -> Index:
+def _zip_members(path: Path) -> tuple[Members, dict[str, Integers]]:
     found = index_zip(path)
-    more = {"packed": found.packed, "deflated": found.deflated.astype(np.int64), "crcs": found.crcs}
-    return _index(path, found.members, more)
+    columns = {"offsets": found.members.offsets, "sizes": found.members.sizes, "packed": found.packed}
+    return found.members, columns | {"deflated": found.deflated.astype(np.int64), "crcs": found.crcs}
 
 
-def _index(path: Path, members: Members, more: dict[str, Integers]) -> Index:
-    prefix = ilsvrc.prefix(path, members)
-    paths = [prefix + name for name in members.names] if prefix else members.names
-    if raw.is_raw(paths, _FORMS):
-        layout = Layout({}, members.skipped, (), ())
-    else:
-        layout = arranged(path, paths, [prefix + name for name in members.folders if name], members.skipped)
-    return packed(Names.of(members.names), {"offsets": members.offsets, "sizes": members.sizes, **more}, layout)
+def _layout(path: Path, members: Members, read: Read, labels: str) -> Layout:
+    if not labels and raw.is_raw(members.names, _FORMS):
+        return Layout({}, members.skipped, (), ())
+    prefix = "" if labels else ilsvrc.prefix(path, members)
+    names = [prefix + name for name in members.names] if prefix else members.names
+    folders = [prefix + name for name in members.folders if name]
+    return layout_of(Listing(path, path, names, members.sizes, read, folders, members.skipped), labels)
 
 
-def _tar_reader(index: Index, view: memoryview) -> Read:
-    offsets, sizes = index.columns["offsets"], index.columns["sizes"]
+def _reader(path: Path, names: Names, columns: dict[str, Integers], view: memoryview) -> Read:
+    offsets, sizes = columns["offsets"], columns["sizes"]
+    if "crcs" in columns:
+        members = Members(names, offsets, sizes)
+        found = ZipMembers(members, columns["packed"], columns["deflated"].astype(np.bool_), columns["crcs"])
+        return lambda i: found.read(view, i, str(path))
 
     def read(i: int) -> memoryview:
         start = int(offsets[i])
         return view[start : start + int(sizes[i])]
 
     return read
-
-
-def _zip_reader(path: Path, index: Index, view: memoryview) -> Read:
-    columns = index.columns
-    members = Members(index.names, columns["offsets"], columns["sizes"])
-    found = ZipMembers(members, columns["packed"], columns["deflated"].astype(np.bool_), columns["crcs"])
-    return lambda i: found.read(view, i, str(path))
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -95,7 +101,8 @@ def _first_bytes(path: Path) -> bytes:
         raise DataError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def _mapped(path: Path) -> memoryview:
+def mapped(path: Path) -> memoryview:
+    """Map a file into memory, to be read only; raises DataError if it is empty."""
     with open(path, "rb") as file:
         try:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

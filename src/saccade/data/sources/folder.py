@@ -12,8 +12,12 @@ import numpy as np
 
 from saccade.data.archives import RECORD_LIMIT_BYTES, clean_name, refuse_duplicates
 from saccade.data.sources import cifar, mnist
+from saccade.data.sources.kaggle import OUTSIDE, data_folder
+from saccade.data.sources.listing import Listing
 from saccade.data.sources.raw import unfold
-from saccade.data.sources.split import Source, assemble
+from saccade.data.sources.shards import open_tars, tars_in
+from saccade.data.sources.split import Source, source_of
+from saccade.data.sources.trees import layout_of
 from saccade.errors import DataError
 
 _Identity = tuple[int, int]
@@ -30,21 +34,29 @@ class _Listing:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def open_folder(path: Path) -> Source:
-    """Index a folder; raises DataError on an unreadable folder, on bad names and if there are no images.
+def open_folder(path: Path, labels: str = "") -> Source:
+    """Index a folder, or the tars in it; raises DataError on an unreadable folder, on bad names and without images.
 
-    Each read opens its file anew, so any number of threads may read. A file whose size is no longer that of the index
-    raises DataError.
+    ``labels`` is a table of labels, if there is one. Each read opens its file anew, so any number of threads may read.
+    A file whose size is no longer that of the index raises DataError.
     """
-    found = _walk(path)
+    try:
+        root, beside = (path, 0) if labels else data_folder(path)
+    except OSError as error:
+        raise DataError(f"the folder cannot be read: {error}", where=str(path)) from error
+    found = _walk(root)
+    if not labels and (tars := tars_in(found.names)):
+        return open_tars(path, [path / name for name in tars], path)
     refuse_duplicates(found.names, str(path))
 
     def read(i: int) -> bytes:
         return _read_file(found.paths[i], found.sizes[i])
 
-    sizes = np.array(found.sizes, np.int64)
-    raw = unfold(path, found.names, sizes, read, (*cifar.FORMS, *mnist.FORMS))
-    return raw or assemble(path, found.names, sizes, found.folders, read, found.ignored)
+    sizes, ignored = np.array(found.sizes, np.int64), found.ignored + Counter({OUTSIDE: beside})
+    if not labels and (raw := unfold(path, found.names, sizes, read, (*cifar.FORMS, *mnist.FORMS))):
+        return raw
+    listing = Listing(path, root, found.names, sizes, read, found.folders, ignored)
+    return source_of(path, layout_of(listing, labels), sizes, read)
 
 
 def _walk(root: Path) -> _Listing:

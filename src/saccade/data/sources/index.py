@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,15 +51,17 @@ def packed(names: Names, columns: dict[str, Integers], layout: Layout) -> Index:
     return Index(names, columns, replace(layout, parts=parts))
 
 
-def kept(archive: Path, build: Callable[[], Index]) -> Index:
+def kept(archive: Path, beside: Sequence[Path], build: Callable[[], Index]) -> Index:
     """Return the index of an archive: from the cache folder if it is there and sound, or else built and kept there.
 
-    Path, size, time of change and inode tell whether it is still the same archive. Raises what ``build`` raises.
+    Path, size, time of change and inode tell whether it is still the same archive, and whether the files ``beside`` it,
+    which say what its images are, are the same. Raises what ``build`` raises.
     """
-    facts = archive.stat()
-    identity = [FORMAT, INDEX_VERSION, facts.st_size, facts.st_mtime_ns, facts.st_ino]
+    facts = [path.stat() for path in (archive, *beside)]
+    numbers = [[fact.st_size, fact.st_mtime_ns, fact.st_ino] for fact in facts]
+    identity = [FORMAT, INDEX_VERSION, [str(path) for path in beside], numbers]
     folder = files.cache_folder() / "index" / hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:32]
-    settled = abs(time.time() - facts.st_mtime) > SETTLED_S
+    settled = all(abs(time.time() - fact.st_mtime) > SETTLED_S for fact in facts)
     index = _recalled(folder, identity)
     if index is None:
         index = build()
@@ -73,7 +75,7 @@ def _tails(names: Names, places: Integers, lengths: Integers) -> Names:
     return Names(names.text, ends - lengths, ends)
 
 
-def _remember(folder: Path, identity: list[int], index: Index) -> None:
+def _remember(folder: Path, identity: list[object], index: Index) -> None:
     layout = index.layout
     arrays = {"lengths": index.names.ends - index.names.starts, **index.columns}
     for name, part in layout.parts.items():
@@ -86,7 +88,7 @@ def _remember(folder: Path, identity: list[int], index: Index) -> None:
             name: [part.folder, part.classes, part.empty_classes, part.fingerprint]
             for name, part in layout.parts.items()
         },
-        "rest": [layout.ignored, layout.ignored_names, layout.notes],
+        "rest": [layout.ignored, layout.ignored_names, layout.notes, layout.titles],
     }
     contents = {f"{name}.i8": array.astype(_INT).tobytes() for name, array in arrays.items()}
     try:
@@ -100,7 +102,7 @@ def _arrays(name: str, *arrays: Integers) -> dict[str, Integers]:
     return {f"{name}-{kind}": array for kind, array in zip(("places", "labels", "lengths"), arrays, strict=True)}
 
 
-def _recalled(folder: Path, identity: list[int]) -> Index | None:
+def _recalled(folder: Path, identity: list[object]) -> Index | None:
     def column(name: str) -> Integers:
         return np.fromfile(folder / f"{name}.i8", _INT)
 
@@ -117,8 +119,8 @@ def _recalled(folder: Path, identity: list[int]) -> Index | None:
             parts[name] = Part(
                 inside, tuple(classes), tuple(empty_classes), tails, column(f"{name}-labels"), places, digest
             )
-        ignored, ignored_names, notes = facts["rest"]
-        layout = Layout(parts, Counter(ignored), tuple(ignored_names), tuple(notes))
+        ignored, ignored_names, notes, titles = facts["rest"]
+        layout = Layout(parts, Counter(ignored), tuple(ignored_names), tuple(notes), titles)
         return Index(names, {name: column(name) for name in facts["columns"]}, layout)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +43,13 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a listing holds: its splits, what was ignored by reason, the first ignored paths, and remarks."""
+    """What a listing holds: its splits, what was ignored by reason, the first ignored paths, remarks, class titles."""
 
     parts: dict[str, Part]
     ignored: Counter[str]
     ignored_names: tuple[str, ...]
     notes: tuple[str, ...]
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def arrange(paths: Sequence[str], folders: Iterable[str] = ()) -> Layout:
@@ -85,6 +86,20 @@ def arrange(paths: Sequence[str], folders: Iterable[str] = ()) -> Layout:
         if splits and name not in grouped
     )
     return Layout(parts_by_name, ignored, tuple(sorted(leftovers)[:NUM_SHOWN]), notes)
+
+
+def layout_of_rows(
+    rows: Mapping[str, list[tuple[str, str, int]]], ignored: Counter[str], ignored_names: Sequence[str] = ()
+) -> Layout:
+    """Return the layout of images whose (class, name, place in the listing) is known, by split."""
+    parts = {name: _part(name, rows[name], []) for name in sorted(rows)}
+    return Layout(parts, ignored, tuple(sorted(ignored_names)[:NUM_SHOWN]), ())
+
+
+def is_image(path: str) -> bool:
+    """Tell whether a clean path is an image by its name, and neither hidden nor a system file."""
+    parts = path.split("/")
+    return f".{parts[-1].rpartition('.')[2].lower()}" in IMAGE_SUFFIXES and not _is_hidden(parts)
 
 
 def _sift(paths: Sequence[str]) -> tuple[list[tuple[_Parts, int]], list[_Parts], Counter[str], list[str]]:

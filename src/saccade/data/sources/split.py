@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +92,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A dataset: its splits by name; what was ignored, counted by reason, and the first such paths; remarks."""
+    """A dataset: its splits by name; what was ignored, counted by reason, and the first such paths; remarks.
+
+    ``class_titles`` says what classes mean to people, where the data says so: ``n01440764`` is ``tench, Tinca tinca``.
+    """
 
     name: str
     where: str
@@ -100,6 +103,7 @@ class Source:
     ignored: Counter[str] = field(default_factory=Counter)
     ignored_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    class_titles: Mapping[str, str] = field(default_factory=dict)
 
 
 def fingerprint(classes: Sequence[str], labels: Integers, names: Sequence[str], sizes: Integers) -> str:
@@ -160,7 +164,8 @@ def source_of(path: Path, layout: Layout, sizes: Integers, read: Read) -> Source
         )
 
     splits = {name: split(name, part) for name, part in layout.parts.items()}
-    return Source(short_name(path), str(path), splits, layout.ignored, layout.ignored_names, layout.notes)
+    facts = layout.ignored, layout.ignored_names, layout.notes, layout.titles
+    return Source(short_name(path), str(path), splits, *facts)
 
 
 def short_name(path: Path) -> str:

@@ -1,0 +1,49 @@
+"""Which of the known arrangements the files of a folder or archive have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from saccade.data.sources.flat import SYNSETS, find_flat, flat_layout
+from saccade.data.sources.kaggle import LEVELS, MAPPING, SOLUTION, find_prefix, kaggle_layout
+from saccade.data.sources.labels import labelled_layout
+from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout
+from saccade.data.sources.listing import Listing
+from saccade.data.sources.split import arranged
+from saccade.data.sources.webdataset import CLASS_FILES, is_shard, read_shard, shards_layout, title_file
+from saccade.errors import DataError
+
+
+def layout_of(listing: Listing, labels: str = "") -> Layout:
+    """Arrange a listing: by a table if there is one, else as Kaggle's, flattened, as samples, or in class folders.
+
+    Raises DataError.
+    """
+    if labels:
+        return labelled_layout(listing, Path(labels).expanduser())
+    prefix = find_prefix(listing)
+    if prefix is not None:
+        return kaggle_layout(listing, prefix)
+    if flat := find_flat(listing):
+        return flat_layout(listing, flat)
+    if is_shard(listing.names):
+        shard = read_shard(listing.path, listing.names, listing.read)
+        return shards_layout([shard], str(listing.path), title_file(listing.path.parent))
+    layout = arranged(listing.path, listing.names, listing.folders, listing.ignored)
+    whole = layout.parts.get(WHOLE)
+    if whole and all(name.lower() in SPLIT_FOLDERS for name in whole.classes):
+        raise DataError(
+            f"{' and '.join(whole.classes)} hold images without class folders, and nothing tells their classes",
+            where=str(listing.path),
+            fix="arrange them as train/<class>/<image>, or give a table with --labels",
+        )
+    return layout
+
+
+def side_files(path: Path, labels: str) -> list[Path]:
+    """Return the files on the disk, around the archive at ``path``, that its layout may depend on."""
+    names = (SOLUTION, MAPPING, SYNSETS, *CLASS_FILES)
+    around = [folder / name for folder in Path(os.path.abspath(path)).parents[:LEVELS] for name in names]
+    tables = [Path(labels).expanduser()] if labels else []
+    return [file for file in (*around, *tables) if file.is_file()]

@@ -1,0 +1,176 @@
+"""WebDataset samples in a tar: ``key.jpg`` beside ``key.cls``, or beside ``key.json`` with a ``label``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from saccade.data.images import IMAGE_SUFFIXES
+from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, is_image, layout_of_rows
+from saccade.data.sources.listing import SideFile, class_name
+from saccade.data.sources.split import Read
+from saccade.errors import DataError
+
+CLASS_FILES = ("classes.txt", "classnames.txt")
+"""Beside the shards: line i, from 0, says what class i is called."""
+
+LABEL_LIMIT_BYTES = 1 << 20
+NO_IMAGE = "label without an image"
+HIDDEN = "hidden or system file"
+OTHER = "other part of a sample"
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The samples of the tar at ``path``: (label, image name, place in the listing)."""
+
+    path: Path
+    rows: list[tuple[str, str, int]]
+    ignored: Counter[str]
+
+
+def is_shard(names: Sequence[str]) -> bool:
+    """Tell whether files are samples: a ``.cls``, or where no image lies in a folder a ``.json``, is beside an image.
+
+    In a tree of class folders a ``.json`` beside an image is just a note.
+    """
+    noted = {_parse(name)[0] for name in names if name.endswith(".cls")}
+    if not any("/" in name and is_image(name) for name in names):
+        noted |= {_parse(name)[0] for name in names if name.endswith(".json")}
+    return bool(noted) and any(is_image(name) and _parse(name)[0] in noted for name in names)
+
+
+def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
+    """Pair the images of a tar with their labels.
+
+    Raises DataError naming the key of an image without a label and of a sample with two images.
+    """
+    where = str(path)
+    ignored: Counter[str] = Counter()
+    images: dict[str, int] = {}
+    labels: dict[str, dict[str, int]] = {".cls": {}, ".json": {}}
+    for place, member in enumerate(names):
+        key, suffix = _parse(member)
+        if not key.rpartition("/")[2]:
+            ignored[HIDDEN] += 1
+        elif suffix in labels:
+            labels[suffix][key] = place
+        elif suffix not in IMAGE_SUFFIXES:
+            ignored[OTHER] += 1
+        elif images.setdefault(key, place) != place:
+            raise DataError(f"the sample '{key}' has two images", where=where, fix="pack one image in each sample")
+    rows = []
+    for key, place in images.items():
+        kind = next((kind for kind, found in labels.items() if key in found), "")
+        try:
+            label = _label(kind, bytes(read(labels[kind][key]))) if kind else ""
+        except ValueError as error:
+            raise DataError(f"the label of '{key}' cannot be used: {error}", where=where) from error
+        if not label:
+            raise DataError(
+                f"the image '{names[place]}' has no label",
+                where=where,
+                fix="give it a .cls, or a .json with 'label'; images without a label belong into other shards",
+            )
+        rows.append((label, names[place], place))
+    orphans = len(labels[".cls"].keys() - images.keys())
+    return Shard(path, rows, ignored + Counter({NO_IMAGE: orphans}))
+
+
+def splits_of(tars: Sequence[Path]) -> list[str]:
+    """Return the split of each tar, told by the words of its name or else of its folder's: ``imagenet-train-00.tar``.
+
+    ``all`` if none tells one. Raises DataError if only some do, or if a name tells two.
+    """
+    found = []
+    for tar in tars:
+        words = (set(re.findall("[a-z]+", name.lower())) & set(SPLIT_FOLDERS) for name in (tar.name, tar.parent.name))
+        told = next(filter(None, words), set())
+        if len(told) > 1:
+            raise DataError(f"the name tells {len(told)} splits: {', '.join(sorted(told))}", where=str(tar))
+        found.append("".join(told))
+    if any(found) and not all(found):
+        raise DataError(
+            "this name tells no split, others do",
+            where=str(tars[found.index("")]),
+            fix="start the name with train-, val- or test-",
+        )
+    return [split or WHOLE for split in found]
+
+
+def title_file(folder: Path) -> SideFile | None:
+    """Return the file beside the shards that says what the classes are called, if there is one."""
+    return next((SideFile.opened(folder / name) for name in CLASS_FILES if (folder / name).is_file()), None)
+
+
+def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) -> Layout:
+    """Arrange the samples of shards, whose places are those of one listing of all of them.
+
+    Integer labels become classes of equal width, ``007``, so that they sort as numbers. Raises DataError if a split
+    has the same image name twice.
+    """
+    lines = titles.text.splitlines() if titles else []
+    named = _class_names({label for shard in shards for label, _, _ in shard.rows}, len(lines), where)
+    rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    owner: dict[tuple[str, str], Path] = {}
+    for shard, split in zip(shards, splits_of([shard.path for shard in shards]), strict=True):
+        for label, name, place in shard.rows:
+            first = owner.setdefault((split, name), shard.path)
+            if first != shard.path:
+                raise DataError(
+                    f"'{name}' is in '{first.name}' and in '{shard.path.name}'",
+                    where=where,
+                    fix="pack the shards again so that each sample has a key of its own",
+                )
+            rows[split].append((named[label], name, place))
+    if not rows:
+        raise DataError("the shards hold no images", where=where)
+    layout = layout_of_rows(rows, sum((shard.ignored for shard in shards), Counter()))
+    called = {name: lines[int(label)].strip() for label, name in named.items() if lines and label.isdecimal()}
+    return replace(layout, titles=called)
+
+
+def _class_names(labels: Set[str], num_titles: int, where: str) -> dict[str, str]:
+    """Return the class of each label: the label itself, or integers of equal width if all are integers."""
+    if not all(label.isdecimal() for label in labels):
+        return {label: label for label in labels}
+    last = max(map(int, labels), default=0)
+    if num_titles and last >= num_titles:
+        raise DataError(
+            f"the label {last} has no name: {' or '.join(CLASS_FILES)} has {num_titles} lines, the first for label 0",
+            where=where,
+            fix="complete the file, or take it away",
+        )
+    width = len(str(max(last, num_titles - 1)))
+    return {label: str(int(label)).zfill(width) for label in labels}
+
+
+def _parse(name: str) -> tuple[str, str]:
+    """Return (key, suffix in lower case): the key ends before the first dot of the file name."""
+    folder, slash, file = name.rpartition("/")
+    stem, dot, rest = file.partition(".")
+    return folder + slash + stem, (dot + rest).lower()
+
+
+def _label(kind: str, data: bytes) -> str:
+    """Return the label in a ``.cls`` or ``.json``, empty for none or a negative number; raises ValueError."""
+    if len(data) > LABEL_LIMIT_BYTES:
+        raise ValueError(f"it has {len(data)} bytes")
+    text = data.decode()
+    if kind == ".json":
+        try:
+            facts = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        value = facts.get("label", facts.get("cls")) if isinstance(facts, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | str | None):
+            raise ValueError(f"{str(value)[:100]} is neither an integer nor text")
+        text = "" if value is None else str(value)
+    text = text.strip()
+    if not text or re.fullmatch(r"-\d+", text):
+        return ""
+    return str(int(text)) if text.isascii() and text.isdecimal() else class_name(text)
