@@ -114,7 +114,7 @@ def test_every_kind_of_jpeg_decodes_as_pillow_does(kind: str) -> None:
 
 
 def test_probe_reads_what_the_header_says() -> None:
-    assert jpeg.probe(JPEG) == jpeg.Header(71, 53, 3, 8, False, -1, 0)
+    assert jpeg.probe(JPEG) == jpeg.Header(71, 53, 3, 8, False, -1, 0, b"\x22\x11\x11")
     assert jpeg.probe(JPEGS["progressive"]).progressive
     assert jpeg.probe(JPEGS["gray"]).components == 1
     assert (jpeg.probe(JPEGS["CMYK"]).cmyk, jpeg.probe(JPEGS["CMYK"]).adobe) == (True, 0)
