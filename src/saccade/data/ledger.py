@@ -29,6 +29,9 @@ SAMPLED = 1000
 CANDIDATES = 4000
 """Training images of a larger set that are read because a sampled validation image has the same size."""
 
+OVERLAP_LIMIT = 0.001
+"""Share of the validation images that may also be training images before the figure is refused."""
+
 LIMIT_S = 40.0
 LISTED = 50
 
@@ -95,7 +98,7 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
     survey(parts, np.argsort(keys, kind="stable").tolist(), begun + LIMIT_S, progress)  # a cut is a fair sample
     ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3))
     if not ledger.unreadable and not ledger.overlap:
-        _remember(cache, ledger)
+        remember(cache, asdict(ledger))
     return ledger
 
 
@@ -121,7 +124,7 @@ def _sample(num: int, word: int) -> Integers:
     return np.argsort(keys, kind="stable")[:SAMPLED]
 
 
-def _summary(val: Part, train: Part) -> Ledger:
+def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
     rows = np.concatenate([train.rows, val.rows])
     firsts = first_equal(train, val)
     labels = train.split.labels[train.places]
@@ -166,8 +169,9 @@ def _recall(cache: Path) -> Ledger | None:
         return None
 
 
-def _remember(cache: Path, ledger: Ledger) -> None:
+def remember(cache: Path, facts: dict[str, Any]) -> None:
+    """Keep a result in the cache if that can be written; without one, looking again costs time and nothing else."""
     try:
-        files.write_json(cache, asdict(ledger))
-    except (SaccadeError, OSError):  # a home that cannot be written costs the next start a few seconds, nothing else
+        files.write_json(cache, facts)
+    except (SaccadeError, OSError):
         return

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,9 @@ class Images(Protocol):
 
     def describe(self, i: int) -> str:
         """Name image i for a person."""
+
+
+S = TypeVar("S", bound=Images)
 
 
 class Look(NamedTuple):
@@ -166,14 +169,14 @@ def _is_sound_exif(block: bytes) -> bool:
 
 
 @dataclass(slots=True)
-class Part:
+class Part(Generic[S]):
     """One split, the places that are to be looked at (int64 (k,)), and what was seen there.
 
     ``rows`` has a ``ROW`` for each place; ``forms`` and ``colours`` count the usable images; ``kinds`` holds, for
     each kind of oddity, the indices into ``rows`` with the reason, in rising order once ``survey`` is done.
     """
 
-    split: Images
+    split: S
     places: Integers
     rows: NDArray[Any] = field(init=False)
     forms: Counter[str] = field(default_factory=Counter)
@@ -202,7 +205,7 @@ class Part:
             self.kinds.setdefault(kind, []).append((row, seen.reason))
 
 
-def survey(parts: Sequence[Part], order: Iterable[int] | None, deadline: float, progress: Tick) -> None:
+def survey(parts: Sequence[Part[Any]], order: Iterable[int] | None, deadline: float, progress: Tick) -> None:
     """Look at all places of all parts with all cores, until ``deadline`` on the monotonic clock.
 
     Blocks of neighbours are read one after the other, or in the ``order`` that ``num_blocks`` are to be read in;
@@ -210,7 +213,7 @@ def survey(parts: Sequence[Part], order: Iterable[int] | None, deadline: float, 
     """
     blocks = [(part, start) for part in parts for start in range(0, len(part.places), BLOCK)]
     threads = os.cpu_count() or 1
-    waiting: deque[tuple[Part, int, Future[list[Look]]]] = deque()
+    waiting: deque[tuple[Part[Any], int, Future[list[Look]]]] = deque()
     done = 0
     pool = ThreadPoolExecutor(threads, "saccade-look")
     try:
@@ -230,12 +233,12 @@ def survey(parts: Sequence[Part], order: Iterable[int] | None, deadline: float, 
             found.sort()
 
 
-def num_blocks(parts: Sequence[Part]) -> int:
+def num_blocks(parts: Sequence[Part[Any]]) -> int:
     """Return how many blocks ``survey`` reads."""
     return sum(-(-len(part.places) // BLOCK) for part in parts)
 
 
-def _look_at(part: Part, start: int, deadline: float) -> list[Look]:
+def _look_at(part: Part[Any], start: int, deadline: float) -> list[Look]:
     seen = []
     for place in part.places[start : start + BLOCK].tolist():
         if time.monotonic() > deadline:
@@ -247,13 +250,13 @@ def _look_at(part: Part, start: int, deadline: float) -> list[Look]:
     return seen
 
 
-def _take(part: Part, start: int, task: Future[list[Look]]) -> int:
+def _take(part: Part[Any], start: int, task: Future[list[Look]]) -> int:
     for row, seen in enumerate(task.result(), start):
         part.take(row, seen)
     return len(task.result())
 
 
-def first_equal(*parts: Part) -> Integers:
+def first_equal(*parts: Part[Any]) -> Integers:
     """Return for each row, of all parts one after the other, the first row with the same bytes: int64 (n,).
 
     Rows without a usable image equal only themselves: two empty files are no copies.
