@@ -12,7 +12,7 @@ from source_tree import Module, Violation, parse, require_none, saccade
 # A name stands for one module, `name.*` for a folder with everything in it; the more exact entry counts.
 FLOORS = {
     0: "errors units config files log rng",
-    1: """data data.jpeg data.images data.archives data.order data.look data.ledger data.known
+    1: """data data.jpeg data.images data.archives data.order data.pool data.look data.ledger data.known
           models.registry models.layers models.cost recipes.*""",
     2: """data.sources.* data.augment data.mix data.verify data.prepare models.*
           training training.losses training.optim training.schedule training.ema training.precision""",

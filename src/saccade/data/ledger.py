@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from saccade import files, rng
-from saccade.data.look import ERRORS, Images, Integers, Part, Tick, first_equal, num_blocks, survey
+from saccade.data.look import ERRORS, Images, Integers, Part, Tick, first_equal, survey
 from saccade.errors import SaccadeError
 from saccade.rng import Purpose
 
@@ -94,8 +94,7 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
     begun = time.monotonic()
     train_places, val_places = choose(train, val)
     parts = (Part(val, val_places), Part(train, train_places))
-    keys = rng.key(Purpose.SAMPLE, 2, np.arange(num_blocks(parts)))
-    survey(parts, np.argsort(keys, kind="stable").tolist(), begun + LIMIT_S, progress)  # a cut is a fair sample
+    survey(parts, progress, shuffled=True, deadline=begun + LIMIT_S)
     ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3))
     if not ledger.unreadable and not ledger.overlap:
         remember(cache, asdict(ledger))

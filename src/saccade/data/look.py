@@ -6,26 +6,26 @@ The preflight (:mod:`saccade.data.ledger`) looks at a sample, ``saccade verify``
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade import rng
 from saccade.data import images, jpeg
 from saccade.data.images import BadImage, Data
+from saccade.data.pool import in_order
 from saccade.errors import DataError
+from saccade.rng import Purpose
 
 BLOCK = 64
 """Neighbouring images that one thread reads in one go."""
-
-WINDOW = 8
-"""Blocks for each thread that may wait to be counted: this bounds the memory."""
 
 ERRORS = ("empty", "not-an-image", "too-large", "truncated", "damaged", "unsupported", "unreadable")
 """The kinds that make an image unusable; ``unreadable``: the disk or the archive does not give its bytes."""
@@ -205,37 +205,28 @@ class Part(Generic[S]):
             self.kinds.setdefault(kind, []).append((row, seen.reason))
 
 
-def survey(parts: Sequence[Part[Any]], order: Iterable[int] | None, deadline: float, progress: Tick) -> None:
-    """Look at all places of all parts with all cores, until ``deadline`` on the monotonic clock.
+def survey(parts: Sequence[Part[Any]], progress: Tick, *, shuffled: bool = False, deadline: float = math.inf) -> None:
+    """Look at all places of all parts with all cores; ``progress`` is told how many images are done.
 
-    Blocks of neighbours are read one after the other, or in the ``order`` that ``num_blocks`` are to be read in;
-    ``progress`` is told how many images are done.
+    ``deadline`` is a time of the monotonic clock; with ``shuffled`` what was seen until then is a fair sample.
     """
     blocks = [(part, start) for part in parts for start in range(0, len(part.places), BLOCK)]
-    threads = os.cpu_count() or 1
-    waiting: deque[tuple[Part[Any], int, Future[list[Look]]]] = deque()
+    keys = rng.key(Purpose.SAMPLE, 2, np.arange(len(blocks)))
+    order = np.argsort(keys, kind="stable").tolist() if shuffled else range(len(blocks))
+
+    def look_at(number: int) -> tuple[Part[Any], int, list[Look]]:
+        part, start = blocks[number]
+        return part, start, _look_at(part, start, deadline)
+
     done = 0
-    pool = ThreadPoolExecutor(threads, "saccade-look")
-    try:
-        for i in range(len(blocks)) if order is None else order:
-            part, start = blocks[i]
-            waiting.append((part, start, pool.submit(_look_at, part, start, deadline)))
-            if len(waiting) >= WINDOW * threads:
-                done += _take(*waiting.popleft())
-                progress(done)
-        while waiting:
-            done += _take(*waiting.popleft())
-            progress(done)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    for part, start, seen in in_order(look_at, order):
+        for row, one in enumerate(seen, start):
+            part.take(row, one)
+        done += len(seen)
+        progress(done)
     for part in parts:
         for found in part.kinds.values():
             found.sort()
-
-
-def num_blocks(parts: Sequence[Part[Any]]) -> int:
-    """Return how many blocks ``survey`` reads."""
-    return sum(-(-len(part.places) // BLOCK) for part in parts)
 
 
 def _look_at(part: Part[Any], start: int, deadline: float) -> list[Look]:
@@ -248,12 +239,6 @@ def _look_at(part: Part[Any], start: int, deadline: float) -> list[Look]:
         except DataError as error:
             seen.append(Look(problem="unreadable", reason=error.what))
     return seen
-
-
-def _take(part: Part[Any], start: int, task: Future[list[Look]]) -> int:
-    for row, seen in enumerate(task.result(), start):
-        part.take(row, seen)
-    return len(task.result())
 
 
 def first_equal(*parts: Part[Any]) -> Integers:

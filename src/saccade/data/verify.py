@@ -1,12 +1,11 @@
 """The complete ledger of a dataset: every byte read once, counted, compared, and every oddity called by its name.
 
-The result is made of plain values and depends on the bytes alone, so that two copies of a set can be compared.
+The result is made of plain values and sorted, so that the ledgers of two copies of a set can be compared.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -78,7 +77,7 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
     parts = [Part(split, np.arange(len(split))) for split in _training_first(source)]
     total = sum(len(part.places) for part in parts)
     with log.progress("verifying", total) as bar:
-        survey(parts, None, math.inf, lambda done: bar.update(done, "read, hashed, decoded"))
+        survey(parts, lambda done: bar.update(done, "read, hashed, decoded"))
     looks_like = _recognise(parts)
     facts: Facts = {
         "format": FORMAT,
