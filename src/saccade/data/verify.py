@@ -127,9 +127,9 @@ def _training_first(source: Source) -> list[Split]:
 
 def _recognise(parts: Sequence[Part[Split]]) -> Known | None:
     rows = np.concatenate([part.rows[part.rows["sound"]] for part in parts])
-    sides = np.concatenate([rows["width"], rows["height"], [0]])[:-1]
     classes = {name for part in parts for name in part.split.classes}
-    return known.recognise(classes, int(sides.min(initial=0)), int(sides.max(initial=0)))
+    sides = np.concatenate([rows["width"], rows["height"]])
+    return known.recognise(classes, int(sides.min()), int(sides.max())) if len(sides) else None
 
 
 def _fingerprint(parts: Sequence[Part[Split]]) -> str:
