@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ FILE_OVERHEAD_BYTES = 4096
 
 State = Literal["", "begun", "complete"]
 
+_UNSAFE = re.compile(r"[\\\x00-\x1f\ud800-\udfff]")
 _MAPS = (".ppm", ".pgm")
 _GRAY_MAPS = (b"P1", b"P2", b"P4", b"P5")
 _DEVICES = frozenset(("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))))
@@ -127,9 +129,9 @@ def refuse_names(paths: Sequence[str], *, windows: bool) -> None:
     """Raise DataError on a path that could leave its folder, or that no file system of this kind can hold."""
     for part in sorted({part for path in paths for part in path.split("/")}):
         reason = ""
-        if part in ("", ".", "..") or "\\" in part or any(ord(letter) < 32 for letter in part):
+        if part in ("", ".", "..") or _UNSAFE.search(part):
             reason = "could lead to another place"
-        elif len(os.fsencode(part)) > NAME_BYTES:
+        elif len(part.encode()) > NAME_BYTES:
             reason = f"is longer than {NAME_BYTES} bytes"
         elif windows and (part.partition(".")[0].lower() in _DEVICES or set(part) & set('<>:"|?*') or part[-1] in ". "):
             reason = "cannot be a file on Windows"
