@@ -123,6 +123,22 @@ def test_report_is_written_again_and_compares_runs(run: Path, place: Path) -> No
     assert page == "both.html" and (place / page).stat().st_size > 10_000
 
 
+def test_prepare_and_verify_a_tree_of_files(tmp_path: Path) -> None:
+    done = json.loads(saccade("prepare", "digits", "out", "--json", cwd=tmp_path).stdout)
+    assert done == {"target": "out", "splits": {"test": 360, "train": 1437}, "written": 1797}
+    assert "0 written now" in saccade("prepare", "digits", "out", cwd=tmp_path).stdout
+    assert saccade("verify", "out", "--out", "ledger.json", cwd=tmp_path).stdout.endswith("nothing is wrong\n")
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert ledger["splits"]["train"]["colours"] == {"gray": 1437} and ledger["findings"] == []
+    victim = next((tmp_path / "out" / "train" / "7").iterdir())
+    victim.write_bytes(victim.read_bytes()[:-9])
+    found = json.loads(saccade("verify", "out", "--json", cwd=tmp_path, status=65).stdout)["findings"]
+    assert [(f["severity"], f["kind"], f["count"]) for f in found] == [("error", "truncated", 1)]
+    assert found[0]["images"][0].startswith(f"train/7/{victim.name} in out: truncated PNG")
+    refused = saccade("prepare", "digits", "out", cwd=tmp_path, status=65).stderr
+    assert f"train/7/{victim.name}' is there already and has another content" in refused
+
+
 def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: Path) -> None:
     done = saccade("train", "--dry-run", "--lr", "0.5", "--holdout", "10%", cwd=tmp_path)
     settings = yaml.safe_load(done.stdout)
@@ -144,6 +160,9 @@ def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: P
         (("eval", "nowhere", "--labels", "x.csv"), 2, "--labels needs --data"),
         (("train", "--labels", "x.csv"), 65, "'digits' has labels already"),
         (("report", "nowhere"), 2, "nowhere"),
+        (("verify", "nowhere"), 65, "there is no data at 'nowhere'"),
+        (("verify", "digits", "--md5"), 2, "no archive here whose MD5 is known"),
+        (("prepare", "nowhere", "out"), 65, "there is no data at 'nowhere'"),
     ],
 )
 def test_every_mistake_has_its_status_and_a_sentence(

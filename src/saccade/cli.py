@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from saccade.errors import CheckpointError, SaccadeError, UsageError
+from saccade.errors import CheckpointError, DataError, SaccadeError, UsageError
 
 if TYPE_CHECKING:
     from saccade.training.request import Composed
@@ -59,6 +59,7 @@ MinivalOption = Annotated[
 ]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")]
+SourceArgument = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.gz, .xz too).")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.")]
 
 
@@ -278,6 +279,54 @@ def report(
             _print_json({"report": str(page)})
         else:
             typer.echo(str(page))
+
+
+@app.command(epilog="Example: saccade verify photos.zip --out ledger.json")
+def verify(
+    source: SourceArgument,
+    md5: Annotated[
+        bool, typer.Option("--md5", help="Check the MD5 of the ILSVRC2012 archives themselves, too.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the ledger with all names as JSON.")] = None,
+    json_out: Json = False,
+) -> None:
+    """Read every image once: count, compare, and name everything that is odd. Exit 65 if something is wrong."""
+    with _explained(json_out):
+        from saccade import files
+        from saccade.data import verify as ledger
+        from saccade.data.sources import open_source
+        from saccade.log import Log
+
+        archives = ledger.known_archives(Path(source)) if md5 else []
+        verdict = ledger.verify(open_source(source), Log(), archives=archives)
+        if out is not None:
+            files.write_json(out, verdict.to_json())
+        if json_out:
+            _print_json(verdict.to_json())
+        else:
+            ledger.show(verdict)
+        if verdict.failed:
+            raise typer.Exit(DataError.status)
+
+
+@app.command(epilog="Example: saccade prepare photos.zip photos/")
+def prepare(
+    source: SourceArgument,
+    target: Annotated[Path, typer.Argument(help="The folder that gets train/<class>/<image>, val/<class>/<image>.")],
+    json_out: Json = False,
+) -> None:
+    """Write any source as an ordinary tree of image files. Killed, it goes on with the same command."""
+    with _explained(json_out):
+        from saccade.data import prepare as tree
+        from saccade.data.sources import open_source
+        from saccade.log import Log
+
+        done = tree.prepare(open_source(source), target, Log())
+        if json_out:
+            _print_json(done)
+        else:
+            counts = ", ".join(f"{count:,} in '{name}'" for name, count in done["splits"].items())
+            typer.echo(f"{target}: {counts}; {done['written']:,} written now")
 
 
 @app.command(name="verify-resume", epilog="Example: saccade verify-resume --data photos.zip --holdout 10%",

@@ -13,7 +13,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,6 +122,46 @@ def verify_folder(folder: Path) -> None:
             raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
         if digest(path) != sha256:
             raise ValueError(f"{name} does not match its digest")
+
+
+@contextlib.contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Make a folder for ``place`` inside one that this process has locked; what dead processes left is removed."""
+    sweep_parts(folder)
+    part = folder / f".saccade.part-{os.getpid()}"
+    with _explained(part):
+        part.mkdir()
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
+    """Write a file in the folder ``aside`` and rename it: it is never half there. ``settle`` makes it durable."""
+    part = aside / str(threading.get_ident())
+    with _explained(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(data)
+        stage("written aside")
+        os.replace(part, final)
+        stage("placed")
+
+
+def settle(paths: Iterable[Path]) -> None:
+    """Bring files that ``place`` wrote safely to the disk, with their folders.
+
+    One sync for all: an fsync of each waits for a flush of the disk's own cache, measured at 1.4 ms for a file that was
+    long written, which is half an hour for ImageNet.
+    """
+    if sys.platform != "win32":
+        os.sync()
+    else:  # has no sync
+        for path in paths:
+            with _explained(path), open(path, "rb+") as file:
+                os.fsync(file.fileno())
+    stage("settled")
 
 
 def remove_tree(path: Path) -> None:

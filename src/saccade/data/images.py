@@ -33,13 +33,21 @@ _MAGICS = (
     (b"P1", "PPM"), (b"P2", "PPM"), (b"P3", "PPM"), (b"P4", "PPM"), (b"P5", "PPM"), (b"P6", "PPM"), (b"BM", "BMP"),
 )  # fmt: skip
 _GAP = rb"(?:\s|#[^\n]*\n)+"
-_RAW_PNM = re.compile(rb"P([56])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(255|65535)\s")
+RAW_PNM = re.compile(rb"P([56])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(255|65535)\s")
+"""The header of a binary portable map of 8 or 16 bits: kind, width, height, largest value."""
 _PILLOW_FILTER: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
 
 
 class BadImage(ValueError):
-    """These bytes are not an image that can be used; the text says why."""
+    """These bytes are not an image that can be used; the text says why.
+
+    ``kind`` is stable: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``damaged`` or ``unsupported``.
+    """
+
+    def __init__(self, text: str, kind: str = "damaged") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
@@ -49,13 +57,13 @@ def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
     ``factor`` (1, 2, 4, 8) reduces the sides of a JPEG. Raises BadImage, for an image that is too large before any
     pixel is allocated.
     """
-    kind = _kind(data)
+    kind = format_of(data)
     if kind == "JPEG":
         size(data)
         try:
             pixels = _unpadded(jpeg.decode(data, factor), data, factor)
         except ValueError as error:
-            raise BadImage(f"damaged JPEG: {error}") from error
+            raise _bad(data, kind, error) from error
     else:
         raw = _raw_pnm(data) if kind == "PPM" else None
         pixels = _decode_pillow(data, kind) if raw is None else raw
@@ -64,25 +72,20 @@ def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
 
 def size(data: Data) -> tuple[int, int]:
     """Return (width, height) in pixels as stored, from the header alone; raises BadImage as ``decode`` does."""
-    kind = _kind(data)
+    kind = format_of(data)
     if kind == "JPEG":
         try:
-            width, height = jpeg.probe(data)[:2]
-            _check_limits(width, height)
-            if tiles.is_tiled(data):
-                width, padded, rows = tiles.size(data)[0], width, tiles.size(data)[1]
-                if width > padded or height != rows:
-                    raise ValueError("the table of tiles contradicts the frame header")
+            width, height = _jpeg_size(data)
         except ValueError as error:
-            raise BadImage(f"damaged JPEG: {error}") from error
+            raise _bad(data, kind, error) from error
     elif kind == "PNG":
         width, height = _png_size(data)
     elif kind == "WEBP":
         width, height = _webp_size(data)
-    elif kind == "PPM" and (header := _RAW_PNM.match(data)):
+    elif kind == "PPM" and (header := RAW_PNM.match(data)):
         width, height = int(header[2]), int(header[3])
     else:
-        with _open_pillow(data, kind) as image:
+        with open_header(data, kind) as image:
             width, height = image.size
     _check_limits(width, height)
     return width, height
@@ -93,18 +96,32 @@ def orientation(data: Data) -> int:
 
     Raises BadImage if the bytes are not an image or a PNG is damaged.
     """
-    kind = _kind(data)
+    return tiff_orientation(exif_block(data))
+
+
+def exif_block(data: Data) -> bytes:
+    """Return the TIFF block with the EXIF data of a JPEG, PNG or WebP, or nothing; raises BadImage as above."""
+    kind = format_of(data)
     if kind == "JPEG":
         try:
             start = jpeg.probe(data).exif
         except ValueError:
-            return 1
-        return _tiff_orientation(bytes(data[start : start + 65536])) if start else 1
+            return b""
+        return bytes(data[start : start - 8 + int.from_bytes(data[start - 8 : start - 6], "big")]) if start else b""
     if kind == "PNG":
-        return _tiff_orientation(_check_png(data))
-    if kind == "WEBP":
-        return _tiff_orientation(_webp_exif(data))
-    return 1
+        return _check_png(data)
+    return _webp_exif(data) if kind == "WEBP" else b""
+
+
+def _jpeg_size(data: Data) -> tuple[int, int]:
+    """Return (width, height) without the padding of a tiled file, which counts for the limit; raises ValueError."""
+    width, height = jpeg.probe(data)[:2]
+    if not tiles.is_tiled(data):
+        return width, height
+    true = tiles.size(data)
+    if true[0] > width or true[1] != height or width * height > MAX_PIXELS:
+        raise ValueError("the table of tiles contradicts the frame header")
+    return true
 
 
 def _unpadded(pixels: Pixels, data: Data, factor: int) -> Pixels:
@@ -114,26 +131,42 @@ def _unpadded(pixels: Pixels, data: Data, factor: int) -> Pixels:
     return np.ascontiguousarray(pixels[:, : -(-tiles.size(data)[0] // factor)])
 
 
-def _kind(data: Data) -> str:
+def _bad(data: Data, kind: str, reason: object) -> BadImage:
+    """Return the error about bytes that begin as an image and do not go on as one: cut off, or damaged inside."""
+    if kind == "JPEG":  # pixels cannot hold an end marker, a thumbnail in the EXIF block can
+        whole, block = bytes(data), exif_block(data)
+        cut = b"\xff\xd9" not in whole[whole.find(block) + len(block) :]
+    elif kind == "WEBP":
+        cut = 8 + int.from_bytes(data[4:8], "little") > len(data)
+    else:
+        cut = "truncated" in str(reason)
+    state = "truncated" if cut else "damaged"
+    return BadImage(f"{state} {kind}: {reason}", state)
+
+
+def format_of(data: Data) -> str:
+    """Return the format that the first bytes tell, in Pillow's words, such as ``JPEG``; raises BadImage."""
     head = bytes(data[:12])
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "WEBP"
     for magic, kind in _MAGICS:
         if head.startswith(magic):
             return kind
-    raise BadImage(f"not an image: it begins with {head!r}" if head else "not an image: the file is empty")
+    if not head:
+        raise BadImage("not an image: the file is empty", "empty")
+    raise BadImage(f"not an image: it begins with {head!r}", "not-an-image")
 
 
 def _check_limits(width: int, height: int) -> None:
     if width <= 0 or height <= 0:
         raise BadImage(f"the header says {width} x {height} pixels")
     if width * height > MAX_PIXELS:
-        raise BadImage(f"too large: the header says {width} x {height}, the limit is {MAX_PIXELS} pixels")
+        raise BadImage(f"too large: the header says {width} x {height}, the limit is {MAX_PIXELS} pixels", "too-large")
 
 
 def _raw_pnm(data: Data) -> Pixels | None:
     """Decode a binary PGM or PPM of 8 or 16 bits; None for the other kinds, which Pillow reads."""
-    header = _RAW_PNM.match(data)
+    header = RAW_PNM.match(data)
     if header is None:
         return None
     width, height, planes = int(header[2]), int(header[3]), 1 if header[1] == b"5" else 3
@@ -141,7 +174,7 @@ def _raw_pnm(data: Data) -> Pixels | None:
     kind = np.dtype(np.uint8 if header[4] == b"255" else ">u2")
     count = width * height * planes
     if len(data) - header.end() < count * kind.itemsize:
-        raise BadImage("truncated: the file ends inside the pixels")
+        raise BadImage("truncated PPM: the file ends inside the pixels", "truncated")
     values: NDArray[Any] = np.frombuffer(data, kind, count, header.end()).reshape(height, width, planes)
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[...] = values if kind.itemsize == 1 else values >> 8
@@ -157,19 +190,19 @@ def _hush_pillow() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _open_pillow(data: Data, kind: str) -> Image.Image:
-    """Open without decoding; only the plugin of this format may look at the bytes."""
+def open_header(data: Data, kind: str) -> Image.Image:
+    """Open without decoding; only the plugin of this format may look at the bytes; raises BadImage."""
     _hush_pillow()
     try:
         return Image.open(io.BytesIO(data), formats=(kind,))
     except Image.DecompressionBombError as error:
-        raise BadImage(f"too large: {error}") from error
+        raise BadImage(f"too large: {error}", "too-large") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"damaged {kind}: its header cannot be read") from error
+        raise _bad(data, kind, "its header cannot be read") from error
     except MemoryError:
         raise
     except Exception as error:  # the plugins raise anything on damaged headers
-        raise BadImage(f"damaged {kind}: {error}") from error
+        raise _bad(data, kind, error) from error
 
 
 def _decode_pillow(data: Data, kind: str) -> Pixels:
@@ -183,22 +216,22 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
         _check_png(data)
     if kind == "WEBP":
         _check_limits(*_webp_size(data))  # Pillow allocates the canvas when it opens a WebP
-    with _open_pillow(data, kind) as image:
+    with open_header(data, kind) as image:
         _check_limits(*image.size)
         try:
             image.load()
             return _rgb(image)
         except (BadImage, MemoryError):
             raise
-        except Exception as error:  # as in _open_pillow
-            raise BadImage(f"damaged {kind}: {error}") from error
+        except Exception as error:  # as in open_header
+            raise _bad(data, kind, error) from error
 
 
 def _rgb(image: Image.Image) -> Pixels:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bits(np.asarray(image), image.info.get("transparency"))
     if image.mode in ("F", "LAB", "HSV"):
-        raise BadImage(f"pixels of mode {image.mode} are not supported")
+        raise BadImage(f"pixels of mode {image.mode} are not supported", "unsupported")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -208,7 +241,7 @@ def _rgb(image: Image.Image) -> Pixels:
 def _from_16_bits(values: NDArray[Any], transparent: int | None) -> Pixels:
     """Turn gray integers of shape (height, width) into RGB; Pillow's own conversion would saturate at 255."""
     if values.min() < 0 or values.max() > 65535:
-        raise BadImage("gray values beyond 16 bits")
+        raise BadImage("gray values beyond 16 bits", "unsupported")
     gray = (values >> 8).astype(np.uint8)
     if transparent is not None:
         gray[values == transparent] = 255
@@ -227,7 +260,7 @@ def _check_png(data: Data) -> bytes:
         body = view[place + 8 : place + 8 + length]
         place += 12 + length
         if place > len(view):
-            raise BadImage("truncated PNG: the file ends before its last chunk")
+            raise BadImage("truncated PNG: the file ends before its last chunk", "truncated")
         # A capital letter marks a chunk that the pixels depend on; a rotten comment harms nobody.
         if kind[0] < 0x60 and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(view[place - 4 : place], "big"):
             raise BadImage(f"damaged PNG: the checksum of {kind!r} does not match")
@@ -265,7 +298,7 @@ def _webp_exif(data: Data) -> bytes:
     return b""
 
 
-def _tiff_orientation(block: bytes) -> int:
+def tiff_orientation(block: bytes) -> int:
     """Return the orientation tag of the first directory of a TIFF block. *Source:* TIFF 6.0, section 2."""
     order: Literal["little", "big"] = "little" if block[:2] == b"II" else "big"
     first = int.from_bytes(block[4:8], order)

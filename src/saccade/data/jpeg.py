@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 _START_OF_FRAME = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_CHROMA: dict[float, str] = {0x11: "4:4:4", 0x21: "4:2:2", 0x22: "4:2:0", 0x12: "4:4:0", 0x41: "4:1:1", 0x42: "4:1:0"}
 _WITHOUT_SEGMENT = frozenset((0x01, *range(0xD0, 0xDB)))
 
 
@@ -18,7 +19,7 @@ class Header(NamedTuple):
 
     ``width`` and ``height`` are pixels; ``components`` is 1 for gray, 3 for colour, 4 for CMYK and YCCK; ``adobe`` is
     the colour transform of the Adobe marker or -1 without one; ``exif`` is the offset in bytes of the TIFF block in
-    the EXIF segment, or 0; ``factors`` holds the sampling factors of the first component, 4 bits each.
+    the EXIF segment, or 0; ``sampling`` holds for each component its factors, horizontal in the upper four bits.
     """
 
     width: int
@@ -28,12 +29,16 @@ class Header(NamedTuple):
     progressive: bool
     adobe: int
     exif: int
-    factors: int
+    sampling: bytes = b""
 
     @property
-    def sampling(self) -> str:
-        """The nearest of the usual chroma subsamplings: ``4:4:4``, ``4:2:2`` or ``4:2:0``."""
-        return {0x11: "4:4:4", 0x21: "4:2:2"}.get(self.factors, "4:2:0")
+    def chroma(self) -> str:
+        """How finely colour is stored, ``4:2:0`` and the like; ``gray`` where there is none."""
+        if self.components == 1:
+            return "gray"
+        luma, *rest = self.sampling
+        ratios = {(luma >> 4) / max(one >> 4, 1) * 16 + (luma & 15) / max(one & 15, 1) for one in rest[:2]}
+        return _CHROMA.get(ratios.pop(), "other") if len(ratios) == 1 else "other"
 
     @property
     def cmyk(self) -> bool:
@@ -60,9 +65,9 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
             if marker in _START_OF_FRAME:
                 height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
                 progressive = marker in _PROGRESSIVE
-                return Header(
-                    width, height, data[place + 9], data[place + 4], progressive, adobe, exif, data[place + 11]
-                )
+                components = data[place + 9]
+                sampling = bytes(data[place + 11 : place + 10 + 3 * components : 3])
+                return Header(width, height, components, data[place + 4], progressive, adobe, exif, sampling)
             body = place + 4
             if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and not exif:
                 exif = body + 6
@@ -91,7 +96,10 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
 
 
 def decode_part(data: memoryview, width: int, height: int, factor: int) -> NDArray[np.uint8]:
-    """Decode a JPEG of known size (pixels), gray or colour, reduced by ``factor``, as ``decode`` does."""
+    """Decode a JPEG of known size in pixels, gray or colour, to uint8 (ceil(height / factor), ceil(width / factor), 3).
+
+    Raises ValueError as ``decode`` does.
+    """
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         data, "RGB", min_width=-(-width // factor), min_height=-(-height // factor)
     )

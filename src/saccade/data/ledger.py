@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import statistics
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from saccade import files, rng
-from saccade.data import images
-from saccade.errors import DataError, SaccadeError
+from saccade.data.look import ERRORS, Images, Integers, Part, Tick, first_equal, survey
+from saccade.errors import SaccadeError
 from saccade.rng import Purpose
 
 VERSION = 1
@@ -32,41 +29,11 @@ SAMPLED = 1000
 CANDIDATES = 4000
 """Training images of a larger set that are read because a sampled validation image has the same size."""
 
+OVERLAP_LIMIT = 0.001
+"""Share of the validation images that may also be training images before the figure is refused."""
+
 LIMIT_S = 40.0
 LISTED = 50
-_BLOCK = 64
-
-Integers = NDArray[np.int64]
-Tick = Callable[[int], None]
-
-
-class Images(Protocol):
-    """A split as far as it matters here."""
-
-    @property
-    def sizes(self) -> Integers:
-        """Bytes of each image file, int64 of shape (n,)."""
-
-    @property
-    def labels(self) -> Integers:
-        """Class of each image, int64 of shape (n,)."""
-
-    @property
-    def read(self) -> Callable[[int], bytes | memoryview]:
-        """What returns the file of image i; it may be called from many threads."""
-
-    @property
-    def where(self) -> str:
-        """The folder or archive that holds the images."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of all names, sizes and classes."""
-
-    def __len__(self) -> int: ...
-
-    def describe(self, i: int) -> str:
-        """Name image i for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,28 +81,6 @@ class Ledger:
         return f"{self.read:,} of {self.total:,} images sampled"
 
 
-class _Seen(NamedTuple):
-    """One image: its place, short side in pixels, whether it is turned, and what is wrong.
-
-    ``digest`` is the first half of its SHA-256, empty for what is no image: two empty files are no copies.
-    """
-
-    place: int
-    digest: bytes
-    side: int
-    turned: bool
-    problem: str
-
-
-@dataclass(slots=True)
-class _Part:
-    """One split, the places that are to be looked at, and what was seen there."""
-
-    split: Images
-    places: Integers
-    seen: list[_Seen] = field(default_factory=list)
-
-
 def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Ledger:
     """Look into the images of both splits, at most ``LIMIT_S`` seconds; ``progress`` is told how many are done.
 
@@ -148,11 +93,11 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
         return known
     begun = time.monotonic()
     train_places, val_places = choose(train, val)
-    parts = (_Part(val, val_places), _Part(train, train_places))
-    _look(parts, begun + LIMIT_S, progress)
+    parts = (Part(val, val_places), Part(train, train_places))
+    survey(parts, progress, shuffled=True, deadline=begun + LIMIT_S)
     ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3))
     if not ledger.unreadable and not ledger.overlap:
-        _remember(cache, ledger)
+        remember(cache, asdict(ledger))
     return ledger
 
 
@@ -178,65 +123,24 @@ def _sample(num: int, word: int) -> Integers:
     return np.argsort(keys, kind="stable")[:SAMPLED]
 
 
-def _look(parts: Sequence[_Part], deadline: float, progress: Tick) -> None:
-    """Read all chosen images in threads: blocks of neighbours, in shuffled order, so that a cut is a fair sample."""
-    blocks = [(part, part.places[i : i + _BLOCK]) for part in parts for i in range(0, len(part.places), _BLOCK)]
-    order = np.argsort(rng.key(Purpose.SAMPLE, 2, np.arange(len(blocks))), kind="stable")
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 16), "saccade-preflight")
-    try:
-        tasks = [(blocks[i][0], pool.submit(_see, blocks[i][0], blocks[i][1], deadline)) for i in order]
-        done = 0
-        for part, task in tasks:
-            seen = task.result()
-            part.seen += seen
-            done += len(seen)
-            progress(done)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _see(part: _Part, places: Integers, deadline: float) -> list[_Seen]:
-    seen = []
-    for place in places.tolist():
-        if time.monotonic() > deadline:
-            break
-        digest, side, turned, problem = b"", 0, False, ""
-        try:
-            data = part.split.read(place)
-            digest = hashlib.sha256(data).digest()[:16]
-            side = min(images.decode(data).shape[:2])
-            turned = images.orientation(data) != 1
-        except (images.BadImage, DataError) as error:
-            digest, problem = b"", error.what if isinstance(error, DataError) else str(error)
-        seen.append(_Seen(place, digest, side, turned, problem))
-    return seen
-
-
-def _summary(val: _Part, train: _Part) -> Ledger:
-    seen = [*val.seen, *train.seen]
-    places: dict[bytes, int] = {}
-    conflicts = []
-    for one in sorted(train.seen):
-        first = places.setdefault(one.digest, one.place) if one.digest else one.place
-        if train.split.labels[first] != train.split.labels[one.place]:
-            conflicts.append(f"{train.split.describe(one.place)} = {train.split.describe(first)}")
-    overlap = [
-        f"{val.split.describe(one.place)} = {train.split.describe(places[one.digest])}"
-        for one in val.seen
-        if one.digest in places
-    ]
-    bad = [f"{p.split.describe(one.place)}: {one.problem}" for p in (train, val) for one in p.seen if one.problem]
-    sides = [one.side for one in seen if one.side]
+def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
+    rows = np.concatenate([train.rows, val.rows])
+    firsts = first_equal(train, val)
+    labels = train.split.labels[train.places]
+    own, theirs = np.split(firsts, [len(train.rows)])
+    conflicts = np.flatnonzero(labels[own] != labels).tolist()
+    overlap = np.flatnonzero(theirs < len(own)).tolist()
+    sides = np.minimum(rows["width"], rows["height"])[rows["sound"]]
     return Ledger(
-        read=len(seen),
+        read=int(rows["seen"].sum()),
         total=len(train.split) + len(val.split),
-        compared=len(val.seen),
+        compared=int(val.rows["seen"].sum()),
         num_val=len(val.split),
-        unreadable=Named.of(bad),
-        overlap=Named.of(overlap),
-        conflicts=Named.of(conflicts),
-        turned=sum(one.turned for one in seen),
-        short_side=int(statistics.median(sides)) if sides else 0,
+        unreadable=Named.of([name for part in (train, val) for kind in ERRORS for name in part.named(kind)]),
+        overlap=Named.of([f"{val.describe(i)} = {train.describe(theirs[i])}" for i in overlap]),
+        conflicts=Named.of([f"{train.describe(i)} = {train.describe(own[i])}" for i in conflicts]),
+        turned=int((rows["turn"] > 1).sum()),
+        short_side=int(np.median(sides)) if len(sides) else 0,
         seconds=0.0,
     )
 
@@ -264,8 +168,9 @@ def _recall(cache: Path) -> Ledger | None:
         return None
 
 
-def _remember(cache: Path, ledger: Ledger) -> None:
+def remember(cache: Path, facts: dict[str, Any]) -> None:
+    """Keep a result in the cache if that can be written; without one, looking again costs time and nothing else."""
     try:
-        files.write_json(cache, asdict(ledger))
-    except (SaccadeError, OSError):  # a home that cannot be written costs the next start a few seconds, nothing else
+        files.write_json(cache, facts)
+    except (SaccadeError, OSError):
         return

@@ -208,6 +208,6 @@ def encode(data: bytes | memoryview, settings: Settings) -> bytes | memoryview:
     sampling = "4:4:4"
     if bytes(data[:2]) == b"\xff\xd8":
         header = jpeg.probe(data)
-        sampling = header.sampling
+        sampling = header.chroma if header.chroma in ("4:4:4", "4:2:2") else "4:2:0"
         pixels = np.ascontiguousarray(pixels[..., 0]) if header.components == 1 else pixels
     return tiles.encode(pixels, settings.quality, sampling, settings.tile, images.orientation(data))

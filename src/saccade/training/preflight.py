@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saccade.config import Config
 from saccade.data import ledger
-from saccade.data.ledger import Ledger
+from saccade.data.ledger import OVERLAP_LIMIT, Ledger
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
 from saccade.data.sources import Source, Split
@@ -32,9 +32,6 @@ from saccade.training.request import Composed
 from saccade.training.trial import trial
 
 __all__ = ["Finding", "check", "examine", "inspect", "trial"]
-
-OVERLAP_LIMIT = 0.001
-"""Share of the validation images that may also be training images before the figure is refused."""
 
 FEW_IMAGES = 100
 SMALLEST_MAP = 2
