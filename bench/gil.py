@@ -52,12 +52,12 @@ class Stand:
     """A native call, and the sleep that replaces it: the median time it took, and the result of its first call."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
-        self.call, self.times, self.sleeping = call, [], False
+        self.call, self.times, self.length_s = call, [], 0.0
         self.results: dict[Any, Any] = {}
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        if self.sleeping:
-            time.sleep(statistics.median(self.times))
+        if self.length_s:
+            time.sleep(self.length_s)
             return self.result(arguments)
         begun = time.perf_counter()
         result = self.call(*arguments, **options)
@@ -101,7 +101,8 @@ def main() -> None:
         print(f"one thread, real work: {alone:.0f} img/s; decode {1e6 * statistics.median(decoder.times):.0f} us, "
               f"resize {1e6 * statistics.median(resizer.times):.0f} us, "
               f"everything else {1e6 * (1 / alone - native):.0f} us per image")  # fmt: skip
-        decoder.sleeping = resizer.sleeping = True
+        for stand in (decoder, resizer):
+            stand.length_s = statistics.median(stand.times)
         for threads in THREADS:
             found = [rate(split, threads, 1280 * min(threads, 4)) for _ in range(3)]
             print(f"{threads:3} threads: {statistics.median(found):7.0f} img/s "

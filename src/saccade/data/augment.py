@@ -84,7 +84,10 @@ def resize_into(slot: torch.Tensor, pixels: Pixels, box: Box, mirror: bool) -> N
     """
     crop = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     size = slot.shape[-1]
-    source = torch.from_numpy(np.ascontiguousarray(crop[:, ::-1] if mirror else crop)[None].transpose(0, 3, 1, 2))
+    if mirror:  # torch mirrors and copies in one go, numpy pixel by pixel
+        source = torch.from_numpy(crop[None].transpose(0, 3, 1, 2)).flip(-1)
+    else:
+        source = torch.from_numpy(np.ascontiguousarray(crop)[None].transpose(0, 3, 1, 2))
     if (box.height, box.width) == (size, size):
         slot.copy_(source)
     else:

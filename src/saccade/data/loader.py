@@ -213,7 +213,5 @@ def batches(
 
 
 def _empty_batch(num_images: int, size: int) -> Tensor:
-    pin = torch.cuda.is_available()
-    return torch.empty((num_images, 3, size, size), dtype=torch.uint8, pin_memory=pin).to(
-        memory_format=torch.channels_last
-    )
+    shape, layout = (num_images, 3, size, size), torch.channels_last
+    return torch.empty(shape, dtype=torch.uint8, memory_format=layout, pin_memory=torch.cuda.is_available())
