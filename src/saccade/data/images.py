@@ -63,7 +63,7 @@ def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
         try:
             pixels = _unpadded(jpeg.decode(data, factor), data, factor)
         except ValueError as error:
-            raise _bad(data, kind, error) from error
+            raise bad_image(data, kind, error) from error
     else:
         raw = _raw_pnm(data) if kind == "PPM" else None
         pixels = _decode_pillow(data, kind) if raw is None else raw
@@ -77,7 +77,7 @@ def size(data: Data) -> tuple[int, int]:
         try:
             width, height = _jpeg_size(data)
         except ValueError as error:
-            raise _bad(data, kind, error) from error
+            raise bad_image(data, kind, error) from error
     elif kind == "PNG":
         width, height = _png_size(data)
     elif kind == "WEBP":
@@ -131,7 +131,7 @@ def _unpadded(pixels: Pixels, data: Data, factor: int) -> Pixels:
     return np.ascontiguousarray(pixels[:, : -(-tiles.size(data)[0] // factor)])
 
 
-def _bad(data: Data, kind: str, reason: object) -> BadImage:
+def bad_image(data: Data, kind: str, reason: object) -> BadImage:
     """Return the error about bytes that begin as an image and do not go on as one: cut off, or damaged inside."""
     if kind == "JPEG":  # pixels cannot hold an end marker, a thumbnail in the EXIF block can
         whole, block = bytes(data), exif_block(data)
@@ -198,11 +198,11 @@ def open_header(data: Data, kind: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}", "too-large") from error
     except UnidentifiedImageError as error:
-        raise _bad(data, kind, "its header cannot be read") from error
+        raise bad_image(data, kind, "its header cannot be read") from error
     except MemoryError:
         raise
     except Exception as error:  # the plugins raise anything on damaged headers
-        raise _bad(data, kind, error) from error
+        raise bad_image(data, kind, error) from error
 
 
 def _decode_pillow(data: Data, kind: str) -> Pixels:
@@ -224,7 +224,7 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
         except (BadImage, MemoryError):
             raise
         except Exception as error:  # as in open_header
-            raise _bad(data, kind, error) from error
+            raise bad_image(data, kind, error) from error
 
 
 def _rgb(image: Image.Image) -> Pixels:

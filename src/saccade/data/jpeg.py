@@ -95,13 +95,15 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
     return _from_cmyk(pixels) if components == 4 else pixels
 
 
-def decode_part(data: memoryview, width: int, height: int, factor: int) -> NDArray[np.uint8]:
+def decode_part(
+    data: bytes | memoryview, width: int, height: int, factor: int, room: bytearray | None = None
+) -> NDArray[np.uint8]:
     """Decode a JPEG of known size in pixels, gray or colour, to uint8 (ceil(height / factor), ceil(width / factor), 3).
 
-    Raises ValueError as ``decode`` does.
+    The pixels lie in ``room`` where it is given: as many bytes at least. Raises ValueError as ``decode`` does.
     """
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, "RGB", min_width=-(-width // factor), min_height=-(-height // factor)
+        data, "RGB", min_width=-(-width // factor), min_height=-(-height // factor), buffer=room
     )
     return pixels
 
