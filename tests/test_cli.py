@@ -192,6 +192,19 @@ def test_the_saved_model_knows_its_classes_and_preprocessing(run: Path) -> None:
     assert recipe.classes == tuple("0123456789") and recipe.image_size > 0 and len(recipe.mean) == 3
 
 
+def test_pack_verify_and_look_at_the_loader(tmp_path: Path) -> None:
+    done = json.loads(saccade("pack", "digits", "small", "--json", cwd=tmp_path).stdout)
+    assert (done["images"], done["shards"], done["reused"]) == (1797, 2, 0)
+    assert "2 of them from an earlier run" in saccade("pack", "digits", "small", cwd=tmp_path).stdout
+    assert saccade("verify", "small", cwd=tmp_path).stdout.endswith("nothing is wrong\n")
+    shard = tmp_path / "small" / "test-00000.shard"
+    hurt = bytearray(shard.read_bytes())
+    hurt[-9000] ^= 4
+    shard.write_bytes(hurt)
+    assert "damaged-pack" in saccade("verify", "small", cwd=tmp_path, status=65).stdout
+    assert json.loads(saccade("bench", "loader", "--json", cwd=tmp_path).stdout)["images"] == 1437
+
+
 def test_verify_resume_proves_the_users_own_setup(tmp_path: Path) -> None:
     done = saccade("verify-resume", "--kills", "1", "--steps", "24", "--json", "--seed", "3", cwd=tmp_path)
     proof = json.loads(done.stdout)

@@ -1,31 +1,21 @@
-"""The command line: verbs, nothing else. Heavy imports wait until a verb runs, so that help is instant."""
+"""The command line: verbs, nothing else; those about data alone are in ``cli_data``."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from saccade.errors import CheckpointError, DataError, SaccadeError, UsageError
+from saccade import cli_data
+from saccade.errors import CheckpointError, SaccadeError, UsageError
+from saccade.terminal import Json, app, explained, print_json
 
 if TYPE_CHECKING:
     from saccade.training.request import Composed
 
-app = typer.Typer(
-    help="Train image classifiers from scratch: your images in; a trained, evaluated, exactly resumable model out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Words = Annotated[
     list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
 ]
@@ -59,7 +49,6 @@ MinivalOption = Annotated[
 ]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")]
-SourceArgument = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.gz, .xz too).")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.")]
 
 
@@ -87,7 +76,7 @@ def train(
     minival: MinivalOption = None, dry_run: DryOption = False, sets: SetOption = None, json_out: Json = False,
 ) -> None:  # fmt: skip
     """Train a classifier, or go on exactly where the same command stopped. Without arguments: the built-in digits."""
-    with _explained(json_out):
+    with explained(json_out):
         composed = _compose(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
                             batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
                             precision=precision, max_time=max_time, holdout=holdout, minival=minival)  # fmt: skip
@@ -103,7 +92,7 @@ def train(
             log.say(f"this run is finished: {outcome.folder} (start another with --resume never)")
         records.conclude(outcome.result, outcome.folder, outcome.seconds, log)
         if json_out:
-            _print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
+            print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
 
 
 def _print_config(composed: Composed) -> None:
@@ -121,7 +110,7 @@ def check(
     sets: SetOption = None, json_out: Json = False,
 ) -> None:  # fmt: skip
     """Look for what would go wrong, and say how long training would take. Leaves nothing behind."""
-    with _explained(json_out):
+    with explained(json_out):
         from saccade.log import Log
         from saccade.training import preflight
 
@@ -131,7 +120,7 @@ def check(
         log = Log()
         findings = preflight.check(composed, log)
         if json_out:
-            _print_json({"findings": [f.to_json() for f in findings]})
+            print_json({"findings": [f.to_json() for f in findings]})
         errors = [f for f in findings if f.severity == "error"]
         log.say("nothing stands in the way" if not errors else f"{len(errors)} finding(s) stand in the way")
         if errors:
@@ -145,7 +134,7 @@ def evaluate(
     devices: Annotated[str, typer.Option("--devices", help="auto, cpu, cuda or mps.")] = "auto", json_out: Json = False,
 ) -> None:  # fmt: skip
     """Score the saved weights of a run: every image exactly once."""
-    with _explained(json_out):
+    with explained(json_out):
         from saccade import api
         from saccade.evaluation.metrics import wilson_interval
 
@@ -156,7 +145,7 @@ def evaluate(
         result = api.evaluate(classifier, chosen, device=devices)
         low, high = wilson_interval(result.correct, result.n)
         if json_out:
-            _print_json({"run": str(run), "split": chosen.name, **result.to_json()})
+            print_json({"run": str(run), "split": chosen.name, **result.to_json()})
         else:
             typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  loss {result.loss:.4f}  "
                        f"({result.correct} of {result.n} images of '{chosen.name}'; "
@@ -188,7 +177,7 @@ def predict(
     json_out: Json = False,
 ) -> None:  # fmt: skip
     """Name what is in images, with probabilities."""
-    with _explained(json_out):
+    with explained(json_out):
         from saccade import api, files
 
         rows = []
@@ -200,7 +189,7 @@ def predict(
         if csv is not None:
             files.write_bytes(csv, _csv(rows))
         if json_out:
-            _print_json(rows)
+            print_json(rows)
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
@@ -224,14 +213,14 @@ def models(
     json_out: Json = False,
 ) -> None:
     """List the architectures with what they cost."""
-    with _explained(json_out):
+    with explained(json_out):
         from saccade.models import find, names
         from saccade.report.tables import model_rows, print_table
 
         found = names(pattern) or [find(pattern).name]
         rows = model_rows(found, num_classes, image_size)
         if json_out:
-            _print_json(rows)
+            print_json(rows)
         else:
             print_table(rows, "models")
 
@@ -241,7 +230,7 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Show this recipe's file.")] = None, json_out: Json = False
 ) -> None:
     """List the recipes with their receipts: measured, ported or untested."""
-    with _explained(json_out):
+    with explained(json_out):
         from saccade import recipes as shelf
         from saccade.report.tables import print_table, recipe_rows
 
@@ -250,7 +239,7 @@ def recipes(
             return
         rows = recipe_rows([name] if name else shelf.names())
         if json_out:
-            _print_json(rows)
+            print_json(rows)
         else:
             print_table(rows, "recipes")
 
@@ -264,7 +253,7 @@ def report(
     json_out: Json = False,
 ) -> None:
     """Write the page and the plots of a run, or one page that compares several."""
-    with _explained(json_out):
+    with explained(json_out):
         from saccade.report import compare_runs, write_report
 
         if len(runs) == 1:
@@ -276,57 +265,9 @@ def report(
         else:
             page = compare_runs(runs, out)
         if json_out:
-            _print_json({"report": str(page)})
+            print_json({"report": str(page)})
         else:
             typer.echo(str(page))
-
-
-@app.command(epilog="Example: saccade verify photos.zip --out ledger.json")
-def verify(
-    source: SourceArgument,
-    md5: Annotated[
-        bool, typer.Option("--md5", help="Check the MD5 of the ILSVRC2012 archives themselves, too.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the ledger with all names as JSON.")] = None,
-    json_out: Json = False,
-) -> None:
-    """Read every image once: count, compare, and name everything that is odd. Exit 65 if something is wrong."""
-    with _explained(json_out):
-        from saccade import files
-        from saccade.data import verify as ledger
-        from saccade.data.sources import open_source
-        from saccade.log import Log
-
-        archives = ledger.known_archives(Path(source)) if md5 else []
-        verdict = ledger.verify(open_source(source), Log(), archives=archives)
-        if out is not None:
-            files.write_json(out, verdict.to_json())
-        if json_out:
-            _print_json(verdict.to_json())
-        else:
-            ledger.show(verdict)
-        if verdict.failed:
-            raise typer.Exit(DataError.status)
-
-
-@app.command(epilog="Example: saccade prepare photos.zip photos/")
-def prepare(
-    source: SourceArgument,
-    target: Annotated[Path, typer.Argument(help="The folder that gets train/<class>/<image>, val/<class>/<image>.")],
-    json_out: Json = False,
-) -> None:
-    """Write any source as an ordinary tree of image files. Killed, it goes on with the same command."""
-    with _explained(json_out):
-        from saccade.data import prepare as tree
-        from saccade.data.sources import open_source
-        from saccade.log import Log
-
-        done = tree.prepare(open_source(source), target, Log())
-        if json_out:
-            _print_json(done)
-        else:
-            counts = ", ".join(f"{count:,} in '{name}'" for name, count in done["splits"].items())
-            typer.echo(f"{target}: {counts}; {done['written']:,} written now")
 
 
 @app.command(name="verify-resume", epilog="Example: saccade verify-resume --data photos.zip --holdout 10%",
@@ -338,36 +279,19 @@ def verify_resume(
     json_out: Json = False,
 ) -> None:
     """Kill and resume a short run of your own setup (arguments as for train); compare all weights bit by bit."""
-    with _explained(json_out):
+    with explained(json_out):
         from saccade.log import Log
         from saccade.training.proof import prove_resume
 
         proof = prove_resume(list(context.args), kills=kills, steps=steps, log=Log())
         if json_out:
-            _print_json(proof)
+            print_json(proof)
         else:
             typer.echo(f"identical: {proof['kills']} kills, resumed at steps {proof['resumed_at']}, "
                        f"digest {proof['digest'][:16]}")  # fmt: skip
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-@contextlib.contextmanager
-def _explained(json_out: bool) -> Iterator[None]:
-    """Turn an explained error into a message on stderr (and JSON on stdout) and its exit status."""
-    try:
-        yield
-    except SaccadeError as error:
-        if json_out:
-            _print_json({"error": {"status": error.status, "finding": error.finding, "what": error.what,
-                                   "where": error.where, "do": error.fix}})  # fmt: skip
-        typer.secho(str(error), err=True, fg="red" if error.status not in (75, 130) else "yellow")
-        raise typer.Exit(error.status) from error
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+app.registered_commands.extend(cli_data.app.registered_commands)
 
 
 def main(run: Callable[[], object] = app) -> NoReturn:

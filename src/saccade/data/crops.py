@@ -89,7 +89,7 @@ def _decode_whole(
 
 
 def _decode_jpeg(data: Data, width: int, height: int, factor: int) -> Pixels:
-    """Decode into the room of this thread: fresh memory for each image would cost a tenth of the time in page faults."""
+    """Decode into the room of this thread: fresh memory for each image costs page faults."""
     needed = 3 * -(-width // factor) * -(-height // factor)
     room: bytearray = getattr(_thread, "room", bytearray())
     if len(room) < needed:

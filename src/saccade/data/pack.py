@@ -68,6 +68,19 @@ class Packed:
     shards: int
     reused: int
 
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        again = f", {self.reused} of them from an earlier run" if self.reused else ""
+        return (
+            f"{self.folder}: {self.images:,} images, {human_size(self.source_bytes)} became {human_size(self.bytes)} "
+            f"in {self.shards} shards{again}; train with --data {self.folder}"
+        )
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return everything as plain values."""
+        return asdict(self) | {"folder": str(self.folder)}
+
 
 def pack(source: Source, folder: Path, settings: Settings, tick: Tick = lambda _done: None) -> Packed:
     """Write a pack of all splits of a source; ``tick`` is told how many images are done.

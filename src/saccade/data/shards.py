@@ -124,6 +124,11 @@ def manifest_bytes(manifest: dict[str, Any]) -> bytes:
     return files.json_bytes(manifest | {"digest": digest})
 
 
+def is_pack(folder: Path) -> bool:
+    """Tell whether a folder is a pack."""
+    return (folder / MANIFEST).is_file()
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a pack; raises DataError when it is damaged or of another format."""
     path = folder / MANIFEST

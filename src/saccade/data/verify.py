@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade import files
-from saccade.data import known
+from saccade.data import known, shards
 from saccade.data.known import Known
 from saccade.data.ledger import OVERLAP_LIMIT, remember
 from saccade.data.look import ERRORS, NOTES, Integers, Part, first_equal, survey
@@ -74,6 +74,8 @@ class Verdict:
 def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdict:
     """Read all images of a source, and the MD5 of ``archives``; the ledger is kept in the user's cache folder."""
     entries = [entry for path in archives for entry in _md5(path, log)]
+    if shards.is_pack(Path(source.where)) and (hurt := list(shards.damage(Path(source.where)))):
+        entries.append(Entry.of("error", "damaged-pack", "", hurt, "files are not as they were written"))
     parts = [Part(split, np.arange(len(split))) for split in _training_first(source)]
     total = sum(len(part.places) for part in parts)
     with log.progress("verifying", total) as bar:

@@ -81,10 +81,7 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     findings = _disk_space(run)
     refuse(findings)
     before = run.state.digest()
-    with _global_state_kept(run.device):
-        first = _largest_step(run)
-        cells, load_s = _load(run, first, poll)
-        loss, speed = _compute(run, cells, load_s, poll)
+    loss, speed = measure(run, poll)
     assert run.state.digest() == before, "the trial changed the real model"
     findings += _judge(loss, run)
     refuse(findings)
@@ -92,6 +89,16 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     findings += _describe(run, spent, log)
     tell((f for f in findings if f.id != "time"), log)
     return findings
+
+
+def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
+    """Return the first loss, in nats per image, and the speed of loading and computing, all on a copy of the model.
+
+    Raises ConfigError when a cell does not fit into memory.
+    """
+    with _global_state_kept(run.device):
+        cells, load_s = _load(run, _largest_step(run), poll)
+        return _compute(run, cells, load_s, poll)
 
 
 def estimate(run: Run, speed: Speed) -> Estimate:

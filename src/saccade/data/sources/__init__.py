@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from saccade.data.shards import is_pack
 from saccade.data.sources import ilsvrc
 from saccade.data.sources.archive import open_archive
 from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.digits import open_digits
 from saccade.data.sources.folder import open_folder
 from saccade.data.sources.official import OFFICIAL, open_official
-from saccade.data.sources.packed import is_pack, open_pack
+from saccade.data.sources.packed import open_pack
 from saccade.data.sources.shards import is_pattern, open_pattern
 from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
 from saccade.data.sources.split import Source as Source

@@ -14,11 +14,6 @@ from saccade.data.sources.split import Source, Split
 from saccade.errors import DataError
 
 
-def is_pack(path: Path) -> bool:
-    """Tell whether a folder is a pack."""
-    return (path / shards.MANIFEST).is_file()
-
-
 def open_pack(folder: Path) -> Source:
     """Open a pack; raises DataError on a damaged manifest or index. Records are checked when they are read."""
     manifest = shards.read_manifest(folder)

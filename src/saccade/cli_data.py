@@ -1,0 +1,114 @@
+"""The verbs that prepare, check and pack data. Heavy imports wait until a verb runs, so that help is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from saccade.errors import DataError
+from saccade.terminal import Json, explained, print_json
+
+app = typer.Typer()
+
+SourceArgument = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.gz, .xz too).")]
+
+
+@app.command(epilog="Example: saccade verify photos.zip --out ledger.json")
+def verify(
+    source: SourceArgument,
+    md5: Annotated[
+        bool, typer.Option("--md5", help="Check the MD5 of the ILSVRC2012 archives themselves, too.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the ledger with all names as JSON.")] = None,
+    json_out: Json = False,
+) -> None:
+    """Read every image once: count, compare, and name everything that is odd. Exit 65 if something is wrong."""
+    with explained(json_out):
+        from saccade import files
+        from saccade.data import verify as ledger
+        from saccade.data.sources import open_source
+        from saccade.log import Log
+
+        archives = ledger.known_archives(Path(source)) if md5 else []
+        verdict = ledger.verify(open_source(source), Log(), archives=archives)
+        if out is not None:
+            files.write_json(out, verdict.to_json())
+        if json_out:
+            print_json(verdict.to_json())
+        else:
+            ledger.show(verdict)
+        if verdict.failed:
+            raise typer.Exit(DataError.status)
+
+
+@app.command(epilog="Example: saccade prepare photos.zip photos/")
+def prepare(
+    source: SourceArgument,
+    target: Annotated[Path, typer.Argument(help="The folder that gets train/<class>/<image>, val/<class>/<image>.")],
+    json_out: Json = False,
+) -> None:
+    """Write any source as an ordinary tree of image files. Killed, it goes on with the same command."""
+    with explained(json_out):
+        from saccade.data import prepare as tree
+        from saccade.data.sources import open_source
+        from saccade.log import Log
+
+        done = tree.prepare(open_source(source), target, Log())
+        if json_out:
+            print_json(done)
+        else:
+            counts = ", ".join(f"{count:,} in '{name}'" for name, count in done["splits"].items())
+            typer.echo(f"{target}: {counts}; {done['written']:,} written now")
+
+
+@app.command(epilog="Example: saccade pack photos.zip packs/photos --max-side 400")
+def pack(
+    source: SourceArgument,
+    target: Annotated[Path, typer.Argument(help="The folder of the pack, which is trained on as --data.")],
+    max_side: Annotated[int, typer.Option("--max-side", help="Reduce the longer side to this; 0: never.")] = 500,
+    quality: Annotated[int, typer.Option("--quality", help="libjpeg's quality, 1 to 100.")] = 90,
+    tile: Annotated[int, typer.Option("--tile", help="Width of a tile in pixels.")] = 32,
+    original: Annotated[bool, typer.Option("--original", help="Keep the bytes of every image.")] = False,
+    json_out: Json = False,
+) -> None:
+    """Pack a dataset for fast training: few files, tiled JPEGs, checksums. Killed, it goes on with the same command."""
+    with explained(json_out):
+        from saccade.data import pack as packing
+        from saccade.data.sources import open_source
+        from saccade.log import Log
+
+        found, settings = open_source(source), packing.Settings(max_side, quality, tile, original)
+        with Log().progress("packing", sum(map(len, found.splits.values()))) as bar:
+            done = packing.pack(found, target, settings, lambda count: bar.update(count, "decoded, reduced, encoded"))
+        if json_out:
+            print_json(done.to_json())
+        else:
+            typer.echo(done.text)
+
+
+@app.command(epilog="Example: saccade bench loader --data photos.zip --model resnet18")
+def bench(
+    what: Annotated[Literal["loader"], typer.Argument(help="loader: reading, decoding, resizing, batches.")],
+    data: Annotated[str, typer.Option("--data", help="Your images.")] = "digits",
+    model: Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", help="Side in pixels.")] = None,
+    holdout: Annotated[str, typer.Option("--holdout", help="For class folders without a split: 10%.")] = "",
+    json_out: Json = False,
+) -> None:
+    """Show where the time goes on your own data, and what would help by how much."""
+    with explained(json_out):
+        from saccade import units
+        from saccade.api import flag_settings
+        from saccade.log import Log
+        from saccade.training import doctor
+        from saccade.training.request import Request, compose
+
+        share = units.share(holdout) if holdout else None
+        flags = flag_settings(data=data, model=model, image_size=image_size, holdout=share)
+        found = doctor.diagnose(compose(Request(flags=flags)), Log())
+        if json_out:
+            print_json(found.to_json())
+        else:
+            typer.echo(doctor.show(found))

@@ -1,0 +1,39 @@
+"""The doctor: its figures are of the user's data, and its advice follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from saccade.data import pack
+from saccade.data.sources import open_source
+from saccade.log import Log
+from saccade.training import doctor
+from saccade.training.request import Request, compose
+
+FOUND = doctor.Diagnosis(1000, 1e-5, 1e-5, 8e-4, 1e-4, 1e-4, 2000.0, 2, 3000.0, 2e-4, 500, False)
+
+
+def advice(found: doctor.Diagnosis) -> str:
+    return " | ".join(doctor._advice(found, compose(Request()).config))
+
+
+def test_the_figures_add_up_on_real_data() -> None:
+    found = doctor.diagnose(compose(Request()), Log())
+    assert found.images == 1437 and found.loader > 0 and found.step > 0 and found.packed_s > 0
+    assert min(found.decode_s, found.resize_s) > 0 and found.shared
+    assert "share the cores" in doctor.show(found)
+
+
+def test_a_pack_is_not_advised_for_a_pack(tmp_path: Path) -> None:
+    pack.pack(open_source("digits"), tmp_path / "p", pack.Settings())
+    found = doctor.diagnose(compose(Request(flags={"data.train": str(tmp_path / "p")})), Log())
+    assert found.packed_s == 0 and "saccade pack" not in doctor.show(found)
+
+
+def test_the_advice_names_the_limit() -> None:
+    assert "4 reading threads" in advice(FOUND) and "saccade pack --max-side 500" in advice(FOUND)
+    assert "nothing to gain" in advice(replace(FOUND, loader=9000.0))
+    assert "the disk is the limit" in advice(replace(FOUND, read_s=5e-3))
+    assert "the disk" not in advice(FOUND)
+    assert "saccade pack" not in advice(replace(FOUND, packed_s=8e-4))
