@@ -94,6 +94,7 @@ class DataSection(_Section):
     image_size: int = _data(224, "side of the square that the network sees, in pixels", ge=4, le=4096)
     eval_crop: float = _data(0.875, "side of the central crop over the short side at evaluation", gt=0, le=1)
     exif: Literal["ignore", "apply"] = _data("ignore", "EXIF orientation: ignored as in published figures, or applied")
+    unreadable: Literal["refuse", "drop"] = _data("refuse", "training images that cannot be read; `drop`: up to 1 %")
     mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
     std: Triple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
     threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)

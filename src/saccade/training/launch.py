@@ -16,9 +16,11 @@ from saccade import files, rng, units
 from saccade.config import Config
 from saccade.data.loader import Readers, TrainingView
 from saccade.data.order import Order
+from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
+from saccade.log import Log
 from saccade.models import create_model, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
@@ -35,13 +37,17 @@ TINY_CELL_MACS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on`` picks the best."""
+    """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on`` picks the best.
+
+    ``dropped`` names the training images that cannot be read and are left out, with the reasons.
+    """
 
     source: Source
     train: Split
     val: Split
     chosen_on: Split
     val_source: Source
+    dropped: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -97,6 +103,10 @@ def open_data(config: Config, source: Source) -> Data:
     section = config.data
     val_source = open_source(section.val) if section.val else source
     train = train_split(source)
+    dropped: tuple[str, ...] = ()
+    if section.unreadable == "drop":
+        with Log().progress("looking for unreadable images", len(train)) as bar:
+            train, dropped = without_unreadable(train, lambda done: bar.update(done, "read, decoded"))
     val = validation_split(val_source, section.split)
     if section.holdout:
         if val is not None and val_source is not source:
@@ -107,7 +117,7 @@ def open_data(config: Config, source: Source) -> Data:
     chosen_on = val
     if section.minival:
         train, chosen_on = hold_out(train, section.minival, config.seed, Purpose.MINIVAL)
-    return Data(source, train, val, chosen_on, val_source)
+    return Data(source, train, val, chosen_on, val_source, dropped)
 
 
 def no_validation(source: Source) -> DataError:

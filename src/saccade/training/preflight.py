@@ -264,6 +264,11 @@ def _read_contents(data: Data, log: Log) -> Ledger:
 def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
     """Turn what is inside the files into findings, each with what it is based on."""
     findings = []
+    if names := data.dropped:
+        findings.append(Finding(
+            "dropped-images", "warning", f"{len(names):,} training image(s) cannot be read and are left out: "
+            f"{listed(names, len(names))}", data.train.where, "repair them", names,
+        ))  # fmt: skip
     where = f"{data.train.where} and {data.val.where}" if data.train.where != data.val.where else data.train.where
     if bad := read.unreadable:
         findings.append(Finding(

@@ -1,0 +1,49 @@
+"""Training without the images that cannot be read: which they are, found by reading all, and how many are too many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from saccade import files
+from saccade.data.look import ERRORS, Integers, Part, Tick, survey
+from saccade.data.sources.split import Split
+from saccade.errors import DataError
+
+LIMIT = 0.01
+"""Share of the training images that may be dropped; more than that is a broken copy, not a few broken files."""
+
+
+def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[Split, tuple[str, ...]]:
+    """Return a split without the images that cannot be read, and these by name with the reason.
+
+    The first time every image is read and decoded; later only those that were bad then, in case they were repaired.
+    Raises DataError when more than ``LIMIT`` of the images are bad.
+    """
+    cache = files.cache_folder() / "unreadable" / f"{split.fingerprint}.json"
+    part = Part(split, _known(cache, len(split)))
+    survey([part], tick)
+    if len(part.places) < len(split) and part.rows["sound"].any():
+        part = Part(split, np.arange(len(split)))
+        survey([part], tick)
+    bad = part.places[~part.rows["sound"]]
+    names = tuple(sorted(name for kind in ERRORS for name in part.named(kind)))
+    if len(bad) > LIMIT * len(split):
+        raise DataError(
+            f"{len(bad):,} of {len(split):,} training images cannot be read: {', '.join(names[:3])}",
+            where=split.where,
+            fix=f"up to {LIMIT:.0%} are dropped with data.unreadable=drop; copy the data again, or repair it",
+            finding="unreadable-image",
+        )
+    files.write_json(cache, bad.tolist())
+    return split.subset(np.setdiff1d(np.arange(len(split)), bad), split.name), names
+
+
+def _known(cache: Path, count: int) -> Integers:
+    """Return the places to look at, int64 of shape (k,): those that were bad the last time, or all."""
+    try:
+        places = np.array(files.read_json(cache), np.int64)
+        return places if ((places >= 0) & (places < count)).all() else np.arange(count)
+    except (OSError, ValueError, TypeError):
+        return np.arange(count)
