@@ -57,9 +57,17 @@ class Readers:
     """The pool of reading threads; knows what each thread is reading, to name it when nothing moves any more."""
 
     def __init__(self, threads: int) -> None:
+        self._reading: dict[int, tuple[Split, int]] = {}
+        self._start(threads)
+
+    def resize(self, threads: int) -> None:
+        """Go on with another number of threads; nothing may be under way. Batches do not depend on it."""
+        self.close()
+        self._start(threads)
+
+    def _start(self, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
-        self._reading: dict[int, tuple[Split, int]] = {}
         list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))  # start them all before training does
 
     def submit(self, split: Split, samples: NDArray[np.int64], work: Work, group: int = 1) -> list[Future[None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ BUDGET_LEAST_S, BUDGET_MOST_S = 1.0, 20.0
 LOADER_S = 1.0
 LOADED_CELLS = 3
 TIMED_STEPS = 5
+
+RESERVE = 1.5
+LEAST_READERS = 2
 
 USUAL_LOSS = (0.5, 2.0)
 ABSURD_LOSS = 10.0
@@ -85,10 +89,24 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     assert run.state.digest() == before, "the trial changed the real model"
     findings += _judge(loss, run)
     refuse(findings)
+    _fit_readers(run, speed, log)
     spent = estimate(run, speed)
     findings += _describe(run, spent, log)
     tell((f for f in findings if f.id != "time"), log)
     return findings
+
+
+def _fit_readers(run: Run, speed: Speed, log: Log) -> None:
+    """Take as many reading threads as this training needs, with half as many in reserve, and not one per core."""
+    if run.config.data.threads:
+        return
+    busy = speed.load_s * run.readers.threads * run.config.cell / speed.next_cell_s
+    wanted = min(max(math.ceil(RESERVE * busy), LEAST_READERS), os.cpu_count() or 1)
+    if wanted != run.readers.threads:
+        run.readers.resize(wanted)
+        torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
+        log.fact("readers", f"{wanted} reading threads: training keeps {busy:.1f} busy")
+    run.resolved["reader_threads"] = {"value": wanted, "reason": f"{RESERVE} x the {busy:.2g} that training keeps busy"}
 
 
 def measure(run: Run, poll: Poll) -> tuple[float, Speed]:

@@ -1,0 +1,51 @@
+"""A thousand epochs of a tiny set: memory, open files and threads stay where they are."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.config import AugmentSection
+from saccade.data import pack
+from saccade.data.loader import Readers, TrainingView, batches
+from saccade.data.order import Order
+from saccade.data.sources import open_source
+
+EPOCHS, PART = 1000, 100
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_thousand_epochs_leave_no_trace(packed: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(64):
+        folder = tmp_path / "set" / "train" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (80, 90, 3), dtype=np.uint8)).save(folder / f"{i}.jpg")
+    place = tmp_path / "set"
+    if packed:
+        pack.pack(open_source(place), tmp_path / "pack", pack.Settings())
+        place = tmp_path / "pack"
+    split, readers = open_source(place).splits["train"], Readers(2)
+    view = TrainingView(split, Order(64, 0), AugmentSection(), 64, EPOCHS, "ignore")
+    marks = []
+    for part in range(EPOCHS // PART):
+        for _ in batches(view, readers, 64, part * PART, (part + 1) * PART):
+            pass
+        marks.append((resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count()))
+    readers.close()
+    sizes = [mark[0] for mark in marks[2:]]
+    slope = np.polyfit(range(len(sizes)), sizes, 1)[0]
+    assert slope < 1_000_000, f"{slope / 1e6:.2f} MB per {PART} epochs"
+    assert len({mark[1:] for mark in marks[1:]}) == 1, "open files or threads grow"
