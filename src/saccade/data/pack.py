@@ -7,9 +7,7 @@ bytes depend on the source and the settings alone.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from PIL import Image
 from saccade import files
 from saccade.data import images, jpeg, shards, tiles
 from saccade.data.images import BadImage
+from saccade.data.pool import in_order
 from saccade.data.sources.split import Source, Split
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.units import human_size
@@ -95,23 +94,20 @@ def pack(source: Source, folder: Path, settings: Settings, tick: Tick = lambda _
         _check_space(source, folder)
         done, reused, entries = 0, 0, {}
         shard_bytes: list[int] = []
-        with ThreadPoolExecutor(os.cpu_count() or 1, "saccade-pack") as pool:
-            for name, split in source.splits.items():
-                facts = []
-                for number, (first, last) in enumerate(_runs(split)):
-                    path = folder / f"{files.safe_name(name)}-{number:05d}.shard"
-                    reused += _shard(pool, split, settings, range(first, last), path, partial(_add, tick, done))
-                    done += last - first
-                    tick(done)
-                    size = path.stat().st_size
-                    facts.append(
-                        {"file": path.name, "count": last - first, "bytes": size, "sha256": files.digest(path)}
-                    )
-                    shard_bytes.append(size)
-                entries[name] = {
-                    "classes": list(split.classes), "empty_classes": list(split.empty_classes), "folder": split.folder,
-                    "count": len(split), "parent": split.fingerprint, "shards": facts,
-                }  # fmt: skip
+        for name, split in source.splits.items():
+            facts = []
+            for number, (first, last) in enumerate(_runs(split)):
+                path = folder / f"{files.safe_name(name)}-{number:05d}.shard"
+                reused += _shard(split, settings, range(first, last), path, partial(_add, tick, done))
+                done += last - first
+                tick(done)
+                size = path.stat().st_size
+                facts.append({"file": path.name, "count": last - first, "bytes": size, "sha256": files.digest(path)})
+                shard_bytes.append(size)
+            entries[name] = {
+                "classes": list(split.classes), "empty_classes": list(split.empty_classes), "folder": split.folder,
+                "count": len(split), "parent": split.fingerprint, "shards": facts,
+            }  # fmt: skip
         manifest = {"format": shards.FORMAT, "name": source.name, "settings": asdict(settings), "splits": entries}
         files.write_bytes(folder / shards.MANIFEST, shards.manifest_bytes(manifest))
     before = sum(int(split.sizes.sum()) for split in source.splits.values())
@@ -165,13 +161,13 @@ def _words(split: Split, settings: Settings, first: int, last: int) -> dict[str,
     return {"source": split.fingerprint, "range": f"{first}-{last}", "pillow": PIL.__version__} | chosen
 
 
-def _shard(pool: ThreadPoolExecutor, split: Split, settings: Settings, run: range, path: Path, tick: Tick) -> bool:
+def _shard(split: Split, settings: Settings, run: range, path: Path, tick: Tick) -> bool:
     """Write a shard unless it is there already; returns whether it was."""
     words = _words(split, settings, run.start, run.stop)
     if _is_there(path, words):
         return True
     records = []
-    for count, record in enumerate(pool.map(partial(_record, split, settings), run), 1):
+    for count, record in enumerate(in_order(partial(_record, split, settings), run), 1):
         records.append(record)
         tick(count)
     names = [split.names[i] for i in run]
