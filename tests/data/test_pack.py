@@ -173,6 +173,21 @@ def test_a_flipped_bit_in_a_record_is_caught_when_it_is_read(photos: Path, tmp_p
     assert caught == 200
 
 
+def test_a_flipped_bit_in_the_index_is_caught_when_the_pack_is_opened(photos: Path, tmp_path: Path) -> None:
+    packed(photos, tmp_path / "p")
+    path = tmp_path / "p" / "train-00000.shard"
+    whole, records = path.read_bytes(), shards.open_shard(path).offsets[-1]
+    rng, start = np.random.default_rng(0), 8 + int.from_bytes(whole[:8], "little")
+    first = whole.rindex(bytes(shards.open_shard(path).read(0)))
+    places = [p for p in range(start, len(whole)) if not first <= p < first + int(records)]
+    for place in rng.choice(places, 100):
+        hurt = bytearray(whole)
+        hurt[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(hurt)
+        with pytest.raises(DataError):
+            open_source(tmp_path / "p")
+
+
 def test_a_folder_with_other_things_is_not_touched(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("dear diary")
     with pytest.raises(ConfigError, match=r"diary\.txt"):

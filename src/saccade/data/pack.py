@@ -102,13 +102,15 @@ def pack(source: Source, folder: Path, settings: Settings, tick: Tick = lambda _
                 done += last - first
                 tick(done)
                 size = path.stat().st_size
-                facts.append({"file": path.name, "count": last - first, "bytes": size, "sha256": files.digest(path)})
+                facts.append({"file": path.name, "count": last - first, "bytes": size, "sha256": files.digest(path),
+                              "index": shards.open_shard(path).index_digest})  # fmt: skip
                 shard_bytes.append(size)
             entries[name] = {
                 "classes": list(split.classes), "empty_classes": list(split.empty_classes), "folder": split.folder,
                 "count": len(split), "parent": split.fingerprint, "shards": facts,
             }  # fmt: skip
-        manifest = {"format": shards.FORMAT, "name": source.name, "settings": asdict(settings), "splits": entries}
+        manifest = {"format": shards.FORMAT, "name": source.name, "settings": asdict(settings), "splits": entries,
+                    "class_titles": dict(source.class_titles)}  # fmt: skip
         files.write_bytes(folder / shards.MANIFEST, shards.manifest_bytes(manifest))
     before = sum(int(split.sizes.sum()) for split in source.splits.values())
     return Packed(folder, done, before, sum(shard_bytes), len(shard_bytes), reused)

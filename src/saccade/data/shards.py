@@ -2,7 +2,7 @@
 
 A shard is laid out as a safetensors file. ``bytes`` holds the records one after the other; ``offsets`` (n + 1),
 ``crcs`` (CRC-32 of each record), ``labels`` and ``name_ends`` say where and what they are, ``names`` are the file names
-in UTF-8. The manifest says which shards there are, with the digest of each, and ends with its own.
+in UTF-8. The manifest says which shards there are, with the digests of each and of its index, and ends with its own.
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ class Shard:
 
     def __len__(self) -> int:
         return len(self.crcs)
+
+    @property
+    def index_digest(self) -> str:
+        """SHA-256, 64 hexadecimal digits, of everything but the records."""
+        sha = hashlib.sha256(self.names.text)
+        for array in (self.names.ends, self.offsets, self.crcs, self.labels):
+            sha.update(array.tobytes())
+        return sha.hexdigest()
 
     def read(self, i: int) -> memoryview:
         """Return record ``i``; raises DataError when it no longer matches its checksum."""

@@ -18,11 +18,16 @@ def open_pack(folder: Path) -> Source:
     """Open a pack; raises DataError on a damaged manifest or index. Records are checked when they are read."""
     manifest = shards.read_manifest(folder)
     splits = {name: _open_split(folder, name, entry) for name, entry in manifest["splits"].items()}
-    return Source(manifest["name"], str(folder), splits)
+    return Source(manifest["name"], str(folder), splits, class_titles=manifest["class_titles"])
 
 
 def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
     opened = [shards.open_shard(folder / fact["file"]) for fact in entry["shards"]]
+    for shard, fact in zip(opened, entry["shards"], strict=True):
+        if shard.index_digest != fact["index"]:
+            raise DataError(
+                "the index of this shard is not as it was written", where=str(shard.path), fix="make the pack again"
+            )
     starts = np.cumsum([0, *map(len, opened)])
     begins = starts.tolist()
     lengths = np.concatenate([shard.names.ends - shard.names.starts for shard in opened])
