@@ -3,10 +3,10 @@
     python bench/loader.py --data imagenet-samples.tar [--images 1000] [--rounds 3] [--threads 2] [--ffcv PYTHON]
 
 The images are repeated to ``--images``, unpacked into a temporary folder and packed; each pipeline then reads whole
-epochs for some seconds in a process of its own, in turn, ``--rounds`` times. Peers that are not installed are left out; FFCV may live in
-another environment, whose interpreter ``--ffcv`` names. Each row proves its pixels where it can: the mean absolute
-difference, in levels, between its own crops and full decode, crop and antialiased resize of the same file, over 500
-fixed crops. Above 0.5 a row is marked: it does less work.
+epochs for some seconds in a process of its own, in turn, ``--rounds`` times. Peers that are not installed are left out;
+FFCV may live in another environment, whose interpreter ``--ffcv`` names. Each row proves its pixels where it can: the
+mean absolute difference, in levels, between its own crops and full decode, crop and antialiased resize of the same
+file, over 500 fixed crops. Above 0.5 a row is marked: it does less work.
 """
 
 from __future__ import annotations
