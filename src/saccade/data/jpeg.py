@@ -98,9 +98,10 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
 def decode_part(
     data: bytes | memoryview, width: int, height: int, factor: int, room: bytearray | None = None
 ) -> NDArray[np.uint8]:
-    """Decode a JPEG of known size in pixels, gray or colour, to uint8 (ceil(height / factor), ceil(width / factor), 3).
+    """Decode a JPEG of known size in pixels, gray or colour, to RGB reduced by ``factor``.
 
-    The pixels lie in ``room`` where it is given: as many bytes at least. Raises ValueError as ``decode`` does.
+    The result is uint8 of shape (ceil(height / factor), ceil(width / factor), 3). It lies in ``room`` where that is
+    given: as many bytes at least. Raises ValueError as ``decode`` does.
     """
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         data, "RGB", min_width=-(-width // factor), min_height=-(-height // factor), buffer=room
