@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,9 @@ SHARPNESS = 1.5
 """The decoder may halve the sides of an image while each crop stays this many times as wide and high as the output."""
 
 _thread = threading.local()
+
+ROOM_BYTES = 64_000_000
+"""The most memory that a thread keeps for pixels."""
 
 Pixels = NDArray[np.uint8]
 Choose = Callable[[int, int, int], list[Box]]
@@ -40,7 +44,8 @@ def decode(
     boxes: dict[int, list[Box]] = {}
     for i, data in enumerate(files):
         if tiles.is_tiled(data) and (exif == "ignore" or images.orientation(data) == 1):
-            boxes[i] = choose(i, *_tiled_size(data))
+            with suppress(ValueError):  # a damaged start comes up again below, in its turn
+                boxes[i] = choose(i, *tiles.size(data))
     regions = {i: _around(chosen) for i, chosen in boxes.items()}
     cuts = {}
     if regions:
@@ -59,13 +64,6 @@ def decode(
             yield pixels, [_reduced(box, cut.left, cut.top, factor, pixels) for box in boxes[i]]
         else:
             yield _decode_whole(data, partial(choose, i), side, exif)
-
-
-def _tiled_size(data: Data) -> tuple[int, int]:
-    try:
-        return tiles.size(data)
-    except ValueError as error:
-        raise BadImage(f"damaged JPEG: {error}") from error
 
 
 def _decode_whole(
@@ -91,6 +89,8 @@ def _decode_whole(
 def _decode_jpeg(data: Data, width: int, height: int, factor: int) -> Pixels:
     """Decode into the room of this thread: fresh memory for each image costs page faults."""
     needed = 3 * -(-width // factor) * -(-height // factor)
+    if needed > ROOM_BYTES:
+        return jpeg.decode_part(data, width, height, factor)
     room: bytearray = getattr(_thread, "room", bytearray())
     if len(room) < needed:
         _thread.room = room = bytearray(needed)
