@@ -29,14 +29,21 @@ def make_folder(path: Path, tree: Tree) -> Path:
     return path
 
 
-def make_tar(path: Path, tree: Tree) -> Path:
-    """Write the files into a tar and return it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
+def tar_bytes(tree: Tree) -> bytes:
+    """Return a tar of the files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
         for name, data in tree.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def make_tar(path: Path, tree: Tree) -> Path:
+    """Write the files into a tar and return it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_bytes(tree))
     return path
 
 

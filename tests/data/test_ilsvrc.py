@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import io
 import struct
-import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from containers import tar_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -44,16 +44,6 @@ VAL_FILES = {name: jpeg_file(i) for i, name in enumerate(VAL)}
 ARRANGED = {f"train/{wnid}/{name}": data for wnid, tree in TRAIN_FILES.items() for name, data in tree.items()} | {
     f"val/{VAL[name]}/{name}": data for name, data in VAL_FILES.items()
 }
-
-
-def tar_bytes(tree: Tree) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in tree.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 CLASS_TARS = {f"{wnid}.tar": tar_bytes(tree) for wnid, tree in TRAIN_FILES.items()}

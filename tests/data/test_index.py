@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import shutil
-import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from containers import tar_bytes
 
 from saccade import files
 from saccade.data.sources import Source, open_source
@@ -33,16 +33,6 @@ TREE: Tree = {
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
-
-
-def tar_bytes(tree: Tree) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in tree.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 def zip_bytes(tree: Tree) -> bytes:

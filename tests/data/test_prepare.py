@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from containers import make_folder as make
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,13 +31,6 @@ SET: Tree = {
     for label in ("cat", "Ähre", "n02 dog")
     for i in range(1, 5)
 }
-
-
-def make(folder: Path, tree: Tree) -> Path:
-    for name, data in tree.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def read(folder: Path) -> Tree:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from containers import make_folder as make
 from PIL import Image
 from test_images import DEEP, JPEG, JPEGS, OTHERS, RGB, RGBA, bombs, chunk, encode, exif_block, png16, segment
 from test_images import with_header_size as resized_header
@@ -45,13 +46,6 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def jpeg(seed: int, side: int = 24) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     return encode(Image.fromarray(pixels).resize((side, side)), "JPEG")
-
-
-def make(folder: Path, tree: Tree) -> Path:
-    for name, data in tree.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def ledger(folder: Path) -> Verdict:
