@@ -18,8 +18,9 @@ from PIL import Image
 
 from saccade.data import images
 from saccade.data.archives import BLOCK_BYTES, index_tar
+from saccade.data.known import ARCHIVES
 from saccade.data.sources import open_source, train_split, validation_split
-from saccade.data.sources.ilsvrc import DEVKIT, KNOWN_COUNTS, KNOWN_MD5, SOLUTION, TARS, class_name
+from saccade.data.sources.ilsvrc import DEVKIT, KNOWN_COUNTS, SOLUTION, TARS, class_name
 from saccade.data.sources.split import Split
 from saccade.errors import DataError
 
@@ -273,7 +274,7 @@ def test_class_names_are_those_of_the_thousand_classes() -> None:
     file = Path(images.__file__).with_name("imagenet_classes.txt")
     rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
     assert len({wnid for wnid, _ in rows}) == len({name for _, name in rows}) == KNOWN_COUNTS["classes"]
-    assert rows == sorted(rows) and set(KNOWN_MD5) == set(TARS.values())
+    assert rows == sorted(rows) and set(ARCHIVES) == set(TARS.values())
 
 
 # inner tars

@@ -21,22 +21,16 @@ from pathlib import Path
 import numpy as np
 
 from saccade.data.archives import Members, index_tar
+from saccade.data.sources.kaggle import SOLUTION as SOLUTION
 from saccade.data.sources.split import Source, Split
 from saccade.errors import DataError
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 
-KNOWN_MD5 = {
-    TARS["train"]: "1d675b47d978889d74fa0da5fadfb00e",
-    TARS["val"]: "29b22e2961454d5413ddabcf34fc5622",
-}
-"""MD5 of the published files. *Source:* torchvision/datasets/imagenet.py."""
-
 KNOWN_COUNTS = {"train": 1_281_167, "val": 50_000, "classes": 1000}
 """Images in each split, and classes. *Source:* Russakovsky et al. 2015, table 2."""
 
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
-SOLUTION = "LOC_val_solution.csv"
 LABEL_FILE_LIMIT_BYTES = 64_000_000
 
 _UNLABELLED = "\\"  # the class of images whose labels lie elsewhere: no clean path holds a backslash
