@@ -77,8 +77,17 @@ class ModelSection(_Section):
 
     name: str = _maths("resnet18", "a name from `saccade models`")
     num_classes: int = _maths(0, "width of the head; 0 = the classes of the data", ge=0)
-    dropout: float = _maths(0.0, "share of the pooled features dropped before the head", ge=0, lt=1)
-    drop_path: float = _maths(0.0, "chance of skipping the last residual branch, rising linearly to it", ge=0, lt=1)
+    dropout: float | None = _maths(
+        None, "share of the features dropped before the head; null = the paper's", ge=0, lt=1
+    )
+    drop_path: float | None = _maths(
+        None, "chance of skipping the last residual branch, rising linearly to it; null = the paper's", ge=0, lt=1
+    )
+    strides: Annotated[tuple[int, ...], Field(max_length=5)] = _maths(
+        (), "five strides: stem, pool, three stages; empty = by the size of the images"
+    )
+    patch_size: int = _maths(0, "side of a transformer's patch in pixels; 0 = by the size of the images", ge=0, le=64)
+    checkpointing: bool = _run(False, "recompute blocks in the backward pass: slower, but less memory")
     init: str = _maths("", "start from these weights: a run folder or a .safetensors file; empty = from scratch")
 
 
@@ -210,6 +219,11 @@ class Config(_Section):
     def cell(self) -> int:
         """Images per forward pass: as set, or the largest divisor of the global batch up to 128."""
         return self.batch.cell or max(d for d in divisors(self.batch.global_) if d <= 128)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What changes the shape of a model besides its name and the sizes of images and head."""
+        return {"strides": self.model.strides, "patch_size": self.model.patch_size}
 
     def dump(self) -> dict[str, Any]:
         """Return plain nested dictionaries, as written to ``config.yaml``."""

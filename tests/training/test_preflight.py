@@ -226,10 +226,17 @@ def test_small_sets_are_read_completely() -> None:
     assert [len(places) for places in ledger.choose(train, val)] == [5000, 700]
 
 
-@pytest.mark.parametrize(("size", "finding"), [(4, "last-map-too-small"), (8, None)])
-def test_the_last_map_must_have_two_places_each_way(tmp_path: Path, size: int, finding: str | None) -> None:
-    findings = found(asked(make_set(tmp_path / "set"), "augment.sizes=[1.0]", **{"data.image_size": size}))
+@pytest.mark.parametrize(("share", "finding"), [(0.34, "last-map-too-small"), (1.0, None)])
+def test_the_last_map_must_have_two_places_each_way(tmp_path: Path, share: float, finding: str | None) -> None:
+    network = ["model.name=resnet18", f"augment.sizes=[{share}]"]
+    findings = found(asked(make_set(tmp_path / "set"), *network, **{"data.image_size": 48}))
     assert errors(findings) == ({finding: 78} if finding else {})
+
+
+def test_strides_set_by_hand_may_leave_a_single_place_and_are_warned_of(tmp_path: Path) -> None:
+    strides = ["model.name=resnet18", "model.strides=[2, 2, 2, 2, 2]", "augment.sizes=[1.0]"]
+    findings = found(asked(make_set(tmp_path / "set"), *strides, **{"data.image_size": 32}))
+    assert errors(findings) == {} and "last-map-too-small" in findings
 
 
 def test_a_head_of_another_width_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class Recipe:
     """What must be known to use the weights: architecture, classes and preprocessing.
 
     ``image_size`` is the side in pixels, ``mean`` and ``std`` are for RGB values in 0..1, ``eval_crop`` is the side of
-    the central crop over the short side.
+    the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
     """
 
     model: str
@@ -34,6 +34,8 @@ class Recipe:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     exif: Literal["ignore", "apply"]
+    strides: tuple[int, ...] = ()
+    patch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def _read(file: Path) -> tuple[Recipe, dict[str, Tensor]]:
             facts: Any = json.loads((handle.metadata() or {})["saccade"])
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
         facts["classes"], facts["mean"], facts["std"] = (tuple(facts[k]) for k in ("classes", "mean", "std"))
+        facts["strides"] = tuple(facts.get("strides", ()))
         return Recipe(**facts), tensors
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(
@@ -100,4 +103,7 @@ def _build(recipe: Recipe, file: Path) -> nn.Module:
             where=str(file),
             fix="load it in Python: saccade.load(run, module=YourNetwork())",
         )
-    return create_model(recipe.model, num_classes=len(recipe.classes), image_size=recipe.image_size)
+    return create_model(
+        recipe.model, num_classes=len(recipe.classes), image_size=recipe.image_size, strides=recipe.strides,
+        patch_size=recipe.patch_size,
+    )  # fmt: skip

@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
+from saccade.errors import ConfigError
 from saccade.models import resnet as resnet
 from saccade.models.layers import initialise
+from saccade.models.network import Network
 from saccade.models.registry import Options, find, names
 
-__all__ = ["Options", "create_model", "find", "meta_model", "names"]
+__all__ = ["Network", "Options", "create_model", "find", "meta_model", "names"]
 
 
 def create_model(
-    name: str, *, num_classes: int, image_size: int = 0, dropout: float = 0.0, drop_path: float = 0.0, seed: int = 0
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int = 0,
+    in_channels: int = 3,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    strides: tuple[int, ...] = (),
+    patch_size: int = 0,
+    checkpointing: bool = False,
+    seed: int = 0,
 ) -> nn.Module:
     """Build a model with weights that are a pure function of the seed.
 
-    ``image_size`` is the side in pixels that it will see (0 = its usual one); it decides the strides for small images.
-    Raises ConfigError with the nearest names when there is no such model.
+    ``image_size`` is the side in pixels that it will see (0 = its usual one); it decides the strides, or the patch, for
+    small images unless ``strides`` or ``patch_size`` say otherwise. ``None`` leaves the rates of dropout to the paper.
+    Raises ConfigError with the nearest names when there is no such model, or when the images are too small for it.
     """
-    entry = find(name)
-    model = entry.build(Options(num_classes, image_size or entry.image_size, 3, dropout, drop_path))
-    head = model.get_submodule("fc")
-    initialise(model, seed, head)
+    options = Options(num_classes, image_size, in_channels, dropout, drop_path, strides, patch_size)
+    model = _build(name, options)
+    if isinstance(model, Network):
+        initialise(model, seed, model.head)
+        model.checkpointing = checkpointing
     return model
 
 
-def meta_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+def meta_model(
+    name: str, *, num_classes: int, image_size: int = 0, strides: tuple[int, ...] = (), patch_size: int = 0
+) -> nn.Module:
     """Build a model without memory, to count its cost."""
     with torch.device("meta"):
-        return find(name).build(Options(num_classes, image_size))
+        return _build(name, Options(num_classes, image_size, strides=strides, patch_size=patch_size))
+
+
+def _build(name: str, options: Options) -> nn.Module:
+    entry = find(name)
+    side = options.image_size or entry.image_size
+    if side < entry.smallest:
+        raise ConfigError(
+            f"{entry.name} takes images of at least {entry.smallest} px, not {side}",
+            where="data.image_size",
+            fix=f"use --image-size {entry.smallest} or more, or a model for smaller images such as resnet20",
+        )
+    return entry.build(replace(options, image_size=side))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from saccade import rng
+from saccade.errors import ConfigError
 from saccade.rng import Purpose
 
 _CHUNK = 1 << 16  # draws at a time: fits the processor's cache, three times faster than all at once
@@ -34,6 +36,25 @@ class DropPath(nn.Module):
         return x * self.keep.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
+class BlurPool(nn.Module):
+    """Halve the side of a map (B, C, H, W) after a binomial low-pass of 3 x 3, edges reflected.
+
+    *Source:* Zhang 2019, section 3.2, Tri-3.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        row = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", torch.outer(row, row).expand(channels, 1, 3, 3).clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to (B, channels, ceil(H / 2), ceil(W / 2))."""
+        padded = nn.functional.pad(x, (1, 1, 1, 1), mode="reflect")
+        return nn.functional.conv2d(padded, self.kernel.to(x.dtype), stride=2, groups=x.shape[1])
+
+
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:
     """Return rates rising linearly from 0 to ``last``. *Source:* Huang et al. 2016, section 3.2."""
     return [last * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
@@ -49,31 +70,123 @@ def normal(shape: torch.Size, std: float, *key_words: int) -> Tensor:
     return torch.from_numpy(out).view(shape)
 
 
-def initialise(model: nn.Module, seed: int, head: nn.Module) -> None:
+def initialise(model: nn.Module, seed: int, head: nn.Module | None, prefix: str = "") -> None:
     """Set every parameter from the seed: He-normal (fan out) convolutions, unit norms, a head of N(0, 0.01^2).
 
     The last norm of each residual branch (a module with ``ends_branch``) starts at zero, so that every block starts as
-    the identity. *Source:* He et al. 2015, equation 14; Goyal et al. 2017, section 5.1 (zero gamma).
+    the identity. A module may say otherwise in ``starts`` (see `starting`). Raises AssertionError when a parameter is
+    left without a start: a bug of the architecture. *Source:* He et al. 2015, equation 14; Goyal et al. 2017, section
+    5.1 (zero gamma).
     """
     with torch.no_grad():
-        for name, module in model.named_modules():
-            word = zlib.crc32(name.encode())
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.out_channels * math.prod(module.kernel_size) / module.groups
-                module.weight.copy_(normal(module.weight.shape, math.sqrt(2 / fan_out), seed, word))
-            elif isinstance(module, nn.Linear):
-                std = 0.01 if module is head else math.sqrt(1 / module.in_features)
-                module.weight.copy_(normal(module.weight.shape, std, seed, word))
-            elif isinstance(module, nn.BatchNorm2d):
+        for place, module in model.named_modules(prefix=prefix):
+            starts = _default_starts(module, head) | getattr(module, "starts", {})
+            own = dict(module.named_parameters(recurse=False))
+            assert set(own) <= set(starts), f"{place}: {set(own) - set(starts)} have no start"
+            for name, parameter in own.items():
+                mean, std = starts[name]
+                word = zlib.crc32(place.encode() if name == "weight" else f"{place}.{name}".encode())
+                parameter.copy_(normal(parameter.shape, std, seed, word) + mean if std else torch.tensor(mean))
+            if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()
-                module.weight.fill_(0.0 if getattr(module, "ends_branch", False) else 1.0)
-            else:
-                continue
-            if module.bias is not None:
-                module.bias.zero_()
 
 
-def zero_start(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+def _default_starts(module: nn.Module, head: nn.Module | None) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of the parameters of a layer of torch's."""
+    if module is head:
+        return {"weight": (0.0, 0.01), "bias": (0.0, 0.0)}
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.out_channels * math.prod(module.kernel_size) / module.groups
+        return {"weight": (0.0, math.sqrt(2 / fan_out)), "bias": (0.0, 0.0)}
+    if isinstance(module, nn.Linear):
+        return {"weight": (0.0, math.sqrt(1 / module.in_features)), "bias": (0.0, 0.0)}
+    if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
+        return {"weight": (0.0 if getattr(module, "ends_branch", False) else 1.0, 0.0), "bias": (0.0, 0.0)}
+    return {}
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def starting(module: ModuleT, **starts: tuple[float, float]) -> ModuleT:
+    """Say how parameters of a module start, by attribute name: mean and standard deviation (0 = all the mean)."""
+    module.starts = getattr(module, "starts", {}) | starts  # type: ignore[assignment]
+    return module
+
+
+def zero_start(norm: ModuleT) -> ModuleT:
     """Mark a norm as the end of a residual branch, whose scale starts at zero."""
     norm.ends_branch = True  # type: ignore[assignment]
     return norm
+
+
+def rounded(channels: float, divisor: int = 8) -> int:
+    """Round a number of channels to a multiple of ``divisor``, never below 90 % of it.
+
+    *Source:* Sandler et al. 2018, the published code.
+    """
+    nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return nearest + divisor if nearest < 0.9 * channels else nearest
+
+
+def conv_norm(
+    c_in: int,
+    c_out: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    act: type[nn.Module] | None = nn.ReLU,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+) -> nn.Sequential:
+    """Return convolution (padded to keep the side, no bias), BatchNorm and, unless None, an activation.
+
+    The places in the Sequential are 0, 1, 2, as in torchvision's Conv2dNormActivation.
+    """
+    layers: list[nn.Module] = [
+        nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(c_out, eps=eps, momentum=momentum),
+    ]
+    if act is not None:
+        layers.append(act(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate computed from the means of all channels.
+
+    *Source:* Hu et al. 2018, section 3. Names are torchvision's.
+    """
+
+    def __init__(
+        self, channels: int, squeezed: int, act: type[nn.Module] = nn.ReLU, gate: type[nn.Module] = nn.Sigmoid
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.activation = act(inplace=True)
+        self.gate = gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to the same shape."""
+        means = x.mean((2, 3), keepdim=True)
+        return x * self.gate(self.fc2(self.activation(self.fc1(means))))
+
+
+def strides_for(image_size: int, given: tuple[int, ...] = ()) -> tuple[int, int, int, int, int]:
+    """Return the strides of the five places where ImageNet networks halve the side: stem, pool, three stages.
+
+    Below 48 px 1 1 1 2 2, from 48 to 95 px 2 1 2 2 2 (no pool), from 96 px 2 2 2 2 2; ``given`` wins. Raises
+    ConfigError unless it holds five strides of 1 or 2.
+    """
+    if given:
+        if len(given) != 5 or not set(given) <= {1, 2}:
+            raise ConfigError(
+                f"strides {' '.join(map(str, given))} are not five numbers of 1 or 2",
+                where="model.strides",
+                fix="for example [1, 1, 1, 2, 2]: stem, pool, and three stages",
+            )
+        return given[0], given[1], given[2], given[3], given[4]
+    if image_size < 48:
+        return 1, 1, 1, 2, 2
+    return (2, 1, 2, 2, 2) if image_size < 96 else (2, 2, 2, 2, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,13 +15,19 @@ from saccade.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every architecture is built from."""
+    """What every architecture is built from.
+
+    ``None``, 0 and an empty tuple stand for what the paper, or the size of the images, says. ``strides`` are those of
+    `strides_for`, ``patch_size`` the side of a ViT's or Swin's patch in pixels.
+    """
 
     num_classes: int
     image_size: int = 224
     in_channels: int = 3
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    dropout: float | None = None
+    drop_path: float | None = None
+    strides: tuple[int, ...] = ()
+    patch_size: int = 0
 
 
 Builder = Callable[[Options], nn.Module]
@@ -28,46 +35,87 @@ Builder = Callable[[Options], nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One registered architecture: ``source`` cites the paper, ``image_size`` is its usual side in pixels."""
+    """One architecture.
+
+    ``source`` cites the paper; ``image_size`` is its usual side in pixels, ``smallest`` the smallest that it takes.
+    """
 
     name: str
     build: Builder
     family: str
     source: str
     image_size: int
+    smallest: int = 32
 
+
+Grammar = Callable[[re.Match[str]], Entry | None]
 
 _ENTRIES: dict[str, Entry] = {}
 _ALIASES: dict[str, str] = {}
+_GRAMMARS: list[tuple[re.Pattern[str], Grammar]] = []
 
 
 def register(
-    name: str, build: Builder, *, family: str, source: str, image_size: int, aliases: tuple[str, ...] = ()
+    name: str,
+    build: Builder,
+    *,
+    family: str,
+    source: str,
+    image_size: int,
+    smallest: int = 32,
+    aliases: tuple[str, ...] = (),
 ) -> None:
     """Make an architecture known under a name and its aliases; a name used twice is a bug."""
     for known in (name, *aliases):
-        assert known.lower() not in _ALIASES, f"{known} is registered twice"
-        _ALIASES[known.lower()] = name
-    _ENTRIES[name] = Entry(name, build, family, source, image_size)
+        assert _folded(known) not in _ALIASES, f"{known} is registered twice"
+        _ALIASES[_folded(known)] = name
+    _ENTRIES[name] = Entry(name, build, family, source, image_size, smallest)
+
+
+def register_grammar(pattern: str, make: Grammar) -> None:
+    """Make a range of names known, such as ``resnet50_x1p5``, that no list could hold.
+
+    ``make`` turns the match of the whole folded name into an entry, or None when the name means nothing after all.
+    """
+    _GRAMMARS.append((re.compile(pattern), make))
 
 
 def names(pattern: str = "*") -> list[str]:
     """Return the registered names that match a shell pattern, sorted."""
-    return sorted(n for n in _ENTRIES if fnmatch.fnmatch(n, pattern.lower()))
+    return sorted(n for n in _ENTRIES if fnmatch.fnmatch(n, _folded(pattern)))
 
 
 def is_known(name: str) -> bool:
-    """Tell whether a name or alias is registered, whatever its case."""
-    return name.lower() in _ALIASES
+    """Tell whether a name or alias means an architecture, whatever its case."""
+    return _look_up(name) is not None
 
 
 def find(name: str) -> Entry:
     """Return the architecture behind a name, whatever its case; raises ConfigError with the nearest names."""
-    if name.lower() in _ALIASES:
-        return _ENTRIES[_ALIASES[name.lower()]]
-    near = difflib.get_close_matches(name.lower(), _ALIASES, n=3, cutoff=0.5)
+    if entry := _look_up(name):
+        return entry
+    near = difflib.get_close_matches(_folded(name), _ALIASES, n=3, cutoff=0.5)
     raise ConfigError(
         f"there is no model '{name}'",
         where="--model",
         fix=f"did you mean {' or '.join(near)}?" if near else "`saccade models` lists them",
     )
+
+
+def _look_up(name: str) -> Entry | None:
+    folded = _folded(name)
+    if folded in _ALIASES:
+        return _ENTRIES[_ALIASES[folded]]
+    for pattern, make in _GRAMMARS:
+        if (match := pattern.fullmatch(folded)) and (entry := make(match)):
+            return entry
+    return None
+
+
+def multiplier(text: str) -> float:
+    """Read the number of a name's suffix: ``1p5`` is 1.5, ``p5`` a half, ``2`` two."""
+    return float(text.replace("p", "."))
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")

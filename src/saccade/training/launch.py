@@ -159,7 +159,7 @@ def _compute_threads(config: Config, device: str) -> tuple[int, str]:
     if device != "cpu" or config.model.name.startswith("custom:"):
         return threads, "one per physical core"
     side = config.data.image_size
-    macs = cost(meta_model(config.model.name, num_classes=10, image_size=side), side).macs * config.cell
+    macs = cost(meta_model(config.model.name, num_classes=10, image_size=side, **config.shape), side).macs * config.cell
     if macs < TINY_CELL_MACS:
         return 1, f"a cell takes only {macs / 1e9:.2g} GMAC"
     return threads, "one per physical core"
@@ -219,7 +219,7 @@ def build(
     order = Order(num_train, config.seed, config.augment.repeats)
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
-        section.mean, section.std, section.exif,
+        section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
     )  # fmt: skip
     return Run(
         config=config,
@@ -245,7 +245,8 @@ def _registered(config: Config, data: Data) -> nn.Module:
     section = config.model
     model = create_model(
         section.name, num_classes=len(data.train.classes), image_size=config.data.image_size,
-        dropout=section.dropout, drop_path=section.drop_path, seed=config.seed,
+        dropout=section.dropout, drop_path=section.drop_path, strides=section.strides, patch_size=section.patch_size,
+        checkpointing=section.checkpointing, seed=config.seed,
     )  # fmt: skip
     if section.init:
         _initialise_from(model, Path(section.init))

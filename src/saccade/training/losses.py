@@ -6,6 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def heads(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the logits (B, C) that a network gave: the main head's, then those of auxiliary heads."""
+    return output if isinstance(output, tuple) else (output,)
+
+
 def mixed_cross_entropy(logits: Tensor, labels: Tensor, share: float, smoothing: float) -> Tensor:
     """Return the summed cross-entropy of a cell that was mixed with its mirror image, a float32 scalar.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.config import Config
+from saccade.models.network import undecayed
 from saccade.units import Rate
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -125,8 +126,10 @@ def build(model: nn.Module, config: Config, device: torch.device) -> Optimizers:
     matrices = [p for _, p in named if section.name == "muon" and _is_hidden_filter(p)]
     taken = {id(p) for p in matrices}
     rest = [p for _, p in named if id(p) not in taken]
-    decayed = [p for p in rest if p.dim() > 1]
-    plain = [p for p in rest if p.dim() <= 1]
+    free = undecayed(model)
+    names: dict[Tensor, str] = {p: n for n, p in named}
+    decayed = [p for p in rest if names[p] not in free]
+    plain = [p for p in rest if names[p] in free]
     rule = "sqrt" if section.name == "adamw" else "linear"
     lr, formula = Rate.parse(section.lr).effective(batch, rule)
     rest_lr, rest_momentum = lr, section.momentum
@@ -156,7 +159,7 @@ def build(model: nn.Module, config: Config, device: torch.device) -> Optimizers:
             group["peak_lr"] = group["lr"]
             for param in group["params"]:
                 part.state[param] = _fresh_state(part, param)
-    return Optimizers(tuple(parts), {p: n for n, p in named}, formula)
+    return Optimizers(tuple(parts), names, formula)
 
 
 def _is_hidden_filter(param: Tensor) -> bool:

@@ -199,8 +199,8 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, parts, section.exif)
     smallest = min(section.image_size, *(view.size_at(part) for part in range(parts)))
     if module is None:
-        network = meta_model(config.model.name, num_classes=classes, image_size=section.image_size)
-        return _last_map(cost(network, smallest).last_map, smallest, config.model.name, own=False)
+        network = meta_model(config.model.name, num_classes=classes, image_size=section.image_size, **config.shape)
+        return _last_map(cost(network, smallest).last_map, smallest, config.model.name, own=bool(config.model.strides))
     return _own_network(module, smallest, classes)
 
 

@@ -14,7 +14,7 @@ from saccade.data.mix import apply_mix, draw_mix, normalise
 from saccade.models.layers import DropPath
 from saccade.rng import Purpose
 from saccade.training.guard import Finite
-from saccade.training.losses import mixed_cross_entropy
+from saccade.training.losses import heads, mixed_cross_entropy
 from saccade.training.precision import autocast
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
@@ -68,8 +68,12 @@ class StepRunner:
         draw_drop_path(state.model, len(images), config.seed, state.step, cell)
         torch.manual_seed(rng.integer(config.seed, Purpose.DROPOUT, state.step, cell))
         with autocast(self.precision, self.device):
-            logits = state.model(inputs)
-        return mixed_cross_entropy(logits, labels, share, config.loss.label_smoothing)
+            logits, *auxiliary = heads(state.model(inputs))
+        loss = mixed_cross_entropy(logits, labels, share, config.loss.label_smoothing)
+        for other in auxiliary:
+            weight = getattr(state.model, "aux_weight", 0.0)
+            loss = loss + weight * mixed_cross_entropy(other, labels, share, config.loss.label_smoothing)
+        return loss
 
     def _check(self, state: State, loss: Tensor, buffers: _Buffers) -> None:
         gradients = [p.grad for p in state.model.parameters() if p.grad is not None]

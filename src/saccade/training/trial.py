@@ -24,6 +24,7 @@ from saccade.training.ema import Ema
 from saccade.training.finding import Finding, refuse, tell
 from saccade.training.guard import Finite
 from saccade.training.launch import Run
+from saccade.training.losses import heads
 from saccade.training.precision import autocast
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -216,7 +217,7 @@ def first_loss(state: State, run: Run, cell: Batch) -> float:
     """Return the plain cross-entropy, in nats per image, of a cell in train mode: no mixing, no label smoothing."""
     section = run.config.data
     with torch.no_grad(), autocast(run.precision, run.device):
-        logits = state.model(normalise(cell.images.to(run.device), section.mean, section.std))
+        logits = heads(state.model(normalise(cell.images.to(run.device), section.mean, section.std)))[0]
     return float(F.cross_entropy(logits.float(), cell.labels.to(run.device)))
 
 
