@@ -1,6 +1,7 @@
 # make demo         set up and train the built-in digits
 # make test         set up and run the tests
 # make test-faults  the long shelves: every fault and every numerical check in full
+# make test-models  every architecture: all names, parity with torchvision and timm, runs that must leave chance level
 # make check        format, lint, types and the rules of the house
 # make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"
 # make clean        remove the environment and the caches; runs/ stays
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-faults check train clean
+.PHONY: demo test test-faults test-models check train clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -21,7 +22,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
 test-faults: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "full or not full" $(wildcard tests/faults tests/numerics) $(ARGS)
+	$(BIN)/python -m pytest -m "full or not full and not models" $(wildcard tests/faults tests/numerics) $(ARGS)
+
+test-models: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m models tests/models $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
