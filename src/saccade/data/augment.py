@@ -87,7 +87,7 @@ def resize_into(slot: torch.Tensor, pixels: Pixels, box: Box, mirror: bool) -> N
     if mirror:  # torch mirrors and copies in one go, numpy pixel by pixel
         source = torch.from_numpy(crop[None].transpose(0, 3, 1, 2)).flip(-1)
     else:
-        source = torch.from_numpy(np.ascontiguousarray(crop)[None].transpose(0, 3, 1, 2))
+        source = torch.from_numpy(crop[None].transpose(0, 3, 1, 2))
     if (box.height, box.width) == (size, size):
         slot.copy_(source)
     else:

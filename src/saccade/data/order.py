@@ -52,7 +52,14 @@ class Order:
 
 
 def _argsort(keys: NDArray[np.uint64]) -> Indices:
-    """Sort as a stable sort would, in a fifth of its time: equal keys, where the two differ, hardly ever occur."""
-    order = np.argsort(keys)
-    ranked = keys[order]
-    return np.argsort(keys, kind="stable") if (ranked[1:] == ranked[:-1]).any() else order
+    """Sort as a stable argsort would, in a tenth of its time.
+
+    Numbers sort much faster than places: each key gives up its lowest bits to its own place. Keys alike in all other
+    bits, where the result could differ, hardly ever occur and are sorted the slow way.
+    """
+    bits = np.uint64(max(len(keys) - 1, 1).bit_length())
+    ranked = np.sort(keys >> bits << bits | np.arange(len(keys), dtype=np.uint64))
+    rest = ranked >> bits
+    if (rest[1:] == rest[:-1]).any():
+        return np.argsort(keys, kind="stable")
+    return (ranked ^ rest << bits).astype(np.int64)
