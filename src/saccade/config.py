@@ -107,6 +107,9 @@ class DataSection(_Section):
     mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
     std: Triple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
     threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)
+    processes: int = _run(
+        0, "processes of their own for these threads, where one interpreter cannot feed the device", ge=0, le=64
+    )
 
 
 class BatchSection(_Section):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -134,17 +134,21 @@ class TrainingView:
         scaled = self.image_size * sizes[min(step * len(sizes) // self.total_steps, len(sizes) - 1)]
         return max(round(scaled / 8) * 8, 8) if scaled != self.image_size else self.image_size
 
-    def start(self, readers: Readers, step: int, global_batch: int) -> tuple[Batch, list[Future[None]]]:
+    def start(
+        self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None
+    ) -> tuple[Batch, list[Future[None]]]:
         """Begin to fill the batch of a step; it is complete when the returned tasks are.
 
-        Copies of one image lie side by side and are decoded once.
+        Copies of one image lie side by side and are decoded once. ``slots``, uint8 (B, 3, S, S) in channels_last order,
+        is where the images go; new memory without it.
         """
         epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
         draws = augment.crop_draws(seed, epochs, samples).tolist()  # plain floats are faster than numpy's
         mirror = augment.flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
         turns = augment.angles(seed, epochs, samples, section.rotate)
-        slots = _empty_batch(global_batch, self.size_at(step))
+        if slots is None:
+            slots = _empty_batch(global_batch, self.size_at(step))
         squares = [slots[place : place + 1] for place in range(global_batch)]
 
         def fill(first: int, last: int, look: Callable[[int], None]) -> None:
@@ -194,12 +198,18 @@ class EvaluationView:
         return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(self.split, samples, fill)
 
 
-def batches(
-    view: TrainingView | EvaluationView, readers: Readers, batch_size: int, first_step: int, last_step: int
-) -> Iterator[Batch]:
+class View(Protocol):
+    """What can begin to fill the batch of a step."""
+
+    def start(self, readers: Readers, step: int, batch_size: int, /) -> tuple[Batch, list[Future[None]]]:
+        """Return the batch, images (B, 3, S, S), and the tasks after which it is complete."""
+
+
+def batches(view: View, readers: Readers, batch_size: int, first_step: int, last_step: int) -> Iterator[Batch]:
     """Yield the batches of the steps [first_step, last_step), preparing a few ahead.
 
-    Raises DataError for an image that cannot be read and StalledError when no image arrives.
+    A batch is valid until the next one is asked for. Raises DataError for an image that cannot be read and StalledError
+    when no image arrives.
     """
     ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
     next_step, room = first_step, 1

@@ -228,12 +228,17 @@ def build(
         resolved=resolved,
         state=state,
         runner=StepRunner(config, schedule, str(resolved["precision"]["value"]), device, finite),
-        view=TrainingView(data.train, order, config.augment, section.image_size, steps, section.exif),
+        view=training_view(config, data.train, order, steps),
         readers=readers,
         recipe=recipe,
         total_steps=steps,
         device=device,
     )
+
+
+def training_view(config: Config, split: Split, order: Order, steps: int) -> TrainingView:
+    """Say how the images of a split are seen in a training of so many steps."""
+    return TrainingView(split, order, config.augment, config.data.image_size, steps, config.data.exif)
 
 
 def model_name(config: Config, module: nn.Module | None) -> str:

@@ -23,6 +23,7 @@ from saccade.log import Bar, Log
 from saccade.report import write_report
 from saccade.training import checkpoint, launch, preflight, records
 from saccade.training.cadence import Cadence
+from saccade.training.feeders import feed
 from saccade.training.guard import Stop
 from saccade.training.launch import Run
 from saccade.training.meter import Meter
@@ -92,10 +93,10 @@ def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
     """Load, step, evaluate where an epoch ends, save when it is time; until the last step is done."""
     state, rhythm = run.state, run.config.checkpoint.every
     cadence = Cadence(rhythm, len(run.data.train), run.global_batch, run.total_steps)
-    with log.progress("training", run.total_steps) as bar:
+    with log.progress("training", run.total_steps) as bar, feed(run) as view:
         bar.start_at(state.step)
         _evaluate_if_due(run, meter, stop, bar)
-        for batch in batches(run.view, run.readers, run.global_batch, state.step, run.total_steps):
+        for batch in batches(view, run.readers, run.global_batch, state.step, run.total_steps):
             loss = run.runner.run(state, batch)
             meter.step(loss, batch, bar)
             stop.check()
