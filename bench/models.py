@@ -4,9 +4,9 @@
     python bench/models.py resnet50 vit_s_16 --batch 64 --size 224 --device cuda
 
 Each pair of runs gives a ratio, ours to theirs. The table shows the median of the ratios with its 95 % interval (order
-statistics: of 20 ratios the 6th and the 15th): below 1 ours is faster. `same` runs both in float32 and the usual layout;
-`defaults` runs ours as `saccade train` would, channels_last and bfloat16, beside theirs as their scripts would without
-options. Before any timing the logits of both, with the same weights, are compared.
+statistics: of 20 ratios the 6th and the 15th): below 1 ours is faster. `same` runs both in float32 and the usual
+layout; `defaults` runs ours as `saccade train` would, channels_last and bfloat16, beside theirs as their scripts would
+without options. Before any timing the logits of both, with the same weights, are compared.
 """
 
 from __future__ import annotations
@@ -122,9 +122,8 @@ def main() -> None:
     given = parser.parse_args()
     print(f"{given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, torchvision "
           f"{torchvision.__version__}, timm {timm.__version__}, batch {given.batch}, {given.pairs} pairs")  # fmt: skip
-    print(
-        "| ours | theirs | px | logits differ by | same: ours / theirs | defaults: ours / theirs |\n|---|---|---|---|---|---|"
-    )
+    print("| ours | theirs | px | logits differ by | same: ours / theirs | defaults: ours / theirs |")
+    print("|---|---|---|---|---|---|")
     for name in given.names or PAIRS:
         print(compare(name, PAIRS[name], given), flush=True)
 
