@@ -1,4 +1,4 @@
-"""The command line: verbs, nothing else; those about data alone are in ``cli_data``."""
+"""The command line: verbs, nothing else; those about data and recipes are in ``cli_data`` and ``cli_recipes``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from saccade import cli_data
+from saccade import cli_data, cli_recipes
 from saccade.errors import CheckpointError, SaccadeError, UsageError
 from saccade.terminal import Json, app, explained, print_json
 
@@ -225,25 +225,6 @@ def models(
             print_table(rows, "models")
 
 
-@app.command(epilog="Example: saccade recipes photos-small")
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe's file.")] = None, json_out: Json = False
-) -> None:
-    """List the recipes with their receipts: measured, ported or untested."""
-    with explained(json_out):
-        from saccade import recipes as shelf
-        from saccade.report.tables import print_table, recipe_rows
-
-        if name is not None and not json_out:
-            typer.echo(shelf.find(name).path.read_text(encoding="utf-8"), nl=False)
-            return
-        rows = recipe_rows([name] if name else shelf.names())
-        if json_out:
-            print_json(rows)
-        else:
-            print_table(rows, "recipes")
-
-
 @app.command(epilog="Example: saccade report runs/resnet18-photos-1a2b3c4d")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
@@ -291,7 +272,8 @@ def verify_resume(
                        f"digest {proof['digest'][:16]}")  # fmt: skip
 
 
-app.registered_commands.extend(cli_data.app.registered_commands)
+for verbs in (cli_recipes, cli_data):
+    app.registered_commands.extend(verbs.app.registered_commands)
 
 
 def main(run: Callable[[], object] = app) -> NoReturn:

@@ -317,7 +317,7 @@ class Layers:
             raise ConfigError(f"the file cannot be read: {reason}", where=f"{path}{line}") from error
         if not isinstance(tree, dict):
             raise ConfigError("the file must hold `name: value` settings", where=str(path))
-        tree = {k: v for k, v in tree.items() if k not in ("receipt", "about", "resolved")}
+        tree = {k: v for k, v in tree.items() if k not in ("about", "source", "claims", "resolved")}
         self.add({"recipe": str(path.stem), **tree}, str(path))
 
     def set(self, assignment: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from saccade.config import Config
 from saccade.errors import CheckpointError, ConfigError, SaccadeError
 from saccade.evaluation.classifier import MODEL_FILE
 from saccade.log import Log
+from saccade.recipes import receipts
 from saccade.training import checkpoint, launch, track
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
@@ -173,6 +175,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "steps": run.total_steps,
         "resolved": run.resolved,
         "environment": launch.environment(),
+        "command": " ".join(sys.argv[1:]),
         "attempts": run.attempts[-1] if run.attempts else 0,
         "lineage": run.lineage,
         "findings": run.findings,
@@ -191,6 +194,8 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
         log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
     except (OSError, ValueError, KeyError):
         pass
+    if judged := receipts.judge(folder, result["top1"]):
+        log.say(f"  {judged}")
     log.say(f"  {units.human_time(seconds)} in all; everything is in {folder}")
     log.say()
     log.say(f"  look      open {folder / 'report.html'}")
