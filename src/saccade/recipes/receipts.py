@@ -185,7 +185,7 @@ def table() -> str:
     lines = [
         "# Records",
         "",
-        "What recipes reached, by `saccade recipes record` from run folders; `saccade recipes records` prints this page.",
+        "What recipes reached, written from run folders by `saccade recipes record`; printed by `saccade recipes records`.",
         "",
         "| recipe | status | top-1 | data (training + validation) | median time | machine | date |",
         "|---|---|---|---|---|---|---|",
