@@ -104,7 +104,7 @@ def find_split(data: str, name: str = "", labels: str = "") -> Split:
     source = open_source(data, labels)
     if name in source.splits:
         return source.splits[name]
-    found = train_split(source) if name == "train" else validation_split(source, name)
+    found = train_split(source) if name == "train" else validation_split(source, name, named=True)
     if found is None:
         raise (
             launch.no_validation(source)

@@ -112,6 +112,14 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     assert errors(findings) == {"one-class": 65}
 
 
+def test_class_folders_named_as_validation_data_are_taken_whole(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set")
+    composed = asked(root / "train", f"data.val={root / 'val'}")
+    data = launch.open_data(composed.config, composed.source)
+    assert (data.train.name, len(data.train), len(data.val), data.val.where) == ("all", 12, 4, str(root / "val"))
+    assert data.train.classes == data.val.classes
+
+
 def test_a_class_of_one_image_is_warned_of_when_held_out(tmp_path: Path) -> None:
     data = make_set(tmp_path / "set", {"train": {"a": 8, "b": 8, "c": 1}})
     findings = found(asked(data, **{"data.holdout": 0.25}))

@@ -185,7 +185,7 @@ def table() -> str:
     lines = [
         "# Records",
         "",
-        "What recipes reached, from run folders by `saccade recipes record`; `saccade recipes records` prints this page.",
+        "What recipes reached, written from run folders by `saccade recipes record`, printed by `... records`.",
         "",
         "| recipe | status | top-1 | data (training + validation) | median time | machine | date |",
         "|---|---|---|---|---|---|---|",

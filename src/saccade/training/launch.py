@@ -108,7 +108,7 @@ def open_data(config: Config, source: Source) -> Data:
     if section.unreadable == "drop":
         with Log().progress("looking for unreadable images", len(train)) as bar:
             train, dropped = without_unreadable(train, lambda done: bar.update(done, "read, decoded"))
-    val = validation_split(val_source, section.split)
+    val = validation_split(val_source, section.split, named=bool(section.val))
     if section.holdout:
         if val is not None and val_source is not source:
             raise ConfigError("both --val and --holdout are given", where="data.holdout", fix="give one of them")
