@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import alexnet as alexnet
+from saccade.models import darknet as darknet
+from saccade.models import googlenet as googlenet
+from saccade.models import inception as inception
+from saccade.models import lenet as lenet
 from saccade.models import resnet as resnet
+from saccade.models import vgg as vgg
 from saccade.models.layers import initialise
 from saccade.models.network import Network
 from saccade.models.registry import Options, find, names

@@ -152,6 +152,30 @@ def conv_norm(
     return nn.Sequential(*layers)
 
 
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, BatchNorm and activation, named ``conv``, ``bn`` and ``act``.
+
+    Without ``padding`` the side is kept (at stride 1). Maps (B, c_in, H, W) to (B, c_out, H', W').
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: int | None = None,
+        act: nn.Module | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        around = (height // 2, width // 2) if padding is None else padding
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, around, bias=False)
+        self.bn = nn.BatchNorm2d(c_out, eps=eps)
+        self.act = act or nn.ReLU(inplace=True)
+
+
 class SqueezeExcitation(nn.Module):
     """Scale each channel by a gate computed from the means of all channels.
 
