@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import regnet as regnet
 from saccade.models import resnet as resnet
 from saccade.models import spatialnet as spatialnet
 from saccade.models.layers import initialise
