@@ -14,8 +14,15 @@ from saccade.models.network import undecayed
 from saccade.training.losses import heads
 
 SMALLEST = {
+    "alexnet": "alexnet_v2",
+    "darknet": "darknet53",
+    "inception": "inception_v1",
+    "lenet": "lenet5",
+    "regnet": "regnet_x_400mf",
     "resnet": "resnet18",
     "resnet-cifar": "resnet8",
+    "spatialnet": "spatialnet_0",
+    "vgg": "vgg11",
 }
 """The cheapest member of each family."""
 

@@ -13,7 +13,9 @@ from saccade.models import darknet as darknet
 from saccade.models import googlenet as googlenet
 from saccade.models import inception as inception
 from saccade.models import lenet as lenet
+from saccade.models import regnet as regnet
 from saccade.models import resnet as resnet
+from saccade.models import spatialnet as spatialnet
 from saccade.models import vgg as vgg
 from saccade.models.layers import initialise
 from saccade.models.network import Network
