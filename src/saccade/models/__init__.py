@@ -9,6 +9,7 @@ from torch import nn
 
 from saccade.errors import ConfigError
 from saccade.models import resnet as resnet
+from saccade.models import swin as swin
 from saccade.models import vit as vit
 from saccade.models.layers import initialise
 from saccade.models.network import Network
