@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import convnext as convnext
 from saccade.models import resnet as resnet
 from saccade.models import swin as swin
 from saccade.models import vit as vit
