@@ -15,6 +15,7 @@ from saccade.training.losses import heads
 
 SMALLEST = {
     "alexnet": "alexnet_v2",
+    "convnext": "convnext_tiny",
     "darknet": "darknet53",
     "inception": "inception_v1",
     "lenet": "lenet5",
@@ -22,7 +23,9 @@ SMALLEST = {
     "resnet": "resnet18",
     "resnet-cifar": "resnet8",
     "spatialnet": "spatialnet_0",
+    "swin": "swin_t",
     "vgg": "vgg11",
+    "vit": "vit_ti_16",
 }
 """The cheapest member of each family."""
 

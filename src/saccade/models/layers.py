@@ -36,6 +36,18 @@ class DropPath(nn.Module):
         return x * self.keep.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
+class Permute(nn.Module):
+    """Reorder the axes of a tensor, as a layer: 0 2 3 1 puts the channels of a map last."""
+
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a view of ``x`` whose shape is that of ``x`` in the order ``axes``."""
+        return x.permute(self.axes)
+
+
 class BlurPool(nn.Module):
     """Halve the side of a map (B, C, H, W) after a binomial low-pass of 3 x 3, edges reflected.
 

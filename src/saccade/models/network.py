@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -94,4 +95,16 @@ def undecayed(model: nn.Module) -> set[str]:
     found = {n for n, p in model.named_parameters() if p.dim() <= 1}
     for place, module in model.named_modules():
         found |= {f"{place}.{n}".lstrip(".") for n in getattr(module, "no_decay", ())}
+    return found
+
+
+def renamed(names: Iterable[str], *rules: tuple[str, str]) -> dict[str, str]:
+    """Map state names to what regular expressions, one after the other, make of them; unchanged names are left out."""
+    found = {}
+    for name in names:
+        new = name
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)
+        if new != name:
+            found[name] = new
     return found
