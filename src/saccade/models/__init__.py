@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import mobilenet_v1 as mobilenet_v1
 from saccade.models import resnet as resnet
 from saccade.models.layers import initialise
 from saccade.models.network import Network
