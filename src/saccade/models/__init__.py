@@ -10,6 +10,7 @@ from torch import nn
 from saccade.errors import ConfigError
 from saccade.models import mobilenet_v1 as mobilenet_v1
 from saccade.models import mobilenet_v2 as mobilenet_v2
+from saccade.models import mobilenet_v3 as mobilenet_v3
 from saccade.models import resnet as resnet
 from saccade.models.layers import initialise
 from saccade.models.network import Network
