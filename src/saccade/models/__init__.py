@@ -12,6 +12,7 @@ from saccade.models import mobilenet_v1 as mobilenet_v1
 from saccade.models import mobilenet_v2 as mobilenet_v2
 from saccade.models import mobilenet_v3 as mobilenet_v3
 from saccade.models import resnet as resnet
+from saccade.models import shufflenet as shufflenet
 from saccade.models.layers import initialise
 from saccade.models.network import Network
 from saccade.models.registry import Options, find, names
