@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import efficientnet as efficientnet
 from saccade.models import mobilenet_v1 as mobilenet_v1
 from saccade.models import mobilenet_v2 as mobilenet_v2
 from saccade.models import mobilenet_v3 as mobilenet_v3
