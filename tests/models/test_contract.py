@@ -18,6 +18,7 @@ SMALLEST = {
     "convnext": "convnext_tiny",
     "darknet": "darknet53",
     "inception": "inception_v1",
+    "efficientnet": "efficientnet_b0",
     "lenet": "lenet5",
     "regnet": "regnet_x_400mf",
     "resnet": "resnet18",
