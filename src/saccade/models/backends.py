@@ -111,7 +111,7 @@ def _build_timm(name: str, options: Options) -> nn.Module:
     asked = {"drop_rate": options.dropout, "drop_path_rate": options.drop_path}
     fixed = {"num_classes": options.num_classes, "in_chans": options.in_channels}
     offered = {"img_size": options.image_size, "dynamic_img_size": True, "strict_img_size": False}
-    model = _made(lambda **more: timm.create_model(name, **fixed, **more), name, asked, offered)
+    model = _made(lambda **more: timm.create_model(name, **fixed, **more), f"timm:{name}", asked, offered)
     if hasattr(model, "no_weight_decay"):
         model.no_decay = tuple(model.no_weight_decay())  # type: ignore[assignment,operator]
     return model
@@ -148,7 +148,7 @@ def _build_torchvision(name: str, options: Options) -> nn.Module:
     if name in AUX_WEIGHTS:
         offered["init_weights"] = True  # said, or it warns that the default will change
     fixed = {"weights": None, "num_classes": options.num_classes}
-    model = _made(lambda **more: models.get_model(name, **fixed, **more), name, asked, offered)
+    model = _made(lambda **more: models.get_model(name, **fixed, **more), f"torchvision:{name}", asked, offered)
     model.aux_weight = AUX_WEIGHTS.get(name, 0.0)  # type: ignore[assignment]
     model.no_decay = tuple(  # type: ignore[assignment]
         n for n, _ in model.named_parameters() if n.rpartition(".")[2] in UNDECAYED

@@ -151,9 +151,9 @@ def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
     text = str(error)
     code = re.search(r"GLOBAL ([\w.]+)", text)
-    if code or "TorchScript" in text:
+    if type(error).__name__ == "UnpicklingError" or "TorchScript" in text:
         return CheckpointError(
-            f"this file holds a program, not only tensors{f' ({code[1]})' if code else ''}, so it is not read",
+            f"this file holds more than tensors, perhaps a program{f' ({code[1]})' if code else ''}, so it is not read",
             where=str(file),
             fix='load it where it was made, then torch.save(model.state_dict(), "weights.pth") and give that file',
         )
