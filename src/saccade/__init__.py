@@ -27,19 +27,25 @@ if TYPE_CHECKING:
     from saccade.errors import SaccadeError as SaccadeError
     from saccade.evaluation.metrics import top_k_accuracy as top_k_accuracy
     from saccade.models import create_model as create_model
+    from saccade.models import foreign_state as foreign_state
+    from saccade.models import list_models as list_models
+    from saccade.models import load_weights as load_weights
 
 _HOMES = {
     "SaccadeError": "saccade.errors",
     "create_model": "saccade.models",
     "evaluate": "saccade.api",
+    "foreign_state": "saccade.models",
+    "list_models": "saccade.models",
     "load": "saccade.api",
+    "load_weights": "saccade.models",
     "open_source": "saccade.api",
     "predict": "saccade.api",
     "top_k_accuracy": "saccade.evaluation.metrics",
     "train": "saccade.api",
 }
-__all__ = ["SaccadeError", "__version__", "create_model", "evaluate", "load", "open_source", "predict",
-           "top_k_accuracy", "train"]  # fmt: skip
+__all__ = ["SaccadeError", "__version__", "create_model", "evaluate", "foreign_state", "list_models", "load",
+           "load_weights", "open_source", "predict", "top_k_accuracy", "train"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

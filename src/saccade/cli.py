@@ -27,7 +27,9 @@ LabelsOption = Annotated[
     str | None, typer.Option("--labels", help="A CSV (path, label, perhaps split) for images not in class folders.")
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")]
-InitOption = Annotated[str | None, typer.Option("--init", help="Start from the weights of a run or .safetensors file.")]
+InitOption = Annotated[
+    str | None, typer.Option("--init", help="Start from weights: a run, a .safetensors or .pth file, timm:NAME.")
+]
 EpochsOption = Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")]
 BatchOption = Annotated[
     int | None, typer.Option("--batch-size", help="Images per optimiser step, over all devices (global).")
@@ -207,22 +209,29 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 @app.command(epilog="Example: saccade models 'resnet*' --image-size 128")
 def models(
-    pattern: Annotated[str, typer.Argument(help="A name or a pattern such as 'resnet*'.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="A name, drawn stage by stage, or a pattern such as 'resnet*'.")] = "*",
     image_size: SizeOption = None,
     num_classes: Annotated[int, typer.Option("--classes", min=1, help="Width of the head.")] = 1000,
     json_out: Json = False,
 ) -> None:
-    """List the architectures with what they cost."""
+    """List the architectures with what they cost, or draw one."""
     with explained(json_out):
-        from saccade.models import find, names
-        from saccade.report.tables import model_rows, print_table
+        from saccade.log import Log
+        from saccade.models import find, list_models
+        from saccade.report import architectures
+        from saccade.report.tables import print_table
 
-        found = names(pattern) or [find(pattern).name]
-        rows = model_rows(found, num_classes, image_size)
+        several = any(c in pattern for c in "*?[")
+        found = (list_models(pattern) if several else []) or [find(pattern).name]
+        rows, left_out = architectures.rows(found, num_classes, image_size, Log(), with_stages=not several)
         if json_out:
             print_json(rows)
+        elif several:
+            print_table(architectures.shown(rows), "models", architectures.LEGEND)
         else:
-            print_table(rows, "models")
+            architectures.draw(rows[0])
+        for reason in left_out:
+            typer.echo(f"left out: {reason}", err=True)
 
 
 @app.command(epilog="Example: saccade report runs/resnet18-photos-1a2b3c4d")

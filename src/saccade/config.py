@@ -88,7 +88,9 @@ class ModelSection(_Section):
     )
     patch_size: int = _maths(0, "side of a transformer's patch in pixels; 0 = by the size of the images", ge=0, le=64)
     checkpointing: bool = _run(False, "recompute blocks in the backward pass: slower, but less memory")
-    init: str = _maths("", "start from these weights: a run folder or a .safetensors file; empty = from scratch")
+    init: str = _maths(
+        "", "start from weights: a run folder, a .safetensors, .pth or .pt file, or timm:NAME; empty = from scratch"
+    )
 
 
 class DataSection(_Section):

@@ -14,7 +14,7 @@ FLOORS = {
     0: "errors units config files log rng",
     1: """data data.boxes data.jpeg data.tiles data.images data.names data.archives data.shards data.order data.pool
           data.look data.ledger data.known data.download models.registry models.layers models.attention models.network
-          models.cost recipes.*""",
+          models.cost models.stages models.fitting models.weights recipes.*""",
     2: """data.sources.* data.pack data.crops data.augment data.mix data.verify data.prepare data.sound models.*
           training training.losses training.optim training.schedule training.ema training.precision""",
     3: "data.loader training.state training.checkpoint training.guard",

@@ -39,8 +39,6 @@ DRAWING_METHODS = {
 }  # fmt: skip
 THE_ONE_SEED = ("saccade.training.step", "torch.manual_seed")
 
-PEERS = {"torchvision", "timm"}
-
 
 def writes(module: Module) -> list[Violation]:
     """Find calls that open for writing or change the file system."""
@@ -171,11 +169,6 @@ def test_nothing_loads_pickles_or_extracts_archives() -> None:
 
 def test_every_draw_comes_from_counter_keys() -> None:
     require_none("global-chance", [v for m in saccade() for v in global_chance(m)])
-
-
-def test_peers_are_imported_nowhere() -> None:
-    found = [Violation(m.place, line, f"imports {n}") for m in saccade() for n, line in imported_roots(m) if n in PEERS]
-    require_none("peers", found)
 
 
 def test_files_is_where_the_writing_is() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from saccade.errors import CheckpointError
 from saccade.models import create_model
+from saccade.models.weights import MODEL_FILE
 
-MODEL_FILE = "model.safetensors"
 _HEADER_LIMIT_BYTES = 100_000_000
 
 

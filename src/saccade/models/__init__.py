@@ -9,6 +9,7 @@ from torch import nn
 
 from saccade.errors import ConfigError
 from saccade.models import alexnet as alexnet
+from saccade.models import backends
 from saccade.models import convnext as convnext
 from saccade.models import darknet as darknet
 from saccade.models import efficientnet as efficientnet
@@ -28,8 +29,15 @@ from saccade.models import vit as vit
 from saccade.models.layers import initialise
 from saccade.models.network import Network
 from saccade.models.registry import Options, find, names
+from saccade.models.weights import Report, foreign_state, load_weights
 
-__all__ = ["Network", "Options", "create_model", "find", "meta_model", "names"]
+__all__ = ["Network", "Options", "Report", "create_model", "find", "foreign_state", "list_models", "load_weights",
+           "meta_model", "names"]  # fmt: skip
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of models that match a shell pattern, sorted; ``timm:vit_*`` looks into timm, if installed."""
+    return backends.names(pattern) if backends.is_backend(pattern) else names(pattern)
 
 
 def create_model(
@@ -51,11 +59,13 @@ def create_model(
     small images unless ``strides`` or ``patch_size`` say otherwise. ``None`` leaves the rates of dropout to the paper.
     Raises ConfigError with the nearest names when there is no such model, or when the images are too small for it.
     """
-    options = Options(num_classes, image_size, in_channels, dropout, drop_path, strides, patch_size)
+    options = Options(num_classes, image_size, in_channels, dropout, drop_path, strides, patch_size, seed)
     model = _build(name, options)
     if isinstance(model, Network):
         initialise(model, seed, model.head)
         model.checkpointing = checkpointing
+    elif checkpointing:
+        backends.checkpoint_blocks(model, name)
     return model
 
 

@@ -18,7 +18,8 @@ class Options:
     """What every architecture is built from.
 
     ``None``, 0 and an empty tuple stand for what the paper, or the size of the images, says. ``strides`` are those of
-    `strides_for`, ``patch_size`` the side of a ViT's or Swin's patch in pixels.
+    `strides_for`, ``patch_size`` the side of a ViT's or Swin's patch in pixels. ``seed`` is for networks that draw
+    their weights while they are built, which none of ours do.
     """
 
     num_classes: int
@@ -28,6 +29,7 @@ class Options:
     drop_path: float | None = None
     strides: tuple[int, ...] = ()
     patch_size: int = 0
+    seed: int = 0
 
 
 Builder = Callable[[Options], nn.Module]
@@ -75,7 +77,8 @@ def register(
 def register_grammar(pattern: str, make: Grammar) -> None:
     """Make a range of names known, such as ``resnet50_x1p5``, that no list could hold.
 
-    ``make`` turns the match of the whole folded name into an entry, or None when the name means nothing after all.
+    ``make`` turns the match of the whole folded name into an entry, or None when the name means nothing after all; it
+    may raise ConfigError to say why.
     """
     _GRAMMARS.append((re.compile(pattern), make))
 
@@ -118,4 +121,6 @@ def multiplier(text: str) -> float:
 
 
 def _folded(name: str) -> str:
-    return name.lower().replace("-", "_")
+    """Fold case and dashes, but only up to a colon: what follows is a name that others chose, as in ``timm:...``."""
+    start, colon, rest = name.partition(":")
+    return start.lower().replace("-", "_") + colon + rest

@@ -1,7 +1,8 @@
-"""Tables for the terminal: models and recipes."""
+"""Tables for the terminal."""
 
 from __future__ import annotations
 
+import os
 import statistics
 from typing import Any
 
@@ -9,30 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade import recipes, units
-from saccade.models import find, meta_model
-from saccade.models.cost import cost
 from saccade.recipes import receipts
 
-
-def model_rows(names: list[str], num_classes: int, image_size: int | None) -> list[dict[str, Any]]:
-    """Return one row per model: parameters, MACs and activations for one image of ``image_size`` pixels."""
-    rows = []
-    for name in names:
-        entry = find(name)
-        side = image_size or entry.image_size
-        counts = cost(meta_model(name, num_classes=num_classes, image_size=side), side)
-        rows.append(
-            {
-                "model": name,
-                "image_size": side,
-                "params": counts.params,
-                "macs": counts.macs,
-                "activations": counts.activations,
-                "last_map": f"{counts.last_map[0]}x{counts.last_map[1]}",
-                "source": entry.source,
-            }
-        )
-    return rows
+ONE_LINE = {"model", "family", "source"}
+PIPED_WIDTH = 160
 
 
 def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
@@ -55,17 +36,33 @@ def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def print_table(rows: list[dict[str, Any]], title: str) -> None:
-    """Print rows that share their keys as a table on stdout; large numbers in millions."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> None:
+    """Print rows that share their keys as a table on stdout; large numbers in millions and billions."""
+    table = Table(
+        title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, caption=legend or None,
+        caption_justify="left",
+    )  # fmt: skip
     for name, value in rows[0].items():
-        table.add_column(name, justify="right" if isinstance(value, int) else "left", overflow="fold")
+        is_number, is_short = isinstance(value, int | float), name in ONE_LINE
+        table.add_column(
+            name, justify="right" if is_number else "left", overflow="ellipsis" if is_short else "fold",
+            no_wrap=is_number or is_short,
+        )  # fmt: skip
     for row in rows:
-        table.add_row(*(_form(value) for value in row.values()))
-    Console().print(table, markup=False)
+        table.add_row(*(form(value) for value in row.values()))
+    console().print(table, markup=False)
 
 
-def _form(value: Any) -> str:
+def console() -> Console:
+    """Return the way to stdout: as wide as the terminal, or wide enough for a table when it goes to a program."""
+    found = Console(highlight=False)
+    return found if found.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def form(value: Any) -> str:
+    """Write a number for people: 25.56 M, 4.09 G, 85.9; anything else as it is."""
+    if isinstance(value, float):
+        return f"{value:,.1f}"
     if isinstance(value, int) and value >= 10_000:
-        return f"{value / 1e6:,.2f} M"
+        return f"{value / 1e9:,.2f} G" if value >= 1e9 else f"{value / 1e6:,.2f} M"
     return str(value)

@@ -19,10 +19,10 @@ from saccade.data.loader import Readers, TrainingView
 from saccade.data.order import Order
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
-from saccade.errors import ConfigError, DataError, DiskError
+from saccade.errors import CheckpointError, ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
-from saccade.models import create_model, meta_model
+from saccade.models import backends, create_model, load_weights, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
 from saccade.training import optim, precision
@@ -34,6 +34,8 @@ from saccade.training.state import State
 from saccade.training.step import StepRunner
 
 TINY_CELL_MACS = 1e9
+LEAST_SHARE = 0.5
+"""Of the weights a start must give; with less the rest would undo it, and the architecture is likely another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,24 +251,43 @@ def model_name(config: Config, module: nn.Module | None) -> str:
 
 def _registered(config: Config, data: Data) -> nn.Module:
     section = config.model
-    model = create_model(
+    return create_model(
         section.name, num_classes=len(data.train.classes), image_size=config.data.image_size,
         dropout=section.dropout, drop_path=section.drop_path, strides=section.strides, patch_size=section.patch_size,
         checkpointing=section.checkpointing, seed=config.seed,
     )  # fmt: skip
-    if section.init:
-        _initialise_from(model, Path(section.init))
-    return model
 
 
-def _initialise_from(model: nn.Module, path: Path) -> None:
-    """Copy the weights of an earlier model wherever names and shapes agree; at least the first layer must."""
-    weights = Classifier.load(path).network.state_dict()
-    own = model.state_dict()
-    fitting = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
-    if next(iter(own)) not in fitting:
-        raise ConfigError("these weights are of another architecture", where=f"--init {path}")
-    model.load_state_dict(fitting, strict=False)
+def start_from_weights(run: Run, log: Log) -> None:
+    """Copy the weights that ``model.init`` names into a run that begins, and say what fitted.
+
+    Raises CheckpointError when they cannot be had or are of another architecture. A resumed run has its own.
+    """
+    init, data = run.config.model.init, run.config.data
+    if not init:
+        return
+    model = run.state.model
+    if backends.is_backend(init):
+        published = backends.pretrained(init)
+        report = load_weights(model, published.state)
+        if (published.mean, published.std) != (data.mean, data.std) and published.mean:
+            log.warn(
+                f"{init} was trained with mean {published.mean} and std {published.std}, this run has {data.mean} and "
+                f"{data.std}: set data.mean and data.std"
+            )
+    else:
+        report = load_weights(model, Path(init), classes=run.data.train.classes)
+    if report.share < LEAST_SHARE:
+        raise CheckpointError(
+            f"these weights are of another architecture: {report}",
+            where=f"--init {init}",
+            fix="name the architecture that they belong to with --model",
+        )
+    if run.state.ema:
+        run.state.ema.model.load_state_dict(model.state_dict())
+    for line in str(report).splitlines():
+        log.say(line)
+    log.event("init", init=init, share=report.share, report=str(report))
 
 
 def _average(model: nn.Module, config: Config, num_train: int, steps: int) -> Ema | None:

@@ -23,7 +23,7 @@ from saccade.data.sources import Source, Split
 from saccade.errors import SaccadeError
 from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
-from saccade.models import meta_model
+from saccade.models import backends, meta_model
 from saccade.models.cost import cost
 from saccade.training import launch
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
@@ -87,6 +87,7 @@ def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     folder = launch.run_folder(config, data, launch.model_name(config, None), "", fresh=False)
     run = launch.build(config, data, folder, launch.resolve(config, None), None)
     try:
+        launch.start_from_weights(run, log)
         return trial(run, log, lambda: None)
     finally:
         run.readers.close()
@@ -199,9 +200,24 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, parts, section.exif)
     smallest = min(section.image_size, *(view.size_at(part) for part in range(parts)))
     if module is None:
-        network = meta_model(config.model.name, num_classes=classes, image_size=section.image_size, **config.shape)
-        return _last_map(cost(network, smallest).last_map, smallest, config.model.name, own=bool(config.model.strides))
+        return _named_network(config, smallest, classes)
     return _own_network(module, smallest, classes)
+
+
+def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
+    name = config.model.name
+    network = meta_model(name, num_classes=classes, image_size=config.data.image_size, **config.shape)
+    if not backends.is_backend(name):
+        return _last_map(cost(network, side).last_map, side, name, own=bool(config.model.strides))
+    try:
+        last_map = cost(network, side).last_map
+        network.train()(torch.empty(2, 3, side, side, device="meta"))  # auxiliary heads work in training only
+    except Exception as error:  # any code may run here
+        return [Finding(
+            "model-fails", "error", f"{name} fails on images of {side} x {side} pixels: {error}", "data.image_size",
+            "use another --image-size, or augment.sizes=[1] where only the smaller ones fail", status=78,
+        )]  # fmt: skip
+    return _last_map(last_map, side, name, own=True)
 
 
 def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:

@@ -13,8 +13,8 @@ from saccade import __version__, files, units
 from saccade import config as configuration
 from saccade.config import Config
 from saccade.errors import CheckpointError, ConfigError, SaccadeError
-from saccade.evaluation.classifier import MODEL_FILE
 from saccade.log import Log
+from saccade.models.weights import MODEL_FILE
 from saccade.recipes import receipts
 from saccade.training import checkpoint, launch, track
 from saccade.training.checkpoint import Saved

@@ -16,10 +16,11 @@ from saccade import files, units
 from saccade.data.loader import batches
 from saccade.data.sources import Split
 from saccade.errors import DiskError, InterruptedRunError, PreemptedError, SaccadeError
-from saccade.evaluation.classifier import MODEL_FILE, Classifier
+from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.evaluator import evaluate
 from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
+from saccade.models.weights import MODEL_FILE
 from saccade.report import write_report
 from saccade.training import checkpoint, launch, preflight, records
 from saccade.training.cadence import Cadence
@@ -71,6 +72,7 @@ def train(
                 records.resume(run, saved, resume_changed, log)
             records.announce(run, log)
             if saved is None:
+                launch.start_from_weights(run, log)
                 findings += preflight.trial(run, log, stop.check)
             records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
             meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
@@ -154,7 +156,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     files.write_bytes(model_file, run.classifier().to_bytes())
     skeleton = copy.deepcopy(run.state.final_model)
     with torch.no_grad():
-        for tensor in [*skeleton.parameters(), *skeleton.buffers()]:
+        for tensor in skeleton.state_dict().values():  # buffers that are not saved, such as indices, stay
             tensor.zero_()
     reread = Classifier.load(run.folder, skeleton)
     begun = time.perf_counter()

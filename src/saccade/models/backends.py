@@ -1,0 +1,247 @@
+"""Networks of other libraries by name: ``timm:NAME`` and ``torchvision:NAME``.
+
+The only module that imports ``timm`` or ``torchvision.models``, and only when such a name is used. They are trained,
+evaluated and saved like ours, with two differences: their weights come from torch's generator, seeded from the run's
+seed, so that they depend on the version of torch; and their blocks keep what their authors gave them, strides and
+patches included.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade import rng
+from saccade.errors import CheckpointError, ConfigError
+from saccade.models.registry import Builder, Entry, Options, register_grammar
+from saccade.rng import Purpose
+
+SMALLEST = 8
+AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
+"""Weight of auxiliary losses. *Source:* Szegedy et al. 2015, section 5; for Inception v3 torchvision's recipe."""
+UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table")
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """Published weights: tensors of any shape ``(...)`` by name, and the normalisation that they were trained with.
+
+    ``mean`` and ``std`` are for RGB values in 0..1, None where nobody says.
+    """
+
+    state: dict[str, Tensor]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
+def is_backend(name: str) -> bool:
+    """Tell whether a name asks for a network of another library."""
+    return name.partition(":")[0].lower() in _LIBRARIES
+
+
+def names(pattern: str) -> list[str]:
+    """Return the networks of a library that match a pattern such as ``timm:vit_*``."""
+    library, _, wanted = pattern.partition(":")
+    known = _LIBRARIES[library.lower()].names()
+    return [f"{library.lower()}:{n}" for n in known if fnmatch.fnmatchcase(n, wanted)]
+
+
+def pretrained(name: str) -> Pretrained:
+    """Fetch the published weights of ``timm:NAME`` or ``torchvision:NAME`` from the cache or the network.
+
+    Raises ConfigError when there is no such network, CheckpointError when its weights cannot be had.
+    """
+    library, _, wanted = name.partition(":")
+    source = _LIBRARIES[library.lower()]
+    source.check(wanted.partition(".")[0])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return source.fetch(wanted)
+    except Exception as error:  # there are as many ways to fail as there are layers between here and a distant server
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"the weights of {name} cannot be had: {reason}",
+            where=f"--init {name}",
+            fix="they need a network or the library's cache; or give a downloaded .safetensors or .pth: --init PATH",
+        ) from error
+
+
+def checkpoint_blocks(model: nn.Module, name: str) -> None:
+    """Let a network recompute its blocks in the backward pass; raises ConfigError when it cannot."""
+    switch = getattr(model, "set_grad_checkpointing", None)
+    if switch is None:
+        raise ConfigError(f"{name} cannot recompute its blocks", where="model.checkpointing", fix="leave it out")
+    switch(True)
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError("timm is not installed", where="timm:...", fix="pip install saccade[timm]") from error
+    return timm
+
+
+def _timm_names() -> list[str]:
+    return list(_timm().list_models())
+
+
+def _timm_entry(name: str) -> Entry:
+    if "." in name:
+        raise ConfigError(
+            f"'{name}' names weights, and training starts without any",
+            where=f"timm:{name}",
+            fix=f"--model timm:{name.partition('.')[0]}; with --init timm:{name} it starts from these weights",
+        )
+    timm = _timm()
+    facts = timm.get_pretrained_cfg(name)
+    side = facts.input_size[-1] if facts and facts.input_size else 224
+    return _entry(f"timm:{name}", f"timm {timm.__version__}", side, lambda options: _build_timm(name, options))
+
+
+def _build_timm(name: str, options: Options) -> nn.Module:
+    timm = _timm()
+    asked = {"drop_rate": options.dropout, "drop_path_rate": options.drop_path}
+    fixed = {"num_classes": options.num_classes, "in_chans": options.in_channels}
+    offered = {"img_size": options.image_size, "dynamic_img_size": True, "strict_img_size": False}
+    model = _made(lambda **more: timm.create_model(name, **fixed, **more), f"timm:{name}", asked, offered)
+    if hasattr(model, "no_weight_decay"):
+        model.no_decay = tuple(model.no_weight_decay())  # type: ignore[assignment,operator]
+    return model
+
+
+def _fetch_timm(name: str) -> Pretrained:
+    model = _timm().create_model(name, pretrained=True)
+    facts = model.pretrained_cfg
+    return Pretrained(model.state_dict(), tuple(facts["mean"]), tuple(facts["std"]))
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return list(models.list_models(module=models))
+
+
+def _torchvision_entry(name: str) -> Entry:
+    import torchvision
+
+    side = 299 if name == "inception_v3" else 224
+    source = f"torchvision {torchvision.__version__}"
+    return _entry(f"torchvision:{name}", source, side, lambda options: _build_torchvision(name, options))
+
+
+def _build_torchvision(name: str, options: Options) -> nn.Module:
+    from torchvision import models
+
+    if options.in_channels != 3:
+        raise ConfigError(f"torchvision:{name} takes colour images only", where="in_channels", fix=f"use timm:{name}")
+    asked = {"dropout": options.dropout, "stochastic_depth_prob": options.drop_path}
+    side = options.image_size
+    offered: dict[str, Any] = {"image_size": side, "input_size": (side, side)}
+    if name in AUX_WEIGHTS:
+        offered["init_weights"] = True  # said, or it warns that the default will change
+    fixed = {"weights": None, "num_classes": options.num_classes}
+    model = _made(lambda **more: models.get_model(name, **fixed, **more), f"torchvision:{name}", asked, offered)
+    model.aux_weight = AUX_WEIGHTS.get(name, 0.0)  # type: ignore[assignment]
+    model.no_decay = tuple(  # type: ignore[assignment]
+        n for n, _ in model.named_parameters() if n.rpartition(".")[2] in UNDECAYED
+    )
+    return model
+
+
+def _fetch_torchvision(name: str) -> Pretrained:
+    from torchvision import models
+
+    weights = models.get_model_weights(name)["DEFAULT"]
+    stored = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", n): t for n, t in stored.items()}
+    transform = weights.transforms()
+    return Pretrained(state, tuple(transform.mean), tuple(transform.std))
+
+
+@dataclass(frozen=True, slots=True)
+class _Library:
+    name: str
+    names: Callable[[], list[str]]
+    entry: Callable[[str], Entry]
+    fetch: Callable[[str], Pretrained]
+
+    def check(self, wanted: str) -> None:
+        """Raise ConfigError with the nearest names unless the library has such a network."""
+        known = self.names()
+        if wanted in known:
+            return
+        near = [f"{self.name}:{n}" for n in difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)]
+        fix = f"did you mean {' or '.join(near)}?" if near else f"`saccade models '{self.name}:*'` lists them"
+        raise ConfigError(f"{self.name} has no model '{wanted}'", where="--model", fix=fix)
+
+
+_LIBRARIES = {
+    "timm": _Library("timm", _timm_names, _timm_entry, _fetch_timm),
+    "torchvision": _Library("torchvision", _torchvision_names, _torchvision_entry, _fetch_torchvision),
+}
+
+
+def _entry(name: str, source: str, image_size: int, build: Builder) -> Entry:
+    def checked(options: Options) -> nn.Module:
+        if options.strides or options.patch_size:
+            raise ConfigError(
+                f"the strides and patches of {name} are its own",
+                where="model.strides" if options.strides else "model.patch_size",
+                fix="leave it out, or take one of our networks from `saccade models`",
+            )
+        return _seeded(lambda: build(options), options.seed)
+
+    return Entry(name, checked, name.partition(":")[0], source, image_size, SMALLEST)
+
+
+def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Build with torch's generator seeded and left as it was; what cannot be built without memory is emptied after."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(rng.integer(seed, Purpose.INIT))
+        if torch.get_default_device().type != "meta":
+            return build()
+        try:
+            return build()
+        except NotImplementedError:  # an initialiser that looks at values
+            with torch.device("cpu"):
+                return build().to("meta")
+
+
+def _made(make: Callable[..., nn.Module], name: str, asked: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
+    """Call a constructor with what the user asked for and as much of what is offered as it takes.
+
+    Raises ConfigError when it does not take what was asked for, or cannot be built.
+    """
+    settings = {n: v for n, v in (offered | asked).items() if v is not None}
+    while True:
+        try:
+            return make(**settings)
+        except NotImplementedError:
+            raise
+        except Exception as error:  # any code may run here
+            refused = next((n for n in settings if re.search(rf"'{n}'", str(error))), "")
+            if not isinstance(error, TypeError) or not refused:
+                fix = "another --image-size may help: many networks want a multiple of their patch or window"
+                raise ConfigError(f"{name} cannot be built: {error}", where="--model", fix=fix) from error
+            if refused in asked:
+                setting = "dropout" if refused in ("drop_rate", "dropout") else "drop_path"
+                where = f"model.{setting}"
+                raise ConfigError(f"{name} takes no {setting}", where=where, fix="leave it out") from error
+            del settings[refused]
+
+
+def _resolve(match: re.Match[str]) -> Entry:
+    library, name = _LIBRARIES[match["library"]], match["name"]
+    library.check(name.partition(".")[0])
+    return library.entry(name)
+
+
+register_grammar(rf"(?P<library>{'|'.join(_LIBRARIES)}):(?P<name>.+)", _resolve)

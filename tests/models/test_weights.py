@@ -1,0 +1,305 @@
+"""Foreign weights: every wrapper, prefix and dialect is read; what fits is fitted; what does not is named."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from saccade.errors import CheckpointError, ConfigError
+from saccade.models import Network, create_model, foreign_state, load_weights
+from saccade.models.network import Level
+
+State = dict[str, Tensor]
+
+
+def state_of(model: nn.Module, offset: float = 0.5) -> State:
+    """Return a state that no initialisation gives."""
+    return {n: t.clone() + offset if t.is_floating_point() else t.clone() + 3 for n, t in model.state_dict().items()}
+
+
+def equal(model: nn.Module, state: State) -> bool:
+    own = model.state_dict()
+    return set(own) == set(state) and all(torch.equal(own[n], state[n].view_as(own[n])) for n in own)
+
+
+class Small(Network):
+    """A network whose names timm spells otherwise: two of them are swapped, and its head is a 1x1 convolution."""
+
+    levels = (Level(4, 1),)
+    head_name = "top"
+    aux_names = ("aux",)
+
+    def __init__(self, classes: int = 5, colours: int = 3) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(colours, 4, 3)
+        self.one, self.two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.top, self.aux = nn.Conv2d(4, classes, 1), nn.Linear(4, classes)
+
+    def foreign_names(self, dialect: str) -> dict[str, str]:
+        pairs = {"stem": "entry.conv", "one": "two", "two": "one"} if dialect == "timm" else {}
+        return {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in pairs.items() for part in ("weight", "bias")}
+
+
+class Attentive(nn.Module):
+    """The tables of a ViT and a Swin, and the index buffers that code makes."""
+
+    def __init__(self, side: int, tokens: int = 1, window: int = 7, heads: int = 2) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.zeros(1, tokens + side * side, 6))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.register_buffer("relative_position_index", torch.arange(window**4))
+        self.norm = nn.BatchNorm1d(6)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "_orig_mod.", "backbone.", "encoder.", "module._orig_mod.", "_orig_mod.module.", "module.encoder.",
+     "model.module.backbone."],
+)  # fmt: skip
+def test_prefixes_are_stripped(prefix: str) -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    report = load_weights(model, {prefix + n: t for n, t in state.items()}, strict=True)
+    assert equal(model, state) and report.share == 1.0 and set(report.loaded) == set(state)
+
+
+def test_a_compiled_part_and_a_head_outside_the_prefix_are_read() -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    names = {n: n if n.startswith("fc") else f"backbone.{n}".replace("layer1.", "layer1._orig_mod.") for n in state}
+    load_weights(model, {f"module.{names[n]}": t for n, t in state.items()}, strict=True)
+    assert equal(model, state)
+
+
+def test_a_prefix_that_belongs_to_the_names_stays() -> None:
+    model = nn.ModuleDict({"encoder": nn.ModuleDict({"layers": nn.Linear(3, 3)}), "head": nn.Linear(3, 2)})
+    state = state_of(model)
+    load_weights(model, {f"module.{n}": t for n, t in state.items()}, strict=True)
+    assert equal(model, state)
+
+
+@pytest.mark.parametrize("place", ["state_dict", "model", "model_state", "ema", "model_ema.state_dict", "net.0"])
+def test_wrapped_tables_are_found_and_named(place: str) -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    tree: Any = state
+    for word in reversed(place.split(".")):
+        tree = {word: tree, "epoch": 3, "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}}}
+    report = load_weights(model, tree)
+    assert equal(model, state) and report.source.endswith(f"[{place}]")
+
+
+def test_the_average_of_the_weights_is_preferred() -> None:
+    model = create_model("resnet8", num_classes=10)
+    average = state_of(model, 0.25)
+    report = load_weights(model, {"model": state_of(model), "model_ema": {"module": average}, "epoch": 1})
+    assert equal(model, average) and "model_ema" in report.source
+    half = {n: t for n, t in average.items() if "layer1" in n}
+    assert "[model]" in load_weights(model, {"model": state_of(model), "model_ema": half}).source
+
+
+def test_names_of_another_library_are_translated_and_swapped_ones_not_confused() -> None:
+    model = Small()
+    state = state_of(model)
+    theirs = {model.foreign_names("timm").get(n, n): t for n, t in state.items()}
+    theirs["top.weight"] = theirs["top.weight"].flatten(1)
+    report = load_weights(model, {"state_dict": theirs}, strict=True)
+    assert equal(model, state) and report.dialect == "timm"
+    assert report.fitted == (("top.weight", "5x4 -> 5x4x1x1"),)
+
+
+def test_state_goes_back_under_their_names_and_shapes() -> None:
+    model = Small()
+    theirs = foreign_state(model, "timm", like={"top.weight": torch.empty(5, 4)})
+    assert theirs["top.weight"].shape == (5, 4) and torch.equal(theirs["two.weight"], model.one.weight)
+    other = Small()
+    load_weights(other, theirs, strict=True)
+    assert equal(other, model.state_dict())
+    with pytest.raises(ConfigError, match="keras"):
+        foreign_state(model, "keras")
+
+
+def test_torchvision_weights_move_both_ways() -> None:
+    theirs = torchvision.models.resnet18(num_classes=7)
+    ours = create_model("resnet18", num_classes=7, image_size=224)
+    load_weights(ours, theirs.state_dict(), strict=True)
+    assert equal(ours, theirs.state_dict())
+    theirs.load_state_dict(foreign_state(create_model("resnet18", num_classes=7, seed=9), "torchvision"))
+
+
+@pytest.mark.parametrize("head", ["classifier", "head.fc", "last_linear"])
+def test_a_head_of_another_name_is_found(head: str) -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    load_weights(model, {n.replace("fc.", f"{head}."): t for n, t in state.items()}, strict=True)
+    assert equal(model, state)
+
+
+def test_heads_of_another_number_of_classes_stay_fresh_and_are_named() -> None:
+    model, before = Small(classes=3), Small(classes=3)
+    before.load_state_dict(model.state_dict())
+    report = load_weights(model, state_of(Small(classes=5)))
+    assert report.head == ("top.weight", "top.bias", "aux.weight", "aux.bias") and not report.misshaped
+    assert all(torch.equal(model.get_parameter(n), before.get_parameter(n)) for n in report.head)
+    assert report.share == 1.0 and "fresh head (other classes): top.weight" in str(report)
+
+
+def test_a_head_of_other_classes_stays_fresh_whatever_their_number(tmp_path: Path) -> None:
+    model = create_model("resnet8", num_classes=2)
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(state_of(model), file, {"saccade": json.dumps({"classes": ["cat", "dog"]})})
+    assert load_weights(model, file, classes=("ape", "bee")).head == ("fc.weight", "fc.bias")
+    assert load_weights(model, tmp_path, classes=("cat", "dog")).head == ()
+    assert load_weights(model, file).head == ()
+
+
+@pytest.mark.parametrize(("before", "tokens_before", "after", "tokens"), [(14, 1, 24, 1), (8, 0, 5, 0), (4, 2, 6, 1)])
+def test_position_tables_follow_the_image_size(before: int, tokens_before: int, after: int, tokens: int) -> None:
+    layers = pytest.importorskip("timm.layers")
+    source, model = Attentive(before, tokens_before), Attentive(after, tokens)
+    nn.init.normal_(source.pos_embedding)
+    report = load_weights(model, source.state_dict())
+    expected = layers.resample_abs_pos_embed(
+        source.pos_embedding.detach(), [after, after], num_prefix_tokens=tokens_before
+    )
+    torch.testing.assert_close(model.pos_embedding[:, tokens:], expected[:, tokens_before:])
+    assert torch.equal(model.pos_embedding[:, :tokens], source.pos_embedding[:, :tokens])
+    assert dict(report.fitted)["pos_embedding"] == f"{before}x{before} -> {after}x{after} positions, bicubic"
+
+
+def test_a_class_token_that_there_is_none_of_keeps_its_own_place() -> None:
+    source, model = Attentive(4, tokens=0), Attentive(6, tokens=1)
+    nn.init.constant_(source.pos_embedding, 2.0)
+    nn.init.constant_(model.pos_embedding, 5.0)
+    load_weights(model, source.state_dict())
+    assert model.pos_embedding[0, 0].eq(5).all()
+    torch.testing.assert_close(model.pos_embedding[:, 1:], torch.full((1, 36, 6), 2.0))
+
+
+def test_relative_position_tables_follow_the_window() -> None:
+    source, model = Attentive(4, window=6), Attentive(4, window=7)
+    nn.init.normal_(source.relative_position_bias_table)
+    report = load_weights(model, source.state_dict())
+    grid = source.relative_position_bias_table.detach().T.view(1, 2, 11, 11)
+    expected = nn.functional.interpolate(grid, size=(13, 13), mode="bicubic").view(2, 169).T
+    torch.testing.assert_close(model.relative_position_bias_table.detach(), expected)
+    assert dict(report.fitted)["relative_position_bias_table"] == "windows 6 -> 7, bicubic"
+    assert torch.equal(model.relative_position_index, torch.arange(7**4))
+    other = load_weights(Attentive(4, heads=3), source.state_dict())
+    assert other.misshaped == (("relative_position_bias_table", "121x2 there, 169x3 here"),)
+
+
+def test_the_first_convolution_takes_other_colours() -> None:
+    source = Small(colours=3)
+    gray = torch.rand(1, 1, 5, 5)
+    expected = source.stem(gray.expand(1, 3, 5, 5))
+    for colours in (1, 2, 3, 7):
+        model = Small(colours=colours)
+        report = load_weights(model, state_of(source, 0.0))
+        assert report.share == 1.0 and ("stem.weight" in dict(report.fitted)) == (colours != 3)
+        answer = model.stem(gray.expand(1, colours, 5, 5))
+        if colours in (1, 3):
+            torch.testing.assert_close(answer, expected)
+        assert answer.shape == expected.shape and model.stem.weight.abs().sum() > 0
+
+
+def test_counters_and_what_code_computes_are_neither_missing_nor_unused() -> None:
+    source = {n: t for n, t in state_of(Attentive(4)).items() if "num_batches" not in n}
+    source |= {"attn_mask": torch.zeros(3), "layer.num_batches_tracked": torch.tensor(4)}
+    report = load_weights(Attentive(4), source, strict=True)
+    assert not report.missing and not report.unused
+
+
+def test_everything_that_is_left_over_is_reported_by_name() -> None:
+    model = create_model("resnet8", num_classes=10)
+    source = state_of(model)
+    del source["layer1.0.conv1.weight"]
+    source["layer1.0.conv2.weight"] = torch.zeros(3, 3, 3, 3)
+    source["decoder.weight"] = torch.zeros(1)
+    report = load_weights(model, source)
+    assert report.missing == ("layer1.0.conv1.weight",) and report.unused == ("decoder.weight",)
+    assert report.misshaped == (("layer1.0.conv2.weight", "3x3x3x3 there, 16x16x3x3 here"),)
+    assert 0.9 < report.share < 1.0
+    for word in ("missing there: layer1.0.conv1.weight", "unused: decoder.weight", "16x16x3x3 here"):
+        assert word in str(report)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="not every name and shape fits: layer1"):
+        load_weights(model, source, strict=True)
+    assert equal(model, before)
+
+
+@pytest.mark.parametrize("source", [{}, {"epoch": 3}, {"weird": torch.zeros(3)}, {"a": {"b": torch.zeros(2)}}])
+def test_what_does_not_fit_at_all_is_refused_and_nothing_changes(source: dict[str, Any]) -> None:
+    model = create_model("resnet8", num_classes=10)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(model, source)
+    assert caught.value.where == "the state dict" and caught.value.fix
+    assert equal(model, before)
+
+
+@pytest.mark.parametrize("form", ["pth", "legacy", "safetensors"])
+def test_files_of_every_kind_are_read(form: str, tmp_path: Path) -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    file = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "safetensors":
+        safetensors.torch.save_file(state, file)
+    else:
+        options = argparse.Namespace(lr=0.1, model="resnet8")
+        tree = {"state_dict": state, "args": options, "best_acc1": np.float64(71.0), "epoch": np.int64(3)}
+        torch.save(tree, file, _use_new_zipfile_serialization=form == "pth")
+    assert load_weights(model, file).source.startswith(str(file))
+    assert equal(model, state)
+
+
+class Harmful:
+    """A pickle of this runs a command when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("harmed",)
+
+
+def test_a_file_that_needs_code_is_refused_unread_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = create_model("resnet8", num_classes=10)
+    torch.save(model, tmp_path / "whole.pth")
+    torch.save({"state_dict": state_of(model), "extra": Harmful()}, tmp_path / "bomb.pth")
+    with open(tmp_path / "pickle.pth", "wb") as file:
+        pickle.dump(Harmful(), file, protocol=4)
+    for name in ("whole.pth", "bomb.pth", "pickle.pth"):
+        with pytest.raises(CheckpointError, match="program") as caught:
+            load_weights(model, tmp_path / name)
+        assert "torch.save(model.state_dict()" in caught.value.fix and name in caught.value.where
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 9, b"PK\x03\x04" + bytes(50), b"\x80\x02}q\x00."])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_files_are_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"w{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(create_model("resnet8", num_classes=10), file)
+    assert caught.value.where == str(file) and caught.value.status == 66
+    with pytest.raises(CheckpointError, match="no weights here"):
+        load_weights(create_model("resnet8", num_classes=10), tmp_path / "nothing.pth")
+
+
+def test_a_table_that_claims_to_be_endless_is_not_resized() -> None:
+    source = state_of(Attentive(4))
+    source["pos_embedding"] = torch.zeros(1, 1, 6).expand(1, 1 + (1 << 14) ** 2, 6)
+    assert load_weights(Attentive(4), source).misshaped[0][0] == "pos_embedding"
