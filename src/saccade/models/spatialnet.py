@@ -156,8 +156,9 @@ class Block(nn.Module):
         inner = c_in * expansion
         self.expand = _conv(c_in, inner, 1) if expansion > 1 else nn.Identity()
         self.depthwise = _conv(inner, inner, 3, stride, groups=inner, padding=1)
-        squeeze = partial(SqueezeExcitation, inner, max(1, inner // SQUEEZE), nn.SiLU)
-        self.attention: nn.Module = SpatialAttention(inner, side) if spatial else squeeze()
+        self.attention = (
+            SpatialAttention(inner, side) if spatial else SqueezeExcitation(inner, max(1, inner // SQUEEZE), nn.SiLU)
+        )
         self.adds = stride == 1 and c_in == c_out
         norm = nn.BatchNorm2d(c_out)
         self.project = nn.Sequential(nn.Conv2d(inner, c_out, 1), zero_start(norm) if self.adds else norm)
