@@ -162,8 +162,8 @@ def test_norms_and_biases_take_no_weight_decay_and_filters_do(family: str) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recomputing_activations_changes_no_gradient(family: str) -> None:
-    gradients = []
+def test_recomputing_activations_changes_no_gradient_and_no_buffer(family: str) -> None:
+    gradients, buffers = [], []
     for checkpointing in (False, True):
         name = SMALLEST[family]
         model = awake_by_seed(
@@ -172,7 +172,9 @@ def test_recomputing_activations_changes_no_gradient(family: str) -> None:
         logits = heads(model(images(name)))[0]
         nn.functional.cross_entropy(logits, torch.arange(4)).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+        buffers.append(list(model.buffers()))
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*buffers, strict=True))
 
 
 def awake_by_seed(model: nn.Module) -> nn.Module:
