@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from saccade import config as configuration
 from saccade import recipes
 from saccade.config import Config, Layers
+from saccade.config_optim import OptimizerSection
 from saccade.data import images
 from saccade.data.sources import Source, open_source, train_split
 from saccade.errors import ConfigError
 from saccade.models import find, registry
-from saccade.units import Rate
+from saccade.training import optim
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,8 @@ def _with_rate(config: Config, lr: float) -> Config:
     section = config.optimizer
     update: dict[str, Any] = {"lr": repr(lr)}
     if section.name == "muon":
-        batch = config.batch.global_
-        before, _ = Rate.parse(section.lr).effective(batch, "linear")
-        rest, _ = Rate.parse(section.rest_lr).effective(batch, "linear")
+        before, _ = optim.peak(section, config.batch.global_)
+        rest, _ = optim.rest_peak(section, config.batch.global_)
         update["rest_lr"] = repr(rest * lr / before) if before else section.rest_lr
-    checked = configuration.OptimizerSection.model_validate(section.model_dump() | update)
+    checked = OptimizerSection.model_validate(section.model_dump() | update)
     return config.model_copy(update={"optimizer": checked})
