@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from saccade import cli_data
+from saccade import cli_data, cli_lr
 from saccade.errors import CheckpointError, SaccadeError, UsageError
 from saccade.terminal import Json, app, explained, print_json
 
@@ -292,6 +292,7 @@ def verify_resume(
 
 
 app.registered_commands.extend(cli_data.app.registered_commands)
+app.registered_commands.extend(cli_lr.app.registered_commands)
 
 
 def main(run: Callable[[], object] = app) -> NoReturn:

@@ -23,7 +23,7 @@ FLOORS = {
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
          training.track training.trial training.finding training.doctor training.feeders report.*""",
     6: "training.trainer training.proof",
-    7: "api terminal cli_data cli __main__",
+    7: "api terminal cli_data cli_lr cli __main__",
 }
 PLACES = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

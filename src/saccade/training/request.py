@@ -48,10 +48,7 @@ def compose(request: Request) -> Composed:
     based = False
     for word in request.words:
         based |= _add_word(named, word)
-    asked = Layers()
-    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
-    for assignment in request.sets:
-        asked.set(assignment)
+    asked = _asked(request)
     final = _stack(named, asked).resolve()
     source = open_source(final.data.train, final.data.labels)
     base = Layers()
@@ -64,6 +61,26 @@ def compose(request: Request) -> Composed:
         config = _with_rate(config, float(request.flags["lr"]))
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": _model(config.model.name)})})
     return Composed(config, source, layers.origin("batch.global") not in ("", *map(str, recipes.paths())))
+
+
+def settings(request: Request) -> Config:
+    """Merge a recipe or a YAML file with flags and assignments, opening no data; raises ConfigError."""
+    named = Layers()
+    for word in request.words:
+        if not _add_word(named, word):
+            raise ConfigError(
+                f"'{word}' is a model, and a model alone has no settings", where="the command line",
+                fix="name a recipe: see `saccade recipes`",
+            )  # fmt: skip
+    return _stack(named, _asked(request)).resolve()
+
+
+def _asked(request: Request) -> Layers:
+    asked = Layers()
+    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
+    for assignment in request.sets:
+        asked.set(assignment)
+    return asked
 
 
 def _stack(*layers: Layers) -> Layers:
