@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from saccade import cli_data, cli_recipes
+from saccade import cli_data, cli_lr, cli_recipes
 from saccade.errors import CheckpointError, SaccadeError, UsageError
 from saccade.terminal import Json, app, explained, print_json
 
@@ -281,7 +281,7 @@ def verify_resume(
                        f"digest {proof['digest'][:16]}")  # fmt: skip
 
 
-for verbs in (cli_recipes, cli_data):
+for verbs in (cli_recipes, cli_lr, cli_data):
     app.registered_commands.extend(verbs.app.registered_commands)
 
 

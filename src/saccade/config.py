@@ -14,62 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from saccade import units
+from saccade.config_fields import CadenceText, DurationText, Interval, Share, TimeText, Triple
+from saccade.config_fields import Section as _Section
+from saccade.config_fields import data as _data
+from saccade.config_fields import maths as _maths
+from saccade.config_fields import run as _run
+from saccade.config_optim import OptimizerSection, ScheduleSection
 from saccade.errors import ConfigError
-
-
-def _duration(text: str) -> str:
-    return text if text == "" else (units.Duration.parse(text), text)[1]
-
-
-def _rate(text: str) -> str:
-    return (units.Rate.parse(text), text)[1]
-
-
-def _cadence(text: str) -> str:
-    for part in text.split(" or "):
-        try:
-            units.Duration.parse(part)
-        except ValueError:
-            units.seconds(part)
-    return text
-
-
-def _time(text: str) -> str:
-    return text if text == "" else (units.seconds(text), text)[1]
-
-
-def _interval(pair: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < pair[0] <= pair[1]:
-        raise ValueError("the two ends must be positive and in order")
-    return pair
-
-
-DurationText = Annotated[str, AfterValidator(_duration)]
-RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rate)]
-CadenceText = Annotated[str, AfterValidator(_cadence)]
-TimeText = Annotated[str, AfterValidator(_time)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Interval = Annotated[tuple[float, float], AfterValidator(_interval)]
-Triple = Annotated[tuple[float, float, float], Field()]
-
-
-def _maths(default: Any, doc: str, **limits: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra={"kind": "maths"}, validate_default=True, **limits)
-
-
-def _data(default: Any, doc: str, **limits: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra={"kind": "data"}, validate_default=True, **limits)
-
-
-def _run(default: Any, doc: str, **limits: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra={"kind": "run"}, validate_default=True, **limits)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class ModelSection(_Section):
@@ -119,27 +72,6 @@ class BatchSection(_Section):
 
     global_: int = _maths(256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20)
     cell: int = _maths(0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0)
-
-
-class OptimizerSection(_Section):
-    """How gradients become weights."""
-
-    name: Literal["sgd", "adamw", "muon"] = _maths("sgd", "the method; muon = Muon on convolutions, SGD on the rest")
-    lr: RateText = _maths("0.1 per 256", "learning rate: '0.5 per 1024' is scaled once, a bare number is not")
-    rest_lr: RateText = _maths("0.05 per 64", "learning rate of what Muon does not take")
-    momentum: float = _maths(0.9, "momentum; beta1 of AdamW", ge=0, lt=1)
-    rest_momentum: float = _maths(0.9, "momentum of what Muon does not take", ge=0, lt=1)
-    beta2: float = _maths(0.999, "beta2 of AdamW", ge=0, lt=1)
-    nesterov: bool = _maths(True, "Nesterov momentum")
-    weight_decay: float = _maths(5e-5, "weight decay; none on biases and normalisation", ge=0, le=1)
-
-
-class ScheduleSection(_Section):
-    """The learning rate over the run."""
-
-    name: Literal["cosine", "linear", "constant"] = _maths("cosine", "shape after the warm-up")
-    warmup: DurationText = _maths("5%", "linear rise from zero")
-    end: float = _maths(0.0, "factor reached at the end", ge=0, le=1)
 
 
 class AugmentSection(_Section):

@@ -18,6 +18,7 @@ from saccade.models import create_model
 from saccade.training import optim
 from saccade.training.ema import Ema
 from saccade.training.guard import Finite
+from saccade.training.muon import orthogonalise
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner, draw_drop_path
@@ -126,7 +127,7 @@ def test_norms_and_biases_are_not_decayed() -> None:
 @pytest.mark.parametrize("shape", [(64, 64), (32, 288), (256, 64)])
 def test_a_muon_update_has_singular_values_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    update = optim.orthogonalise(torch.randn(shape)).float()
+    update = orthogonalise(torch.randn(shape)).float()
     values = torch.linalg.svdvals(update)
     assert float(values.max()) < 1.4 and 0.6 < float(values.median()) < 1.3
     assert update.shape == shape

@@ -25,11 +25,10 @@ from saccade.log import Log
 from saccade.models import backends, create_model, load_weights, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
-from saccade.training import optim, precision
+from saccade.training import optim, precision, schedule
 from saccade.training.checkpoint import Saved
 from saccade.training.ema import Ema
 from saccade.training.guard import Finite
-from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -141,14 +140,17 @@ def resolve(config: Config, saved: Saved | None) -> dict[str, dict[str, Any]]:
     """
     device, device_reason = pick_device(config.device)
     earlier = saved.meta["resolved"] if saved else None
+    flavour, flavour_reason = optim.flavour(config.optimizer.name, torch.device(device))
+    optimizer = {"optimizer": {"value": flavour, "reason": flavour_reason}}
     if earlier and earlier["device"]["value"] == device:
-        return {name: dict(choice) for name, choice in earlier.items()}
+        return optimizer | {name: dict(choice) for name, choice in earlier.items()}
     number_format, format_reason = precision.choose(config.precision, torch.device(device))
     threads, threads_reason = _compute_threads(config, device)
     readers = config.data.threads or max(2, min(torch.get_num_threads(), 16))
     return {
         "device": {"value": device, "reason": device_reason},
         "precision": {"value": number_format, "reason": format_reason},
+        **optimizer,
         "compute_threads": {"value": threads, "reason": threads_reason},
         "reader_threads": {"value": readers, "reason": "as set" if config.data.threads else "one per core, 2 to 16"},
         "layout": {"value": "channels_last", "reason": "fastest for convolutions"},
@@ -214,10 +216,9 @@ def build(
     model = module if module is not None else _registered(config, data)
     model = model.to(device).to(memory_format=torch.channels_last)
     steps = total_steps(config, num_train)
-    warmup = units.Duration.parse(config.schedule.warmup).steps(num_train, config.batch.global_, steps)
-    optimizers = optim.build(model, config, device)
+    optimizers = optim.build(model, config, device, str(resolved["optimizer"]["value"]))
     state = State(model, optimizers, _average(model, config, num_train, steps))
-    schedule = Schedule(config.schedule.name, steps, warmup, config.schedule.end)
+    rates = schedule.build(config.schedule, num_train, config.batch.global_, steps)
     finite = Finite(f"lr {optimizers.formula}")
     order = Order(num_train, config.seed, config.augment.repeats)
     recipe = Recipe(
@@ -230,7 +231,7 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(config, schedule, str(resolved["precision"]["value"]), device, finite),
+        runner=StepRunner(config, rates, str(resolved["precision"]["value"]), device, finite),
         view=training_view(config, data.train, order, steps),
         readers=readers,
         recipe=recipe,

@@ -99,6 +99,8 @@ def announce(run: Run, log: Log) -> None:
     )
     log.fact("batch", f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images x 1 rank")
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.name}, warm-up {config.schedule.warmup}")
+    for note in run.runner.schedule.notes():
+        log.warn(note)
     log.fact("runs on", f"{choices['device']}, {choices['precision']} ({run.resolved['precision']['reason']}), "
              f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading threads")  # fmt: skip
     log.fact("folder", str(run.folder))

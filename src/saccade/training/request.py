@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from saccade import config as configuration
 from saccade import recipes
 from saccade.config import Config, Layers
+from saccade.config_optim import OptimizerSection
 from saccade.data import images
 from saccade.data.sources import Source, open_source, train_split
 from saccade.errors import ConfigError
 from saccade.models import find, registry
-from saccade.units import Rate
+from saccade.training import optim
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,7 @@ def compose(request: Request) -> Composed:
     based = False
     for word in request.words:
         based |= _add_word(named, word)
-    asked = Layers()
-    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
-    for assignment in request.sets:
-        asked.set(assignment)
+    asked = _asked(request)
     final = _stack(named, asked).resolve()
     source = open_source(final.data.train, final.data.labels)
     base = Layers()
@@ -64,6 +61,26 @@ def compose(request: Request) -> Composed:
         config = _with_rate(config, float(request.flags["lr"]))
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": _model(config.model.name)})})
     return Composed(config, source, layers.origin("batch.global") not in ("", *map(str, recipes.paths())))
+
+
+def settings(request: Request) -> Config:
+    """Merge a recipe or a YAML file with flags and assignments, opening no data; raises ConfigError."""
+    named = Layers()
+    for word in request.words:
+        if not _add_word(named, word):
+            raise ConfigError(
+                f"'{word}' is a model, and a model alone has no settings", where="the command line",
+                fix="name a recipe: see `saccade recipes`",
+            )  # fmt: skip
+    return _stack(named, _asked(request)).resolve()
+
+
+def _asked(request: Request) -> Layers:
+    asked = Layers()
+    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
+    for assignment in request.sets:
+        asked.set(assignment)
+    return asked
 
 
 def _stack(*layers: Layers) -> Layers:
@@ -128,9 +145,8 @@ def _with_rate(config: Config, lr: float) -> Config:
     section = config.optimizer
     update: dict[str, Any] = {"lr": repr(lr)}
     if section.name == "muon":
-        batch = config.batch.global_
-        before, _ = Rate.parse(section.lr).effective(batch, "linear")
-        rest, _ = Rate.parse(section.rest_lr).effective(batch, "linear")
+        before, _ = optim.peak(section, config.batch.global_)
+        rest, _ = optim.rest_peak(section, config.batch.global_)
         update["rest_lr"] = repr(rest * lr / before) if before else section.rest_lr
-    checked = configuration.OptimizerSection.model_validate(section.model_dump() | update)
+    checked = OptimizerSection.model_validate(section.model_dump() | update)
     return config.model_copy(update={"optimizer": checked})

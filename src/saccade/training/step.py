@@ -53,7 +53,7 @@ class StepRunner:
             buffers.collect()
         self._check(state, total, buffers)
         buffers.average()
-        state.optimizers.set_factor(self.schedule.factor(state.step))
+        state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
         state.optimizers.step()
         state.model.zero_grad()
         if state.ema:
@@ -78,6 +78,9 @@ class StepRunner:
     def _check(self, state: State, loss: Tensor, buffers: _Buffers) -> None:
         gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.config.optimizer.clip:  # a factor on the device: nothing waits for it
+            clipped = torch.clamp(self.config.optimizer.clip / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(gradients, clipped)
         try:
             self.finite.watch(state.step, torch.isfinite(norm + loss))
         except BaseException:

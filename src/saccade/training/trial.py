@@ -207,7 +207,7 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     """Return a state and a runner that share nothing that changes with the run."""
     model = copy.deepcopy(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
-    state = State(model, optim.build(model, run.config, run.device), average)
+    state = State(model, optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"])), average)
     real = run.runner
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
     return state, StepRunner(run.config, real.schedule, real.precision, real.device, finite)
