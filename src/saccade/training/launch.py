@@ -15,9 +15,10 @@ from saccade import config as configuration
 from saccade import files, rng, units
 from saccade.config import Config
 from saccade.data.loader import Readers, TrainingView
-from saccade.data.order import Order
+from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
+from saccade.dist import ALONE, Devices, World
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
@@ -27,6 +28,7 @@ from saccade.rng import Purpose
 from saccade.training import optim, precision
 from saccade.training.checkpoint import Saved
 from saccade.training.ema import Ema
+from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
@@ -70,6 +72,7 @@ class Run:
     recipe: Recipe
     total_steps: int
     device: torch.device
+    world: World = ALONE
     findings: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
@@ -131,12 +134,12 @@ def no_validation(source: Source) -> DataError:
     )
 
 
-def resolve(config: Config, saved: Saved | None) -> dict[str, dict[str, Any]]:
+def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[str, dict[str, Any]]:
     """Make every automatic choice once, each with its reason; an earlier attempt's choices are kept.
 
     Only the device may change between attempts: what depends on it is chosen anew then.
     """
-    device, device_reason = pick_device(config.device)
+    device, device_reason = pick_device(config.device, local_rank)
     earlier = saved.meta["resolved"] if saved else None
     if earlier and earlier["device"]["value"] == device:
         return {name: dict(choice) for name, choice in earlier.items()}
@@ -165,16 +168,30 @@ def _compute_threads(config: Config, device: str) -> tuple[int, str]:
     return threads, "one per physical core"
 
 
-def pick_device(wanted: str) -> tuple[str, str]:
-    """Return (device type, the reason) for ``auto`` or a name; raises ConfigError when it is not there."""
+def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
+    """Return (device type, the reason) for what ``--devices`` says, and make a GPU the current one.
+
+    Raises ConfigError when it is not there.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        found = next(name for name, present in available.items() if present)
-        return found, "the fastest one here"
-    if not available[wanted]:
+    devices = Devices.parse(wanted)
+    kind, reason = devices.kind, "as asked"
+    if kind == "auto":
+        kind, reason = next(name for name, present in available.items() if present), "the fastest one here"
+    if not available[kind]:
         present = [n for n, p in available.items() if p]
-        raise ConfigError(f"there is no {wanted} here", where="device", fix=f"use --devices {' or '.join(present)}")
-    return wanted, "as asked"
+        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (devices.count > 1)
+        raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
+    if kind == "cuda":
+        number = devices.numbers[local_rank] if devices.numbers else local_rank
+        if number >= torch.cuda.device_count():
+            raise ConfigError(
+                f"there is no GPU {number} for rank {local_rank} of this machine: it has {torch.cuda.device_count()}",
+                where="device",
+                fix="start at most as many ranks as there are GPUs",
+            )
+        torch.cuda.set_device(number)
+    return kind, reason
 
 
 def run_folder(config: Config, data: Data, model_name: str, out: str, *, fresh: bool) -> Path:
@@ -198,7 +215,12 @@ def total_steps(config: Config, num_train: int) -> int:
 
 
 def build(
-    config: Config, data: Data, folder: Path, resolved: dict[str, dict[str, Any]], module: nn.Module | None
+    config: Config,
+    data: Data,
+    folder: Path,
+    resolved: dict[str, dict[str, Any]],
+    module: nn.Module | None,
+    world: World = ALONE,
 ) -> Run:
     """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts."""
     section, num_train = config.data, len(data.train)
@@ -217,6 +239,7 @@ def build(
     schedule = Schedule(config.schedule.name, steps, warmup, config.schedule.end)
     finite = Finite(f"lr {optimizers.formula}")
     order = Order(num_train, config.seed, config.augment.repeats)
+    share = Share(config.cell, world.rank, world.size)
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
         section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
@@ -227,18 +250,28 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(config, schedule, str(resolved["precision"]["value"]), device, finite),
-        view=training_view(config, data.train, order, steps),
+        runner=StepRunner(
+            config,
+            schedule,
+            str(resolved["precision"]["value"]),
+            device,
+            finite,
+            world,
+            GradientSum(model, world) if world.size > 1 else None,
+        ),
+        view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,
         total_steps=steps,
         device=device,
+        world=world,
     )
 
 
-def training_view(config: Config, split: Split, order: Order, steps: int) -> TrainingView:
-    """Say how the images of a split are seen in a training of so many steps."""
-    return TrainingView(split, order, config.augment, config.data.image_size, steps, config.data.exif)
+def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
+    """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
+    section = config.data
+    return TrainingView(split, order, config.augment, section.image_size, steps, section.exif, share)
 
 
 def model_name(config: Config, module: nn.Module | None) -> str:
@@ -275,7 +308,7 @@ def _average(model: nn.Module, config: Config, num_train: int, steps: int) -> Em
     return Ema(model, max(float(length) / config.batch.global_, 1e-3))
 
 
-def environment() -> dict[str, Any]:
+def environment(world: World = ALONE) -> dict[str, Any]:
     """Return what decides the last bits of a run besides its settings, and what a receipt needs."""
     import platform
 
@@ -286,13 +319,14 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "ranks": world.size,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
 def bit_exactness_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what changed since an earlier attempt that may change the last bits, one phrase each."""
-    names = ("torch", "processor", "threads", "gpu", "saccade_draws")
+    names = ("torch", "processor", "threads", "gpu", "saccade_draws", "ranks")
     return [f"{n}: {before.get(n)} -> {now[n]}" for n in names if before.get(n) != now[n]]
 
 

@@ -44,14 +44,7 @@ def compose(request: Request) -> Composed:
     A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor recipe is named, the
     recipe that fits the data is the base.
     """
-    named = Layers()
-    based = False
-    for word in request.words:
-        based |= _add_word(named, word)
-    asked = Layers()
-    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
-    for assignment in request.sets:
-        asked.set(assignment)
+    named, asked, based = _layers(request)
     final = _stack(named, asked).resolve()
     source = open_source(final.data.train, final.data.labels)
     base = Layers()
@@ -64,6 +57,24 @@ def compose(request: Request) -> Composed:
         config = _with_rate(config, float(request.flags["lr"]))
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": _model(config.model.name)})})
     return Composed(config, source, layers.origin("batch.global") not in ("", *map(str, recipes.paths())))
+
+
+def preview(request: Request) -> Config:
+    """Return the settings as far as they are known before any data is opened; raises ConfigError."""
+    return _stack(*_layers(request)[:2]).resolve()
+
+
+def _layers(request: Request) -> tuple[Layers, Layers, bool]:
+    """Return what the words say, what flags and ``--set`` say, and whether a word is a whole recipe."""
+    named = Layers()
+    based = False
+    for word in request.words:
+        based |= _add_word(named, word)
+    asked = Layers()
+    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
+    for assignment in request.sets:
+        asked.set(assignment)
+    return named, asked, based
 
 
 def _stack(*layers: Layers) -> Layers:
