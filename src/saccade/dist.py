@@ -290,6 +290,6 @@ def unflatten(joined: Tensor, tensors: Sequence[Tensor]) -> None:
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:
-    """Return a view of a tensor ``(...)`` with its axes in the order of memory: copying channels_last is cheap then."""
+    """Return a view of a tensor of any shape ``(...)``, its axes in memory order: cheap to copy when channels_last."""
     strides = tensor.stride()
     return tensor.detach().permute(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))

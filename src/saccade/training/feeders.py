@@ -129,6 +129,8 @@ class _Feeder:
             except (OSError, EOFError):
                 break
             task = self._waiting.popleft()
+            if not task.set_running_or_notify_cancel():
+                continue  # nobody waits for it any more
             if answer:
                 kind = answer.pop("kind")
                 task.set_exception(getattr(errors, kind)(answer.pop("what"), **answer))
