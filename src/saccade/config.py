@@ -24,6 +24,10 @@ from saccade.config_fields import run as _run
 from saccade.config_optim import OptimizerSection, ScheduleSection
 from saccade.errors import ConfigError
 
+DeviceText = Annotated[
+    str, Field(coerce_numbers_to_str=True, pattern=r"^(auto|cpu|cuda|mps|cpu:[1-9]\d*|[1-9]\d*|\d+(,\d+)*,?)$")
+]
+
 
 class ModelSection(_Section):
     """The network."""
@@ -109,6 +113,13 @@ class CheckpointSection(_Section):
     keep: int = _run(2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000)
 
 
+class RanksSection(_Section):
+    """Several devices at once: one process, called a rank, for each."""
+
+    start_limit: TimeText = _run("60s", "how long ranks wait for one that has not started")
+    step_limit: TimeText = _run("5m", "how long ranks wait in a step for one that does not answer")
+
+
 class LogSection(_Section):
     """Records."""
 
@@ -123,7 +134,7 @@ class Config(_Section):
     seed: int = _maths(0, "every random draw follows from it", ge=0, lt=1 << 63)
     epochs: DurationText = _maths("90ep", "length of the run: 90ep, 5000step")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _maths("auto", "bf16 where the processor has it")
-    device: Literal["auto", "cpu", "cuda", "mps"] = _run("auto", "where it runs")
+    device: DeviceText = _run("auto", "where it runs: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these), cpu:2 (processes)")
     max_time: TimeText = _run("", "save and stop (75) after this time; the schedule is not bent")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -134,6 +145,7 @@ class Config(_Section):
     loss: LossSection = LossSection()
     ema: EmaSection = EmaSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    ranks: RanksSection = RanksSection()
     log: LogSection = LogSection()
 
     @model_validator(mode="after")

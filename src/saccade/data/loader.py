@@ -23,7 +23,7 @@ from torch import Tensor
 from saccade.config import AugmentSection
 from saccade.data import augment, crops, images
 from saccade.data.boxes import Box
-from saccade.data.order import Order
+from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
 
@@ -127,6 +127,7 @@ class TrainingView:
     image_size: int
     total_steps: int
     exif: Exif
+    share: Share = EVERYTHING
 
     def size_at(self, step: int) -> int:
         """Return the side of the training images, in pixels, at a step: a multiple of 8 where the image size is."""
@@ -137,19 +138,20 @@ class TrainingView:
     def start(
         self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None
     ) -> tuple[Batch, list[Future[None]]]:
-        """Begin to fill the batch of a step; it is complete when the returned tasks are.
+        """Begin to fill the rank's share of the batch of a step; it is complete when the returned tasks are.
 
         Copies of one image lie side by side and are decoded once. ``slots``, uint8 (B, 3, S, S) in channels_last order,
         is where the images go; new memory without it.
         """
-        epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
+        places = self.share.places(global_batch)
+        epochs, samples = (drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch))
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
         draws = augment.crop_draws(seed, epochs, samples).tolist()  # plain floats are faster than numpy's
         mirror = augment.flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
         turns = augment.angles(seed, epochs, samples, section.rotate)
         if slots is None:
-            slots = _empty_batch(global_batch, self.size_at(step))
-        squares = [slots[place : place + 1] for place in range(global_batch)]
+            slots = _empty_batch(len(samples), self.size_at(step))
+        squares = [slots[place : place + 1] for place in range(len(samples))]
 
         def fill(first: int, last: int, look: Callable[[int], None]) -> None:
             def choose(i: int, width: int, height: int) -> list[Box]:
@@ -176,16 +178,22 @@ class TrainingView:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """How images are seen at evaluation: all of them once, in order, through the central crop."""
+    """How images are seen at evaluation: all of them once, in order, through the central crop.
+
+    Of every ``ranks`` cells in a row, ``rank`` takes one.
+    """
 
     split: Split
     image_size: int
     crop: float
     exif: Exif
+    rank: int = 0
+    ranks: int = 1
 
     def start(self, readers: Readers, step: int, cell: int) -> tuple[Batch, list[Future[None]]]:
         """Begin to fill one cell; the last one is padded with the last image, whose place repeats in ``samples``."""
-        samples = np.minimum(np.arange(step * cell, (step + 1) * cell), len(self.split) - 1)
+        first = (step * self.ranks + self.rank) * cell
+        samples = np.minimum(np.arange(first, first + cell), len(self.split) - 1)
         slots = _empty_batch(cell, self.image_size)
 
         def fill(first: int, last: int, look: Callable[[int], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,23 @@ from saccade import rng
 from saccade.rng import Purpose
 
 Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which cells of each global batch are a rank's: ``rank``, ``rank + ranks`` and so on; by default all."""
+
+    cell: int = 1
+    rank: int = 0
+    ranks: int = 1
+
+    def places(self, global_batch: int) -> Indices:
+        """Return the rank's places in a global batch, int64 of shape ``(global_batch / ranks,)``, in order."""
+        cells = np.arange(global_batch, dtype=np.int64).reshape(-1, self.cell)
+        return cells[self.rank :: self.ranks].reshape(-1)
+
+
+EVERYTHING = Share()
 
 
 class Order:

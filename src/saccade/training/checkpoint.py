@@ -146,6 +146,13 @@ def restore(saved: Saved, state: State) -> None:
     state.evaluations = list(saved.meta["evaluations"])
 
 
+def follow(saved: Saved, state: State) -> None:
+    """Make a state ready for the tensors of a checkpoint that another rank has read."""
+    restore_layout(saved, state)
+    state.step = saved.step
+    state.evaluations = list(saved.meta["evaluations"])
+
+
 def compare(saved: Saved, state: State) -> list[str]:
     """Return how the tensors of a checkpoint differ from those of a state in name, shape or type, one line each."""
     lines = []

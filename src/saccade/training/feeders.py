@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor
 from saccade import errors
 from saccade.config import Config
 from saccade.data.loader import BATCHES_AHEAD, Batch, Readers, TrainingView, View
-from saccade.data.order import Order
+from saccade.data.order import Order, Share
 from saccade.data.sources import open_source
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
 from saccade.training import launch
@@ -48,22 +49,25 @@ class Feeders:
         if not hasattr(os, "memfd_create"):
             raise ConfigError("reading processes need Linux", where="data.processes", fix="set it to 0")
         self._view = view
-        self._room = 3 * max(view.size_at(step) for step in _parts(view)) ** 2 * config.batch.global_
+        images = len(view.share.places(config.batch.global_))
+        self._room = 3 * max(view.size_at(step) for step in _parts(view)) ** 2 * images
         self._file = os.memfd_create("saccade-batches")
         os.ftruncate(self._file, SLOTS * self._room)
         self._memory = mmap.mmap(self._file, SLOTS * self._room)
         count = config.data.processes
         start = {
             "config": config.dump(), "total_steps": total_steps, "room": self._room, "threads": -(-readers // count),
-            "fingerprint": view.split.fingerprint,
+            "fingerprint": view.split.fingerprint, "share": asdict(view.share),
         }  # fmt: skip
         self._processes = [_Feeder(start, self._file) for _ in range(count)]
 
     def start(self, readers: Readers, step: int, global_batch: int) -> tuple[Batch, list[Future[None]]]:
         """Ask for the batch of a step, images uint8 (B, 3, S, S); it is complete when the returned task is done."""
-        epochs, samples = self._view.order.at(step * global_batch, (step + 1) * global_batch)
+        places = self._view.share.places(global_batch)
+        drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
+        epochs, samples = (each[places] for each in drawn)
         slot = step % SLOTS
-        images = _slot(self._memory, slot, self._room, global_batch, self._view.size_at(step))
+        images = _slot(self._memory, slot, self._room, len(samples), self._view.size_at(step))
         task = self._processes[step % len(self._processes)].ask(step, slot, global_batch)
         labels = torch.from_numpy(self._view.split.labels[samples])
         return Batch(images, labels, samples, epochs), [task]
@@ -125,6 +129,8 @@ class _Feeder:
             except (OSError, EOFError):
                 break
             task = self._waiting.popleft()
+            if not task.set_running_or_notify_cancel():
+                continue  # nobody waits for it any more
             if answer:
                 kind = answer.pop("kind")
                 task.set_exception(getattr(errors, kind)(answer.pop("what"), **answer))
@@ -169,7 +175,8 @@ def serve(line: int, memory: int) -> None:
                 if view is None:
                     begun.append([])
                     continue
-                images = _slot(room, slot, start["room"], batch, view.size_at(step))
+                count = len(view.share.places(batch))
+                images = _slot(room, slot, start["room"], count, view.size_at(step))
                 begun.append(view.start(readers, step, batch, images)[1])
             try:
                 readers.wait(begun.popleft())
@@ -194,7 +201,7 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
     if data.train.fingerprint != start["fingerprint"]:
         raise DataError("the data changed while the run began", where=data.train.where, fix="run the command again")
     order = Order(len(data.train), config.seed, config.augment.repeats)
-    return launch.training_view(config, data.train, order, start["total_steps"])
+    return launch.training_view(config, data.train, order, start["total_steps"], Share(**start["share"]))
 
 
 def _parts(view: TrainingView) -> range:

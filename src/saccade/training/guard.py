@@ -9,7 +9,10 @@ from types import FrameType
 
 from torch import Tensor
 
-from saccade.errors import DivergedError, InterruptedRunError, PreemptedError, SaccadeError
+from saccade.dist import ALONE, World
+from saccade.errors import DivergedError, InterruptedRunError, PreemptedError
+
+_TIME_IS_UP, _TERMINATED, _INTERRUPTED = 1, 2, 3
 
 
 class Finite:
@@ -46,9 +49,13 @@ class Finite:
 
 
 class Stop:
-    """Turns signals and the time limit into one flag that the loop polls; a second signal ends at once."""
+    """Turns signals and the time limit into one flag that the loop polls; a second Ctrl-C ends at once.
 
-    def __init__(self, max_time_s: float | None) -> None:
+    A signal to one rank stops all of them at the same step.
+    """
+
+    def __init__(self, max_time_s: float | None, world: World = ALONE) -> None:
+        self._world = world
         self._deadline = None if max_time_s is None else time.monotonic() + max_time_s
         self._signal: int | None = None
         self._before: dict[int, object] = {}
@@ -71,18 +78,24 @@ class Stop:
         self._signal = number
 
     def check(self) -> None:
-        """Raise PreemptedError or InterruptedRunError when the run should save and end."""
-        reason = self.reason()
-        if reason is not None:
-            raise reason
+        """Raise PreemptedError or InterruptedRunError on all ranks when one of them should save and end."""
+        _raise(self._world.highest(self._reason()))
 
-    def reason(self) -> SaccadeError | None:
-        """Return why the run should save and end, or None."""
-        again = "the same command continues exactly here"
-        if self._signal == signal.SIGINT:
-            return InterruptedRunError("interrupted; the run is saved", fix=again)
+    def check_here(self) -> None:
+        """Do what ``check`` does while the other ranks wait for this one."""
+        _raise(self._reason())
+
+    def _reason(self) -> int:
         if self._signal is not None:
-            return PreemptedError("asked to stop by SIGTERM; the run is saved", fix=again)
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            return PreemptedError("the time limit is reached; the run is saved", fix=again)
-        return None
+            return _INTERRUPTED if self._signal == signal.SIGINT else _TERMINATED
+        return _TIME_IS_UP if self._deadline is not None and time.monotonic() > self._deadline else 0
+
+
+def _raise(reason: int) -> None:
+    again = "the same command continues exactly here"
+    if reason == _INTERRUPTED:
+        raise InterruptedRunError("interrupted; the run is saved", fix=again)
+    if reason == _TERMINATED:
+        raise PreemptedError("asked to stop by SIGTERM; the run is saved", fix=again)
+    if reason == _TIME_IS_UP:
+        raise PreemptedError("the time limit is reached; the run is saved", fix=again)

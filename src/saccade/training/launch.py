@@ -16,9 +16,10 @@ from saccade import config as configuration
 from saccade import files, rng, units
 from saccade.config import Config
 from saccade.data.loader import Readers, TrainingView
-from saccade.data.order import Order
+from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
+from saccade.dist import ALONE, Devices, World
 from saccade.errors import CheckpointError, ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
@@ -28,6 +29,7 @@ from saccade.rng import Purpose
 from saccade.training import optim, precision, schedule
 from saccade.training.checkpoint import Saved
 from saccade.training.ema import Ema
+from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -72,6 +74,7 @@ class Run:
     recipe: Recipe
     total_steps: int
     device: torch.device
+    world: World = ALONE
     findings: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
@@ -133,12 +136,12 @@ def no_validation(source: Source) -> DataError:
     )
 
 
-def resolve(config: Config, saved: Saved | None) -> dict[str, dict[str, Any]]:
+def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[str, dict[str, Any]]:
     """Make every automatic choice once, each with its reason; an earlier attempt's choices are kept.
 
     Only the device may change between attempts: what depends on it is chosen anew then.
     """
-    device, device_reason = pick_device(config.device)
+    device, device_reason = pick_device(config.device, local_rank)
     earlier = saved.meta["resolved"] if saved else None
     flavour, flavour_reason = optim.flavour(config.optimizer.name, torch.device(device))
     optimizer = {"optimizer": {"value": flavour, "reason": flavour_reason}}
@@ -170,16 +173,30 @@ def _compute_threads(config: Config, device: str) -> tuple[int, str]:
     return threads, "one per physical core"
 
 
-def pick_device(wanted: str) -> tuple[str, str]:
-    """Return (device type, the reason) for ``auto`` or a name; raises ConfigError when it is not there."""
+def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
+    """Return (device type, the reason) for what ``--devices`` says, and make a GPU the current one.
+
+    Raises ConfigError when it is not there.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        found = next(name for name, present in available.items() if present)
-        return found, "the fastest one here"
-    if not available[wanted]:
+    devices = Devices.parse(wanted)
+    kind, reason = devices.kind, "as asked"
+    if kind == "auto":
+        kind, reason = next(name for name, present in available.items() if present), "the fastest one here"
+    if not available[kind]:
         present = [n for n, p in available.items() if p]
-        raise ConfigError(f"there is no {wanted} here", where="device", fix=f"use --devices {' or '.join(present)}")
-    return wanted, "as asked"
+        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (devices.count > 1)
+        raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
+    if kind == "cuda":
+        number = devices.numbers[local_rank] if devices.numbers else local_rank
+        if number >= torch.cuda.device_count():
+            raise ConfigError(
+                f"there is no GPU {number} for rank {local_rank} of this machine: it has {torch.cuda.device_count()}",
+                where="device",
+                fix="start at most as many ranks as there are GPUs",
+            )
+        torch.cuda.set_device(number)
+    return kind, reason
 
 
 def run_folder(config: Config, data: Data, model_name: str, out: str, *, fresh: bool) -> Path:
@@ -203,7 +220,12 @@ def total_steps(config: Config, num_train: int) -> int:
 
 
 def build(
-    config: Config, data: Data, folder: Path, resolved: dict[str, dict[str, Any]], module: nn.Module | None
+    config: Config,
+    data: Data,
+    folder: Path,
+    resolved: dict[str, dict[str, Any]],
+    module: nn.Module | None,
+    world: World = ALONE,
 ) -> Run:
     """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts."""
     section, num_train = config.data, len(data.train)
@@ -221,6 +243,7 @@ def build(
     rates = schedule.build(config.schedule, num_train, config.batch.global_, steps)
     finite = Finite(f"lr {optimizers.formula}")
     order = Order(num_train, config.seed, config.augment.repeats)
+    share = Share(config.cell, world.rank, world.size)
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
         section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
@@ -231,18 +254,28 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(config, rates, str(resolved["precision"]["value"]), device, finite),
-        view=training_view(config, data.train, order, steps),
+        runner=StepRunner(
+            config,
+            rates,
+            str(resolved["precision"]["value"]),
+            device,
+            finite,
+            world,
+            GradientSum(model, world) if world.size > 1 else None,
+        ),
+        view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,
         total_steps=steps,
         device=device,
+        world=world,
     )
 
 
-def training_view(config: Config, split: Split, order: Order, steps: int) -> TrainingView:
-    """Say how the images of a split are seen in a training of so many steps."""
-    return TrainingView(split, order, config.augment, config.data.image_size, steps, config.data.exif)
+def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
+    """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
+    section = config.data
+    return TrainingView(split, order, config.augment, section.image_size, steps, section.exif, share)
 
 
 def model_name(config: Config, module: nn.Module | None) -> str:
@@ -298,7 +331,7 @@ def _average(model: nn.Module, config: Config, num_train: int, steps: int) -> Em
     return Ema(model, max(float(length) / config.batch.global_, 1e-3))
 
 
-def environment() -> dict[str, Any]:
+def environment(world: World = ALONE) -> dict[str, Any]:
     """Return what decides the last bits of a run besides its settings, and what a receipt needs."""
     import platform
 
@@ -310,6 +343,7 @@ def environment() -> dict[str, Any]:
         "processor": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "ranks": world.size,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": _commit(),
     }
@@ -327,7 +361,7 @@ def _commit() -> str | None:
 
 def bit_exactness_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what changed since an earlier attempt that may change the last bits, one phrase each."""
-    names = ("torch", "processor", "threads", "gpu", "saccade_draws")
+    names = ("torch", "processor", "threads", "gpu", "saccade_draws", "ranks")
     return [f"{n}: {before.get(n)} -> {now[n]}" for n in names if before.get(n) != now[n]]
 
 

@@ -44,11 +44,7 @@ def compose(request: Request) -> Composed:
     A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor recipe is named, the
     recipe that fits the data is the base.
     """
-    named = Layers()
-    based = False
-    for word in request.words:
-        based |= _add_word(named, word)
-    asked = _asked(request)
+    named, asked, based = _layers(request)
     final = _stack(named, asked).resolve()
     source = open_source(final.data.train, final.data.labels)
     base = Layers()
@@ -63,24 +59,33 @@ def compose(request: Request) -> Composed:
     return Composed(config, source, layers.origin("batch.global") not in ("", *map(str, recipes.paths())))
 
 
+def preview(request: Request) -> Config:
+    """Return the settings as far as they are known before any data is opened; raises ConfigError."""
+    return _stack(*_layers(request)[:2]).resolve()
+
+
 def settings(request: Request) -> Config:
     """Merge a recipe or a YAML file with flags and assignments, opening no data; raises ConfigError."""
-    named = Layers()
     for word in request.words:
-        if not _add_word(named, word):
+        if not _add_word(Layers(), word):
             raise ConfigError(
                 f"'{word}' is a model, and a model alone has no settings", where="the command line",
                 fix="name a recipe: see `saccade recipes`",
             )  # fmt: skip
-    return _stack(named, _asked(request)).resolve()
+    return preview(request)
 
 
-def _asked(request: Request) -> Layers:
+def _layers(request: Request) -> tuple[Layers, Layers, bool]:
+    """Return what the words say, what flags and ``--set`` say, and whether a word is a whole recipe."""
+    named = Layers()
+    based = False
+    for word in request.words:
+        based |= _add_word(named, word)
     asked = Layers()
     asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
     for assignment in request.sets:
         asked.set(assignment)
-    return asked
+    return named, asked, based
 
 
 def _stack(*layers: Layers) -> Layers:

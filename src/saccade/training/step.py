@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,10 @@ from saccade import rng
 from saccade.config import Config
 from saccade.data.loader import Batch
 from saccade.data.mix import apply_mix, draw_mix, normalise
+from saccade.dist import ALONE, World
 from saccade.models.layers import DropPath
 from saccade.rng import Purpose
+from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import heads, mixed_cross_entropy
 from saccade.training.precision import autocast
@@ -29,15 +32,18 @@ class StepRunner:
     precision: str
     device: torch.device
     finite: Finite
+    world: World = ALONE
+    gradients: GradientSum | None = None
 
     def run(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
 
+        The batch holds this rank's cells; with n ranks these are every n-th cell of the global batch.
         The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; its running
         buffers are averaged over the cells of a step, one momentum update per step. Raises DivergedError and leaves
         no trace of the step when loss or gradients are not finite.
         """
-        cell = self.config.cell
+        cell, world = self.config.cell, self.world
         images, labels = (
             batch.images.to(self.device, non_blocking=True),
             batch.labels.to(self.device, non_blocking=True),
@@ -47,12 +53,16 @@ class StepRunner:
         for number, start in enumerate(range(0, len(images), cell)):
             buffers.rewind()
             part = slice(start, start + cell)
-            loss = self._forward(state, images[part], labels[part], number) / len(images)
-            loss.backward()  # type: ignore[no-untyped-call]
+            place = world.rank + number * world.size
+            loss = self._forward(state, images[part], labels[part], place) / (len(images) * world.size)
+            is_last = start + cell >= len(images)
+            with self.gradients.last_cell() if self.gradients and is_last else nullcontext():
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             buffers.collect()
+        world.sum_([total, *buffers.sums])
         self._check(state, total, buffers)
-        buffers.average()
+        buffers.average(world.size)
         state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
         state.optimizers.step()
         state.model.zero_grad()
@@ -94,7 +104,7 @@ class _Buffers:
     def __init__(self, model: nn.Module) -> None:
         self._live = list(model.buffers())
         self._before = [b.clone() for b in self._live]
-        self._sums = [torch.zeros_like(b) for b in self._live]
+        self.sums = [torch.zeros_like(b) for b in self._live]
         self._cells = 0
 
     @torch.no_grad()
@@ -105,13 +115,14 @@ class _Buffers:
     @torch.no_grad()
     def collect(self) -> None:
         self._cells += 1
-        for live, total in zip(self._live, self._sums, strict=True):
+        for live, total in zip(self._live, self.sums, strict=True):
             total += live
 
     @torch.no_grad()
-    def average(self) -> None:
-        for live, total in zip(self._live, self._sums, strict=True):
-            live.copy_(total / self._cells if live.is_floating_point() else total // self._cells)
+    def average(self, ranks: int) -> None:
+        cells = self._cells * ranks
+        for live, total in zip(self._live, self.sums, strict=True):
+            live.copy_(total / cells if live.is_floating_point() else total // cells)
 
 
 def draw_drop_path(model: nn.Module, batch_size: int, seed: int, step: int, cell: int) -> None:

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from saccade import files, units
 from saccade.data.loader import Batch, batches
 from saccade.data.mix import normalise
+from saccade.data.order import EVERYTHING
 from saccade.errors import ConfigError, DivergedError, SaccadeError
 from saccade.log import Log
 from saccade.training import optim
@@ -102,7 +103,7 @@ def _fit_readers(run: Run, speed: Speed, log: Log) -> None:
     if run.config.data.threads:
         return
     busy = speed.load_s * run.readers.threads * run.config.cell / speed.next_cell_s
-    wanted = min(max(math.ceil(RESERVE * busy), LEAST_READERS), os.cpu_count() or 1)
+    wanted = min(max(math.ceil(RESERVE * busy), LEAST_READERS), max((os.cpu_count() or 1) // run.world.local_size, 1))
     if wanted != run.readers.threads:
         run.readers.resize(wanted)
         torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
@@ -122,7 +123,8 @@ def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
 
 def estimate(run: Run, speed: Speed) -> Estimate:
     """Return how long the run will take: steps, evaluations, and loading, which shares the cores on a CPU."""
-    batch, cells = run.global_batch, run.global_batch // run.config.cell
+    batch = run.global_batch // run.world.size
+    cells = batch // run.config.cell
     full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
     shares = len(run.config.augment.sizes)
     relative = sum((run.view.size_at(step) / speed.side) ** 2 for step in _part_starts(run)) / shares
@@ -134,7 +136,7 @@ def estimate(run: Run, speed: Speed) -> Estimate:
     judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
     forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.config.data.image_size / speed.side) ** 2
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
-    return Estimate(steps * step + judged * each, step, load, compute)
+    return Estimate(steps * step + judged * each / run.world.size, step, load, compute)
 
 
 def _part_starts(run: Run) -> list[int]:
@@ -159,7 +161,8 @@ def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
     cell = run.config.cell
     loaded: list[Batch] = []
     begun = time.perf_counter()
-    for batch in batches(run.view, run.readers, cell, first, first + LOADED_CELLS):
+    view = replace(run.view, share=EVERYTHING)  # other ranks take no part in the trial
+    for batch in batches(view, run.readers, cell, first, first + LOADED_CELLS):
         loaded.append(batch)
         poll()
         if time.perf_counter() - begun > LOADER_S:
