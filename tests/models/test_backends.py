@@ -17,8 +17,9 @@ from saccade.errors import CheckpointError, ConfigError, PreemptedError
 from saccade.models import backends, create_model, find, list_models, meta_model
 from saccade.models.network import undecayed
 from saccade.models.registry import is_known
-from saccade.training import guard, optim
+from saccade.training import optim
 from saccade.training.guard import Finite
+from saccade.training.meter import Meter
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -159,18 +160,18 @@ def test_a_run_is_trained_killed_resumed_evaluated_and_read_back(
         "ema__half_life": "2step",
     }
     whole = saccade.train(**settings, out=tmp_path / "whole")
-    polls = 0
+    record, steps = Meter.step, []
 
-    def check(self: guard.Stop) -> None:
-        nonlocal polls
-        polls += 1
-        if polls == 9:
+    def stop_at_three(self: Meter, *facts: Any) -> None:
+        record(self, *facts)
+        steps.append(facts)
+        if len(steps) == 3:
             raise PreemptedError("enough")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(guard.Stop, "check", check)
-        with pytest.raises(PreemptedError):
-            saccade.train(**settings, out=tmp_path / "cut")
+    monkeypatch.setattr(Meter, "step", stop_at_three)
+    with pytest.raises(PreemptedError):
+        saccade.train(**settings, out=tmp_path / "cut")
+    assert [p.name for p in (tmp_path / "cut" / "checkpoints").iterdir()] == ["step_00000003"]
     torch.manual_seed(77)
     resumed = saccade.train(**settings, out=tmp_path / "cut")
     files = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("whole", "cut")]
