@@ -11,11 +11,12 @@ from source_tree import Module, Violation, parse, require_none, saccade
 
 # A name stands for one module, `name.*` for a folder with everything in it; the more exact entry counts.
 FLOORS = {
-    0: "errors units config files log rng",
+    0: "errors units fields config config_augment files log rng",
     1: """data data.boxes data.jpeg data.tiles data.images data.names data.archives data.shards data.order data.pool
           data.look data.ledger data.known data.download models.registry models.layers models.network models.cost
           recipes.*""",
-    2: """data.sources.* data.pack data.crops data.augment data.mix data.verify data.prepare data.sound models.*
+    2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix
+          data.verify data.prepare data.sound models.*
           training training.losses training.optim training.schedule training.ema training.precision""",
     3: "data.loader training.state training.checkpoint training.guard",
     4: "training.step evaluation.*",

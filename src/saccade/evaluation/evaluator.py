@@ -32,7 +32,7 @@ def evaluate(
     """
     split = split.with_classes(classifier.recipe.classes)
     recipe, network = classifier.recipe, classifier.network
-    view = EvaluationView(split, recipe.image_size, recipe.eval_crop, recipe.exif)
+    view = EvaluationView(split, recipe.eval_side, recipe.eval_crop, recipe.exif)
     was_training = network.training
     network.eval()
     rows = []

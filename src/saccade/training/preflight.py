@@ -197,11 +197,26 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     section = config.data
     parts = len(config.augment.sizes)
     view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, parts, section.exif)
-    smallest = min(section.image_size, *(view.size_at(part) for part in range(parts)))
+    judged = section.eval_size or section.image_size
+    smallest = min(judged, section.image_size, *(view.size_at(part) for part in range(parts)))
     if module is None:
         network = meta_model(config.model.name, num_classes=classes, image_size=section.image_size, **config.shape)
+        if findings := _other_size(network, judged, config.model.name) if section.eval_size else []:
+            return findings
         return _last_map(cost(network, smallest).last_map, smallest, config.model.name, own=bool(config.model.strides))
     return _own_network(module, smallest, classes)
+
+
+def _other_size(network: nn.Module, side: int, name: str) -> list[Finding]:
+    """Say whether a network refuses the size at which it will be judged."""
+    try:
+        cost(network, side)
+    except (RuntimeError, ValueError) as error:
+        return [Finding(
+            "model-fails", "error", f"{name} fails on images of {side} px: {error}", "data.eval_size",
+            "leave it out, or take a model that sees images of any size", status=78,
+        )]  # fmt: skip
+    return []
 
 
 def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:

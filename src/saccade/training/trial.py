@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import os
 import statistics
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -132,7 +134,7 @@ def estimate(run: Run, speed: Speed) -> Estimate:
     steps = run.total_steps
     evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
     judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
-    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.config.data.image_size / speed.side) ** 2
+    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.recipe.eval_side / speed.side) ** 2
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
     return Estimate(steps * step + judged * each, step, load, compute)
 
@@ -208,9 +210,8 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     model = copy.deepcopy(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
     state = State(model, optim.build(model, run.config, run.device), average)
-    real = run.runner
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
-    return state, StepRunner(run.config, real.schedule, real.precision, real.device, finite)
+    return state, dataclasses.replace(run.runner, finite=finite)
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
@@ -230,7 +231,8 @@ def _timed(runner: StepRunner, state: State, batch: Batch) -> float:
 
 def _joined(one: Batch, other: Batch) -> Batch:
     images = torch.cat([one.images, other.images]).contiguous(memory_format=torch.channels_last)
-    return Batch(images, torch.cat([one.labels, other.labels]), one.samples, one.epochs)
+    samples, epochs = np.concatenate([one.samples, other.samples]), np.concatenate([one.epochs, other.epochs])
+    return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs)
 
 
 def _too_large(run: Run) -> SaccadeError:
