@@ -21,7 +21,8 @@ FLOORS = {
     3: "data.loader training.state training.checkpoint training.guard",
     4: "training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
-         training.track training.trial training.finding training.doctor training.feeders report.*""",
+         training.track training.trial training.finding training.doctor training.feeders
+         training.contact_sheet report.*""",
     6: "training.trainer training.proof",
     7: "api terminal cli_data cli __main__",
 }
