@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from saccade.config_fields import CadenceText, DurationText, Interval, Share, TimeText, Triple
-from saccade.config_fields import Section as _Section
+from saccade.config_augment import AugmentSection as AugmentSection
+from saccade.config_fields import Amount, CadenceText, DurationText, Section, Share, TimeText, Triple
 from saccade.config_fields import data as _data
 from saccade.config_fields import maths as _maths
 from saccade.config_fields import run as _run
@@ -29,7 +29,7 @@ DeviceText = Annotated[
 ]
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """The network."""
 
     name: str = _maths("resnet18", "a name from `saccade models`")
@@ -50,7 +50,7 @@ class ModelSection(_Section):
     )
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """The images."""
 
     train: str = _run("digits", "a known name, a folder, a tar or a zip, or shards")
@@ -60,7 +60,11 @@ class DataSection(_Section):
     holdout: Share = _data(0.0, "stratified share of the training images held out as validation")
     minival: Share = _data(0.0, "stratified share of the training images on which the best checkpoint is chosen")
     image_size: int = _data(224, "side of the square that the network sees, in pixels", ge=4, le=4096)
+    eval_size: int = _data(0, "side at evaluation, in pixels; 0 = image_size", ge=0, le=4096)
     eval_crop: float = _data(0.875, "side of the central crop over the short side at evaluation", gt=0, le=1)
+    epoch_size: Amount = _data(
+        0.0, "images per epoch, drawn anew for each: a share below 1 or a count; 0 = all of them"
+    )
     exif: Literal["ignore", "apply"] = _data("ignore", "EXIF orientation: ignored as in published figures, or applied")
     unreadable: Literal["refuse", "drop"] = _data("refuse", "training images that cannot be read; `drop`: up to 1 %")
     mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
@@ -71,63 +75,52 @@ class DataSection(_Section):
     )
 
 
-class BatchSection(_Section):
+class BatchSection(Section):
     """The batch: one optimiser step sees `global` images, `cell` of them in each forward pass."""
 
     global_: int = _maths(256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20)
     cell: int = _maths(0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0)
 
 
-class AugmentSection(_Section):
-    """What training images go through."""
-
-    crop_area: Interval = _maths((0.08, 1.0), "share of the image's area that a random crop takes")
-    crop_ratio: Interval = _maths((0.75, 4 / 3), "width over height of a random crop")
-    flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
-    rotate: float = _maths(0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180)
-    alternate_flip: bool = _maths(False, "flip every image in every second epoch instead of by chance")
-    repeats: int = _maths(
-        1, "views of an image in a row, decoded once; an epoch has as many views as without", ge=1, le=8
-    )
-    mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
-    cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
-    sizes: tuple[float, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
-
-
-class LossSection(_Section):
+class LossSection(Section):
     """What is minimised."""
 
+    name: Literal["ce", "bce"] = _maths("ce", "softmax cross-entropy, or binary cross-entropy of every class")
+    bce_threshold: float | None = _maths(
+        0.2, "a class with more than this share of a mixed image counts as wholly there; null = keep shares", ge=0, lt=1
+    )
+    class_weights: Literal["none", "balanced"] = _maths("none", "balanced: every class weighs the same in all")
     label_smoothing: float = _maths(0.1, "share of the target spread over all classes", ge=0, lt=1)
 
 
-class EmaSection(_Section):
+class EmaSection(Section):
     """An exponential moving average of the weights; when it is on, it is the model."""
 
     half_life: DurationText = _maths("", "half-life as epochs, steps, samples or % of the run; empty = off")
 
 
-class CheckpointSection(_Section):
+class CheckpointSection(Section):
     """Checkpoints."""
 
     every: CadenceText = _run("1ep or 5min", "how often; the soonest of several")
     keep: int = _run(2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000)
 
 
-class RanksSection(_Section):
+class RanksSection(Section):
     """Several devices at once: one process, called a rank, for each."""
 
     start_limit: TimeText = _run("60s", "how long ranks wait for one that has not started")
     step_limit: TimeText = _run("5m", "how long ranks wait in a step for one that does not answer")
 
 
-class LogSection(_Section):
+class LogSection(Section):
     """Records."""
 
     every: int = _run(0, "steps between two step events; 0 = at most 2,000 in a run", ge=0)
     tensorboard: bool = _run(False, "also write TensorBoard events (needs `pip install saccade[track]`)")
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run."""
 
     recipe: str = _run("", "where these settings came from")

@@ -41,6 +41,8 @@ RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rat
 CadenceText = Annotated[str, AfterValidator(_cadence)]
 TimeText = Annotated[str, AfterValidator(_time)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[float, Field(ge=0)]
+"""A share below 1, or a count."""
 Interval = Annotated[tuple[float, float], AfterValidator(_interval)]
 Triple = Annotated[tuple[float, float, float], Field()]
 

@@ -24,6 +24,7 @@ from saccade.config import AugmentSection
 from saccade.data import augment, crops, images
 from saccade.data.boxes import Box
 from saccade.data.order import EVERYTHING, Order, Share
+from saccade.data.policies import Painter
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
 
@@ -119,7 +120,7 @@ def _one_compute_thread() -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """How training images are seen: which, when, and through which crop and flip."""
+    """How training images are seen: which, when, and through which crop, flip and operations."""
 
     split: Split
     order: Order
@@ -146,8 +147,8 @@ class TrainingView:
         places = self.share.places(global_batch)
         epochs, samples = (drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch))
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
-        draws = augment.crop_draws(seed, epochs, samples).tolist()  # plain floats are faster than numpy's
-        mirror = augment.flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
+        boxes = augment.Crops(section, seed, epochs, samples, self.size_at(step))
+        painter = Painter(section, seed, epochs, samples)
         turns = augment.angles(seed, epochs, samples, section.rotate)
         if slots is None:
             slots = _empty_batch(len(samples), self.size_at(step))
@@ -156,9 +157,7 @@ class TrainingView:
         def fill(first: int, last: int, look: Callable[[int], None]) -> None:
             def choose(i: int, width: int, height: int) -> list[Box]:
                 places = range(first + i * copies, first + (i + 1) * copies)
-                return [
-                    augment.random_crop(draws[p], width, height, section.crop_area, section.crop_ratio) for p in places
-                ]
+                return [boxes.choose(place, width, height) for place in places]
 
             files = []
             for place in range(first, last, copies):
@@ -166,10 +165,10 @@ class TrainingView:
                 files.append(self.split.read(int(samples[place])))
             look(first)
             seen = crops.decode(files, choose, slots.shape[-1], self.exif, whole=section.rotate > 0)
-            for place, (pixels, boxes) in zip(range(first, last, copies), seen, strict=True):
-                for copy, box in enumerate(boxes, place):
-                    turned = augment.rotate(pixels, turns[copy])
-                    augment.resize_into(squares[copy], turned, box, mirror[copy])
+            for place, (pixels, chosen) in zip(range(first, last, copies), seen, strict=True):
+                for copy, box in enumerate(chosen, place):
+                    boxes.cut_into(squares[copy], augment.rotate(pixels, turns[copy]), box, copy)
+                    painter.paint(squares[copy], copy)
                 look(min(place + copies, last - 1))
 
         labels = torch.from_numpy(self.split.labels[samples])

@@ -37,13 +37,15 @@ class Order:
     The position is one integer, the samples consumed so far. Step k of global batch B consumes [kB, (k+1)B); a batch
     may straddle two epochs, nothing is dropped and there is no partial batch. With ``repeats`` R each sample comes R
     times in a row, so that R epochs of ``num_samples`` views hold every sample R times. *Source:* Hoffer et al. 2020,
-    "Augment Your Batch"; Berman et al. 2019, "MultiGrain", section 3.2.
+    "Augment Your Batch"; Berman et al. 2019, "MultiGrain", section 3.2. With an ``epoch_size`` E an epoch is the first
+    E of its permutation: another part of the set each time.
     """
 
-    def __init__(self, num_samples: int, seed: int, repeats: int = 1) -> None:
+    def __init__(self, num_samples: int, seed: int, repeats: int = 1, epoch_size: int = 0) -> None:
         self.num_samples = num_samples
         self.seed = seed
         self.repeats = repeats
+        self.epoch_size = min(epoch_size, num_samples) or num_samples
         self._recent: OrderedDict[int, Indices] = OrderedDict()
 
     def permutation(self, epoch: int) -> Indices:
@@ -61,7 +63,7 @@ class Order:
         (epoch, sample) occurs once in the stream: copies count as epochs of their own.
         """
         positions, copies = np.divmod(np.arange(start, stop, dtype=np.int64), self.repeats)
-        passes, places = np.divmod(positions, self.num_samples)
+        passes, places = np.divmod(positions, self.epoch_size)
         samples = np.empty_like(places)
         for number in np.unique(passes):
             here = passes == number

@@ -28,7 +28,7 @@ from torch import Tensor
 from saccade import errors
 from saccade.config import Config
 from saccade.data.loader import BATCHES_AHEAD, Batch, Readers, TrainingView, View
-from saccade.data.order import Order, Share
+from saccade.data.order import Share
 from saccade.data.sources import open_source
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
 from saccade.training import launch
@@ -200,7 +200,7 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
     data = launch.open_data(config, open_source(config.data.train, config.data.labels))
     if data.train.fingerprint != start["fingerprint"]:
         raise DataError("the data changed while the run began", where=data.train.where, fix="run the command again")
-    order = Order(len(data.train), config.seed, config.augment.repeats)
+    order = launch.training_order(config, len(data.train))
     return launch.training_view(config, data.train, order, start["total_steps"], Share(**start["share"]))
 
 

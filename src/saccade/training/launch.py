@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saccade import config as configuration
 from saccade import files, rng, units
@@ -31,6 +31,7 @@ from saccade.training.checkpoint import Saved
 from saccade.training.ema import Ema
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
+from saccade.training.losses import balanced_weights
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -92,7 +93,7 @@ class Run:
 
     def epochs_done(self, step: int) -> float:
         """Return how many epochs were consumed after ``step`` steps."""
-        return step * self.global_batch / len(self.data.train)
+        return step * self.global_batch / self.view.order.epoch_size
 
     def evaluation_is_due(self, step: int) -> bool:
         """Tell whether an epoch ended in the last step before the final one, which is evaluated in any case."""
@@ -214,9 +215,9 @@ def run_folder(config: Config, data: Data, model_name: str, out: str, *, fresh: 
     return folder
 
 
-def total_steps(config: Config, num_train: int) -> int:
-    """Return the length of the run in optimiser steps."""
-    return max(units.Duration.parse(config.epochs).steps(num_train, config.batch.global_), 1)
+def total_steps(config: Config, epoch_size: int) -> int:
+    """Return the length of the run in optimiser steps, where an epoch has ``epoch_size`` images."""
+    return max(units.Duration.parse(config.epochs).steps(epoch_size, config.batch.global_), 1)
 
 
 def build(
@@ -228,7 +229,7 @@ def build(
     world: World = ALONE,
 ) -> Run:
     """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts."""
-    section, num_train = config.data, len(data.train)
+    section = config.data
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))
     device = torch.device(resolved["device"]["value"])
     if device.type == "cuda":
@@ -237,16 +238,20 @@ def build(
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))  # the readers set theirs to one
     model = module if module is not None else _registered(config, data)
     model = model.to(device).to(memory_format=torch.channels_last)
-    steps = total_steps(config, num_train)
+    order = training_order(config, len(data.train))
+    steps = total_steps(config, order.epoch_size)
     optimizers = optim.build(model, config, device, str(resolved["optimizer"]["value"]))
-    state = State(model, optimizers, _average(model, config, num_train, steps))
-    rates = schedule.build(config.schedule, num_train, config.batch.global_, steps)
+    state = State(model, optimizers, _average(model, config, order.epoch_size, steps))
+    rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps)
     finite = Finite(f"lr {optimizers.formula}")
-    order = Order(num_train, config.seed, config.augment.repeats)
+    number_format = str(resolved["precision"]["value"])
+    weights = class_weights(config, data.train, device)
+    gradients = GradientSum(model, world) if world.size > 1 else None
     share = Share(config.cell, world.rank, world.size)
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
         section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
+        section.eval_size,
     )  # fmt: skip
     return Run(
         config=config,
@@ -254,15 +259,7 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(
-            config,
-            rates,
-            str(resolved["precision"]["value"]),
-            device,
-            finite,
-            world,
-            GradientSum(model, world) if world.size > 1 else None,
-        ),
+        runner=StepRunner(config, rates, number_format, device, finite, world, gradients, weights),
         view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,
@@ -270,6 +267,20 @@ def build(
         device=device,
         world=world,
     )
+
+
+def training_order(config: Config, num_train: int) -> Order:
+    """Say which of so many training images come when."""
+    size = config.data.epoch_size
+    wanted = max(round(size * num_train), 1) if 0 < size < 1 else int(size)
+    return Order(num_train, config.seed, config.augment.repeats, wanted)
+
+
+def class_weights(config: Config, train: Split, device: torch.device) -> Tensor | None:
+    """Return the weight of each class in the loss, float32 (C,), or None where all count the same."""
+    if config.loss.class_weights == "none":
+        return None
+    return torch.from_numpy(balanced_weights(train.labels, len(train.classes))).float().to(device)
 
 
 def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
@@ -324,10 +335,10 @@ def start_from_weights(run: Run, log: Log) -> None:
     log.event("init", init=init, share=report.share, report=str(report))
 
 
-def _average(model: nn.Module, config: Config, num_train: int, steps: int) -> Ema | None:
+def _average(model: nn.Module, config: Config, epoch_size: int, steps: int) -> Ema | None:
     if not config.ema.half_life:
         return None
-    length = units.Duration.parse(config.ema.half_life).samples(num_train, config.batch.global_, steps)
+    length = units.Duration.parse(config.ema.half_life).samples(epoch_size, config.batch.global_, steps)
     return Ema(model, max(float(length) / config.batch.global_, 1e-3))
 
 

@@ -198,15 +198,18 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     section = config.data
     parts = len(config.augment.sizes)
     view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, parts, section.exif)
-    smallest = min(section.image_size, *(view.size_at(part) for part in range(parts)))
+    judged = section.eval_size or section.image_size
+    smallest = min(judged, section.image_size, *(view.size_at(part) for part in range(parts)))
     if module is None:
-        return _named_network(config, smallest, classes)
+        return _named_network(config, smallest, judged, classes)
     return _own_network(module, smallest, classes)
 
 
-def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
+def _named_network(config: Config, side: int, judged: int, classes: int) -> list[Finding]:
     name = config.model.name
     network = meta_model(name, num_classes=classes, image_size=config.data.image_size, **config.shape)
+    if findings := _other_size(network, judged, name) if config.data.eval_size else []:
+        return findings
     if not backends.is_backend(name):
         return _last_map(cost(network, side).last_map, side, name, own=bool(config.model.strides))
     try:
@@ -218,6 +221,18 @@ def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
             "use another --image-size, or augment.sizes=[1] where only the smaller ones fail", status=78,
         )]  # fmt: skip
     return _last_map(last_map, side, name, own=True)
+
+
+def _other_size(network: nn.Module, side: int, name: str) -> list[Finding]:
+    """Say whether a network refuses the size at which it will be judged."""
+    try:
+        cost(network, side)
+    except (RuntimeError, ValueError) as error:
+        return [Finding(
+            "model-fails", "error", f"{name} fails on images of {side} px: {error}", "data.eval_size",
+            "leave it out, or take a model that sees images of any size", status=78,
+        )]  # fmt: skip
+    return []
 
 
 def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:

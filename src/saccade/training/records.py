@@ -104,10 +104,13 @@ def announce(run: Run, log: Log) -> None:
     ranks = f"x {size} rank{'s' * (size > 1)}"
     ema = f"; EMA half-life {config.ema.half_life} is the model" if run.state.ema else ""
     log.say()
-    images = f"{len(data.train):,} training images, {len(data.val):,} in '{data.val.name}'"
+    epoch = run.view.order.epoch_size
+    drawn = f" ({epoch:,} of them in an epoch)" if epoch < len(data.train) else ""
+    images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
     classes = f"{len(data.train.classes)} classes  (fingerprint {data.fingerprint[:12]})"
     log.fact("data", f"{data.source.name}: {images}, {classes}")
-    log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {config.data.image_size} px{ema}")
+    side = f"{config.data.image_size} px" + (f", judged at {run.recipe.eval_side} px" * bool(config.data.eval_size))
+    log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
     log.fact(
         "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
     )
@@ -179,7 +182,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
 
 
 def _write(run: Run, status: str, more: dict[str, Any]) -> None:
-    data = run.data
+    data, weights = run.data, run.runner.class_weights
     facts = {
         "saccade": __version__,
         "status": status,
@@ -191,6 +194,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         },
         "model": {"name": run.recipe.model, "params": sum(p.numel() for p in run.state.model.parameters())},
         "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": run.world.size},
+        "class_weights": [round(w, 6) for w in weights.tolist()] if weights is not None else None,
         "learning_rate": run.state.optimizers.formula,
         "steps": run.total_steps,
         "resolved": run.resolved,

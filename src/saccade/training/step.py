@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from saccade import rng
 from saccade.config import Config
 from saccade.data.loader import Batch
-from saccade.data.mix import apply_mix, draw_mix, normalise
+from saccade.data.mix import present
 from saccade.dist import ALONE, World
 from saccade.models.layers import DropPath
 from saccade.rng import Purpose
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
-from saccade.training.losses import heads, mixed_cross_entropy
+from saccade.training.losses import heads, mixed_loss
 from saccade.training.precision import autocast
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
@@ -25,7 +25,7 @@ from saccade.training.state import State
 
 @dataclass(frozen=True, slots=True)
 class StepRunner:
-    """Everything a step needs besides state and batch."""
+    """Everything a step needs besides state and batch; ``class_weights`` is (C,), None where all classes count 1."""
 
     config: Config
     schedule: Schedule
@@ -34,6 +34,7 @@ class StepRunner:
     finite: Finite
     world: World = ALONE
     gradients: GradientSum | None = None
+    class_weights: Tensor | None = None
 
     def run(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
@@ -54,7 +55,8 @@ class StepRunner:
             buffers.rewind()
             part = slice(start, start + cell)
             place = world.rank + number * world.size
-            loss = self._forward(state, images[part], labels[part], place) / (len(images) * world.size)
+            seen = present(images[part], batch.epochs[part], batch.samples[part], self.config, state.step, place)
+            loss = self._forward(state, *seen, labels[part], place) / (len(images) * world.size)
             is_last = start + cell >= len(images)
             with self.gradients.last_cell() if self.gradients and is_last else nullcontext():
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -71,18 +73,16 @@ class StepRunner:
         state.step += 1
         return total
 
-    def _forward(self, state: State, images: Tensor, labels: Tensor, cell: int) -> Tensor:
-        config = self.config
-        inputs = normalise(images, config.data.mean, config.data.std)
-        inputs, share = apply_mix(inputs, draw_mix(config.augment, config.seed, state.step, cell))
-        draw_drop_path(state.model, len(images), config.seed, state.step, cell)
-        torch.manual_seed(rng.integer(config.seed, Purpose.DROPOUT, state.step, cell))
+    def _forward(self, state: State, inputs: Tensor, share: float, labels: Tensor, cell: int) -> Tensor:
+        section, seed = self.config.loss, self.config.seed
+        draw_drop_path(state.model, len(inputs), seed, state.step, cell)
+        torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
         with autocast(self.precision, self.device):
             logits, *auxiliary = heads(state.model(inputs))
-        loss = mixed_cross_entropy(logits, labels, share, config.loss.label_smoothing)
+        loss = mixed_loss(logits, labels, share, section, self.class_weights)
         for other in auxiliary:
             weight = getattr(state.model, "aux_weight", 0.0)
-            loss = loss + weight * mixed_cross_entropy(other, labels, share, config.loss.label_smoothing)
+            loss = loss + weight * mixed_loss(other, labels, share, section, self.class_weights)
         return loss
 
     def _check(self, state: State, loss: Tensor, buffers: _Buffers) -> None:

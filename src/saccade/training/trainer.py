@@ -103,7 +103,7 @@ def train(
 def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
     """Load, step, evaluate where an epoch ends, save when it is time; until the last step is done."""
     state, rhythm = run.state, run.config.checkpoint.every
-    cadence = Cadence(rhythm, len(run.data.train), run.global_batch, run.total_steps)
+    cadence = Cadence(rhythm, run.view.order.epoch_size, run.global_batch, run.total_steps)
     with log.progress("training", run.total_steps) as bar, feed(run) as view:
         bar.start_at(state.step)
         _evaluate_if_due(run, meter, stop, bar)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -18,6 +19,7 @@ from saccade import files, units
 from saccade.data.loader import Batch, batches
 from saccade.data.mix import normalise
 from saccade.data.order import EVERYTHING
+from saccade.dist import ALONE
 from saccade.errors import ConfigError, DivergedError, SaccadeError
 from saccade.log import Log
 from saccade.training import optim
@@ -134,7 +136,7 @@ def estimate(run: Run, speed: Speed) -> Estimate:
     steps = run.total_steps
     evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
     judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
-    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.config.data.image_size / speed.side) ** 2
+    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.recipe.eval_side / speed.side) ** 2
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
     return Estimate(steps * step + judged * each / run.world.size, step, load, compute)
 
@@ -211,9 +213,8 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     model = copy.deepcopy(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
     state = State(model, optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"])), average)
-    real = run.runner
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
-    return state, StepRunner(run.config, real.schedule, real.precision, real.device, finite)
+    return state, replace(run.runner, finite=finite, world=ALONE, gradients=None)
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
@@ -233,7 +234,8 @@ def _timed(runner: StepRunner, state: State, batch: Batch) -> float:
 
 def _joined(one: Batch, other: Batch) -> Batch:
     images = torch.cat([one.images, other.images]).contiguous(memory_format=torch.channels_last)
-    return Batch(images, torch.cat([one.labels, other.labels]), one.samples, one.epochs)
+    samples, epochs = np.concatenate([one.samples, other.samples]), np.concatenate([one.epochs, other.epochs])
+    return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs)
 
 
 def _too_large(run: Run) -> SaccadeError:
