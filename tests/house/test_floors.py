@@ -25,7 +25,7 @@ FLOORS = {
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
          training.track training.trial training.finding training.doctor training.feeders training.ranks
          training.contact_sheet report.*""",
-    6: "training.trainer training.proof",
+    6: "training.trainer training.proof report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }
 PLACES = {name: floor for floor, names in FLOORS.items() for name in names.split()}
