@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -119,8 +120,11 @@ class Board:
             absent = [0]
         if absent:
             return self._lost(absent, "is gone" if "imed out" not in str(error) else "does not answer any more")
-        first_line = str(error).strip().splitlines()[0]
-        return StalledError(f"the ranks lost each other: {first_line}", fix="is the network between them in order?")
+        reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0])
+        return StalledError(
+            f"the ranks lost each other, although all of them answer: {reason}",
+            fix="is the network between them in order? where steps take long: --set ranks.step_limit=30m",
+        )
 
     def _lost(self, ranks: Sequence[int], how: str) -> StalledError:
         """Return the error about ranks that are missing; what is left of them on this machine is ended."""

@@ -57,7 +57,8 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
     raise StalledError(
         f"rank {rank} of {count} was ended by {signal.Signals(-failure.exitcode).name}; the others were stopped",
         where=f"process {failure.pid}",
-        fix="was memory short, or did somebody kill it? the same command continues from the last checkpoint",
+        fix="if nobody did that on purpose, memory may have been short; the same command continues from the last "
+        "checkpoint",
     )
 
 

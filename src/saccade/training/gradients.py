@@ -37,7 +37,6 @@ class GradientSum:
     def last_cell(self) -> Iterator[None]:
         """Run the backward pass of a step's last cell in here; afterwards the gradients are those of all ranks."""
         self._missing = [len(bucket) for bucket in self._buckets]
-        self._started.clear()
         self._last_cell = True
         try:
             yield
@@ -47,6 +46,7 @@ class GradientSum:
         for bucket, (joined, finish) in zip(self._buckets, self._started, strict=True):
             finish()
             _put_back(joined, bucket)
+        self._started.clear()
 
     def _ready(self, parameter: Tensor) -> None:
         if not self._last_cell:

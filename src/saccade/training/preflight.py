@@ -20,12 +20,13 @@ from saccade.data.ledger import OVERLAP_LIMIT, Ledger
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
 from saccade.data.sources import Source, Split
+from saccade.dist import Devices, World
 from saccade.errors import SaccadeError
 from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
 from saccade.models import backends, meta_model
 from saccade.models.cost import cost
-from saccade.training import launch
+from saccade.training import launch, ranks
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
 from saccade.training.launch import Data
 from saccade.training.request import Composed
@@ -70,6 +71,8 @@ def check(composed: Composed, log: Log) -> list[Finding]:
     try:
         data = launch.open_data(composed.config, composed.source)
         config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
+        count = max(Devices.parse(config.device).count, 1)
+        ranks.check_number(config, World(size=count, local_size=count))
         findings += inspect(config, data, None, log, shrunk)
         tell(findings, log)
         if not any(map(is_error, findings)):

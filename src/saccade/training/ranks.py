@@ -67,6 +67,7 @@ def resolve(config: Config, saved: Saved | None, world: World) -> dict[str, dict
 def copy_state(state: State, world: World) -> None:
     """Give every rank the tensors of the first one, bit for bit."""
     if world.size > 1:
+        world.wait()  # building and restoring do not count as a step
         world.copy_from_first_([t for group in state.tensors().values() for t in group.values()])
 
 
