@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-
-SLOW_SHAPES = {F.batch_norm, F.layer_norm, F.group_norm, F.gelu}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,24 @@ def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], N
             handle.remove()
 
 
+@dataclass(frozen=True, slots=True)
+class _Worked:
+    """What an operation gives for arguments of known shapes: (shape, strides, type) of each result, and its MACs."""
+
+    results: tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...]
+    is_one: bool
+    macs: int
+
+
+_KNOWN: dict[Any, _Worked] = {}
+
+
 class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Multiply-accumulates and saved tensors of everything that runs while it is active."""
+    """Multiply-accumulates and saved tensors of everything that runs while it is active.
+
+    Torch works out shapes in Python, up to a millisecond for an operation; networks repeat their blocks, so each
+    operation is worked out once for each shape of its arguments and remembered.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -77,11 +92,22 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one operation and add what it multiplies."""
-        out = func(*args, **(kwargs or {}))
+        """Run one operation, or remember what it gave, and add what it multiplies."""
+        given = kwargs or {}
+        key = (func, _form(args), _form(tuple(given.items()))) if _makes_new(func) else None
+        worked = _KNOWN.get(key) if key else None
+        if worked is not None:
+            self.macs += worked.macs
+            made = [torch.empty_strided(*r[:2], dtype=r[2], device="meta") for r in worked.results]
+            return made[0] if worked.is_one else tuple(made)
+        out = func(*args, **given)
         formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.macs += formula(*args, **(kwargs or {}), out_val=out) // 2
+        macs = formula(*args, **given, out_val=out) // 2 if formula else 0
+        self.macs += macs
+        results = (out,) if isinstance(out, Tensor) else out
+        if key and isinstance(results, tuple) and all(isinstance(r, Tensor) and r.is_meta for r in results):
+            forms = tuple((tuple(r.shape), r.stride(), r.dtype) for r in results)
+            _KNOWN[key] = _Worked(forms, isinstance(out, Tensor), macs)
         return out
 
     def save(self, tensor: Tensor) -> Tensor:
@@ -96,11 +122,26 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return sum(storage.nbytes() for place, storage in self.saved.items() if place not in own)
 
 
-class _StandIns(TorchFunctionMode):
-    """Replace operations whose shape torch works out in Python, a millisecond each, by a sine.
+@functools.cache
+def _makes_new(func: Any) -> bool:
+    """Tell whether an operation gives new tensors only, neither views nor changed arguments."""
+    schema = func._schema
+    return not schema.is_mutable and not any(r.alias_info for r in schema.returns)
 
-    Their results have the shape of their input, which is what they keep for the backward pass; so does a sine.
-    Attention is replaced too: without memory it would keep the products of all tokens, which no device keeps.
+
+def _form(value: Any) -> Any:
+    """Return what decides the shape of a result: shapes of tensors, values and types of all else."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.stride(), value.dtype, value.device
+    if isinstance(value, tuple | list):
+        return tuple(_form(v) for v in value)
+    return type(value), value
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Let attention keep what a fused kernel keeps; without memory it would keep the products of all tokens.
+
+    With a learned mask all devices keep these.
     """
 
     def __init__(self, counts: Counts) -> None:
@@ -111,9 +152,8 @@ class _StandIns(TorchFunctionMode):
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if func in SLOW_SHAPES:
-            return args[0].sin()
-        if func is F.scaled_dot_product_attention and len(args) == 3 and not _learns_mask(given):
+        learned = getattr(given.get("attn_mask"), "requires_grad", False)
+        if func is F.scaled_dot_product_attention and len(args) == 3 and not learned:
             query, key, value = args
             pairs = math.prod(query.shape[:-1]) * key.shape[-2]
             self._counts.macs += pairs * (query.shape[-1] + value.shape[-1])
@@ -121,13 +161,8 @@ class _StandIns(TorchFunctionMode):
         return func(*args, **given)
 
 
-def _learns_mask(given: dict[str, Any]) -> bool:
-    """Tell whether attention has a trained mask, for whose gradient all products are kept."""
-    return getattr(given.get("attn_mask"), "requires_grad", False)
-
-
 class _Attention(torch.autograd.Function):
-    """Attention that keeps what a fused kernel keeps: its inputs and its output."""
+    """Attention that keeps its inputs and its output."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -144,7 +179,7 @@ def counting(model: nn.Module) -> Iterator[Counts]:
     model.eval()
     try:
         keep = torch.autograd.graph.saved_tensors_hooks(counts.save, lambda saved: saved)
-        with torch.enable_grad(), keep, counts, _StandIns(counts):
+        with torch.enable_grad(), keep, counts, _FusedAttention(counts):
             yield counts
     finally:
         model.train(was_training)

@@ -77,7 +77,7 @@ def _visit_all(model: nn.Module, image_size: int) -> dict[str, _Visit]:
 
             def after(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
                 visits[name].macs += counts.macs - begun[name]
-                if isinstance(output, Tensor):
+                if isinstance(output, Tensor) and not visits[name].shape:  # a shared layer stands where it came first
                     visits[name].shape = tuple(output.shape[1:])
 
             handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]

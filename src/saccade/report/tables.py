@@ -12,7 +12,6 @@ from rich.table import Table
 from saccade import recipes, units
 from saccade.recipes import receipts
 
-ONE_LINE = {"model", "family", "source"}
 PIPED_WIDTH = 160
 
 
@@ -42,12 +41,11 @@ def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> Non
         title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, caption=legend or None,
         caption_justify="left",
     )  # fmt: skip
-    for name, value in rows[0].items():
-        is_number, is_short = isinstance(value, int | float), name in ONE_LINE
+    for place, (name, value) in enumerate(rows[0].items()):
+        is_number = isinstance(value, int | float)  # only other text is folded where the terminal is narrow
         table.add_column(
-            name, justify="right" if is_number else "left", overflow="ellipsis" if is_short else "fold",
-            no_wrap=is_number or is_short,
-        )  # fmt: skip
+            name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number or not place
+        )
     for row in rows:
         table.add_row(*(form(value) for value in row.values()))
     console().print(table, markup=False)
