@@ -6,13 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 
+import saccade
 from saccade import recipes
-from saccade.config import Layers
+from saccade.config import Config, Layers
+from saccade.data.loader import TrainingView
+from saccade.data.order import Order
+from saccade.data.sources import open_source, train_split
 from saccade.errors import ConfigError
+from saccade.models import Options, find, registry
 from saccade.recipes import receipts
+from saccade.training.request import Request, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,3 +109,74 @@ def test_every_recipe_is_a_valid_configuration_with_words(name: str) -> None:
     layers.add_file(recipe.path)
     assert layers.resolve().recipe == name and len(recipe.about) > 20
     assert bool(recipe.claims) <= bool(recipe.source), "a claim needs its source"
+
+
+def shown(name: str) -> Config:
+    """What `saccade train NAME --dry-run` prints."""
+    return settings(Request(words=[name]))
+
+
+def sides(config: Config) -> set[int]:
+    """The smallest and largest side, in pixels, of the images that a network sees."""
+    parts, section = len(config.augment.sizes), config.data
+    digits = train_split(open_source("digits"))
+    view = TrainingView(digits, Order(1, 0), config.augment, section.image_size, parts, section.exif)
+    seen = [section.eval_size or section.image_size, *map(view.size_at, range(parts))]
+    return {min(seen), max(seen)}
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_composes_and_its_network_takes_every_size_of_it(name: str) -> None:
+    config = shown(name)
+    model = config.model
+    options = Options(
+        10, config.data.image_size, dropout=model.dropout, drop_path=model.drop_path, strides=model.strides,
+        patch_size=model.patch_size,
+    )  # fmt: skip
+    with torch.device("meta"), torch.no_grad():
+        network = find(model.name).build(options).eval()
+        for side in sides(config):
+            assert network(torch.empty(1, 3, side, side)).shape == (1, 10)
+
+
+def test_the_page_of_recipes_lists_what_the_files_say() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    missing = [name for name in recipes.names() if row(name) not in page]
+    assert not missing, "docs/recipes.md lacks:\n" + "\n".join(map(row, missing))
+
+
+def row(name: str) -> str:
+    recipe, config = recipes.find(name), shown(name)
+    what = f"{config.model.name}, {config.epochs}, {config.data.image_size} px, batch {config.batch.global_:,}"
+    return f"| `{name}` | {what} | {recipe.claims or '-'} | {recipe.source or 'ours'} |"
+
+
+def test_no_recipe_hides_a_model() -> None:
+    assert not [name for name in recipes.names() if registry.is_known(name)]
+
+
+PORTED = [name for name in recipes.names() if recipes.find(name).source]
+
+
+def folder_of_noise(place: Path) -> Path:
+    draw = np.random.Generator(np.random.Philox(5))
+    for split, count in (("train", 8), ("val", 2)):
+        for label in ("left", "right"):
+            folder = place / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                coarse = Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8))
+                coarse.resize((280, 240)).save(folder / f"{i}.jpg")
+    return place
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", PORTED)
+def test_every_ported_recipe_takes_three_steps_at_its_own_size(name: str, tmp_path: Path) -> None:
+    views = shown(name).augment.repeats
+    outcome = saccade.train(
+        name, data=folder_of_noise(tmp_path / "data"), epochs="3step", out=tmp_path / "run", quiet=True,
+        batch__global=4 if views == 1 else 2 * views, batch__cell=0,
+    )  # fmt: skip
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert outcome.result["n"] == 4 and facts["status"] == "done"
