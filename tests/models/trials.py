@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from saccade.models import Network, create_model
+from saccade.models import Network, create_model, meta_model
+from saccade.training.losses import heads
 
 INDEX = "relative_position_index"  # a buffer that torchvision's Swin stores
 
@@ -71,3 +72,46 @@ def loss_after(model: nn.Module, size: int, steps: int, lr: float, bfloat16: boo
         optimizer.step()
         optimizer.zero_grad()
     return float(loss.detach())
+
+
+def steps_to_leave_chance(model: nn.Module, side: int, lr: float, limit: int = 60) -> int | None:
+    """Learn eight pictures of noise by heart, two classes, with SGD and momentum, dropout and auxiliary heads at work.
+
+    Return the step after which the mean loss of five steps is below half of ln 2, or None.
+    """
+    torch.manual_seed(0)
+    images, labels = torch.randn(8, 3, side, side), torch.arange(8) % 2
+    optimizer = torch.optim.SGD(model.train().parameters(), lr, momentum=0.9)
+    losses: list[float] = []
+    for step in range(limit):
+        logits, *others = heads(model(images))
+        loss = nn.functional.cross_entropy(logits, labels)
+        weight = getattr(model, "aux_weight", 0.0)
+        total = loss + weight * sum(nn.functional.cross_entropy(other, labels) for other in others)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses = [*losses[-4:], float(loss.detach())]
+        if len(losses) == 5 and sum(losses) / 5 < math.log(2) / 2:
+            return step
+    return None
+
+
+def as_torch_starts_it(model: nn.Module) -> nn.Module:
+    """Start all layers as torch does by default: the control of `steps_to_leave_chance`."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+    return model
+
+
+def runs_at_half_size(name: str, *sides: int) -> bool:
+    """Tell whether networks built for each image size train on it and, as growing images ask, on half of it."""
+    for side in sides:
+        model = meta_model(name, num_classes=3, image_size=side).train()
+        for seen in (side, side // 2):
+            outputs = heads(model(torch.empty(2, 3, seen, seen, device="meta")))
+            if any(output.shape != (2, 3) for output in outputs):
+                return False
+    return True
