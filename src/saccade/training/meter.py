@@ -28,7 +28,9 @@ class Meter:
         self._begun, self._earlier_s = begun, earlier_s
         self._every = run.config.log.every or math.ceil(run.total_steps / EVENTS_PER_RUN)
         self._loss = torch.zeros((), device=run.device)
+        self._finite_steps = torch.zeros((), device=run.device)
         self._steps = 0
+        self._skipped = len(run.state.skipped)
         self._window_wait_s = 0.0
         self._mark = time.perf_counter()
         self.preflight_s = time.monotonic() - begun
@@ -44,12 +46,24 @@ class Meter:
     def step(self, loss: Tensor, batch: Batch, bar: Bar) -> None:
         """Take note of one finished step; ``loss``, a scalar, stays on the device until it is written."""
         run, step = self._run, self._run.state.step
-        self._loss += loss
+        finite = torch.isfinite(loss)
+        self._loss += torch.where(finite, loss, 0.0)
+        self._finite_steps += finite
         self._steps += 1
+        self._tell_skipped()
         self._window_wait_s += batch.waited_s
         if step % self._every == 0 or step == run.total_steps:
             self._write()
         bar.update(step, f"{self._text}{self._score}")
+
+    def _tell_skipped(self) -> None:
+        """Say which steps were left out since the last look."""
+        skipped = self._run.state.skipped
+        for step in skipped[self._skipped :]:
+            left = self._run.config.guard.allowed - len(skipped)
+            self._log.warn(f"step {step} was left out: its loss or a gradient is not finite; {left} more may be")
+            self._log.event("skipped", step=step)
+        self._skipped = len(skipped)
 
     def _write(self) -> None:
         run, step, now = self._run, self._run.state.step, time.perf_counter()
@@ -57,7 +71,7 @@ class Meter:
         facts: dict[str, Any] = {
             "step": step,
             "epoch": round(run.epochs_done(step), 4),
-            "loss": float(self._loss) / self._steps,
+            "loss": float(self._loss / self._finite_steps),  # NaN, written as null, where every step was left out
             "lr": run.state.optimizers.lr,
             "images_per_s": round(self._steps * run.global_batch / elapsed, 1),
             "wait_share": round(self._window_wait_s / elapsed, 4),
@@ -71,6 +85,7 @@ class Meter:
         self.wait_s += self._window_wait_s
         self._mark, self._steps, self._window_wait_s = now, 0, 0.0
         self._loss.zero_()
+        self._finite_steps.zero_()
 
     def evaluation(self, result: Result, split: str, taken_s: float) -> dict[str, Any]:
         """Record an evaluation and return the entry that goes into the state's history."""

@@ -29,6 +29,7 @@ from saccade.training.guard import Finite
 from saccade.training.launch import Run
 from saccade.training.losses import heads
 from saccade.training.precision import autocast
+from saccade.training.scale import LossScale
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -212,7 +213,8 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     """Return a state and a runner that share nothing that changes with the run."""
     model = copy.deepcopy(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
-    state = State(model, optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"])), average)
+    optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
+    state = State(model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None)
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
     return state, replace(run.runner, finite=finite, world=ALONE, gradients=None)
 
