@@ -19,7 +19,8 @@ FLOORS = {
     2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix
           data.verify data.prepare data.sound models.*
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
-          training.schedule training.ema training.precision training.gradients training.kept training.scale""",
+          training.schedule training.ema training.precision training.gradients training.kept training.scale
+          training.clock""",
     3: "data.loader training.state training.checkpoint training.update",
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight

@@ -29,6 +29,7 @@ from saccade.rng import Purpose
 from saccade.training import optim, precision, schedule
 from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
+from saccade.training.clock import Clock
 from saccade.training.ema import Ema
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
@@ -263,7 +264,7 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(config, rates, number_format, device, finite, world, gradients, weights),
+        runner=StepRunner(config, rates, number_format, device, finite, world, gradients, weights, Clock(device)),
         view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,

@@ -12,6 +12,7 @@ from torch import Tensor
 from saccade.data.loader import Batch
 from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
+from saccade.training.clock import PHASES
 from saccade.training.launch import Run
 
 EVENTS_PER_RUN = 2000
@@ -34,6 +35,7 @@ class Meter:
         self._window_wait_s = 0.0
         self._mark = time.perf_counter()
         self.preflight_s = time.monotonic() - begun
+        self.phases_s = dict.fromkeys(PHASES, 0.0)
         self.train_s = self.wait_s = self.evaluation_s = 0.0
         self._text = ""
         self._score = ""
@@ -68,6 +70,7 @@ class Meter:
     def _write(self) -> None:
         run, step, now = self._run, self._run.state.step, time.perf_counter()
         elapsed = now - self._mark
+        phases = run.runner.clock.read()
         facts: dict[str, Any] = {
             "step": step,
             "epoch": round(run.epochs_done(step), 4),
@@ -75,6 +78,7 @@ class Meter:
             "lr": run.state.optimizers.lr,
             "images_per_s": round(self._steps * run.global_batch / elapsed, 1),
             "wait_share": round(self._window_wait_s / elapsed, 4),
+            **{f"{phase}_share": round(spent_s / elapsed, 4) for phase, spent_s in phases.items()},
         }
         self._log.event("step", **facts)
         self._text = (
@@ -83,6 +87,8 @@ class Meter:
         )
         self.train_s += elapsed
         self.wait_s += self._window_wait_s
+        for phase, spent_s in phases.items():
+            self.phases_s[phase] += spent_s
         self._mark, self._steps, self._window_wait_s = now, 0, 0.0
         self._loss.zero_()
         self._finite_steps.zero_()
@@ -108,4 +114,5 @@ class Meter:
             "train_s": round(self.train_s, 2),
             "evaluation_s": round(self.evaluation_s, 2),
             "data_wait_share": round(self.wait_s / self.train_s, 4) if self.train_s else 0.0,
+            **{f"{phase}_s": round(spent_s, 2) for phase, spent_s in self.phases_s.items()},
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from saccade.dist import ALONE, World
 from saccade.models.layers import DropPath
 from saccade.rng import Purpose
 from saccade.training.bad_steps import Evidence
+from saccade.training.clock import Clock
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import heads, mixed_loss
@@ -37,6 +38,7 @@ class StepRunner:
     world: World = ALONE
     gradients: GradientSum | None = None
     class_weights: Tensor | None = None
+    clock: Clock = field(default_factory=Clock)
 
     def run(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
@@ -51,14 +53,20 @@ class StepRunner:
             images=batch.images.to(self.device, non_blocking=True),
             labels=batch.labels.to(self.device, non_blocking=True),
         )
+        self.clock.start()
         buffers = Buffers(state.model)
         own = self._backward(state, batch, buffers)
         total = own.clone()
+        self.clock.mark()
+        if self.gradients:
+            self.gradients.finish()
         self.world.sum_([total, *buffers.sums])
+        self.clock.mark()
         finite = self._finish_gradients(state, total) & buffers.finite().to(self.device)
         state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
         update(state, buffers, finite, self.world.size, waits=self.device.type != "cuda")
         state.model.zero_grad()
+        self.clock.mark()
         bad = ~finite
         if state.scale:  # an overflow is expected now and then, and only lowers the scale
             bad &= state.scale.is_exhausted() | ~torch.isfinite(total)

@@ -23,6 +23,7 @@ from saccade.dist import ALONE
 from saccade.errors import DivergedError
 from saccade.log import Log
 from saccade.training import optim
+from saccade.training.clock import Clock
 from saccade.training.ema import Ema
 from saccade.training.finding import Finding, refuse, tell
 from saccade.training.guard import Finite
@@ -220,7 +221,7 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
     state = State(model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None)
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
-    return state, replace(run.runner, finite=finite, world=ALONE, gradients=None)
+    return state, replace(run.runner, finite=finite, world=ALONE, gradients=None, clock=Clock())
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
