@@ -24,8 +24,8 @@ FLOORS = {
     3: "data.loader training.state training.checkpoint training.update",
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
-         training.track training.memory training.trial training.finding training.doctor training.feeders training.ranks
-         training.contact_sheet report.*""",
+         training.track training.memory training.compiling training.trial training.finding training.doctor
+         training.feeders training.ranks training.contact_sheet report.*""",
     6: "training.trainer training.proof",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }

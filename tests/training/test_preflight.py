@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from saccade.data import ledger
 from saccade.errors import ConfigError, DataError, DiskError, DivergedError, PreemptedError
 from saccade.log import Log
-from saccade.training import launch, memory, preflight
+from saccade.training import compiling, launch, memory, preflight
 from saccade.training import trial as rehearsal
 from saccade.training.finding import Finding, listed, refuse
 from saccade.training.launch import Run
@@ -442,3 +442,11 @@ def test_check_lists_errors_instead_of_raising_and_leaves_nothing_behind(
 
 def test_the_built_in_digits_are_sound() -> None:
     assert errors(found(compose(Request()))) == {}
+
+
+def test_compiling_is_tried_only_within_its_budget_and_kept_only_where_it_pays() -> None:
+    assert compiling.worth_trying("cpu", 1e9) == (False, "does not pay on a CPU")
+    assert not compiling.worth_trying("cuda", 600)[0] and "2%" in compiling.worth_trying("cuda", 600)[1]
+    assert compiling.worth_trying("cuda", 36000)[0]
+    assert compiling.worth_keeping(0.100, 0.080)[0] and not compiling.worth_keeping(0.100, 0.097)[0]
+    assert "80.0 ms compiled" in compiling.worth_keeping(0.100, 0.080)[1]

@@ -81,7 +81,7 @@ def train(
             ranks.copy_state(run.state, world)
             if saved is None and world.leads:
                 findings += preflight.trial(run, log, stop.check_here)
-            ranks.share_readers(run)
+            ranks.share_trial(run)
             records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
             meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
             try:

@@ -24,6 +24,7 @@ from saccade.errors import DivergedError
 from saccade.log import Log
 from saccade.training import optim
 from saccade.training.clock import Clock
+from saccade.training.compiling import worth_keeping, worth_trying
 from saccade.training.ema import Ema
 from saccade.training.finding import Finding, refuse, tell
 from saccade.training.guard import Finite
@@ -98,9 +99,29 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     refuse(findings)
     _fit_readers(run, speed, log)
     spent = estimate(run, speed)
+    _try_compiling(run, speed, spent.total_s)
     findings += _describe(run, spent, log)
     tell((f for f in findings if f.id != "time"), log)
     return findings
+
+
+def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
+    """Decide once whether the network is compiled, by a trial on a copy, and write the reason down."""
+    pays, reason = worth_trying(run.device.type, run_s)
+    if pays:
+        cell, side = run.config.cell, speed.side
+        pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        places = np.zeros(cell, dtype=np.int64)
+        blank = Batch(pixels, torch.zeros(cell, dtype=torch.int64), places, places)
+        try:
+            state, runner = _copy(run)
+            state.model.compile()
+            _timed(runner, state, blank)
+            compiled_s = statistics.median(_timed(runner, state, blank) for _ in range(TIMED_STEPS))
+            pays, reason = worth_keeping(speed.first_cell_s, compiled_s)
+        except Exception as error:  # the compiler has many ways to fail, and none of them is the user's fault
+            pays, reason = False, f"it failed: {type(error).__name__}"
+    run.resolved["compile"] = {"value": pays, "reason": reason}
 
 
 def _fit_readers(run: Run, speed: Speed, log: Log) -> None:
