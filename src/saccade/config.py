@@ -99,6 +99,13 @@ class EmaSection(Section):
     half_life: DurationText = _maths("", "half-life as epochs, steps, samples or % of the run; empty = off")
 
 
+class GuardSection(Section):
+    """Steps whose loss or gradient is not finite; they never leave a trace in the weights."""
+
+    bad_steps: Literal["stop", "skip"] = _run("stop", "a step that is not finite: end the run (76), or leave it out")
+    allowed: int = _run(10, "steps that may be left out in a whole run before it ends (76)", ge=0, le=1 << 20)
+
+
 class CheckpointSection(Section):
     """Checkpoints."""
 
@@ -137,6 +144,7 @@ class Config(Section):
     augment: AugmentSection = AugmentSection()
     loss: LossSection = LossSection()
     ema: EmaSection = EmaSection()
+    guard: GuardSection = GuardSection()
     checkpoint: CheckpointSection = CheckpointSection()
     ranks: RanksSection = RanksSection()
     log: LogSection = LogSection()

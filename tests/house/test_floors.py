@@ -19,12 +19,13 @@ FLOORS = {
     2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix
           data.verify data.prepare data.sound models.*
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
-          training.schedule training.ema training.precision training.gradients""",
-    3: "data.loader training.state training.checkpoint training.guard",
-    4: "training.step evaluation.*",
+          training.schedule training.ema training.precision training.gradients training.kept training.scale
+          training.clock""",
+    3: "data.loader training.state training.checkpoint training.update",
+    4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
-         training.track training.trial training.finding training.doctor training.feeders training.ranks
-         training.contact_sheet report.*""",
+         training.track training.memory training.compiling training.trial training.finding training.doctor
+         training.feeders training.ranks training.contact_sheet report.*""",
     6: "training.trainer training.proof report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }

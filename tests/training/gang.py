@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from saccade import dist
-from saccade.config import Layers
+from saccade.config import GuardSection, Layers
 from saccade.data.loader import Batch, Readers
 from saccade.data.order import Share
 from saccade.data.sources import Split, open_source
@@ -108,6 +109,27 @@ def diverged(world: World) -> str:
     return "nothing"
 
 
+def skipped(world: World) -> bool:
+    """Tell whether a step that was bad on the last rank alone is, on this one, as if it had never been."""
+    digests = []
+    for plants in (True, False):
+        state, runner = make("adamw fp32", world, 2 * world.size)
+        runner = replace(runner, finite=Finite("lr", GuardSection(bad_steps="skip")))
+        for step in range(STEPS):
+            if step == 1 and not plants:
+                state.step += 1
+                continue
+            layer, hook = state.model.get_submodule("conv1"), None
+            if step == 1 and world.rank == world.size - 1:
+                hook = layer.register_forward_hook(lambda *a: a[2] * float("nan"))
+            runner.run(state, batch(step, world, 2 * world.size))
+            if hook:
+                hook.remove()
+        assert state.skipped == [1] * plants
+        digests.append(state.digest())
+    return digests[0] == digests[1]
+
+
 def stopped(world: World) -> str:
     """Return what a rank raises when only the last one gets SIGTERM."""
     with Stop(None, world) as stop:
@@ -129,7 +151,7 @@ def main(out: Path) -> None:
         seen: dict[str, Any] = {kind: digest(kind, world, 2) for kind in KINDS if world.size == 2}
         seen |= {"more cells": digest("sgd fp32", world, 2 * world.size)}
         seen |= {str(n): figures(n, world) for n in SIZES}
-        seen |= {"diverged": diverged(world), "stopped": stopped(world)}
+        seen |= {"diverged": diverged(world), "stopped": stopped(world), "skipped": skipped(world)}
         tensor = torch.full((2, 3, 2, 2), float(world.rank)).contiguous(memory_format=torch.channels_last)
         world.copy_from_first_([tensor, ints := torch.tensor([world.rank])])
         seen |= {"copied": float(tensor.abs().sum() + ints.sum()), "highest": world.highest(10 * world.rank)}

@@ -85,6 +85,7 @@ def test_an_evaluation_counts_every_image_once(two: list[dict[str, Any]]) -> Non
 def test_ranks_agree_on_what_stops_them(two: list[dict[str, Any]]) -> None:
     for seen in two:
         assert "not finite at step 0" in seen["diverged"] and "SIGTERM" in seen["stopped"]
+        assert seen["skipped"], "a bad step of one rank leaves a trace"
         assert seen["copied"] == 0 and seen["highest"] == 10
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,14 @@ def test_drop_path_masks_depend_on_step_and_cell_alone() -> None:
     assert torch.equal(masks[0], masks[3]) and not torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
     assert set(masks[0].tolist()) == {0.0, 2.0}
+
+
+def test_the_time_of_a_step_is_split_into_its_phases() -> None:
+    state, runner = make(8)
+    begun = time.perf_counter()
+    runner.run(state, batch())
+    runner.run(state, batch(seed=1))
+    whole, spent = time.perf_counter() - begun, runner.clock.read()
+    assert 0 < spent["optimiser"] < spent["forward_backward"] < whole and spent["communication"] >= 0
+    assert sum(spent.values()) <= whole
+    assert sum(runner.clock.read().values()) == 0

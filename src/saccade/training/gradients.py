@@ -35,7 +35,7 @@ class GradientSum:
 
     @contextmanager
     def last_cell(self) -> Iterator[None]:
-        """Run the backward pass of a step's last cell in here; afterwards the gradients are those of all ranks."""
+        """Run the backward pass of a step's last cell in here; the sums start as gradients become ready."""
         self._missing = [len(bucket) for bucket in self._buckets]
         self._last_cell = True
         try:
@@ -43,6 +43,9 @@ class GradientSum:
         finally:
             self._last_cell = False
         self._start(to=len(self._buckets))
+
+    def finish(self) -> None:
+        """Wait for the sums of a step; afterwards the gradients are those of all ranks."""
         for bucket, (joined, finish) in zip(self._buckets, self._started, strict=True):
             finish()
             _put_back(joined, bucket)

@@ -7,45 +7,56 @@ import signal
 import time
 from types import FrameType
 
-from torch import Tensor
-
+from saccade.config import GuardSection
 from saccade.dist import ALONE, World
 from saccade.errors import DivergedError, InterruptedRunError, PreemptedError
+from saccade.training.bad_steps import MOST_KEPT, Archive, Evidence
+from saccade.training.state import State
 
 _TIME_IS_UP, _TERMINATED, _INTERRUPTED = 1, 2, 3
 
 
 class Finite:
-    """Watches that loss and gradients stay finite.
+    """Watches that loss and gradients stay finite, and decides what a step in which they do not means for the run.
 
-    On the CPU the flag is read at once. Elsewhere it is read one step late, so that no step waits for the device;
-    ``settle`` must be called before anything is saved.
+    On the CPU the flag is read at once. On a GPU it is read one step late, so that no step waits for the device;
+    ``settle`` must be called before anything is saved. All ranks see the same flags.
     """
 
-    def __init__(self, lr_text: str) -> None:
+    def __init__(self, lr_text: str, policy: GuardSection | None = None, archive: Archive | None = None) -> None:
         self._lr_text = lr_text
-        self._open: tuple[int, Tensor] | None = None
+        self._policy = policy or GuardSection()
+        self._archive = archive
+        self._open: tuple[State, Evidence] | None = None
 
-    def watch(self, step: int, finite: Tensor) -> None:
-        """Take the flag of a step, a bool scalar on any device; raises DivergedError for it or the one before."""
+    def watch(self, state: State, evidence: Evidence) -> None:
+        """Take the flag of a step; raises DivergedError when it, or the one before, ends the run."""
         self.settle()
-        self._open = (step, finite)
-        if finite.device.type == "cpu":
+        self._open = state, evidence
+        if evidence.bad.device.type != "cuda":
             self.settle()
 
     def settle(self) -> None:
         """Read the flag that is still open; raises DivergedError."""
         if self._open is None:
             return
-        (step, finite), self._open = self._open, None
-        if not bool(finite):
-            raise DivergedError(
-                f"the loss or a gradient is not finite at step {step}; nothing after the last checkpoint is kept",
-                where=f"step {step}, {self._lr_text}",
-                fix="lower the learning rate (--lr) or lengthen the warm-up (--set schedule.warmup=10%), "
-                "then start anew with --resume never",
-                finding="not-finite",
-            )
+        (state, evidence), self._open = self._open, None
+        if not bool(evidence.bad):
+            return
+        skips, count = self._policy.bad_steps == "skip", len(state.skipped)
+        kept = self._archive.keep(evidence) if self._archive and count < MOST_KEPT else ""
+        if skips and count < self._policy.allowed:
+            state.skipped.append(evidence.step)
+            return
+        before = f"; {count} steps were skipped before it" if skips else ""
+        raise DivergedError(
+            f"the loss or a gradient is not finite at step {evidence.step}{before}; nothing after the last checkpoint "
+            "is kept",
+            where=f"step {evidence.step}, {self._lr_text}" + (f"; its batch: {kept}" if kept else ""),
+            fix="lower the learning rate (--lr) or lengthen the warm-up (--set schedule.warmup=10%), then start anew "
+            "with --resume never; if only a few images are to blame, --set guard.bad_steps=skip leaves such steps out",
+            finding="not-finite",
+        )
 
 
 class Stop:

@@ -34,12 +34,13 @@ class Lamb(torch.optim.Optimizer):
         beta1, beta2 = group["betas"]
         grads = [p.grad for p in params if p.grad is not None]
         steps, means, squares = ([self.state[p][slot] for p in params] for slot in ("step", "exp_avg", "exp_avg_sq"))
-        torch._foreach_add_(steps, 1)  # on the host, so that reading them costs nothing
+        torch._foreach_add_(steps, 1)
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
-        update = torch._foreach_div(means, [1 - beta1 ** float(t) for t in steps])
-        roots = torch._foreach_div(squares, [1 - beta2 ** float(t) for t in steps])
+        counts = torch.stack(steps).double()  # no ``float(t)``: it would wait for the device
+        update = torch._foreach_div(means, list((1 - beta1**counts).float()))
+        roots = torch._foreach_div(squares, list((1 - beta2**counts).float()))
         torch._foreach_sqrt_(roots)
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_div_(update, roots)

@@ -27,11 +27,14 @@ from saccade.models import backends, create_model, load_weights, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
 from saccade.training import optim, precision, schedule
+from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
+from saccade.training.clock import Clock
 from saccade.training.ema import Ema
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import balanced_weights
+from saccade.training.scale import LossScale
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -241,10 +244,12 @@ def build(
     order = training_order(config, len(data.train))
     steps = total_steps(config, order.epoch_size)
     optimizers = optim.build(model, config, device, str(resolved["optimizer"]["value"]))
-    state = State(model, optimizers, _average(model, config, order.epoch_size, steps))
-    rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps)
-    finite = Finite(f"lr {optimizers.formula}")
     number_format = str(resolved["precision"]["value"])
+    scale = LossScale(device) if number_format == "fp16" else None
+    state = State(model, optimizers, _average(model, config, order.epoch_size, steps), scale=scale)
+    rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps)
+    archive = Archive(folder, data.train.describe, config.seed, world)
+    finite = Finite(f"lr {optimizers.formula}", config.guard, archive)
     weights = class_weights(config, data.train, device)
     gradients = GradientSum(model, world) if world.size > 1 else None
     share = Share(config.cell, world.rank, world.size)
@@ -259,7 +264,7 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(config, rates, number_format, device, finite, world, gradients, weights),
+        runner=StepRunner(config, rates, number_format, device, finite, world, gradients, weights, Clock(device)),
         view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,

@@ -13,6 +13,7 @@ from saccade.config import Config
 from saccade.config_optim import OptimizerSection
 from saccade.models.network import undecayed
 from saccade.training.depth import layer_numbers
+from saccade.training.kept import Kept
 from saccade.training.lamb import Lamb
 from saccade.training.muon import Muon, muon_names
 from saccade.training.rmsprop import RmsPropTf
@@ -63,10 +64,22 @@ class Optimizers:
         group = self.parts[0].param_groups[0]
         return float(group["lr"] / group["depth_scale"])
 
-    def step(self) -> None:
-        """Apply one update."""
+    def step(self, mask: Tensor | None = None) -> None:
+        """Apply one update; none where ``mask``, a bool scalar on the device that nothing waits for, is False.
+
+        Fused kernels take the mask; for the others, copies from before the step are put back.
+        """
         for part in self.parts:
-            part.step()
+            if mask is None:
+                part.step()
+            elif part.param_groups[0].get("fused"):
+                part.found_inf = (~mask).float()  # type: ignore[attr-defined]  # where torch's loss scaler puts it
+                part.step()
+                del part.found_inf  # type: ignore[attr-defined]
+            else:
+                kept = Kept([*part.state, *(t for slots in part.state.values() for t in slots.values())])
+                part.step()
+                kept.put_back_unless(mask)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every live state tensor by ``parameter/slot``, each of the shape of its parameter or a scalar."""
@@ -181,5 +194,6 @@ def _fresh_state(part: torch.optim.Optimizer, group: dict[str, Any], param: Tens
     if group.get("momentum") == 0 and not isinstance(part, (Muon, RmsPropTf)):
         state.pop("momentum_buffer")  # torch's own do not touch it then
     if isinstance(part, COUNTING):
-        state["step"] = torch.zeros((), device=param.device if group.get("fused") else "cpu")
+        on_device = group.get("fused") or param.device.type == "cuda"  # where a bad step can be masked
+        state["step"] = torch.zeros((), device=param.device if on_device else "cpu")
     return state

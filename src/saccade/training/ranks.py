@@ -71,9 +71,12 @@ def copy_state(state: State, world: World) -> None:
         world.copy_from_first_([t for group in state.tensors().values() for t in group.values()])
 
 
-def share_readers(run: Run) -> None:
-    """Read with as many threads as the first rank, which has tried how many it takes."""
+def share_trial(run: Run) -> None:
+    """Do as the first rank, which has tried how many reading threads it takes and whether compiling pays."""
     count = run.world.share(lambda: run.readers.threads)
     if count != run.readers.threads:
         run.readers.resize(count)
         torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
+    run.resolved["compile"] = run.world.share(lambda: run.resolved["compile"])
+    if run.resolved["compile"]["value"]:
+        run.state.model.compile()  # in place: names and modules stay

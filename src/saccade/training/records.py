@@ -150,6 +150,7 @@ def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
         "seconds": round(meter.seconds, 2),
         "time": meter.summary(),
         "digest": run.state.digest(),
+        "skipped_steps": run.state.skipped,
     })  # fmt: skip
 
 

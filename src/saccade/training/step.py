@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,15 @@ from saccade.data.mix import present
 from saccade.dist import ALONE, World
 from saccade.models.layers import DropPath
 from saccade.rng import Purpose
+from saccade.training.bad_steps import Evidence
+from saccade.training.clock import Clock
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import heads, mixed_loss
 from saccade.training.precision import autocast
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
+from saccade.training.update import Buffers, update
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +38,46 @@ class StepRunner:
     world: World = ALONE
     gradients: GradientSum | None = None
     class_weights: Tensor | None = None
+    clock: Clock = field(default_factory=Clock)
 
     def run(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
 
         The batch holds this rank's cells; with n ranks these are every n-th cell of the global batch.
         The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; its running
-        buffers are averaged over the cells of a step, one momentum update per step. Raises DivergedError and leaves
-        no trace of the step when loss or gradients are not finite.
+        buffers are averaged over the cells of a step, one momentum update per step. A step whose loss, gradients or
+        buffers are not finite leaves no trace but its number; raises DivergedError where the policy says so.
         """
-        cell, world = self.config.cell, self.world
-        images, labels = (
-            batch.images.to(self.device, non_blocking=True),
-            batch.labels.to(self.device, non_blocking=True),
+        batch = replace(
+            batch,
+            images=batch.images.to(self.device, non_blocking=True),
+            labels=batch.labels.to(self.device, non_blocking=True),
         )
-        buffers = _Buffers(state.model)
+        self.clock.start()
+        buffers = Buffers(state.model)
+        own = self._backward(state, batch, buffers)
+        total = own.clone()
+        self.clock.mark()
+        if self.gradients:
+            self.gradients.finish()
+        self.world.sum_([total, *buffers.sums])
+        self.clock.mark()
+        finite = self._finish_gradients(state, total) & buffers.finite().to(self.device)
+        state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
+        update(state, buffers, finite, self.world.size, waits=self.device.type != "cuda")
+        state.model.zero_grad()
+        self.clock.mark()
+        bad = ~finite
+        if state.scale:  # an overflow is expected now and then, and only lowers the scale
+            bad &= state.scale.is_exhausted() | ~torch.isfinite(total)
+            state.scale.update(finite)
+        self.finite.watch(state, Evidence(state.step, bad, own, batch))
+        state.step += 1
+        return total
+
+    def _backward(self, state: State, batch: Batch, buffers: Buffers) -> Tensor:
+        """Add up gradients and buffers cell by cell, and return this rank's share of the mean loss, a scalar."""
+        cell, world, images, labels = self.config.cell, self.world, batch.images, batch.labels
         total = torch.zeros((), device=self.device)
         for number, start in enumerate(range(0, len(images), cell)):
             buffers.rewind()
@@ -59,18 +87,9 @@ class StepRunner:
             loss = self._forward(state, *seen, labels[part], place) / (len(images) * world.size)
             is_last = start + cell >= len(images)
             with self.gradients.last_cell() if self.gradients and is_last else nullcontext():
-                loss.backward()  # type: ignore[no-untyped-call]
+                (loss * state.scale.factor if state.scale else loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             buffers.collect()
-        world.sum_([total, *buffers.sums])
-        self._check(state, total, buffers)
-        buffers.average(world.size)
-        state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
-        state.optimizers.step()
-        state.model.zero_grad()
-        if state.ema:
-            state.ema.update(state.step)
-        state.step += 1
         return total
 
     def _forward(self, state: State, inputs: Tensor, share: float, labels: Tensor, cell: int) -> Tensor:
@@ -85,44 +104,16 @@ class StepRunner:
             loss = loss + weight * mixed_loss(other, labels, share, section, self.class_weights)
         return loss
 
-    def _check(self, state: State, loss: Tensor, buffers: _Buffers) -> None:
+    def _finish_gradients(self, state: State, loss: Tensor) -> Tensor:
+        """Take the loss scale out of the gradients, clip them, and tell whether all is finite, a bool scalar."""
         gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+        if state.scale:
+            torch._foreach_mul_(gradients, 1 / state.scale.factor)
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.config.optimizer.clip:  # a factor on the device: nothing waits for it
             clipped = torch.clamp(self.config.optimizer.clip / (norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, clipped)
-        try:
-            self.finite.watch(state.step, torch.isfinite(norm + loss))
-        except BaseException:
-            buffers.rewind()
-            raise
-
-
-class _Buffers:
-    """The buffers of the model (BatchNorm statistics) from before a step, and their mean over its cells."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._live = list(model.buffers())
-        self._before = [b.clone() for b in self._live]
-        self.sums = [torch.zeros_like(b) for b in self._live]
-        self._cells = 0
-
-    @torch.no_grad()
-    def rewind(self) -> None:
-        for live, before in zip(self._live, self._before, strict=True):
-            live.copy_(before)
-
-    @torch.no_grad()
-    def collect(self) -> None:
-        self._cells += 1
-        for live, total in zip(self._live, self.sums, strict=True):
-            total += live
-
-    @torch.no_grad()
-    def average(self, ranks: int) -> None:
-        cells = self._cells * ranks
-        for live, total in zip(self._live, self.sums, strict=True):
-            live.copy_(total / cells if live.is_floating_point() else total // cells)
+        return torch.isfinite(norm + loss)
 
 
 def draw_drop_path(model: nn.Module, batch_size: int, seed: int, step: int, cell: int) -> None:

@@ -23,7 +23,7 @@ from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
 from saccade.models.weights import MODEL_FILE
 from saccade.report import write_report
-from saccade.training import checkpoint, launch, preflight, ranks, records
+from saccade.training import checkpoint, launch, memory, preflight, ranks, records
 from saccade.training.cadence import Cadence
 from saccade.training.feeders import feed
 from saccade.training.guard import Stop
@@ -81,11 +81,12 @@ def train(
             ranks.copy_state(run.state, world)
             if saved is None and world.leads:
                 findings += preflight.trial(run, log, stop.check_here)
-            ranks.share_readers(run)
+            ranks.share_trial(run)
             records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
             meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
             try:
-                _loop(run, meter, stop, log)
+                with memory.explained(run):
+                    _loop(run, meter, stop, log)
             except (PreemptedError, InterruptedRunError):
                 save(run, meter, log)
                 world.wait()

@@ -20,15 +20,19 @@ from saccade.data.loader import Batch, batches
 from saccade.data.mix import normalise
 from saccade.data.order import EVERYTHING
 from saccade.dist import ALONE
-from saccade.errors import ConfigError, DivergedError, SaccadeError
+from saccade.errors import DivergedError
 from saccade.log import Log
 from saccade.training import optim
+from saccade.training.clock import Clock
+from saccade.training.compiling import worth_keeping, worth_trying
 from saccade.training.ema import Ema
 from saccade.training.finding import Finding, refuse, tell
 from saccade.training.guard import Finite
 from saccade.training.launch import Run
 from saccade.training.losses import heads
+from saccade.training.memory import is_out_of_memory, smaller_cells, too_large
 from saccade.training.precision import autocast
+from saccade.training.scale import LossScale
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -95,9 +99,29 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     refuse(findings)
     _fit_readers(run, speed, log)
     spent = estimate(run, speed)
+    _try_compiling(run, speed, spent.total_s)
     findings += _describe(run, spent, log)
     tell((f for f in findings if f.id != "time"), log)
     return findings
+
+
+def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
+    """Decide once whether the network is compiled, by a trial on a copy, and write the reason down."""
+    pays, reason = worth_trying(run.device.type, run_s)
+    if pays:
+        cell, side = run.config.cell, speed.side
+        pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        places = np.zeros(cell, dtype=np.int64)
+        blank = Batch(pixels, torch.zeros(cell, dtype=torch.int64), places, places)
+        try:
+            state, runner = _copy(run)
+            state.model.compile()
+            _timed(runner, state, blank)
+            compiled_s = statistics.median(_timed(runner, state, blank) for _ in range(TIMED_STEPS))
+            pays, reason = worth_keeping(speed.first_cell_s, compiled_s)
+        except Exception as error:  # the compiler has many ways to fail, and none of them is the user's fault
+            pays, reason = False, f"it failed: {type(error).__name__}"
+    run.resolved["compile"] = {"value": pays, "reason": reason}
 
 
 def _fit_readers(run: Run, speed: Speed, log: Log) -> None:
@@ -174,30 +198,33 @@ def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
 
 def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
     """Return the loss at the start and the speed, both from a copy; raises ConfigError when memory is too small."""
-    begun = time.perf_counter()
     try:
-        state, runner = _copy(run)
-        loss = first_loss(state, run, cells[0])
-        if not math.isfinite(loss):
-            return loss, Speed(load_s, 0.0, 0.0, 1)
-        warm_s = _timed(runner, state, cells[0])
-        poll()
-        several = run.global_batch > run.config.cell and len(cells) > 1
-        side = cells[0].images.shape[-1]
-        rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
-        deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
-        times = _repeat(runner, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
-        first_s = statistics.median(times or [warm_s])
-        next_s = first_s
-        if several and time.perf_counter() + 2 * first_s < deadline:
-            next_s = max(_timed(runner, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
-        return loss, Speed(load_s, first_s, next_s, side)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_large(run) from error
-    except RuntimeError as error:
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+        return _loss_and_speed(run, cells, load_s, poll)
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-        raise _too_large(run) from error
+    # the error is gone here, and with it the frames that held the memory
+    raise too_large(run, run.view.size_at(_largest_step(run)), _largest_that_fits(run, cells[0], poll))
+
+
+def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
+    begun = time.perf_counter()
+    state, runner = _copy(run)
+    loss = first_loss(state, run, cells[0])
+    if not math.isfinite(loss):
+        return loss, Speed(load_s, 0.0, 0.0, 1)
+    warm_s = _timed(runner, state, cells[0])
+    poll()
+    several = run.global_batch > run.config.cell and len(cells) > 1
+    side = cells[0].images.shape[-1]
+    rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
+    deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
+    times = _repeat(runner, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
+    first_s = statistics.median(times or [warm_s])
+    next_s = first_s
+    if several and time.perf_counter() + 2 * first_s < deadline:
+        next_s = max(_timed(runner, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
+    return loss, Speed(load_s, first_s, next_s, side)
 
 
 def _repeat(runner: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll) -> list[float]:
@@ -212,9 +239,10 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     """Return a state and a runner that share nothing that changes with the run."""
     model = copy.deepcopy(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
-    state = State(model, optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"])), average)
+    optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
+    state = State(model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None)
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
-    return state, replace(run.runner, finite=finite, world=ALONE, gradients=None)
+    return state, replace(run.runner, finite=finite, world=ALONE, gradients=None, clock=Clock())
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
@@ -238,16 +266,26 @@ def _joined(one: Batch, other: Batch) -> Batch:
     return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs)
 
 
-def _too_large(run: Run) -> SaccadeError:
-    smaller = max(run.config.cell // 2, 1)
-    return ConfigError(
-        f"a cell of {run.config.cell} images of {run.view.size_at(_largest_step(run))} px does not fit into the memory "
-        f"of {run.device.type}",
-        where="batch.cell",
-        fix=f"--set batch.cell={smaller} computes the same global batch in smaller cells (batch statistics and mixing "
-        "belong to a cell, so it is a different run)",
-        finding="out-of-memory",
-    )
+def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
+    """Return the largest smaller cell, in images, with which a step does not run out of memory; 0 if none was found."""
+    deadline = time.perf_counter() + BUDGET_MOST_S
+    for cell in smaller_cells(run):
+        config = run.config.model_copy(update={"batch": run.config.batch.model_copy(update={"cell": cell})})
+        part = replace(
+            batch, images=batch.images[:cell], labels=batch.labels[:cell],
+            samples=batch.samples[:cell], epochs=batch.epochs[:cell],
+        )  # fmt: skip
+        try:
+            state, runner = _copy(run)
+            _timed(replace(runner, config=config), state, part)
+            return cell
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        poll()
+        if time.perf_counter() > deadline:
+            break
+    return 0
 
 
 def _judge(loss: float, run: Run) -> list[Finding]:
