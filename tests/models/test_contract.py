@@ -29,7 +29,7 @@ SMALLEST = {
     "shufflenet_v2": "shufflenet_v2_x0_5",
     "spatialnet": "spatialnet_0",
     "swin": "swin_t",
-    "vgg": "vgg11",
+    "vgg": "vgg11_xp25",
     "vit": "vit_ti_16",
 }
 """The cheapest member of each family."""
@@ -193,7 +193,8 @@ def test_every_name_builds_and_counts(name: str) -> None:
         assert heads(model.eval()(batch))[0].shape == (2, 1000)
         maps = model.features(batch)
         assert [m.shape[1] for m in maps] == [level.channels for level in model.levels]
-        assert all(abs(m.shape[2] - side / level.stride) <= 1 for m, level in zip(maps, model.levels, strict=True))
+        missing = [side / level.stride - m.shape[2] for m, level in zip(maps, model.levels, strict=True)]
+        assert all(-1 <= pixels <= 4 for pixels in missing)  # LeNet and Inception V3 do not pad all of their layers
 
 
 @pytest.mark.models
@@ -232,7 +233,7 @@ def test_every_network_leaves_chance_level(name: str) -> None:
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
-        recent = [*recent[-3:], float(loss)]
+        recent = [*recent[-3:], float(loss.detach())]
         if len(recent) == 4 and sum(recent) / 4 < math.log(2) / 2:
             return
     pytest.fail(f"loss {sum(recent) / 4:.3f} after {STEPS} steps; half of ln 2 is {math.log(2) / 2:.3f}")
