@@ -30,10 +30,12 @@ def resolved(*assignments: str) -> Config:
         ("batch.global=0", ["batch.global", "greater than or equal to 1", "got 0"]),
         ("data.image_size=5000", ["data.image_size", "less than or equal to 4096", "pixels"]),
         ("optimizer.lr=fast", ["optimizer.lr", "'fast' is not a learning rate"]),
-        ("optimizer.name=sdg", ["optimizer.name", "'sgd', 'adamw' or 'muon'"]),
+        ("optimizer.name=sdg", ["optimizer.name", "'sgd', 'adam', 'adamw'"]),
         ("epochs=50%", ["epochs", "share of itself"]),
         ("augment.crop_area=[0.9,0.1]", ["augment.crop_area", "in order"]),
         ("checkpoint.every=often", ["checkpoint.every", "'often' is not a time"]),
+        ("schedule={name: step, every: 0ep}", ["schedule.every", "above zero"]),
+        ("schedule={name: multistep, milestones: [30]}", ["schedule.milestones", "string"]),
         ("seed=-1", ["seed", "greater than or equal to 0"]),
     ],
 )
@@ -44,6 +46,11 @@ def test_a_mistake_is_named_with_its_field_and_what_is_allowed(assignment: str, 
     assert caught.value.status == 78
     for word in [*words, "--set"]:
         assert word in text, text
+
+
+def test_a_schedule_says_what_it_still_needs() -> None:
+    with pytest.raises(ConfigError, match=r"schedule.milestones: multistep needs them; write \[30ep"):
+        resolved("schedule.name=multistep")
 
 
 def test_a_cell_that_does_not_divide_the_batch_names_the_divisors() -> None:

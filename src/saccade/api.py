@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from saccade import units
 from saccade.data.loader import Readers
 from saccade.data.sources import Source, Split, open_source, train_split, validation_split
+from saccade.dist import joined
 from saccade.errors import DataError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
@@ -18,7 +20,7 @@ from saccade.evaluation.metrics import Result
 from saccade.evaluation.predictor import Prediction
 from saccade.log import Log
 from saccade.training import launch, precision, trainer
-from saccade.training.request import Request, compose
+from saccade.training.request import Request, compose, preview
 from saccade.training.trainer import Outcome
 
 
@@ -53,8 +55,9 @@ def train(
     )  # fmt: skip
     flags |= {key.replace("__", "."): value for key, value in settings.items()}
     request = Request(words=[recipe] if recipe else [], flags=flags)
-    log = Log(quiet=quiet)
-    return trainer.train(compose(request), module=module, out=str(out), resume=resume, log=log)
+    with joined(units.seconds(preview(request).ranks.start_limit)) as world:
+        log = Log(rank=world.rank, quiet=quiet)
+        return trainer.train(compose(request), module=module, out=str(out), resume=resume, log=log, world=world)
 
 
 def flag_settings(**flags: Any) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def find_split(data: str, name: str = "", labels: str = "") -> Split:
     source = open_source(data, labels)
     if name in source.splits:
         return source.splits[name]
-    found = train_split(source) if name == "train" else validation_split(source, name)
+    found = train_split(source) if name == "train" else validation_split(source, name, named=True)
     if found is None:
         raise (
             launch.no_validation(source)

@@ -1,4 +1,4 @@
-"""The command line: verbs, nothing else; those about data alone are in ``cli_data``."""
+"""The command line: verbs, nothing else; those about data and recipes are in ``cli_data`` and ``cli_recipes``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from saccade import cli_data
+from saccade import cli_data, cli_lr, cli_ranks, cli_recipes
 from saccade.errors import CheckpointError, SaccadeError, UsageError
 from saccade.terminal import Json, app, explained, print_json
 
 if TYPE_CHECKING:
-    from saccade.training.request import Composed
+    from saccade.training.request import Composed, Request
 
 Words = Annotated[
     list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
@@ -40,7 +40,9 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="Every random dra
 OutOption = Annotated[str, typer.Option("--out", help="The run folder. Default: runs/<model>-<data>-<fingerprint>.")]
 ResumeOption = Annotated[str, typer.Option("--resume", help="auto, never, or the path of a checkpoint.")]
 ChangedOption = Annotated[bool, typer.Option("--resume-changed", help="Go on although settings or images changed.")]
-DevicesOption = Annotated[str | None, typer.Option("--devices", help="auto, cpu, cuda or mps.")]
+DevicesOption = Annotated[
+    str | None, typer.Option("--devices", help="auto, cpu, mps, 8 (GPUs), 0,2 (these GPUs) or cpu:2 (processes).")
+]
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
 TimeOption = Annotated[str | None, typer.Option("--max-time", help="Save and stop (exit 75) after this time: 20m, 2h.")]
 HoldoutOption = Annotated[
@@ -54,10 +56,10 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting:
 RunArgument = Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.")]
 
 
-def _compose(words: list[str] | None, sets: list[str] | None, **flags: Any) -> Composed:
+def _request(words: list[str] | None, sets: list[str] | None, **flags: Any) -> Request:
     from saccade import units
     from saccade.api import flag_settings
-    from saccade.training.request import Request, compose
+    from saccade.training.request import Request
 
     for name in ("holdout", "minival"):
         if flags.get(name) is not None:
@@ -65,7 +67,7 @@ def _compose(words: list[str] | None, sets: list[str] | None, **flags: Any) -> C
                 flags[name] = units.share(flags[name])
             except ValueError as error:
                 raise UsageError(str(error), where=f"--{name}") from error
-    return compose(Request(words or (), flag_settings(**flags), sets or ()))
+    return Request(words or (), flag_settings(**flags), sets or ())
 
 
 @app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")
@@ -79,21 +81,25 @@ def train(
 ) -> None:  # fmt: skip
     """Train a classifier, or go on exactly where the same command stopped. Without arguments: the built-in digits."""
     with explained(json_out):
-        composed = _compose(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
-                            batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
-                            precision=precision, max_time=max_time, holdout=holdout, minival=minival)  # fmt: skip
+        from saccade.training.request import compose, preview
+
+        request = _request(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
+                           batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
+                           precision=precision, max_time=max_time, holdout=holdout, minival=minival)  # fmt: skip
         if dry_run:
-            _print_config(composed)
+            _print_config(compose(request))
             return
         from saccade.log import Log
         from saccade.training import records, trainer
 
-        log = Log()
-        outcome = trainer.train(composed, out=out, resume=resume, resume_changed=resume_changed, log=log)
+        with cli_ranks.ranks(preview(request)) as world:
+            log = Log(rank=world.rank)
+            outcome = trainer.train(compose(request), out=out, resume=resume, resume_changed=resume_changed, log=log,
+                                    world=world)  # fmt: skip
         if not outcome.fresh:
             log.say(f"this run is finished: {outcome.folder} (start another with --resume never)")
         records.conclude(outcome.result, outcome.folder, outcome.seconds, log)
-        if json_out:
+        if json_out and world.leads:
             print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
 
 
@@ -115,12 +121,13 @@ def check(
     with explained(json_out):
         from saccade.log import Log
         from saccade.training import preflight
+        from saccade.training.request import compose
 
-        composed = _compose(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
-                            batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
-                            precision=precision, holdout=holdout, minival=minival)  # fmt: skip
+        request = _request(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
+                           batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
+                           precision=precision, holdout=holdout, minival=minival)  # fmt: skip
         log = Log()
-        findings = preflight.check(composed, log)
+        findings = preflight.check(compose(request), log)
         if json_out:
             print_json({"findings": [f.to_json() for f in findings]})
         errors = [f for f in findings if f.severity == "error"]
@@ -234,25 +241,6 @@ def models(
             typer.echo(f"left out: {reason}", err=True)
 
 
-@app.command(epilog="Example: saccade recipes photos-small")
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe's file.")] = None, json_out: Json = False
-) -> None:
-    """List the recipes with their receipts: measured, ported or untested."""
-    with explained(json_out):
-        from saccade import recipes as shelf
-        from saccade.report.tables import print_table, recipe_rows
-
-        if name is not None and not json_out:
-            typer.echo(shelf.find(name).path.read_text(encoding="utf-8"), nl=False)
-            return
-        rows = recipe_rows([name] if name else shelf.names())
-        if json_out:
-            print_json(rows)
-        else:
-            print_table(rows, "recipes")
-
-
 @app.command(epilog="Example: saccade report runs/resnet18-photos-1a2b3c4d")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
@@ -300,7 +288,8 @@ def verify_resume(
                        f"digest {proof['digest'][:16]}")  # fmt: skip
 
 
-app.registered_commands.extend(cli_data.app.registered_commands)
+for verbs in (cli_recipes, cli_lr, cli_data, cli_ranks):
+    app.registered_commands.extend(verbs.app.registered_commands)
 
 
 def main(run: Callable[[], object] = app) -> NoReturn:

@@ -112,3 +112,37 @@ def bench(
             print_json(found.to_json())
         else:
             typer.echo(doctor.show(found))
+
+
+@app.command(name="show-augment", epilog="Example: saccade show-augment photos-small --data photos.zip --out views.png")
+def show_augment(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Your images; default: the recipe's, or digits.")] = None,
+    labels: Annotated[str | None, typer.Option("--labels", help="A CSV for images not in class folders.")] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", help="Side in pixels.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, max=64, help="How many images, one in each row.")] = 6,
+    views: Annotated[int, typer.Option("--views", min=1, max=64, help="How many views of each, side by side.")] = 8,
+    out: Annotated[Path, typer.Option("--out", help="The PNG file.")] = Path("augment.png"),
+    json_out: Json = False,
+) -> None:
+    """Draw what the network will see: rows are images, the first column is the evaluation view, the others training."""
+    with explained(json_out):
+        from saccade import files
+        from saccade.api import flag_settings
+        from saccade.data.sources import train_split
+        from saccade.training.contact_sheet import contact_sheet
+        from saccade.training.request import Request, compose
+
+        flags = flag_settings(data=data, labels=labels, image_size=image_size)
+        composed = compose(Request(words or (), flags, sets or ()))
+        sheet = contact_sheet(composed.config, train_split(composed.source), images, views)
+        files.write_bytes(out, sheet.to_png())
+        if json_out:
+            print_json({"sheet": str(out), "images": sheet.images, "columns": sheet.columns})
+        else:
+            typer.echo(str(out))

@@ -14,65 +14,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from saccade import units
+from saccade.config_augment import AugmentSection as AugmentSection
+from saccade.config_fields import Amount, CadenceText, DurationText, Section, Share, TimeText, Triple
+from saccade.config_fields import data as _data
+from saccade.config_fields import maths as _maths
+from saccade.config_fields import run as _run
+from saccade.config_optim import OptimizerSection, ScheduleSection
 from saccade.errors import ConfigError
 
-
-def _duration(text: str) -> str:
-    return text if text == "" else (units.Duration.parse(text), text)[1]
-
-
-def _rate(text: str) -> str:
-    return (units.Rate.parse(text), text)[1]
+DeviceText = Annotated[
+    str, Field(coerce_numbers_to_str=True, pattern=r"^(auto|cpu|cuda|mps|cpu:[1-9]\d*|[1-9]\d*|\d+(,\d+)*,?)$")
+]
 
 
-def _cadence(text: str) -> str:
-    for part in text.split(" or "):
-        try:
-            units.Duration.parse(part)
-        except ValueError:
-            units.seconds(part)
-    return text
-
-
-def _time(text: str) -> str:
-    return text if text == "" else (units.seconds(text), text)[1]
-
-
-def _interval(pair: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < pair[0] <= pair[1]:
-        raise ValueError("the two ends must be positive and in order")
-    return pair
-
-
-DurationText = Annotated[str, AfterValidator(_duration)]
-RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rate)]
-CadenceText = Annotated[str, AfterValidator(_cadence)]
-TimeText = Annotated[str, AfterValidator(_time)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Interval = Annotated[tuple[float, float], AfterValidator(_interval)]
-Triple = Annotated[tuple[float, float, float], Field()]
-
-
-def _maths(default: Any, doc: str, **limits: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra={"kind": "maths"}, validate_default=True, **limits)
-
-
-def _data(default: Any, doc: str, **limits: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra={"kind": "data"}, validate_default=True, **limits)
-
-
-def _run(default: Any, doc: str, **limits: Any) -> Any:
-    return Field(default, description=doc, json_schema_extra={"kind": "run"}, validate_default=True, **limits)
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """The network."""
 
     name: str = _maths("resnet18", "a name from `saccade models`")
@@ -93,7 +50,7 @@ class ModelSection(_Section):
     )
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """The images."""
 
     train: str = _run("digits", "a known name, a folder, a tar or a zip, or shards")
@@ -103,92 +60,81 @@ class DataSection(_Section):
     holdout: Share = _data(0.0, "stratified share of the training images held out as validation")
     minival: Share = _data(0.0, "stratified share of the training images on which the best checkpoint is chosen")
     image_size: int = _data(224, "side of the square that the network sees, in pixels", ge=4, le=4096)
+    eval_size: int = _data(0, "side at evaluation, in pixels; 0 = image_size", ge=0, le=4096)
     eval_crop: float = _data(0.875, "side of the central crop over the short side at evaluation", gt=0, le=1)
+    epoch_size: Amount = _data(
+        0.0, "images per epoch, drawn anew for each: a share below 1 or a count; 0 = all of them"
+    )
     exif: Literal["ignore", "apply"] = _data("ignore", "EXIF orientation: ignored as in published figures, or applied")
     unreadable: Literal["refuse", "drop"] = _data("refuse", "training images that cannot be read; `drop`: up to 1 %")
     mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
     std: Triple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
     threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)
+    processes: int = _run(
+        0, "processes of their own for these threads, where one interpreter cannot feed the device", ge=0, le=64
+    )
 
 
-class BatchSection(_Section):
+class BatchSection(Section):
     """The batch: one optimiser step sees `global` images, `cell` of them in each forward pass."""
 
     global_: int = _maths(256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20)
     cell: int = _maths(0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0)
 
 
-class OptimizerSection(_Section):
-    """How gradients become weights."""
-
-    name: Literal["sgd", "adamw", "muon"] = _maths("sgd", "the method; muon = Muon on convolutions, SGD on the rest")
-    lr: RateText = _maths("0.1 per 256", "learning rate: '0.5 per 1024' is scaled once, a bare number is not")
-    rest_lr: RateText = _maths("0.05 per 64", "learning rate of what Muon does not take")
-    momentum: float = _maths(0.9, "momentum; beta1 of AdamW", ge=0, lt=1)
-    rest_momentum: float = _maths(0.9, "momentum of what Muon does not take", ge=0, lt=1)
-    beta2: float = _maths(0.999, "beta2 of AdamW", ge=0, lt=1)
-    nesterov: bool = _maths(True, "Nesterov momentum")
-    weight_decay: float = _maths(5e-5, "weight decay; none on biases and normalisation", ge=0, le=1)
-
-
-class ScheduleSection(_Section):
-    """The learning rate over the run."""
-
-    name: Literal["cosine", "linear", "constant"] = _maths("cosine", "shape after the warm-up")
-    warmup: DurationText = _maths("5%", "linear rise from zero")
-    end: float = _maths(0.0, "factor reached at the end", ge=0, le=1)
-
-
-class AugmentSection(_Section):
-    """What training images go through."""
-
-    crop_area: Interval = _maths((0.08, 1.0), "share of the image's area that a random crop takes")
-    crop_ratio: Interval = _maths((0.75, 4 / 3), "width over height of a random crop")
-    flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
-    rotate: float = _maths(0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180)
-    alternate_flip: bool = _maths(False, "flip every image in every second epoch instead of by chance")
-    repeats: int = _maths(
-        1, "views of an image in a row, decoded once; an epoch has as many views as without", ge=1, le=8
-    )
-    mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
-    cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
-    sizes: tuple[float, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
-
-
-class LossSection(_Section):
+class LossSection(Section):
     """What is minimised."""
 
+    name: Literal["ce", "bce"] = _maths("ce", "softmax cross-entropy, or binary cross-entropy of every class")
+    bce_threshold: float | None = _maths(
+        0.2, "a class with more than this share of a mixed image counts as wholly there; null = keep shares", ge=0, lt=1
+    )
+    class_weights: Literal["none", "balanced"] = _maths("none", "balanced: every class weighs the same in all")
     label_smoothing: float = _maths(0.1, "share of the target spread over all classes", ge=0, lt=1)
 
 
-class EmaSection(_Section):
+class EmaSection(Section):
     """An exponential moving average of the weights; when it is on, it is the model."""
 
     half_life: DurationText = _maths("", "half-life as epochs, steps, samples or % of the run; empty = off")
 
 
-class CheckpointSection(_Section):
+class GuardSection(Section):
+    """Steps whose loss or gradient is not finite; they never leave a trace in the weights."""
+
+    bad_steps: Literal["stop", "skip"] = _run("stop", "a step that is not finite: end the run (76), or leave it out")
+    allowed: int = _run(10, "steps that may be left out in a whole run before it ends (76)", ge=0, le=1 << 20)
+
+
+class CheckpointSection(Section):
     """Checkpoints."""
 
     every: CadenceText = _run("1ep or 5min", "how often; the soonest of several")
     keep: int = _run(2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000)
 
 
-class LogSection(_Section):
+class RanksSection(Section):
+    """Several devices at once: one process, called a rank, for each."""
+
+    start_limit: TimeText = _run("60s", "how long ranks wait for one that has not started")
+    step_limit: TimeText = _run("5m", "how long ranks wait in a step for one that does not answer")
+
+
+class LogSection(Section):
     """Records."""
 
     every: int = _run(0, "steps between two step events; 0 = at most 2,000 in a run", ge=0)
     tensorboard: bool = _run(False, "also write TensorBoard events (needs `pip install saccade[track]`)")
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run."""
 
     recipe: str = _run("", "where these settings came from")
     seed: int = _maths(0, "every random draw follows from it", ge=0, lt=1 << 63)
     epochs: DurationText = _maths("90ep", "length of the run: 90ep, 5000step")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _maths("auto", "bf16 where the processor has it")
-    device: Literal["auto", "cpu", "cuda", "mps"] = _run("auto", "where it runs")
+    device: DeviceText = _run("auto", "where it runs: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these), cpu:2 (processes)")
     max_time: TimeText = _run("", "save and stop (75) after this time; the schedule is not bent")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -198,7 +144,9 @@ class Config(_Section):
     augment: AugmentSection = AugmentSection()
     loss: LossSection = LossSection()
     ema: EmaSection = EmaSection()
+    guard: GuardSection = GuardSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    ranks: RanksSection = RanksSection()
     log: LogSection = LogSection()
 
     @model_validator(mode="after")
@@ -316,7 +264,7 @@ class Layers:
             raise ConfigError(f"the file cannot be read: {reason}", where=f"{path}{line}") from error
         if not isinstance(tree, dict):
             raise ConfigError("the file must hold `name: value` settings", where=str(path))
-        tree = {k: v for k, v in tree.items() if k not in ("receipt", "about", "resolved")}
+        tree = {k: v for k, v in tree.items() if k not in ("about", "source", "claims", "resolved")}
         self.add({"recipe": str(path.stem), **tree}, str(path))
 
     def set(self, assignment: str) -> None:

@@ -10,10 +10,12 @@ class SaccadeError(Exception):
     """An error that is explained to the user instead of shown as a traceback.
 
     ``what`` is one sentence, ``where`` names the file, record or field, ``fix`` says what to do next, and
-    ``finding`` is the stable id of the preflight finding behind it, if there is one.
+    ``finding`` is the stable id of the preflight finding behind it, if there is one. ``told`` means that another
+    process has shown it to the user.
     """
 
     status = 1
+    told = False
 
     def __init__(self, what: str, *, where: str = "", fix: str = "", finding: str = "") -> None:
         super().__init__(what)
@@ -51,7 +53,7 @@ class CheckpointError(SaccadeError):
 
 
 class StalledError(SaccadeError):
-    """Something stopped making progress: a frozen disk, a lost thread."""
+    """Something stopped making progress: a frozen disk, a lost thread, a rank that was killed."""
 
     status = 70
 

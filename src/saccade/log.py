@@ -76,6 +76,8 @@ class Log:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Record one event; numbers that are not finite are written as null with their name in ``not_finite``."""
+        if self.rank != 0:
+            return
         event: dict[str, Any] = {"event": kind, "time": round(time.time(), 3)}
         bad = [n for n, v in fields.items() if isinstance(v, float) and not math.isfinite(v)]
         event.update({n: (None if n in bad else v) for n, v in fields.items()})

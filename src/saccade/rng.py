@@ -6,6 +6,7 @@ number of threads or ranks cannot change a draw. Changing any function here chan
 
 from __future__ import annotations
 
+import functools
 import math
 from enum import IntEnum
 
@@ -36,6 +37,12 @@ class Purpose(IntEnum):
     MINIVAL = 9
     SAMPLE = 10
     ROTATE = 11
+    POLICY = 12
+    JITTER = 13
+    GRAY = 14
+    ERASE = 15
+    CUTOUT = 16
+    NOISE = 17
 
 
 def _finalise(words: Keys) -> Keys:
@@ -123,24 +130,36 @@ def beta(probability: float, alpha: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        if _beta_cdf(middle, alpha) < probability:
+        if _beta_cdf(middle, alpha, alpha) < probability:
             low = middle
         else:
             high = middle
     return float(np.float32((low + high) / 2))
 
 
-def _beta_cdf(x: float, a: float) -> float:
-    if x > 0.5:
-        return 1.0 - _beta_cdf(1.0 - x, a)
+@functools.lru_cache(maxsize=8)
+def beta_table(alpha: float, beta: float) -> tuple[Floats, Floats]:
+    """Return the CDF of Beta(alpha, beta), float64 of shape ``(1025,)``, and the evenly spaced places of its values.
+
+    ``np.interp(u, *beta_table(a, b))`` maps uniform draws in [0, 1) to that distribution, linearly between the places:
+    thousands of times faster than inverting it exactly.
+    """
+    places = np.linspace(0.0, 1.0, 1025)
+    return np.array([_beta_cdf(x, alpha, beta) for x in places.tolist()]), places
+
+
+def _beta_cdf(x: float, a: float, b: float) -> float:
+    if x > (a + 1) / (a + b + 2):
+        return 1.0 - _beta_cdf(1.0 - x, b, a)
     if x == 0.0:
         return 0.0
-    front = math.exp(math.lgamma(2 * a) - 2 * math.lgamma(a) + a * math.log(x) + a * math.log1p(-x)) / a
-    c, d = 1.0, 1.0 / (1.0 - 2 * a * x / (a + 1))
+    shape = math.lgamma(a + b) - (math.lgamma(a) + math.lgamma(b))
+    front = math.exp(shape + a * math.log(x) + b * math.log1p(-x)) / a
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1))
     h = d
     for m in range(1, 200):
-        even = m * (a - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (2 * a + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         for term in (even, odd):
             d = 1.0 / (1.0 + term * d)
             c = 1.0 + term / c

@@ -30,6 +30,8 @@ def explained(json_out: bool) -> Iterator[None]:
     try:
         yield
     except SaccadeError as error:
+        if error.told:
+            raise typer.Exit(error.status) from error
         if json_out:
             print_json({"error": {"status": error.status, "finding": error.finding, "what": error.what,
                                    "where": error.where, "do": error.fix}})  # fmt: skip

@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from saccade import rng
-from saccade.config import AugmentSection
-from saccade.data import augment
+from saccade.config import AugmentSection, Config
+from saccade.data import augment, mix
 from saccade.data.mix import Mix, apply_mix, draw_mix
 
 AREA, RATIO = (0.08, 1.0), (0.75, 4 / 3)
@@ -96,6 +96,49 @@ def test_a_crop_lands_in_its_slot_resized_and_mirrored() -> None:
     assert not slots[1].any(), "the neighbour was touched"
 
 
+@pytest.mark.parametrize(("fill", "mode"), [("black", "constant"), ("reflect", "reflect")])
+def test_padded_crops_are_torchvisions(fill: str, mode: str) -> None:
+    pixels = photo(32, 32)
+    padded = v2.functional.pad(torch.from_numpy(pixels).permute(2, 0, 1), [4], padding_mode=mode)
+    views = {padded[:, y : y + 32, x : x + 32].numpy().tobytes(): (x, y) for x in range(9) for y in range(9)}
+    n = 4000
+    crops = augment.Crops(section(fill), 0, np.zeros(n, np.int64), np.arange(n), 32)
+    slot = torch.zeros((1, 3, 32, 32), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    seen = np.zeros((9, 9), int)
+    for place in range(n):
+        crops.cut_into(slot, pixels, crops.choose(place, 32, 32), place)
+        seen[views[slot[0].contiguous().numpy().tobytes()]] += 1
+    assert abs(seen - n / 81).max() < 5 * np.sqrt(n / 81), "all 81 places are equally likely"
+
+
+def section(fill: str) -> AugmentSection:
+    return AugmentSection.model_validate({"crop": "padded", "pad": 0.125, "pad_fill": fill, "flip": 0})
+
+
+@given(width=st.integers(8, 300), height=st.integers(8, 300), sample=st.integers(0, 10**6), flip=st.integers(0, 1))
+def test_a_padded_crop_of_any_image_fills_its_square(width: int, height: int, sample: int, flip: int) -> None:
+    crops = augment.Crops(
+        section("reflect").model_copy(update={"flip": float(flip)}), 0, np.zeros(1, np.int64), np.array([sample]), 24
+    )
+    box = crops.choose(0, width, height)
+    assert box.left >= 0 and box.left + box.width <= width and box.top >= 0 and box.top + box.height <= height
+    slot = torch.zeros((1, 3, 24, 24), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    crops.cut_into(slot, np.full((height, width, 3), 7, np.uint8), box, 0)
+    assert slot.eq(7).all()
+
+
+def test_the_area_of_a_crop_can_follow_a_beta_distribution() -> None:
+    n = 4000
+    draws = augment.crop_draws(0, np.zeros(n, np.int64), np.arange(n), (2.0, 5.0))
+    areas = draws[:, 0]
+    assert areas.mean() == pytest.approx(2 / 7, abs=0.01) and areas.var() == pytest.approx(10 / 49 / 8, rel=0.08)
+    uniform = augment.crop_draws(0, np.zeros(n, np.int64), np.arange(n))
+    assert np.array_equal(draws[:, 1::2], uniform[:, 1::2]) and np.array_equal(draws[:, 20], uniform[:, 20])
+    assert np.allclose(np.interp(uniform[:, 0], *rng.beta_table(1.0, 1.0)), uniform[:, 0], atol=1e-12)
+    assert np.allclose(1 - (1 - areas) ** 5 * (1 + 5 * areas), uniform[:, 0], atol=1e-5), "the CDF of Beta(2, 5)"
+    assert areas[0] == pytest.approx(0.13909914842535, abs=1e-12)
+
+
 def test_mixing_keeps_the_share_it_reports() -> None:
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 16, 16).clone()
     mixed, share = apply_mix(images, Mix(0.7))
@@ -112,3 +155,61 @@ def test_a_mix_is_a_pure_function_of_step_and_cell() -> None:
     assert drawn == [draw_mix(section, 0, step, cell) for step in range(40) for cell in range(2)]
     assert len(set(drawn)) == 80
     assert 20 < sum(m.box is None for m in drawn) < 60
+
+
+def test_erased_boxes_have_the_distribution_of_torchvision() -> None:
+    n, side = 6000, 64
+    quarter = mix.erased_boxes(0.25, 0, np.zeros(n, np.int64), np.arange(n), side)
+    assert (quarter[:, 2] > quarter[:, 0]).mean() == pytest.approx(0.25, abs=0.03)
+    boxes = erased = mix.erased_boxes(1.0, 0, np.zeros(n, np.int64), np.arange(n), side)
+    assert boxes.min() >= 0 and boxes.max() <= side
+    torch.manual_seed(0)
+    reference, blank = v2.RandomErasing(p=1), torch.zeros(3, side, side)
+    theirs = [reference.make_params([blank]) for _ in range(len(erased))]
+    limit = 1.63 * np.sqrt(2 / len(erased))
+    left, top, right, bottom = erased.T
+    for mine, name in ((left, "j"), (top, "i"), (right - left, "w"), (bottom - top, "h")):
+        assert distance(mine, np.array([t[name] for t in theirs])) < limit
+    assert boxes[:2].tolist() == [[24, 32, 58, 48], [12, 10, 34, 35]]
+
+
+def test_cutout_takes_a_square_whose_centre_is_anywhere() -> None:
+    n, side = 20_000, 32
+    boxes = mix.cutout_boxes(0.5, 0, np.zeros(n, np.int64), np.arange(n), side)
+    widths = boxes[:, 2] - boxes[:, 0]
+    assert widths.max() == 16 and widths.min() == 8
+    assert (widths == 16).mean() == pytest.approx(17 / 32, abs=0.02), "centres from 8 to 24 leave it whole"
+
+
+def test_erasing_changes_its_box_alone() -> None:
+    images = torch.full((3, 3, 16, 16), 9.0).contiguous(memory_format=torch.channels_last)
+    boxes = np.array([[2, 3, 6, 8], [0, 0, 0, 0], [0, 0, 16, 4]])
+    black = mix.erase(images, boxes)
+    assert black[0, :, 3:8, 2:6].eq(0).all() and int((black[0] == 0).sum()) == 3 * 20
+    assert black[1].eq(9).all() and images.eq(9).all(), "the batch itself must stay as it was"
+    keys = rng.key(5, np.arange(3))
+    noisy = mix.erase(images, boxes, keys)
+    assert torch.equal(noisy == 9, black == 9)
+    alone = mix.erase(images[2:], boxes[2:], keys[2:])
+    assert torch.equal(alone[0], noisy[2]), "the noise of an image does not depend on its neighbours"
+
+
+def test_noise_on_the_device_is_the_noise_of_the_counters() -> None:
+    keys = rng.key(1, np.arange(4))
+    drawn = mix.noise(keys, (3, 20, 20), torch.device("cpu"))
+    assert np.allclose(drawn.view(4, -1).numpy(), rng.normal(rng.uniform(keys, 1200)), atol=2e-3)
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.05) and float(drawn.std()) == pytest.approx(1, abs=0.03)
+
+
+def test_what_the_network_sees_depends_on_the_views_alone() -> None:
+    config = Config.model_validate(
+        {"augment": {"erase": 0.5, "erase_fill": "noise", "cutout": 0.3, "mixup": 0.4}, "data": {"image_size": 16}}
+    )
+    images = torch.full((8, 3, 16, 16), 200, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    epochs, samples = np.zeros(8, np.int64), np.arange(8)
+    first, share = mix.present(images, epochs, samples, config, 3, 1)
+    again, _ = mix.present(images, epochs, samples, config, 3, 1)
+    other, _ = mix.present(images, epochs + 1, samples, config, 3, 1)
+    assert torch.equal(first, again) and not torch.equal(first, other) and 0 < share < 1
+    plain, share = mix.present(images, epochs, samples, Config(), 3, 1)
+    assert torch.equal(plain, mix.normalise(images, Config().data.mean, Config().data.std)) and share == 1

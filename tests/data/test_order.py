@@ -43,6 +43,17 @@ def test_repeated_views_come_in_a_row_and_every_sample_comes_as_often() -> None:
     assert all(np.array_equal(a[5:], b) for a, b in zip((epochs, samples), order.at(5, 42), strict=True))
 
 
+def test_a_shorter_epoch_is_the_start_of_the_whole_one() -> None:
+    short, whole = Order(10, 0, epoch_size=4), Order(10, 0)
+    epochs, samples = short.at(0, 8)
+    assert epochs.tolist() == [0] * 4 + [1] * 4
+    assert samples.tolist() == [*whole.permutation(0)[:4], *whole.permutation(1)[:4]]
+    assert np.array_equal(short.at(3, 8)[1], samples[3:])
+    assert Order(10, 0, epoch_size=99).epoch_size == Order(10, 0).epoch_size == 10
+    twice = Order(10, 0, repeats=2, epoch_size=4).at(0, 8)[1]
+    assert np.array_equal(twice[::2], samples[:4]) and np.array_equal(twice[1::2], samples[:4])
+
+
 def test_equal_keys_keep_their_order() -> None:
     keys = np.random.default_rng(0).integers(0, 50, 5000).astype(np.uint64)
     assert np.array_equal(order_module._argsort(keys), np.argsort(keys, kind="stable"))

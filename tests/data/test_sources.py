@@ -454,6 +454,9 @@ def test_the_validation_split_is_never_the_training_split(tmp_path: Path) -> Non
         assert train_split(source).name == "train"
     whole = tar_source(tmp_path, "a/1.jpg", "b/1.jpg")
     assert validation_split(whole) is None and train_split(whole).name == "all"
+    assert validation_split(whole, named=True) is whole.splits["all"]  # --val CLASS_FOLDERS
+    both = tar_source(tmp_path, "train/a/1.jpg", "b/1.jpg")
+    assert validation_split(both, named=True) is None
 
 
 def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Runs the real command line with a fault planted in it; started as a process of its own by the fault tests.
 
-    python victim.py [--stage NAME --count K] [--evaluation K] [--sabotage position|optimizer|layout] -- train ...
+    python victim.py [--stage NAME --count K] [--evaluation K] [--sabotage position|optimizer|layout]
+                     [--nan STEP ...] [--leave-out STEP ...] -- train ...
 
 ``--stage`` kills the process (SIGKILL, by itself) when the K-th checkpoint reaches a stage of being published;
 ``--evaluation`` kills it in the middle of the K-th evaluation; ``--sabotage`` breaks the resume on purpose, for the
-controls that must turn red.
+controls that must turn red. ``--nan`` makes one image of the second cell of these steps NaN, which is a cell of the
+second rank where there are two; ``--leave-out`` jumps over steps.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import signal
 import sys
 from typing import Any
 
+import torch
+
 from saccade import cli, files
 from saccade.data.order import Order
-from saccade.training import records, trainer
+from saccade.training import records, step, trainer
 
 
 def die() -> None:
@@ -77,6 +81,31 @@ def sabotage(kind: str) -> None:
     records.resume = resume
 
 
+def plant_nan(steps: list[int]) -> None:
+    real = step.present
+
+    def present(*arguments: Any) -> Any:
+        inputs, share = real(*arguments)
+        *_, number, cell = arguments
+        if number in steps and cell == 1:
+            inputs[3] = float("nan")
+        return inputs, share
+
+    step.present = present
+
+
+def leave_out(steps: list[int]) -> None:
+    real = step.StepRunner.run
+
+    def run(self: Any, state: Any, batch: Any) -> Any:
+        if state.step not in steps:
+            return real(self, state, batch)
+        state.step += 1
+        return torch.zeros(())
+
+    step.StepRunner.run = run
+
+
 def main() -> None:
     split = sys.argv.index("--")
     parser = argparse.ArgumentParser()
@@ -84,11 +113,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--evaluation", type=int, default=0)
     parser.add_argument("--sabotage", choices=("position", "optimizer", "layout"))
+    parser.add_argument("--nan", type=int, nargs="*", default=[])
+    parser.add_argument("--leave-out", type=int, nargs="*", default=[])
     faults = parser.parse_args(sys.argv[1:split])
     if faults.stage:
         kill_at_stage(faults.stage, faults.count)
     if faults.evaluation:
         kill_in_evaluation(faults.evaluation)
+    plant_nan(faults.nan)
+    leave_out(faults.leave_out)
     if faults.sabotage:
         sabotage(faults.sabotage)
     sys.argv = ["saccade", *sys.argv[split + 1 :]]

@@ -36,7 +36,7 @@ class Command:
 def pages(root: Path) -> list[Path]:
     """Return the pages whose commands must work."""
     return [
-        p for p in [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))] if p.exists()
+        p for p in [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").rglob("*.md"))] if p.exists()
     ]
 
 

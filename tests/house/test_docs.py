@@ -46,7 +46,7 @@ def objection(arguments: list[str]) -> str:
         return str(error)
     if verb == "verify-resume":
         return objection(["train", *context.args])
-    return meaning(context.params) if verb in {"train", "check"} else ""
+    return meaning(context.params) if verb in {"train", "check", "lr"} else ""
 
 
 def meaning(parameters: dict[str, object]) -> str:

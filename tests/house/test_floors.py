@@ -11,18 +11,23 @@ from source_tree import Module, Violation, parse, require_none, saccade
 
 # A name stands for one module, `name.*` for a folder with everything in it; the more exact entry counts.
 FLOORS = {
-    0: "errors units config files log rng",
-    1: """data data.boxes data.jpeg data.tiles data.images data.names data.archives data.shards data.order data.pool
-          data.look data.ledger data.known data.download models.registry models.layers models.network models.cost
-          models.stages models.fitting models.weights recipes.*""",
-    2: """data.sources.* data.pack data.crops data.augment data.mix data.verify data.prepare data.sound models.*
-          training training.losses training.optim training.schedule training.ema training.precision""",
-    3: "data.loader training.state training.checkpoint training.guard",
-    4: "training.step evaluation.*",
+    0: "errors units config_fields config_optim config_augment config files log rng",
+    1: """board dist launcher
+          data data.boxes data.jpeg data.tiles data.images data.names data.archives data.shards data.order data.pool
+          data.look data.ledger data.known data.download models.registry models.layers models.attention models.network
+          models.cost models.stages models.fitting models.weights recipes.*""",
+    2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix
+          data.verify data.prepare data.sound models.*
+          training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
+          training.schedule training.ema training.precision training.gradients training.kept training.scale
+          training.clock""",
+    3: "data.loader training.state training.checkpoint training.update",
+    4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
-         training.track training.trial training.finding training.doctor report.*""",
-    6: "training.trainer training.proof",
-    7: "api terminal cli_data cli __main__",
+         training.track training.memory training.compiling training.trial training.finding training.doctor
+         training.feeders training.ranks training.contact_sheet report.*""",
+    6: "training.trainer training.proof report.rates",
+    7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }
 PLACES = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from saccade.data import ledger
 from saccade.errors import ConfigError, DataError, DiskError, DivergedError, PreemptedError
 from saccade.log import Log
-from saccade.training import launch, preflight
+from saccade.training import compiling, launch, memory, preflight
 from saccade.training import trial as rehearsal
 from saccade.training.finding import Finding, listed, refuse
 from saccade.training.launch import Run
@@ -110,6 +110,14 @@ def test_an_empty_class_folder_counts_as_missing_or_is_warned_of(tmp_path: Path)
 def test_one_class_is_refused(tmp_path: Path) -> None:
     findings = found(asked(make_set(tmp_path / "set", {"train": {"a": 4}, "val": {"a": 2}})))
     assert errors(findings) == {"one-class": 65}
+
+
+def test_class_folders_named_as_validation_data_are_taken_whole(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "set")
+    composed = asked(root / "train", f"data.val={root / 'val'}")
+    data = launch.open_data(composed.config, composed.source)
+    assert (data.train.name, len(data.train), len(data.val), data.val.where) == ("all", 12, 4, str(root / "val"))
+    assert data.train.classes == data.val.classes
 
 
 def test_a_class_of_one_image_is_warned_of_when_held_out(tmp_path: Path) -> None:
@@ -361,10 +369,12 @@ def test_an_unusual_first_loss_is_warned_of(tmp_path: Path) -> None:
 
 
 class Hungry(Own):
-    """A network that runs out of memory in training, as a GPU would say it."""
+    """A network that runs out of memory in training, as a GPU would say it, with more images than ``room``."""
+
+    room = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled() and len(x) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().forward(x)
 
@@ -373,7 +383,25 @@ def test_a_cell_that_does_not_fit_names_the_way_out(tmp_path: Path) -> None:
     composed = asked(make_set(tmp_path / "set"), **{"batch.global": 8})
     with pytest.raises(ConfigError) as caught:
         rehearse(built(composed, tmp_path / "run", Hungry()))
-    assert caught.value.finding == "out-of-memory" and "--set batch.cell=4" in caught.value.fix
+    assert caught.value.finding == "out-of-memory" and "--set batch.cell=4 or less" in caught.value.fix
+
+
+def test_the_largest_cell_that_fits_is_found(tmp_path: Path) -> None:
+    hungry = Hungry()
+    hungry.room = 3
+    with pytest.raises(ConfigError, match="8 images") as caught:
+        rehearse(built(asked(make_set(tmp_path / "set"), **{"batch.global": 8}), tmp_path / "run", hungry))
+    assert "--set batch.cell=2 fits (tried)" in caught.value.fix
+
+
+def test_memory_that_runs_out_later_is_explained(tmp_path: Path) -> None:
+    run = built(asked(make_set(tmp_path / "set"), **{"batch.global": 8}), tmp_path / "run")
+    with pytest.raises(ConfigError, match="at step 0, with cells of 8 images") as caught, memory.explained(run):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory")
+    assert "the same command continues" in caught.value.fix and caught.value.finding == "out-of-memory"
+    with pytest.raises(RuntimeError, match="sizes"), memory.explained(run):
+        raise RuntimeError("sizes differ")
+    run.readers.close()
 
 
 def test_the_trial_can_be_stopped(tmp_path: Path) -> None:
@@ -414,3 +442,11 @@ def test_check_lists_errors_instead_of_raising_and_leaves_nothing_behind(
 
 def test_the_built_in_digits_are_sound() -> None:
     assert errors(found(compose(Request()))) == {}
+
+
+def test_compiling_is_tried_only_within_its_budget_and_kept_only_where_it_pays() -> None:
+    assert compiling.worth_trying("cpu", 1e9) == (False, "does not pay on a CPU")
+    assert not compiling.worth_trying("cuda", 600)[0] and "2%" in compiling.worth_trying("cuda", 600)[1]
+    assert compiling.worth_trying("cuda", 36000)[0]
+    assert compiling.worth_keeping(0.100, 0.080)[0] and not compiling.worth_keeping(0.100, 0.097)[0]
+    assert "80.0 ms compiled" in compiling.worth_keeping(0.100, 0.080)[1]

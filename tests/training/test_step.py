@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from saccade.models import create_model
 from saccade.training import optim
 from saccade.training.ema import Ema
 from saccade.training.guard import Finite
+from saccade.training.muon import orthogonalise
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner, draw_drop_path
@@ -126,7 +128,7 @@ def test_norms_and_biases_are_not_decayed() -> None:
 @pytest.mark.parametrize("shape", [(64, 64), (32, 288), (256, 64)])
 def test_a_muon_update_has_singular_values_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    update = optim.orthogonalise(torch.randn(shape)).float()
+    update = orthogonalise(torch.randn(shape)).float()
     values = torch.linalg.svdvals(update)
     assert float(values.max()) < 1.4 and 0.6 < float(values.median()) < 1.3
     assert update.shape == shape
@@ -167,3 +169,14 @@ def test_drop_path_masks_depend_on_step_and_cell_alone() -> None:
     assert torch.equal(masks[0], masks[3]) and not torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
     assert set(masks[0].tolist()) == {0.0, 2.0}
+
+
+def test_the_time_of_a_step_is_split_into_its_phases() -> None:
+    state, runner = make(8)
+    begun = time.perf_counter()
+    runner.run(state, batch())
+    runner.run(state, batch(seed=1))
+    whole, spent = time.perf_counter() - begun, runner.clock.read()
+    assert 0 < spent["optimiser"] < spent["forward_backward"] < whole and spent["communication"] >= 0
+    assert sum(spent.values()) <= whole
+    assert sum(runner.clock.read().values()) == 0

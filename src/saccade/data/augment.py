@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade import rng
+from saccade.config import AugmentSection
 from saccade.data.boxes import Box as Box
 from saccade.rng import Floats, Purpose
 
@@ -21,9 +23,47 @@ Pixels = NDArray[np.uint8]
 antialiased_resize = torch.ops.aten._upsample_bilinear2d_aa.out
 
 
-def crop_draws(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64]) -> Floats:
-    """Return the uniform draws of the random crops, shape ``(n, CROP_DRAWS)``, for n (epoch, sample) pairs."""
-    return rng.uniform(rng.key(seed, Purpose.CROP, epochs, samples), CROP_DRAWS)
+class Crops:
+    """Where the images of a batch are cut, each from draws of its own."""
+
+    def __init__(
+        self, section: AugmentSection, seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], side: int
+    ) -> None:
+        """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``, and an output of ``side`` pixels."""
+        self._section = section
+        self._side = side
+        draws = crop_draws(seed, epochs, samples, section.crop_area_beta)
+        self._draws: list[list[float]] = draws.tolist()  # plain floats are faster than numpy's
+        self._mirror: list[bool] = flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
+        self._targets: dict[int, Box] = {}
+
+    def choose(self, place: int, width: int, height: int) -> Box:
+        """Return the box of the image at a place of the batch; ``width`` and ``height`` are its own, in pixels."""
+        section, draws = self._section, self._draws[place]
+        if section.crop == "padded":
+            box, self._targets[place] = padded_crop(draws, width, height, self._side, round(section.pad * self._side))
+            return box
+        return random_crop(draws, width, height, section.crop_area, section.crop_ratio)
+
+    def cut_into(self, slot: torch.Tensor, pixels: Pixels, box: Box, place: int) -> None:
+        """Write the crop that was chosen for a place, mirrored or not, into its slot, uint8 (1, 3, S, S)."""
+        if self._section.crop == "padded":
+            pad_into(slot, pixels, box, self._targets.pop(place), self._mirror[place], self._section.pad_fill)
+        else:
+            resize_into(slot, pixels, box, self._mirror[place])
+
+
+def crop_draws(
+    seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], area_beta: tuple[float, float] = (1.0, 1.0)
+) -> Floats:
+    """Return the draws of the random crops, shape ``(n, CROP_DRAWS)``, for n (epoch, sample) pairs.
+
+    All are uniform but those for the area, which follow the Beta distribution of these two shapes.
+    """
+    draws = rng.uniform(rng.key(seed, Purpose.CROP, epochs, samples), CROP_DRAWS)
+    if area_beta != (1.0, 1.0):
+        draws[:, : 2 * CROP_ATTEMPTS : 2] = np.interp(draws[:, : 2 * CROP_ATTEMPTS : 2], *rng.beta_table(*area_beta))
+    return draws
 
 
 def flips(
@@ -64,6 +104,27 @@ def random_crop(
     return Box((width - w) // 2, (height - h) // 2, w, h)
 
 
+def padded_crop(draws: Sequence[float] | Floats, width: int, height: int, side: int, pad: int) -> tuple[Box, Box]:
+    """Choose a square of the image at full size from two draws; it may reach ``pad`` pixels beyond each border.
+
+    The short side is thought resized to ``side`` pixels. Returns the box in the image, rounded to whole pixels of it,
+    and its place in the square. *Source:* He et al. 2016, section 4.2 (CIFAR); Touvron et al. 2022, "DeiT III", section
+    3.3 (simple random crop); torchvision's Resize (the long side is truncated) and RandomCrop.
+    """
+    short = min(width, height)
+
+    def along(length: int, draw: float) -> tuple[int, int, int, int]:
+        resized = int(side * length / short)
+        start = int(draw * (resized + 2 * pad - side + 1)) - pad
+        first, last = max(start, 0), min(start + side, resized)
+        begin, end = round(first * length / resized), round(last * length / resized)
+        return begin, max(end - begin, 1), first - start, last - first
+
+    left, box_width, across, target_width = along(width, draws[0])
+    top, box_height, down, target_height = along(height, draws[1])
+    return Box(left, top, box_width, box_height), Box(across, down, target_width, target_height)
+
+
 def angles(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], most: float) -> Floats:
     """Return the rotation of each image in degrees, uniform in [-most, most], float64 of shape ``(n,)``."""
     draws = rng.uniform(rng.key(seed, Purpose.ROTATE, epochs, samples), 1)[:, 0]
@@ -80,18 +141,35 @@ def rotate(pixels: Pixels, angle: float) -> Pixels:
 def resize_into(slot: torch.Tensor, pixels: Pixels, box: Box, mirror: bool) -> None:
     """Write a crop, resized with antialiased bilinear filtering, into a batch slot.
 
-    ``slot`` is uint8 (1, 3, S, S) in channels_last order, ``pixels`` uint8 (height, width, 3).
+    ``slot`` is uint8 (1, 3, H, W) in channels_last order, ``pixels`` uint8 (height, width, 3).
     """
     crop = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-    size = slot.shape[-1]
+    size = list(slot.shape[-2:])
     if mirror:  # torch mirrors and copies in one go, numpy pixel by pixel
         source = torch.from_numpy(crop[None].transpose(0, 3, 1, 2)).flip(-1)
     else:
-        source = torch.from_numpy(np.ascontiguousarray(crop)[None].transpose(0, 3, 1, 2))
-    if (box.height, box.width) == (size, size):
+        source = torch.from_numpy(crop[None].transpose(0, 3, 1, 2))
+    if [box.height, box.width] == size:
         slot.copy_(source)
     else:
-        antialiased_resize(source, [size, size], False, None, None, out=slot)
+        antialiased_resize(source, size, False, None, None, out=slot)
+
+
+def pad_into(
+    slot: torch.Tensor, pixels: Pixels, box: Box, target: Box, mirror: bool, fill: Literal["black", "reflect"]
+) -> None:
+    """Write a crop into the part ``target`` of a batch slot and fill the rest.
+
+    ``slot`` is uint8 (1, 3, S, S) in channels_last order, ``pixels`` uint8 (height, width, 3).
+    """
+    size = slot.shape[-1]
+    part = torch.empty((1, 3, target.height, target.width), dtype=torch.uint8, memory_format=torch.channels_last)
+    resize_into(part, pixels, box, False)
+    down, right = size - target.top - target.height, size - target.left - target.width
+    margins = ((target.top, down), (target.left, right), (0, 0))
+    square = np.pad(part[0].permute(1, 2, 0).numpy(), margins, mode="reflect" if fill == "reflect" else "constant")
+    whole = torch.from_numpy(square).permute(2, 0, 1)[None]
+    slot.copy_(whole.flip(-1) if mirror else whole)
 
 
 def central_crop(pixels: Pixels, size: int, crop: float) -> torch.Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from torch import Tensor
 from saccade.config import AugmentSection
 from saccade.data import augment, crops, images
 from saccade.data.boxes import Box
-from saccade.data.order import Order
+from saccade.data.order import EVERYTHING, Order, Share
+from saccade.data.policies import Painter
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
 
@@ -119,7 +120,7 @@ def _one_compute_thread() -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """How training images are seen: which, when, and through which crop and flip."""
+    """How training images are seen: which, when, and through which crop, flip and operations."""
 
     split: Split
     order: Order
@@ -127,6 +128,7 @@ class TrainingView:
     image_size: int
     total_steps: int
     exif: Exif
+    share: Share = EVERYTHING
 
     def size_at(self, step: int) -> int:
         """Return the side of the training images, in pixels, at a step: a multiple of 8 where the image size is."""
@@ -134,25 +136,28 @@ class TrainingView:
         scaled = self.image_size * sizes[min(step * len(sizes) // self.total_steps, len(sizes) - 1)]
         return max(round(scaled / 8) * 8, 8) if scaled != self.image_size else self.image_size
 
-    def start(self, readers: Readers, step: int, global_batch: int) -> tuple[Batch, list[Future[None]]]:
-        """Begin to fill the batch of a step; it is complete when the returned tasks are.
+    def start(
+        self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None
+    ) -> tuple[Batch, list[Future[None]]]:
+        """Begin to fill the rank's share of the batch of a step; it is complete when the returned tasks are.
 
-        Copies of one image lie side by side and are decoded once.
+        Copies of one image lie side by side and are decoded once. ``slots``, uint8 (B, 3, S, S) in channels_last order,
+        is where the images go; new memory without it.
         """
-        epochs, samples = self.order.at(step * global_batch, (step + 1) * global_batch)
+        places = self.share.places(global_batch)
+        epochs, samples = (drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch))
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
-        draws = augment.crop_draws(seed, epochs, samples).tolist()  # plain floats are faster than numpy's
-        mirror = augment.flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
+        boxes = augment.Crops(section, seed, epochs, samples, self.size_at(step))
+        painter = Painter(section, seed, epochs, samples)
         turns = augment.angles(seed, epochs, samples, section.rotate)
-        slots = _empty_batch(global_batch, self.size_at(step))
-        squares = [slots[place : place + 1] for place in range(global_batch)]
+        if slots is None:
+            slots = _empty_batch(len(samples), self.size_at(step))
+        squares = [slots[place : place + 1] for place in range(len(samples))]
 
         def fill(first: int, last: int, look: Callable[[int], None]) -> None:
             def choose(i: int, width: int, height: int) -> list[Box]:
                 places = range(first + i * copies, first + (i + 1) * copies)
-                return [
-                    augment.random_crop(draws[p], width, height, section.crop_area, section.crop_ratio) for p in places
-                ]
+                return [boxes.choose(place, width, height) for place in places]
 
             files = []
             for place in range(first, last, copies):
@@ -160,10 +165,10 @@ class TrainingView:
                 files.append(self.split.read(int(samples[place])))
             look(first)
             seen = crops.decode(files, choose, slots.shape[-1], self.exif, whole=section.rotate > 0)
-            for place, (pixels, boxes) in zip(range(first, last, copies), seen, strict=True):
-                for copy, box in enumerate(boxes, place):
-                    turned = augment.rotate(pixels, turns[copy])
-                    augment.resize_into(squares[copy], turned, box, mirror[copy])
+            for place, (pixels, chosen) in zip(range(first, last, copies), seen, strict=True):
+                for copy, box in enumerate(chosen, place):
+                    boxes.cut_into(squares[copy], augment.rotate(pixels, turns[copy]), box, copy)
+                    painter.paint(squares[copy], copy)
                 look(min(place + copies, last - 1))
 
         labels = torch.from_numpy(self.split.labels[samples])
@@ -172,16 +177,22 @@ class TrainingView:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """How images are seen at evaluation: all of them once, in order, through the central crop."""
+    """How images are seen at evaluation: all of them once, in order, through the central crop.
+
+    Of every ``ranks`` cells in a row, ``rank`` takes one.
+    """
 
     split: Split
     image_size: int
     crop: float
     exif: Exif
+    rank: int = 0
+    ranks: int = 1
 
     def start(self, readers: Readers, step: int, cell: int) -> tuple[Batch, list[Future[None]]]:
         """Begin to fill one cell; the last one is padded with the last image, whose place repeats in ``samples``."""
-        samples = np.minimum(np.arange(step * cell, (step + 1) * cell), len(self.split) - 1)
+        first = (step * self.ranks + self.rank) * cell
+        samples = np.minimum(np.arange(first, first + cell), len(self.split) - 1)
         slots = _empty_batch(cell, self.image_size)
 
         def fill(first: int, last: int, look: Callable[[int], None]) -> None:
@@ -194,12 +205,18 @@ class EvaluationView:
         return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(self.split, samples, fill)
 
 
-def batches(
-    view: TrainingView | EvaluationView, readers: Readers, batch_size: int, first_step: int, last_step: int
-) -> Iterator[Batch]:
+class View(Protocol):
+    """What can begin to fill the batch of a step."""
+
+    def start(self, readers: Readers, step: int, batch_size: int, /) -> tuple[Batch, list[Future[None]]]:
+        """Return the batch, images (B, 3, S, S), and the tasks after which it is complete."""
+
+
+def batches(view: View, readers: Readers, batch_size: int, first_step: int, last_step: int) -> Iterator[Batch]:
     """Yield the batches of the steps [first_step, last_step), preparing a few ahead.
 
-    Raises DataError for an image that cannot be read and StalledError when no image arrives.
+    A batch is valid until the next one is asked for. Raises DataError for an image that cannot be read and StalledError
+    when no image arrives.
     """
     ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
     next_step, room = first_step, 1

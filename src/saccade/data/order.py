@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +14,38 @@ from saccade.rng import Purpose
 Indices = NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which cells of each global batch are a rank's: ``rank``, ``rank + ranks`` and so on; by default all."""
+
+    cell: int = 1
+    rank: int = 0
+    ranks: int = 1
+
+    def places(self, global_batch: int) -> Indices:
+        """Return the rank's places in a global batch, int64 of shape ``(global_batch / ranks,)``, in order."""
+        cells = np.arange(global_batch, dtype=np.int64).reshape(-1, self.cell)
+        return cells[self.rank :: self.ranks].reshape(-1)
+
+
+EVERYTHING = Share()
+
+
 class Order:
     """The endless stream over a set of ``num_samples`` samples.
 
     The position is one integer, the samples consumed so far. Step k of global batch B consumes [kB, (k+1)B); a batch
     may straddle two epochs, nothing is dropped and there is no partial batch. With ``repeats`` R each sample comes R
     times in a row, so that R epochs of ``num_samples`` views hold every sample R times. *Source:* Hoffer et al. 2020,
-    "Augment Your Batch"; Berman et al. 2019, "MultiGrain", section 3.2.
+    "Augment Your Batch"; Berman et al. 2019, "MultiGrain", section 3.2. With an ``epoch_size`` E an epoch is the first
+    E of its permutation: another part of the set each time.
     """
 
-    def __init__(self, num_samples: int, seed: int, repeats: int = 1) -> None:
+    def __init__(self, num_samples: int, seed: int, repeats: int = 1, epoch_size: int = 0) -> None:
         self.num_samples = num_samples
         self.seed = seed
         self.repeats = repeats
+        self.epoch_size = min(epoch_size, num_samples) or num_samples
         self._recent: OrderedDict[int, Indices] = OrderedDict()
 
     def permutation(self, epoch: int) -> Indices:
@@ -43,7 +63,7 @@ class Order:
         (epoch, sample) occurs once in the stream: copies count as epochs of their own.
         """
         positions, copies = np.divmod(np.arange(start, stop, dtype=np.int64), self.repeats)
-        passes, places = np.divmod(positions, self.num_samples)
+        passes, places = np.divmod(positions, self.epoch_size)
         samples = np.empty_like(places)
         for number in np.unique(passes):
             here = passes == number
@@ -52,7 +72,14 @@ class Order:
 
 
 def _argsort(keys: NDArray[np.uint64]) -> Indices:
-    """Sort as a stable sort would, in a fifth of its time: equal keys, where the two differ, hardly ever occur."""
-    order = np.argsort(keys)
-    ranked = keys[order]
-    return np.argsort(keys, kind="stable") if (ranked[1:] == ranked[:-1]).any() else order
+    """Sort as a stable argsort would, in a tenth of its time.
+
+    Numbers sort much faster than places: each key gives up its lowest bits to its own place. Keys alike in all other
+    bits, where the result could differ, hardly ever occur and are sorted the slow way.
+    """
+    bits = np.uint64(max(len(keys) - 1, 1).bit_length())
+    ranked = np.sort(keys >> bits << bits | np.arange(len(keys), dtype=np.uint64))
+    rest = ranked >> bits
+    if (rest[1:] == rest[:-1]).any():
+        return np.argsort(keys, kind="stable")
+    return (ranked ^ rest << bits).astype(np.int64)

@@ -25,6 +25,7 @@ class Recipe:
 
     ``image_size`` is the side in pixels, ``mean`` and ``std`` are for RGB values in 0..1, ``eval_crop`` is the side of
     the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
+    ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0.
     """
 
     model: str
@@ -36,6 +37,12 @@ class Recipe:
     exif: Literal["ignore", "apply"]
     strides: tuple[int, ...] = ()
     patch_size: int = 0
+    eval_size: int = 0
+
+    @property
+    def eval_side(self) -> int:
+        """The side of images at evaluation and prediction, in pixels."""
+        return self.eval_size or self.image_size
 
 
 @dataclass(frozen=True, slots=True)

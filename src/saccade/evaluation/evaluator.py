@@ -9,6 +9,7 @@ import torch
 from saccade.data.loader import EvaluationView, Readers, batches
 from saccade.data.mix import normalise
 from saccade.data.sources import Split
+from saccade.dist import ALONE, World
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
 from saccade.training.precision import autocast
@@ -24,25 +25,34 @@ def evaluate(
     precision: str,
     device: torch.device,
     poll: Callable[[int], None] = lambda _done: None,
+    world: World = ALONE,
 ) -> Result:
     """Score a classifier on a whole split; labels are matched by class name.
 
+    Each rank takes its share of the cells; all get the same figures, and the first one the logits of every image.
     ``poll`` is called with the number of images done after every cell and may raise to stop. Raises DataError on an
     unknown class and DivergedError on logits that are not finite.
     """
     split = split.with_classes(classifier.recipe.classes)
     recipe, network = classifier.recipe, classifier.network
-    view = EvaluationView(split, recipe.image_size, recipe.eval_crop, recipe.exif)
+    view = EvaluationView(split, recipe.eval_side, recipe.eval_crop, recipe.exif, world.rank, world.size)
+    at_once = CELL * world.size
     was_training = network.training
     network.eval()
     rows = []
     try:
-        for cell in batches(view, readers, CELL, 0, -(-len(split) // CELL)):
+        for cell in batches(view, readers, CELL, 0, -(-len(split) // at_once)):
             images = normalise(cell.images.to(device, non_blocking=True), recipe.mean, recipe.std)
             with torch.inference_mode(), autocast(precision, device):
                 rows.append(network(images).float().cpu())
-            poll(min(len(rows) * CELL, len(split)))
+            poll(min(len(rows) * at_once, len(split)))
     finally:
         network.train(was_training)
-    logits = torch.cat(rows)[: len(split)]
-    return Result.of(logits.clone(), torch.from_numpy(split.labels))
+    parts = world.gather(torch.stack(rows))
+    labels = torch.from_numpy(split.labels)
+    if not world.leads:
+        return Result(**world.share(dict), logits=torch.empty(0, rows[0].shape[1]), labels=labels)
+    logits = torch.stack(parts, 1).flatten(0, 2)[: len(split)]
+    result = Result.of(logits.clone(), labels)
+    world.share(result.to_json)
+    return result

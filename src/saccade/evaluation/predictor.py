@@ -71,4 +71,4 @@ def _prepare(path: Path, classifier: Classifier) -> torch.Tensor:
         pixels = images.decode(path.read_bytes(), exif=recipe.exif)
     except images.BadImage as error:
         raise DataError(f"this is not a readable image: {error}", where=str(path)) from error
-    return augment.central_crop(pixels, recipe.image_size, recipe.eval_crop)
+    return augment.central_crop(pixels, recipe.eval_side, recipe.eval_crop)

@@ -8,8 +8,24 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import alexnet as alexnet
 from saccade.models import backends
+from saccade.models import convnext as convnext
+from saccade.models import darknet as darknet
+from saccade.models import efficientnet as efficientnet
+from saccade.models import googlenet as googlenet
+from saccade.models import inception as inception
+from saccade.models import lenet as lenet
+from saccade.models import mobilenet_v1 as mobilenet_v1
+from saccade.models import mobilenet_v2 as mobilenet_v2
+from saccade.models import mobilenet_v3 as mobilenet_v3
+from saccade.models import regnet as regnet
 from saccade.models import resnet as resnet
+from saccade.models import shufflenet as shufflenet
+from saccade.models import spatialnet as spatialnet
+from saccade.models import swin as swin
+from saccade.models import vgg as vgg
+from saccade.models import vit as vit
 from saccade.models.layers import initialise
 from saccade.models.network import Network
 from saccade.models.registry import Options, find, names

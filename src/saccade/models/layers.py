@@ -36,6 +36,18 @@ class DropPath(nn.Module):
         return x * self.keep.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
+class Permute(nn.Module):
+    """Reorder the axes of a tensor, as a layer: 0 2 3 1 puts the channels of a map last."""
+
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a view of ``x`` whose shape is that of ``x`` in the order ``axes``."""
+        return x.permute(self.axes)
+
+
 class BlurPool(nn.Module):
     """Halve the side of a map (B, C, H, W) after a binomial low-pass of 3 x 3, edges reflected.
 
@@ -150,6 +162,30 @@ def conv_norm(
     if act is not None:
         layers.append(act(inplace=True))
     return nn.Sequential(*layers)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, BatchNorm and activation, named ``conv``, ``bn`` and ``act``.
+
+    Without ``padding`` the side is kept (at stride 1). Maps (B, c_in, H, W) to (B, c_out, H', W').
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int | tuple[int, int] = 1,
+        stride: int = 1,
+        padding: int | None = None,
+        act: nn.Module | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        around = (height // 2, width // 2) if padding is None else padding
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, around, bias=False)
+        self.bn = nn.BatchNorm2d(c_out, eps=eps)
+        self.act = act or nn.ReLU(inplace=True)
 
 
 class SqueezeExcitation(nn.Module):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -58,7 +61,7 @@ class Network(nn.Module):
     def run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply a block to a map or tokens (B, ...); ``checkpointing`` computes it again in the backward pass."""
         if self.checkpointing and self.training and x.requires_grad:
-            return checkpoint(block, x, use_reentrant=False)
+            return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _same_buffers(block)))
         return block(x)
 
     def reset_head(self, num_classes: int, seed: int = 0) -> None:
@@ -72,6 +75,19 @@ class Network(nn.Module):
     def foreign_names(self, dialect: str) -> dict[str, str]:
         """Map our state names to those of ``torchvision``, ``timm`` or ``pycls`` where they differ; empty = alike."""
         return {}
+
+
+@contextmanager
+def _same_buffers(block: object) -> Iterator[None]:
+    """Put buffers back after a block ran a second time: BatchNorm has counted this batch already."""
+    live = list(block.buffers()) if isinstance(block, nn.Module) else []
+    before = [buffer.clone() for buffer in live]
+    try:
+        yield
+    finally:  # torch leaves a block by an exception as soon as it has what it needs
+        with torch.no_grad():
+            for buffer, old in zip(live, before, strict=True):
+                buffer.copy_(old)
 
 
 def _resized(head: nn.Module, num_classes: int) -> nn.Module:
@@ -94,4 +110,16 @@ def undecayed(model: nn.Module) -> set[str]:
     found = {n for n, p in model.named_parameters() if p.dim() <= 1}
     for place, module in model.named_modules():
         found |= {f"{place}.{n}".lstrip(".") for n in getattr(module, "no_decay", ())}
+    return found
+
+
+def renamed(names: Iterable[str], *rules: tuple[str, str]) -> dict[str, str]:
+    """Map state names to what regular expressions, one after the other, make of them; unchanged names are left out."""
+    found = {}
+    for name in names:
+        new = name
+        for pattern, replacement in rules:
+            new = re.sub(pattern, replacement, new)
+        if new != name:
+            found[name] = new
     return found

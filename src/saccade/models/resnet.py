@@ -251,7 +251,7 @@ def _register_all() -> None:
     for name, (design, source) in OTHERS.items():
         short = ("resnext50",) if name == "resnext50_32x4d" else ()
         build = partial(_imagenet, design)
-        register(name, build, family="resnext", source=source, image_size=224, smallest=8, aliases=short)
+        register(name, build, family="resnet", source=source, image_size=224, smallest=8, aliases=short)
     for num_blocks in (1, 2, 3, 5, 9):
         for width in (1, 2, 4):
             name = f"resnet{6 * num_blocks + 2}" + (f"_x{width}" if width > 1 else "")

@@ -12,19 +12,23 @@ import yaml
 from saccade.errors import ConfigError
 
 _FOLDER = Path(__file__).parent
+WORDS = ("about", "source", "claims")
+"""What a recipe says in words; everything else are settings."""
+
 SMALL_IMAGE_PX = 64
 SMALL_SET = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
-    """One recipe: what it is for, and its receipt (status ``measured``, ``ported`` or ``untested``)."""
+    """One recipe: what it is for; for a ported one the ``source`` and what it ``claims`` to have reached."""
 
     name: str
     path: Path
     about: str
-    receipt: dict[str, Any]
     settings: dict[str, Any]
+    source: str = ""
+    claims: str = ""
 
 
 def names() -> list[str]:
@@ -46,8 +50,8 @@ def find(name: str) -> RecipeFile:
             f"there is no recipe '{name}'", fix=f"did you mean {near[0]}?" if near else "`saccade recipes`"
         )
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    about, receipt = tree.pop("about"), tree.pop("receipt")
-    return RecipeFile(name, path, about, receipt, tree)
+    about, source, claims = (" ".join(str(tree.pop(word, "")).split()) for word in WORDS)
+    return RecipeFile(name, path, about, tree, source, claims)
 
 
 def default_for(data_name: str, num_images: int, side_px: int) -> str:

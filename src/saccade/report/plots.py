@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -122,6 +123,28 @@ def learning_rate(axis: str, line: Line, theme: Theme) -> bytes:
     axes.set_ylim(0, max(line.y) * 1.16 or 1.0)
     axes.yaxis.set_major_formatter(_plain_numbers())
     return _png(figure, theme)
+
+
+def rates(title: str, lines: Sequence[Line], theme: Theme, form: str) -> bytes:
+    """Draw learning rates over epochs, as ``png`` or ``svg``; several are named beside the axes, top to bottom."""
+    alone = len(lines) == 1
+    width, height = (4.2, 2.4) if alone else (7.4, 3.4)
+    figure, axes = _axes(theme, "epoch", width=width, height=height, right=0.97 if alone else 0.72)
+    place = axes.get_position()
+    axes.set_position((place.x0, place.y0, place.width, place.height - 0.12 / height))
+    axes.set_title(title, loc="left", color=theme.muted, fontsize=_FONT_SIZE, pad=4)
+    for row, line in enumerate(lines):
+        colour = theme.series[row % len(theme.series)]
+        _line(axes, line, colour)
+        if not alone:
+            axes.text(
+                1.03, 1 - min(_LABEL_GAP, 1 / len(lines)) * row, drawable(line.label, 30), transform=axes.transAxes,
+                color=colour, va="top", parse_math=False, fontsize=_FONT_SIZE, fontweight="bold",
+            )  # fmt: skip
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, (max(max(line.y) for line in lines) or 1.0) * 1.04)
+    axes.yaxis.set_major_formatter(_plain_numbers())
+    return _png(figure, theme) if form == "png" else _svg(figure, theme)
 
 
 def overlay(axis: str, lines: Sequence[Line], theme: Theme, *, percent: bool) -> bytes:
@@ -295,6 +318,13 @@ def _blend(theme: Theme, colour: str, strength: Floats) -> Floats:
     """Mix a colour over the card by ``strength`` (rows, columns) in 0..1; returns (rows, columns, 3) in 0..1."""
     card, ink = np.asarray(to_rgb(theme.card)), np.asarray(to_rgb(colour))
     return np.asarray(card + (ink - card) * strength[..., None])
+
+
+def _svg(figure: Figure, theme: Theme) -> bytes:
+    out = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "saccade"}):  # small, and the same bytes every time
+        figure.savefig(out, format="svg", facecolor=theme.card, metadata={"Date": None})
+    return out.getvalue()
 
 
 def _png(figure: Figure, theme: Theme, *, tight: bool = False) -> bytes:

@@ -247,15 +247,18 @@ def _finding(severity: str, message: str, name: str = "") -> Html:
 
 
 def time_spent(record: Record) -> Html:
-    """Return where the time went: preflight, waiting for data, computing, evaluation, the rest."""
+    """Return where the time went: preflight, the parts of a step, evaluation, the rest."""
     spent = {k: v for k, v in record.section("time").items() if isinstance(v, int | float) and v >= 0}
     waits = record.series("step", "wait_share")[1]
     share = spent.get("data_wait_share", statistics.fmean(waits) if waits else 0.0)
     train = spent.get("train_s", 0.0)
     if train <= 0:
         return _NOTHING
+    sending, updating = spent.get("communication_s", 0.0), spent.get("optimiser_s", 0.0)
     parts = {
-        "compute": ("training: computing", train * (1 - share)),
+        "compute": ("training: forward and backward", max(train * (1 - share) - sending - updating, 0.0)),
+        "optimiser": ("training: optimiser", updating),
+        "communication": ("training: waiting for other ranks", sending),
         "wait": ("training: waiting for data", train * share),
         "evaluation": ("evaluation", spent.get("evaluation_s", 0.0)),
         "preflight": ("preflight", spent.get("preflight_s", 0.0)),

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
+import statistics
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from saccade import recipes
+from saccade import recipes, units
+from saccade.recipes import receipts
 
 PIPED_WIDTH = 160
 
 
 def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
-    """Return one row per recipe: what it is for and what its receipt says."""
-    found = (recipes.find(name) for name in names)
-    return [
-        {
-            "recipe": r.name,
-            "status": r.receipt["status"],
-            "reached": r.receipt.get("reached", ""),
-            "hardware": r.receipt.get("hardware", ""),
-            "about": " ".join(r.about.split()),
-        }
-        for r in found
-    ]
+    """Return one row per recipe: its status, what it reached here or is claimed to have reached, what it is for."""
+    rows = []
+    for name in names:
+        recipe, receipt = recipes.find(name), receipts.read(name)
+        seconds = statistics.median(run.seconds for run in receipt.runs) if receipt else 0.0
+        rows.append(
+            {
+                "recipe": name,
+                "status": receipts.status(recipe),
+                "top1": receipt.summary if receipt else recipe.claims,
+                "time": units.human_time(seconds) if receipt else "",
+                "machine": receipt.runs[0].machine if receipt else "",
+                "about": recipe.about,
+                "source": recipe.source,
+            }
+        )
+    return rows
 
 
 def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> None:

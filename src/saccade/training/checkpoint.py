@@ -1,7 +1,8 @@
 """Checkpoints: verified folders of safetensors and JSON, found again without any pointer.
 
 ``checkpoints/step_00000370/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``ema.safetensors`` (with EMA),
-``state.json`` and ``manifest.json`` with the digest of each. A folder whose manifest does not verify does not exist.
+``scale.safetensors`` (in fp16), ``state.json`` and ``manifest.json`` with the digest of each. A folder whose manifest
+does not verify does not exist.
 Nothing that a checkpoint holds is ever executed.
 """
 
@@ -56,6 +57,7 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
         "draws_version": rng.DRAWS_VERSION,
         "step": state.step,
         "evaluations": state.evaluations,
+        "skipped": state.skipped,
         "layout": layout,
     }
     contents["state.json"] = files.json_bytes(meta | facts)
@@ -142,8 +144,19 @@ def restore(saved: Saved, state: State) -> None:
         for group, tensors in state.tensors().items():
             for name, tensor in tensors.items():
                 tensor.copy_(saved.tensors[group][name])
+    _restore_facts(saved, state)
+
+
+def follow(saved: Saved, state: State) -> None:
+    """Make a state ready for the tensors of a checkpoint that another rank has read."""
+    restore_layout(saved, state)
+    _restore_facts(saved, state)
+
+
+def _restore_facts(saved: Saved, state: State) -> None:
     state.step = saved.step
     state.evaluations = list(saved.meta["evaluations"])
+    state.skipped = list(saved.meta.get("skipped", []))
 
 
 def compare(saved: Saved, state: State) -> list[str]:

@@ -114,10 +114,10 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
     """Return the first samples of the run, and what chooses their crops."""
     section, order = run.view.augment, run.view.order
     epochs, samples = order.at(0, min(most, len(run.data.train)))
-    draws = augment.crop_draws(order.seed, epochs, samples).tolist()
+    boxes = augment.Crops(section, order.seed, epochs, samples, run.view.size_at(run.total_steps - 1))
 
     def choose(i: int, width: int, height: int) -> list[Box]:
-        return [augment.random_crop(draws[i], width, height, section.crop_area, section.crop_ratio)]
+        return [boxes.choose(i, width, height)]
 
     return samples.tolist(), choose
 

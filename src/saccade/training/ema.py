@@ -17,15 +17,23 @@ class Ema:
         self._pairs = [(a, b) for a, b in zip(_tensors(self.model), _tensors(model), strict=True)]
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move towards the model after optimiser step ``step`` (from 0).
+    def update(self, step: int, mask: Tensor | None = None) -> None:
+        """Move towards the model after optimiser step ``step`` (from 0); not at all where ``mask`` is False.
+
+        The mask is a bool scalar on the device; nothing waits for it.
 
         The first steps use the smaller decay (1 + t) / (10 + t), so that the start is forgotten. *Source:* TensorFlow's
         ExponentialMovingAverage.
         """
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         floats = [(a, b) for a, b in self._pairs if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], weight)
+        shadows, originals = [a for a, _ in floats], [b for _, b in floats]
+        if mask is None:
+            torch._foreach_lerp_(shadows, originals, weight)
+        else:
+            ways = torch._foreach_sub(originals, shadows)
+            torch._foreach_mul_(ways, mask * weight)
+            torch._foreach_add_(shadows, ways)
         for shadow, original in self._pairs:
             if not shadow.is_floating_point():
                 shadow.copy_(original)

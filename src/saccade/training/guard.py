@@ -7,48 +7,66 @@ import signal
 import time
 from types import FrameType
 
-from torch import Tensor
+from saccade.config import GuardSection
+from saccade.dist import ALONE, World
+from saccade.errors import DivergedError, InterruptedRunError, PreemptedError
+from saccade.training.bad_steps import MOST_KEPT, Archive, Evidence
+from saccade.training.state import State
 
-from saccade.errors import DivergedError, InterruptedRunError, PreemptedError, SaccadeError
+_TIME_IS_UP, _TERMINATED, _INTERRUPTED = 1, 2, 3
 
 
 class Finite:
-    """Watches that loss and gradients stay finite.
+    """Watches that loss and gradients stay finite, and decides what a step in which they do not means for the run.
 
-    On the CPU the flag is read at once. Elsewhere it is read one step late, so that no step waits for the device;
-    ``settle`` must be called before anything is saved.
+    On the CPU the flag is read at once. On a GPU it is read one step late, so that no step waits for the device;
+    ``settle`` must be called before anything is saved. All ranks see the same flags.
     """
 
-    def __init__(self, lr_text: str) -> None:
+    def __init__(self, lr_text: str, policy: GuardSection | None = None, archive: Archive | None = None) -> None:
         self._lr_text = lr_text
-        self._open: tuple[int, Tensor] | None = None
+        self._policy = policy or GuardSection()
+        self._archive = archive
+        self._open: tuple[State, Evidence] | None = None
 
-    def watch(self, step: int, finite: Tensor) -> None:
-        """Take the flag of a step, a bool scalar on any device; raises DivergedError for it or the one before."""
+    def watch(self, state: State, evidence: Evidence) -> None:
+        """Take the flag of a step; raises DivergedError when it, or the one before, ends the run."""
         self.settle()
-        self._open = (step, finite)
-        if finite.device.type == "cpu":
+        self._open = state, evidence
+        if evidence.bad.device.type != "cuda":
             self.settle()
 
     def settle(self) -> None:
         """Read the flag that is still open; raises DivergedError."""
         if self._open is None:
             return
-        (step, finite), self._open = self._open, None
-        if not bool(finite):
-            raise DivergedError(
-                f"the loss or a gradient is not finite at step {step}; nothing after the last checkpoint is kept",
-                where=f"step {step}, {self._lr_text}",
-                fix="lower the learning rate (--lr) or lengthen the warm-up (--set schedule.warmup=10%), "
-                "then start anew with --resume never",
-                finding="not-finite",
-            )
+        (state, evidence), self._open = self._open, None
+        if not bool(evidence.bad):
+            return
+        skips, count = self._policy.bad_steps == "skip", len(state.skipped)
+        kept = self._archive.keep(evidence) if self._archive and count < MOST_KEPT else ""
+        if skips and count < self._policy.allowed:
+            state.skipped.append(evidence.step)
+            return
+        before = f"; {count} steps were skipped before it" if skips else ""
+        raise DivergedError(
+            f"the loss or a gradient is not finite at step {evidence.step}{before}; nothing after the last checkpoint "
+            "is kept",
+            where=f"step {evidence.step}, {self._lr_text}" + (f"; its batch: {kept}" if kept else ""),
+            fix="lower the learning rate (--lr) or lengthen the warm-up (--set schedule.warmup=10%), then start anew "
+            "with --resume never; if only a few images are to blame, --set guard.bad_steps=skip leaves such steps out",
+            finding="not-finite",
+        )
 
 
 class Stop:
-    """Turns signals and the time limit into one flag that the loop polls; a second signal ends at once."""
+    """Turns signals and the time limit into one flag that the loop polls; a second Ctrl-C ends at once.
 
-    def __init__(self, max_time_s: float | None) -> None:
+    A signal to one rank stops all of them at the same step.
+    """
+
+    def __init__(self, max_time_s: float | None, world: World = ALONE) -> None:
+        self._world = world
         self._deadline = None if max_time_s is None else time.monotonic() + max_time_s
         self._signal: int | None = None
         self._before: dict[int, object] = {}
@@ -71,18 +89,24 @@ class Stop:
         self._signal = number
 
     def check(self) -> None:
-        """Raise PreemptedError or InterruptedRunError when the run should save and end."""
-        reason = self.reason()
-        if reason is not None:
-            raise reason
+        """Raise PreemptedError or InterruptedRunError on all ranks when one of them should save and end."""
+        _raise(self._world.highest(self._reason()))
 
-    def reason(self) -> SaccadeError | None:
-        """Return why the run should save and end, or None."""
-        again = "the same command continues exactly here"
-        if self._signal == signal.SIGINT:
-            return InterruptedRunError("interrupted; the run is saved", fix=again)
+    def check_here(self) -> None:
+        """Do what ``check`` does while the other ranks wait for this one."""
+        _raise(self._reason())
+
+    def _reason(self) -> int:
         if self._signal is not None:
-            return PreemptedError("asked to stop by SIGTERM; the run is saved", fix=again)
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            return PreemptedError("the time limit is reached; the run is saved", fix=again)
-        return None
+            return _INTERRUPTED if self._signal == signal.SIGINT else _TERMINATED
+        return _TIME_IS_UP if self._deadline is not None and time.monotonic() > self._deadline else 0
+
+
+def _raise(reason: int) -> None:
+    again = "the same command continues exactly here"
+    if reason == _INTERRUPTED:
+        raise InterruptedRunError("interrupted; the run is saved", fix=again)
+    if reason == _TERMINATED:
+        raise PreemptedError("asked to stop by SIGTERM; the run is saved", fix=again)
+    if reason == _TIME_IS_UP:
+        raise PreemptedError("the time limit is reached; the run is saved", fix=again)

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saccade import config as configuration
 from saccade import files, rng, units
 from saccade.config import Config
 from saccade.data.loader import Readers, TrainingView
-from saccade.data.order import Order
+from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
+from saccade.dist import ALONE, Devices, World
 from saccade.errors import CheckpointError, ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
 from saccade.models import backends, create_model, load_weights, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
-from saccade.training import optim, precision
+from saccade.training import optim, precision, schedule
+from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
+from saccade.training.clock import Clock
 from saccade.training.ema import Ema
+from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
-from saccade.training.schedule import Schedule
+from saccade.training.losses import balanced_weights
+from saccade.training.scale import LossScale
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -72,6 +78,7 @@ class Run:
     recipe: Recipe
     total_steps: int
     device: torch.device
+    world: World = ALONE
     findings: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
@@ -89,7 +96,7 @@ class Run:
 
     def epochs_done(self, step: int) -> float:
         """Return how many epochs were consumed after ``step`` steps."""
-        return step * self.global_batch / len(self.data.train)
+        return step * self.global_batch / self.view.order.epoch_size
 
     def evaluation_is_due(self, step: int) -> bool:
         """Tell whether an epoch ended in the last step before the final one, which is evaluated in any case."""
@@ -109,7 +116,7 @@ def open_data(config: Config, source: Source) -> Data:
     if section.unreadable == "drop":
         with Log().progress("looking for unreadable images", len(train)) as bar:
             train, dropped = without_unreadable(train, lambda done: bar.update(done, "read, decoded"))
-    val = validation_split(val_source, section.split)
+    val = validation_split(val_source, section.split, named=bool(section.val))
     if section.holdout:
         if val is not None and val_source is not source:
             raise ConfigError("both --val and --holdout are given", where="data.holdout", fix="give one of them")
@@ -133,21 +140,24 @@ def no_validation(source: Source) -> DataError:
     )
 
 
-def resolve(config: Config, saved: Saved | None) -> dict[str, dict[str, Any]]:
+def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[str, dict[str, Any]]:
     """Make every automatic choice once, each with its reason; an earlier attempt's choices are kept.
 
     Only the device may change between attempts: what depends on it is chosen anew then.
     """
-    device, device_reason = pick_device(config.device)
+    device, device_reason = pick_device(config.device, local_rank)
     earlier = saved.meta["resolved"] if saved else None
+    flavour, flavour_reason = optim.flavour(config.optimizer.name, torch.device(device))
+    optimizer = {"optimizer": {"value": flavour, "reason": flavour_reason}}
     if earlier and earlier["device"]["value"] == device:
-        return {name: dict(choice) for name, choice in earlier.items()}
+        return optimizer | {name: dict(choice) for name, choice in earlier.items()}
     number_format, format_reason = precision.choose(config.precision, torch.device(device))
     threads, threads_reason = _compute_threads(config, device)
     readers = config.data.threads or max(2, min(torch.get_num_threads(), 16))
     return {
         "device": {"value": device, "reason": device_reason},
         "precision": {"value": number_format, "reason": format_reason},
+        **optimizer,
         "compute_threads": {"value": threads, "reason": threads_reason},
         "reader_threads": {"value": readers, "reason": "as set" if config.data.threads else "one per core, 2 to 16"},
         "layout": {"value": "channels_last", "reason": "fastest for convolutions"},
@@ -167,16 +177,30 @@ def _compute_threads(config: Config, device: str) -> tuple[int, str]:
     return threads, "one per physical core"
 
 
-def pick_device(wanted: str) -> tuple[str, str]:
-    """Return (device type, the reason) for ``auto`` or a name; raises ConfigError when it is not there."""
+def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
+    """Return (device type, the reason) for what ``--devices`` says, and make a GPU the current one.
+
+    Raises ConfigError when it is not there.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        found = next(name for name, present in available.items() if present)
-        return found, "the fastest one here"
-    if not available[wanted]:
+    devices = Devices.parse(wanted)
+    kind, reason = devices.kind, "as asked"
+    if kind == "auto":
+        kind, reason = next(name for name, present in available.items() if present), "the fastest one here"
+    if not available[kind]:
         present = [n for n, p in available.items() if p]
-        raise ConfigError(f"there is no {wanted} here", where="device", fix=f"use --devices {' or '.join(present)}")
-    return wanted, "as asked"
+        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (devices.count > 1)
+        raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
+    if kind == "cuda":
+        number = devices.numbers[local_rank] if devices.numbers else local_rank
+        if number >= torch.cuda.device_count():
+            raise ConfigError(
+                f"there is no GPU {number} for rank {local_rank} of this machine: it has {torch.cuda.device_count()}",
+                where="device",
+                fix="start at most as many ranks as there are GPUs",
+            )
+        torch.cuda.set_device(number)
+    return kind, reason
 
 
 def run_folder(config: Config, data: Data, model_name: str, out: str, *, fresh: bool) -> Path:
@@ -194,16 +218,21 @@ def run_folder(config: Config, data: Data, model_name: str, out: str, *, fresh: 
     return folder
 
 
-def total_steps(config: Config, num_train: int) -> int:
-    """Return the length of the run in optimiser steps."""
-    return max(units.Duration.parse(config.epochs).steps(num_train, config.batch.global_), 1)
+def total_steps(config: Config, epoch_size: int) -> int:
+    """Return the length of the run in optimiser steps, where an epoch has ``epoch_size`` images."""
+    return max(units.Duration.parse(config.epochs).steps(epoch_size, config.batch.global_), 1)
 
 
 def build(
-    config: Config, data: Data, folder: Path, resolved: dict[str, dict[str, Any]], module: nn.Module | None
+    config: Config,
+    data: Data,
+    folder: Path,
+    resolved: dict[str, dict[str, Any]],
+    module: nn.Module | None,
+    world: World = ALONE,
 ) -> Run:
     """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts."""
-    section, num_train = config.data, len(data.train)
+    section = config.data
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))
     device = torch.device(resolved["device"]["value"])
     if device.type == "cuda":
@@ -212,16 +241,22 @@ def build(
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))  # the readers set theirs to one
     model = module if module is not None else _registered(config, data)
     model = model.to(device).to(memory_format=torch.channels_last)
-    steps = total_steps(config, num_train)
-    warmup = units.Duration.parse(config.schedule.warmup).steps(num_train, config.batch.global_, steps)
-    optimizers = optim.build(model, config, device)
-    state = State(model, optimizers, _average(model, config, num_train, steps))
-    schedule = Schedule(config.schedule.name, steps, warmup, config.schedule.end)
-    finite = Finite(f"lr {optimizers.formula}")
-    order = Order(num_train, config.seed, config.augment.repeats)
+    order = training_order(config, len(data.train))
+    steps = total_steps(config, order.epoch_size)
+    optimizers = optim.build(model, config, device, str(resolved["optimizer"]["value"]))
+    number_format = str(resolved["precision"]["value"])
+    scale = LossScale(device) if number_format == "fp16" else None
+    state = State(model, optimizers, _average(model, config, order.epoch_size, steps), scale=scale)
+    rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps)
+    archive = Archive(folder, data.train.describe, config.seed, world)
+    finite = Finite(f"lr {optimizers.formula}", config.guard, archive)
+    weights = class_weights(config, data.train, device)
+    gradients = GradientSum(model, world) if world.size > 1 else None
+    share = Share(config.cell, world.rank, world.size)
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
         section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
+        section.eval_size,
     )  # fmt: skip
     return Run(
         config=config,
@@ -229,13 +264,34 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(config, schedule, str(resolved["precision"]["value"]), device, finite),
-        view=TrainingView(data.train, order, config.augment, section.image_size, steps, section.exif),
+        runner=StepRunner(config, rates, number_format, device, finite, world, gradients, weights, Clock(device)),
+        view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,
         total_steps=steps,
         device=device,
+        world=world,
     )
+
+
+def training_order(config: Config, num_train: int) -> Order:
+    """Say which of so many training images come when."""
+    size = config.data.epoch_size
+    wanted = max(round(size * num_train), 1) if 0 < size < 1 else int(size)
+    return Order(num_train, config.seed, config.augment.repeats, wanted)
+
+
+def class_weights(config: Config, train: Split, device: torch.device) -> Tensor | None:
+    """Return the weight of each class in the loss, float32 (C,), or None where all count the same."""
+    if config.loss.class_weights == "none":
+        return None
+    return torch.from_numpy(balanced_weights(train.labels, len(train.classes))).float().to(device)
+
+
+def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
+    """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
+    section = config.data
+    return TrainingView(split, order, config.augment, section.image_size, steps, section.exif, share)
 
 
 def model_name(config: Config, module: nn.Module | None) -> str:
@@ -284,14 +340,14 @@ def start_from_weights(run: Run, log: Log) -> None:
     log.event("init", init=init, share=report.share, report=str(report))
 
 
-def _average(model: nn.Module, config: Config, num_train: int, steps: int) -> Ema | None:
+def _average(model: nn.Module, config: Config, epoch_size: int, steps: int) -> Ema | None:
     if not config.ema.half_life:
         return None
-    length = units.Duration.parse(config.ema.half_life).samples(num_train, config.batch.global_, steps)
+    length = units.Duration.parse(config.ema.half_life).samples(epoch_size, config.batch.global_, steps)
     return Ema(model, max(float(length) / config.batch.global_, 1e-3))
 
 
-def environment() -> dict[str, Any]:
+def environment(world: World = ALONE) -> dict[str, Any]:
     """Return what decides the last bits of a run besides its settings, and what a receipt needs."""
     import platform
 
@@ -301,14 +357,27 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "ranks": world.size,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this program runs from, or None."""
+    folder = Path(__file__).parents[3] / ".git"
+    try:
+        head = (folder / "HEAD").read_text(encoding="utf-8").strip()
+        return (folder / head.removeprefix("ref: ")).read_text(encoding="utf-8").strip() if ":" in head else head
+    except OSError:
+        return None
 
 
 def bit_exactness_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what changed since an earlier attempt that may change the last bits, one phrase each."""
-    names = ("torch", "processor", "threads", "gpu", "saccade_draws")
+    names = ("torch", "processor", "threads", "gpu", "saccade_draws", "ranks")
     return [f"{n}: {before.get(n)} -> {now[n]}" for n in names if before.get(n) != now[n]]
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+from saccade.config import LossSection
 
 
 def heads(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -11,15 +16,64 @@ def heads(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return output if isinstance(output, tuple) else (output,)
 
 
-def mixed_cross_entropy(logits: Tensor, labels: Tensor, share: float, smoothing: float) -> Tensor:
+def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
+    """Return a weight for each class, shape ``(C,)``, inverse to its number of labels; their mean over labels is 1.
+
+    A class without a label weighs nothing. *Source:* King and Zeng 2001, section 4.2.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = np.zeros(num_classes)
+    weights[counts > 0] = len(labels) / (np.count_nonzero(counts) * counts[counts > 0])
+    return weights
+
+
+def mixed_loss(logits: Tensor, labels: Tensor, share: float, section: LossSection, weights: Tensor | None) -> Tensor:
+    """Return the summed loss of a cell that was mixed with its mirror image, a float32 scalar.
+
+    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` one for each class (C,); ``share`` of each target is its
+    own label, the rest the mirrored one's.
+    """
+    if section.name == "bce":
+        return binary_cross_entropy(logits, labels, share, section, weights)
+    return mixed_cross_entropy(logits, labels, share, section.label_smoothing, weights)
+
+
+def mixed_cross_entropy(
+    logits: Tensor, labels: Tensor, share: float, smoothing: float, weights: Tensor | None = None
+) -> Tensor:
     """Return the summed cross-entropy of a cell that was mixed with its mirror image, a float32 scalar.
 
-    ``logits`` is (B, C), ``labels`` int64 (B,); ``share`` of each target is its own label, the rest the mirrored
-    one's. *Source:* Zhang et al. 2018, section 2; label smoothing: Szegedy et al. 2016, section 7.
+    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). *Source:* Zhang et al. 2018, section 2; label
+    smoothing: Szegedy et al. 2016, section 7.
     """
     logits = logits.float()
-    loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+
+    def towards(target: Tensor) -> Tensor:
+        if weights is None:
+            return F.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
+        return (weights[target] * F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)).sum()
+
     if share == 1.0:
-        return loss
-    partner = F.cross_entropy(logits, labels.flip(0), reduction="sum", label_smoothing=smoothing)
-    return share * loss + (1 - share) * partner
+        return towards(labels)
+    return share * towards(labels) + (1 - share) * towards(labels.flip(0))
+
+
+def binary_cross_entropy(
+    logits: Tensor, labels: Tensor, share: float, section: LossSection, weights: Tensor | None = None
+) -> Tensor:
+    """Return the sum over a cell of the mean binary cross-entropy of all classes, a float32 scalar.
+
+    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). Both classes of a mixed image are wholly there if
+    their share is above the threshold. *Source:* Wightman et al. 2021, "ResNet strikes back", section 3; the threshold:
+    timm.
+    """
+    own, other = torch.full_like(labels, share, dtype=torch.float32), labels.flip(0)
+    targets = torch.zeros(logits.shape, device=logits.device)
+    targets.scatter_add_(1, labels[:, None], own[:, None]).scatter_add_(1, other[:, None], 1 - own[:, None])
+    if section.bce_threshold is not None:
+        targets = (targets > section.bce_threshold).float()
+    targets = targets * (1 - section.label_smoothing) + section.label_smoothing / logits.shape[1]
+    loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(1)
+    if weights is not None:
+        loss = loss * (share * weights[labels] + (1 - share) * weights[other])
+    return loss.sum()

@@ -12,6 +12,7 @@ from torch import Tensor
 from saccade.data.loader import Batch
 from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
+from saccade.training.clock import PHASES
 from saccade.training.launch import Run
 
 EVENTS_PER_RUN = 2000
@@ -28,10 +29,13 @@ class Meter:
         self._begun, self._earlier_s = begun, earlier_s
         self._every = run.config.log.every or math.ceil(run.total_steps / EVENTS_PER_RUN)
         self._loss = torch.zeros((), device=run.device)
+        self._finite_steps = torch.zeros((), device=run.device)
         self._steps = 0
+        self._skipped = len(run.state.skipped)
         self._window_wait_s = 0.0
         self._mark = time.perf_counter()
         self.preflight_s = time.monotonic() - begun
+        self.phases_s = dict.fromkeys(PHASES, 0.0)
         self.train_s = self.wait_s = self.evaluation_s = 0.0
         self._text = ""
         self._score = ""
@@ -44,23 +48,37 @@ class Meter:
     def step(self, loss: Tensor, batch: Batch, bar: Bar) -> None:
         """Take note of one finished step; ``loss``, a scalar, stays on the device until it is written."""
         run, step = self._run, self._run.state.step
-        self._loss += loss
+        finite = torch.isfinite(loss)
+        self._loss += torch.where(finite, loss, 0.0)
+        self._finite_steps += finite
         self._steps += 1
+        self._tell_skipped()
         self._window_wait_s += batch.waited_s
         if step % self._every == 0 or step == run.total_steps:
             self._write()
         bar.update(step, f"{self._text}{self._score}")
 
+    def _tell_skipped(self) -> None:
+        """Say which steps were left out since the last look."""
+        skipped = self._run.state.skipped
+        for step in skipped[self._skipped :]:
+            left = self._run.config.guard.allowed - len(skipped)
+            self._log.warn(f"step {step} was left out: its loss or a gradient is not finite; {left} more may be")
+            self._log.event("skipped", step=step)
+        self._skipped = len(skipped)
+
     def _write(self) -> None:
         run, step, now = self._run, self._run.state.step, time.perf_counter()
         elapsed = now - self._mark
+        phases = run.runner.clock.read()
         facts: dict[str, Any] = {
             "step": step,
             "epoch": round(run.epochs_done(step), 4),
-            "loss": float(self._loss) / self._steps,
+            "loss": float(self._loss / self._finite_steps),  # NaN, written as null, where every step was left out
             "lr": run.state.optimizers.lr,
             "images_per_s": round(self._steps * run.global_batch / elapsed, 1),
             "wait_share": round(self._window_wait_s / elapsed, 4),
+            **{f"{phase}_share": round(spent_s / elapsed, 4) for phase, spent_s in phases.items()},
         }
         self._log.event("step", **facts)
         self._text = (
@@ -69,8 +87,11 @@ class Meter:
         )
         self.train_s += elapsed
         self.wait_s += self._window_wait_s
+        for phase, spent_s in phases.items():
+            self.phases_s[phase] += spent_s
         self._mark, self._steps, self._window_wait_s = now, 0, 0.0
         self._loss.zero_()
+        self._finite_steps.zero_()
 
     def evaluation(self, result: Result, split: str, taken_s: float) -> dict[str, Any]:
         """Record an evaluation and return the entry that goes into the state's history."""
@@ -93,4 +114,5 @@ class Meter:
             "train_s": round(self.train_s, 2),
             "evaluation_s": round(self.evaluation_s, 2),
             "data_wait_share": round(self.wait_s / self.train_s, 4) if self.train_s else 0.0,
+            **{f"{phase}_s": round(spent_s, 2) for phase, spent_s in self.phases_s.items()},
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,74 +10,34 @@ import torch
 from torch import Tensor, nn
 
 from saccade.config import Config
+from saccade.config_optim import OptimizerSection
 from saccade.models.network import undecayed
+from saccade.training.depth import layer_numbers
+from saccade.training.kept import Kept
+from saccade.training.lamb import Lamb
+from saccade.training.muon import Muon, muon_names
+from saccade.training.rmsprop import RmsPropTf
 from saccade.units import Rate
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""*Source:* Jordan et al. 2024, "Muon": the quintic with the steepest slope at zero that keeps [0.7, 1.2]."""
+RULES = {
+    "sgd": "linear", "muon": "linear", "rmsprop": "linear", "rmsprop-tf": "linear",
+    "adam": "sqrt", "adamw": "sqrt", "lamb": "sqrt",
+}  # fmt: skip
+"""How the rate follows the global batch."""
 
-NEWTON_SCHULZ_STEPS = 4
-DAMPING = 3e-3
-BLOCK_ROWS = 128
-"""Rows orthogonalised together: the cost grows with their square. *Source:* Khaled et al. 2025, "MuonBP"."""
+SLOTS: dict[type[torch.optim.Optimizer], dict[str, float]] = {
+    torch.optim.SGD: {"momentum_buffer": 0.0},
+    torch.optim.Adam: {"exp_avg": 0.0, "exp_avg_sq": 0.0},
+    torch.optim.AdamW: {"exp_avg": 0.0, "exp_avg_sq": 0.0},
+    torch.optim.RMSprop: {"square_avg": 0.0, "momentum_buffer": 0.0},
+    RmsPropTf: {"square_avg": 1.0, "momentum_buffer": 0.0},
+    Lamb: {"exp_avg": 0.0, "exp_avg_sq": 0.0},
+    Muon: {"momentum_buffer": 0.0},
+}
+"""What a method remembers of each parameter, and the value that it starts with."""
 
-
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Return roughly the nearest matrix with orthonormal rows or columns, bfloat16, shape (rows, columns) as given.
-
-    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrix XX' alone and touches X twice, which
-    costs less than half of the plain form. The damping is essential: without it rounding in the Gram matrix makes
-    small singular values explode. They stay below 1.2; the large ones end near 1, the smallest stay small. *Source:*
-    Jordan et al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
-    """
-    a, b, c = NEWTON_SCHULZ
-    wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.bfloat16().T
-    gram = wide @ wide.T
-    bound = gram.norm() + 1e-20
-    rest = gram / bound
-    rest.diagonal().add_(DAMPING)
-    rest = rest / (1 + DAMPING)
-    product = None
-    for step in range(NEWTON_SCHULZ_STEPS):
-        factor = torch.addmm(rest, rest, rest, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        if step < NEWTON_SCHULZ_STEPS - 1:
-            rest = (factor @ rest) @ factor
-        product = factor if product is None else factor @ product
-    assert product is not None
-    result = (product * bound.rsqrt()).bfloat16() @ wide
-    return result if matrix.shape[0] <= matrix.shape[1] else result.T
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised: for convolution filters, as (out, in x height x width) matrices.
-
-    Blocks of ``BLOCK_ROWS`` rows are orthogonalised each by itself. The update is scaled by sqrt(max(1, rows /
-    columns)). *Source:* Jordan et al. 2024, "Muon".
-    """
-
-    def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, momentum: float, nesterov: bool, weight_decay: float
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Apply one update to every parameter."""
-        assert closure is None
-        for group in self.param_groups:
-            for param in group["params"]:
-                velocity = self.state[param]["momentum_buffer"]
-                velocity.lerp_(param.grad, 1 - group["momentum"])
-                update = torch.lerp(param.grad, velocity, group["momentum"]) if group["nesterov"] else velocity
-                last = update.permute(0, 2, 3, 1)  # the order of the columns does not matter, and this one is no copy
-                rows = last.flatten(1)
-                scale = max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
-                blocks = [orthogonalise(block) for block in rows.split(BLOCK_ROWS)]
-                direction = torch.cat(blocks).view(last.shape).permute(0, 3, 1, 2)
-                param.mul_(1 - group["lr"] * group["weight_decay"])
-                param.add_(direction, alpha=-group["lr"] * scale)
-        return None
+COUNTING = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, Lamb)
+"""Methods that also remember, for each parameter, how many steps it has had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +60,26 @@ class Optimizers:
 
     @property
     def lr(self) -> float:
-        """The current learning rate of the first group."""
-        return float(self.parts[0].param_groups[0]["lr"])
+        """The current learning rate of the first method, at the layer nearest to the output."""
+        group = self.parts[0].param_groups[0]
+        return float(group["lr"] / group["depth_scale"])
 
-    def step(self) -> None:
-        """Apply one update."""
+    def step(self, mask: Tensor | None = None) -> None:
+        """Apply one update; none where ``mask``, a bool scalar on the device that nothing waits for, is False.
+
+        Fused kernels take the mask; for the others, copies from before the step are put back.
+        """
         for part in self.parts:
-            part.step()
+            if mask is None:
+                part.step()
+            elif part.param_groups[0].get("fused"):
+                part.found_inf = (~mask).float()  # type: ignore[attr-defined]  # where torch's loss scaler puts it
+                part.step()
+                del part.found_inf  # type: ignore[attr-defined]
+            else:
+                kept = Kept([*part.state, *(t for slots in part.state.values() for t in slots.values())])
+                part.step()
+                kept.put_back_unless(mask)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every live state tensor by ``parameter/slot``, each of the shape of its parameter or a scalar."""
@@ -119,61 +92,108 @@ class Optimizers:
         }
 
 
-def build(model: nn.Module, config: Config, device: torch.device) -> Optimizers:
-    """Make the optimisers of a model, their state zero but present."""
-    section, batch = config.optimizer, config.batch.global_
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for _, p in named if section.name == "muon" and _is_hidden_filter(p)]
-    taken = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in taken]
-    free = undecayed(model)
-    names: dict[Tensor, str] = {p: n for n, p in named}
-    decayed = [p for p in rest if names[p] not in free]
-    plain = [p for p in rest if names[p] in free]
-    rule = "sqrt" if section.name == "adamw" else "linear"
-    lr, formula = Rate.parse(section.lr).effective(batch, rule)
-    rest_lr, rest_momentum = lr, section.momentum
+def flavour(name: str, device: torch.device) -> tuple[str, str]:
+    """Return how a method updates its tensors, ``fused`` or ``foreach``, and the reason."""
+    if name not in ("sgd", "adam", "adamw", "muon"):
+        return "foreach", f"{name} has no fused kernel"
+    if device.type not in ("cpu", "cuda"):
+        return "foreach", f"no fused kernels are used on {device.type}"
+    return "fused", "one pass over the memory" if name != "muon" else "one pass over the memory, for what Muon leaves"
+
+
+def build(model: nn.Module, config: Config, device: torch.device, chosen: str = "") -> Optimizers:
+    """Make the optimisers of a model, their state in place; ``chosen`` is an earlier choice of the flavour."""
+    section = config.optimizer
+    names: dict[Tensor, str] = {p: n for n, p in model.named_parameters() if p.requires_grad}
+    taken = muon_names(model) if section.name == "muon" else set()
+    first = [p for p, n in names.items() if section.name != "muon" or n in taken]
+    others = [p for p, n in names.items() if section.name == "muon" and n not in taken]
+    lr, formula = peak(section, config.batch.global_)
     if section.name == "muon":
-        rest_lr, rest_formula = Rate.parse(section.rest_lr).effective(batch, rule)
-        rest_momentum = section.rest_momentum
-        formula = f"{formula} for Muon on {len(matrices)} convolutions; {rest_formula} for SGD on the rest"
-    both: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    groups = [g for g in both if g["params"]]
-    parts: list[torch.optim.Optimizer] = []
-    if section.name == "muon" and matrices:
-        muon_groups = [{"params": matrices}]
-        parts.append(Muon(muon_groups, lr, section.momentum, section.nesterov, section.weight_decay))
-    fused = device.type in ("cpu", "cuda")
-    if section.name == "adamw":
-        betas = (section.momentum, section.beta2)
-        parts.append(torch.optim.AdamW(groups, lr, betas, weight_decay=section.weight_decay, fused=fused))
-    else:
-        parts.append(
-            torch.optim.SGD(
-                groups, rest_lr, rest_momentum, weight_decay=section.weight_decay,
-                nesterov=section.nesterov and rest_momentum > 0, fused=fused,
-            )
-        )  # fmt: skip
+        what = "convolutions" if all(p.dim() == 4 for p in first) else "matrices"
+        rest_lr, rest_formula = rest_peak(section, config.batch.global_)
+        title = {"sgd": "SGD", "adamw": "AdamW"}[section.rest]
+        formula = f"{formula} for Muon on {len(first)} {what}; {rest_formula} for {title} on the rest"
+    fused = (chosen or flavour(section.name, device)[0]) == "fused"
+    grouping = _Grouping(model, section, names)
+    parts = []
+    if first:
+        parts.append(_make(section.name, section, lr, section.momentum, grouping.groups(first), fused))
+    if others:
+        parts.append(_make(section.rest, section, rest_lr, section.rest_momentum, grouping.groups(others), fused))
     for part in parts:
         for group in part.param_groups:
-            group["peak_lr"] = group["lr"]
+            group["peak_lr"] = group["lr"] = group["lr"] * group["depth_scale"]
             for param in group["params"]:
-                part.state[param] = _fresh_state(part, param)
+                part.state[param] = _fresh_state(part, group, param)
     return Optimizers(tuple(parts), names, formula)
 
 
-def _is_hidden_filter(param: Tensor) -> bool:
-    """Tell whether Muon takes a weight: filters wider than 1x1 that look at features, not at the three colours."""
-    return param.dim() == 4 and param.shape[1] > 3 and param.shape[-1] > 1
+def peak(section: OptimizerSection, global_batch: int) -> tuple[float, str]:
+    """Return the learning rate at a global batch, before any schedule, and the formula as text."""
+    return Rate.parse(section.lr).effective(global_batch, RULES[section.name])
 
 
-def _fresh_state(part: torch.optim.Optimizer, param: Tensor) -> dict[str, Tensor]:
-    """Return zero state in the parameter's own memory layout.
+def rest_peak(section: OptimizerSection, global_batch: int) -> tuple[float, str]:
+    """Return the same for what Muon does not take."""
+    return Rate.parse(section.rest_lr).effective(global_batch, RULES[section.rest])
+
+
+class _Grouping:
+    """Sorts parameters into groups of equal decay and equal depth."""
+
+    def __init__(self, model: nn.Module, section: OptimizerSection, names: dict[Tensor, str]) -> None:
+        self._free = undecayed(model)
+        self._decays_all = section.decay == "all"
+        self._names = names
+        layers = layer_numbers(model) if section.layer_decay < 1 else {}
+        last = max(layers.values(), default=0)
+        self._scale = {name: section.layer_decay ** (last - number) for name, number in layers.items()}
+
+    def groups(self, params: Iterable[Tensor]) -> list[dict[str, Any]]:
+        """Return groups with ``params`` and what differs from the method's settings; the deepest weights first."""
+        sorted_in: dict[tuple[float, bool], list[Tensor]] = {}
+        for param in params:
+            name = self._names[param]
+            sorted_in.setdefault((self._scale.get(name, 1.0), name not in self._free), []).append(param)
+        groups = []
+        for (scale, is_weight), members in sorted(sorted_in.items(), key=lambda item: item[0], reverse=True):
+            group: dict[str, Any] = {"params": members, "depth_scale": scale, "adapt": is_weight}
+            groups.append(group if is_weight or self._decays_all else group | {"weight_decay": 0.0})
+        return groups
+
+
+def _make(
+    name: str, section: OptimizerSection, lr: float, momentum: float, groups: list[dict[str, Any]], fused: bool
+) -> torch.optim.Optimizer:
+    decay, eps, beta2 = section.weight_decay, section.eps, section.beta2
+    if name == "sgd":
+        nesterov = section.nesterov and momentum > 0
+        return torch.optim.SGD(
+            groups, lr, momentum, weight_decay=decay, nesterov=nesterov, fused=fused, foreach=not fused
+        )
+    if name == "muon":
+        return Muon(groups, lr, momentum, section.nesterov, decay)
+    if name == "lamb":
+        return Lamb(groups, lr, (momentum, beta2), eps, decay)
+    if name == "rmsprop-tf":
+        return RmsPropTf(groups, lr, beta2, eps, momentum, decay)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(groups, lr, beta2, eps, decay, momentum, foreach=True)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    return kind(groups, lr, (momentum, beta2), eps, decay, fused=fused, foreach=not fused)
+
+
+def _fresh_state(part: torch.optim.Optimizer, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
+    """Return the state before the first step, in the parameter's own memory layout.
 
     The layout matters: a fused CPU optimiser walks parameter and state in memory order, and state laid out otherwise is
     applied to the wrong elements without an error.
     """
-    if isinstance(part, torch.optim.AdamW):
-        step = torch.zeros((), dtype=torch.float32, device=param.device if part.defaults["fused"] else "cpu")
-        return {"step": step, "exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
-    return {"momentum_buffer": torch.zeros_like(param)}
+    state = {slot: torch.full_like(param, start) for slot, start in SLOTS[type(part)].items()}
+    if group.get("momentum") == 0 and not isinstance(part, (Muon, RmsPropTf)):
+        state.pop("momentum_buffer")  # torch's own do not touch it then
+    if isinstance(part, COUNTING):
+        on_device = group.get("fused") or param.device.type == "cuda"  # where a bad step can be masked
+        state["step"] = torch.zeros((), device=param.device if on_device else "cpu")
+    return state

@@ -22,12 +22,20 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def choose(wanted: str, device: torch.device) -> tuple[str, str]:
-    """Return ("bf16" | "fp32", the reason); raises ConfigError when the device cannot do what is wanted."""
+    """Return ("bf16" | "fp16" | "fp32", the reason); raises ConfigError when the device cannot do what is wanted.
+
+    fp16 is never chosen unasked: it has not been measured on a GPU yet.
+    """
     able = has_bf16(device)
     if wanted == "auto":
         return ("bf16", f"this {device.type} computes it") if able else ("fp32", f"no bf16 on this {device.type}")
     if wanted == "bf16" and device.type == "mps":
         raise ConfigError("bf16 training is not supported on mps", where="precision", fix="--precision fp32")
+    if wanted == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"fp16 training needs a GPU of NVIDIA or AMD; this is {device.type}", where="precision",
+            fix=f"--precision {'bf16' if able else 'fp32'}",
+        )  # fmt: skip
     slow = " (slow here: emulated)" if wanted == "bf16" and not able else ""
     return wanted, f"as asked{slow}"
 
@@ -36,4 +44,6 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     """Return the context in which forward passes run."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
+    if precision == "fp16":
+        return torch.autocast(device.type, torch.float16)
     return nullcontext()

@@ -20,12 +20,13 @@ from saccade.data.ledger import OVERLAP_LIMIT, Ledger
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
 from saccade.data.sources import Source, Split
+from saccade.dist import Devices, World
 from saccade.errors import SaccadeError
 from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
 from saccade.models import backends, meta_model
 from saccade.models.cost import cost
-from saccade.training import launch
+from saccade.training import launch, ranks
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
 from saccade.training.launch import Data
 from saccade.training.request import Composed
@@ -70,6 +71,8 @@ def check(composed: Composed, log: Log) -> list[Finding]:
     try:
         data = launch.open_data(composed.config, composed.source)
         config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
+        count = max(Devices.parse(config.device).count, 1)
+        ranks.check_number(config, World(size=count, local_size=count))
         findings += inspect(config, data, None, log, shrunk)
         tell(findings, log)
         if not any(map(is_error, findings)):
@@ -198,15 +201,18 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     section = config.data
     parts = len(config.augment.sizes)
     view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, parts, section.exif)
-    smallest = min(section.image_size, *(view.size_at(part) for part in range(parts)))
+    judged = section.eval_size or section.image_size
+    smallest = min(judged, section.image_size, *(view.size_at(part) for part in range(parts)))
     if module is None:
-        return _named_network(config, smallest, classes)
+        return _named_network(config, smallest, judged, classes)
     return _own_network(module, smallest, classes)
 
 
-def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
+def _named_network(config: Config, side: int, judged: int, classes: int) -> list[Finding]:
     name = config.model.name
     network = meta_model(name, num_classes=classes, image_size=config.data.image_size, **config.shape)
+    if findings := _other_size(network, judged, name) if config.data.eval_size else []:
+        return findings
     if not backends.is_backend(name):
         return _last_map(cost(network, side).last_map, side, name, own=bool(config.model.strides))
     try:
@@ -218,6 +224,18 @@ def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
             "use another --image-size, or augment.sizes=[1] where only the smaller ones fail", status=78,
         )]  # fmt: skip
     return _last_map(last_map, side, name, own=True)
+
+
+def _other_size(network: nn.Module, side: int, name: str) -> list[Finding]:
+    """Say whether a network refuses the size at which it will be judged."""
+    try:
+        cost(network, side)
+    except (RuntimeError, ValueError) as error:
+        return [Finding(
+            "model-fails", "error", f"{name} fails on images of {side} px: {error}", "data.eval_size",
+            "leave it out, or take a model that sees images of any size", status=78,
+        )]  # fmt: skip
+    return []
 
 
 def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:

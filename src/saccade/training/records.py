@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import yaml
 from saccade import __version__, files, units
 from saccade import config as configuration
 from saccade.config import Config
+from saccade.dist import World
 from saccade.errors import CheckpointError, ConfigError, SaccadeError
 from saccade.log import Log
 from saccade.models.weights import MODEL_FILE
+from saccade.recipes import receipts
 from saccade.training import checkpoint, launch, track
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
@@ -37,8 +40,17 @@ def finished(folder: Path, config: Config, data: Data) -> dict[str, Any] | None:
     return dict(facts)
 
 
-def earlier(folder: Path, resume: str, log: Log) -> Saved | None:
-    """Find what to continue from: the newest checkpoint that verifies, or the one that was named; None = scratch."""
+def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
+    """Find what to continue from: the newest checkpoint that verifies, or the one that was named; None = scratch.
+
+    Only the first rank reads it; on the others it comes without tensors.
+    """
+    saved = _find(folder, resume, log) if world.leads else None
+    path, meta = world.share(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
+    return saved if saved or not path else Saved(Path(path), {}, meta)
+
+
+def _find(folder: Path, resume: str, log: Log) -> Saved | None:
     place = folder / "checkpoints"
     files.sweep_parts(place)
     if resume not in ("auto", "never"):
@@ -60,14 +72,17 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log) -> None:
             raise
         run.lineage.append({"step": saved.step, "changed": error.what})
         log.warn(f"continuing with changed settings: {error.what}")
-    checkpoint.restore(saved, run.state)
+    if run.world.leads:
+        checkpoint.restore(saved, run.state)
+    else:
+        checkpoint.follow(saved, run.state)
     if meta["position"] != run.state.step * run.global_batch:
         raise CheckpointError(
             f"it stands at sample {meta['position']}, which is no whole step of {run.global_batch}",
             where=str(saved.path),
             fix="a changed global batch cannot continue inside a step; use the batch it was made with",
         )
-    lost = launch.bit_exactness_lost(meta["environment"], launch.environment())
+    lost = launch.bit_exactness_lost({"ranks": 1} | meta["environment"], launch.environment(run.world))
     if lost:
         log.warn(f"no longer bit-exact with the first attempt: {'; '.join(lost)}")
     log.say(f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) from {saved.path}")
@@ -85,18 +100,24 @@ def announce(run: Run, log: Log) -> None:
     """Print what will be done: data, model, batch, rate, precision, threads."""
     config, data, choices = run.config, run.data, {n: c["value"] for n, c in run.resolved.items()}
     params = sum(p.numel() for p in run.state.model.parameters())
-    cells = run.global_batch // config.cell
+    cells, size = run.global_batch // config.cell // run.world.size, run.world.size
+    ranks = f"x {size} rank{'s' * (size > 1)}"
     ema = f"; EMA half-life {config.ema.half_life} is the model" if run.state.ema else ""
     log.say()
-    images = f"{len(data.train):,} training images, {len(data.val):,} in '{data.val.name}'"
+    epoch = run.view.order.epoch_size
+    drawn = f" ({epoch:,} of them in an epoch)" if epoch < len(data.train) else ""
+    images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
     classes = f"{len(data.train.classes)} classes  (fingerprint {data.fingerprint[:12]})"
     log.fact("data", f"{data.source.name}: {images}, {classes}")
-    log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {config.data.image_size} px{ema}")
+    side = f"{config.data.image_size} px" + (f", judged at {run.recipe.eval_side} px" * bool(config.data.eval_size))
+    log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
     log.fact(
         "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
     )
-    log.fact("batch", f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images x 1 rank")
+    log.fact("batch", f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images {ranks}")
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.name}, warm-up {config.schedule.warmup}")
+    for note in run.runner.schedule.notes():
+        log.warn(note)
     log.fact("runs on", f"{choices['device']}, {choices['precision']} ({run.resolved['precision']['reason']}), "
              f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading threads")  # fmt: skip
     log.fact("folder", str(run.folder))
@@ -106,6 +127,8 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     """Write config.yaml and run.json and open the event stream."""
     run.attempts.append(attempt)
     run.findings.extend(f.to_json() for f in findings)
+    if not run.world.leads:
+        return
     text = yaml.safe_dump(run.config.dump() | {"resolved": run.resolved}, sort_keys=False, allow_unicode=True)
     files.write_bytes(run.folder / "config.yaml", text.encode())
     log.attempt = attempt
@@ -127,11 +150,14 @@ def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
         "seconds": round(meter.seconds, 2),
         "time": meter.summary(),
         "digest": run.state.digest(),
+        "skipped_steps": run.state.skipped,
     })  # fmt: skip
 
 
 def failed(run: Run, error: SaccadeError) -> None:
     """Write into run.json why the run ended, where its folder can still be written."""
+    if not run.world.leads:
+        return
     try:
         _write(run, _status(error), {"exit_status": error.status, "message": str(error)})
     except SaccadeError:
@@ -149,7 +175,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
         "config": run.config.dump(),
         "resolved": run.resolved,
         "dataset": run.data.fingerprint,
-        "environment": launch.environment(),
+        "environment": launch.environment(run.world),
         "attempt": run.attempts[-1],
         "seconds": seconds,
         "lineage": run.lineage,
@@ -157,7 +183,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
 
 
 def _write(run: Run, status: str, more: dict[str, Any]) -> None:
-    data = run.data
+    data, weights = run.data, run.runner.class_weights
     facts = {
         "saccade": __version__,
         "status": status,
@@ -168,11 +194,13 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
             "where": {"train": data.train.where, "val": data.val.where},
         },
         "model": {"name": run.recipe.model, "params": sum(p.numel() for p in run.state.model.parameters())},
-        "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": 1},
+        "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": run.world.size},
+        "class_weights": [round(w, 6) for w in weights.tolist()] if weights is not None else None,
         "learning_rate": run.state.optimizers.formula,
         "steps": run.total_steps,
         "resolved": run.resolved,
-        "environment": launch.environment(),
+        "environment": launch.environment(run.world),
+        "command": " ".join(sys.argv[1:]),
         "attempts": run.attempts[-1] if run.attempts else 0,
         "lineage": run.lineage,
         "findings": run.findings,
@@ -191,6 +219,8 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
         log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
     except (OSError, ValueError, KeyError):
         pass
+    if judged := receipts.judge(folder, result["top1"]):
+        log.say(f"  {judged}")
     log.say(f"  {units.human_time(seconds)} in all; everything is in {folder}")
     log.say()
     log.say(f"  look      open {folder / 'report.html'}")

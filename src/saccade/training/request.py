@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from saccade import config as configuration
 from saccade import recipes
 from saccade.config import Config, Layers
+from saccade.config_optim import OptimizerSection
 from saccade.data import images
 from saccade.data.sources import Source, open_source, train_split
 from saccade.errors import ConfigError
 from saccade.models import find, registry
-from saccade.units import Rate
+from saccade.training import optim
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,7 @@ def compose(request: Request) -> Composed:
     A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor recipe is named, the
     recipe that fits the data is the base.
     """
-    named = Layers()
-    based = False
-    for word in request.words:
-        based |= _add_word(named, word)
-    asked = Layers()
-    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
-    for assignment in request.sets:
-        asked.set(assignment)
+    named, asked, based = _layers(request)
     final = _stack(named, asked).resolve()
     source = open_source(final.data.train, final.data.labels)
     base = Layers()
@@ -64,6 +57,35 @@ def compose(request: Request) -> Composed:
         config = _with_rate(config, float(request.flags["lr"]))
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": _model(config.model.name)})})
     return Composed(config, source, layers.origin("batch.global") not in ("", *map(str, recipes.paths())))
+
+
+def preview(request: Request) -> Config:
+    """Return the settings as far as they are known before any data is opened; raises ConfigError."""
+    return _stack(*_layers(request)[:2]).resolve()
+
+
+def settings(request: Request) -> Config:
+    """Merge a recipe or a YAML file with flags and assignments, opening no data; raises ConfigError."""
+    for word in request.words:
+        if not _add_word(Layers(), word):
+            raise ConfigError(
+                f"'{word}' is a model, and a model alone has no settings", where="the command line",
+                fix="name a recipe: see `saccade recipes`",
+            )  # fmt: skip
+    return preview(request)
+
+
+def _layers(request: Request) -> tuple[Layers, Layers, bool]:
+    """Return what the words say, what flags and ``--set`` say, and whether a word is a whole recipe."""
+    named = Layers()
+    based = False
+    for word in request.words:
+        based |= _add_word(named, word)
+    asked = Layers()
+    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
+    for assignment in request.sets:
+        asked.set(assignment)
+    return named, asked, based
 
 
 def _stack(*layers: Layers) -> Layers:
@@ -128,9 +150,8 @@ def _with_rate(config: Config, lr: float) -> Config:
     section = config.optimizer
     update: dict[str, Any] = {"lr": repr(lr)}
     if section.name == "muon":
-        batch = config.batch.global_
-        before, _ = Rate.parse(section.lr).effective(batch, "linear")
-        rest, _ = Rate.parse(section.rest_lr).effective(batch, "linear")
+        before, _ = optim.peak(section, config.batch.global_)
+        rest, _ = optim.rest_peak(section, config.batch.global_)
         update["rest_lr"] = repr(rest * lr / before) if before else section.rest_lr
-    checked = configuration.OptimizerSection.model_validate(section.model_dump() | update)
+    checked = OptimizerSection.model_validate(section.model_dump() | update)
     return config.model_copy(update={"optimizer": checked})

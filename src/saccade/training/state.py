@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from saccade.training.ema import Ema
 from saccade.training.optim import Optimizers
+from saccade.training.scale import LossScale
 
 
 @dataclass(slots=True)
 class State:
     """The state of a run after ``step`` optimiser steps.
 
-    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first.
+    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first; ``skipped``
+    the steps that left no trace because they were not finite; ``scale`` is there in fp16 only.
     """
 
     model: nn.Module
@@ -25,6 +27,8 @@ class State:
     ema: Ema | None
     step: int = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    scale: LossScale | None = None
 
     @property
     def final_model(self) -> nn.Module:
@@ -41,6 +45,8 @@ class State:
         groups = {"model": dict(self.model.state_dict()), "optimizer": self.optimizers.tensors()}
         if self.ema:
             groups["ema"] = dict(self.ema.model.state_dict())
+        if self.scale:
+            groups["scale"] = self.scale.tensors()
         return groups
 
     def digest(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,105 +11,109 @@ from torch import Tensor, nn
 from saccade import rng
 from saccade.config import Config
 from saccade.data.loader import Batch
-from saccade.data.mix import apply_mix, draw_mix, normalise
+from saccade.data.mix import present
+from saccade.dist import ALONE, World
 from saccade.models.layers import DropPath
 from saccade.rng import Purpose
+from saccade.training.bad_steps import Evidence
+from saccade.training.clock import Clock
+from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
-from saccade.training.losses import heads, mixed_cross_entropy
+from saccade.training.losses import heads, mixed_loss
 from saccade.training.precision import autocast
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
+from saccade.training.update import Buffers, update
 
 
 @dataclass(frozen=True, slots=True)
 class StepRunner:
-    """Everything a step needs besides state and batch."""
+    """Everything a step needs besides state and batch; ``class_weights`` is (C,), None where all classes count 1."""
 
     config: Config
     schedule: Schedule
     precision: str
     device: torch.device
     finite: Finite
+    world: World = ALONE
+    gradients: GradientSum | None = None
+    class_weights: Tensor | None = None
+    clock: Clock = field(default_factory=Clock)
 
     def run(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
 
+        The batch holds this rank's cells; with n ranks these are every n-th cell of the global batch.
         The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; its running
-        buffers are averaged over the cells of a step, one momentum update per step. Raises DivergedError and leaves
-        no trace of the step when loss or gradients are not finite.
+        buffers are averaged over the cells of a step, one momentum update per step. A step whose loss, gradients or
+        buffers are not finite leaves no trace but its number; raises DivergedError where the policy says so.
         """
-        cell = self.config.cell
-        images, labels = (
-            batch.images.to(self.device, non_blocking=True),
-            batch.labels.to(self.device, non_blocking=True),
+        batch = replace(
+            batch,
+            images=batch.images.to(self.device, non_blocking=True),
+            labels=batch.labels.to(self.device, non_blocking=True),
         )
-        buffers = _Buffers(state.model)
+        self.clock.start()
+        buffers = Buffers(state.model)
+        own = self._backward(state, batch, buffers)
+        total = own.clone()
+        self.clock.mark()
+        if self.gradients:
+            self.gradients.finish()
+        self.world.sum_([total, *buffers.sums])
+        self.clock.mark()
+        finite = self._finish_gradients(state, total) & buffers.finite().to(self.device)
+        state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
+        update(state, buffers, finite, self.world.size, waits=self.device.type != "cuda")
+        state.model.zero_grad()
+        self.clock.mark()
+        bad = ~finite
+        if state.scale:  # an overflow is expected now and then, and only lowers the scale
+            bad &= state.scale.is_exhausted() | ~torch.isfinite(total)
+            state.scale.update(finite)
+        self.finite.watch(state, Evidence(state.step, bad, own, batch))
+        state.step += 1
+        return total
+
+    def _backward(self, state: State, batch: Batch, buffers: Buffers) -> Tensor:
+        """Add up gradients and buffers cell by cell, and return this rank's share of the mean loss, a scalar."""
+        cell, world, images, labels = self.config.cell, self.world, batch.images, batch.labels
         total = torch.zeros((), device=self.device)
         for number, start in enumerate(range(0, len(images), cell)):
             buffers.rewind()
             part = slice(start, start + cell)
-            loss = self._forward(state, images[part], labels[part], number) / len(images)
-            loss.backward()  # type: ignore[no-untyped-call]
+            place = world.rank + number * world.size
+            seen = present(images[part], batch.epochs[part], batch.samples[part], self.config, state.step, place)
+            loss = self._forward(state, *seen, labels[part], place) / (len(images) * world.size)
+            is_last = start + cell >= len(images)
+            with self.gradients.last_cell() if self.gradients and is_last else nullcontext():
+                (loss * state.scale.factor if state.scale else loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             buffers.collect()
-        self._check(state, total, buffers)
-        buffers.average()
-        state.optimizers.set_factor(self.schedule.factor(state.step))
-        state.optimizers.step()
-        state.model.zero_grad()
-        if state.ema:
-            state.ema.update(state.step)
-        state.step += 1
         return total
 
-    def _forward(self, state: State, images: Tensor, labels: Tensor, cell: int) -> Tensor:
-        config = self.config
-        inputs = normalise(images, config.data.mean, config.data.std)
-        inputs, share = apply_mix(inputs, draw_mix(config.augment, config.seed, state.step, cell))
-        draw_drop_path(state.model, len(images), config.seed, state.step, cell)
-        torch.manual_seed(rng.integer(config.seed, Purpose.DROPOUT, state.step, cell))
+    def _forward(self, state: State, inputs: Tensor, share: float, labels: Tensor, cell: int) -> Tensor:
+        section, seed = self.config.loss, self.config.seed
+        draw_drop_path(state.model, len(inputs), seed, state.step, cell)
+        torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
         with autocast(self.precision, self.device):
             logits, *auxiliary = heads(state.model(inputs))
-        loss = mixed_cross_entropy(logits, labels, share, config.loss.label_smoothing)
+        loss = mixed_loss(logits, labels, share, section, self.class_weights)
         for other in auxiliary:
             weight = getattr(state.model, "aux_weight", 0.0)
-            loss = loss + weight * mixed_cross_entropy(other, labels, share, config.loss.label_smoothing)
+            loss = loss + weight * mixed_loss(other, labels, share, section, self.class_weights)
         return loss
 
-    def _check(self, state: State, loss: Tensor, buffers: _Buffers) -> None:
+    def _finish_gradients(self, state: State, loss: Tensor) -> Tensor:
+        """Take the loss scale out of the gradients, clip them, and tell whether all is finite, a bool scalar."""
         gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+        if state.scale:
+            torch._foreach_mul_(gradients, 1 / state.scale.factor)
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        try:
-            self.finite.watch(state.step, torch.isfinite(norm + loss))
-        except BaseException:
-            buffers.rewind()
-            raise
-
-
-class _Buffers:
-    """The buffers of the model (BatchNorm statistics) from before a step, and their mean over its cells."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._live = list(model.buffers())
-        self._before = [b.clone() for b in self._live]
-        self._sums = [torch.zeros_like(b) for b in self._live]
-        self._cells = 0
-
-    @torch.no_grad()
-    def rewind(self) -> None:
-        for live, before in zip(self._live, self._before, strict=True):
-            live.copy_(before)
-
-    @torch.no_grad()
-    def collect(self) -> None:
-        self._cells += 1
-        for live, total in zip(self._live, self._sums, strict=True):
-            total += live
-
-    @torch.no_grad()
-    def average(self) -> None:
-        for live, total in zip(self._live, self._sums, strict=True):
-            live.copy_(total / self._cells if live.is_floating_point() else total // self._cells)
+        if self.config.optimizer.clip:  # a factor on the device: nothing waits for it
+            clipped = torch.clamp(self.config.optimizer.clip / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(gradients, clipped)
+        return torch.isfinite(norm + loss)
 
 
 def draw_drop_path(model: nn.Module, batch_size: int, seed: int, step: int, cell: int) -> None:

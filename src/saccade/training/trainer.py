@@ -15,6 +15,7 @@ from torch import nn
 from saccade import files, units
 from saccade.data.loader import batches
 from saccade.data.sources import Split
+from saccade.dist import ALONE, World
 from saccade.errors import DiskError, InterruptedRunError, PreemptedError, SaccadeError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.evaluator import evaluate
@@ -22,8 +23,9 @@ from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
 from saccade.models.weights import MODEL_FILE
 from saccade.report import write_report
-from saccade.training import checkpoint, launch, preflight, records
+from saccade.training import checkpoint, launch, memory, preflight, ranks, records
 from saccade.training.cadence import Cadence
+from saccade.training.feeders import feed
 from saccade.training.guard import Stop
 from saccade.training.launch import Run
 from saccade.training.meter import Meter
@@ -47,38 +49,47 @@ class Outcome:
 
 def train(
     composed: Composed, *, module: nn.Module | None = None, out: str = "", resume: str = "auto",
-    resume_changed: bool = False, log: Log | None = None,
+    resume_changed: bool = False, log: Log | None = None, world: World = ALONE,
 ) -> Outcome:  # fmt: skip
     """Train to the end of the run, from scratch or from where an earlier attempt stopped.
 
-    ``resume`` is ``auto``, ``never`` or the path of a checkpoint. Raises a SaccadeError with the exit status of what
-    happened; whatever is worth saving is saved before.
+    ``resume`` is ``auto``, ``never`` or the path of a checkpoint. With several ranks all of them call this, and only
+    the first reads and writes in the run folder. Raises a SaccadeError with the exit status of what happened; whatever
+    is worth saving is saved before.
     """
-    begun, log = time.monotonic(), log or Log()
+    begun, log = time.monotonic(), log or Log(rank=world.rank)
     data = launch.open_data(composed.config, composed.source)
     config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
-    findings = preflight.examine(config, data, module, log, shrunk)
-    folder = launch.run_folder(config, data, launch.model_name(config, module), out, fresh=resume == "never")
+    ranks.check_number(config, world)
+    ranks.check_same(config, data, world)
+    findings = preflight.examine(config, data, module, log, shrunk) if world.leads else []
+    name = launch.model_name(config, module)
+    folder = Path(world.share(lambda: str(launch.run_folder(config, data, name, out, fresh=resume == "never"))))
     limit_s = units.seconds(config.max_time) if config.max_time else None
-    with files.locked(folder), Stop(limit_s) as stop:
-        done = records.finished(folder, config, data)
+    with world.only_first(files.locked(folder)), Stop(limit_s, world) as stop:
+        done = world.share(lambda: records.finished(folder, config, data))
         if done is not None:
             return Outcome(folder, done["result"], float(done["seconds"]), fresh=False)
-        saved = records.earlier(folder, resume, log)
-        run = launch.build(config, data, folder, launch.resolve(config, saved), module)
+        saved = records.earlier(folder, resume, log, world)
+        run = launch.build(config, data, folder, ranks.resolve(config, saved, world), module, world)
         try:
             if saved is not None:
                 records.resume(run, saved, resume_changed, log)
             records.announce(run, log)
             if saved is None:
                 launch.start_from_weights(run, log)
-                findings += preflight.trial(run, log, stop.check)
+            ranks.copy_state(run.state, world)
+            if saved is None and world.leads:
+                findings += preflight.trial(run, log, stop.check_here)
+            ranks.share_trial(run)
             records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
             meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
             try:
-                _loop(run, meter, stop, log)
+                with memory.explained(run):
+                    _loop(run, meter, stop, log)
             except (PreemptedError, InterruptedRunError):
                 save(run, meter, log)
+                world.wait()
                 raise
             return _finish(run, meter, stop, log)
         except SaccadeError as error:
@@ -93,11 +104,11 @@ def train(
 def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
     """Load, step, evaluate where an epoch ends, save when it is time; until the last step is done."""
     state, rhythm = run.state, run.config.checkpoint.every
-    cadence = Cadence(rhythm, len(run.data.train), run.global_batch, run.total_steps)
-    with log.progress("training", run.total_steps) as bar:
+    cadence = Cadence(rhythm, run.view.order.epoch_size, run.global_batch, run.total_steps)
+    with log.progress("training", run.total_steps) as bar, feed(run) as view:
         bar.start_at(state.step)
         _evaluate_if_due(run, meter, stop, bar)
-        for batch in batches(run.view, run.readers, run.global_batch, state.step, run.total_steps):
+        for batch in batches(view, run.readers, run.global_batch, state.step, run.total_steps):
             loss = run.runner.run(state, batch)
             meter.step(loss, batch, bar)
             stop.check()
@@ -125,15 +136,18 @@ def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> None:
 
 
 def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
-    return evaluate(classifier, split, run.readers, run.precision, run.device, poll)
+    return evaluate(classifier, split, run.readers, run.precision, run.device, poll, run.world)
 
 
 def save(run: Run, meter: Meter, log: Log) -> None:
-    """Publish a checkpoint and prune older ones; a failed save is an alarm, the third in a row ends the run."""
+    """Publish a checkpoint and prune older ones; a failed save is an alarm, the third in a row ends the run.
+
+    The first rank does it; the others wait for it at the end of their next step.
+    """
     state, folder = run.state, run.folder / "checkpoints"
-    if state.step == 0:
-        return
     run.runner.finite.settle()
+    if state.step == 0 or not run.world.leads:
+        return
     begun = time.perf_counter()
     try:
         path = checkpoint.save(folder, state, records.checkpoint_meta(run, meter.seconds))
@@ -152,12 +166,15 @@ def save(run: Run, meter: Meter, log: Log) -> None:
 def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     """Write the final weights, read them back from the disk, and let only these be judged."""
     model_file = run.folder / MODEL_FILE
-    files.write_bytes(model_file, run.classifier().to_bytes())
+    if run.world.leads:
+        files.write_bytes(model_file, run.classifier().to_bytes())
     skeleton = copy.deepcopy(run.state.final_model)
+    tensors = [*skeleton.parameters(), *skeleton.buffers()]
     with torch.no_grad():
         for tensor in skeleton.state_dict().values():  # buffers that are not saved, such as indices, stay
             tensor.zero_()
-    reread = Classifier.load(run.folder, skeleton)
+    reread = Classifier.load(run.folder, skeleton) if run.world.leads else Classifier(skeleton, run.recipe)
+    run.world.copy_from_first_(tensors)
     begun = time.perf_counter()
     with log.progress("final evaluation", len(run.data.val)) as bar:
 
@@ -169,13 +186,20 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
             result = _score(run, reread, run.data.val, poll)
         except (PreemptedError, InterruptedRunError):
             save(run, meter, log)
+            run.world.wait()
             raise
     entry = meter.evaluation(result, run.data.val.name, time.perf_counter() - begun)
     run.state.evaluations[:] = [e for e in run.state.evaluations if e["step"] != run.state.step] + [entry]
     save(run, meter, log)
+    if run.world.leads:
+        _hand_over(run, meter, result, entry, log)
+    return Outcome(run.folder, entry, meter.seconds)
+
+
+def _hand_over(run: Run, meter: Meter, result: Result, entry: dict[str, Any], log: Log) -> None:
+    """Write what is looked at afterwards: predictions, run.json, the report."""
     answers = {"logits": result.logits, "labels": result.labels}
     files.write_bytes(run.folder / "predictions.safetensors", safetensors.torch.save(answers))
     log.event("end", status="done", step=run.state.step, **result.to_json())
     records.complete(run, entry, meter)
     write_report(run.folder, run.data.val)
-    return Outcome(run.folder, entry, meter.seconds)

@@ -9,23 +9,30 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from saccade import files, units
 from saccade.data.loader import Batch, batches
 from saccade.data.mix import normalise
-from saccade.errors import ConfigError, DivergedError, SaccadeError
+from saccade.data.order import EVERYTHING
+from saccade.dist import ALONE
+from saccade.errors import DivergedError
 from saccade.log import Log
 from saccade.training import optim
+from saccade.training.clock import Clock
+from saccade.training.compiling import worth_keeping, worth_trying
 from saccade.training.ema import Ema
 from saccade.training.finding import Finding, refuse, tell
 from saccade.training.guard import Finite
 from saccade.training.launch import Run
 from saccade.training.losses import heads
+from saccade.training.memory import is_out_of_memory, smaller_cells, too_large
 from saccade.training.precision import autocast
+from saccade.training.scale import LossScale
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -92,9 +99,29 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     refuse(findings)
     _fit_readers(run, speed, log)
     spent = estimate(run, speed)
+    _try_compiling(run, speed, spent.total_s)
     findings += _describe(run, spent, log)
     tell((f for f in findings if f.id != "time"), log)
     return findings
+
+
+def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
+    """Decide once whether the network is compiled, by a trial on a copy, and write the reason down."""
+    pays, reason = worth_trying(run.device.type, run_s)
+    if pays:
+        cell, side = run.config.cell, speed.side
+        pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        places = np.zeros(cell, dtype=np.int64)
+        blank = Batch(pixels, torch.zeros(cell, dtype=torch.int64), places, places)
+        try:
+            state, runner = _copy(run)
+            state.model.compile()
+            _timed(runner, state, blank)
+            compiled_s = statistics.median(_timed(runner, state, blank) for _ in range(TIMED_STEPS))
+            pays, reason = worth_keeping(speed.first_cell_s, compiled_s)
+        except Exception as error:  # the compiler has many ways to fail, and none of them is the user's fault
+            pays, reason = False, f"it failed: {type(error).__name__}"
+    run.resolved["compile"] = {"value": pays, "reason": reason}
 
 
 def _fit_readers(run: Run, speed: Speed, log: Log) -> None:
@@ -102,7 +129,7 @@ def _fit_readers(run: Run, speed: Speed, log: Log) -> None:
     if run.config.data.threads:
         return
     busy = speed.load_s * run.readers.threads * run.config.cell / speed.next_cell_s
-    wanted = min(max(math.ceil(RESERVE * busy), LEAST_READERS), os.cpu_count() or 1)
+    wanted = min(max(math.ceil(RESERVE * busy), LEAST_READERS), max((os.cpu_count() or 1) // run.world.local_size, 1))
     if wanted != run.readers.threads:
         run.readers.resize(wanted)
         torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
@@ -122,7 +149,8 @@ def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
 
 def estimate(run: Run, speed: Speed) -> Estimate:
     """Return how long the run will take: steps, evaluations, and loading, which shares the cores on a CPU."""
-    batch, cells = run.global_batch, run.global_batch // run.config.cell
+    batch = run.global_batch // run.world.size
+    cells = batch // run.config.cell
     full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
     shares = len(run.config.augment.sizes)
     relative = sum((run.view.size_at(step) / speed.side) ** 2 for step in _part_starts(run)) / shares
@@ -132,9 +160,9 @@ def estimate(run: Run, speed: Speed) -> Estimate:
     steps = run.total_steps
     evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
     judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
-    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.config.data.image_size / speed.side) ** 2
+    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.recipe.eval_side / speed.side) ** 2
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
-    return Estimate(steps * step + judged * each, step, load, compute)
+    return Estimate(steps * step + judged * each / run.world.size, step, load, compute)
 
 
 def _part_starts(run: Run) -> list[int]:
@@ -159,7 +187,8 @@ def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
     cell = run.config.cell
     loaded: list[Batch] = []
     begun = time.perf_counter()
-    for batch in batches(run.view, run.readers, cell, first, first + LOADED_CELLS):
+    view = replace(run.view, share=EVERYTHING)  # other ranks take no part in the trial
+    for batch in batches(view, run.readers, cell, first, first + LOADED_CELLS):
         loaded.append(batch)
         poll()
         if time.perf_counter() - begun > LOADER_S:
@@ -169,30 +198,33 @@ def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
 
 def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
     """Return the loss at the start and the speed, both from a copy; raises ConfigError when memory is too small."""
-    begun = time.perf_counter()
     try:
-        state, runner = _copy(run)
-        loss = first_loss(state, run, cells[0])
-        if not math.isfinite(loss):
-            return loss, Speed(load_s, 0.0, 0.0, 1)
-        warm_s = _timed(runner, state, cells[0])
-        poll()
-        several = run.global_batch > run.config.cell and len(cells) > 1
-        side = cells[0].images.shape[-1]
-        rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
-        deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
-        times = _repeat(runner, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
-        first_s = statistics.median(times or [warm_s])
-        next_s = first_s
-        if several and time.perf_counter() + 2 * first_s < deadline:
-            next_s = max(_timed(runner, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
-        return loss, Speed(load_s, first_s, next_s, side)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_large(run) from error
-    except RuntimeError as error:
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+        return _loss_and_speed(run, cells, load_s, poll)
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-        raise _too_large(run) from error
+    # the error is gone here, and with it the frames that held the memory
+    raise too_large(run, run.view.size_at(_largest_step(run)), _largest_that_fits(run, cells[0], poll))
+
+
+def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
+    begun = time.perf_counter()
+    state, runner = _copy(run)
+    loss = first_loss(state, run, cells[0])
+    if not math.isfinite(loss):
+        return loss, Speed(load_s, 0.0, 0.0, 1)
+    warm_s = _timed(runner, state, cells[0])
+    poll()
+    several = run.global_batch > run.config.cell and len(cells) > 1
+    side = cells[0].images.shape[-1]
+    rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
+    deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
+    times = _repeat(runner, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
+    first_s = statistics.median(times or [warm_s])
+    next_s = first_s
+    if several and time.perf_counter() + 2 * first_s < deadline:
+        next_s = max(_timed(runner, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
+    return loss, Speed(load_s, first_s, next_s, side)
 
 
 def _repeat(runner: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll) -> list[float]:
@@ -207,10 +239,10 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     """Return a state and a runner that share nothing that changes with the run."""
     model = copy.deepcopy(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
-    state = State(model, optim.build(model, run.config, run.device), average)
-    real = run.runner
+    optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
+    state = State(model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None)
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
-    return state, StepRunner(run.config, real.schedule, real.precision, real.device, finite)
+    return state, replace(run.runner, finite=finite, world=ALONE, gradients=None, clock=Clock())
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
@@ -230,19 +262,30 @@ def _timed(runner: StepRunner, state: State, batch: Batch) -> float:
 
 def _joined(one: Batch, other: Batch) -> Batch:
     images = torch.cat([one.images, other.images]).contiguous(memory_format=torch.channels_last)
-    return Batch(images, torch.cat([one.labels, other.labels]), one.samples, one.epochs)
+    samples, epochs = np.concatenate([one.samples, other.samples]), np.concatenate([one.epochs, other.epochs])
+    return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs)
 
 
-def _too_large(run: Run) -> SaccadeError:
-    smaller = max(run.config.cell // 2, 1)
-    return ConfigError(
-        f"a cell of {run.config.cell} images of {run.view.size_at(_largest_step(run))} px does not fit into the memory "
-        f"of {run.device.type}",
-        where="batch.cell",
-        fix=f"--set batch.cell={smaller} computes the same global batch in smaller cells (batch statistics and mixing "
-        "belong to a cell, so it is a different run)",
-        finding="out-of-memory",
-    )
+def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
+    """Return the largest smaller cell, in images, with which a step does not run out of memory; 0 if none was found."""
+    deadline = time.perf_counter() + BUDGET_MOST_S
+    for cell in smaller_cells(run):
+        config = run.config.model_copy(update={"batch": run.config.batch.model_copy(update={"cell": cell})})
+        part = replace(
+            batch, images=batch.images[:cell], labels=batch.labels[:cell],
+            samples=batch.samples[:cell], epochs=batch.epochs[:cell],
+        )  # fmt: skip
+        try:
+            state, runner = _copy(run)
+            _timed(replace(runner, config=config), state, part)
+            return cell
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        poll()
+        if time.perf_counter() > deadline:
+            break
+    return 0
 
 
 def _judge(loss: float, run: Run) -> list[Finding]:

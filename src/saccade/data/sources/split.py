@@ -189,10 +189,11 @@ def train_split(source: Source) -> Split:
     return found
 
 
-def validation_split(source: Source, wanted: str = "") -> Split | None:
+def validation_split(source: Source, wanted: str = "", *, named: bool = False) -> Split | None:
     """Return the split called ``wanted``, or the first of val, validation, valid and test; None if there is none.
 
-    Never falls back on training data. Raises DataError if ``wanted`` is not there.
+    Where the user ``named`` this source as validation data, one without splits is taken whole. Never falls back on
+    training data. Raises DataError if ``wanted`` is not there.
     """
     if wanted:
         found = _find(source, wanted)
@@ -203,7 +204,8 @@ def validation_split(source: Source, wanted: str = "") -> Split | None:
                 fix="name one of these with --split",
             )
         return found
-    return next((found for name in SPLIT_FOLDERS[1:] if (found := _find(source, name))), None)
+    places = (*SPLIT_FOLDERS[1:], WHOLE) if named else SPLIT_FOLDERS[1:]
+    return next((found for name in places if (found := _find(source, name))), None)
 
 
 def hold_out(split: Split, share: float, seed: int, purpose: rng.Purpose = rng.Purpose.HOLDOUT) -> tuple[Split, Split]:

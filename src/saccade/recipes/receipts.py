@@ -1,0 +1,208 @@
+"""Receipts: what recipes reached, written from run folders and never by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from saccade import config as configuration
+from saccade import files
+from saccade.errors import ConfigError
+from saccade.recipes import RecipeFile, find, names
+
+FOLDER = Path(__file__).parent / "receipts"
+FREE = ("seed", "device", "recipe", "data.train", "data.val")
+"""What two runs of one recipe may differ in, besides the settings of kind ``run``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One finished run of a recipe: ``seconds`` from start to exit, ``log`` the SHA-256 of its log."""
+
+    run: str
+    seed: int
+    top1: float
+    correct: int
+    n: int
+    seconds: float
+    date: str
+    commit: str
+    machine: str
+    torch: str
+    data: str
+    command: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a recipe reached; ``settings`` is the digest of the recipe when its runs began."""
+
+    recipe: str
+    settings: str
+    runs: tuple[Measurement, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean top-1, 0..1."""
+        return statistics.mean(run.top1 for run in self.runs)
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Where the next run is expected, as top-1 from 0 to 1.
+
+        Two standard deviations of one run around the mean, never narrower than twice the error that the number of
+        validation images leaves.
+        """
+        tops = [run.top1 for run in self.runs]
+        chance = (self.mean * (1 - self.mean) / self.runs[0].n) ** 0.5
+        spread = 2 * max(statistics.stdev(tops) if len(tops) > 1 else 0.0, chance)
+        return max(self.mean - spread, 0.0), min(self.mean + spread, 1.0)
+
+    @property
+    def summary(self) -> str:
+        """One line: ``80.48 % (80.14 to 80.81, n = 3)``."""
+        tops = sorted(100 * run.top1 for run in self.runs)
+        spread = f"{tops[0]:.2f} to {tops[-1]:.2f}, " if len(tops) > 1 else ""
+        return f"{100 * self.mean:.2f} % ({spread}n = {len(tops)})"
+
+
+def settings_digest(recipe: RecipeFile) -> str:
+    """Return the SHA-256, 64 hexadecimal digits, of what a recipe sets; words and layout of the file do not count."""
+    return hashlib.sha256(json.dumps(recipe.settings, sort_keys=True).encode()).hexdigest()
+
+
+def read(name: str) -> Receipt | None:
+    """Return the stored receipt of a recipe, or None."""
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        return None
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    return Receipt(tree["recipe"], tree["settings"], tuple(Measurement(**run) for run in tree["runs"]))
+
+
+def status(recipe: RecipeFile) -> str:
+    """Return ``measured``, ``changed since measured``, ``ported`` or ``untested``."""
+    receipt = read(recipe.name)
+    if receipt is None:
+        return "ported" if recipe.source else "untested"
+    return "measured" if receipt.settings == settings_digest(recipe) else "changed since measured"
+
+
+def record(runs: Sequence[Path]) -> list[Receipt]:
+    """Write the receipts of finished runs, one for each recipe among them; earlier receipts are replaced.
+
+    Raises ConfigError for a run that is not finished, or whose settings are not those of its recipe.
+    """
+    found: dict[str, list[Measurement]] = {}
+    for folder in runs:
+        name, measurement = _measured(folder)
+        found.setdefault(name, []).append(measurement)
+    receipts = []
+    for name, measurements in sorted(found.items()):
+        if len({run.seed for run in measurements}) < len(measurements):
+            raise ConfigError(f"two runs of '{name}' have the same seed", fix="a seed counts once")
+        ordered = tuple(sorted(measurements, key=lambda run: run.seed))
+        receipts.append(Receipt(name, settings_digest(find(name)), ordered))
+        files.write_json(FOLDER / f"{name}.json", asdict(receipts[-1]))
+    return receipts
+
+
+def judge(folder: Path, top1: float) -> str:
+    """Say where the top-1 (0..1) of a finished run lies beside the receipt of its recipe; empty without a receipt."""
+    try:
+        name, measurement = _measured(folder)
+        receipt = read(name)
+    except ConfigError:
+        return ""
+    if receipt is None or receipt.runs[0].data != measurement.data:
+        return ""
+    low, high = receipt.band
+    place = "within" if low <= top1 <= high else "above" if top1 > high else "below"
+    return f"{place} what recipe '{name}' promises: {100 * low:.1f} to {100 * high:.1f} % ({receipt.summary})"
+
+
+def _measured(folder: Path) -> tuple[str, Measurement]:
+    try:
+        facts = files.read_json(folder / "run.json")
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        log = (folder / "log.jsonl").read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"this is no run folder: {error}", where=str(folder)) from error
+    if facts.get("status") != "done":
+        raise ConfigError(
+            "the run is not finished", where=str(folder), fix="run the same `saccade train` command again"
+        )
+    settings.pop("resolved", None)
+    name = Path(settings["recipe"]).stem
+    _require_same(folder, settings, find(name))
+    result, environment = facts["result"], facts["environment"]
+    return name, Measurement(
+        run=folder.name, seed=settings["seed"], top1=result["top1"], correct=result["correct"], n=result["n"],
+        seconds=facts["seconds"], date=facts["ended"][:10], commit=environment.get("commit") or "",
+        machine=_machine(facts), torch=environment["torch"], data=_data(facts), command=facts.get("command", ""),
+        log=hashlib.sha256(log).hexdigest(),
+    )  # fmt: skip
+
+
+def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) -> None:
+    """Raise ConfigError when a run differs from its recipe in anything that decides its numbers."""
+    layers = configuration.Layers()
+    layers.add_file(recipe.path)
+    differing = [
+        f"{field} {old} -> {new}"
+        for field, kind, old, new in configuration.diff(layers.resolve().dump(), settings)
+        if kind != "run" and field not in FREE
+    ]
+    if differing:
+        raise ConfigError(
+            f"the run is not one of recipe '{recipe.name}': {', '.join(differing[:5])}",
+            where=str(folder),
+            fix="run the recipe as it is, or write these settings into it first",
+        )
+
+
+def _machine(facts: dict[str, Any]) -> str:
+    environment = facts["environment"]
+    device = environment.get("gpu") or f"{environment.get('cores', environment['threads'])} CPU cores, "
+    return f"{device}{'' if environment.get('gpu') else environment['processor']}"
+
+
+def _data(facts: dict[str, Any]) -> str:
+    dataset = facts["dataset"]
+    return f"{dataset['name']} ({dataset['train']:,} + {dataset['val']:,})"
+
+
+def table() -> str:
+    """Return the page of records in Markdown, computed from the stored receipts."""
+    lines = [
+        "# Records",
+        "",
+        "What recipes reached, written from run folders by `saccade recipes record`, printed by `... records`.",
+        "",
+        "| recipe | status | top-1 | data (training + validation) | median time | machine | date |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    details = ["", "| recipe | seed | top-1 | correct | seconds | commit | torch | log (SHA-256) |", "|---" * 8 + "|"]
+    for name in names():
+        receipt = read(name)
+        if receipt is None:
+            continue
+        first, seconds = receipt.runs[0], statistics.median(run.seconds for run in receipt.runs)
+        lines.append(
+            f"| {name} | {status(find(name))} | {receipt.summary} | {first.data} | {seconds:.0f} s | {first.machine} "
+            f"| {first.date} |"
+        )
+        details += [
+            f"| {name} | {run.seed} | {100 * run.top1:.2f} | {run.correct} / {run.n} | {run.seconds:.0f} | "
+            f"{run.commit[:10]} | {run.torch} | {run.log[:16]} |"
+            for run in receipt.runs
+        ]
+    return "\n".join([*lines, *details]) + "\n"

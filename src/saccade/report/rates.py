@@ -1,0 +1,104 @@
+"""The learning rate of a recipe over a run that has not begun: the numbers, and their picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saccade import files, units
+from saccade.errors import ConfigError
+from saccade.report import plots
+from saccade.training import optim, schedule
+from saccade.training.request import Request, settings
+
+IMAGENET = 1_281_167
+MOST_POINTS = 1001
+COMPARABLE = 10
+"""Rates whose peaks differ by more than this factor are drawn as shares of their peaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The rate ``lr`` before each of ``step`` (both in order) of a run of ``total_steps``.
+
+    ``notes`` say what was assumed and what of the schedule cannot take place.
+    """
+
+    name: str
+    schedule: str
+    formula: str
+    num_images: int
+    global_batch: int
+    total_steps: int
+    step: tuple[int, ...]
+    epoch: tuple[float, ...]
+    lr: tuple[float, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """One line for people, and one for each note."""
+        size = f"{self.total_steps:,} steps of {self.global_batch} ({self.num_images:,} images)"
+        return "\n  ".join([f"{self.name}: lr {self.formula}; {self.schedule}; {size}", *self.notes])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return asdict(self)
+
+
+def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images: int = 0) -> Rates:
+    """Work out the rates of a recipe, a YAML file or a run folder; raises ConfigError.
+
+    ``num_images`` is the number of training images, 0 that of the run or else ImageNet's.
+    """
+    folder = Path(word) if (Path(word) / "config.yaml").is_file() else None
+    config = settings(Request([str(folder / "config.yaml")] if folder else [word], flags, sets))
+    images = num_images or (_images_of(folder) if folder else IMAGENET)
+    batch = config.batch.global_
+    total = max(units.Duration.parse(config.epochs).steps(images, batch), 1)
+    curve = schedule.build(config.schedule, images, batch, total)
+    peak, formula = optim.peak(config.optimizer, batch)
+    steps = np.unique(np.linspace(0, total - 1, MOST_POINTS).round().astype(int)).tolist()
+    notes = curve.notes()
+    if curve.name == "plateau":
+        notes.append("drawn as if no evaluation were better than the first; it drops by what the run really reaches")
+    return Rates(
+        folder.name if folder else Path(word).stem,
+        f"{curve.name}, warm-up {config.schedule.warmup or 'none'}",
+        formula,
+        images,
+        batch,
+        total,
+        tuple(steps),
+        tuple(step * batch / images for step in steps),
+        tuple(peak * curve.factor(step, _stalled(step, batch, images)) for step in steps),
+        tuple(notes),
+    )
+
+
+def _images_of(folder: Path) -> int:
+    try:
+        return int(files.read_json(folder / "run.json")["dataset"]["train"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError("its run.json does not say how many images it has", where=str(folder),
+                          fix="add --images") from error  # fmt: skip
+
+
+def _stalled(step: int, batch: int, images: int) -> list[dict[str, float]]:
+    """Return the evaluations up to a step, one an epoch, none better than the first."""
+    return [{"top1": 0.0, "loss": 0.0}] * min(step * batch // images, step)
+
+
+def draw(curves: Sequence[Rates], form: str) -> bytes:
+    """Draw rates over epochs, as ``png`` or ``svg``; where they are too different, as shares of their peaks."""
+    peaks = [max(c.lr) for c in curves]
+    shares = min(peaks) <= 0 or max(peaks) / min(peaks) > COMPARABLE
+    lines = []
+    for curve, peak in zip(curves, peaks, strict=True):
+        y = [v / (peak or 1.0) for v in curve.lr] if shares else curve.lr
+        lines.append(plots.Line(f"{curve.name}, peak {peak:.4g}", curve.epoch, y))
+    return plots.rates("learning rate, as a share of its peak" if shares else "learning rate", lines, plots.LIGHT, form)

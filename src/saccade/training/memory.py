@@ -1,0 +1,62 @@
+"""Running out of memory: recognised in all its forms, and answered with a cell that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from saccade import config as configuration
+from saccade.errors import ConfigError
+from saccade.training.launch import Run
+
+SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory ran out; torch says it in several ways."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def smaller_cells(run: Run) -> list[int]:
+    """Return the cells, in images, that the same global batch could be cut into instead, the largest first."""
+    cell, repeats = run.config.cell, run.config.augment.repeats
+    return [d for d in reversed(configuration.divisors(cell)) if d < cell and d % repeats == 0]
+
+
+def too_large(run: Run, side: int, fitting: int) -> ConfigError:
+    """Return the refusal of a cell of images of ``side`` px; ``fitting`` is the largest that was seen to fit, or 0."""
+    if fitting:
+        fix = f"--set batch.cell={fitting} fits (tried) and computes the same global batch in smaller cells"
+    else:
+        guess = next(iter(smaller_cells(run)), 1)
+        fix = f"--set batch.cell={guess} or less computes the same global batch in smaller cells"
+    return ConfigError(
+        f"a cell of {run.config.cell} images of {side} px does not fit into the memory of {run.device.type}",
+        where="batch.cell",
+        fix=f"{fix} (batch statistics and mixing belong to a cell, so it is a different run); "
+        "--set model.checkpointing=true takes less memory for more time and is the same run",
+        finding="out-of-memory",
+    )
+
+
+@contextmanager
+def explained(run: Run) -> Iterator[None]:
+    """Turn running out of memory in the middle of a run into ConfigError, which names step and cell."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        smaller = next(iter(smaller_cells(run)), 1)
+        raise ConfigError(
+            f"out of memory on {run.device.type} at step {run.state.step}, with cells of {run.config.cell} images of "
+            f"{run.view.size_at(min(run.state.step, run.total_steps - 1))} px, which had fitted before",
+            where=f"rank {run.world.rank}" if run.world.size > 1 else "batch.cell",
+            fix="if something else had taken the memory, the same command continues from the last checkpoint; "
+            f"--set model.checkpointing=true continues with less; --set batch.cell={smaller} is another run",
+            finding="out-of-memory",
+        ) from error

@@ -1,0 +1,82 @@
+"""What must be true before several ranks train together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from saccade import __version__, units
+from saccade import config as configuration
+from saccade.config import Config
+from saccade.dist import Devices, World
+from saccade.errors import ConfigError
+from saccade.training import launch
+from saccade.training.checkpoint import Saved
+from saccade.training.launch import Data, Run
+from saccade.training.state import State
+
+LARGEST_CELL = 128
+
+
+def check_number(config: Config, world: World) -> None:
+    """Raise ConfigError when there are more or fewer ranks than asked for, or when they cannot share the cells."""
+    count, cells = Devices.parse(config.device).count, config.batch.global_ // config.cell
+    if count and count != world.local_size:
+        raise ConfigError(
+            f"--devices {config.device} asks for {count} ranks on a machine, but {world.local_size} were started here",
+            where="device",
+            fix="leave --devices to `saccade train` alone, or to torchrun or srun alone, or give both the same number",
+        )
+    if cells % world.size:
+        fitting = [d for d in configuration.divisors(config.batch.global_) if d <= LARGEST_CELL]
+        smaller = max((d for d in fitting if (config.batch.global_ // d) % world.size == 0), default=0)
+        cell = f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: another run)"
+        raise ConfigError(
+            f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared equally by {world.size} ranks",
+            where="batch.cell",
+            fix=f"take {', '.join(map(str, configuration.divisors(cells)))} ranks{cell if smaller else ''}",
+        )
+
+
+def check_same(config: Config, data: Data, world: World) -> None:
+    """Raise ConfigError on all ranks when one of them has other settings, images or versions than the first."""
+    settings = {n: v for n, v in configuration.flatten(config.dump()).items() if configuration.kinds()[n] != "run"}
+    facts = {"images": data.fingerprint, "saccade": __version__, "torch": torch.__version__, **settings}
+    first, *others = world.exchange(facts)
+    for rank, theirs in enumerate(others, 1):
+        wrong = [f"{n}: {first.get(n)} -> {theirs.get(n)}" for n in first | theirs if first.get(n) != theirs.get(n)]
+        if wrong:
+            raise ConfigError(
+                f"rank {rank} differs from rank 0: {'; '.join(wrong)}", where="the ranks",
+                fix="start all ranks with the same command on the same images", finding="ranks-differ",
+            )  # fmt: skip
+
+
+def resolve(config: Config, saved: Saved | None, world: World) -> dict[str, dict[str, Any]]:
+    """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen device."""
+    choices = world.share(lambda: launch.resolve(config, saved, world.local_rank))
+    device = torch.device(choices["device"]["value"])
+    if world.size > 1:
+        launch.pick_device(config.device if device.type == "cuda" else device.type, world.local_rank)
+        place = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+        world.connect(place, units.seconds(config.ranks.step_limit))
+    return choices
+
+
+def copy_state(state: State, world: World) -> None:
+    """Give every rank the tensors of the first one, bit for bit."""
+    if world.size > 1:
+        world.wait()  # building and restoring do not count as a step
+        world.copy_from_first_([t for group in state.tensors().values() for t in group.values()])
+
+
+def share_trial(run: Run) -> None:
+    """Do as the first rank, which has tried how many reading threads it takes and whether compiling pays."""
+    count = run.world.share(lambda: run.readers.threads)
+    if count != run.readers.threads:
+        run.readers.resize(count)
+        torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
+    run.resolved["compile"] = run.world.share(lambda: run.resolved["compile"])
+    if run.resolved["compile"]["value"]:
+        run.state.model.compile()  # in place: names and modules stay

@@ -1,0 +1,76 @@
+"""FAULTS G1: a NaN in one image of one step, alone and on one of two ranks, in whole runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import toy
+
+from saccade.log import read_events
+
+pytestmark = pytest.mark.full
+
+BAD = 17
+SKIP = ("--set", "guard.bad_steps=skip")
+NAN = ("--nan", str(BAD))
+TWO = ("--devices", "cpu:2")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.make_images(tmp_path_factory.mktemp("images") / "set")
+
+
+@pytest.fixture(scope="module")
+def without(images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the digest of a run that jumped over the step."""
+    out = tmp_path_factory.mktemp("reference") / "run"
+    assert toy.run(toy.command(images, out, faults=("--leave-out", str(BAD)))).status == 0
+    return toy.digest(out)
+
+
+def test_a_skipped_step_never_happened_even_for_a_run_that_was_killed_after_it(
+    images: Path, without: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = toy.command(images, out, *SKIP, faults=NAN)
+    toy.signal_after_step(command, out, 40)
+    attempt = toy.run(command)
+    assert attempt.status == 0, attempt.stderr
+    assert toy.resumed_at(out) and toy.resumed_at(out)[0] > BAD
+    assert toy.digest(out) == without and toy.facts(out)["skipped_steps"] == [BAD]
+    assert [e["step"] for e in read_events(out / "log.jsonl") if e["event"] == "skipped"] == [BAD]
+
+
+def test_all_ranks_skip_what_is_bad_on_one_of_them(images: Path, without: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    attempt = toy.run(toy.command(images, out, *SKIP, *TWO, faults=NAN))
+    assert attempt.status == 0, attempt.stderr
+    assert toy.digest(out) == without
+    facts = json.loads((out / "bad" / f"step_{BAD:08d}.json").read_text())
+    assert facts["loss_by_rank"][0] > 0 and facts["loss_by_rank"][1] == "nan"
+    assert [image["rank"] for image in facts["images"]] == [0] * 16 + [1] * 16
+    assert all(".jpg" in image["name"] for image in facts["images"])
+    kept = safetensors.torch.load_file(out / "bad" / f"step_{BAD:08d}.safetensors")
+    assert kept["images"].shape[:2] == (32, 3) and len(set(kept["samples"].tolist())) == 32
+
+
+@pytest.mark.parametrize("ranks", [(), TWO])
+def test_a_run_stops_at_a_bad_step_by_itself(images: Path, tmp_path: Path, ranks: tuple[str, ...]) -> None:
+    out = tmp_path / "run"
+    attempt = toy.run(toy.command(images, out, *ranks, faults=NAN))
+    assert attempt.status == 76 and attempt.stderr.count(f"not finite at step {BAD}") == 1, attempt.stderr
+    assert toy.facts(out)["status"] == "diverged" and not (out / "model.safetensors").exists()
+    assert (out / "bad" / f"step_{BAD:08d}.json").is_file()
+    again = toy.run(toy.command(images, out, *ranks, *SKIP, faults=NAN))
+    assert again.status == 0, "the checkpoint before it goes on with another policy"
+
+
+def test_too_many_skipped_steps_end_the_run(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    faults = ("--nan", "3", "5", "9", "30")
+    attempt = toy.run(toy.command(images, out, *SKIP, "--set", "guard.allowed=2", faults=faults))
+    assert attempt.status == 76 and "2 steps were skipped before it" in attempt.stderr

@@ -1,0 +1,237 @@
+"""FAULTS A5, A6, A8, C1, C2, C4 to C7 with real ranks: all of them go on together, or all end soon, and say why."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import toy
+
+from saccade.log import read_events
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
+
+TWO = ("--devices", "cpu:2")
+SOON_S = 15.0
+
+
+def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
+    """Return the process numbers of the ranks that a launcher started, in their order."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    found = {}
+    for pid in children:
+        for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if variable.startswith(b"RANK="):
+                found[int(variable[5:])] = int(pid)
+    return [found[rank] for rank in sorted(found)]
+
+
+@contextmanager
+def running(arguments: list[str], out: Path, step: int) -> Iterator[subprocess.Popen[str]]:
+    """Start ranks and wait until the log says that a step is done; at the end nothing of them is left."""
+    process = toy.start(arguments)
+    deadline = time.monotonic() + toy.LIMIT_S
+    while toy.last_step(out) < step:
+        assert process.poll() is None, f"it ended too soon: {process.communicate()[1]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    pids = ranks_of(process)
+    try:
+        yield process
+    finally:
+        process.kill()
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.communicate()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[toy.Attempt, float]:
+    """Wait for the end; return it with the seconds that it took."""
+    begun = time.monotonic()
+    return toy.finish(process), time.monotonic() - begun
+
+
+def test_two_ranks_stopped_by_sigterm_to_one_end_as_one_rank(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running(toy.command(images, out, *TWO), out, 17) as process:
+        os.kill(ranks_of(process)[1], signal.SIGTERM)
+        attempt, _ = ended(process)
+    assert attempt.status == 75, attempt.stderr
+    assert attempt.stderr.count("asked to stop by SIGTERM") == 1, "exactly one rank says it"
+    assert toy.facts(out)["batch"]["ranks"] == 2 and toy.last_step(out) < 25
+    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.digest(out) == toy.digest(reference)
+
+
+def test_a_killed_rank_ends_all_within_seconds_with_the_cause(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running(toy.command(images, out, *TWO), out, 17) as process:
+        os.kill(ranks_of(process)[1], signal.SIGKILL)
+        attempt, seconds = ended(process)
+    assert attempt.status == 70 and seconds < SOON_S
+    assert "rank 1 of 2" in attempt.stderr and "SIGKILL" in attempt.stderr and "Traceback" not in attempt.stderr
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_launcher_saves_and_gives_its_status(number: int, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running(toy.command(images, out, *TWO), out, 10) as process:
+        process.send_signal(number)
+        attempt, _ = ended(process)
+    assert attempt.status == (75 if number == signal.SIGTERM else 130), attempt.stderr
+    assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}"
+
+
+@pytest.mark.full
+def test_a_killed_launcher_leaves_no_rank_behind(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running(toy.command(images, out, *TWO), out, 10) as process:
+        pids = ranks_of(process)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + SOON_S
+        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert toy.run(toy.command(images, out, *TWO)).status == 0
+    assert toy.digest(out) == toy.digest(reference)
+
+
+@pytest.mark.full
+def test_a_rank_that_pauses_goes_on(images: Path, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running(toy.command(images, out, *TWO, "--set", "ranks.step_limit=20s"), out, 10) as process:
+        pid = ranks_of(process)[1]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(3)
+        os.kill(pid, signal.SIGCONT)
+        assert ended(process)[0].status == 0
+    assert toy.digest(out) == toy.digest(reference)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_stops_for_good_ends_all(rank: int, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with running(toy.command(images, out, *TWO, "--set", "ranks.step_limit=10s"), out, 10) as process:
+        os.kill(ranks_of(process)[rank], signal.SIGSTOP)
+        attempt, seconds = ended(process)
+    assert attempt.status == 70 and seconds < 10 + SOON_S, attempt.stderr
+    assert f"rank {rank} of 2 does not answer" in attempt.stderr
+
+
+@pytest.mark.full
+def test_a_bad_image_on_one_rank_stops_all_with_its_name(images: Path, tmp_path: Path) -> None:
+    copy, out = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(images, copy)
+    with running(toy.command(copy, out, *TWO, "--set", "data.processes=0"), out, 3) as process:
+        for image in (copy / "train").rglob("*.jpg"):
+            image.write_bytes(bytes(image.stat().st_size))
+        attempt, seconds = ended(process)
+    assert attempt.status == 65 and seconds < SOON_S, attempt.stderr
+    assert "unreadable-image" in attempt.stderr and "Traceback" not in attempt.stderr
+
+
+@pytest.mark.full
+def test_resume_on_other_numbers_of_ranks_continues_the_same_order(images: Path, tmp_path: Path) -> None:
+    """1, 2, 4, then 1 rank again; the loss of every step shows whether its images, crops and mixes were the same."""
+    plain = ("--set", "batch.cell=8", "--set", "ema.half_life=", "--precision", "fp32")
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert toy.run(toy.command(images, whole, *plain)).status == 0
+    for devices, step in (("cpu", 8), ("cpu:2", 22), ("cpu:4", 38)):
+        with running(toy.command(images, out, *plain, "--devices", devices), out, step) as process:
+            process.send_signal(signal.SIGTERM)
+            assert ended(process)[0].status == 75
+    assert toy.run(toy.command(images, out, *plain)).status == 0
+    losses = [[e["loss"] for e in read_events(f / "log.jsonl") if e["event"] == "step"] for f in (whole, out)]
+    assert len(losses[0]) == len(losses[1]) == toy.STEPS
+    apart = max(abs(a - b) / a for a, b in zip(*losses, strict=True))
+    assert apart < 0.05, "other images would be further apart than rounding, even amplified by BatchNorm"
+
+
+def meet_by_hand(images: Path, out: Path, *second: str, first: tuple[str, ...] = ()) -> list[toy.Attempt]:
+    """Start two ranks as srun would, each with arguments of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for rank, more in enumerate((first, second)):
+        task = {
+            "SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_LOCALID": rank, "SLURM_JOB_ID": 7,
+            "SLURM_STEP_TASKS_PER_NODE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1,
+        }  # fmt: skip
+        environment = os.environ | {name: str(value) for name, value in task.items()}
+        started.append(
+            subprocess.Popen(toy.command(images, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=environment)
+        )  # fmt: skip
+    return [toy.finish(process) for process in started]
+
+
+@pytest.mark.full
+def test_tasks_of_srun_train_together(images: Path, reference: Path, tmp_path: Path) -> None:
+    attempts = meet_by_hand(images, tmp_path / "run")
+    assert [a.status for a in attempts] == [0, 0], attempts
+    assert attempts[1].stderr == "", "only the first rank talks"
+    assert toy.digest(tmp_path / "run") == toy.digest(reference)
+
+
+@pytest.mark.full
+def test_ranks_with_other_settings_or_other_images_are_refused(images: Path, tmp_path: Path) -> None:
+    attempts = meet_by_hand(images, tmp_path / "run", "--lr", "0.06")
+    assert [a.status for a in attempts] == [78, 78]
+    said = "".join(a.stderr for a in attempts)
+    assert said.count("rank 1 differs from rank 0: optimizer.lr: 0.05 -> 0.06") == 1
+    other = toy.make_images(tmp_path / "waves", num_train=446)
+    attempts = meet_by_hand(images, tmp_path / "run", "--data", str(other))
+    assert [a.status for a in attempts] == [78, 78] and "images:" in "".join(a.stderr for a in attempts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.full
+def test_two_agents_meet_over_a_port_as_two_hosts_would(images: Path, reference: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    agent = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend",
+        "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "saccade", "--local-addr", "127.0.0.1",
+    ]  # fmt: skip
+    command = toy.command(images, tmp_path / "run")
+    arguments = ["-m", "saccade", *command[command.index("--") + 1 :]]
+    started = [toy.start([*agent, *arguments]) for _ in range(2)]
+    attempts = [toy.finish(process) for process in started]
+    assert [a.status for a in attempts] == [0, 0], attempts
+    assert toy.facts(tmp_path / "run")["batch"]["ranks"] == 2
+    assert toy.digest(tmp_path / "run") == toy.digest(reference)
+
+
+@pytest.mark.full
+def test_what_cannot_work_is_refused_within_seconds(images: Path, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    cells = toy.run(toy.command(images, tmp_path / "run", "--devices", "cpu:3"))
+    assert cells.status == 78 and cells.stderr.count("2 cells of 16 images cannot be shared equally by 3 ranks") == 1
+    gpus = toy.run(toy.command(images, tmp_path / "run", "--devices", "64"))
+    assert gpus.status == 78 and "--devices 64" in gpus.stderr
+    assert time.monotonic() - begun < 4 * SOON_S
+
+
+@pytest.mark.full
+def test_the_figures_are_printed_once(images: Path, tmp_path: Path) -> None:
+    attempt = toy.run(toy.command(images, tmp_path / "run", *TWO, "--epochs", "3step", "--json"))
+    assert attempt.status == 0 and attempt.stderr.count("top-1") == 1
+    assert json.loads(attempt.stdout)["n"] == 64

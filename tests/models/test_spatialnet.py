@@ -1,0 +1,203 @@
+"""SpatialNet and its EfficientNet: the described arithmetic, exact sizes, any input size."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.models import Network, Options, create_model, find, meta_model
+from saccade.models.cost import cost
+from saccade.models.layers import initialise
+from saccade.models.spatialnet import LearnedPooling, SpatialAttention, averaged
+
+TABLE = {
+    "SpatialNet:0": (5_503_768, 0.4291),
+    "SpatialNet:1": (8_124_397, 0.6443),
+    "SpatialNet:2": (9_259_207, 0.7464),
+    "SpatialNet:3": (12_212_566, 1.0874),
+    "SpatialNet:4": (18_957_607, 1.7085),
+    "SpatialNet:5": (29_665_438, 2.6976),
+    "SpatialNet:6": (41_860_130, 3.8553),
+    "SpatialNet:7": (64_739_386, 5.9673),
+    "EfficientNet:0": (5_206_957, 0.4237),
+    "EfficientNet:1": (7_689_486, 0.6362),
+    "EfficientNet:2": (8_823_096, 0.7379),
+    "EfficientNet:3": (11_721_730, 1.0762),
+    "EfficientNet:4": (18_354_041, 1.6931),
+    "EfficientNet:5": (28_917_572, 2.6759),
+    "EfficientNet:6": (40_996_350, 3.8273),
+    "EfficientNet:7": (63_672_117, 5.9290),
+}
+BOTH = ["spatialnet_0", "efficientnet_spec_0"]
+STRIDES_OF_STAGES = (1, 2, 2, 2, 1, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["SpatialNet:0", *(pytest.param(n, marks=pytest.mark.models) for n in [*TABLE][1:])])
+def test_parameters_and_macs_are_those_of_the_description(name: str) -> None:
+    counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
+    assert counts.params == TABLE[name][0]
+    assert counts.macs / 1e9 == pytest.approx(TABLE[name][1], rel=0.01)
+    assert counts.last_map == (8, 8)
+
+
+def in_steps(model: Network, x: Tensor, spatial: bool, training: bool) -> Tensor:
+    """Compute the logits (B, classes) of a network for 224 px, step by step as the block is described."""
+    state = model.state_dict()
+
+    def conv(x: Tensor, place: str, **options: int) -> Tensor:
+        x = F.conv2d(x, state[f"{place}.0.weight"], state[f"{place}.0.bias"], **options)
+        mean, var = state[f"{place}.1.running_mean"].clone(), state[f"{place}.1.running_var"].clone()
+        return F.batch_norm(x, mean, var, state[f"{place}.1.weight"], state[f"{place}.1.bias"], training=training)
+
+    def linear(x: Tensor, place: str) -> Tensor:
+        return F.linear(x, state[f"{place}.weight"].flatten(1), state[f"{place}.bias"])
+
+    def swish(x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
+
+    def squeeze_excitation(r: Tensor, place: str) -> Tensor:
+        squeezed = swish(linear(r.mean((2, 3)), f"{place}.fc1"))
+        return r * torch.sigmoid(linear(squeezed, f"{place}.fc2"))[:, :, None, None]
+
+    def both_gates(r: Tensor, place: str) -> Tensor:
+        w = state[f"{place}.pool.weight"] / r.shape[-1]  # as it is stored
+        q = (r.flatten(2) * w).sum(2)
+        q = linear(swish(linear(q, f"{place}.channel_gate.0")), f"{place}.channel_gate.2")
+        by_channel = torch.sigmoid(q)[:, :, None, None] * r
+        m = F.conv2d(r, state[f"{place}.merge.weight"], state[f"{place}.merge.bias"])
+        m = F.adaptive_avg_pool2d(m, 8).flatten(1)
+        m = torch.sigmoid(linear(swish(linear(m, f"{place}.place_gate.0")), f"{place}.place_gate.2"))
+        by_place = F.interpolate(m.view(-1, 1, 8, 8), r.shape[-2:], mode="nearest") * r
+        return F.relu6(by_channel + by_place + r)
+
+    x = swish(conv(x, "stem", stride=2, padding=1))
+    for number, stage in enumerate(model.stages):
+        for index in range(len(stage)):
+            place, stride = f"stages.{number}.{index}", STRIDES_OF_STAGES[number] if index == 0 else 1
+            u = swish(conv(x, f"{place}.expand")) if number else x
+            r = swish(conv(u, f"{place}.depthwise", stride=stride, padding=1, groups=u.shape[1]))
+            y = (both_gates if spatial else squeeze_excitation)(r, f"{place}.attention")
+            z = conv(y, f"{place}.project")
+            x = z + x if stride == 1 and z.shape[1] == x.shape[1] else z
+    return linear(swish(conv(x, "last")).mean((2, 3)), "fc")
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.models
+def test_logits_are_those_of_the_described_steps(name: str, training: bool) -> None:
+    model = randomised(create_model(name, num_classes=7, image_size=224)).double().train(training)
+    images = torch.randn(2, 3, 224, 224, dtype=torch.float64)
+    with torch.no_grad():
+        expected = in_steps(model, images, name.startswith("spatial"), training)
+        torch.testing.assert_close(model(images), expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+
+
+def randomised(model: Network) -> Network:
+    """Give a network scales, shifts and statistics that hide nothing."""
+    torch.manual_seed(0)
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.is_floating_point() and tensor.dim() < 2:
+            nn.init.uniform_(tensor.data, 0.5, 1.5)
+    for module in model.modules():
+        if isinstance(module, LearnedPooling):
+            nn.init.normal_(module.weight)
+    return model
+
+
+@pytest.mark.parametrize(("height", "width"), [(113, 113), (8, 8), (9, 15), (5, 3), (32, 17)])
+def test_the_coarse_grid_is_adaptive_average_pooling(height: int, width: int) -> None:
+    x = torch.randn(2, 1, height, width)
+    torch.testing.assert_close(averaged(x, 8), F.adaptive_avg_pool2d(x, 8))
+
+
+def test_the_learned_pooling_starts_as_the_mean() -> None:
+    pool = LearnedPooling(9)
+    initialise(pool, 0, None)
+    x = torch.randn(2, 5, 9, 9)
+    torch.testing.assert_close(pool(x), x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 4), (15, 15), (3, 9)])
+def test_resized_pooling_gives_a_constant_map_the_same_value(height: int, width: int) -> None:
+    pool = LearnedPooling(8)
+    nn.init.normal_(pool.weight)
+    wanted = float(pool(torch.full((1, 1, 8, 8), 3.0)).detach())
+    assert float(pool(torch.full((1, 1, height, width), 3.0)).detach()) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_resized_pooling_still_looks_at_the_same_place() -> None:
+    pool = LearnedPooling(8)
+    nn.init.zeros_(pool.weight)
+    pool.weight.data[0] = 1  # the upper left corner
+    doubled = pool.weight_for(16, 16).detach()
+    assert doubled.argmax() == 0
+    assert float(doubled[8:, 8:].abs().max()) < 0.01 * float(doubled.max())
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 40), (5, 7), (3, 3)])
+def test_the_attention_takes_other_sizes_than_it_was_built_for(height: int, width: int) -> None:
+    attention = SpatialAttention(24, 16)
+    initialise(attention, 0, None)
+    with torch.no_grad():
+        gated = attention(torch.randn(2, 24, height, width))
+    assert gated.shape == (2, 24, height, width)
+    assert torch.isfinite(gated).all() and float(gated.min()) == 0 and float(gated.max()) <= 6
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 48), (24, 40), (8, 8)])
+def test_a_network_takes_other_sizes_than_it_was_built_for(name: str, height: int, width: int) -> None:
+    model = create_model(name, num_classes=5, image_size=32).eval()
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.randn(2, 3, height, width))).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [(8, [8, 8, 8, 4, 2]), (32, [32, 32, 32, 16, 8]), (64, [33, 33, 17, 9, 5]), (224, [113, 57, 29, 15, 8])],
+)
+def test_small_images_keep_a_map_worth_looking_at(size: int, sides: list[int]) -> None:
+    model = meta_model("EfficientNet:0", num_classes=5, image_size=size)
+    maps = model.features(torch.empty(1, 3, size, size, device="meta"))
+    assert [tuple(m.shape[1:]) for m in maps] == [(c, s, s) for c, s in zip([16, 24, 40, 112, 320], sides, strict=True)]
+
+
+def test_the_stem_reads_every_second_row_and_column() -> None:
+    stem = find("EfficientNet:0").build(Options(num_classes=5)).get_submodule("stem").eval()
+    images = torch.randn(1, 3, 16, 16, requires_grad=True)
+    stem(images).sum().backward()
+    assert images.grad is not None
+    read = images.grad.abs().sum((0, 1)) > 0
+    assert read[1::2, 1::2].all() and int(read.sum()) == 64
+
+
+@pytest.mark.parametrize("name", ["spatialnet_0", pytest.param("efficientnet_spec_0", marks=pytest.mark.models)])
+def test_the_first_loss_is_that_of_guessing_and_backward_reaches_every_parameter(name: str) -> None:
+    model = create_model(name, num_classes=10, image_size=32, seed=1)
+    torch.manual_seed(0)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d) and getattr(norm, "ends_branch", False):
+            nn.init.ones_(norm.weight)  # a zero scale would hide the branch behind it
+    loss = F.cross_entropy(model(torch.randn(8, 3, 32, 32)), torch.arange(8))
+    loss.backward()
+    assert abs(float(loss.detach()) / math.log(10) - 1) < 0.1
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    # A bias before a norm is taken out again: its gradient is nothing but rounding.
+    taken_out = {f"{n}.0.bias" for n, m in model.named_modules() if isinstance(m, nn.Sequential) and _normed(m)}
+    moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert set(dict(model.named_parameters())) - moved - taken_out == set()
+
+
+def _normed(layers: nn.Sequential) -> bool:
+    return len(layers) > 1 and isinstance(layers[1], nn.BatchNorm2d)
+
+
+def test_every_spelling_finds_the_network() -> None:
+    assert {find(n).name for n in ("SpatialNet:3", "spatialnet3", "SPATIALNET-3", "spatialnet_3")} == {"spatialnet_3"}
+    assert {find(n).name for n in ("EfficientNet:7", "efficientnet_spec_7")} == {"efficientnet_spec_7"}

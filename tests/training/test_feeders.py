@@ -1,0 +1,105 @@
+"""Reading processes: the same batches as without, errors by name, and a lost process is no silence."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saccade.config import Layers
+from saccade.data.loader import Readers, TrainingView, batches
+from saccade.data.order import Order
+from saccade.data.sources import open_source
+from saccade.errors import DataError, StalledError
+from saccade.training import launch
+from saccade.training.feeders import SLOTS, Feeders
+
+
+@pytest.fixture
+def readers() -> Iterator[Readers]:
+    pool = Readers(1)
+    yield pool
+    pool.close()
+
+
+@contextmanager
+def fed(where: str, steps: int = 40) -> Iterator[tuple[TrainingView, Feeders]]:
+    layers = Layers()
+    for line in (f"data.train={where}", "data.image_size=16", "augment.sizes=[0.5, 1.0]", "data.processes=2"):
+        layers.set(line)
+    layers.set("batch.global=24")
+    config = layers.resolve()
+    data = launch.open_data(config, open_source(where))
+    view = launch.training_view(config, data.train, Order(len(data.train), config.seed), steps)
+    feeders = Feeders(view, config, steps, 2)
+    try:
+        yield view, feeders
+    finally:
+        feeders.close()
+
+
+def make_set(folder: Path) -> str:
+    for split, count in (("train", 30), ("val", 4)):
+        for i in range(count):
+            place = folder / split / ("a", "b")[i % 2] / f"{i}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(i).integers(0, 255, (20, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(place)
+    return str(folder)
+
+
+def test_batches_from_processes_are_those_of_threads_and_the_processes_end(readers: Readers) -> None:
+    with fed("digits") as (view, feeders):
+        pairs = zip(batches(view, readers, 24, 2, 40), batches(feeders, readers, 24, 2, 40), strict=True)
+        seen = 0
+        for near, far in pairs:
+            assert torch.equal(near.images, far.images) and near.images.stride() == far.images.stride()
+            assert torch.equal(near.labels, far.labels) and np.array_equal(near.samples, far.samples)
+            seen += near.images.shape[-1]
+        pids = feeders.pids
+    assert seen == 18 * 8 + 20 * 16 and SLOTS < 38  # both sizes came, and the memory was used again
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_bad_image_stops_the_training_by_its_name(tmp_path: Path, readers: Readers) -> None:
+    where = make_set(tmp_path / "set")
+    bad = tmp_path / "set/train/b/5.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    with fed(where) as (_, feeders), pytest.raises(DataError, match="cannot be decoded") as caught:
+        list(batches(feeders, readers, 24, 0, 4))
+    assert "train/b/5.png" in caught.value.where and caught.value.finding == "unreadable-image"
+
+
+def test_data_that_changed_meanwhile_is_refused(tmp_path: Path, readers: Readers) -> None:
+    where = make_set(tmp_path / "set")
+    layers = Layers()
+    layers.set(f"data.train={where}")
+    layers.set("data.processes=1")
+    config = layers.resolve()
+    data = launch.open_data(config, open_source(where))
+    view = launch.training_view(config, data.train, Order(len(data.train), config.seed), 4)
+    (tmp_path / "set/train/a/0.png").unlink()
+    feeders = Feeders(view, config, 4, 1)
+    try:
+        with pytest.raises(DataError, match="changed"):
+            list(batches(feeders, readers, 256, 0, 1))
+    finally:
+        feeders.close()
+
+
+def test_a_killed_process_ends_the_training_with_a_sentence(readers: Readers) -> None:
+    with fed("digits") as (_, feeders):
+        stream = batches(feeders, readers, 24, 0, 40)
+        next(stream)
+        os.kill(feeders.pids[0], signal.SIGKILL)
+        with pytest.raises(StalledError, match="reading process has ended"):
+            list(stream)
