@@ -262,6 +262,7 @@ def test_two_sets_in_one_folder_are_not_chosen_between(tmp_path: Path) -> None:
     assert "'cifar-100-python'" in caught.value.where
 
 
+@pytest.mark.full
 def test_the_command_line_trains_on_the_archive(tmp_path: Path) -> None:
     tar_gz(tmp_path / "cifar-10-python.tar.gz", "cifar-10-batches-py", Set(10).python())
     command = [sys.executable, "-m", "saccade", "train", "resnet8", "--data", "cifar-10-python.tar.gz", "--json"]

@@ -49,6 +49,7 @@ def test_too_many_are_refused() -> None:
         without_unreadable(hurt(digits, set(range(20))))
 
 
+@pytest.mark.full
 def test_training_drops_them_by_name_and_validation_never_does(tmp_path: Path) -> None:
     for split, count in (("train", 220), ("val", 20)):
         for i in range(count):

@@ -64,6 +64,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[toy.Attempt, float]:
     return toy.finish(process), time.monotonic() - begun
 
 
+@pytest.mark.full
 def test_two_ranks_stopped_by_sigterm_to_one_end_as_one_rank(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running(toy.command(images, out, *TWO), out, 17) as process:
