@@ -147,7 +147,8 @@ def _measured(folder: Path) -> tuple[str, Measurement]:
     return name, Measurement(
         run=folder.name, seed=settings["seed"], top1=result["top1"], correct=result["correct"], n=result["n"],
         seconds=facts["seconds"], date=facts["ended"][:10], commit=environment.get("commit") or "",
-        machine=_machine(facts), torch=environment["torch"], data=_data(facts), command=facts.get("command", ""),
+        machine=_machine(facts), torch=environment["torch"], data=_data(facts),
+        command=_without_place(facts.get("command", "")),
         log=hashlib.sha256(log).hexdigest(),
     )  # fmt: skip
 
@@ -167,6 +168,14 @@ def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) ->
             where=str(folder),
             fix="run the recipe as it is, or write these settings into it first",
         )
+
+
+def _without_place(command: str) -> str:
+    """Leave out where a run was put: a folder of one machine means nothing on another."""
+    words = command.split()
+    if "--out" in words:
+        del words[words.index("--out") : words.index("--out") + 2]
+    return " ".join(words)
 
 
 def _machine(facts: dict[str, Any]) -> str:
