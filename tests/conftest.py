@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +29,26 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
             patch.setenv(name, folder)
         yield
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Return what makes the next training in this process save and end after so many steps, as if it were asked to."""
+    from saccade.errors import PreemptedError
+    from saccade.training.meter import Meter
+
+    def arrange(count: int) -> None:
+        record, steps = Meter.step, []
+
+        def stop(self: Meter, *facts: Any) -> None:
+            record(self, *facts)
+            steps.append(facts)
+            if len(steps) == count:
+                raise PreemptedError("enough")
+
+        monkeypatch.setattr(Meter, "step", stop)
+
+    return arrange
 
 
 @pytest.fixture(scope="session", autouse=True)

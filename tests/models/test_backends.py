@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from saccade.models.network import undecayed
 from saccade.models.registry import is_known
 from saccade.training import optim
 from saccade.training.guard import Finite
-from saccade.training.meter import Meter
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -151,7 +151,7 @@ def test_auxiliary_heads_of_named_tuples_are_trained(name: str, side: int) -> No
 
 @pytest.mark.models
 def test_a_run_is_trained_killed_resumed_evaluated_and_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
     settings = QUICK | {
         "model": "timm:test_vit",
@@ -160,15 +160,7 @@ def test_a_run_is_trained_killed_resumed_evaluated_and_read_back(
         "ema__half_life": "2step",
     }
     whole = saccade.train(**settings, out=tmp_path / "whole")
-    record, steps = Meter.step, []
-
-    def stop_at_three(self: Meter, *facts: Any) -> None:
-        record(self, *facts)
-        steps.append(facts)
-        if len(steps) == 3:
-            raise PreemptedError("enough")
-
-    monkeypatch.setattr(Meter, "step", stop_at_three)
+    stop_after(3)
     with pytest.raises(PreemptedError):
         saccade.train(**settings, out=tmp_path / "cut")
     assert [p.name for p in (tmp_path / "cut" / "checkpoints").iterdir()] == ["step_00000003"]

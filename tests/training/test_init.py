@@ -17,7 +17,6 @@ from saccade.log import Log, read_events
 from saccade.models import create_model
 from saccade.training import launch
 from saccade.training.launch import Run
-from saccade.training.meter import Meter
 from saccade.training.request import Request, compose
 
 
@@ -64,18 +63,10 @@ def test_a_run_starts_from_foreign_weights_and_its_average_too(
     assert "fresh head (other classes): fc.weight, fc.bias" in capsys.readouterr().err
 
 
-def test_a_resumed_run_does_not_read_them_again(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_does_not_read_them_again(file: Path, tmp_path: Path, stop_after: Callable[[int], None]) -> None:
     settings = {"model": "resnet8", "epochs": "6step", "quiet": True, "model__init": str(file)}
     saccade.train(**settings, out=tmp_path / "whole")
-    record, steps = Meter.step, []
-
-    def stop_at_three(self: Meter, *facts: Any) -> None:
-        record(self, *facts)
-        steps.append(facts)
-        if len(steps) == 3:
-            raise PreemptedError("enough")
-
-    monkeypatch.setattr(Meter, "step", stop_at_three)
+    stop_after(3)
     with pytest.raises(PreemptedError):
         saccade.train(**settings, out=tmp_path / "cut")
     assert [p.name for p in (tmp_path / "cut" / "checkpoints").iterdir()] == ["step_00000003"]

@@ -20,6 +20,7 @@ Shapes: B batch, C channels, H and W height and width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -85,14 +86,7 @@ class DarkNet(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            assert isinstance(stage, Stage)
-            for step in stage.steps():
-                x = self.run(step, x)
-            maps.append(x)
-        return maps
+        return self.through((cast(Stage, stage).steps() for stage in self.stages), self.stem(x))
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the pooled features (B, C) of images (B, 3, H, W)."""

@@ -64,6 +64,15 @@ class Network(nn.Module):
             return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _same_buffers(block)))
         return block(x)
 
+    def through(self, stages: Iterable[Iterable[Callable[[Tensor], Tensor]]], x: Tensor) -> list[Tensor]:
+        """Apply stages of blocks one after another to a map (B, C, H, W) and return the map after each stage."""
+        maps = []
+        for stage in stages:
+            for block in stage:
+                x = self.run(block, x)
+            maps.append(x)
+        return maps
+
     def reset_head(self, num_classes: int, seed: int = 0) -> None:
         """Replace the head, and auxiliary ones, by fresh ones of another width."""
         for name in (self.head_name, *self.aux_names):

@@ -167,13 +167,7 @@ class RegNet(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.trunk_output.children():
-            for block in stage.children():
-                x = self.run(block, x)
-            maps.append(x)
-        return maps
+        return self.through((stage.children() for stage in self.trunk_output.children()), self.stem(x))
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the pooled features (B, C) of images (B, 3, H, W)."""

@@ -198,12 +198,7 @@ class ResNet(Network):
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        maps = []
-        for stage in range(len(self.levels)):
-            for block in self.get_submodule(f"layer{stage + 1}").children():
-                x = self.run(block, x)
-            maps.append(x)
-        return maps
+        return self.through((self.get_submodule(f"layer{n + 1}").children() for n in range(len(self.levels))), x)
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the pooled features (B, C) of images (B, 3, H, W)."""

@@ -91,14 +91,10 @@ class ShuffleNet(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the maps of the stem, the pool and each stage, finest first, for images (B, 3, H, W)."""
-        maps = [self.run(self.conv1, x)]
-        maps.append(self.maxpool(maps[0]))
-        x = maps[1]
-        for number in range(2, 2 + len(DEPTHS)):
-            for block in self.get_submodule(f"stage{number}").children():
-                x = self.run(block, x)
-            maps.append(x)
-        return maps
+        stem = self.run(self.conv1, x)
+        pooled = self.maxpool(stem)
+        stages = (self.get_submodule(f"stage{2 + n}").children() for n in range(len(DEPTHS)))
+        return [stem, pooled, *self.through(stages, pooled)]
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the pooled features (B, C) of images (B, 3, H, W)."""

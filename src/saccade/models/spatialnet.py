@@ -205,12 +205,7 @@ class SpatialNet(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after stages 1, 2, 3, 5 and 7, finest first, for images (B, 3, H, W)."""
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            for block in stage.children():
-                x = self.run(block, x)
-            maps.append(x)
+        maps = self.through((stage.children() for stage in self.stages), self.stem(x))
         return [maps[stage] for stage in ENDS]
 
     def embed(self, x: Tensor) -> Tensor:
