@@ -26,7 +26,7 @@ from saccade.log import Log
 from saccade.models import backends, create_model, load_weights, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
-from saccade.training import optim, precision, schedule
+from saccade.training import allocator, optim, precision, schedule
 from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
 from saccade.training.clock import Clock
@@ -237,6 +237,8 @@ def build(
     device = torch.device(resolved["device"]["value"])
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
+    elif device.type == "cpu":
+        allocator.keep_freed_memory()
     readers = Readers(int(resolved["reader_threads"]["value"]))
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))  # the readers set theirs to one
     model = module if module is not None else _registered(config, data)

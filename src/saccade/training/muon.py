@@ -68,21 +68,22 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for param in (p for p in group["params"] if p.grad is not None):
                 velocity = self.state[param]["momentum_buffer"]
-                velocity.lerp_(param.grad, 1 - group["momentum"])
-                update = torch.lerp(param.grad, velocity, group["momentum"]) if group["nesterov"] else velocity
-                param.mul_(1 - group["lr"] * group["weight_decay"])
-                direction, scale = _direction(update)
-                param.add_(direction, alpha=-group["lr"] * scale)
+                scale = max(1.0, len(param) / param[0].numel()) ** 0.5
+                blocks = (tensor.split(BLOCK_ROWS) for tensor in (param, param.grad, velocity))
+                for weights, gradient, momentum in zip(*blocks, strict=True):
+                    _advance(weights, gradient, momentum, group, scale)
         return None
 
 
-def _direction(update: Tensor) -> tuple[Tensor, float]:
+def _advance(param: Tensor, gradient: Tensor, velocity: Tensor, group: dict[str, Any], scale: float) -> None:
+    """Take the step of one block of rows, from its gradient to its weights while all of them are in the cache."""
+    velocity.lerp_(gradient, 1 - group["momentum"])
+    update = torch.lerp(gradient, velocity, group["momentum"]) if group["nesterov"] else velocity
     is_filter = update.dim() == 4
     last = update.permute(0, 2, 3, 1) if is_filter else update  # the order of columns is free, and this one is no copy
-    rows = last.flatten(1)
-    direction = torch.cat([orthogonalise(block) for block in torch.split(rows, BLOCK_ROWS)]).view(last.shape)
-    scale = max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
-    return direction.permute(0, 3, 1, 2) if is_filter else direction, scale
+    direction = orthogonalise(last.flatten(1)).view(last.shape)
+    param.mul_(1 - group["lr"] * group["weight_decay"])
+    param.add_(direction.permute(0, 3, 1, 2) if is_filter else direction, alpha=-group["lr"] * scale)
 
 
 def muon_names(model: nn.Module) -> set[str]:

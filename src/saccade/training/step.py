@@ -17,6 +17,7 @@ from saccade.models.layers import DropPath
 from saccade.rng import Purpose
 from saccade.training.bad_steps import Evidence
 from saccade.training.clock import Clock
+from saccade.training.filters import quick_filter_gradients
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import heads, mixed_loss
@@ -84,9 +85,10 @@ class StepRunner:
             part = slice(start, start + cell)
             place = world.rank + number * world.size
             seen = present(images[part], batch.epochs[part], batch.samples[part], self.config, state.step, place)
-            loss = self._forward(state, *seen, labels[part], place) / (len(images) * world.size)
             is_last = start + cell >= len(images)
-            with self.gradients.last_cell() if self.gradients and is_last else nullcontext():
+            summing = self.gradients.last_cell() if self.gradients and is_last else nullcontext()
+            with quick_filter_gradients(self.precision, self.device), summing:
+                loss = self._forward(state, *seen, labels[part], place) / (len(images) * world.size)
                 (loss * state.scale.factor if state.scale else loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             buffers.collect()
