@@ -146,18 +146,20 @@ def evaluate(
     with explained(json_out):
         from saccade import api
         from saccade.evaluation.metrics import wilson_interval
+        from saccade.evaluation.views import phrase
 
         if labels and not data:
             raise UsageError("--labels needs --data", where="--labels", fix="add --data with the images")
         classifier = api.load(run)
         chosen = api.find_split(data, split, labels or "") if data else _own_split(run, split)
         result = api.evaluate(classifier, chosen, device=devices)
+        views = classifier.recipe.eval_views
         low, high = wilson_interval(result.correct, result.n)
         if json_out:
-            print_json({"run": str(run), "split": chosen.name, **result.to_json()})
+            print_json({"run": str(run), "split": chosen.name, "views": views, **result.to_json()})
         else:
             typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  loss {result.loss:.4f}  "
-                       f"({result.correct} of {result.n} images of '{chosen.name}'; "
+                       f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
                        f"95 % interval {low:.2%} to {high:.2%})")  # fmt: skip
 
 

@@ -62,6 +62,9 @@ class DataSection(Section):
     image_size: int = _data(224, "side of the square that the network sees, in pixels", ge=4, le=4096)
     eval_size: int = _data(0, "side at evaluation, in pixels; 0 = image_size", ge=0, le=4096)
     eval_crop: float = _data(0.875, "side of the central crop over the short side at evaluation", gt=0, le=1)
+    eval_views: Literal[1, 2, 6] = _data(
+        1, "views of an image whose mean is judged: 1 = itself, 2 = and its mirror image, 6 = and both shifted"
+    )
     epoch_size: Amount = _data(
         0.0, "images per epoch, drawn anew for each: a share below 1 or a count; 0 = all of them"
     )

@@ -25,7 +25,8 @@ class Recipe:
 
     ``image_size`` is the side in pixels, ``mean`` and ``std`` are for RGB values in 0..1, ``eval_crop`` is the side of
     the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
-    ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0.
+    ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0; ``eval_views`` is
+    how many views of an image are averaged.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Recipe:
     strides: tuple[int, ...] = ()
     patch_size: int = 0
     eval_size: int = 0
+    eval_views: int = 1
 
     @property
     def eval_side(self) -> int:

@@ -12,6 +12,7 @@ from saccade.data.sources import Split
 from saccade.dist import ALONE, World
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
+from saccade.evaluation.views import mean_logits
 from saccade.training.precision import autocast
 
 CELL = 100
@@ -44,7 +45,7 @@ def evaluate(
         for cell in batches(view, readers, CELL, 0, -(-len(split) // at_once)):
             images = normalise(cell.images.to(device, non_blocking=True), recipe.mean, recipe.std)
             with torch.inference_mode(), autocast(precision, device):
-                rows.append(network(images).float().cpu())
+                rows.append(mean_logits(network, images, recipe.eval_views).cpu())
             poll(min(len(rows) * at_once, len(split)))
     finally:
         network.train(was_training)

@@ -12,6 +12,7 @@ from saccade.data import augment, images
 from saccade.data.mix import normalise
 from saccade.errors import DataError
 from saccade.evaluation.classifier import Classifier
+from saccade.evaluation.views import mean_logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def predict(classifier: Classifier, paths: Iterable[Path], top: int = 5, batch: 
         pixels = torch.stack([_prepare(path, classifier) for path in chunk])
         with torch.inference_mode():
             inputs = normalise(pixels.to(device), recipe.mean, recipe.std)
-            shares = network(inputs.contiguous(memory_format=torch.channels_last)).float().softmax(1).cpu()
+            shares = mean_logits(network, inputs, recipe.eval_views).softmax(1).cpu()
         best = shares.topk(min(top, len(recipe.classes)))
         for path, values, places in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
             pairs = zip(places, values, strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 from saccade import units
 from saccade.config import flatten
 from saccade.evaluation import metrics
+from saccade.evaluation.views import phrase
 from saccade.report.html import Html, element, facts, join, table
 from saccade.report.record import Record
 
@@ -60,11 +61,10 @@ def headline(record: Record) -> Html:
     figures = record.figures
     if "top1" not in figures:
         return element("div", element("p", "No evaluation yet: this run has no result."), class_="hero card")
-    split, origin = record.result.get("split"), "final weights"
-    if not record.result:
-        latest = record.evals[-1]
-        split, origin = latest.get("split"), "latest evaluation; the run has no final result yet"
-    about = f"top-1 accuracy{f' on {split}' if split else ''} · {origin}"
+    judged = record.result or record.evals[-1]
+    split, views = judged.get("split"), judged.get("views", 1)
+    origin = "final weights" if record.result else "latest evaluation; the run has no final result yet"
+    about = f"top-1 accuracy{f' on {split}' if split else ''}{phrase(int(views))} · {origin}"
     figure = element("div", f"{100 * figures['top1']:.2f}", element("small", "%"), class_="figure")
     left = element("div", figure, element("p", about, class_="about"))
     right = element("div", _interval(figures), _counts(figures), _best(record), class_="interval")

@@ -97,8 +97,9 @@ class Meter:
         """Record an evaluation and return the entry that goes into the state's history."""
         self.evaluation_s += taken_s
         self._mark += taken_s
-        step = self._run.state.step
-        entry = {"step": step, "epoch": round(self._run.epochs_done(step), 4), "split": split, **result.to_json()}
+        run, step = self._run, self._run.state.step
+        facts = {"step": step, "epoch": round(run.epochs_done(step), 4), "split": split, "views": run.recipe.eval_views}
+        entry = facts | result.to_json()
         self._log.event("eval", **entry)
         self._score = f"  top-1 {result.top1:.2%} top-5 {result.top5:.2%}"
         return entry

@@ -14,6 +14,7 @@ from saccade import config as configuration
 from saccade.config import Config
 from saccade.dist import World
 from saccade.errors import CheckpointError, ConfigError, SaccadeError
+from saccade.evaluation import views
 from saccade.log import Log
 from saccade.models.weights import MODEL_FILE
 from saccade.recipes import receipts
@@ -110,6 +111,7 @@ def announce(run: Run, log: Log) -> None:
     classes = f"{len(data.train.classes)} classes  (fingerprint {data.fingerprint[:12]})"
     log.fact("data", f"{data.source.name}: {images}, {classes}")
     side = f"{config.data.image_size} px" + (f", judged at {run.recipe.eval_side} px" * bool(config.data.eval_size))
+    side += views.phrase(config.data.eval_views)
     log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
     log.fact(
         "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
@@ -210,10 +212,10 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
 
 def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> None:
     """Print the result and what to try next."""
-    n = result["n"]
+    counted = f"{result['correct']} of {result['n']} images of '{result['split']}'"
     log.say()
-    log.say(f"  top-1 {result['top1']:.2%}   top-5 {result['top5']:.2%}   ({result['correct']} of {n} images of "
-            f"'{result['split']}', the saved weights re-read from disk)")  # fmt: skip
+    log.say(f"  top-1 {result['top1']:.2%}   top-5 {result['top5']:.2%}   ({counted}"
+            f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)")  # fmt: skip
     try:
         best = files.read_json(folder / "run.json")["best"]
         log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
