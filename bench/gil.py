@@ -24,7 +24,7 @@ from loader import unpack
 
 import saccade  # noqa: F401 - sets the waiting policy before torch loads
 from saccade.config import AugmentSection
-from saccade.data import augment, jpeg
+from saccade.data import augment
 from saccade.data.loader import Readers, TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.pack import Settings, pack
@@ -40,9 +40,11 @@ def rate(split: Split, threads: int, images: int) -> float:
     readers = Readers(threads)
     try:
         steps = images // BATCH
-        list(batches(view, readers, BATCH, 0, 4))
+        for _ in batches(view, readers, BATCH, 0, 4):
+            pass
         begun = time.perf_counter()
-        list(batches(view, readers, BATCH, 4, 4 + steps))
+        for _ in batches(view, readers, BATCH, 4, 4 + steps):
+            pass
         return steps * BATCH / (time.perf_counter() - begun)
     finally:
         readers.close()
@@ -58,29 +60,23 @@ class Stand:
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if self.length_s:
             time.sleep(self.length_s)
-            return self.result(arguments)
+            return self.result(options)
         begun = time.perf_counter()
         result = self.call(*arguments, **options)
         self.times.append(time.perf_counter() - begun)
         return result
 
-    def result(self, arguments: tuple[Any, ...]) -> Any:
-        """Return an array of the size that the decoder would, without computing it."""
-        raise NotImplementedError
+    def result(self, options: dict[str, Any]) -> Any:
+        """Return what the call would, without computing it: an array of the right size, or nothing."""
+        return None
 
 
 class Decoder(Stand):
-    def result(self, arguments: tuple[Any, ...]) -> Any:
-        width, height = jpeg.probe(arguments[0])[:2]
-        key = (height, width, 3)
+    def result(self, options: dict[str, Any]) -> Any:
+        key = options["min_height"], options["min_width"], 3
         if key not in self.results:
             self.results[key] = torch.zeros(key, dtype=torch.uint8).numpy()
         return self.results[key]
-
-
-class Resizer(Stand):
-    def result(self, arguments: tuple[Any, ...]) -> Any:
-        return None
 
 
 def main() -> None:
@@ -88,7 +84,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a tar of JPEGs")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    decoder, resizer = Decoder(simplejpeg.decode_jpeg), Resizer(augment.antialiased_resize)
+    decoder, resizer = Decoder(simplejpeg.decode_jpeg), Stand(augment.antialiased_resize)
     simplejpeg.decode_jpeg, augment.antialiased_resize = decoder, resizer
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

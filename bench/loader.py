@@ -40,7 +40,6 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
     import saccade  # noqa: F401 - sets the waiting policy before torch loads
     from saccade.config import AugmentSection
     from saccade.data import augment, crops
-    from saccade.data.boxes import Box
     from saccade.data.loader import Readers, TrainingView, batches
     from saccade.data.order import Order
     from saccade.data.sources import open_source
@@ -54,7 +53,7 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
             yield len(batch.images)
 
     def show(i: int, box: tuple[int, int, int, int]) -> Pixels:
-        ((pixels, (inner,)),) = crops.decode([split.read(i)], lambda *_: [Box(*box)], SIDE, "ignore")
+        ((pixels, (inner,)),) = crops.decode([split.read(i)], lambda *_: np.array([[box]]), SIDE, "ignore")
         slot = torch.empty((1, 3, SIDE, SIDE), dtype=torch.uint8).to(memory_format=torch.channels_last)
         augment.resize_into(slot, pixels, inner, False)
         return slot[0].permute(1, 2, 0).numpy()
@@ -191,13 +190,25 @@ def write_ffcv(folder: str, place: str, side: int) -> None:
     """Write FFCV's file from an image folder at quality 90."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
-    from torchvision.datasets import ImageFolder
+    from PIL import Image
+
+    class Folder:
+        """The images as FFCV wants them: it needs no torchvision, which may not fit its torch."""
+
+        def __init__(self) -> None:
+            self.files = sorted(Path(folder).rglob("*.jpg"))
+
+        def __len__(self) -> int:
+            return len(self.files)
+
+        def __getitem__(self, i: int) -> tuple[Any, int]:
+            return Image.open(self.files[i]).convert("RGB"), 0
 
     fields = {
         "image": RGBImageField(write_mode="jpg", max_resolution=side, jpeg_quality=90),
         "label": IntField(),
     }
-    DatasetWriter(place, fields, num_workers=2).from_indexed_dataset(ImageFolder(folder))
+    DatasetWriter(place, fields, num_workers=2).from_indexed_dataset(Folder())
 
 
 PIPELINES: dict[str, Callable[[str, int], Any]] = {
