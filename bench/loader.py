@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import statistics
 import subprocess
@@ -288,7 +289,7 @@ def unpack(archive: Path, folder: Path, count: int) -> int:
 
 def rows(root: Path, given: argparse.Namespace) -> list[tuple[str, str, str, str, int]]:
     """Prepare the data and return (title, interpreter, pipeline, place, mean bytes) of every row."""
-    from saccade.data.pack import Settings, pack
+    from saccade.data.pack import Chroma, Settings, pack
     from saccade.data.sources import open_source
 
     mean = unpack(given.data, root / "images", given.images)
@@ -298,18 +299,20 @@ def rows(root: Path, given: argparse.Namespace) -> list[tuple[str, str, str, str
         ("saccade, folder", sys.executable, "saccade", str(root / "images"), mean),
         ("saccade, tar", sys.executable, "saccade", str(root / "images.tar"), mean),
     ]
-    for side in (500, 400):
-        done = pack(open_source(str(root / "images")), root / f"pack{side}", Settings(max_side=side))
-        found.append((f"saccade, pack {side} px", sys.executable, "saccade", str(done.folder),
+    chromas: tuple[Chroma, ...] = ("4:2:0", "4:4:4")
+    for side, chroma in itertools.product((500, 400), chromas):
+        place = root / f"pack{side}-{chroma[2:].replace(':', '')}"
+        done = pack(open_source(str(root / "images")), place, Settings(max_side=side, chroma=chroma))
+        found.append((f"saccade, {side} px, {chroma}", sys.executable, "saccade", str(place),
                       done.bytes // done.images))  # fmt: skip
     for name in ("torchvision-pil", "torchvision-v2", "timm", "dali"):
         found.append((name, given.peers or sys.executable, name, str(root / "images"), mean))
     for side in (500, 400):
         if given.ffcv:
-            place = root / f"{side}.beton"
-            if ask(given.ffcv, "--write-ffcv", str(root / "images" / "train"), str(place), str(side)) is not None:
-                size = place.stat().st_size // given.images
-                found.append((f"ffcv, {side} px", given.ffcv, "ffcv", str(place), size))
+            beton = root / f"{side}.beton"
+            if ask(given.ffcv, "--write-ffcv", str(root / "images" / "train"), str(beton), str(side)) is not None:
+                size = beton.stat().st_size // given.images
+                found.append((f"ffcv, {side} px, 4:4:4", given.ffcv, "ffcv", str(beton), size))
     return found
 
 
