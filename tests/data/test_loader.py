@@ -129,3 +129,15 @@ def test_no_more_batches_wait_than_fit_into_the_bound(
     next(stream)
     assert len(read) <= 48
     stream.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch keeps pinned memory itself")
+def test_memory_is_used_again_when_nothing_lies_in_it_any_more() -> None:
+    memory = loader.Memory()
+    first = memory.take(4, 16)
+    part, place = first[1], first.data_ptr()
+    del first
+    assert memory.take(4, 16).data_ptr() != place, "a part of the batch is still in use"
+    del part
+    assert place in {(kept := memory.take(4, 16)).data_ptr(), memory.take(4, 16).data_ptr()}
+    assert kept.is_contiguous(memory_format=torch.channels_last) and kept.shape == (4, 3, 16, 16)

@@ -263,7 +263,10 @@ def batches(view: View, readers: Readers, batch_size: int, first_step: int, last
             begun = time.perf_counter()
             readers.wait(tasks)
             waited_s = time.perf_counter() - begun
-            yield Batch(batch.images, batch.labels, batch.samples, batch.epochs, waited_s)
+            images = batch.images
+            if torch.cuda.is_available() and not images.is_pinned():  # shared memory of a reading process
+                images = images.pin_memory()
+            yield Batch(images, batch.labels, batch.samples, batch.epochs, waited_s)
     finally:
         for _, tasks in ahead:
             for task in tasks:
