@@ -2,10 +2,11 @@
 
     python bench/gil.py --data imagenet-samples.tar
 
-Python threads share one lock; decoding and resizing release it. This replaces both by sleeps of the length that they
-were measured to take on this machine, so that any number of threads has as many processors as it wants. What remains is
-the interpreter: the rate says how far the loader scales before it needs a second process, and the time that one thread
-spends besides the sleeps is the time under the lock.
+Python threads share one lock; decoding, mirroring and resizing release it. This replaces them by sleeps of the length
+that they were measured to take on this machine, so that any number of threads has as many processors as it wants. What
+remains is the interpreter: the rate says how far the loader scales before it needs a second process. Beside it stands
+the processor time per image, which is the time under the lock and that of waking up, and the rate of threads that only
+sleep as long, the most that this machine could show.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,15 @@ from loader import unpack
 
 import saccade  # noqa: F401 - sets the waiting policy before torch loads
 from saccade.config import AugmentSection
-from saccade.data import augment, jpeg
+from saccade.data import augment
 from saccade.data.loader import Readers, TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.pack import Settings, pack
 from saccade.data.sources import Split, open_source
 
 SIDE, BATCH = 224, 64
-THREADS = (1, 2, 4, 8, 16)
+THREADS, ROUNDS, WARM = (1, 2, 4, 8, 16), 3, 4
+FLOOR_S = 1.0
 
 
 def rate(split: Split, threads: int, images: int) -> float:
@@ -40,9 +43,11 @@ def rate(split: Split, threads: int, images: int) -> float:
     readers = Readers(threads)
     try:
         steps = images // BATCH
-        list(batches(view, readers, BATCH, 0, 4))
+        for _ in batches(view, readers, BATCH, 0, WARM):
+            pass
         begun = time.perf_counter()
-        list(batches(view, readers, BATCH, 4, 4 + steps))
+        for _ in batches(view, readers, BATCH, WARM, WARM + steps):
+            pass
         return steps * BATCH / (time.perf_counter() - begun)
     finally:
         readers.close()
@@ -58,29 +63,39 @@ class Stand:
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if self.length_s:
             time.sleep(self.length_s)
-            return self.result(arguments)
+            return self.result(options)
         begun = time.perf_counter()
         result = self.call(*arguments, **options)
         self.times.append(time.perf_counter() - begun)
         return result
 
-    def result(self, arguments: tuple[Any, ...]) -> Any:
-        """Return an array of the size that the decoder would, without computing it."""
-        raise NotImplementedError
+    def result(self, options: dict[str, Any]) -> Any:
+        """Return what the call would, without computing it: an array of the right size, or nothing."""
+        return None
 
 
 class Decoder(Stand):
-    def result(self, arguments: tuple[Any, ...]) -> Any:
-        width, height = jpeg.probe(arguments[0])[:2]
-        key = (height, width, 3)
+    def result(self, options: dict[str, Any]) -> Any:
+        key = options["min_height"], options["min_width"], 3
         if key not in self.results:
             self.results[key] = torch.zeros(key, dtype=torch.uint8).numpy()
         return self.results[key]
 
 
-class Resizer(Stand):
-    def result(self, arguments: tuple[Any, ...]) -> Any:
-        return None
+def floor(lengths_s: tuple[float, float], threads: int) -> float:
+    """Return how often a second this many threads can sleep twice, for these lengths."""
+    until = time.perf_counter() + FLOOR_S
+
+    def sleep(_: int) -> int:
+        count = 0
+        while time.perf_counter() < until:
+            time.sleep(lengths_s[0])
+            time.sleep(lengths_s[1])
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(sleep, range(threads))) / FLOOR_S
 
 
 def main() -> None:
@@ -88,25 +103,28 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a tar of JPEGs")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    decoder, resizer = Decoder(simplejpeg.decode_jpeg), Resizer(augment.antialiased_resize)
-    simplejpeg.decode_jpeg, augment.antialiased_resize = decoder, resizer
+    decoder, mirror, resizer = Decoder(simplejpeg.decode_jpeg), Stand(torch.flip), Stand(augment.antialiased_resize)
+    simplejpeg.decode_jpeg, torch.flip, augment.antialiased_resize = decoder, mirror, resizer
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         unpack(given.data, root / "images", 1000)
-        pack(open_source(str(root / "images")), root / "pack", Settings(max_side=400))
+        pack(open_source(str(root / "images")), root / "pack", Settings(max_side=400, chroma="4:2:0"))
         split = open_source(str(root / "pack")).splits["train"]
         decoder.times.clear()
         alone = rate(split, 1, 640)
-        native = statistics.mean(decoder.times) + statistics.mean(resizer.times)
-        print(f"one thread, real work: {alone:.0f} img/s; decode {1e6 * statistics.median(decoder.times):.0f} us, "
-              f"resize {1e6 * statistics.median(resizer.times):.0f} us, "
-              f"everything else {1e6 * (1 / alone - native):.0f} us per image")  # fmt: skip
-        for stand in (decoder, resizer):
-            stand.length_s = statistics.median(stand.times)
+        native = [statistics.median(stand.times) for stand in (decoder, mirror, resizer)]
+        print(f"one thread, real work: {alone:.0f} img/s; medians of {1e6 * native[0]:.0f} us to decode, "
+              f"{1e6 * native[1]:.0f} to mirror every second image, {1e6 * native[2]:.0f} to resize")  # fmt: skip
+        for stand, length_s in zip((decoder, mirror, resizer), native, strict=True):
+            stand.length_s = length_s
         for threads in THREADS:
-            found = [rate(split, threads, 1280 * min(threads, 4)) for _ in range(3)]
-            print(f"{threads:3} threads: {statistics.median(found):7.0f} img/s "
-                  f"({min(found):.0f} to {max(found):.0f}, n=3)")  # fmt: skip
+            images, begun, found = 1280 * min(threads, 4), time.process_time(), []
+            for _ in range(ROUNDS):
+                found.append(rate(split, threads, images))
+            busy_s = (time.process_time() - begun) / (ROUNDS * (images + WARM * BATCH))
+            print(f"{threads:3} threads: {statistics.median(found):7.0f} img/s ({min(found):.0f} to {max(found):.0f}, "
+                  f"n={ROUNDS}), {1e6 * busy_s:.0f} us of processor time an image; "
+                  f"sleeping alone {floor((native[0], native[2]), threads):.0f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import statistics
 import subprocess
@@ -40,7 +41,6 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
     import saccade  # noqa: F401 - sets the waiting policy before torch loads
     from saccade.config import AugmentSection
     from saccade.data import augment, crops
-    from saccade.data.boxes import Box
     from saccade.data.loader import Readers, TrainingView, batches
     from saccade.data.order import Order
     from saccade.data.sources import open_source
@@ -54,7 +54,7 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
             yield len(batch.images)
 
     def show(i: int, box: tuple[int, int, int, int]) -> Pixels:
-        ((pixels, (inner,)),) = crops.decode([split.read(i)], lambda *_: [Box(*box)], SIDE, "ignore")
+        ((pixels, (inner,)),) = crops.decode([split.read(i)], lambda *_: np.array([[box]]), SIDE, "ignore")
         slot = torch.empty((1, 3, SIDE, SIDE), dtype=torch.uint8).to(memory_format=torch.channels_last)
         augment.resize_into(slot, pixels, inner, False)
         return slot[0].permute(1, 2, 0).numpy()
@@ -191,13 +191,25 @@ def write_ffcv(folder: str, place: str, side: int) -> None:
     """Write FFCV's file from an image folder at quality 90."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
-    from torchvision.datasets import ImageFolder
+    from PIL import Image
+
+    class Folder:
+        """The images as FFCV wants them: it needs no torchvision, which may not fit its torch."""
+
+        def __init__(self) -> None:
+            self.files = sorted(Path(folder).rglob("*.jpg"))
+
+        def __len__(self) -> int:
+            return len(self.files)
+
+        def __getitem__(self, i: int) -> tuple[Any, int]:
+            return Image.open(self.files[i]).convert("RGB"), 0
 
     fields = {
         "image": RGBImageField(write_mode="jpg", max_resolution=side, jpeg_quality=90),
         "label": IntField(),
     }
-    DatasetWriter(place, fields, num_workers=2).from_indexed_dataset(ImageFolder(folder))
+    DatasetWriter(place, fields, num_workers=2).from_indexed_dataset(Folder())
 
 
 PIPELINES: dict[str, Callable[[str, int], Any]] = {
@@ -277,7 +289,7 @@ def unpack(archive: Path, folder: Path, count: int) -> int:
 
 def rows(root: Path, given: argparse.Namespace) -> list[tuple[str, str, str, str, int]]:
     """Prepare the data and return (title, interpreter, pipeline, place, mean bytes) of every row."""
-    from saccade.data.pack import Settings, pack
+    from saccade.data.pack import Chroma, Settings, pack
     from saccade.data.sources import open_source
 
     mean = unpack(given.data, root / "images", given.images)
@@ -287,18 +299,20 @@ def rows(root: Path, given: argparse.Namespace) -> list[tuple[str, str, str, str
         ("saccade, folder", sys.executable, "saccade", str(root / "images"), mean),
         ("saccade, tar", sys.executable, "saccade", str(root / "images.tar"), mean),
     ]
-    for side in (500, 400):
-        done = pack(open_source(str(root / "images")), root / f"pack{side}", Settings(max_side=side))
-        found.append((f"saccade, pack {side} px", sys.executable, "saccade", str(done.folder),
+    chromas: tuple[Chroma, ...] = ("4:2:0", "4:4:4")
+    for side, chroma in itertools.product((500, 400), chromas):
+        place = root / f"pack{side}-{chroma[2:].replace(':', '')}"
+        done = pack(open_source(str(root / "images")), place, Settings(max_side=side, chroma=chroma))
+        found.append((f"saccade, {side} px, {chroma}", sys.executable, "saccade", str(place),
                       done.bytes // done.images))  # fmt: skip
     for name in ("torchvision-pil", "torchvision-v2", "timm", "dali"):
         found.append((name, given.peers or sys.executable, name, str(root / "images"), mean))
     for side in (500, 400):
         if given.ffcv:
-            place = root / f"{side}.beton"
-            if ask(given.ffcv, "--write-ffcv", str(root / "images" / "train"), str(place), str(side)) is not None:
-                size = place.stat().st_size // given.images
-                found.append((f"ffcv, {side} px", given.ffcv, "ffcv", str(place), size))
+            beton = root / f"{side}.beton"
+            if ask(given.ffcv, "--write-ffcv", str(root / "images" / "train"), str(beton), str(side)) is not None:
+                size = beton.stat().st_size // given.images
+                found.append((f"ffcv, {side} px, 4:4:4", given.ffcv, "ffcv", str(beton), size))
     return found
 
 

@@ -70,6 +70,9 @@ def pack(
     max_side: Annotated[int, typer.Option("--max-side", help="Reduce the longer side to this; 0: never.")] = 500,
     quality: Annotated[int, typer.Option("--quality", help="libjpeg's quality, 1 to 100.")] = 90,
     tile: Annotated[int, typer.Option("--tile", help="Width of a tile in pixels.")] = 32,
+    chroma: Annotated[
+        Literal["source", "4:2:0", "4:4:4"], typer.Option("--chroma", help="How finely colour is stored.")
+    ] = "source",
     original: Annotated[bool, typer.Option("--original", help="Keep the bytes of every image.")] = False,
     json_out: Json = False,
 ) -> None:
@@ -79,7 +82,7 @@ def pack(
         from saccade.data.sources import open_source
         from saccade.log import Log
 
-        found, settings = open_source(source), packing.Settings(max_side, quality, tile, original)
+        found, settings = open_source(source), packing.Settings(max_side, quality, tile, original, chroma)
         with Log().progress("packing", sum(map(len, found.splits.values()))) as bar:
             done = packing.pack(found, target, settings, lambda count: bar.update(count, "decoded, reduced, encoded"))
         if json_out:

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from saccade import rng
 from saccade.config import AugmentSection, Config
 from saccade.data import augment, mix
+from saccade.data.boxes import Box
 from saccade.data.mix import Mix, apply_mix, draw_mix
 
 AREA, RATIO = (0.08, 1.0), (0.75, 4 / 3)
@@ -28,7 +29,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def test_crops_have_the_distribution_of_torchvision() -> None:
     n, width, height = 20_000, 500, 375
     draws = augment.crop_draws(0, np.zeros(n, np.int64), np.arange(n))
-    ours = [augment.random_crop(row, width, height, AREA, RATIO) for row in draws]
+    ours = [Box(*box) for box in augment.random_crops(draws, np.full((n, 2), (width, height)), AREA, RATIO)]
     torch.manual_seed(0)
     blank = torch.empty(3, height, width)
     theirs = [v2.RandomResizedCrop(224).make_params([blank]) for _ in range(n)]
@@ -40,15 +41,15 @@ def test_crops_have_the_distribution_of_torchvision() -> None:
         ([b.top for b in ours], [t["top"] for t in theirs]),
     ):
         assert distance(np.array(mine), np.array(other)) < limit
-    control = [augment.random_crop(row, width, height, (0.12, 1.0), RATIO) for row in draws]
-    assert distance(np.array([b.width * b.height for b in control]),
+    control = augment.random_crops(draws, np.full((n, 2), (width, height)), (0.12, 1.0), RATIO)
+    assert distance(control[:, 2] * control[:, 3],
                     np.array([t["width"] * t["height"] for t in theirs])) > limit  # fmt: skip
 
 
 @given(width=st.integers(1, 300), height=st.integers(1, 300), sample=st.integers(0, 10**6))
 def test_a_crop_lies_inside_the_image(width: int, height: int, sample: int) -> None:
-    draws = rng.uniform(rng.key(sample), augment.CROP_DRAWS)
-    box = augment.random_crop(draws, width, height, (0.35, 1.0), RATIO)
+    draws = rng.uniform(rng.key([sample]), augment.CROP_DRAWS)
+    box = Box(*augment.random_crops(draws, np.array([[width, height]]), (0.35, 1.0), RATIO)[0])
     assert box.left >= 0 and box.left + box.width <= width and box.width > 0
     assert box.top >= 0 and box.top + box.height <= height and box.height > 0
 
@@ -84,7 +85,7 @@ def test_the_evaluation_crop_is_bit_equal_to_torchvision(width: int, height: int
 
 def test_a_crop_lands_in_its_slot_resized_and_mirrored() -> None:
     pixels = photo(120, 90)
-    box = augment.Box(10, 20, 80, 60)
+    box = Box(10, 20, 80, 60)
     slots = torch.zeros((3, 3, 32, 32), dtype=torch.uint8).to(memory_format=torch.channels_last)
     augment.resize_into(slots[0:1], pixels, box, False)
     augment.resize_into(slots[2:3], pixels, box, True)
@@ -104,9 +105,10 @@ def test_padded_crops_are_torchvisions(fill: str, mode: str) -> None:
     n = 4000
     crops = augment.Crops(section(fill), 0, np.zeros(n, np.int64), np.arange(n), 32)
     slot = torch.zeros((1, 3, 32, 32), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    boxes = crops.choose(np.arange(n), np.full((n, 2), 32)).tolist()
     seen = np.zeros((9, 9), int)
     for place in range(n):
-        crops.cut_into(slot, pixels, crops.choose(place, 32, 32), place)
+        crops.cut_into(slot, pixels, boxes[place], place)
         seen[views[slot[0].contiguous().numpy().tobytes()]] += 1
     assert abs(seen - n / 81).max() < 5 * np.sqrt(n / 81), "all 81 places are equally likely"
 
@@ -120,7 +122,7 @@ def test_a_padded_crop_of_any_image_fills_its_square(width: int, height: int, sa
     crops = augment.Crops(
         section("reflect").model_copy(update={"flip": float(flip)}), 0, np.zeros(1, np.int64), np.array([sample]), 24
     )
-    box = crops.choose(0, width, height)
+    box = Box(*crops.choose(np.arange(1), np.array([[width, height]]))[0].tolist())
     assert box.left >= 0 and box.left + box.width <= width and box.top >= 0 and box.top + box.height <= height
     slot = torch.zeros((1, 3, 24, 24), dtype=torch.uint8).to(memory_format=torch.channels_last)
     crops.cut_into(slot, np.full((height, width, 3), 7, np.uint8), box, 0)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from saccade.config import AugmentSection
-from saccade.data import images, pack, shards, tiles
+from saccade.data import images, jpeg, pack, shards, tiles
 from saccade.data.loader import Readers, TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.pack import Settings
@@ -84,6 +84,14 @@ def test_a_reduced_pack_holds_the_same_pictures_smaller(photos: Path, tmp_path: 
             )
             assert np.abs(images.decode(record).astype(int) - np.asarray(original)).mean() < 5
     assert np.abs(first_batch(folder).astype(int) - first_batch(kept)).mean() < 10
+
+
+@pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
+def test_colour_is_stored_as_finely_as_asked_for(chroma: pack.Chroma, photos: Path, tmp_path: Path) -> None:
+    source = packed(photos, tmp_path / "p", Settings(max_side=80, chroma=chroma))
+    split = source.splits["train"]
+    kept = [jpeg.probe(split.read(i)).chroma for i in range(len(split)) if len(split.read(i))]
+    assert set(kept) == {chroma, "gray"}
 
 
 def test_gray_stays_gray_and_chroma_stays_as_fine(photos: Path, tmp_path: Path) -> None:

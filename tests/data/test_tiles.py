@@ -27,6 +27,16 @@ def photo(width: int, height: int, seed: int = 0, detail: int = 9) -> np.ndarray
     return np.clip(smooth + rng.integers(-12, 13, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
+def everything(which: list[int], sizes: np.ndarray) -> np.ndarray:
+    """Choose the whole of each image."""
+    return np.concatenate([np.zeros_like(sizes), sizes], axis=1)[:, None]
+
+
+def boxes_of(*boxes: Box) -> crops.Choose:
+    """Choose these boxes in every image."""
+    return lambda which, _sizes: np.array([boxes] * len(which))
+
+
 def encoded(width: int, height: int, sampling: str, tile: int = 32) -> bytes:
     pixels = photo(width, height, width * height)
     return tiles.encode(pixels[..., 0].copy() if sampling == "gray" else pixels, 90, sampling, tile)
@@ -45,20 +55,22 @@ def test_a_cut_has_the_pixels_of_the_whole(
     assert tiles.size(data) == (width, height) and whole.shape[0] == height and whole.shape[1] >= width
     left, top = int(corner[0] * (width - 1)), int(corner[1] * (height - 1))
     box = Box(left, top, 1 + int(share[0] * (width - left - 1)), 1 + int(share[1] * (height - top - 1)))
-    (cut,) = tiles.cut([data], [box])
-    part = simplejpeg.decode_jpeg(cut.data, "RGB", strict=True)
-    inside = part[box.top - cut.top :, box.left - cut.left :][: box.height, : box.width]
+    cuts = tiles.Grids([data]).cut(np.array([box]))
+    part = simplejpeg.decode_jpeg(cuts.data[0], "RGB", strict=True)
+    ((across, down),) = cuts.corners
+    inside = part[box.top - down :, box.left - across :][: box.height, : box.width]
+    assert part.shape[1::-1] == tuple(cuts.sizes[0])
     assert np.array_equal(inside, whole[box.top :, box.left :][: box.height, : box.width])
 
 
 def test_cuts_made_together_are_those_made_alone() -> None:
     files = [encoded(40 + 31 * i, 200 - 17 * i, SAMPLINGS[i % 4]) for i in range(9)]
-    boxes = [Box(i, 2 * i, 20 + 3 * i, 30) for i in range(9)]
-    together = tiles.cut(files, boxes)
-    for data, box, cut in zip(files, boxes, together, strict=True):
-        (alone,) = tiles.cut([data], [box])
-        assert (bytes(cut.data), cut.left, cut.top) == (bytes(alone.data), alone.left, alone.top)
-        assert len(cut.data) < len(data)
+    boxes = np.array([Box(i, 2 * i, 20 + 3 * i, 30) for i in range(9)])
+    together = tiles.Grids(files).cut(boxes)
+    for i, data in enumerate(files):
+        alone = tiles.Grids([data]).cut(boxes[i : i + 1])
+        assert bytes(together.data[i]) == bytes(alone.data[0]) and len(together.data[i]) < len(data)
+        assert np.array_equal(together.corners[i], alone.corners[0])
 
 
 def test_every_decoder_reads_a_tiled_file() -> None:
@@ -83,8 +95,8 @@ def test_noise_that_is_larger_as_jpeg_than_as_pixels_is_encoded() -> None:
 def test_a_large_image_gets_wider_tiles_so_that_the_table_fits() -> None:
     data = tiles.encode(np.zeros((4000, 4400), np.uint8), 50, "4:4:4", 8)
     assert tiles.size(data) == (4400, 4000)
-    (cut,) = tiles.cut([data], [Box(4000, 3900, 50, 50)])
-    assert simplejpeg.decode_jpeg(cut.data, "GRAY", strict=True).shape[0] <= 64
+    cuts = tiles.Grids([data]).cut(np.array([[4000, 3900, 50, 50]]))
+    assert simplejpeg.decode_jpeg(cuts.data[0], "GRAY", strict=True).shape[0] <= 64
 
 
 @given(place=st.integers(14, 200), value=st.integers(0, 255))
@@ -92,7 +104,7 @@ def test_a_damaged_table_is_an_error_or_harmless_never_a_crash(place: int, value
     data = bytearray(encoded(97, 61, "4:2:0"))
     data[place] = value
     try:
-        (seen,) = crops.decode([bytes(data)], lambda _i, w, h: [Box(0, 0, w, h)], 32, "ignore")
+        (seen,) = crops.decode([bytes(data)], everything, 32, "ignore")
     except images.BadImage:
         return
     assert seen[0].ndim == 3
@@ -100,7 +112,7 @@ def test_a_damaged_table_is_an_error_or_harmless_never_a_crash(place: int, value
 
 def test_a_cut_off_file_is_named_as_damaged_among_good_ones() -> None:
     good, bad = encoded(97, 61, "4:2:0"), encoded(97, 61, "4:2:0")[:-40]
-    seen = crops.decode([good, bad, good], lambda _i, w, h: [Box(0, 0, w, h)], 32, "ignore")
+    seen = crops.decode([good, bad, good], everything, 32, "ignore")
     assert next(seen)[0].shape[0] == 61
     with pytest.raises(images.BadImage, match="table"):
         next(seen)
@@ -114,7 +126,7 @@ def test_a_bomb_behind_a_table_is_refused_from_the_header() -> None:
     with pytest.raises(images.BadImage, match="contradicts the frame header"):
         images.decode(bytes(data))
     with pytest.raises(images.BadImage, match="contradicts itself"):
-        next(crops.decode([bytes(data)], lambda _i, w, h: [Box(0, 0, 10, 10)], 32, "ignore"))
+        next(crops.decode([bytes(data)], boxes_of(Box(0, 0, 10, 10)), 32, "ignore"))
 
 
 def test_large_crops_are_decoded_reduced_and_look_the_same() -> None:
@@ -122,24 +134,25 @@ def test_large_crops_are_decoded_reduced_and_look_the_same() -> None:
     plain = io.BytesIO()
     Image.fromarray(images.decode(data)).save(plain, "JPEG", quality=97, subsampling="4:4:4")
     for file in (data, plain.getvalue()):
-        ((reduced, (box,)),) = crops.decode([file], lambda _i, _w, _h: [Box(30, 20, 301, 203)], 64, "ignore")
+        ((reduced, (box,)),) = crops.decode([file], boxes_of(Box(30, 20, 301, 203)), 64, "ignore")
         reduced = reduced.copy()  # the next decode writes over it
-        ((exact, (full,)),) = crops.decode([file], lambda _i, _w, _h: [Box(30, 20, 301, 203)], 203, "ignore")
-        assert (full.width, full.height) == (301, 203) and (box.width, box.height) == (150, 102)
+        ((exact, (full,)),) = crops.decode([file], boxes_of(Box(30, 20, 301, 203)), 203, "ignore")
+        assert full[2:] == [301, 203] and box[2:] == [150, 102]
         views = [
-            np.asarray(Image.fromarray(p[b.top :, b.left :][: b.height, : b.width]).resize((64, 64))).astype(int)
-            for p, b in ((reduced, box), (exact, full))
-        ]  # fmt: skip
+            np.asarray(Image.fromarray(p[top : top + height, left : left + width]).resize((64, 64))).astype(int)
+            for p, (left, top, width, height) in ((reduced, box), (exact, full))
+        ]
         assert np.abs(views[0] - views[1]).mean() < 2.5
-    ((tight, _),) = crops.decode([data], lambda _i, _w, _h: [Box(30, 20, 190, 190)], 64, "ignore")
+    ((tight, _),) = crops.decode([data], boxes_of(Box(30, 20, 190, 190)), 64, "ignore")
     assert tight.shape[0] >= 190, "a crop that is not 1.5 x 2 x 64 wide must not be reduced"
 
 
 def test_copies_share_one_decode_and_lie_inside_it() -> None:
     data = encoded(200, 150, "4:2:0")
     boxes = [Box(10, 10, 60, 60), Box(80, 40, 70, 90)]
-    ((pixels, inside),) = crops.decode([data], lambda _i, _w, _h: boxes, 64, "ignore")
+    ((pixels, inside),) = crops.decode([data], boxes_of(*boxes), 64, "ignore")
     whole = images.decode(data)
     for box, moved in zip(boxes, inside, strict=True):
         expected = whole[box.top : box.top + box.height, box.left : box.left + box.width]
-        assert np.array_equal(pixels[moved.top :, moved.left :][: moved.height, : moved.width], expected)
+        left, top, width, height = moved
+        assert np.array_equal(pixels[top : top + height, left : left + width], expected)

@@ -19,7 +19,7 @@ from saccade.data.order import Order
 from saccade.data.sources import open_source
 from saccade.errors import DataError, StalledError
 from saccade.training import launch
-from saccade.training.feeders import SLOTS, Feeders
+from saccade.training.feeders import Feeders
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_batches_from_processes_are_those_of_threads_and_the_processes_end(reade
             assert torch.equal(near.labels, far.labels) and np.array_equal(near.samples, far.samples)
             seen += near.images.shape[-1]
         pids = feeders.pids
-    assert seen == 18 * 8 + 20 * 16 and SLOTS < 38  # both sizes came, and the memory was used again
+    assert seen == 18 * 8 + 20 * 16 and feeders.slots < 38  # both sizes came, and the memory was used again
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -13,13 +13,14 @@ from PIL import Image
 
 from saccade import rng
 from saccade.config import AugmentSection
-from saccade.data.boxes import Box as Box
+from saccade.data.boxes import Box
 from saccade.rng import Floats, Purpose
 
 CROP_ATTEMPTS = 10
 CROP_DRAWS = 2 * CROP_ATTEMPTS + 2
 
 Pixels = NDArray[np.uint8]
+Integers = NDArray[np.int64]
 antialiased_resize = torch.ops.aten._upsample_bilinear2d_aa.out
 
 
@@ -32,20 +33,26 @@ class Crops:
         """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``, and an output of ``side`` pixels."""
         self._section = section
         self._side = side
-        draws = crop_draws(seed, epochs, samples, section.crop_area_beta)
-        self._draws: list[list[float]] = draws.tolist()  # plain floats are faster than numpy's
+        self._draws = crop_draws(seed, epochs, samples, section.crop_area_beta)
         self._mirror: list[bool] = flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
         self._targets: dict[int, Box] = {}
 
-    def choose(self, place: int, width: int, height: int) -> Box:
-        """Return the box of the image at a place of the batch; ``width`` and ``height`` are its own, in pixels."""
-        section, draws = self._section, self._draws[place]
-        if section.crop == "padded":
-            box, self._targets[place] = padded_crop(draws, width, height, self._side, round(section.pad * self._side))
-            return box
-        return random_crop(draws, width, height, section.crop_area, section.crop_ratio)
+    def choose(self, places: Integers, sizes: Integers) -> Integers:
+        """Return the boxes of the images at k places of the batch, int64 (k, 4) as in ``Box``.
 
-    def cut_into(self, slot: torch.Tensor, pixels: Pixels, box: Box, place: int) -> None:
+        ``sizes`` are (width, height) of each image in pixels, int64 (k, 2).
+        """
+        section, draws = self._section, self._draws[places]
+        if section.crop == "resized":
+            return random_crops(draws, sizes, section.crop_area, section.crop_ratio)
+        boxes = []
+        for place, row, (width, height) in zip(places.tolist(), draws.tolist(), sizes.tolist(), strict=True):
+            box, target = padded_crop(row, width, height, self._side, round(section.pad * self._side))
+            boxes.append(box)
+            self._targets[place] = target
+        return np.array(boxes, np.int64)
+
+    def cut_into(self, slot: torch.Tensor, pixels: Pixels, box: Sequence[int], place: int) -> None:
         """Write the crop that was chosen for a place, mirrored or not, into its slot, uint8 (1, 3, S, S)."""
         if self._section.crop == "padded":
             pad_into(slot, pixels, box, self._targets.pop(place), self._mirror[place], self._section.pad_fill)
@@ -80,22 +87,28 @@ def flips(
     return rng.uniform(rng.key(seed, Purpose.FLIP, epochs, samples), 1)[:, 0] < chance
 
 
-def random_crop(
-    draws: Sequence[float] | Floats, width: int, height: int, area: tuple[float, float], ratio: tuple[float, float]
-) -> Box:
-    """Choose the box of a random resized crop from ``CROP_DRAWS`` uniform draws.
+def random_crops(draws: Floats, sizes: Integers, area: tuple[float, float], ratio: tuple[float, float]) -> Integers:
+    """Choose the boxes of random resized crops, int64 (k, 4) as in ``Box``, for images of these sizes, int64 (k, 2).
 
-    ``area`` is the share of the image, ``ratio`` width over height, drawn log-uniformly; after ten boxes that do not
-    fit, the largest central box within ``ratio``. *Source:* Szegedy et al. 2015, section 6; torchvision's
-    RandomResizedCrop.
+    ``draws`` are ``CROP_DRAWS`` uniform ones for each; ``area`` is the share of the image, ``ratio`` width over height,
+    drawn log-uniformly; after ten boxes that do not fit, the largest central box within ``ratio``. *Source:* Szegedy et
+    al. 2015, section 6; torchvision's RandomResizedCrop.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for attempt in range(CROP_ATTEMPTS):
-        pixels = width * height * (area[0] + draws[2 * attempt] * (area[1] - area[0]))
-        shape = math.exp(low + draws[2 * attempt + 1] * (high - low))
-        w, h = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
-        if 0 < w <= width and 0 < h <= height:
-            return Box(int(draws[-2] * (width - w + 1)), int(draws[-1] * (height - h + 1)), w, h)
+    whole = sizes[:, 0] * sizes[:, 1]
+    pixels = whole[:, None] * (area[0] + draws[:, : 2 * CROP_ATTEMPTS : 2] * (area[1] - area[0]))
+    shapes = np.exp(low + draws[:, 1 : 2 * CROP_ATTEMPTS : 2] * (high - low))
+    tried = np.rint(np.sqrt(np.stack([pixels * shapes, pixels / shapes], axis=2)))
+    fits = np.all((tried > 0) & (tried <= sizes[:, None]), axis=2)
+    boxes = np.empty((len(sizes), 4), np.int64)
+    boxes[:, 2:] = tried[np.arange(len(sizes)), fits.argmax(axis=1)]
+    boxes[:, :2] = draws[:, -2:] * (sizes - boxes[:, 2:] + 1)
+    for i in np.flatnonzero(~fits.any(axis=1)).tolist():
+        boxes[i] = _central_box(int(sizes[i, 0]), int(sizes[i, 1]), ratio)
+    return boxes
+
+
+def _central_box(width: int, height: int, ratio: tuple[float, float]) -> Box:
     w, h = width, height
     if width / height < ratio[0]:
         h = round(width / ratio[0])
@@ -138,25 +151,24 @@ def rotate(pixels: Pixels, angle: float) -> Pixels:
     return np.array(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR))
 
 
-def resize_into(slot: torch.Tensor, pixels: Pixels, box: Box, mirror: bool) -> None:
-    """Write a crop, resized with antialiased bilinear filtering, into a batch slot.
+def resize_into(slot: torch.Tensor, pixels: Pixels, box: Sequence[int], mirror: bool) -> None:
+    """Write a crop, a ``Box``, resized with antialiased bilinear filtering, into a batch slot.
 
     ``slot`` is uint8 (1, 3, H, W) in channels_last order, ``pixels`` uint8 (height, width, 3).
     """
-    crop = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
-    size = list(slot.shape[-2:])
+    left, top, width, height = box
+    source = torch.from_numpy(pixels[None, top : top + height, left : left + width].transpose(0, 3, 1, 2))
     if mirror:  # torch mirrors and copies in one go, numpy pixel by pixel
-        source = torch.from_numpy(crop[None].transpose(0, 3, 1, 2)).flip(-1)
-    else:
-        source = torch.from_numpy(crop[None].transpose(0, 3, 1, 2))
-    if [box.height, box.width] == size:
+        source = torch.flip(source, (-1,))
+    size = slot.shape[-2:]
+    if size == (height, width):
         slot.copy_(source)
     else:
         antialiased_resize(source, size, False, None, None, out=slot)
 
 
 def pad_into(
-    slot: torch.Tensor, pixels: Pixels, box: Box, target: Box, mirror: bool, fill: Literal["black", "reflect"]
+    slot: torch.Tensor, pixels: Pixels, box: Sequence[int], target: Box, mirror: bool, fill: Literal["black", "reflect"]
 ) -> None:
     """Write a crop into the part ``target`` of a batch slot and fill the rest.
 

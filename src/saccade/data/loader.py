@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -22,20 +23,22 @@ from torch import Tensor
 
 from saccade.config import AugmentSection
 from saccade.data import augment, crops, images
-from saccade.data.boxes import Box
 from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.policies import Painter
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
 
-IMAGES_PER_TASK = 16
+IMAGES_PER_TASK = 32
+"""Images that are planned together; two such tasks for each thread are under way or wait."""
+
 BATCHES_AHEAD = 2
 AHEAD_BYTES = 1 << 30
 """Bound on the images that wait in memory; one batch ahead is prepared whatever its size."""
 
 STALL_LIMIT_S = 120.0
 
-Work = Callable[[int, int, Callable[[int], None]], None]
+Watch = Callable[[Iterable[int]], Iterator[int]]
+Work = Callable[[int, int, Watch], None]
 Exif = Literal["ignore", "apply"]
 
 
@@ -54,11 +57,33 @@ class Batch:
     waited_s: float = 0.0
 
 
+class Memory:
+    """Memory for batches, used again as soon as no tensor lies in it: the first touch of a page costs a microsecond."""
+
+    def __init__(self) -> None:
+        self._free: deque[NDArray[np.uint8]] = deque()
+        self._size_bytes = 0
+
+    def take(self, num_images: int, side: int) -> Tensor:
+        """Return room for images: uint8 (B, 3, S, S) in channels_last order, pinned where there is a GPU."""
+        shape, layout = (num_images, 3, side, side), torch.channels_last
+        if torch.cuda.is_available():  # torch keeps pinned memory itself
+            return torch.empty(shape, dtype=torch.uint8, memory_format=layout, pin_memory=True)
+        size_bytes = 3 * side**2 * num_images
+        if size_bytes != self._size_bytes:
+            self._free, self._size_bytes = deque(), size_bytes
+        block = self._free.pop() if self._free else np.empty(size_bytes, np.uint8)
+        lent = block[:]
+        weakref.finalize(lent, self._free.append, block).atexit = False
+        return torch.from_numpy(lent).view(num_images, side, side, 3).permute(0, 3, 1, 2)
+
+
 class Readers:
     """The pool of reading threads; knows what each thread is reading, to name it when nothing moves any more."""
 
     def __init__(self, threads: int) -> None:
-        self._reading: dict[int, tuple[Split, int]] = {}
+        self.memory = Memory()
+        self._reading: dict[int, tuple[Split, NDArray[np.int64], int]] = {}
         self._start(threads)
 
     def resize(self, threads: int) -> None:
@@ -72,23 +97,25 @@ class Readers:
         list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))  # start them all before training does
 
     def submit(self, split: Split, samples: NDArray[np.int64], work: Work, group: int = 1) -> list[Future[None]]:
-        """Run ``work(first, last, look)`` over the places of a batch, some multiple of ``group`` places per task.
+        """Run ``work(first, last, watch)`` over the places of a batch, some multiple of ``group`` places per task.
 
-        The work calls ``look(place)`` before each image, so that an error can name it.
+        The work goes through its places by way of ``watch``, so that an error can name the image.
         """
 
         def task(first: int, last: int) -> None:
             me = threading.get_ident()
 
-            def look(place: int) -> None:
-                self._reading[me] = split, int(samples[place])
+            def watch(places: Iterable[int]) -> Iterator[int]:
+                for place in places:
+                    self._reading[me] = split, samples, place
+                    yield place
 
             try:
-                work(first, last, look)
+                work(first, last, watch)
             except images.BadImage as error:
                 raise DataError(
                     f"an image cannot be decoded: {error}",
-                    where=split.describe(self._reading[me][1]),
+                    where=_named(self._reading[me]),
                     fix="repair or remove it; `saccade check` lists every bad image",
                     finding="unreadable-image",
                 ) from error
@@ -105,13 +132,18 @@ class Readers:
             except FutureTimeout as error:
                 raise StalledError(
                     f"no image arrived for {STALL_LIMIT_S:.0f} s",
-                    where=", ".join(sorted({split.describe(i) for split, i in list(self._reading.values())})[:4]),
+                    where=", ".join(sorted(map(_named, list(self._reading.values())))[:4]),
                     fix="is the disk or the network drive still there?",
                 ) from error
 
     def close(self) -> None:
         """Stop the threads without waiting for work that was not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _named(reading: tuple[Split, NDArray[np.int64], int]) -> str:
+    split, samples, place = reading
+    return split.describe(int(samples[place]))
 
 
 def _one_compute_thread() -> None:
@@ -151,25 +183,21 @@ class TrainingView:
         painter = Painter(section, seed, epochs, samples)
         turns = augment.angles(seed, epochs, samples, section.rotate)
         if slots is None:
-            slots = _empty_batch(len(samples), self.size_at(step))
-        squares = [slots[place : place + 1] for place in range(len(samples))]
+            slots = readers.memory.take(len(samples), self.size_at(step))
+        squares, side = torch.split(slots, 1), slots.shape[-1]
 
-        def fill(first: int, last: int, look: Callable[[int], None]) -> None:
-            def choose(i: int, width: int, height: int) -> list[Box]:
-                places = range(first + i * copies, first + (i + 1) * copies)
-                return [boxes.choose(place, width, height) for place in places]
+        def fill(first: int, last: int, watch: Watch) -> None:
+            def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+                places = first + copies * np.repeat(which, copies) + np.tile(np.arange(copies), len(which))
+                return boxes.choose(places, np.repeat(sizes, copies, axis=0)).reshape(-1, copies, 4)
 
-            files = []
-            for place in range(first, last, copies):
-                look(place)
-                files.append(self.split.read(int(samples[place])))
-            look(first)
-            seen = crops.decode(files, choose, slots.shape[-1], self.exif, whole=section.rotate > 0)
-            for place, (pixels, chosen) in zip(range(first, last, copies), seen, strict=True):
+            places = range(first, last, copies)
+            files = [self.split.read(int(samples[place])) for place in watch(places)]
+            seen = crops.decode(files, choose, side, self.exif, whole=section.rotate > 0)
+            for place, (pixels, chosen) in zip(watch(places), seen, strict=True):
                 for copy, box in enumerate(chosen, place):
                     boxes.cut_into(squares[copy], augment.rotate(pixels, turns[copy]), box, copy)
                     painter.paint(squares[copy], copy)
-                look(min(place + copies, last - 1))
 
         labels = torch.from_numpy(self.split.labels[samples])
         return Batch(slots, labels, samples, epochs), readers.submit(self.split, samples, fill, copies)
@@ -193,11 +221,10 @@ class EvaluationView:
         """Begin to fill one cell; the last one is padded with the last image, whose place repeats in ``samples``."""
         first = (step * self.ranks + self.rank) * cell
         samples = np.minimum(np.arange(first, first + cell), len(self.split) - 1)
-        slots = _empty_batch(cell, self.image_size)
+        slots = readers.memory.take(cell, self.image_size)
 
-        def fill(first: int, last: int, look: Callable[[int], None]) -> None:
-            for place in range(first, last):
-                look(place)
+        def fill(first: int, last: int, watch: Watch) -> None:
+            for place in watch(range(first, last)):
                 pixels = images.decode(self.split.read(int(samples[place])), exif=self.exif)
                 slots[place].copy_(augment.central_crop(pixels, self.image_size, self.crop))
 
@@ -210,6 +237,11 @@ class View(Protocol):
 
     def start(self, readers: Readers, step: int, batch_size: int, /) -> tuple[Batch, list[Future[None]]]:
         """Return the batch, images (B, 3, S, S), and the tasks after which it is complete."""
+
+
+def batches_ahead(threads: int, num_images: int) -> int:
+    """Return how many batches of so many images are prepared ahead: enough for two tasks of each thread."""
+    return max(BATCHES_AHEAD, -(-2 * threads * IMAGES_PER_TASK // num_images))
 
 
 def batches(view: View, readers: Readers, batch_size: int, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -225,18 +257,17 @@ def batches(view: View, readers: Readers, batch_size: int, first_step: int, last
             while next_step < last_step and len(ahead) < room:
                 ahead.append(view.start(readers, next_step, batch_size))
                 next_step += 1
-                room = min(BATCHES_AHEAD, AHEAD_BYTES // ahead[-1][0].images.nbytes) + 1
+                images = ahead[-1][0].images
+                room = min(batches_ahead(readers.threads, len(images)), AHEAD_BYTES // images.nbytes) + 1
             batch, tasks = ahead.popleft()
             begun = time.perf_counter()
             readers.wait(tasks)
             waited_s = time.perf_counter() - begun
-            yield Batch(batch.images, batch.labels, batch.samples, batch.epochs, waited_s)
+            images = batch.images
+            if torch.cuda.is_available() and not images.is_pinned():  # shared memory of a reading process
+                images = images.pin_memory()
+            yield Batch(images, batch.labels, batch.samples, batch.epochs, waited_s)
     finally:
         for _, tasks in ahead:
             for task in tasks:
                 task.cancel()
-
-
-def _empty_batch(num_images: int, size: int) -> Tensor:
-    shape, layout = (num_images, 3, size, size), torch.channels_last
-    return torch.empty(shape, dtype=torch.uint8, memory_format=layout, pin_memory=torch.cuda.is_available())

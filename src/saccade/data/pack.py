@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import PIL
@@ -30,6 +31,7 @@ SMALL_PIXELS = 64 * 64
 """Images up to this size are kept as they are: a JPEG of them is neither smaller nor faster."""
 
 Tick = Callable[[int], None]
+Chroma = Literal["source", "4:2:0", "4:4:4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,15 @@ class Settings:
     """How images are packed.
 
     ``original`` keeps every file as it is. Otherwise the longer side is reduced to ``max_side`` pixels (0: never),
-    and the image is encoded at libjpeg's ``quality`` in tiles ``tile`` pixels wide.
+    and the image is encoded at libjpeg's ``quality`` in tiles ``tile`` pixels wide. ``chroma`` is how finely colour is
+    stored: as in the source, where formats other than JPEG count as 4:4:4, or at half the width and height.
     """
 
     max_side: int = 500
     quality: int = 90
     tile: int = tiles.DEFAULT_TILE
     original: bool = False
+    chroma: Chroma = "source"
 
     def check(self) -> Settings:
         """Return the settings; raises ConfigError on values that make no sense."""
@@ -204,8 +208,7 @@ def _record(split: Split, settings: Settings, i: int) -> bytes | memoryview:
 def encode(data: bytes | memoryview, settings: Settings) -> bytes | memoryview:
     """Return an image file as a tiled JPEG; a very small image stays as it is.
 
-    Colour is stored as finely as in the source: a JPEG keeps its chroma subsampling, other formats get 4:4:4. Gray
-    stays gray, and the EXIF orientation is kept. Raises BadImage.
+    Gray stays gray, and the EXIF orientation is kept. Raises BadImage.
     """
     width, height = images.size(data)
     if width * height <= SMALL_PIXELS:
@@ -216,9 +219,10 @@ def encode(data: bytes | memoryview, settings: Settings) -> bytes | memoryview:
         scale = settings.max_side / longest
         target = (max(round(width * scale), 1), max(round(height * scale), 1))
         pixels = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.LANCZOS))
-    sampling = "4:4:4"
+    sampling: str = "4:4:4" if settings.chroma == "source" else settings.chroma
     if bytes(data[:2]) == b"\xff\xd8":
         header = jpeg.probe(data)
-        sampling = header.chroma if header.chroma in ("4:4:4", "4:2:2") else "4:2:0"
+        if settings.chroma == "source":
+            sampling = header.chroma if header.chroma in ("4:4:4", "4:2:2") else "4:2:0"
         pixels = np.ascontiguousarray(pixels[..., 0]) if header.components == 1 else pixels
     return tiles.encode(pixels, settings.quality, sampling, settings.tile, images.orientation(data))

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from saccade.config import Config
 from saccade.data import augment, crops, pack
-from saccade.data.boxes import Box
 from saccade.data.loader import Readers, batches
 from saccade.data.shards import is_pack
 from saccade.log import Log
@@ -116,8 +117,8 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
     epochs, samples = order.at(0, min(most, len(run.data.train)))
     boxes = augment.Crops(section, order.seed, epochs, samples, run.view.size_at(run.total_steps - 1))
 
-    def choose(i: int, width: int, height: int) -> list[Box]:
-        return [boxes.choose(i, width, height)]
+    def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        return boxes.choose(np.array(which), sizes)[:, None]
 
     return samples.tolist(), choose
 

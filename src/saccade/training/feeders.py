@@ -27,15 +27,12 @@ from torch import Tensor
 
 from saccade import errors
 from saccade.config import Config
-from saccade.data.loader import BATCHES_AHEAD, Batch, Readers, TrainingView, View
+from saccade.data.loader import Batch, Readers, TrainingView, View, batches_ahead
 from saccade.data.order import Share
 from saccade.data.sources import open_source
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
 from saccade.training import launch
 from saccade.training.launch import Run
-
-SLOTS = BATCHES_AHEAD + 2
-"""Batches that exist at once: one in use, one asked for, the others ahead."""
 
 
 class Feeders:
@@ -50,10 +47,11 @@ class Feeders:
             raise ConfigError("reading processes need Linux", where="data.processes", fix="set it to 0")
         self._view = view
         images = len(view.share.places(config.batch.global_))
+        self.slots = batches_ahead(readers, images) + 2  # one in use, one asked for, the others ahead
         self._room = 3 * max(view.size_at(step) for step in _parts(view)) ** 2 * images
         self._file = os.memfd_create("saccade-batches")
-        os.ftruncate(self._file, SLOTS * self._room)
-        self._memory = mmap.mmap(self._file, SLOTS * self._room)
+        os.ftruncate(self._file, self.slots * self._room)
+        self._memory = mmap.mmap(self._file, self.slots * self._room)
         count = config.data.processes
         start = {
             "config": config.dump(), "total_steps": total_steps, "room": self._room, "threads": -(-readers // count),
@@ -66,7 +64,7 @@ class Feeders:
         places = self._view.share.places(global_batch)
         drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
         epochs, samples = (each[places] for each in drawn)
-        slot = step % SLOTS
+        slot = step % self.slots
         images = _slot(self._memory, slot, self._room, len(samples), self._view.size_at(step))
         task = self._processes[step % len(self._processes)].ask(step, slot, global_batch)
         labels = torch.from_numpy(self._view.split.labels[samples])
