@@ -144,9 +144,14 @@ def test_images_of_another_size_pass() -> None:
             assert model(torch.randn(1, 3, *size)).isfinite().all()
 
 
-def test_patches_that_leave_a_single_point_are_refused() -> None:
+def test_patches_of_another_side_are_taken_unless_they_leave_a_single_one() -> None:
+    for patch, sides in ((4, [4, 4, 2, 1]), (1, [4, 4, 4, 4]), (16, [2, 1, 1, 1])):
+        model = SwinTransformer(SMALL, Options(3, 32, patch_size=patch)).eval()
+        assert model.sides == sides
+        with torch.no_grad():
+            assert model(torch.randn(1, 3, 32, 32)).isfinite().all()
     with pytest.raises(ConfigError, match="2x2"):
-        create_model("swin_t", num_classes=3, image_size=32, patch_size=4)
+        create_model("swin_t", num_classes=3, image_size=32, patch_size=32)
 
 
 def test_names_of_others_are_understood() -> None:
