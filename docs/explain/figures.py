@@ -151,7 +151,7 @@ def learned_pooling() -> None:
     pool = LearnedPooling(15)
     rows, columns = torch.meshgrid(torch.arange(15) / 14, torch.arange(15) / 14, indexing="ij")
     example = 0.2 + torch.exp(-9 * ((rows - 0.4) ** 2 + (columns - 0.55) ** 2)) - 0.6 * rows**3
-    pool.weight.data = example.flatten() / example.mean() / 15
+    pool.place_weights.data = example.flatten() / example.mean() / 15
     figure, pictures = plt.subplots(1, 3, figsize=(8.4, 2.9), dpi=110, facecolor="white", layout="constrained")
     for axes, side in zip(pictures, (15, 8, 23), strict=True):
         weights = pool.weight_for(side, side).detach()

@@ -209,6 +209,14 @@ class SqueezeExcitation(nn.Module):
         return x * self.gate(self.fc2(self.activation(self.fc1(means))))
 
 
+def resized_sum(weights: Tensor, height: int, width: int) -> Tensor:
+    """Resize weights of a sum over places, (H, W), bilinearly to (height, width); what they add up to stays."""
+    if weights.shape == (height, width):
+        return weights
+    resized = nn.functional.interpolate(weights[None, None], (height, width), mode="bilinear")[0, 0]
+    return (resized - resized.mean() + weights.mean()) * (weights.numel() / (height * width))
+
+
 def strides_for(image_size: int, given: tuple[int, ...] = ()) -> tuple[int, int, int, int, int]:
     """Return the strides of the five places where ImageNet networks halve the side: stem, pool, three stages.
 

@@ -43,6 +43,7 @@ from saccade.models.layers import (
     DropPath,
     SqueezeExcitation,
     drop_path_rates,
+    resized_sum,
     rounded,
     starting,
     strides_for,
@@ -72,8 +73,8 @@ class LearnedPooling(nn.Module):
     def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
-        self.weight = nn.Parameter(torch.empty(side * side))
-        starting(self, weight=(1 / side, 0.0))
+        self.place_weights = nn.Parameter(torch.empty(side * side))
+        starting(self, place_weights=(1 / side, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C)."""
@@ -82,23 +83,18 @@ class LearnedPooling(nn.Module):
 
     def weight_for(self, height: int, width: int) -> Tensor:
         """Return weights (height, width) with the sum of the learned ones: a constant map pools to the same value."""
-        weight = self.weight.view(self.side, self.side) / self.side
-        if (height, width) == (self.side, self.side):
-            return weight
-        resized = nn.functional.interpolate(weight[None, None], (height, width), mode="bilinear")[0, 0]
-        return (resized - resized.mean() + weight.mean()) * (self.side**2 / (height * width))
+        return resized_sum(self.place_weights.view(self.side, self.side) / self.side, height, width)
 
 
 class SpatialAttention(nn.Module):
     """Scale a map by 1 + a gate for each channel + a gate for each place, and clip it to 0 ... 6.
 
-    Places are seen on a coarse grid of at most 8 x 8, and every cell of the grid gates its part of the map.
+    Places are seen on a coarse grid of 8 x 8, and every cell of the grid gates its part of the map.
     """
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
-        squeezed, self.grid = max(1, channels // SQUEEZE), min(side, GRID)
-        cells = self.grid**2
+        squeezed, cells = max(1, channels // SQUEEZE), GRID**2
         self.pool = LearnedPooling(side)
         self.channel_gate = nn.Sequential(
             nn.Linear(channels, squeezed), nn.SiLU(inplace=True), nn.Linear(squeezed, channels), nn.Sigmoid()
@@ -112,18 +108,25 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to the same shape."""
         channel = self.channel_gate(self.pool(x))[:, :, None, None]
-        cells = self.place_gate(averaged(self.merge(x), self.grid).flatten(1))
-        place = nn.functional.interpolate(cells.view(-1, 1, self.grid, self.grid), x.shape[-2:], mode="nearest")
+        cells = self.place_gate(averaged(self.merge(x), GRID, GRID).flatten(1))
+        place = spread(cells.view(-1, 1, GRID, GRID), x.shape[-2], x.shape[-1])
         return nn.functional.relu6(x * (1 + channel + place))
 
 
-def averaged(x: Tensor, grid: int) -> Tensor:
-    """Average a map (B, C, H, W) over the bins of a grid: (B, C, grid, grid), as adaptive average pooling does.
+def averaged(x: Tensor, height: int, width: int) -> Tensor:
+    """Average a map (B, C, H, W) over the bins of a grid: (B, C, height, width), as adaptive average pooling does.
 
     Written as matrix products because the gradient of torch's adaptive pooling is not reproducible on CUDA.
     """
-    rows, columns = (_bins(side, grid, x) for side in x.shape[-2:])
+    rows, columns = (_bins(*sides, x) for sides in zip(x.shape[-2:], (height, width), strict=True))
     return rows @ x @ columns.T
+
+
+def spread(cells: Tensor, height: int, width: int) -> Tensor:
+    """Repeat the cells of a grid (B, C, H, W) over a finer map, or average them over a coarser one, (height, width)."""
+    if height < cells.shape[-2] or width < cells.shape[-1]:
+        return averaged(cells, height, width)  # repeating would drop some
+    return nn.functional.interpolate(cells, (height, width), mode="nearest")
 
 
 def _bins(side: int, count: int, like: Tensor) -> Tensor:
