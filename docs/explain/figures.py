@@ -106,13 +106,13 @@ def spatialnet_block() -> None:
     arrow(axes, (5.85, top), (6.15, top))
     arrow(axes, (5.9, low), (6.15, low))
     arrow(axes, (7.45, top), (8.45, top), (8.45, middle + 0.27))
-    arrow(axes, (7.45, low), (8.45, low), (8.45, middle - 0.55))
+    arrow(axes, (7.45, low), (7.82, low), (7.82, middle - 0.27))
     arrow(axes, (9.2, middle), (9.55, middle))
     arrow(axes, (10.55, middle), (10.85, middle))
     arrow(axes, (0.85, middle), (0.85, 0.35), (10.95, 0.35), (10.95, middle - 0.1))
     arrow(axes, (11.05, middle), (11.35, middle))
     plus(axes, (10.95, middle))
-    for point, text in (((6.0, middle + 0.08), "r"), ((7.95, top + 0.08), "a"), ((7.95, low + 0.08), "s")):
+    for point, text in (((6.0, middle + 0.08), "r"), ((7.95, top + 0.08), "a"), ((7.64, low + 0.08), "s")):
         axes.text(*point, text, fontsize=12, style="italic", color=INK, ha="center")
     axes.text(5.9, 0.42, "shortcut, where the shape stays", fontsize=9, color="#555555", ha="center")
     axes.text(0.08, middle - 0.08, at["project"].replace(" x ", " x\n", 1), fontsize=8.5, color="#555555", va="top")
