@@ -1,10 +1,11 @@
 """Draw the figures of these pages from the networks themselves.
 
-Run it in the root of the repository, with the package installed: `python docs/explain/figures.py`.
+python docs/explain/figures.py [FOLDER]
 """
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from saccade.models import meta_model
 from saccade.models.cost import cost
 from saccade.models.spatialnet import LearnedPooling
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
 INK, FAINT, BLUE, ORANGE, GREEN, GRAY = "#222222", "#8a8a8a", "#cfe2f6", "#fbdcb8", "#cfead2", "#ececec"
 LINES = ("#1f6fb4", "#d0741a", "#2d8a4e")
 PUBLISHED = (2, 2, 2, 2, 2)
@@ -230,6 +231,7 @@ def draw_map(axes: Axes, middle: Point, side: int) -> None:
 
 
 if __name__ == "__main__":
+    IMAGES.mkdir(parents=True, exist_ok=True)
     plt.rcParams["font.family"] = "DejaVu Sans"  # comes with matplotlib
     for draw in (spatialnet_block, learned_pooling, squeeze_excitation, width_multipliers, small_images):
         draw()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from saccade.models import Network, Options, create_model, find, load_weights, meta_model
 from saccade.models.cost import cost
 from saccade.models.layers import initialise
-from saccade.models.spatialnet import LearnedPooling, SpatialAttention, averaged, spread
+from saccade.models.spatialnet import LearnedPooling, SpatialAttention, spread
 
 TABLE = {
     "SpatialNet:0": (5_503_768, 0.4291),
@@ -107,12 +107,6 @@ def randomised(model: Network) -> Network:
         if isinstance(module, LearnedPooling):
             nn.init.normal_(module.place_weights)
     return model
-
-
-@pytest.mark.parametrize(("height", "width"), [(113, 113), (8, 8), (9, 15), (5, 3), (32, 17)])
-def test_the_coarse_grid_is_adaptive_average_pooling(height: int, width: int) -> None:
-    x = torch.randn(2, 1, height, width)
-    torch.testing.assert_close(averaged(x, 8, 8), F.adaptive_avg_pool2d(x, 8))
 
 
 def test_the_learned_pooling_starts_as_the_mean() -> None:

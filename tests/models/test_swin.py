@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import doctest
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,11 +185,3 @@ def test_the_pages_on_windows_show_what_the_code_does() -> None:
     for page in ("relative-position-bias.md", "shifted-windows.md"):
         done = doctest.testfile(str(EXPLAIN / page), module_relative=False)
         assert done.attempted >= 2 and done.failed == 0
-
-
-@pytest.mark.models
-def test_the_figures_of_the_pages_can_be_drawn_again(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, str(EXPLAIN / "windows.py"), str(tmp_path)], check=True)
-    drawn, shown = ({p.name for p in folder.iterdir()} for folder in (tmp_path, EXPLAIN / "images"))
-    assert drawn == shown
-    assert all(path.stat().st_size < 60_000 for path in tmp_path.iterdir())
