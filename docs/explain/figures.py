@@ -1,10 +1,11 @@
 """Draw the figures of these pages from the networks themselves.
 
-Run it in the root of the repository, with the package installed: `python docs/explain/figures.py`.
+python docs/explain/figures.py [FOLDER]
 """
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from saccade.models import meta_model
 from saccade.models.cost import cost
 from saccade.models.spatialnet import LearnedPooling
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
 INK, FAINT, BLUE, ORANGE, GREEN, GRAY = "#222222", "#8a8a8a", "#cfe2f6", "#fbdcb8", "#cfead2", "#ececec"
 LINES = ("#1f6fb4", "#d0741a", "#2d8a4e")
 PUBLISHED = (2, 2, 2, 2, 2)
@@ -106,13 +107,13 @@ def spatialnet_block() -> None:
     arrow(axes, (5.85, top), (6.15, top))
     arrow(axes, (5.9, low), (6.15, low))
     arrow(axes, (7.45, top), (8.45, top), (8.45, middle + 0.27))
-    arrow(axes, (7.45, low), (8.45, low), (8.45, middle - 0.55))
+    arrow(axes, (7.45, low), (7.82, low), (7.82, middle - 0.27))
     arrow(axes, (9.2, middle), (9.55, middle))
     arrow(axes, (10.55, middle), (10.85, middle))
     arrow(axes, (0.85, middle), (0.85, 0.35), (10.95, 0.35), (10.95, middle - 0.1))
     arrow(axes, (11.05, middle), (11.35, middle))
     plus(axes, (10.95, middle))
-    for point, text in (((6.0, middle + 0.08), "r"), ((7.95, top + 0.08), "a"), ((7.95, low + 0.08), "s")):
+    for point, text in (((6.0, middle + 0.08), "r"), ((7.95, top + 0.08), "a"), ((7.64, low + 0.08), "s")):
         axes.text(*point, text, fontsize=12, style="italic", color=INK, ha="center")
     axes.text(5.9, 0.42, "shortcut, where the shape stays", fontsize=9, color="#555555", ha="center")
     axes.text(0.08, middle - 0.08, at["project"].replace(" x ", " x\n", 1), fontsize=8.5, color="#555555", va="top")
@@ -151,7 +152,7 @@ def learned_pooling() -> None:
     pool = LearnedPooling(15)
     rows, columns = torch.meshgrid(torch.arange(15) / 14, torch.arange(15) / 14, indexing="ij")
     example = 0.2 + torch.exp(-9 * ((rows - 0.4) ** 2 + (columns - 0.55) ** 2)) - 0.6 * rows**3
-    pool.weight.data = example.flatten() / example.mean() / 15
+    pool.place_weights.data = example.flatten() / example.mean() / 15
     figure, pictures = plt.subplots(1, 3, figsize=(8.4, 2.9), dpi=110, facecolor="white", layout="constrained")
     for axes, side in zip(pictures, (15, 8, 23), strict=True):
         weights = pool.weight_for(side, side).detach()
@@ -230,6 +231,7 @@ def draw_map(axes: Axes, middle: Point, side: int) -> None:
 
 
 if __name__ == "__main__":
+    IMAGES.mkdir(parents=True, exist_ok=True)
     plt.rcParams["font.family"] = "DejaVu Sans"  # comes with matplotlib
     for draw in (spatialnet_block, learned_pooling, squeeze_excitation, width_multipliers, small_images):
         draw()

@@ -111,7 +111,11 @@ def biases_of_queries() -> Figure:
     table = np.exp(-((away[:, None] + 1) ** 2 + (away[None, :] / 1.5) ** 2) / 8)  # made up
     index = relative_positions(side).numpy()
     canvas, axes = figure(4, 10, 3, [13, 9, 9, 9])
-    grid(axes[0], shades("YlGnBu", table), "the table of one head, 13 x 13")
+    grid(axes[0], shades("YlGnBu", table), "table of one head: dy (down), dx (across)")
+    steps = [f"{step:+d}" if step else "0" for step in away.tolist()]
+    axes[0].set_xticks(range(len(away)), steps, fontsize=7, color=GRAY)
+    axes[0].set_yticks(range(len(away)), steps, fontsize=7, color=GRAY)
+    axes[0].tick_params(length=0, pad=1)
     for panel, query in zip(axes[1:], (0, 24, 40), strict=True):
         biases = table.reshape(-1)[index[query]].reshape(side, side)
         y, x = divmod(query, side)
@@ -156,14 +160,14 @@ def masks() -> Figure:
     mask = windows.mask(torch.zeros(()))
     assert mask is not None
     places = windows.cut(torch.arange(64).view(1, 8, 8, 1))[0, :, :, 0]
-    canvas, axes = figure(4, 10, 3)
-    for number, panel in enumerate(axes):
+    canvas = Figure(figsize=(8, 8.5), layout="constrained")
+    for number, panel in enumerate(canvas.subplots(2, 2).flat):
         open_ = mask[number, 0].numpy() == 0
         colour = np.where(open_[..., None], WINDOWS(number), matplotlib.colors.to_rgba("#3c444d"))
         grid(panel, colour, f"window {number + 1}")
         names = [f"{place // 8}{place % 8}" for place in places[number].tolist()]
-        panel.set_yticks(range(16), names, fontsize=5.5, color=GRAY)
-        panel.set_xticks(range(16), names, fontsize=5.5, color=GRAY, rotation=90)
+        panel.set_yticks(range(16), names, fontsize=8, color=GRAY)
+        panel.set_xticks(range(16), names, fontsize=8, color=GRAY)
         panel.tick_params(length=0, pad=1)
     return canvas
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,15 @@ from saccade.training.state import State
 from saccade.training.step import StepRunner
 
 timm = pytest.importorskip("timm")
+constants = pytest.importorskip("huggingface_hub.constants")
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the hub's client from looking for its server, but where a test sends it to one of its own."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
 QUICK: dict[str, Any] = {"image_size": 32, "epochs": "6step", "batch_size": 64, "quiet": True, "precision": "fp32"}
 
 
@@ -182,6 +194,39 @@ def test_weights_that_cannot_be_had_are_an_explained_error(monkeypatch: pytest.M
     assert "--init PATH" in caught.value.fix
     with pytest.raises(ConfigError, match="no model"):
         backends.pretrained("timm:test_tiv")
+
+
+def test_a_hub_out_of_reach_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left alone the hub's client sleeps and tries again, for a minute."""
+    for name in os.environ:
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://localhost:{closed.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it wants to wait {seconds} s"))
+        with pytest.raises(CheckpointError, match="cannot be had: localhost cannot be reached") as caught:
+            backends.pretrained("timm:resnet18.a1_in1k")
+    assert "--init PATH" in caught.value.fix
+    assert not constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("setting", ["proxy", "offline", "server"])
+def test_a_hub_that_may_be_in_reach_is_asked(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: tried.append(constants.HF_HUB_OFFLINE) or 1 / 0)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://localhost:{server.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", setting == "offline")
+        if setting == "proxy":
+            monkeypatch.setenv("https_proxy", "http://localhost:9")
+        elif setting == "server":
+            server.listen()
+        with pytest.raises(CheckpointError, match="division by zero"):
+            backends.pretrained("timm:test_vit")
+    assert tried == [setting == "offline"]
 
 
 @pytest.mark.models

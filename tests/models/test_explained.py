@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from saccade.models import meta_model
 from saccade.models.cost import cost
@@ -39,3 +44,23 @@ def test_every_figure_is_small_and_shown_on_a_page() -> None:
     shown = {f for page in PAGES.glob("*.md") for f in re.findall(r"\]\(images/([^)]+)\)", page.read_text("utf-8"))}
     assert shown == {figure.name for figure in (PAGES / "images").iterdir()}
     assert all(figure.stat().st_size < 60_000 for figure in (PAGES / "images").iterdir())
+
+
+@pytest.mark.models
+def test_the_figures_are_what_the_scripts_draw(tmp_path: Path) -> None:
+    for script in ("figures.py", "windows.py"):
+        subprocess.run([sys.executable, str(PAGES / script), str(tmp_path)], check=True)
+    shown = {figure.name: pixels(figure) for figure in (PAGES / "images").iterdir()}
+    drawn = {figure.name: pixels(figure) for figure in tmp_path.iterdir()}
+    assert set(drawn) == set(shown)
+    for name, picture in shown.items():
+        assert drawn[name].shape == picture.shape
+        assert np.abs(drawn[name] - picture).mean() < 1, f"{name}: run the scripts of docs/explain again"
+
+
+def pixels(figure: Path) -> NDArray[np.float64]:
+    """Return a picture on white, (H, W, 3), 0 to 255; other versions of matplotlib set letters a little differently."""
+    with Image.open(figure) as picture:
+        colours = np.asarray(picture.convert("RGBA"), np.float64)
+    opaque = colours[..., 3:] / 255
+    return colours[..., :3] * opaque + 255 * (1 - opaque)

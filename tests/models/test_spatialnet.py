@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.models import Network, Options, create_model, find, meta_model
+from saccade.models import Network, Options, create_model, find, load_weights, meta_model
 from saccade.models.cost import cost
 from saccade.models.layers import initialise
-from saccade.models.spatialnet import LearnedPooling, SpatialAttention, averaged
+from saccade.models.spatialnet import LearnedPooling, SpatialAttention, spread
 
 TABLE = {
     "SpatialNet:0": (5_503_768, 0.4291),
@@ -64,7 +64,7 @@ def in_steps(model: Network, x: Tensor, spatial: bool, training: bool) -> Tensor
         return r * torch.sigmoid(linear(squeezed, f"{place}.fc2"))[:, :, None, None]
 
     def both_gates(r: Tensor, place: str) -> Tensor:
-        w = state[f"{place}.pool.weight"] / r.shape[-1]  # as it is stored
+        w = state[f"{place}.pool.place_weights"] / r.shape[-1]  # as it is stored
         q = (r.flatten(2) * w).sum(2)
         q = linear(swish(linear(q, f"{place}.channel_gate.0")), f"{place}.channel_gate.2")
         by_channel = torch.sigmoid(q)[:, :, None, None] * r
@@ -105,14 +105,8 @@ def randomised(model: Network) -> Network:
             nn.init.uniform_(tensor.data, 0.5, 1.5)
     for module in model.modules():
         if isinstance(module, LearnedPooling):
-            nn.init.normal_(module.weight)
+            nn.init.normal_(module.place_weights)
     return model
-
-
-@pytest.mark.parametrize(("height", "width"), [(113, 113), (8, 8), (9, 15), (5, 3), (32, 17)])
-def test_the_coarse_grid_is_adaptive_average_pooling(height: int, width: int) -> None:
-    x = torch.randn(2, 1, height, width)
-    torch.testing.assert_close(averaged(x, 8), F.adaptive_avg_pool2d(x, 8))
 
 
 def test_the_learned_pooling_starts_as_the_mean() -> None:
@@ -125,15 +119,15 @@ def test_the_learned_pooling_starts_as_the_mean() -> None:
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 4), (15, 15), (3, 9)])
 def test_resized_pooling_gives_a_constant_map_the_same_value(height: int, width: int) -> None:
     pool = LearnedPooling(8)
-    nn.init.normal_(pool.weight)
+    nn.init.normal_(pool.place_weights)
     wanted = float(pool(torch.full((1, 1, 8, 8), 3.0)).detach())
     assert float(pool(torch.full((1, 1, height, width), 3.0)).detach()) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_resized_pooling_still_looks_at_the_same_place() -> None:
     pool = LearnedPooling(8)
-    nn.init.zeros_(pool.weight)
-    pool.weight.data[0] = 1  # the upper left corner
+    nn.init.zeros_(pool.place_weights)
+    pool.place_weights.data[0] = 1  # the upper left corner
     doubled = pool.weight_for(16, 16).detach()
     assert doubled.argmax() == 0
     assert float(doubled[8:, 8:].abs().max()) < 0.01 * float(doubled.max())
@@ -147,6 +141,46 @@ def test_the_attention_takes_other_sizes_than_it_was_built_for(height: int, widt
         gated = attention(torch.randn(2, 24, height, width))
     assert gated.shape == (2, 24, height, width)
     assert torch.isfinite(gated).all() and float(gated.min()) == 0 and float(gated.max()) <= 6
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 24), (13, 9), (4, 4), (5, 3), (1, 1)])
+def test_every_cell_of_the_grid_gates_its_part_of_the_map(height: int, width: int) -> None:
+    cells = torch.rand(1, 1, 8, 8, requires_grad=True)
+    places = spread(cells, height, width)
+    assert places.shape == (1, 1, height, width)
+    if height % 8 == width % 8 == 0:
+        repeated = cells.repeat_interleave(height // 8, 2).repeat_interleave(width // 8, 3)
+        assert torch.equal(places, repeated)
+    places.sum().backward()
+    assert cells.grad is not None and cells.grad.gt(0).all()
+
+
+@pytest.mark.parametrize(("before", "after"), [(224, 128), (32, 64), (64, 8)])
+def test_weights_of_one_image_size_load_at_another(before: int, after: int) -> None:
+    old = randomised(create_model("spatialnet_0", num_classes=3, image_size=before, seed=1)).eval()
+    new = create_model("spatialnet_0", num_classes=3, image_size=after, seed=2).eval()
+    report = load_weights(new, old.state_dict())
+    assert report.share == 1 and not (report.missing or report.unused or report.misshaped or report.head)
+    assert [n for n, _ in report.fitted] == [n for n, _ in new.named_parameters() if n.endswith("pool.place_weights")]
+    assert len(report.fitted) == 16 and "places, bilinear" in str(report)
+    for ours, theirs in zip(_pools(new), _pools(old), strict=True):
+        torch.testing.assert_close(ours.weight_for(ours.side, ours.side), theirs.weight_for(ours.side, ours.side))
+    if before == 224:  # both have the published strides
+        images = torch.randn(2, 3, after, after)
+        with torch.no_grad():
+            torch.testing.assert_close(new(images), old(images), rtol=1e-4, atol=1e-4)
+
+
+def _pools(model: nn.Module) -> list[LearnedPooling]:
+    return [m for m in model.modules() if isinstance(m, LearnedPooling)]
+
+
+def test_the_number_of_parameters_depends_on_the_size_through_the_pooling_alone() -> None:
+    counts = set()
+    for size in (8, 32, 64, 128, 224):
+        model = meta_model("SpatialNet:0", num_classes=1000, image_size=size)
+        counts.add(sum(p.numel() for p in model.parameters()) - sum(p.place_weights.numel() for p in _pools(model)))
+    assert len(counts) == 1
 
 
 @pytest.mark.models

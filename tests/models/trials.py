@@ -14,13 +14,18 @@ INDEX = "relative_position_index"  # a buffer that torchvision's Swin stores
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Give every parameter a value of its own that matters, and switch drop path off."""
+    """Give every parameter and statistic a value of its own that matters, and switch drop path off."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             draws = torch.randn(parameter.shape, generator=generator)
             scale = 1.5 / math.sqrt(parameter[0].numel()) if parameter.dim() > 1 and len(parameter) > 1 else 0.3
             parameter.copy_(draws * scale + (parameter.dim() == 1 and not name.endswith("bias")) * 0.7)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.1, generator=generator)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.7, 1.3, generator=generator)
     for module in model.modules():
         if type(module).__name__ == "StochasticDepth":
             module.p = 0.0  # type: ignore[assignment]

@@ -11,9 +11,14 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +29,8 @@ from saccade.models.registry import Builder, Entry, Options, register_grammar
 from saccade.rng import Purpose
 
 SMALLEST = 8
+REACH_S = 5.0
+"""A server that takes no connection for so many seconds counts as out of reach."""
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 """Weight of auxiliary losses. *Source:* Szegedy et al. 2015, section 5; for Inception v3 torchvision's recipe."""
 UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table")
@@ -118,9 +125,47 @@ def _build_timm(name: str, options: Options) -> nn.Module:
 
 
 def _fetch_timm(name: str) -> Pretrained:
-    model = _timm().create_model(name, pretrained=True)
+    timm = _timm()
+    with _hub_within_reach():
+        model = timm.create_model(name, pretrained=True)
     facts = model.pretrained_cfg
     return Pretrained(model.state_dict(), tuple(facts["mean"]), tuple(facts["std"]))
+
+
+@contextmanager
+def _hub_within_reach() -> Iterator[None]:
+    """Look into the cache of the hub's client alone while its server cannot be reached: it would try for a minute.
+
+    Behind a proxy nobody can tell beforehand; there the client does as it likes. Raises ConnectionError when the server
+    cannot be reached and the cache does not have what is asked for.
+    """
+    from huggingface_hub import constants
+
+    server, offline = urlsplit(constants.ENDPOINT), constants.HF_HUB_OFFLINE
+    if offline or getproxies() or _answers(server.hostname or "", server.port or 443):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    except Exception as error:  # the client's many ways to say that it has no such file
+        raise ConnectionError(f"{server.hostname} cannot be reached, and no cache has them") from error
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _answers(host: str, port: int) -> bool:
+    """Tell whether a server takes connections; looking up its name can outlast any timeout, so a thread does it."""
+    answers: list[bool] = []
+
+    def knock() -> None:
+        with suppress(OSError), socket.create_connection((host, port), timeout=REACH_S):
+            answers.append(True)
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(REACH_S)
+    return bool(answers)
 
 
 def _torchvision_names() -> list[str]:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models.attention import STD, linear
-from saccade.models.layers import DropPath, Permute, drop_path_rates, starting, strides_for
+from saccade.models.layers import DepthwiseConv, DropPath, Permute, drop_path_rates, starting, strides_for
 from saccade.models.network import Level, Network, renamed
 from saccade.models.registry import Options, register
 
@@ -44,15 +44,15 @@ class Design:
 
 
 DESIGNS = {
-    "convnext_tiny": Design((96, 192, 384, 768), (3, 3, 9, 3), 0.1),
-    "convnext_small": Design((96, 192, 384, 768), (3, 3, 27, 3), 0.4),
-    "convnext_base": Design((128, 256, 512, 1024), (3, 3, 27, 3), 0.5),
+    "tiny": Design((96, 192, 384, 768), (3, 3, 9, 3), 0.1),
+    "small": Design((96, 192, 384, 768), (3, 3, 27, 3), 0.4),
+    "base": Design((128, 256, 512, 1024), (3, 3, 27, 3), 0.5),
 }
 
 
-def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups)
-    return starting(conv, weight=(0.0, STD))
+def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    padding = kernel // 2 if stride == 1 else 0
+    return starting(nn.Conv2d(c_in, c_out, kernel, stride, padding), weight=(0.0, STD))
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -74,7 +74,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, drop_path: float) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            _conv(channels, channels, 7, groups=channels),
+            starting(DepthwiseConv(channels, 7), weight=(0.0, STD)),
             Permute(0, 2, 3, 1),
             nn.LayerNorm(channels, EPS),
             linear(channels, 4 * channels),
@@ -125,13 +125,8 @@ class ConvNeXt(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, before any norm, finest first, for images (B, 3, H, W)."""
-        maps = []
-        for stage in range(len(self.levels)):
-            x = self.stages[2 * stage](x)
-            for block in self.stages[2 * stage + 1].children():
-                x = self.run(block, x)
-            maps.append(x)
-        return maps
+        pairs = zip(self.stages[::2], self.stages[1::2], strict=True)
+        return self.through(([halving, *blocks.children()] for halving, blocks in pairs), x)
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the normed mean (B, C) of the last map of images (B, 3, H, W)."""
@@ -163,18 +158,8 @@ def _build(design: Design, options: Options) -> ConvNeXt:
     return ConvNeXt(design, (stem * pool, *halvings), options)
 
 
-def _register_all() -> None:
-    for name, design in DESIGNS.items():
-        short = name.removesuffix(name.partition("_")[2]) + name.partition("_")[2][0]
-        register(
-            name,
-            partial(_build, design),
-            family="convnext",
-            source=SOURCE,
-            image_size=224,
-            smallest=8,
-            aliases=(short,),
-        )
-
-
-_register_all()
+for _size, _design in DESIGNS.items():
+    register(
+        f"convnext_{_size}", partial(_build, _design), family="convnext", source=SOURCE, image_size=224, smallest=8,
+        aliases=(f"convnext_{_size[0]}",),
+    )  # fmt: skip

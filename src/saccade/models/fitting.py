@@ -10,6 +10,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from saccade.models.layers import resized_sum
+
 LARGEST_RESIZED = 1 << 26
 
 
@@ -35,6 +37,8 @@ def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor
         return _recoloured(theirs, ours)
     if last == "relative_position_bias_table":
         return _resized_windows(theirs, ours)
+    if last == "place_weights":
+        return _resized_pooling(theirs, ours)
     if "pos" in last:
         return _resized_positions(theirs, ours)
     return None
@@ -60,6 +64,15 @@ def _resized_windows(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
     grid = theirs.float().T.reshape(1, -1, before, before)
     grid = F.interpolate(grid, (after, after), mode="bicubic", align_corners=False)
     return grid.reshape(-1, after**2).T, f"windows {(before + 1) // 2} -> {(after + 1) // 2}, bicubic"
+
+
+def _resized_pooling(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
+    """Resize the weights (side^2,) of SpatialNet's learned pooling, stored times ``side``, as the network would."""
+    before, after = math.isqrt(len(theirs)), math.isqrt(len(ours))
+    if theirs.dim() != 1 or before**2 != len(theirs):
+        return None
+    weights = resized_sum(theirs.float().view(before, before) / before, after, after) * after
+    return weights.flatten(), f"{before}x{before} -> {after}x{after} places, bilinear"
 
 
 def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:

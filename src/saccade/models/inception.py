@@ -1,7 +1,7 @@
 """Inception V3.
 
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, *Rethinking the Inception Architecture for Computer Vision*, 2016: table 1 and
-figures 5, 6, 7, 10; the auxiliary head is that of section 4, with norms. Parameter names and the widths that the paper
+figures 5, 6, 7, 10; the auxiliary head is that of section 4, with norms. Parameter names and the widths that the
 paper leaves open are torchvision's, which took them from the authors' program. 27,161,264 parameters for 1,000 classes.
 
 | place    | what                                       | map at 299 px |

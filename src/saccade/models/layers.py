@@ -67,6 +67,26 @@ class BlurPool(nn.Module):
         return nn.functional.conv2d(padded, self.kernel.to(x.dtype), stride=2, groups=x.shape[1])
 
 
+class DepthwiseConv(nn.Conv2d):
+    """A convolution of each channel alone, in float32 where bfloat16 would be slow on a processor.
+
+    The backward pass of 5x5, 7x7 and strided ones is 2 to 6 times as fast in float32, both casts included; that of 3x3
+    ones of stride 1 is not (`docs/LOG.md`, 2026-11-26).
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=bias)
+        self.is_slow = kernel > 3 or stride > 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H / stride, W / stride)."""
+        if not (self.is_slow and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return super().forward(x)
+        low = torch.get_autocast_dtype("cpu")
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(low)
+
+
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:
     """Return rates rising linearly from 0 to ``last``. *Source:* Huang et al. 2016, section 3.2."""
     return [last * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
@@ -155,10 +175,12 @@ def conv_norm(
 
     The places in the Sequential are 0, 1, 2, as in torchvision's Conv2dNormActivation.
     """
-    layers: list[nn.Module] = [
-        nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(c_out, eps=eps, momentum=momentum),
-    ]
+    conv = (
+        DepthwiseConv(c_in, kernel, stride, bias=False)
+        if groups == c_in == c_out
+        else nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    )
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(c_out, eps=eps, momentum=momentum)]
     if act is not None:
         layers.append(act(inplace=True))
     return nn.Sequential(*layers)
@@ -207,6 +229,34 @@ class SqueezeExcitation(nn.Module):
         """Map (B, channels, H, W) to the same shape."""
         means = x.mean((2, 3), keepdim=True)
         return x * self.gate(self.fc2(self.activation(self.fc1(means))))
+
+
+def grid_means(x: Tensor, height: int, width: int) -> Tensor:
+    """Return means (B, C, height, width) of windows that cover a map (B, C, H, W) evenly: adaptive average pooling.
+
+    As two matrix products, because torch's backward pass adds in random order on CUDA.
+    """
+    rows, columns = (_windows(*sides, x) for sides in zip(x.shape[-2:], (height, width), strict=True))
+    return rows @ x @ columns.mT
+
+
+def _windows(length: int, count: int, like: Tensor) -> Tensor:
+    """Return the weight of each of ``length`` places in each of ``count`` windows, (count, length).
+
+    Window i goes from floor(i length / count) to ceil((i + 1) length / count).
+    """
+    place, number = torch.arange(length, device=like.device), torch.arange(count, device=like.device)[:, None]
+    first, end = number * length // count, ((number + 1) * length + count - 1) // count
+    inside = ((place >= first) & (place < end)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def resized_sum(weights: Tensor, height: int, width: int) -> Tensor:
+    """Resize weights of a sum over places, (H, W), bilinearly to (height, width); what they add up to stays."""
+    if weights.shape == (height, width):
+        return weights
+    resized = nn.functional.interpolate(weights[None, None], (height, width), mode="bilinear")[0, 0]
+    return (resized - resized.mean() + weights.mean()) * (weights.numel() / (height * width))
 
 
 def strides_for(image_size: int, given: tuple[int, ...] = ()) -> tuple[int, int, int, int, int]:

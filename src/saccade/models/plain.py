@@ -12,11 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.models.layers import ModuleT, starting
+from saccade.models.layers import ModuleT, grid_means, starting
 from saccade.models.network import Level, Network
 
 
@@ -54,10 +53,7 @@ class LocalResponseNorm(nn.Module):
 
 
 class MeanGrid(nn.Module):
-    """Means of ``side`` x ``side`` windows that cover a map of any size evenly: torch's adaptive average pooling.
-
-    As two matrix products, because torch's backward pass adds in random order on CUDA.
-    """
+    """Means of ``side`` x ``side`` windows that cover a map of any size evenly."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -65,18 +61,7 @@ class MeanGrid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, side, side)."""
-        height, width = x.shape[-2:]
-        if height == width == self.side:
-            return x
-        return self._windows(height, x) @ x @ self._windows(width, x).mT
-
-    def _windows(self, length: int, like: Tensor) -> Tensor:
-        """Return the weight of each of ``length`` places in each window, (side, length)."""
-        number = torch.arange(self.side, device=like.device).unsqueeze(1)
-        place = torch.arange(length, device=like.device)
-        first, end = number * length // self.side, ((number + 1) * length + self.side - 1) // self.side
-        inside = ((place >= first) & (place < end)).to(like.dtype)
-        return inside / inside.sum(1, keepdim=True)
+        return x if x.shape[-2:] == (self.side, self.side) else grid_means(x, self.side, self.side)
 
 
 class PlainNetwork(Network):
@@ -93,11 +78,7 @@ class PlainNetwork(Network):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""
-        maps = []
-        for stage in self.stages:
-            x = self.run(stage, x)
-            maps.append(x)
-        return maps
+        return self.through(([stage] for stage in self.stages), x)
 
     def embed(self, x: Tensor) -> Tensor:
         """Return what the last hidden layer makes of images (B, 3, H, W): (B, hidden)."""

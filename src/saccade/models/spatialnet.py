@@ -40,9 +40,12 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models.layers import (
+    DepthwiseConv,
     DropPath,
     SqueezeExcitation,
     drop_path_rates,
+    grid_means,
+    resized_sum,
     rounded,
     starting,
     strides_for,
@@ -72,8 +75,8 @@ class LearnedPooling(nn.Module):
     def __init__(self, side: int) -> None:
         super().__init__()
         self.side = side
-        self.weight = nn.Parameter(torch.empty(side * side))
-        starting(self, weight=(1 / side, 0.0))
+        self.place_weights = nn.Parameter(torch.empty(side * side))
+        starting(self, place_weights=(1 / side, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C)."""
@@ -82,23 +85,18 @@ class LearnedPooling(nn.Module):
 
     def weight_for(self, height: int, width: int) -> Tensor:
         """Return weights (height, width) with the sum of the learned ones: a constant map pools to the same value."""
-        weight = self.weight.view(self.side, self.side) / self.side
-        if (height, width) == (self.side, self.side):
-            return weight
-        resized = nn.functional.interpolate(weight[None, None], (height, width), mode="bilinear")[0, 0]
-        return (resized - resized.mean() + weight.mean()) * (self.side**2 / (height * width))
+        return resized_sum(self.place_weights.view(self.side, self.side) / self.side, height, width)
 
 
 class SpatialAttention(nn.Module):
     """Scale a map by 1 + a gate for each channel + a gate for each place, and clip it to 0 ... 6.
 
-    Places are seen on a coarse grid of at most 8 x 8, and every cell of the grid gates its part of the map.
+    Places are seen on a coarse grid of 8 x 8, and every cell of the grid gates its part of the map.
     """
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
-        squeezed, self.grid = max(1, channels // SQUEEZE), min(side, GRID)
-        cells = self.grid**2
+        squeezed, cells = max(1, channels // SQUEEZE), GRID**2
         self.pool = LearnedPooling(side)
         self.channel_gate = nn.Sequential(
             nn.Linear(channels, squeezed), nn.SiLU(inplace=True), nn.Linear(squeezed, channels), nn.Sigmoid()
@@ -112,35 +110,25 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to the same shape."""
         channel = self.channel_gate(self.pool(x))[:, :, None, None]
-        cells = self.place_gate(averaged(self.merge(x), self.grid).flatten(1))
-        place = nn.functional.interpolate(cells.view(-1, 1, self.grid, self.grid), x.shape[-2:], mode="nearest")
+        cells = self.place_gate(grid_means(self.merge(x), GRID, GRID).flatten(1))
+        place = spread(cells.view(-1, 1, GRID, GRID), x.shape[-2], x.shape[-1])
         return nn.functional.relu6(x * (1 + channel + place))
 
 
-def averaged(x: Tensor, grid: int) -> Tensor:
-    """Average a map (B, C, H, W) over the bins of a grid: (B, C, grid, grid), as adaptive average pooling does.
-
-    Written as matrix products because the gradient of torch's adaptive pooling is not reproducible on CUDA.
-    """
-    rows, columns = (_bins(side, grid, x) for side in x.shape[-2:])
-    return rows @ x @ columns.T
+def spread(cells: Tensor, height: int, width: int) -> Tensor:
+    """Repeat the cells of a grid (B, C, H, W) over a finer map, or average them over a coarser one, (height, width)."""
+    if height < cells.shape[-2] or width < cells.shape[-1]:
+        return grid_means(cells, height, width)  # repeating would drop some
+    return nn.functional.interpolate(cells, (height, width), mode="nearest")
 
 
-def _bins(side: int, count: int, like: Tensor) -> Tensor:
-    """Return the matrix (count, side) that averages a line: bin i is from floor(i s / n) to ceil((i + 1) s / n)."""
-    place, number = torch.arange(side, device=like.device), torch.arange(count, device=like.device)[:, None]
-    inside = ((place + 1) * count > number * side) & (place * count < (number + 1) * side)
-    return inside.to(like.dtype) / inside.sum(1, keepdim=True)
-
-
-def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, padding: int = 0) -> nn.Sequential:
-    """Return convolution, BatchNorm and SiLU.
+def _normed(conv: nn.Conv2d) -> nn.Sequential:
+    """Return a convolution, BatchNorm and SiLU.
 
     The bias before the norm is part of the architecture's parameter count. The norm takes it out again, so that its
     gradient is zero up to rounding: do not wonder when it never moves.
     """
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=padding, groups=groups)
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.SiLU(inplace=True))
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.SiLU(inplace=True))
 
 
 class Block(nn.Module):
@@ -154,8 +142,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         inner = c_in * expansion
-        self.expand = _conv(c_in, inner, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _conv(inner, inner, 3, stride, groups=inner, padding=1)
+        self.expand = _normed(nn.Conv2d(c_in, inner, 1)) if expansion > 1 else nn.Identity()
+        self.depthwise = _normed(DepthwiseConv(inner, 3, stride))
         self.attention = (
             SpatialAttention(inner, side) if spatial else SqueezeExcitation(inner, max(1, inner // SQUEEZE), nn.SiLU)
         )
@@ -185,7 +173,7 @@ class SpatialNet(Network):
         depths = [math.ceil(r * DEPTHS[level]) for r in REPEATS]
         # The border of one pixel makes 113 of 224; where the stem keeps the resolution there is nothing to pad for.
         padding = stem - 1
-        self.stem = _conv(options.in_channels, channels[0], 1, stem, padding=padding)
+        self.stem = _normed(nn.Conv2d(options.in_channels, channels[0], 1, stem, padding))
         side = (options.image_size + 2 * padding - 1) // stem + 1
         rates = iter(drop_path_rates(options.drop_path or 0.0, sum(depths)))
         self.stages = nn.ModuleList()
@@ -199,7 +187,7 @@ class SpatialNet(Network):
             self.stages.append(nn.Sequential(first, *rest))
             levels.append(Level(c_out, span))
         self.levels = tuple(levels[stage] for stage in ENDS)
-        self.last = _conv(channels[-1], LAST_CHANNELS, 1)
+        self.last = _normed(nn.Conv2d(channels[-1], LAST_CHANNELS, 1))
         self.dropout = nn.Dropout(options.dropout or 0.0)
         self.fc = nn.Linear(LAST_CHANNELS, options.num_classes)
 

@@ -12,7 +12,8 @@ meet; between stages 2 x 2 tokens become one. `docs/explain/` shows both ideas i
 | swin_b_w6 | 6      | 128   | 2 2 18 2 | 4 8 16 32  | 0.5       | 192         | 87,750,176 | 11.278 |
 
 Suffixes: ``_w6`` is the side of the windows, ``_ape`` adds a learned table of absolute positions (the paper's table 4).
-Small images get patches of 2 px (below 48) and windows of 4 (below 96). Maps that windows do not fill are padded.
+Small images get patches of 2 px (below 48) and windows of 4 (below 96): of 32 px, patches of 4 would leave one token,
+so they are for those who ask for them (``patch_size=4``). Maps that windows do not fill are padded.
 
 Parameter names are torchvision's, with ``stages`` for its ``features`` and ``fc`` for its ``head``.
 
@@ -251,11 +252,11 @@ def _small(design: Design, options: Options) -> tuple[int, int]:
     """Return the sides of a patch, in pixels, and of a window, in patches; small images get small ones."""
     side = options.image_size
     patch = options.patch_size or (2 if side < 48 else 4)
-    if side // patch < 9:  # three halvings, odd sides rounded up, would leave one point
+    if side < 2 * patch:
         raise ConfigError(
-            f"patches of {patch} px leave less than 2x2 of an image of {side} px in the last stage",
+            f"patches of {patch} px leave less than 2x2 of an image of {side} px",
             where="model.patch_size",
-            fix=f"use {side // 9} or less; 0 follows the size of the images",
+            fix=f"use {side // 2} or less; 0 follows the size of the images",
         )
     return patch, min(design.window, 4) if side < 96 else design.window
 
