@@ -111,7 +111,7 @@ def muon(w: Tensor, g: Tensor, memory: dict[str, Any], decay: float, config: Con
         memory["v"] = torch.lerp(memory.get("v", torch.zeros_like(w)), g.float(), 1 - section.momentum)
         update = torch.lerp(g.float(), memory["v"], section.momentum).permute(0, 2, 3, 1)
         w.mul_(1 - 0.01 * decay)
-        w.sub_(0.01 * orthogonalise(update.flatten(1)).view(update.shape).permute(0, 3, 1, 2).float())
+        w.sub_(0.01 * orthogonalise([update.flatten(1)])[0].view(update.shape).permute(0, 3, 1, 2).float())
         return
     g = g + decay * w.double()
     memory["v"] = section.rest_momentum * memory.get("v", 0) + g

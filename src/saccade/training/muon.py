@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,31 +22,40 @@ LEAST_SIDE = 4
 """A matrix with fewer rows or columns, such as a filter over the three colours, has no directions to balance."""
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Return roughly the nearest matrix with orthonormal rows or columns, bfloat16, shape (rows, columns) as given.
+def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Return for each matrix roughly the nearest one with orthonormal rows or columns, bfloat16, shapes as given.
 
-    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrix XX' alone and touches X twice, which
-    costs less than half of the plain form. The damping is essential: without it rounding in the Gram matrix makes
-    small singular values explode. They stay below 1.2; the large ones end near 1, the smallest stay small. *Source:*
-    Jordan et al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
+    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrices XX' alone, all of one size together,
+    and touches X twice, which costs less than half of the plain form. The damping is essential: without it rounding in
+    the Gram matrix makes small singular values explode. They stay below 1.2; the large ones end near 1, the smallest
+    stay small. *Source:* Jordan et al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
     """
+    wide = [m.bfloat16() if m.shape[0] <= m.shape[1] else m.bfloat16().T for m in matrices]
+    factors: dict[int, Tensor] = {}
+    for size in sorted({len(m) for m in wide}):
+        members = [i for i, m in enumerate(wide) if len(m) == size]
+        together = _balancing(torch.stack([wide[i] @ wide[i].T for i in members]))
+        factors |= dict(zip(members, together, strict=True))
+    results = (factors[i] @ m for i, m in enumerate(wide))
+    return [r if m.shape[0] <= m.shape[1] else r.T for r, m in zip(results, matrices, strict=True)]
+
+
+def _balancing(grams: Tensor) -> Tensor:
+    """Return what each matrix has to be multiplied by from the left, given its Gram matrix: bfloat16 (k, n, n)."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.bfloat16().T
-    gram = wide @ wide.T
-    bound = gram.norm() + 1e-20
-    rest = gram / bound
-    rest.diagonal().add_(DAMPING)
+    bound = grams.norm(dim=(1, 2), keepdim=True) + 1e-20
+    rest = grams / bound
+    rest.diagonal(dim1=1, dim2=2).add_(DAMPING)
     rest = rest / (1 + DAMPING)
     product = None
     for step in range(NEWTON_SCHULZ_STEPS):
-        factor = torch.addmm(rest, rest, rest, beta=b, alpha=c)
-        factor.diagonal().add_(a)
+        factor = torch.baddbmm(rest, rest, rest, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
         if step < NEWTON_SCHULZ_STEPS - 1:
             rest = (factor @ rest) @ factor
         product = factor if product is None else factor @ product
     assert product is not None
-    result = (product * bound.rsqrt()).bfloat16() @ wide
-    return result if matrix.shape[0] <= matrix.shape[1] else result.T
+    return (product * bound.rsqrt()).bfloat16()
 
 
 class Muon(torch.optim.Optimizer):
@@ -66,24 +75,33 @@ class Muon(torch.optim.Optimizer):
         """Apply one update to every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            for param in (p for p in group["params"] if p.grad is not None):
-                velocity = self.state[param]["momentum_buffer"]
-                scale = max(1.0, len(param) / param[0].numel()) ** 0.5
-                blocks = (tensor.split(BLOCK_ROWS) for tensor in (param, param.grad, velocity))
-                for weights, gradient, momentum in zip(*blocks, strict=True):
-                    _advance(weights, gradient, momentum, group, scale)
+            trained = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            blocks = [torch.split(_rows(self._update(*pair, group)), BLOCK_ROWS) for pair in trained]
+            directions = iter(orthogonalise([block for several in blocks for block in several]))
+            for (param, _), several in zip(trained, blocks, strict=True):
+                direction = torch.cat([next(directions) for _ in several])
+                scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
+                param.mul_(1 - group["lr"] * group["weight_decay"])
+                param.add_(_shaped(direction, param), alpha=-group["lr"] * scale)
         return None
 
+    def _update(self, param: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        velocity: Tensor = self.state[param]["momentum_buffer"]
+        velocity.lerp_(gradient, 1 - group["momentum"])
+        return torch.lerp(gradient, velocity, group["momentum"]) if group["nesterov"] else velocity
 
-def _advance(param: Tensor, gradient: Tensor, velocity: Tensor, group: dict[str, Any], scale: float) -> None:
-    """Take the step of one block of rows, from its gradient to its weights while all of them are in the cache."""
-    velocity.lerp_(gradient, 1 - group["momentum"])
-    update = torch.lerp(gradient, velocity, group["momentum"]) if group["nesterov"] else velocity
-    is_filter = update.dim() == 4
-    last = update.permute(0, 2, 3, 1) if is_filter else update  # the order of columns is free, and this one is no copy
-    direction = orthogonalise(last.flatten(1)).view(last.shape)
-    param.mul_(1 - group["lr"] * group["weight_decay"])
-    param.add_(direction.permute(0, 3, 1, 2) if is_filter else direction, alpha=-group["lr"] * scale)
+
+def _rows(update: Tensor) -> Tensor:
+    """Return a filter (out, in, H, W) as bfloat16 rows; the order of columns is free, and this one is no copy."""
+    return (update.permute(0, 2, 3, 1) if update.dim() == 4 else update).flatten(1).bfloat16()
+
+
+def _shaped(rows: Tensor, param: Tensor) -> Tensor:
+    """Return rows in the shape of the parameter that they belong to."""
+    if param.dim() != 4:
+        return rows
+    out, channels, height, width = param.shape
+    return rows.view(out, height, width, channels).permute(0, 3, 1, 2)
 
 
 def muon_names(model: nn.Module) -> set[str]:
