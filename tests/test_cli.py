@@ -1,4 +1,4 @@
-"""The command line as a user meets it: the built-in digits, every verb, every status; the first of each as a process."""
+"""The command line as a user meets it: every verb, every status, on the built-in digits; some as a real process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import console
 import pytest
 import yaml
 from PIL import Image
 
+import console
 from saccade.evaluation.classifier import Classifier
 
 QUICK = ("--epochs", "2", "--set", "data.threads=2")

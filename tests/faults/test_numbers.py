@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import toy
-from console import Done
 
+from console import Done
 from saccade.log import read_events
 
 pytestmark = pytest.mark.full

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import toy
-from console import Done
 
+from console import Done
 from saccade.log import read_events
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")

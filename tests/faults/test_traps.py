@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import console
 import numpy as np
 import pytest
 import safetensors.torch
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import console
 from saccade import api, files
 from saccade.errors import DivergedError
 

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import console
 import numpy as np
-from console import Done
 from PIL import Image
 
+import console
+from console import Done
 from saccade import rng
 from saccade.log import read_events
 
