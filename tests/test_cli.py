@@ -66,7 +66,7 @@ def test_eval_gives_the_figure_of_the_saved_weights(run: Path, place: Path, trai
     assert (scored["correct"], scored["n"], scored["split"]) == (trained["correct"], 360, "test")
     on_train = json.loads(saccade("eval", str(run), "--data", "digits", "--split", "train", "--json", cwd=place).stdout)
     assert on_train["n"] == 1437
-    spoken = process("eval", str(run), cwd=place).stdout
+    spoken = saccade("eval", str(run), cwd=place).stdout
     assert "95 % interval" in spoken and f"{trained['correct']} of 360" in spoken
 
 
@@ -78,7 +78,7 @@ def test_the_same_command_again_reports_and_does_not_train(run: Path, place: Pat
 
 
 def test_the_saved_configuration_trains_the_same_run_again(run: Path, place: Path) -> None:
-    process("train", str(run / "config.yaml"), "--out", "again", cwd=place)
+    saccade("train", str(run / "config.yaml"), "--out", "again", cwd=place)
     first, again = (json.loads((f / "run.json").read_text()) for f in (run, place / "again"))
     assert first["digest"] == again["digest"]
 
