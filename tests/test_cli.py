@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, the built-in digits, every verb, every status."""
+"""The command line as a user meets it: every verb, every status, on the built-in digits; some as a real process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,21 @@ import pytest
 import yaml
 from PIL import Image
 
+import console
 from saccade.evaluation.classifier import Classifier
 
 QUICK = ("--epochs", "2", "--set", "data.threads=2")
 
 
-def saccade(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "saccade", *arguments], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == status, f"{done.returncode}: {done.stderr}"
+def saccade(
+    *arguments: str, cwd: Path, status: int = 0, run: Callable[..., console.Done] = console.run_here
+) -> console.Done:
+    done = run(*arguments, cwd=cwd)
+    assert done.status == status, f"{done.status}: {done.stderr}"
     return done
+
+
+process = partial(saccade, run=console.run_process)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> dict[str, Any]:
-    done = saccade("train", *QUICK, "--json", "--set", "log.tensorboard=true", cwd=place)
+    done = process("train", *QUICK, "--json", "--set", "log.tensorboard=true", cwd=place)
     for words in ("1,437 training images", "360 in 'test'", "global 64 = 1 cell x 64", "top-1", "predict"):
         assert words in done.stderr, words
     return dict(json.loads(done.stdout))
@@ -78,7 +84,7 @@ def test_the_saved_configuration_trains_the_same_run_again(run: Path, place: Pat
 
 
 def test_resume_never_starts_a_second_run_beside_the_first(run: Path, place: Path) -> None:
-    done = saccade("train", *QUICK, "--resume", "never", "--json", "--set", "log.tensorboard=true", cwd=place)
+    done = saccade("train", *QUICK, "--resume", "never", "--json", cwd=place)
     assert json.loads(done.stdout)["run"] == f"runs/{run.name}-2"
 
 
@@ -174,7 +180,7 @@ def test_every_mistake_has_its_status_and_a_sentence(
 
 
 def test_an_error_is_also_json(tmp_path: Path) -> None:
-    done = saccade("train", "--data", "nowhere", "--json", cwd=tmp_path, status=65)
+    done = process("train", "--data", "nowhere", "--json", cwd=tmp_path, status=65)
     error = json.loads(done.stdout)["error"]
     assert error["status"] == 65 and "nowhere" in error["what"] and error["do"]
 

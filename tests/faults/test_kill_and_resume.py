@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_killed_while_a_checkpoint_is_published(stage: str, images: Path, refere
     count = 1 if stage == "renamed for removal" else 4
     killed = toy.run(toy.command(images, out, faults=("--stage", stage, "--count", str(count))))
     assert killed.status == -signal.SIGKILL
-    attempt = toy.run(toy.command(images, out))
+    attempt = toy.run_here(toy.command(images, out))
     assert attempt.status == 0, attempt.stderr
     assert toy.resumed_at(out)[0] >= 21, "an earlier good checkpoint was lost"
     assert toy.digest(out) == toy.digest(reference)
@@ -64,7 +65,7 @@ def test_killed_while_a_checkpoint_is_published(stage: str, images: Path, refere
 def test_killed_in_the_middle_of_an_evaluation(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert toy.run(toy.command(images, out, faults=("--evaluation", "2"))).status == -signal.SIGKILL
-    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.run_here(toy.command(images, out)).status == 0
     assert toy.digest(out) == toy.digest(reference)
     assert toy.facts(out)["best"] == toy.facts(reference)["best"]
 
@@ -73,7 +74,7 @@ def test_killed_in_the_final_evaluation(images: Path, reference: Path, tmp_path:
     out = tmp_path / "run"
     assert toy.run(toy.command(images, out, faults=("--evaluation", "5"))).status == -signal.SIGKILL
     assert toy.facts(out)["status"] != "done"
-    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.run_here(toy.command(images, out)).status == 0
     assert toy.digest(out) == toy.digest(reference)
 
 
@@ -95,7 +96,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(images: Path, r
     assert attempt.status == 75, attempt.stderr
     saved = int(toy.checkpoints(out)[0].name.removeprefix("step_"))
     assert 17 <= saved <= toy.last_step(out), "the step at which the signal came was not saved"
-    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.run_here(toy.command(images, out)).status == 0
     assert toy.resumed_at(out) == [saved]
     assert toy.digest(out) == toy.digest(reference)
 
@@ -103,41 +104,40 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(images: Path, r
 def test_control_c_saves_and_exits_130(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert toy.signal_after_step(toy.command(images, out), out, 5, signal.SIGINT).status == 130
-    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.run_here(toy.command(images, out)).status == 0
     assert toy.digest(out) == toy.digest(reference)
 
 
 def test_time_limit_saves_and_exits_75(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert toy.run(toy.command(images, out, "--max-time", "0.1s")).status == 75
-    assert toy.run(toy.command(images, out)).status == 0
+    assert toy.run_here(toy.command(images, out, "--max-time", "0.1s")).status == 75
+    assert toy.run_here(toy.command(images, out)).status == 0
     assert toy.digest(out) == toy.digest(reference)
 
 
 @pytest.mark.parametrize(
     "broken", ["position", *(pytest.param(part, marks=pytest.mark.full) for part in ("optimizer", "layout"))]
 )
-def test_control_a_broken_resume_is_noticed(broken: str, images: Path, reference: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    toy.signal_after_step(toy.command(images, out), out, 24)
+def test_control_a_broken_resume_is_noticed(
+    broken: str, images: Path, reference: Path, half_done: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(half_done, tmp_path / "run"))
     assert toy.run(toy.command(images, out, faults=("--sabotage", broken))).status == 0
     assert toy.digest(out) != toy.digest(reference), f"the toy is too small to notice a lost {broken}"
 
 
 def test_a_finished_run_is_not_trained_again(images: Path, reference: Path) -> None:
     before = toy.facts(reference)
-    attempt = toy.run(toy.command(images, reference))
+    attempt = toy.run_here(toy.command(images, reference))
     assert attempt.status == 0 and "finished" in attempt.stderr
     assert toy.facts(reference) == before
 
 
 def test_two_processes_cannot_share_a_run_folder(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    first = toy.start(toy.command(images, out))
-    while toy.last_step(out) < 1:
-        assert first.poll() is None
+    first = toy.start_and_reach(toy.command(images, out), out, 1)
     first.send_signal(signal.SIGSTOP)
-    second = toy.run(toy.command(images, out))
+    second = toy.run_here(toy.command(images, out))
     first.kill()
     toy.finish(first)
     assert second.status == 78 and "another process" in second.stderr

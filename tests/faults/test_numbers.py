@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import toy
 
+from console import Done
 from saccade.log import read_events
 
 pytestmark = pytest.mark.full
@@ -22,7 +23,7 @@ SKIP = ("--set", "guard.bad_steps=skip")
 NAN = ("--nan", str(BAD))
 
 
-def two_ranks(arguments: list[str]) -> list[toy.Attempt]:
+def two_ranks(arguments: list[str]) -> list[Done]:
     """Run both ranks as torchrun would; those that ``--devices`` starts would have no fault planted in them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -36,7 +37,7 @@ def two_ranks(arguments: list[str]) -> list[toy.Attempt]:
     return [toy.finish(process) for process in started]
 
 
-def one_rank(arguments: list[str]) -> list[toy.Attempt]:
+def one_rank(arguments: list[str]) -> list[Done]:
     return [toy.run(arguments)]
 
 
@@ -81,7 +82,7 @@ def test_all_ranks_skip_what_is_bad_on_one_of_them(images: Path, without: str, t
 
 @pytest.mark.parametrize("start", [one_rank, two_ranks])
 def test_a_run_stops_at_a_bad_step_by_itself(
-    images: Path, tmp_path: Path, start: Callable[[list[str]], list[toy.Attempt]]
+    images: Path, tmp_path: Path, start: Callable[[list[str]], list[Done]]
 ) -> None:
     out = tmp_path / "run"
     attempts = start(toy.command(images, out, faults=NAN))

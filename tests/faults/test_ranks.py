@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import toy
 
+from console import Done
 from saccade.log import read_events
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
@@ -39,12 +40,7 @@ def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
 @contextmanager
 def running(arguments: list[str], out: Path, step: int) -> Iterator[subprocess.Popen[str]]:
     """Start ranks and wait until the log says that a step is done; at the end nothing of them is left."""
-    process = toy.start(arguments)
-    deadline = time.monotonic() + toy.LIMIT_S
-    while toy.last_step(out) < step:
-        assert process.poll() is None, f"it ended too soon: {process.communicate()[1]}"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    process = toy.start_and_reach(arguments, out, step)
     pids = ranks_of(process)
     try:
         yield process
@@ -58,7 +54,7 @@ def running(arguments: list[str], out: Path, step: int) -> Iterator[subprocess.P
         process.communicate()
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[toy.Attempt, float]:
+def ended(process: subprocess.Popen[str]) -> tuple[Done, float]:
     """Wait for the end; return it with the seconds that it took."""
     begun = time.monotonic()
     return toy.finish(process), time.monotonic() - begun
@@ -164,7 +160,7 @@ def test_resume_on_other_numbers_of_ranks_continues_the_same_order(images: Path,
     assert apart < 0.05, "other images would be further apart than rounding, even amplified by BatchNorm"
 
 
-def meet_by_hand(images: Path, out: Path, *second: str, first: tuple[str, ...] = ()) -> list[toy.Attempt]:
+def meet_by_hand(images: Path, out: Path, *second: str, first: tuple[str, ...] = ()) -> list[Done]:
     """Start two ranks as srun would, each with arguments of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

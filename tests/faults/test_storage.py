@@ -81,7 +81,7 @@ def test_no_good_checkpoint_left_exits_66_and_does_not_start_over(images: Path, 
     for folder in toy.checkpoints(copy):
         flip(folder / "model.safetensors", 0.5)
     before = toy.last_step(copy)
-    attempt = toy.run(toy.command(images, copy))
+    attempt = toy.run_here(toy.command(images, copy))
     assert attempt.status == 66
     for folder in toy.checkpoints(copy):
         assert folder.name in attempt.stderr
@@ -131,7 +131,7 @@ def test_a_checkpoint_with_a_renamed_layer_is_refused_with_both_names(images: Pa
     tensors["stem.weight"] = tensors.pop("conv1.weight")
     contents["model.safetensors"] = safetensors.torch.save(tensors)
     republish(newest, contents)
-    attempt = toy.run(toy.command(images, copy))
+    attempt = toy.run_here(toy.command(images, copy))
     assert attempt.status == 66
     assert "conv1.weight is missing" in attempt.stderr and "stem.weight is only in the checkpoint" in attempt.stderr
 
@@ -147,12 +147,12 @@ def test_a_checkpoint_of_another_version_is_refused(copy: Path) -> None:
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_the_difference(images: Path, copy: Path) -> None:
-    attempt = toy.run(toy.command(images, copy, "--model", "resnet8_x2"))
+    attempt = toy.run_here(toy.command(images, copy, "--model", "resnet8_x2"))
     assert attempt.status == 78 and "model.name: resnet8 -> resnet8_x2" in attempt.stderr
-    attempt = toy.run(toy.command(images, copy, "--model", "resnet8_x2", "--resume-changed"))
+    attempt = toy.run_here(toy.command(images, copy, "--model", "resnet8_x2", "--resume-changed"))
     assert attempt.status == 66 and "float32[32, 3, 3, 3] here" in attempt.stderr
 
 
 def test_more_reading_threads_after_a_resume_change_nothing(images: Path, reference: Path, copy: Path) -> None:
-    assert toy.run(toy.command(images, copy, "--set", "data.threads=5")).status == 0
+    assert toy.run_here(toy.command(images, copy, "--set", "data.threads=5")).status == 0
     assert toy.digest(copy) == toy.digest(reference)

@@ -6,11 +6,9 @@ Each is refused with its id and status; beside it stands the repaired set, which
 from __future__ import annotations
 
 import io
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import console
 from saccade import api, files
 from saccade.errors import DivergedError
 
@@ -49,29 +48,20 @@ def make_set(root: Path, layout: Layout) -> Path:
     return root
 
 
-def start(data: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "saccade", "train", "resnet8", "--data", str(data), "--out", f"{data}-run"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, *FLAGS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+def outcome(data: Path, *arguments: str, run: Callable[..., console.Done] = console.run_here) -> console.Done:
+    return run("train", "resnet8", "--data", str(data), "--out", f"{data}-run", *FLAGS, *arguments)
 
 
-def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
-
-
-def refusal(data: Path, *arguments: str) -> tuple[int, str]:
+def refusal(data: Path, *arguments: str, run: Callable[..., console.Done] = console.run_here) -> tuple[int, str]:
     """Run the command on a set that must not train; returns status and message."""
-    status, said = outcome(start(data, *arguments))
+    done = outcome(data, *arguments, run=run)
     assert not (Path(f"{data}-run") / "model.safetensors").exists()
-    return status, said
+    return done.status, done.stderr
 
 
 def must_train(data: Path, *arguments: str) -> None:
-    status, said = outcome(start(data, *arguments))
-    assert status == 0, said
+    done = outcome(data, *arguments)
+    assert done.status == 0, done.stderr
     assert facts(data)["status"] == "done"
 
 
@@ -98,7 +88,7 @@ def changed(layout: Layout, split: str, **classes: int) -> Layout:
 def test_train_without_validation_is_refused_and_test_is_a_validation_split(tmp_path: Path) -> None:
     only_train = make_set(tmp_path / "only", {"train": USUAL["train"]})
     with_test = make_set(tmp_path / "test", {"train": USUAL["train"], "test": {"cat": 3, "dog": 1, "owl": 2}})
-    status, said = refusal(only_train)
+    status, said = refusal(only_train, run=console.run_process)
     must_train(with_test)
     assert (status, "[no-val-split]" in said) == (65, True), said
     assert "val/, validation/, valid/ and test/" in said and "--holdout" in said

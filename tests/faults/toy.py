@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+import console
+from console import Done
 from saccade import rng
 from saccade.log import read_events
 
@@ -50,15 +51,6 @@ def make_images(folder: Path, num_train: int = 448, num_val: int = 64, side: int
     return folder
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """How one process ended: its status (negative = killed by that signal), stdout and stderr."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
 def command(images: Path, out: Path, *more: str, faults: tuple[str, ...] = ()) -> list[str]:
     """Return the command line of a toy run, with planted faults."""
     return [
@@ -82,25 +74,41 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def finish(process: subprocess.Popen[str]) -> Attempt:
-    """Wait for a process to end by itself."""
+def finish(process: subprocess.Popen[str]) -> Done:
+    """Wait for a process to end by itself; its status is negative when a signal ended it."""
     stdout, stderr = process.communicate(timeout=LIMIT_S)
-    return Attempt(process.returncode, stdout, stderr)
+    return Done(process.returncode, stdout, stderr)
 
 
-def run(arguments: list[str]) -> Attempt:
+def run(arguments: list[str]) -> Done:
     """Run a process to its end."""
     return finish(start(arguments))
 
 
-def signal_after_step(arguments: list[str], out: Path, step: int, number: int = signal.SIGKILL) -> Attempt:
-    """Send a signal as soon as the log says that ``step`` is done; fails if the process ended before."""
+def run_here(arguments: list[str]) -> Done:
+    """Run a command without planted faults in this process: after a kill, when the process that resumes is any other.
+
+    It saves the import of torch. The bits are the same, as a toy cell is computed by one thread wherever it runs.
+    """
+    split = arguments.index("--")
+    assert arguments[1:split] == [str(VICTIM)], "faults are planted in processes of their own"
+    return console.run_here(*arguments[split + 1 :])
+
+
+def start_and_reach(arguments: list[str], out: Path, step: int) -> subprocess.Popen[str]:
+    """Start a process and wait until its log says that ``step`` is done; fails if it ends before."""
     process = start(arguments)
     deadline = time.monotonic() + LIMIT_S
     while last_step(out) < step:
-        assert process.poll() is None, f"it ended before the kill: {process.communicate()[1]}"
+        assert process.poll() is None, f"it ended too soon: {process.communicate()[1]}"
         assert time.monotonic() < deadline
         time.sleep(0.002)
+    return process
+
+
+def signal_after_step(arguments: list[str], out: Path, step: int, number: int = signal.SIGKILL) -> Done:
+    """Send a signal as soon as the log says that ``step`` is done; fails if the process ended before."""
+    process = start_and_reach(arguments, out, step)
     process.send_signal(number)
     attempt = finish(process)
     if number == signal.SIGKILL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +50,16 @@ def parse(package: Path, root: Path) -> list[Module]:
     return modules
 
 
-def saccade() -> list[Module]:
+@cache
+def saccade() -> tuple[Module, ...]:
     """Parse the package as it is."""
-    return parse(PACKAGE, ROOT)
+    return tuple(parse(PACKAGE, ROOT))
+
+
+@cache
+def ours() -> tuple[Module, ...]:
+    """Parse everything that is ours: the package, the benchmarks and the tests."""
+    return (*saccade(), *parse(ROOT / "bench", ROOT), *parse(ROOT / "tests", ROOT))
 
 
 def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, Function]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from source_tree import Function, Module, Violation, functions, parse, require_none, saccade
@@ -36,7 +36,7 @@ def public_members(body: list[ast.stmt], inside: str) -> Iterator[tuple[str, ast
             yield from public_members(node.body, f"{inside}{node.name}.")
 
 
-def undocumented(modules: list[Module]) -> list[Violation]:
+def undocumented(modules: Sequence[Module]) -> list[Violation]:
     """Find public things without a docstring whose first line is a sentence."""
     found = []
     for module in modules:
@@ -50,7 +50,7 @@ def undocumented(modules: list[Module]) -> list[Violation]:
     return found
 
 
-def shapeless(modules: list[Module]) -> list[Violation]:
+def shapeless(modules: Sequence[Module]) -> list[Violation]:
     """Find public functions and classes with tensors or arrays whose docstring names no shape and no scalar."""
     found = []
     for module in modules:
@@ -102,7 +102,7 @@ def is_public(target: ast.expr) -> bool:
     return isinstance(target, ast.Name) and not target.id.startswith("_")
 
 
-def unitless(modules: list[Module]) -> list[Violation]:
+def unitless(modules: Sequence[Module]) -> list[Violation]:
     """Find float parameters and fields named like a quantity without the unit in the name."""
     found = []
     for module in modules:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from source_tree import Module, Violation, parse, require_none, saccade
@@ -43,7 +44,7 @@ def floor_of(name: str) -> int | None:
     return next((PLACES[folder] for folder in folders if folder in PLACES), None)
 
 
-def edges(modules: list[Module]) -> list[Edge]:
+def edges(modules: Sequence[Module]) -> list[Edge]:
     """List (importer, imported, line) for every import of a module of the package, wherever it is written."""
     known = {m.name for m in modules}
     found: list[Edge] = []
@@ -77,7 +78,7 @@ def nearest(target: str, known: set[str]) -> str:
     return target
 
 
-def upward(modules: list[Module], package: str = "saccade") -> list[Violation]:
+def upward(modules: Sequence[Module], package: str = "saccade") -> list[Violation]:
     """Find imports that break the floors. The package's own root is exempt: it only hands out names lazily."""
     places = {m.name: m.place for m in modules}
     folders = {
@@ -97,7 +98,7 @@ def upward(modules: list[Module], package: str = "saccade") -> list[Violation]:
     return found
 
 
-def circle(modules: list[Module], package: str = "saccade") -> list[str]:
+def circle(modules: Sequence[Module], package: str = "saccade") -> list[str]:
     """Return the modules of one import circle in order, or an empty list."""
     graph: dict[str, set[str]] = {m.name: set() for m in modules if m.name != package}
     for importer, imported, _ in edges(modules):
@@ -119,7 +120,7 @@ def circle(modules: list[Module], package: str = "saccade") -> list[str]:
     return next((ring for name in sorted(graph) if (ring := follow(name, []))), [])
 
 
-def root_names(modules: list[Module], package: str = "saccade") -> list[Violation]:
+def root_names(modules: Sequence[Module], package: str = "saccade") -> list[Violation]:
     """Find modules that take a lazy name from the package's root, which would hide an import from the floors."""
     known = {m.name for m in modules}
     found = []
@@ -138,7 +139,7 @@ def root_names(modules: list[Module], package: str = "saccade") -> list[Violatio
     return found
 
 
-def dynamic(modules: list[Module], package: str = "saccade") -> list[Violation]:
+def dynamic(modules: Sequence[Module], package: str = "saccade") -> list[Violation]:
     """Find imports by name at run time, which no floor can see; only the lazy root may have them."""
     found = []
     for module in modules:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 
 import pytest
@@ -43,11 +45,19 @@ def all_of_ours() -> list[str]:
 
 
 @cache
-def built(family: str, classes: int = 10) -> Network:
+def built(family: str) -> Network:
+    """Return the network for ten classes, with seed 1: drawing millions of weights is most of the time of a test."""
     name = SMALLEST[family]
-    model = create_model(name, num_classes=classes, image_size=find(name).smallest, seed=1)
+    model = create_model(name, num_classes=10, image_size=find(name).smallest, seed=1)
     assert isinstance(model, Network)
     return model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Do not keep the networks of all families in memory when the tests of this file are done."""
+    yield
+    built.cache_clear()
 
 
 def images(model_name: str, count: int = 4, channels: int = 3) -> Tensor:
@@ -56,7 +66,7 @@ def images(model_name: str, count: int = 4, channels: int = 3) -> Tensor:
     return torch.randn(count, channels, side, side).contiguous(memory_format=torch.channels_last)
 
 
-def awake(model: nn.Module) -> nn.Module:
+def awake(model: Network) -> Network:
     """Give zero scales and heads a value: they would hide from the first backward pass what lies behind them."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -84,7 +94,7 @@ def test_forward_gives_logits_in_both_modes_and_in_bf16(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_backward_reaches_every_parameter(family: str) -> None:
-    model = awake(create_model(SMALLEST[family], num_classes=5, image_size=find(SMALLEST[family]).smallest))
+    model = awake(deepcopy(built(family)))
     outputs = heads(model.train()(images(SMALLEST[family])))
     sum(nn.functional.cross_entropy(o, torch.tensor([0, 1, 2, 3])) for o in outputs).backward()
     dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
@@ -119,7 +129,8 @@ def test_the_graph_is_captured_whole_and_exported(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("classes", [10, 1000])
 def test_the_first_loss_is_that_of_guessing(family: str, classes: int) -> None:
-    model = create_model(SMALLEST[family], num_classes=classes, image_size=find(SMALLEST[family]).smallest, seed=1)
+    model = deepcopy(built(family))
+    model.reset_head(classes, seed=1)  # as if built with it: see the test of heads and widths
     torch.manual_seed(0)
     with torch.no_grad():
         logits = heads(model.train()(images(SMALLEST[family], 16)))[0]
@@ -129,8 +140,7 @@ def test_the_first_loss_is_that_of_guessing(family: str, classes: int) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_are_a_function_of_the_seed_and_heads_of_their_width(family: str) -> None:
-    name = SMALLEST[family]
-    first = create_model(name, num_classes=10, image_size=find(name).smallest, seed=1)
+    name, first = SMALLEST[family], built(family)
     torch.manual_seed(7)
     again = create_model(name, num_classes=10, image_size=find(name).smallest, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
@@ -164,12 +174,12 @@ def test_norms_and_biases_take_no_weight_decay_and_filters_do(family: str) -> No
 @pytest.mark.parametrize("family", FAMILIES)
 def test_recomputing_activations_changes_no_gradient_and_no_buffer(family: str) -> None:
     gradients, buffers = [], []
+    start = awake(deepcopy(built(family)))
     for checkpointing in (False, True):
-        name = SMALLEST[family]
-        model = awake_by_seed(
-            create_model(name, num_classes=4, image_size=find(name).smallest, dropout=0.0, checkpointing=checkpointing)
-        ).train()
-        logits = heads(model(images(name)))[0]
+        model = deepcopy(start).train()
+        model.checkpointing = checkpointing
+        torch.manual_seed(3)  # dropout draws from it
+        logits = heads(model(images(SMALLEST[family])))[0]
         nn.functional.cross_entropy(logits, torch.arange(4)).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
         buffers.append(list(model.buffers()))
@@ -177,9 +187,9 @@ def test_recomputing_activations_changes_no_gradient_and_no_buffer(family: str) 
     assert all(torch.equal(a, b) for a, b in zip(*buffers, strict=True))
 
 
-def awake_by_seed(model: nn.Module) -> nn.Module:
-    torch.manual_seed(3)
-    return awake(model)
+def test_recomputing_is_asked_for_when_a_network_is_built() -> None:
+    models = [create_model("resnet8", num_classes=3, image_size=8, checkpointing=asked) for asked in (False, True)]
+    assert [isinstance(model, Network) and model.checkpointing for model in models] == [False, True]
 
 
 @pytest.mark.models

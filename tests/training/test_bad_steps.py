@@ -53,11 +53,12 @@ def trained(name: str, steps: int, bad: int | None, where: str) -> State:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_a_skipped_step_never_happened(name: str, where: str) -> None:
-    state, without = trained(name, 4, BAD, where), trained(name, 4, BAD, "")
-    assert state.digest() == without.digest() and state.step == 4
-    assert state.skipped == [BAD] and without.skipped == []
+def test_a_skipped_step_never_happened(name: str) -> None:
+    without = trained(name, 4, BAD, "")
+    assert without.skipped == []
+    for where in ("forward", "backward"):
+        state = trained(name, 4, BAD, where)
+        assert state.digest() == without.digest() and state.step == 4 and state.skipped == [BAD], where
 
 
 @pytest.mark.parametrize("name", METHODS)
