@@ -48,7 +48,8 @@ def run_folder(shelf: Path, seed: int, top1: float = 0.9, status: str = "done", 
     (folder / "config.yaml").write_text(yaml.safe_dump(layers.resolve().dump()))
     (folder / "log.jsonl").write_text(json.dumps({"seed": seed}))
     facts = {
-        "status": status, "ended": "2026-01-02T03:04:05+00:00", "seconds": 10.0 + seed, "command": "train tiny",
+        "status": status, "ended": "2026-01-02T03:04:05+00:00", "seconds": 10.0 + seed,
+        "command": "train tiny --data /home/me/toys.tar --out /scratch/run",
         "dataset": {"name": "toys", "train": 100, "val": 50},
         "environment": {"torch": "2.14.1", "processor": "AVX512", "threads": 2, "cores": 2, "commit": "ab" * 20},
         "result": {"top1": top1, "correct": round(50 * top1), "n": 50},
@@ -65,6 +66,7 @@ def test_a_receipt_is_made_of_runs_and_makes_the_recipe_measured(shelf: Path) ->
     assert [run.seed for run in receipt.runs] == [0, 1]
     assert receipt.summary == "90.00 % (88.00 to 92.00, n = 2)"
     assert receipt.band[0] < 0.88 and receipt.band[1] > 0.92
+    assert receipt.runs[0].command == "train tiny --data toys.tar"
     assert receipt.runs[0].commit == "ab" * 20 and len(receipt.runs[0].log) == 64
 
 

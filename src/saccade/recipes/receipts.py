@@ -171,11 +171,11 @@ def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) ->
 
 
 def _without_place(command: str) -> str:
-    """Leave out where a run was put: a folder of one machine means nothing on another."""
+    """Leave out where a run was put, and the folders of its data: those of one machine mean nothing on another."""
     words = command.split()
     if "--out" in words:
         del words[words.index("--out") : words.index("--out") + 2]
-    return " ".join(words)
+    return " ".join(Path(word).name if word.startswith(("/", "../", "~")) else word for word in words)
 
 
 def _machine(facts: dict[str, Any]) -> str:
