@@ -49,7 +49,7 @@ def run_folder(shelf: Path, seed: int, top1: float = 0.9, status: str = "done", 
     (folder / "log.jsonl").write_text(json.dumps({"seed": seed}))
     facts = {
         "status": status, "ended": "2026-01-02T03:04:05+00:00", "seconds": 10.0 + seed,
-        "command": "train tiny --data /home/me/toys.tar --out /scratch/run",
+        "command": "train tiny --data ../toys.tar --out here",
         "dataset": {"name": "toys", "train": 100, "val": 50},
         "environment": {"torch": "2.14.1", "processor": "AVX512", "threads": 2, "cores": 2, "commit": "ab" * 20},
         "result": {"top1": top1, "correct": round(50 * top1), "n": 50},
