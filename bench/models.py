@@ -42,7 +42,7 @@ PAIRS = {
     "mobilenet_v3_large": "torchvision:mobilenet_v3_large",
     "shufflenet_v2_x1_0": "torchvision:shufflenet_v2_x1_0",
     "efficientnet_b0": "torchvision:efficientnet_b0",
-    "regnet_x_400mf": "torchvision:regnet_x_400mf",
+    "regnet_x_400mf_tv": "torchvision:regnet_x_400mf",
     "regnet_y_400mf": "torchvision:regnet_y_400mf",
     "vit_s_16": "timm:vit_small_patch16_224",
     "vit_b_16": "torchvision:vit_b_16",

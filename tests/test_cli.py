@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 from PIL import Image
 
 import console
+from saccade import cli
 from saccade.evaluation.classifier import Classifier
 
 QUICK = ("--epochs", "2", "--set", "data.threads=2")
@@ -216,3 +218,17 @@ def test_verify_resume_proves_the_users_own_setup(tmp_path: Path) -> None:
     proof = json.loads(done.stdout)
     assert proof["identical"] and proof["kills"] == 1 and len(proof["resumed_at"]) == 1
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.full
+def test_every_verb_finds_what_it_needs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """In the process of the tests another test may have imported it already."""
+    lines = """
+        models resnet18 | recipes | check | train --epochs 6step --out run | eval run | report run | lr run
+        prepare digits files | predict run files/test/7 | verify files | pack files small | bench loader --data small
+        show-augment | launch slurm | verify-resume --kills 1 --steps 12
+        """
+    commands = [words.split() for words in lines.replace("\n", "|").split("|") if words.strip()]
+    assert {verb for verb, *_ in commands} == set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    for words in commands:
+        process(*words, cwd=tmp_path)
