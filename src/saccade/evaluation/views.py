@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -34,10 +35,8 @@ def views(images: Tensor, count: int) -> Iterator[Tensor]:
 
 def mean_logits(network: nn.Module, images: Tensor, count: int) -> Tensor:
     """Return the logits of images (B, 3, S, S), float32 (B, C), averaged over so many views of each."""
-    total = torch.zeros(())
-    for view in views(images, count):
-        total = network(view.contiguous(memory_format=torch.channels_last)).float() + total.to(images.device)
-    return total / count
+    laid_out = (view.contiguous(memory_format=torch.channels_last) for view in views(images, count))
+    return reduce(torch.add, (network(view).float() for view in laid_out)) / count
 
 
 def phrase(count: int) -> str:
