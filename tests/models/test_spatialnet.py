@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -235,3 +237,21 @@ def _normed(layers: nn.Sequential) -> bool:
 def test_every_spelling_finds_the_network() -> None:
     assert {find(n).name for n in ("SpatialNet:3", "spatialnet3", "SPATIALNET-3", "spatialnet_3")} == {"spatialnet_3"}
     assert {find(n).name for n in ("EfficientNet:7", "efficientnet_spec_7")} == {"efficientnet_spec_7"}
+
+
+def test_many_steps_of_the_wide_gate_in_bfloat16_leave_the_memory_whole() -> None:
+    """In a process of its own: the fault that this guards against ends it (seen on processors with AMX)."""
+    code = """
+import torch
+from saccade.models.layers import initialise
+from saccade.models.spatialnet import SpatialAttention
+gate = SpatialAttention(2304, 2)
+initialise(gate, 0, None)
+for _ in range(60):
+    x = torch.randn(8, 2304, 2, 2).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        gate(x).float().square().mean().backward()
+    [torch.randn(7 * n + 3) for n in (10, 100, 1000, 5000)]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]

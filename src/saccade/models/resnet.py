@@ -97,7 +97,8 @@ class BasicBlock(nn.Module):
         """Map (B, C, H, W) to (B, width, H / stride, W / stride)."""
         out = self.blur(self.relu(self.bn1(self.conv1(x))))
         out = self.drop_path(self.bn2(self.conv2(out)))
-        return self.relu(out + self.downsample(x))
+        out += self.downsample(x)
+        return self.relu(out)
 
 
 class Bottleneck(nn.Module):
@@ -131,7 +132,8 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.blur(self.relu(self.bn2(self.conv2(out))))
         out = self.drop_path(self.bn3(self.conv3(out)))
-        return self.relu(out + self.downsample(x))
+        out += self.downsample(x)
+        return self.relu(out)
 
 
 def _shortcut(c_in: int, c_out: int, stride: int, design: Design) -> nn.Module:

@@ -88,6 +88,23 @@ class LearnedPooling(nn.Module):
         return resized_sum(self.place_weights.view(self.side, self.side) / self.side, height, width)
 
 
+class OneChannel(nn.Conv2d):
+    """A 1x1 convolution to a single map.
+
+    The bias is added outside of it: on processors with AMX the library's gradient of the bias, in bfloat16 and above
+    2,048 inputs, writes past its memory (`docs/LOG.md`, 2026-11-26).
+    """
+
+    def __init__(self, c_in: int) -> None:
+        super().__init__(c_in, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, 1, H, W)."""
+        out = nn.functional.conv2d(x, self.weight)
+        assert self.bias is not None
+        return out + self.bias.to(out.dtype)
+
+
 class SpatialAttention(nn.Module):
     """Scale a map by 1 + a gate for each channel + a gate for each place, and clip it to 0 ... 6.
 
@@ -102,7 +119,7 @@ class SpatialAttention(nn.Module):
             nn.Linear(channels, squeezed), nn.SiLU(inplace=True), nn.Linear(squeezed, channels), nn.Sigmoid()
         )
         # Fan-out, the rule of the other convolutions, would let the one channel grow with the number of its inputs.
-        self.merge = starting(nn.Conv2d(channels, 1, 1), weight=(0.0, math.sqrt(1 / channels)))
+        self.merge = starting(OneChannel(channels), weight=(0.0, math.sqrt(1 / channels)))
         self.place_gate = nn.Sequential(
             nn.Linear(cells, 2 * cells), nn.SiLU(inplace=True), nn.Linear(2 * cells, cells), nn.Sigmoid()
         )
