@@ -103,9 +103,12 @@ class EmaSection(Section):
 
 
 class GuardSection(Section):
-    """Steps whose loss or gradient is not finite; they never leave a trace in the weights."""
+    """Bad steps: the loss or a gradient is not finite, or the loss jumps; they never leave a trace in the weights."""
 
-    bad_steps: Literal["stop", "skip"] = _run("stop", "a step that is not finite: end the run (76), or leave it out")
+    bad_steps: Literal["stop", "skip"] = _run("stop", "a bad step: end the run (76), or leave it out")
+    spike: float = _maths(
+        0.0, "a loss so many standard deviations above its recent mean makes a bad step, too; 0 = off, 6 = rare", ge=0
+    )
     allowed: int = _run(10, "steps that may be left out in a whole run before it ends (76)", ge=0, le=1 << 20)
 
 
@@ -119,6 +122,7 @@ class CheckpointSection(Section):
 class RanksSection(Section):
     """Several devices at once: one process, called a rank, for each."""
 
+    sync_norms: bool = _maths(False, "BatchNorm takes the statistics of the cells of all ranks together: slower")
     start_limit: TimeText = _run("60s", "how long ranks wait for one that has not started")
     step_limit: TimeText = _run("5m", "how long ranks wait in a step for one that does not answer")
 

@@ -21,12 +21,12 @@ FLOORS = {
           data.verify data.prepare data.sound models.*
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
           training.schedule training.ema training.precision training.gradients training.kept training.scale
-          training.clock training.filters training.allocator""",
+          training.clock training.filters training.allocator training.late training.norms training.spikes""",
     3: "data.loader training.state training.checkpoint training.update",
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
          training.track training.memory training.compiling training.trial training.finding training.doctor
-         training.feeders training.ranks training.contact_sheet report.*""",
+         training.feeders training.utilisation training.ranks training.contact_sheet training.start report.*""",
     6: "training.trainer training.proof report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }

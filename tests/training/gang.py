@@ -32,6 +32,7 @@ from saccade.training import optim
 from saccade.training.ema import Ema
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite, Stop
+from saccade.training.norms import synchronise
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -130,6 +131,20 @@ def skipped(world: World) -> bool:
     return digests[0] == digests[1]
 
 
+def synced(world: World) -> dict[str, list[float]]:
+    """Return output, gradients and buffers of a norm that sees this rank's part of 8 images with all the others."""
+    draws = torch.Generator().manual_seed(3)
+    whole, slopes = torch.randn(8, 3, 5, 5, generator=draws) * 4 + 7, torch.randn(8, 3, 5, 5, generator=draws)
+    mine = slice(8 // world.size * world.rank, 8 // world.size * (world.rank + 1))
+    norm = torch.nn.BatchNorm2d(3)
+    synchronise(norm, world)
+    images = whole[mine].clone().requires_grad_()
+    out = norm(images)
+    (out * slopes[mine]).sum().backward()
+    parts = [out.detach(), images.grad, *(p.grad for p in norm.parameters()), *norm.buffers()]
+    return {str(n): part.flatten().tolist() for n, part in enumerate(parts) if part is not None}
+
+
 def stopped(world: World) -> str:
     """Return what a rank raises when only the last one gets SIGTERM."""
     with Stop(None, world) as stop:
@@ -152,6 +167,7 @@ def main(out: Path) -> None:
         seen |= {"more cells": digest("sgd fp32", world, 2 * world.size)}
         seen |= {str(n): figures(n, world) for n in SIZES}
         seen |= {"diverged": diverged(world), "stopped": stopped(world), "skipped": skipped(world)}
+        seen |= {"synced": synced(world)}
         tensor = torch.full((2, 3, 2, 2), float(world.rank)).contiguous(memory_format=torch.channels_last)
         world.copy_from_first_([tensor, ints := torch.tensor([world.rank])])
         seen |= {"copied": float(tensor.abs().sum() + ints.sum()), "highest": world.highest(10 * world.rank)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from saccade.training import precision, update
 from saccade.training.bad_steps import MOST_KEPT, Archive
 from saccade.training.guard import Finite
 from saccade.training.scale import GROW_AFTER, LEAST, MOST, START, LossScale, following
+from saccade.training.spikes import LossRecord
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -178,3 +180,66 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_at_any_scale() -> None:
 def test_fp16_is_refused_where_there_is_no_gpu() -> None:
     with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
         precision.choose("fp16", CPU)
+
+
+def watched(noisy: range, steps: int = 70, limit: float = 6.0) -> tuple[State, list[float]]:
+    """Train on images whose labels can be learned, except in some steps, where a tenfold loss is all there is."""
+    state, runner = make(8, guard__spike=limit, guard__bad_steps="skip")
+    state.losses = LossRecord(limit, CPU) if limit else None
+    runner = StepRunner(runner.config, runner.schedule, "fp32", CPU, skipping(runner))
+    losses = []
+    for step in range(steps):
+        hook = None
+        if step in noisy:
+            hook = state.model.register_forward_hook(lambda *a: a[2] + torch.eye(a[2].shape[1])[0] * 40)
+        losses.append(float(runner.run(state, batch(seed=step))))
+        if hook:
+            hook.remove()
+    return state, losses
+
+
+def test_a_burst_of_high_losses_is_passed_over_and_the_same_again() -> None:
+    burst = range(60, 65)
+    state, losses = watched(burst)
+    assert state.skipped == list(burst) and min(losses[60:65]) > 3 * max(losses[50:60])
+    again, _ = watched(burst)
+    assert again.digest() == state.digest()
+    careless, _ = watched(burst, limit=0.0)
+    assert careless.skipped == [] and careless.digest() != state.digest(), "the burst should have done harm"
+
+
+def test_the_first_losses_and_ordinary_noise_are_no_spikes() -> None:
+    record = LossRecord(6.0, CPU)
+    draws = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    told = []
+    for step, noise in enumerate(draws):
+        loss = 1.0 + 5.0 * math.exp(-step / 10) + 0.1 * noise  # falls at first, then wanders
+        told.append(bool(record.is_spike(loss)))
+        record.update(loss, torch.tensor(True))
+    assert not any(told)
+    assert bool(record.is_spike(torch.tensor(10.0))) and not bool(record.is_spike(torch.tensor(1.9)))
+    early = LossRecord(6.0, CPU)
+    assert not bool(early.is_spike(torch.tensor(1e6)))
+
+
+def test_the_record_has_the_mean_and_deviation_of_what_it_saw_and_forgets_bad_steps() -> None:
+    record, seen = LossRecord(6.0, CPU), torch.linspace(1, 3, 40)
+    for loss in seen:
+        record.update(loss, torch.tensor(True))
+        record.update(torch.tensor(99.0), torch.tensor(False))
+    values = record.tensors()
+    assert int(values["steps"]) == 40
+    torch.testing.assert_close(values["mean"], seen.mean())
+    torch.testing.assert_close(values["variance"], seen.var(correction=0))
+
+
+def test_a_spike_ends_the_run_where_the_policy_says_so() -> None:
+    state, runner = make(8)
+    state.losses = LossRecord(6.0, CPU)
+    for _ in range(60):
+        state.losses.update(torch.tensor(0.1), torch.tensor(True))
+    before = state.tensors()["model"]["fc.weight"].clone()
+    with pytest.raises(DivergedError, match="far above its recent mean") as caught:
+        runner.run(state, batch())
+    assert (caught.value.status, caught.value.finding) == (76, "loss-spike")
+    assert torch.equal(state.tensors()["model"]["fc.weight"], before)

@@ -71,6 +71,19 @@ def test_two_ranks_are_bit_for_bit_one_rank_with_two_cells(kind: str, two: list[
     assert [seen[kind] for seen in two] == [alone, alone]
 
 
+def test_synced_norms_see_all_ranks_as_one_batch(two: list[dict[str, Any]]) -> None:
+    alone = gang.synced(ALONE)
+    for place in ("0", "1"):  # outputs and gradients of the images, rank after rank
+        joined_up = [value for seen in two for value in seen["synced"][place]]
+        np.testing.assert_allclose(joined_up, alone[place], rtol=1e-4, atol=1e-5)
+    for place in ("2", "3"):  # each rank has its share of the gradients of scale and bias
+        total = np.sum([seen["synced"][place] for seen in two], axis=0)
+        np.testing.assert_allclose(total, alone[place], rtol=1e-4, atol=1e-4)
+    for seen in two:  # mean, variance and count
+        for place in ("4", "5", "6"):
+            np.testing.assert_allclose(seen["synced"][place], alone[place], rtol=1e-5)
+
+
 def check_every_image_counts_once(everyone: list[dict[str, Any]]) -> None:
     for n in gang.SIZES:
         alone = gang.figures(n, ALONE)

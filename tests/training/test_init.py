@@ -18,6 +18,7 @@ from saccade.models import create_model
 from saccade.training import launch
 from saccade.training.launch import Run
 from saccade.training.request import Request, compose
+from saccade.training.start import start
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         )
         config, data = composed.config, launch.open_data(composed.config, composed.source)
         runs.append(launch.build(config, data, tmp_path / "run", launch.resolve(config, None), module))
-        launch.start_from_weights(runs[-1], log or Log(quiet=True))
+        start(runs[-1], log or Log(quiet=True))
         return runs[-1]
 
     threads = torch.get_num_threads()

@@ -19,7 +19,7 @@ from saccade.training import checkpoint, optim
 from saccade.training.depth import layer_numbers
 from saccade.training.ema import Ema
 from saccade.training.guard import Finite
-from saccade.training.muon import BLOCK_ROWS, muon_names, orthogonalise
+from saccade.training.muon import BLOCK_ROWS, Muon, muon_names, orthogonalise
 from saccade.training.optim import Optimizers
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
@@ -201,6 +201,20 @@ def test_a_matrix_of_many_rows_is_orthogonalised_in_blocks() -> None:
     for block in moved.split(BLOCK_ROWS):
         values = torch.linalg.svdvals(block)
         assert float(values.min()) > 0.5 and float(values.max()) < 1.4
+
+
+def test_a_fixed_norm_keeps_each_filter_as_large_as_its_rows_ask_for() -> None:
+    norms = {}
+    for fixed in (True, False):
+        filters = nn.Parameter(0.01 * torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(0)))
+        muon = Muon([{"params": [filters]}], 0.2, 0.6, True, 0.0, fixed)
+        muon.state[filters]["momentum_buffer"] = torch.zeros_like(filters)
+        draws = torch.Generator().manual_seed(1)
+        for _ in range(100):
+            filters.grad = torch.randn(16, 8, 3, 3, generator=draws)
+            muon.step()
+        norms[fixed] = float(filters.detach().norm())
+    assert abs(norms[True] / 16**0.5 - 1) < 0.2 and norms[False] > 1.5 * norms[True]
 
 
 def test_decay_spares_vectors_and_tables_unless_all_is_asked_for() -> None:

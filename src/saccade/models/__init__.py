@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import airbench as airbench
 from saccade.models import alexnet as alexnet
 from saccade.models import backends
 from saccade.models import convnext as convnext

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -102,13 +102,21 @@ def normal(shape: torch.Size, std: float, *key_words: int) -> Tensor:
     return torch.from_numpy(out).view(shape)
 
 
+@runtime_checkable
+class Finishing(Protocol):
+    """A module that changes its weights, of any shape (...), once they are drawn."""
+
+    def finish_start(self) -> None:
+        """Make of the drawn weights what they start as."""
+
+
 def initialise(model: nn.Module, seed: int, head: nn.Module | None, prefix: str = "") -> None:
     """Set every parameter from the seed: He-normal (fan out) convolutions, unit norms, a head of N(0, 0.01^2).
 
     The last norm of each residual branch (a module with ``ends_branch``) starts at zero, so that every block starts as
-    the identity. A module may say otherwise in ``starts`` (see `starting`). Raises AssertionError when a parameter is
-    left without a start: a bug of the architecture. *Source:* He et al. 2015, equation 14; Goyal et al. 2017, section
-    5.1 (zero gamma).
+    the identity. A module may say otherwise in ``starts`` (see `starting`) and have the last word (`Finishing`). Raises
+    AssertionError when a parameter is left without a start: a bug of the architecture. *Source:* He et al. 2015,
+    equation 14; Goyal et al. 2017, section 5.1 (zero gamma).
     """
     with torch.no_grad():
         for place, module in model.named_modules(prefix=prefix):
@@ -119,6 +127,8 @@ def initialise(model: nn.Module, seed: int, head: nn.Module | None, prefix: str 
                 mean, std = starts[name]
                 word = zlib.crc32(place.encode() if name == "weight" else f"{place}.{name}".encode())
                 parameter.copy_(normal(parameter.shape, std, seed, word) + mean if std else torch.tensor(mean))
+            if isinstance(module, Finishing):
+                module.finish_start()
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()
 

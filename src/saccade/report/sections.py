@@ -120,6 +120,7 @@ def trained(record: Record) -> Html:
         ("optimizer", _named(flat, method)),
         ("learning rate", str(record.facts.get("learning_rate") or flat.get("optimizer.lr") or "")),
         ("schedule", _named(flat, schedule)),
+        ("utilisation of the GPU", _utilisation(record)),
         ("precision", _resolved(record, "precision") or str(flat.get("precision", ""))),
         ("seed", str(flat.get("seed", ""))),
         ("recipe", str(flat.get("recipe") or "")),
@@ -244,6 +245,11 @@ def _finding(severity: str, message: str, name: str = "") -> Html:
     kind = severity if severity in ("error", "warning") else "info"
     tag = element("span", f" [{name}]", class_="note code") if name else _NOTHING
     return element("p", element("strong", severity), tag, " ", message, class_=f"finding {kind}")
+
+
+def _utilisation(record: Record) -> str:
+    shares = [v for v in record.series("step", "mfu")[1] if v and v > 0]
+    return f"{statistics.median(shares):.0%} of its 16-bit peak (MFU)" if shares else ""
 
 
 def time_spent(record: Record) -> Html:

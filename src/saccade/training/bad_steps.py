@@ -1,4 +1,4 @@
-"""Keeping the batch of a step whose loss or gradient was not finite, to look at it afterwards."""
+"""Keeping the batch of a step that was left out, to look at it afterwards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ MOST_KEPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known about a step until its flag was read: ``bad`` (bool) and ``loss`` are scalars on the device.
+    """What is known about a step until its flag was read: ``bad``, ``jumps`` and ``loss`` are scalars on the device.
 
-    ``batch`` is this rank's, ``loss`` the rank's share of the mean loss.
+    ``batch`` is this rank's, ``loss`` the rank's share of the mean loss; ``jumps`` tells whether all is finite and only
+    the loss is far too high.
     """
 
     step: int
     bad: Tensor
     loss: Tensor
     batch: Batch
+    jumps: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Checkpoints: verified folders of safetensors and JSON, found again without any pointer.
 
 ``checkpoints/step_00000370/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``ema.safetensors`` (with EMA),
-``scale.safetensors`` (in fp16), ``state.json`` and ``manifest.json`` with the digest of each. A folder whose manifest
-does not verify does not exist.
+``scale.safetensors`` (in fp16), ``losses.safetensors`` (where spikes are looked for), ``state.json`` and
+``manifest.json`` with the digest of each. A folder whose manifest does not verify does not exist.
 Nothing that a checkpoint holds is ever executed.
 """
 

@@ -34,8 +34,12 @@ class Clock:
         self._steps[-1].append(now)
 
     def read(self) -> dict[str, float]:
-        """Return the seconds of every phase since the last call; waits for the last step on a GPU."""
-        steps, self._steps = [marks for marks in self._steps if len(marks) == len(PHASES) + 1], []
+        """Return the seconds of every phase since the last call.
+
+        On a GPU the newest step is left for the next call, so that nothing waits for it.
+        """
+        begun = -1 if self._on_gpu else len(self._steps)
+        steps, self._steps = [m for m in self._steps[:begun] if len(m) == len(PHASES) + 1], self._steps[begun:]
         if steps and isinstance(last := steps[-1][-1], torch.cuda.Event):
             last.synchronize()
         spent = dict.fromkeys(PHASES, 0.0)

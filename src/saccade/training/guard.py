@@ -11,6 +11,7 @@ from saccade.config import GuardSection
 from saccade.dist import ALONE, World
 from saccade.errors import DivergedError, InterruptedRunError, PreemptedError
 from saccade.training.bad_steps import MOST_KEPT, Archive, Evidence
+from saccade.training.late import Late
 from saccade.training.state import State
 
 _TIME_IS_UP, _TERMINATED, _INTERRUPTED = 1, 2, 3
@@ -19,7 +20,7 @@ _TIME_IS_UP, _TERMINATED, _INTERRUPTED = 1, 2, 3
 class Finite:
     """Watches that loss and gradients stay finite, and decides what a step in which they do not means for the run.
 
-    On the CPU the flag is read at once. On a GPU it is read one step late, so that no step waits for the device;
+    On the CPU the flag is read at once. On a GPU it is read one step late, so that the device never waits for the host;
     ``settle`` must be called before anything is saved. All ranks see the same flags.
     """
 
@@ -27,12 +28,12 @@ class Finite:
         self._lr_text = lr_text
         self._policy = policy or GuardSection()
         self._archive = archive
-        self._open: tuple[State, Evidence] | None = None
+        self._open: tuple[State, Evidence, Late] | None = None
 
     def watch(self, state: State, evidence: Evidence) -> None:
         """Take the flag of a step; raises DivergedError when it, or the one before, ends the run."""
         self.settle()
-        self._open = state, evidence
+        self._open = state, evidence, Late(evidence.bad)
         if evidence.bad.device.type != "cuda":
             self.settle()
 
@@ -40,8 +41,8 @@ class Finite:
         """Read the flag that is still open; raises DivergedError."""
         if self._open is None:
             return
-        (state, evidence), self._open = self._open, None
-        if not bool(evidence.bad):
+        (state, evidence, bad), self._open = self._open, None
+        if not bad.read():
             return
         skips, count = self._policy.bad_steps == "skip", len(state.skipped)
         kept = self._archive.keep(evidence) if self._archive and count < MOST_KEPT else ""
@@ -49,13 +50,14 @@ class Finite:
             state.skipped.append(evidence.step)
             return
         before = f"; {count} steps were skipped before it" if skips else ""
+        jumps = bool(evidence.jumps)
+        what = "the loss jumps far above its recent mean" if jumps else "the loss or a gradient is not finite"
         raise DivergedError(
-            f"the loss or a gradient is not finite at step {evidence.step}{before}; nothing after the last checkpoint "
-            "is kept",
+            f"{what} at step {evidence.step}{before}; nothing after the last checkpoint is kept",
             where=f"step {evidence.step}, {self._lr_text}" + (f"; its batch: {kept}" if kept else ""),
             fix="lower the learning rate (--lr) or lengthen the warm-up (--set schedule.warmup=10%), then start anew "
             "with --resume never; if only a few images are to blame, --set guard.bad_steps=skip leaves such steps out",
-            finding="not-finite",
+            finding="loss-spike" if jumps else "not-finite",
         )
 
 

@@ -20,10 +20,10 @@ from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
 from saccade.dist import ALONE, Devices, World
-from saccade.errors import CheckpointError, ConfigError, DataError, DiskError
+from saccade.errors import ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
-from saccade.models import backends, create_model, load_weights, meta_model
+from saccade.models import create_model, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
 from saccade.training import allocator, optim, precision, schedule
@@ -35,12 +35,11 @@ from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import balanced_weights
 from saccade.training.scale import LossScale
+from saccade.training.spikes import LossRecord
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
 TINY_CELL_MACS = 1e9
-LEAST_SHARE = 0.5
-"""Of the weights a start must give; with less the rest would undo it, and the architecture is likely another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +247,9 @@ def build(
     optimizers = optim.build(model, config, device, str(resolved["optimizer"]["value"]))
     number_format = str(resolved["precision"]["value"])
     scale = LossScale(device) if number_format == "fp16" else None
-    state = State(model, optimizers, _average(model, config, order.epoch_size, steps), scale=scale)
+    losses = LossRecord(config.guard.spike, device) if config.guard.spike else None
+    average = _average(model, config, order.epoch_size, steps)
+    state = State(model, optimizers, average, scale=scale, losses=losses)
     rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps)
     archive = Archive(folder, data.train.describe, config.seed, world)
     finite = Finite(f"lr {optimizers.formula}", config.guard, archive)
@@ -308,38 +309,6 @@ def _registered(config: Config, data: Data) -> nn.Module:
         dropout=section.dropout, drop_path=section.drop_path, strides=section.strides, patch_size=section.patch_size,
         checkpointing=section.checkpointing, seed=config.seed,
     )  # fmt: skip
-
-
-def start_from_weights(run: Run, log: Log) -> None:
-    """Copy the weights that ``model.init`` names into a run that begins, and say what fitted.
-
-    Raises CheckpointError when they cannot be had or are of another architecture. A resumed run has its own.
-    """
-    init, data = run.config.model.init, run.config.data
-    if not init:
-        return
-    model = run.state.model
-    if backends.is_backend(init):
-        published = backends.pretrained(init)
-        report = load_weights(model, published.state)
-        if (published.mean, published.std) != (data.mean, data.std) and published.mean:
-            log.warn(
-                f"{init} was trained with mean {published.mean} and std {published.std}, this run has {data.mean} and "
-                f"{data.std}: set data.mean and data.std"
-            )
-    else:
-        report = load_weights(model, Path(init), classes=run.data.train.classes)
-    if report.share < LEAST_SHARE:
-        raise CheckpointError(
-            f"these weights are of another architecture: {report}",
-            where=f"--init {init}",
-            fix="name the architecture that they belong to with --model",
-        )
-    if run.state.ema:
-        run.state.ema.model.load_state_dict(model.state_dict())
-    for line in str(report).splitlines():
-        log.say(line)
-    log.event("init", init=init, share=report.share, report=str(report))
 
 
 def _average(model: nn.Module, config: Config, epoch_size: int, steps: int) -> Ema | None:

@@ -12,8 +12,13 @@ from torch import Tensor
 from saccade.data.loader import Batch
 from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
+from saccade.models import meta_model
+from saccade.models.cost import cost
+from saccade.models.registry import is_known
 from saccade.training.clock import PHASES
+from saccade.training.late import Late
 from saccade.training.launch import Run
+from saccade.training.utilisation import mfu
 
 EVENTS_PER_RUN = 2000
 
@@ -37,6 +42,8 @@ class Meter:
         self.preflight_s = time.monotonic() - begun
         self.phases_s = dict.fromkeys(PHASES, 0.0)
         self.train_s = self.wait_s = self.evaluation_s = 0.0
+        self._gpus, self._macs = _device(run)
+        self._untold: tuple[dict[str, Any], Late] | None = None
         self._text = ""
         self._score = ""
 
@@ -63,7 +70,8 @@ class Meter:
         skipped = self._run.state.skipped
         for step in skipped[self._skipped :]:
             left = self._run.config.guard.allowed - len(skipped)
-            self._log.warn(f"step {step} was left out: its loss or a gradient is not finite; {left} more may be")
+            why = "its loss jumps, or it" if self._run.config.guard.spike else "its loss or a gradient"
+            self._log.warn(f"step {step} was left out: {why} is not finite; {left} more may be")
             self._log.event("skipped", step=step)
         self._skipped = len(skipped)
 
@@ -74,17 +82,18 @@ class Meter:
         facts: dict[str, Any] = {
             "step": step,
             "epoch": round(run.epochs_done(step), 4),
-            "loss": float(self._loss / self._finite_steps),  # NaN, written as null, where every step was left out
             "lr": run.state.optimizers.lr,
             "images_per_s": round(self._steps * run.global_batch / elapsed, 1),
             "wait_share": round(self._window_wait_s / elapsed, 4),
             **{f"{phase}_share": round(spent_s / elapsed, 4) for phase, spent_s in phases.items()},
         }
-        self._log.event("step", **facts)
-        self._text = (
-            f"epoch {facts['epoch']:.2f}  loss {facts['loss']:.3f}  lr {facts['lr']:.2g}  "
-            f"{facts['images_per_s']:.0f} img/s  data wait {facts['wait_share']:.0%}"
-        )
+        if self._macs:
+            scale = (run.view.size_at(step - 1) / run.config.data.image_size) ** 2
+            facts["mfu"] = mfu(self._macs * scale, facts["images_per_s"], self._gpus)
+        self._tell()
+        self._untold = facts, Late(self._loss / self._finite_steps)
+        if run.device.type != "cuda":
+            self._tell()
         self.train_s += elapsed
         self.wait_s += self._window_wait_s
         for phase, spent_s in phases.items():
@@ -93,12 +102,25 @@ class Meter:
         self._loss.zero_()
         self._finite_steps.zero_()
 
-    def evaluation(self, result: Result, split: str, taken_s: float) -> dict[str, Any]:
+    def _tell(self) -> None:
+        """Write the event that is still to be written: on a GPU when the next one is due, as nothing waits by then."""
+        if self._untold is None:
+            return
+        (facts, late), self._untold = self._untold, None
+        facts["loss"] = late.read()  # NaN, written as null, where every step was left out
+        self._log.event("step", **facts)
+        self._text = (
+            f"epoch {facts['epoch']:.2f}  loss {facts['loss']:.3f}  lr {facts['lr']:.2g}  "
+            f"{facts['images_per_s']:.0f} img/s  data wait {facts['wait_share']:.0%}"
+        )
+
+    def evaluation(self, result: Result, split: str, views: int, taken_s: float) -> dict[str, Any]:
         """Record an evaluation and return the entry that goes into the state's history."""
+        self._tell()
         self.evaluation_s += taken_s
         self._mark += taken_s
         run, step = self._run, self._run.state.step
-        facts = {"step": step, "epoch": round(run.epochs_done(step), 4), "split": split, "views": run.recipe.eval_views}
+        facts = {"step": step, "epoch": round(run.epochs_done(step), 4), "split": split, "views": views}
         entry = facts | result.to_json()
         self._log.event("eval", **entry)
         self._score = f"  top-1 {result.top1:.2%} top-5 {result.top5:.2%}"
@@ -106,6 +128,7 @@ class Meter:
 
     def pause(self, taken_s: float) -> None:
         """Leave time that was spent on something else, such as saving, out of the speed."""
+        self._tell()
         self._mark += taken_s
 
     def summary(self) -> dict[str, float]:
@@ -117,3 +140,13 @@ class Meter:
             "data_wait_share": round(self.wait_s / self.train_s, 4) if self.train_s else 0.0,
             **{f"{phase}_s": round(spent_s, 2) for phase, spent_s in self.phases_s.items()},
         }
+
+
+def _device(run: Run) -> tuple[list[str], int]:
+    """Return the names of the GPUs and the MACs of one image, 0 where no utilisation can be told."""
+    known = is_known(run.config.model.name) and not run.recipe.model.startswith("custom:")
+    if run.device.type != "cuda" or run.precision == "fp32" or not known:
+        return [], 0
+    side = run.config.data.image_size
+    model = meta_model(run.config.model.name, num_classes=len(run.recipe.classes), image_size=side, **run.config.shape)
+    return [torch.cuda.get_device_name(run.device)] * run.world.size, cost(model, side).macs

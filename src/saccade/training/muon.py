@@ -62,13 +62,17 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised, filters taken as (out, height x width x in) matrices.
 
     Blocks of ``BLOCK_ROWS`` rows are orthogonalised each by itself. The update is scaled by sqrt(max(1, rows /
-    columns)). *Source:* Jordan et al. 2024, "Muon".
+    columns)). With ``fixed_norm`` each filter or matrix is brought back to the norm sqrt(rows) before its update, so
+    that a rate means the same share of it all the time; what follows must not care for the scale, as norms do not.
+    *Source:* Jordan et al. 2024, "Muon"; the fixed norm is that of its public code for CIFAR-10.
     """
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, momentum: float, nesterov: bool, weight_decay: float
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay})
+        self, params: Iterable[dict[str, Any]], lr: float, momentum: float, nesterov: bool, weight_decay: float,
+        fixed_norm: bool = False,
+    ) -> None:  # fmt: skip
+        defaults = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "fixed_norm": fixed_norm}
+        super().__init__(params, {"lr": lr, **defaults})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -81,6 +85,8 @@ class Muon(torch.optim.Optimizer):
             for (param, _), several in zip(trained, blocks, strict=True):
                 direction = torch.cat([next(directions) for _ in several])
                 scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
+                if group["fixed_norm"]:
+                    param.mul_(len(param) ** 0.5 / (param.norm() + 1e-12))
                 param.mul_(1 - group["lr"] * group["weight_decay"])
                 param.add_(_shaped(direction, param), alpha=-group["lr"] * scale)
         return None

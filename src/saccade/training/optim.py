@@ -173,7 +173,7 @@ def _make(
             groups, lr, momentum, weight_decay=decay, nesterov=nesterov, fused=fused, foreach=not fused
         )
     if name == "muon":
-        return Muon(groups, lr, momentum, section.nesterov, decay)
+        return Muon(groups, lr, momentum, section.nesterov, decay, section.fixed_norm)
     if name == "lamb":
         return Lamb(groups, lr, (momentum, beta2), eps, decay)
     if name == "rmsprop-tf":

@@ -30,6 +30,7 @@ from saccade.training import launch, ranks
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
 from saccade.training.launch import Data
 from saccade.training.request import Composed
+from saccade.training.start import start
 from saccade.training.trial import trial
 
 __all__ = ["Finding", "check", "examine", "inspect", "trial"]
@@ -90,7 +91,7 @@ def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     folder = launch.run_folder(config, data, launch.model_name(config, None), "", fresh=False)
     run = launch.build(config, data, folder, launch.resolve(config, None), None)
     try:
-        launch.start_from_weights(run, log)
+        start(run, log)
         return trial(run, log, lambda: None)
     finally:
         run.readers.close()

@@ -14,6 +14,7 @@ from saccade.errors import ConfigError
 from saccade.training import launch
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
+from saccade.training.norms import synchronise
 from saccade.training.state import State
 
 LARGEST_CELL = 128
@@ -72,7 +73,12 @@ def copy_state(state: State, world: World) -> None:
 
 
 def share_trial(run: Run) -> None:
-    """Do as the first rank, which has tried how many reading threads it takes and whether compiling pays."""
+    """Do as the first rank, which has tried how many reading threads it takes and whether compiling pays.
+
+    From here on all ranks compute together, so this is also where norms begin to share their statistics.
+    """
+    if run.config.ranks.sync_norms and run.world.size > 1:
+        synchronise(run.state.model, run.world)
     count = run.world.share(lambda: run.readers.threads)
     if count != run.readers.threads:
         run.readers.resize(count)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saccade.training.ema import Ema
 from saccade.training.optim import Optimizers
 from saccade.training.scale import LossScale
+from saccade.training.spikes import LossRecord
 
 
 @dataclass(slots=True)
@@ -19,7 +20,8 @@ class State:
     """The state of a run after ``step`` optimiser steps.
 
     ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first; ``skipped``
-    the steps that left no trace because they were not finite; ``scale`` is there in fp16 only.
+    the steps that left no trace because they were bad; ``scale`` is there in fp16 only, ``losses`` where they are
+    watched for spikes.
     """
 
     model: nn.Module
@@ -29,6 +31,7 @@ class State:
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
     scale: LossScale | None = None
+    losses: LossRecord | None = None
 
     @property
     def final_model(self) -> nn.Module:
@@ -47,6 +50,8 @@ class State:
             groups["ema"] = dict(self.ema.model.state_dict())
         if self.scale:
             groups["scale"] = self.scale.tensors()
+        if self.losses:
+            groups["losses"] = self.losses.tensors()
         return groups
 
     def digest(self) -> str:

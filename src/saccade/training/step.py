@@ -47,7 +47,8 @@ class StepRunner:
         The batch holds this rank's cells; with n ranks these are every n-th cell of the global batch.
         The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; its running
         buffers are averaged over the cells of a step, one momentum update per step. A step whose loss, gradients or
-        buffers are not finite leaves no trace but its number; raises DivergedError where the policy says so.
+        buffers are not finite, or whose loss jumps, leaves no trace but its number; raises DivergedError where the
+        policy says so.
         """
         batch = replace(
             batch,
@@ -64,15 +65,19 @@ class StepRunner:
         self.world.sum_([total, *buffers.sums])
         self.clock.mark()
         finite = self._finish_gradients(state, total) & buffers.finite().to(self.device)
+        jumps = state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)
+        good = finite & ~jumps
         state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
-        update(state, buffers, finite, self.world.size, waits=self.device.type != "cuda")
+        update(state, buffers, good, self.world.size, waits=self.device.type != "cuda")
         state.model.zero_grad()
         self.clock.mark()
         bad = ~finite
         if state.scale:  # an overflow is expected now and then, and only lowers the scale
             bad &= state.scale.is_exhausted() | ~torch.isfinite(total)
             state.scale.update(finite)
-        self.finite.watch(state, Evidence(state.step, bad, own, batch))
+        if state.losses:
+            state.losses.update(total, good)
+        self.finite.watch(state, Evidence(state.step, bad | jumps, own, batch, jumps))
         state.step += 1
         return total
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from saccade.training.guard import Stop
 from saccade.training.launch import Run
 from saccade.training.meter import Meter
 from saccade.training.request import Composed
+from saccade.training.start import start
 
 FAILED_SAVES_ALLOWED = 3
 
@@ -77,7 +78,7 @@ def train(
                 records.resume(run, saved, resume_changed, log)
             records.announce(run, log)
             if saved is None:
-                launch.start_from_weights(run, log)
+                start(run, log)
             ranks.copy_state(run.state, world)
             if saved is None and world.leads:
                 findings += preflight.trial(run, log, stop.check_here)
@@ -119,7 +120,10 @@ def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
 
 
 def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> None:
-    """Evaluate where an epoch has just ended; after a resume also where the evaluation had been cut off."""
+    """Evaluate where an epoch has just ended; after a resume also where the evaluation had been cut off.
+
+    One view of each image is enough on the way; `data.eval_views` is for the figure at the end.
+    """
     state = run.state
     if not run.evaluation_is_due(state.step) or any(e["step"] == state.step for e in state.evaluations):
         return
@@ -130,8 +134,9 @@ def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> None:
         bar.update(state.step, f"evaluating {done}/{len(run.data.chosen_on)}")
         stop.check()
 
-    result = _score(run, run.classifier(), run.data.chosen_on, poll)
-    entry = meter.evaluation(result, run.data.chosen_on.name, time.perf_counter() - begun)
+    classifier = Classifier(state.final_model, replace(run.recipe, eval_views=1))
+    result = _score(run, classifier, run.data.chosen_on, poll)
+    entry = meter.evaluation(result, run.data.chosen_on.name, 1, time.perf_counter() - begun)
     state.evaluations.append(entry)
 
 
@@ -188,7 +193,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
             save(run, meter, log)
             run.world.wait()
             raise
-    entry = meter.evaluation(result, run.data.val.name, time.perf_counter() - begun)
+    entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, time.perf_counter() - begun)
     run.state.evaluations[:] = [e for e in run.state.evaluations if e["step"] != run.state.step] + [entry]
     save(run, meter, log)
     if run.world.leads:

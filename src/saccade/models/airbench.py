@@ -1,0 +1,174 @@
+"""The small plain network of the CIFAR-10 speed records.
+
+Jordan, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*, 2024, section 3 and listing 4; the sizes are those of its
+public code. No shortcuts: what replaces them is a start near the identity (section 3.3), and a first layer that takes
+the correlations between neighbouring pixels out of the images instead of learning to (section 3.2).
+
+| layer       | what                                                   | map at 32 px   |
+|-------------|--------------------------------------------------------|----------------|
+| whiten      | fixed 2x2 filters with a trained bias, GELU            | 24, 31x31      |
+| group 1     | 3x3, max of 2x2, norm, GELU; ``depth`` - 1 times 3x3, norm, GELU | w1, 15x15 |
+| group 2     | the same                                               | w2, 7x7        |
+| group 3     | the same                                               | w3, 3x3        |
+| head        | max over the map, full layer                           | classes        |
+
+| name       | widths      | depth | parameters (10 classes) | G multiply-accumulates |
+|------------|-------------|-------|-------------------------|------------------------|
+| airbench94 | 64 256 256  | 2     | 1,971,640               | 0.118                  |
+| airbench95 | 128 384 384 | 2     | 4,604,728               | 0.302                  |
+| airbench96 | 128 384 512 | 3     | 9,915,704               | 0.452                  |
+
+Norms have a bias and no scale, the head has no bias. The second and third convolution of each group of ``airbench96``
+stand beside a shortcut.
+
+Shapes: B batch, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError
+from saccade.models.layers import starting
+from saccade.models.network import Level, Network
+from saccade.models.registry import Options, register
+
+SOURCE = "Jordan 2024, arXiv 2404.00498"
+PATCH = 2
+DAMPING = 5e-4
+"""Added to the variances that the first layer divides by. *Source:* Jordan 2024, listing 4."""
+
+BIAS_SCALE = 8
+"""Biases count so many times, so that a step moves them as if their rate were 64 times that of the rest.
+
+*Source:* Jordan 2024, section 3.4.
+"""
+
+FEATURE_SCALE = 1 / 9
+"""*Source:* Jordan 2024, listing 4, the scale of the logits."""
+
+
+class Whitening(nn.Conv2d):
+    """Fixed filters that make the pixels of a 2x2 patch uncorrelated, each of them with both signs, and a trained bias.
+
+    Until `fit` has seen images the filters are random. *Source:* Jordan 2024, section 3.2.
+    """
+
+    def __init__(self, c_in: int) -> None:
+        self.values = c_in * PATCH**2
+        super().__init__(c_in, 2 * self.values, PATCH)
+        self.weight.requires_grad_(False)
+        starting(self, weight=(0.0, math.sqrt(1 / self.values)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, 8 C, H - 1, W - 1)."""
+        assert self.bias is not None
+        return nn.functional.conv2d(x, self.weight, BIAS_SCALE * self.bias)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Set the filters from the patches of images (B, C, H, W): eigenvectors over the root of their variance."""
+        moments = torch.zeros(self.values, self.values, dtype=torch.float64, device=images.device)
+        for part in torch.split(images, 16):  # patches overlap: those of all images would take four times their memory
+            patches = nn.functional.unfold(part.double(), PATCH)
+            moments += (patches @ patches.mT).mean(0) / patches.shape[2] * (len(part) / len(images))
+        variances, vectors = torch.linalg.eigh(moments)
+        rows = (vectors / (variances + DAMPING).sqrt()).T.flip(0)
+        self.weight.copy_(torch.cat([rows, -rows]).view_as(self.weight))
+
+
+class NearIdentity(nn.Conv2d):
+    """A 3x3 convolution without bias whose first filters start by passing a channel on as it is.
+
+    *Source:* Jordan 2024, section 3.3; the other filters start as torch's do.
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 3, padding=1, bias=False)
+        starting(self, weight=(0.0, math.sqrt(1 / (3 * 9 * c_in))))
+
+    def finish_start(self) -> None:
+        """Let the first filters, one for each channel as far as they go, pass it on."""
+        nn.init.dirac_(self.weight[: min(self.in_channels, self.out_channels)])
+
+
+class ShiftNorm(nn.BatchNorm2d):
+    """BatchNorm without a scale, whose bias is ``BIAS_SCALE`` times the trained ``shift``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6, momentum=0.4, affine=False)
+        self.shift = nn.Parameter(torch.zeros(channels))
+        starting(self, shift=(0.0, 0.0))
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override]
+        """What is added to each channel, (C,)."""
+        return BIAS_SCALE * self.shift
+
+
+class Group(nn.Module):
+    """Convolutions at half the side of what comes in; see the table of the module."""
+
+    def __init__(self, c_in: int, c_out: int, depth: int) -> None:
+        super().__init__()
+        self.pool = nn.MaxPool2d(2)
+        self.convs = nn.ModuleList([NearIdentity(c_in if n == 0 else c_out, c_out) for n in range(depth)])
+        self.norms = nn.ModuleList([ShiftNorm(c_out) for _ in range(depth)])
+        self.gelu = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, c_in, H, W) to (B, c_out, H / 2, W / 2), rounded down."""
+        shortcut = None
+        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            out = norm(self.pool(conv(x)) if number == 0 else conv(x))
+            x = self.gelu(out if shortcut is None or number < 2 else out + shortcut)
+            shortcut = x if number == 0 else shortcut
+        return x
+
+
+class Airbench(Network):
+    """A whitening layer, three groups of convolutions, the maximum over the last map, a linear head."""
+
+    first_look = 2048
+
+    def __init__(self, widths: tuple[int, ...], depth: int, options: Options) -> None:
+        super().__init__()
+        if options.strides:
+            raise ConfigError(
+                "airbench networks have no strides to set",
+                where="model.strides",
+                fix="leave model.strides out, or take resnet18",
+            )
+        self.whiten = Whitening(options.in_channels)
+        self.gelu = nn.GELU()
+        inputs = (self.whiten.out_channels, *widths)
+        self.groups = nn.ModuleList([Group(a, b, depth) for a, b in zip(inputs, widths, strict=False)])
+        self.levels = tuple(Level(width, 2 << n) for n, width in enumerate(widths))
+        self.dropout = nn.Dropout(options.dropout or 0.0)
+        self.fc = nn.Linear(widths[-1], options.num_classes, bias=False)
+
+    def look_at(self, images: Tensor) -> None:
+        """Fit the whitening layer to images (B, C, H, W) as the network sees them."""
+        self.whiten.fit(images)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the map after each group, finest first, for images (B, 3, H, W)."""
+        return self.through(([group] for group in self.groups), self.gelu(self.whiten(x)))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the pooled features (B, C) of images (B, 3, H, W)."""
+        return FEATURE_SCALE * self.features(x)[-1].amax((2, 3))
+
+
+for _name, _widths, _depth in (
+    ("airbench94", (64, 256, 256), 2),
+    ("airbench95", (128, 384, 384), 2),
+    ("airbench96", (128, 384, 512), 3),
+):
+    register(
+        _name, partial(Airbench, _widths, _depth), family="airbench", source=SOURCE, image_size=32, smallest=20,
+    )  # fmt: skip

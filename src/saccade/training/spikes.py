@@ -1,0 +1,45 @@
+"""Telling a loss that jumps from one that is only noisy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HORIZON = 100
+"""Steps over which the past is forgotten."""
+
+FEWEST = 50
+"""Steps before anything is judged: the fall at the start is no measure of the spread."""
+
+LEAST_RISE = 2.0
+"""A spike is at least so many times the mean: where the loss is nearly nought its spread says little."""
+
+
+class LossRecord:
+    """Number, mean and variance of the losses of recent good steps; a part of the state, kept on the device."""
+
+    def __init__(self, limit: float, device: torch.device) -> None:
+        self._limit = limit
+        self._steps, self._mean, self._variance = (torch.zeros((), device=device) for _ in range(3))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the three scalars by name."""
+        return {"steps": self._steps, "mean": self._mean, "variance": self._variance}
+
+    def is_spike(self, loss: Tensor) -> Tensor:
+        """Tell, as a bool scalar, whether a loss lies more than ``limit`` standard deviations above the mean."""
+        high = self._mean + self._limit * self._variance.sqrt()
+        return (self._steps >= FEWEST) & (loss > high.maximum(LEAST_RISE * self._mean))
+
+    def update(self, loss: Tensor, good: Tensor) -> None:
+        """Take note of a loss, a scalar, unless ``good``, a bool scalar, is False.
+
+        *Source:* West 1979, updated mean and variance; the weight is 1 / n at first and never below 1 / ``HORIZON``.
+        """
+        weight = 1 / (self._steps + 1).clamp(max=HORIZON)
+        apart = loss - self._mean
+        following = (
+            self._steps + 1, self._mean + weight * apart, (1 - weight) * (self._variance + weight * apart.square())
+        )  # fmt: skip
+        for tensor, value in zip(self.tensors().values(), following, strict=True):
+            tensor.copy_(torch.where(good, value, tensor))

@@ -1,0 +1,70 @@
+"""What a run begins with besides draws: a look at the images, and weights from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from saccade.data.loader import batches
+from saccade.data.mix import normalise
+from saccade.data.order import EVERYTHING
+from saccade.errors import CheckpointError
+from saccade.log import Log
+from saccade.models import Network, backends, load_weights
+from saccade.training.launch import Run
+
+LEAST_SHARE = 0.5
+"""Of the weights a start must give; with less the rest would undo it, and the architecture is likely another."""
+
+
+def start(run: Run, log: Log) -> None:
+    """Set what is not drawn, in a run that begins; a resumed run has all of it. Raises as `start_from_weights` does."""
+    look_at_images(run)
+    start_from_weights(run, log)
+    if run.state.ema:
+        run.state.ema.model.load_state_dict(run.state.model.state_dict())
+
+
+def look_at_images(run: Run) -> None:
+    """Show a network that wants it the first training images, all of one size."""
+    model = run.state.model
+    if not isinstance(model, Network) or not model.first_look:
+        return
+    wanted = model.first_look
+    steps = min(-(-wanted // run.global_batch), run.total_steps)
+    view = replace(run.view, share=EVERYTHING)  # the same images on any number of ranks
+    seen = [batch.images for batch in batches(view, run.readers, run.global_batch, 0, steps)]
+    images = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:wanted]
+    model.look_at(normalise(images.to(run.device), run.config.data.mean, run.config.data.std))
+
+
+def start_from_weights(run: Run, log: Log) -> None:
+    """Copy the weights that ``model.init`` names and say what fitted.
+
+    Raises CheckpointError when they cannot be had or are of another architecture.
+    """
+    init, data = run.config.model.init, run.config.data
+    if not init:
+        return
+    model = run.state.model
+    if backends.is_backend(init):
+        published = backends.pretrained(init)
+        report = load_weights(model, published.state)
+        if (published.mean, published.std) != (data.mean, data.std) and published.mean:
+            log.warn(
+                f"{init} was trained with mean {published.mean} and std {published.std}, this run has {data.mean} and "
+                f"{data.std}: set data.mean and data.std"
+            )
+    else:
+        report = load_weights(model, Path(init), classes=run.data.train.classes)
+    if report.share < LEAST_SHARE:
+        raise CheckpointError(
+            f"these weights are of another architecture: {report}",
+            where=f"--init {init}",
+            fix="name the architecture that they belong to with --model",
+        )
+    for line in str(report).splitlines():
+        log.say(line)
+    log.event("init", init=init, share=report.share, report=str(report))

@@ -1,0 +1,90 @@
+"""The network of the CIFAR-10 records: what its first layer and its start are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from saccade.errors import ConfigError
+from saccade.models import create_model, meta_model
+from saccade.models.airbench import Airbench, NearIdentity
+from saccade.models.cost import cost
+from saccade.training import launch
+from saccade.training.request import Request, compose
+from saccade.training.start import start
+
+
+def correlated(count: int, side: int = 24) -> Tensor:
+    """Return images whose neighbouring pixels and colours are alike, as in photographs."""
+    coarse = torch.randn(count, 1, side // 4, side // 4, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    return smooth + 0.3 * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def network(side: int = 24) -> Airbench:
+    model = create_model("airbench94", num_classes=10, image_size=side, seed=3)
+    assert isinstance(model, Airbench)
+    return model
+
+
+def spread(model: Airbench, images: Tensor) -> Tensor:
+    """Return the second moments, (12, 12), of what the first half of the whitening filters gives."""
+    rows = model.whiten(images)[:, :12].transpose(0, 1).flatten(1)
+    return rows @ rows.T / rows.shape[1]
+
+
+def test_whitened_patches_are_uncorrelated_and_of_unit_size() -> None:
+    model, images = network(), correlated(64)
+    before = spread(model, images)
+    model.look_at(images)
+    after = spread(model, images)
+    assert (before - torch.eye(12)).abs().max() > 0.5, "random filters should not do it"
+    assert (after - torch.eye(12)).abs().max() < 0.1
+
+
+def test_every_filter_has_its_negative_and_is_not_trained() -> None:
+    model = network()
+    model.look_at(correlated(16))
+    assert torch.equal(model.whiten.weight[:12], -model.whiten.weight[12:])
+    assert not model.whiten.weight.requires_grad and model.whiten.bias is not None and model.whiten.bias.requires_grad
+
+
+def test_the_first_filters_pass_their_channel_on() -> None:
+    model, x = network(), torch.randn(2, 24, 9, 9)
+    conv = model.groups[0].convs[0]
+    assert isinstance(conv, NearIdentity)
+    torch.testing.assert_close(conv(x)[:, :24], x)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "gmacs"),
+    [("airbench94", 1_971_640, 0.1181), ("airbench95", 4_604_728, 0.3016), ("airbench96", 9_915_704, 0.452)],
+)
+def test_sizes_are_those_of_the_table(name: str, params: int, gmacs: float) -> None:
+    found = cost(meta_model(name, num_classes=10, image_size=32), 32)
+    assert (found.params, round(found.macs / 1e9, 4)) == (params, gmacs)
+
+
+def test_strides_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no strides to set"):
+        create_model("airbench94", num_classes=10, image_size=32, strides=(1, 1, 1, 2, 2))
+
+
+def test_a_training_begins_with_a_look_at_its_images(tmp_path: Path) -> None:
+    flags = {"model.name": "airbench94", "data.image_size": 24, "batch.global": 128, "ema.half_life": "9step"}
+    composed = compose(Request(flags=flags))
+    config, data = composed.config, launch.open_data(composed.config, composed.source)
+    threads = torch.get_num_threads()
+    run = launch.build(config, data, tmp_path, launch.resolve(config, None), None)
+    try:
+        assert isinstance(run.state.model, Airbench) and run.state.ema
+        drawn = run.state.model.whiten.weight.clone()
+        start(run, launch.Log(quiet=True))
+        assert not torch.equal(run.state.model.whiten.weight, drawn)
+        assert torch.equal(run.state.ema.model.get_parameter("whiten.weight"), run.state.model.whiten.weight)
+    finally:
+        run.readers.close()
+        torch.set_num_threads(threads)
