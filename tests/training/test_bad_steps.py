@@ -25,6 +25,7 @@ from saccade.training.step import StepRunner
 
 METHODS = ("sgd", "adam", "adamw", "rmsprop", "rmsprop-tf", "lamb", "muon")
 BAD = 2
+LAST = torch.tensor([-1])
 
 
 def poison(state: State, where: str) -> Any:
@@ -243,3 +244,14 @@ def test_a_spike_ends_the_run_where_the_policy_says_so() -> None:
         runner.run(state, batch())
     assert (caught.value.status, caught.value.finding) == (76, "loss-spike")
     assert torch.equal(state.tensors()["model"]["fc.weight"], before)
+
+
+def test_an_infinite_loss_is_not_finite_rather_than_a_spike() -> None:
+    state, runner = make(8)
+    state.losses = LossRecord(6.0, CPU)
+    for _ in range(60):
+        state.losses.update(torch.tensor(0.1), torch.tensor(True))
+    state.model.register_forward_hook(lambda *a: a[2] + torch.full_like(a[2][0], -math.inf).index_fill(0, LAST, 0.0))
+    with pytest.raises(DivergedError) as caught:
+        runner.run(state, batch())
+    assert caught.value.finding == "not-finite" and caught.value.status == 76

@@ -65,7 +65,7 @@ class StepRunner:
         self.world.sum_([total, *buffers.sums])
         self.clock.mark()
         finite = self._finish_gradients(state, total) & buffers.finite().to(self.device)
-        jumps = state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)
+        jumps = finite & state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)
         good = finite & ~jumps
         state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
         update(state, buffers, good, self.world.size, waits=self.device.type != "cuda")
