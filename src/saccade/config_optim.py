@@ -27,7 +27,7 @@ class OptimizerSection(Section):
     decay: Literal["weights", "all"] = maths(
         "weights", "what decays: weights alone, or biases, normalisation and position tables too"
     )
-    fixed_norm: bool = maths(False, "Muon: keep each filter at the norm of its start, for networks full of norms")
+    fixed_norm: bool = maths(False, "Muon: give each filter the norm sqrt(rows) before a step, where norms follow")
     rest: Literal["sgd", "adamw"] = maths("sgd", "the method for what Muon does not take")
     rest_lr: RateText = maths("0.05 per 64", "learning rate of what Muon does not take")
     rest_momentum: float = maths(0.9, "momentum, or beta1, of what Muon does not take", ge=0, lt=1)

@@ -122,11 +122,10 @@ class Group(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, c_in, H, W) to (B, c_out, H / 2, W / 2), rounded down."""
-        shortcut = None
-        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            out = norm(self.pool(conv(x)) if number == 0 else conv(x))
-            x = self.gelu(out if shortcut is None or number < 2 else out + shortcut)
-            shortcut = x if number == 0 else shortcut
+        first = x = self.gelu(self.norms[0](self.pool(self.convs[0](x))))
+        for number, (conv, norm) in enumerate(zip(self.convs[1:], self.norms[1:], strict=True)):
+            out = norm(conv(x))
+            x = self.gelu(out + first if number else out)
         return x
 
 

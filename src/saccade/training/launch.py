@@ -169,11 +169,16 @@ def _compute_threads(config: Config, device: str) -> tuple[int, str]:
     threads = torch.get_num_threads()
     if device != "cpu" or config.model.name.startswith("custom:"):
         return threads, "one per physical core"
-    side = config.data.image_size
-    macs = cost(meta_model(config.model.name, num_classes=10, image_size=side, **config.shape), side).macs * config.cell
+    macs = image_macs(config) * config.cell
     if macs < TINY_CELL_MACS:
         return 1, f"a cell takes only {macs / 1e9:.2g} GMAC"
     return threads, "one per physical core"
+
+
+def image_macs(config: Config, num_classes: int = 10) -> int:
+    """Return the multiply-accumulates of one image's forward pass through a network that is known by its name."""
+    side = config.data.image_size
+    return cost(meta_model(config.model.name, num_classes=num_classes, image_size=side, **config.shape), side).macs
 
 
 def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:

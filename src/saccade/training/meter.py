@@ -12,12 +12,9 @@ from torch import Tensor
 from saccade.data.loader import Batch
 from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
-from saccade.models import meta_model
-from saccade.models.cost import cost
-from saccade.models.registry import is_known
 from saccade.training.clock import PHASES
 from saccade.training.late import Late
-from saccade.training.launch import Run
+from saccade.training.launch import Run, image_macs
 from saccade.training.utilisation import mfu
 
 EVENTS_PER_RUN = 2000
@@ -144,9 +141,7 @@ class Meter:
 
 def _device(run: Run) -> tuple[list[str], int]:
     """Return the names of the GPUs and the MACs of one image, 0 where no utilisation can be told."""
-    known = is_known(run.config.model.name) and not run.recipe.model.startswith("custom:")
-    if run.device.type != "cuda" or run.precision == "fp32" or not known:
+    if run.device.type != "cuda" or run.precision == "fp32" or run.recipe.model.startswith("custom:"):
         return [], 0
-    side = run.config.data.image_size
-    model = meta_model(run.config.model.name, num_classes=len(run.recipe.classes), image_size=side, **run.config.shape)
-    return [torch.cuda.get_device_name(run.device)] * run.world.size, cost(model, side).macs
+    macs = image_macs(run.config, len(run.recipe.classes))
+    return [torch.cuda.get_device_name(run.device)] * run.world.size, macs

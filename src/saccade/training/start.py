@@ -37,7 +37,7 @@ def look_at_images(run: Run) -> None:
     view = replace(run.view, share=EVERYTHING)  # the same images on any number of ranks
     seen = [batch.images for batch in batches(view, run.readers, run.global_batch, 0, steps)]
     images = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:wanted]
-    model.look_at(normalise(images.to(run.device), run.config.data.mean, run.config.data.std))
+    model.look_at(normalise(images, run.config.data.mean, run.config.data.std))
 
 
 def start_from_weights(run: Run, log: Log) -> None:
