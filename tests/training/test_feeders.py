@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -103,3 +106,26 @@ def test_a_killed_process_ends_the_training_with_a_sentence(readers: Readers) ->
         os.kill(feeders.pids[0], signal.SIGKILL)
         with pytest.raises(StalledError, match="reading process has ended"):
             list(stream)
+
+
+def test_the_end_of_a_process_may_be_noticed_twice_at_once() -> None:
+    with fed("digits") as (_, feeders), ThreadPoolExecutor(2) as two:
+        feeder = feeders._processes[0]
+        os.kill(feeder.pid, signal.SIGKILL)
+        feeder._process.wait()
+        both = Barrier(2)
+
+        def notice(task: Future[None]) -> None:
+            both.wait()
+            feeder._fail(task)
+
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(2000):
+                task: Future[None] = Future()
+                for noticed in [two.submit(notice, task) for _ in range(2)]:
+                    noticed.result()
+                assert isinstance(task.exception(), StalledError)
+        finally:
+            sys.setswitchinterval(usual)

@@ -16,8 +16,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
@@ -138,8 +138,8 @@ class _Feeder:
             self._fail(task)
 
     def _fail(self, task: Future[None]) -> None:
-        if not task.done():
-            status = self._process.poll()
+        status = self._process.poll()
+        with suppress(InvalidStateError):  # asker and hearer may both notice the end, or nobody waits any more
             task.set_exception(StalledError(
                 f"a reading process has ended (status {status})", where="data.processes",
                 fix="was it killed, perhaps for want of memory? the same command goes on; data.processes=0 needs less",
