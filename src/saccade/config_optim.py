@@ -42,7 +42,9 @@ class ScheduleSection(Section):
         "cosine", "linear", "constant", "step", "multistep", "poly", "exponential", "plateau", "restarts", "onecycle",
         "wsd",
     ] = maths("cosine", "shape after the warm-up; docs/schedules.md shows them all")  # fmt: skip
-    warmup: DurationText = maths("5%", "linear rise from zero; of onecycle a half cosine")
+    warmup: DurationText = maths(
+        "5%", "linear rise from zero; of onecycle a half cosine, with less momentum at its top"
+    )
     end: float = maths(0.0, "factor reached at the end; nowhere is it lower", ge=0, le=1)
     every: DurationText = maths("30ep", "step, exponential: how long one factor of `gamma` takes")
     milestones: Milestones = maths((), "multistep: when the rate drops, counted from the start of the run")

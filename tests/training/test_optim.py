@@ -247,7 +247,7 @@ def test_rates_fall_from_layer_to_layer_towards_the_input(name: str) -> None:
     net = Transformer()
     config = settings(optimizer__name=name, optimizer__layer_decay=0.5, optimizer__rest_lr=0.01)
     optimizers = optim.build(net, config, CPU)
-    optimizers.set_factor(0.1)
+    optimizers.follow(Schedule("linear", 10, 0, 0.0), 9)
     numbers, seen = layer_numbers(net), 0
     for part in optimizers.parts:
         for group in part.param_groups:

@@ -12,7 +12,7 @@ import torch
 from torch.optim import lr_scheduler as peers
 
 from saccade.config import Layers
-from saccade.training import schedule
+from saccade.training import optim, schedule
 from saccade.training.schedule import CURVES, Plateau, Schedule
 
 GOLDEN = {  # factors at steps 0, 4, 9, 10, 35, 55, 80 and 99 of 100, after a warm-up of 10 steps
@@ -114,6 +114,38 @@ def test_the_one_cycle_is_torchs_with_its_first_step_left_out() -> None:
     curve = make("onecycle")
     assert [curve.factor(s) for s in range(10)] == pytest.approx(peer[1:11], abs=1e-9)
     assert [curve.factor(s) for s in range(10, 100)] == pytest.approx(peer[10:], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon", "rmsprop-tf", "lamb"])
+def test_the_momentum_of_one_cycle_is_torchs(name: str) -> None:
+    owner = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0, momentum=0.9)
+    peer = peers.OneCycleLR(
+        owner, 1.0, total_steps=101, pct_start=11 / 101, base_momentum=0.85, max_momentum=0.95,
+        div_factor=1e12, final_div_factor=1,
+    )  # fmt: skip
+    theirs = []
+    for _ in range(100):
+        theirs.append(owner.param_groups[0]["momentum"])
+        owner.step()
+        peer.step()
+    layers = Layers()
+    for field, value in (("name", name), ("momentum", 0.95), ("rest_momentum", 0.95)):
+        layers.set(f"optimizer.{field}={value}")
+    ours = optim.build(
+        torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)), layers.resolve(), torch.device("cpu")
+    )
+    curve, seen = make("onecycle"), []
+    for step in range(100):
+        ours.follow(curve, step)
+        groups = [group for part in ours.parts for group in part.param_groups]
+        (momentum,) = {g["betas"][0] if "betas" in g else g["momentum"] for g in groups}
+        seen.append(momentum)
+    assert seen[:10] == pytest.approx(theirs[1:11], abs=1e-9) and min(seen) == pytest.approx(0.85)
+    assert seen[10:] == pytest.approx(theirs[10:], abs=1e-9)
+
+
+def test_only_one_cycle_moves_the_momentum() -> None:
+    assert all(make(name).momentum_drop(step) == 0 for name in CURVES if name != "onecycle" for step in range(100))
 
 
 def evaluations(*top1: float) -> list[dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from saccade.training.kept import Kept
 from saccade.training.lamb import Lamb
 from saccade.training.muon import Muon, muon_names
 from saccade.training.rmsprop import RmsPropTf
+from saccade.training.schedule import Schedule
 from saccade.units import Rate
 
 RULES = {
@@ -52,11 +53,17 @@ class Optimizers:
     names: dict[Tensor, str]
     formula: str
 
-    def set_factor(self, factor: float) -> None:
-        """Set every learning rate to its peak times the schedule's factor."""
+    def follow(self, schedule: Schedule, step: int, evaluations: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Set every learning rate, and where the schedule moves it every momentum, to that of a step of the run."""
+        factor, drop = schedule.factor(step, evaluations), schedule.momentum_drop(step)
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = group["peak_lr"] * factor
+                momentum = max(group["full_momentum"] - drop, 0.0)
+                if "betas" in group:
+                    group["betas"] = (momentum, group["betas"][1])
+                else:
+                    group["momentum"] = momentum
 
     @property
     def lr(self) -> float:
@@ -124,6 +131,7 @@ def build(model: nn.Module, config: Config, device: torch.device, chosen: str = 
     for part in parts:
         for group in part.param_groups:
             group["peak_lr"] = group["lr"] = group["lr"] * group["depth_scale"]
+            group["full_momentum"] = group["betas"][0] if "betas" in group else group["momentum"]
             for param in group["params"]:
                 part.state[param] = _fresh_state(part, group, param)
     return Optimizers(tuple(parts), names, formula)

@@ -11,6 +11,9 @@ from typing import Any
 from saccade.config_optim import ScheduleSection
 from saccade.units import Duration
 
+MOMENTUM_DROP = 0.1
+"""How far the momentum falls at the peak of a one-cycle run. *Source:* Smith 2018, arXiv 1803.09820, 0.95 to 0.85."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -39,6 +42,12 @@ class Schedule:
         if self.name == "plateau":
             return self._rise(step) * max(Plateau.after(evaluations, self).factor, self.end)
         return self._rise(step) * CURVES[self.name](self, step)
+
+    def momentum_drop(self, step: int) -> float:
+        """Return how far every momentum lies below its setting: up to ``MOMENTUM_DROP``, in a one-cycle run alone."""
+        if self.name != "onecycle":
+            return 0.0
+        return MOMENTUM_DROP * self._rise(step) * half_wave(self.progress(step))
 
     def progress(self, step: int) -> float:
         """Return the share of the run after the warm-up that was done before this step, 0 during the warm-up."""
@@ -173,5 +182,5 @@ CURVES: dict[str, Callable[[Schedule, int], float]] = {
     "constant": constant, "cosine": cosine, "linear": linear, "poly": poly, "step": staircase, "multistep": multistep,
     "exponential": exponential, "restarts": restarts, "onecycle": cosine, "wsd": trapezoid,
 }  # fmt: skip
-"""All schedules but plateau. The one cycle of Smith & Topin 2018, without its cycle of the momentum, is a cosine whose
-warm-up is a half wave, too."""
+"""All schedules but plateau. The one cycle of Smith & Topin 2018 is a cosine whose warm-up is a half wave, too; while
+the rate is high the momentum is low: `Schedule.momentum_drop`."""

@@ -67,7 +67,7 @@ class StepRunner:
         finite = self._finish_gradients(state, total) & buffers.finite().to(self.device)
         jumps = finite & state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)
         good = finite & ~jumps
-        state.optimizers.set_factor(self.schedule.factor(state.step, state.evaluations))
+        state.optimizers.follow(self.schedule, state.step, state.evaluations)
         update(state, buffers, good, self.world.size, waits=self.device.type != "cuda")
         state.model.zero_grad()
         self.clock.mark()
