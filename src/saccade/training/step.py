@@ -17,13 +17,13 @@ from saccade.models.layers import DropPath
 from saccade.rng import Purpose
 from saccade.training.bad_steps import Evidence
 from saccade.training.clock import Clock
-from saccade.training.filters import quick_filter_gradients
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import heads, mixed_loss
 from saccade.training.precision import autocast
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
+from saccade.training.strips import quick_small_maps
 from saccade.training.update import Buffers, update
 
 
@@ -92,7 +92,7 @@ class StepRunner:
             seen = present(images[part], batch.epochs[part], batch.samples[part], self.config, state.step, place)
             is_last = start + cell >= len(images)
             summing = self.gradients.last_cell() if self.gradients and is_last else nullcontext()
-            with quick_filter_gradients(self.precision, self.device), summing:
+            with quick_small_maps(state.model, self.precision, self.device), summing:
                 loss = self._forward(state, *seen, labels[part], place) / (len(images) * world.size)
                 (loss * state.scale.factor if state.scale else loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
