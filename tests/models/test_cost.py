@@ -79,6 +79,7 @@ def test_stand_ins_change_no_count(model: nn.Module) -> None:
     [
         ("resnet8", 32),
         ("resnet18_d_blur", 64),
+        ("resnet50_d_silu", 64),
         pytest.param("torchvision:mobilenet_v2", 64, marks=pytest.mark.models),
         pytest.param("torchvision:swin_t", 64, marks=pytest.mark.models),
         pytest.param("timm:test_vit", 160, marks=pytest.mark.models),

@@ -104,6 +104,16 @@ def test_names_resolve_whatever_their_case_and_a_near_miss_is_suggested() -> Non
     assert names("resnet8*") == ["resnet8", "resnet8_x2", "resnet8_x4"]
 
 
+def test_another_activation_changes_no_weight() -> None:
+    plain, smooth = (create_model(name, num_classes=4, image_size=32) for name in ("resnet50_d", "resnet50_d_silu"))
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.state_dict().values(), smooth.state_dict().values(), strict=True)
+    )
+    kinds = {type(m) for m in smooth.modules()}
+    assert nn.SiLU in kinds and nn.ReLU not in kinds
+    assert plain.state_dict().keys() == smooth.state_dict().keys()
+
+
 def test_drop_path_skips_whole_samples_and_only_in_training() -> None:
     layer = DropPath(0.5)
     layer.keep = torch.tensor([0.0, 2.0])

@@ -188,7 +188,8 @@ def test_muon_takes_the_hidden_matrices_of_a_transformer_and_nothing_else() -> N
     assert taken == {f"encoder.blocks.{i}.{name}" for i in range(3) for name in inner}
     resnet = create_model("resnet8", num_classes=4, image_size=16)
     assert "fc.weight" not in muon_names(resnet) and "conv1.weight" not in muon_names(resnet)
-    assert all(resnet.get_parameter(n).shape[-1] == 3 for n in muon_names(resnet))
+    assert {"layer2.0.conv1.weight", "layer2.0.downsample.0.weight"} < muon_names(resnet)
+    assert all(resnet.get_parameter(n).dim() == 4 for n in muon_names(resnet))
 
 
 def test_a_matrix_of_many_rows_is_orthogonalised_in_blocks() -> None:

@@ -17,7 +17,7 @@ Parameter names are torchvision's, so that weights move both ways.
 
 Suffixes of the five ResNets, in this order: ``_v1`` puts the stride on the first 1x1 as published (without: on the 3x3,
 "v1.5"), ``_c`` takes a stem of three 3x3 convolutions, ``_d`` also an averaging shortcut, ``_blur`` low-passes before
-every stride, ``_xp5`` halves all widths (``_x2``, ``_x1p5``).
+every stride, ``_silu`` takes SiLU for ReLU, ``_xp5`` halves all widths (``_x2``, ``_x1p5``).
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -44,7 +44,8 @@ class Design:
 
     ``groups`` and ``group_width`` are ResNeXt's cardinality and width (Xie et al. 2017, table 1). ``early_stride`` puts
     a bottleneck's stride on its first convolution. ``deep_stem`` and ``mean_shortcut`` are the changes C and D of He et
-    al. 2019, figure 2. ``blur`` low-passes before every stride (Zhang 2019, section 3.2).
+    al. 2019, figure 2. ``blur`` low-passes before every stride (Zhang 2019, section 3.2). ``smooth`` takes SiLU for
+    ReLU (Ramachandran et al. 2017, section 4).
     """
 
     bottleneck: bool
@@ -56,6 +57,11 @@ class Design:
     deep_stem: bool = False
     mean_shortcut: bool = False
     blur: bool = False
+    smooth: bool = False
+
+    def activation(self) -> nn.Module:
+        """Return what follows a norm."""
+        return nn.SiLU() if self.smooth else nn.ReLU(inplace=True)
 
 
 DESIGNS = {
@@ -86,7 +92,7 @@ class BasicBlock(nn.Module):
         blurred = design.blur and stride > 1
         self.conv1 = _conv(c_in, width, 3, 1 if blurred else stride)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = design.activation()
         self.blur = BlurPool(width) if blurred else nn.Identity()
         self.conv2 = _conv(width, width, 3)
         self.bn2 = zero_start(nn.BatchNorm2d(width))
@@ -123,7 +129,7 @@ class Bottleneck(nn.Module):
         self.blur = BlurPool(inner) if blurred else nn.Identity()
         self.conv3 = _conv(inner, c_out, 1)
         self.bn3 = zero_start(nn.BatchNorm2d(c_out))
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = design.activation()
         self.downsample = _shortcut(c_in, c_out, stride, design)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -148,13 +154,13 @@ def _shortcut(c_in: int, c_out: int, stride: int, design: Design) -> nn.Module:
     return nn.Sequential(_conv(c_in, c_out, 1, stride), norm)
 
 
-def _stem(c_in: int, width: int, kernel: int, stride: int, deep: bool) -> nn.Module:
-    if not deep:
+def _stem(c_in: int, width: int, kernel: int, stride: int, design: Design) -> nn.Module:
+    if not design.deep_stem:
         return _conv(c_in, width, kernel, stride)
     half = width // 2
     return nn.Sequential(
-        _conv(c_in, half, 3, stride), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
-        _conv(half, half, 3), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
+        _conv(c_in, half, 3, stride), nn.BatchNorm2d(half), design.activation(),
+        _conv(half, half, 3), nn.BatchNorm2d(half), design.activation(),
         _conv(half, width, 3),
     )  # fmt: skip
 
@@ -176,9 +182,9 @@ class ResNet(Network):
     def __init__(self, design: Design, kernel: int, strides: tuple[int, ...], options: Options) -> None:
         super().__init__()
         channels, span = design.widths[0], strides[0] * strides[1]
-        self.conv1 = _stem(options.in_channels, channels, kernel, strides[0], design.deep_stem)
+        self.conv1 = _stem(options.in_channels, channels, kernel, strides[0], design)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = design.activation()
         self.maxpool = _pool(channels, strides[1], design.blur)
         rates = iter(drop_path_rates(options.drop_path or 0.0, sum(design.depths)))
         block = Bottleneck if design.bottleneck else BasicBlock
@@ -233,7 +239,8 @@ def _variant(match: re.Match[str]) -> Entry | None:
     width = multiplier(match["width"] or "1")
     changed = replace(
         design, early_stride=bool(match["v1"]), deep_stem=bool(match["stem"]), mean_shortcut=match["stem"] == "_d",
-        blur=bool(match["blur"]), widths=tuple(round(w * width) for w in design.widths),
+        blur=bool(match["blur"]), smooth=bool(match["silu"]),
+        widths=tuple(round(w * width) for w in design.widths),
     )  # fmt: skip
     if min(changed.widths) < 2:
         return None
@@ -257,7 +264,8 @@ def _register_all() -> None:
                 image_size=32, smallest=8,
             )  # fmt: skip
     register_grammar(
-        r"(?P<base>resnet\d+)(?P<v1>_v1)?(?P<stem>_[cd])?(?P<blur>_blur)?(?:_x(?P<width>\d*p?\d+))?", _variant
+        r"(?P<base>resnet\d+)(?P<v1>_v1)?(?P<stem>_[cd])?(?P<blur>_blur)?(?P<silu>_silu)?(?:_x(?P<width>\d*p?\d+))?",
+        _variant,
     )
 
 

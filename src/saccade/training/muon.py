@@ -111,7 +111,7 @@ def _shaped(rows: Tensor, param: Tensor) -> Tensor:
 
 
 def muon_names(model: nn.Module) -> set[str]:
-    """Return the names of the parameters that Muon takes: hidden filters wider than 1x1, and hidden linear layers.
+    """Return the names of the parameters that Muon takes: hidden filters and hidden linear layers.
 
     Not hidden are what looks at the colours, heads (of a network that is not ours: its last linear layer) and tables.
     *Source:* Jordan et al. 2024, "Muon": inputs, outputs, embeddings, vectors and scalars go to another method.
@@ -123,5 +123,5 @@ def muon_names(model: nn.Module) -> set[str]:
         name
         for name, param in model.named_parameters()
         if min(param.shape[:2], default=0) >= LEAST_SIDE
-        and (name in taken or (param.dim() == 4 and param.shape[-1] > 1 and name.rpartition(".")[0] not in heads))
+        and (name in taken or (param.dim() == 4 and name.rpartition(".")[0] not in heads))
     }
