@@ -97,6 +97,16 @@ def test_it_is_used_on_a_cpu_in_bfloat16_alone(precision: str, device: torch.dev
         assert type(conv(torch.randn(2, 64, 4, 4).bfloat16()).grad_fn).__name__ == "ConvolutionBackward0"
 
 
+def test_a_convolution_that_computes_otherwise_is_left_alone() -> None:
+    class Doubled(nn.Conv2d):
+        def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return 2 * super()._conv_forward(input, weight, bias)
+
+    conv = Doubled(8, 64, 3, padding=1, bias=False)
+    images = torch.randn(4, 8, 2, 2).bfloat16()
+    torch.testing.assert_close(gradients(conv, images, quick=True)[0], gradients(conv, images, quick=False)[0])
+
+
 def test_the_model_is_left_as_it_was() -> None:
     conv = nn.Conv2d(64, 64, 3, padding=1, bias=False)
     with pytest.raises(RuntimeError, match="stop"), quick_small_maps(conv, "bf16", CPU):

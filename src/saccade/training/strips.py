@@ -41,7 +41,9 @@ def quick_small_maps(model: nn.Module, precision: str, device: torch.device) -> 
 
 def _keeps_the_map(conv: nn.Conv2d) -> bool:
     """Tell whether a convolution is a plain one that looks equally far to all sides and pads with zeros."""
-    if conv.bias is not None or conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
+    if type(conv)._conv_forward is not nn.Conv2d._conv_forward or conv.bias is not None or conv.groups != 1:
+        return False
+    if conv.dilation != (1, 1) or conv.padding_mode != "zeros":
         return False
     return conv.padding == tuple(side // 2 for side in conv.kernel_size) and all(side % 2 for side in conv.kernel_size)
 
