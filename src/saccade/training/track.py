@@ -26,6 +26,8 @@ def tensorboard(folder: Path) -> Listener:
 
     def listen(event: dict[str, Any]) -> None:
         kind = event["event"]
+        if kind == "end":
+            writer.close()  # else its thread stays as long as the process
         if kind not in ("step", "eval"):
             return
         names = ("loss", "lr", "images_per_s", "wait_share") if kind == "step" else ("top1", "top5", "loss")
