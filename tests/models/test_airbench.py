@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from saccade.errors import ConfigError
 from saccade.models import create_model, meta_model
@@ -17,39 +16,10 @@ from saccade.training.request import Request, compose
 from saccade.training.start import start
 
 
-def correlated(count: int, side: int = 24) -> Tensor:
-    """Return images whose neighbouring pixels and colours are alike, as in photographs."""
-    coarse = torch.randn(count, 1, side // 4, side // 4, generator=torch.Generator().manual_seed(0))
-    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
-    return smooth + 0.3 * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
-
-
 def network(side: int = 24) -> Airbench:
     model = create_model("airbench94", num_classes=10, image_size=side, seed=3)
     assert isinstance(model, Airbench)
     return model
-
-
-def spread(model: Airbench, images: Tensor) -> Tensor:
-    """Return the second moments, (12, 12), of what the first half of the whitening filters gives."""
-    rows = model.whiten(images)[:, :12].transpose(0, 1).flatten(1)
-    return rows @ rows.T / rows.shape[1]
-
-
-def test_whitened_patches_are_uncorrelated_and_of_unit_size() -> None:
-    model, images = network(), correlated(64)
-    before = spread(model, images)
-    model.look_at(images)
-    after = spread(model, images)
-    assert (before - torch.eye(12)).abs().max() > 0.5, "random filters should not do it"
-    assert (after - torch.eye(12)).abs().max() < 0.1
-
-
-def test_every_filter_has_its_negative_and_is_not_trained() -> None:
-    model = network()
-    model.look_at(correlated(16))
-    assert torch.equal(model.whiten.weight[:12], -model.whiten.weight[12:])
-    assert not model.whiten.weight.requires_grad and model.whiten.bias is not None and model.whiten.bias.requires_grad
 
 
 def test_the_first_filters_pass_their_channel_on() -> None:

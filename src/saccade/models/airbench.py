@@ -36,49 +36,11 @@ from saccade.errors import ConfigError
 from saccade.models.layers import starting
 from saccade.models.network import Level, Network
 from saccade.models.registry import Options, register
+from saccade.models.whitening import BIAS_SCALE, IMAGES, Whitening
 
 SOURCE = "Jordan 2024, arXiv 2404.00498"
-PATCH = 2
-DAMPING = 5e-4
-"""Added to the variances that the first layer divides by. *Source:* Jordan 2024, listing 4."""
-
-BIAS_SCALE = 8
-"""Biases count so many times, so that a step moves them as if their rate were 64 times that of the rest.
-
-*Source:* Jordan 2024, section 3.4.
-"""
-
 FEATURE_SCALE = 1 / 9
 """*Source:* Jordan 2024, listing 4, the scale of the logits."""
-
-
-class Whitening(nn.Conv2d):
-    """Fixed filters that make the pixels of a 2x2 patch uncorrelated, each of them with both signs, and a trained bias.
-
-    Until `fit` has seen images the filters are random. *Source:* Jordan 2024, section 3.2.
-    """
-
-    def __init__(self, c_in: int) -> None:
-        self.values = c_in * PATCH**2
-        super().__init__(c_in, 2 * self.values, PATCH)
-        self.weight.requires_grad_(False)
-        starting(self, weight=(0.0, math.sqrt(1 / self.values)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, 8 C, H - 1, W - 1)."""
-        assert self.bias is not None
-        return nn.functional.conv2d(x, self.weight, BIAS_SCALE * self.bias)
-
-    @torch.no_grad()
-    def fit(self, images: Tensor) -> None:
-        """Set the filters from the patches of images (B, C, H, W): eigenvectors over the root of their variance."""
-        moments = torch.zeros(self.values, self.values, dtype=torch.float64, device=images.device)
-        for part in torch.split(images, 16):  # patches overlap: those of all images would take four times their memory
-            patches = nn.functional.unfold(part.double(), PATCH)
-            moments += (patches @ patches.mT).mean(0) / patches.shape[2] * (len(part) / len(images))
-        variances, vectors = torch.linalg.eigh(moments)
-        rows = (vectors / (variances + DAMPING).sqrt()).T.flip(0)
-        self.weight.copy_(torch.cat([rows, -rows]).view_as(self.weight))
 
 
 class NearIdentity(nn.Conv2d):
@@ -132,7 +94,7 @@ class Group(nn.Module):
 class Airbench(Network):
     """A whitening layer, three groups of convolutions, the maximum over the last map, a linear head."""
 
-    first_look = 2048
+    first_look = IMAGES
 
     def __init__(self, widths: tuple[int, ...], depth: int, options: Options) -> None:
         super().__init__()
@@ -142,7 +104,7 @@ class Airbench(Network):
                 where="model.strides",
                 fix="leave model.strides out, or take resnet18",
             )
-        self.whiten = Whitening(options.in_channels)
+        self.whiten = Whitening(options.in_channels, 2)
         self.gelu = nn.GELU()
         inputs = (self.whiten.out_channels, *widths)
         self.groups = nn.ModuleList([Group(a, b, depth) for a, b in zip(inputs, widths, strict=False)])

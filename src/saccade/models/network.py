@@ -40,7 +40,7 @@ class Network(nn.Module):
     """The linear layer, or 1x1 convolution, that makes the logits: its dotted name."""
     aux_names: ClassVar[tuple[str, ...]] = ()
     """The last layers of auxiliary heads, which follow the number of classes too."""
-    first_look: ClassVar[int] = 0
+    first_look: int = 0
     """How many training images `look_at` wants to see before the first step."""
 
     @property

@@ -17,7 +17,8 @@ Parameter names are torchvision's, so that weights move both ways.
 
 Suffixes of the five ResNets, in this order: ``_v1`` puts the stride on the first 1x1 as published (without: on the 3x3,
 "v1.5"), ``_c`` takes a stem of three 3x3 convolutions, ``_d`` also an averaging shortcut, ``_blur`` low-passes before
-every stride, ``_silu`` takes SiLU for ReLU, ``_xp5`` halves all widths (``_x2``, ``_x1p5``).
+every stride, ``_silu`` takes SiLU for ReLU, ``_xp5`` halves all widths (``_x2``, ``_x1p5``). ``_white`` after ``_c`` or
+``_d`` fits the first convolution to the images before the first step instead of training it.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -34,6 +35,7 @@ from saccade.errors import ConfigError
 from saccade.models.layers import BlurPool, DropPath, drop_path_rates, strides_for, zero_start
 from saccade.models.network import Level, Network
 from saccade.models.registry import Entry, Options, multiplier, register, register_grammar
+from saccade.models.whitening import IMAGES, Whitening
 
 SOURCE = "He et al. 2016, arXiv 1512.03385"
 
@@ -44,8 +46,9 @@ class Design:
 
     ``groups`` and ``group_width`` are ResNeXt's cardinality and width (Xie et al. 2017, table 1). ``early_stride`` puts
     a bottleneck's stride on its first convolution. ``deep_stem`` and ``mean_shortcut`` are the changes C and D of He et
-    al. 2019, figure 2. ``blur`` low-passes before every stride (Zhang 2019, section 3.2). ``smooth`` takes SiLU for
-    ReLU (Ramachandran et al. 2017, section 4).
+    al. 2019, figure 2. ``white`` fits the first convolution of a deep stem to the images (Jordan 2024, section 3.2).
+    ``blur`` low-passes before every stride (Zhang 2019, section 3.2). ``smooth`` takes SiLU for ReLU (Ramachandran et
+    al. 2017, section 4).
     """
 
     bottleneck: bool
@@ -56,6 +59,7 @@ class Design:
     early_stride: bool = False
     deep_stem: bool = False
     mean_shortcut: bool = False
+    white: bool = False
     blur: bool = False
     smooth: bool = False
 
@@ -158,9 +162,14 @@ def _stem(c_in: int, width: int, kernel: int, stride: int, design: Design) -> nn
     if not design.deep_stem:
         return _conv(c_in, width, kernel, stride)
     half = width // 2
+    first: list[nn.Module] = [_conv(c_in, half, 3, stride), nn.BatchNorm2d(half)]
+    inner = half
+    if design.white:
+        first = [white := Whitening(c_in, 3, stride, padding=1), nn.Identity()]
+        inner = white.out_channels
     return nn.Sequential(
-        _conv(c_in, half, 3, stride), nn.BatchNorm2d(half), design.activation(),
-        _conv(half, half, 3), nn.BatchNorm2d(half), design.activation(),
+        *first, design.activation(),
+        _conv(inner, half, 3), nn.BatchNorm2d(half), design.activation(),
         _conv(half, width, 3),
     )  # fmt: skip
 
@@ -184,6 +193,7 @@ class ResNet(Network):
         channels, span = design.widths[0], strides[0] * strides[1]
         self.conv1 = _stem(options.in_channels, channels, kernel, strides[0], design)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.first_look = IMAGES if design.white else 0
         self.relu = design.activation()
         self.maxpool = _pool(channels, strides[1], design.blur)
         rates = iter(drop_path_rates(options.drop_path or 0.0, sum(design.depths)))
@@ -202,6 +212,12 @@ class ResNet(Network):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(options.dropout or 0.0)
         self.fc = nn.Linear(channels, options.num_classes)
+
+    def look_at(self, images: Tensor) -> None:
+        """Fit a whitening layer, where there is one, to images (B, C, H, W) as the network sees them."""
+        for layer in self.conv1.children():
+            if isinstance(layer, Whitening):
+                layer.fit(images)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""
@@ -239,7 +255,7 @@ def _variant(match: re.Match[str]) -> Entry | None:
     width = multiplier(match["width"] or "1")
     changed = replace(
         design, early_stride=bool(match["v1"]), deep_stem=bool(match["stem"]), mean_shortcut=match["stem"] == "_d",
-        blur=bool(match["blur"]), smooth=bool(match["silu"]),
+        white=bool(match["white"]), blur=bool(match["blur"]), smooth=bool(match["silu"]),
         widths=tuple(round(w * width) for w in design.widths),
     )  # fmt: skip
     if min(changed.widths) < 2:
@@ -264,7 +280,8 @@ def _register_all() -> None:
                 image_size=32, smallest=8,
             )  # fmt: skip
     register_grammar(
-        r"(?P<base>resnet\d+)(?P<v1>_v1)?(?P<stem>_[cd])?(?P<blur>_blur)?(?P<silu>_silu)?(?:_x(?P<width>\d*p?\d+))?",
+        r"(?P<base>resnet\d+)(?P<v1>_v1)?(?:(?P<stem>_[cd])(?P<white>_white)?)?"
+        r"(?P<blur>_blur)?(?P<silu>_silu)?(?:_x(?P<width>\d*p?\d+))?",
         _variant,
     )
 
