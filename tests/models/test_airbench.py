@@ -30,12 +30,27 @@ def test_the_first_filters_pass_their_channel_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "gmacs"),
-    [("airbench94", 1_971_640, 0.1181), ("airbench95", 4_604_728, 0.3016), ("airbench96", 9_915_704, 0.452)],
+    ("name", "side", "params", "gmacs"),
+    [
+        ("airbench94", 32, 1_971_640, 0.1181),
+        ("airbench95", 32, 4_604_728, 0.3016),
+        ("airbench96", 32, 9_915_704, 0.452),
+        ("airbench_photo_s", 128, 4_721_384, 0.5109),
+        ("airbench_photo_m", 128, 9_361_384, 1.5065),
+    ],
 )
-def test_sizes_are_those_of_the_table(name: str, params: int, gmacs: float) -> None:
-    found = cost(meta_model(name, num_classes=10, image_size=32), 32)
+def test_sizes_are_those_of_the_table(name: str, side: int, params: int, gmacs: float) -> None:
+    found = cost(meta_model(name, num_classes=10, image_size=side), side)
     assert (found.params, round(found.macs / 1e9, 4)) == (params, gmacs)
+
+
+def test_the_one_for_photographs_halves_the_side_five_times() -> None:
+    model = create_model("airbench_photo_s", num_classes=3, image_size=128, seed=1)
+    assert isinstance(model, Airbench)
+    with torch.no_grad():
+        maps = model.features(torch.randn(1, 3, 128, 128))
+    assert [tuple(m.shape[1:]) for m in maps] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert [level.stride for level in model.levels] == [4, 8, 16, 32]
 
 
 def test_strides_are_refused() -> None:
