@@ -13,8 +13,10 @@ SIDE = 64
 
 
 def correlated(count: int, side: int = SIDE) -> Tensor:
-    """Return images whose neighbouring pixels and colours are alike, as in photographs; 13 divides no side used here, so that
-    places which a stride leaves out are like those that it takes."""
+    """Return images whose neighbouring pixels and colours are alike, as in photographs.
+
+    13 does not divide the side, so that places which a stride leaves out are like those that it takes.
+    """
     coarse = torch.randn(count, 1, 13, 13, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
     return smooth + 0.3 * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
