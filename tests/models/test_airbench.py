@@ -49,6 +49,8 @@ def test_the_one_for_photographs_halves_the_side_five_times() -> None:
     assert isinstance(model, Airbench)
     with torch.no_grad():
         maps = model.features(torch.randn(1, 3, 128, 128))
+        smallest = model.features(torch.randn(1, 3, 33, 33))
+    assert smallest[-1].shape[2:] == (2, 2), "odd sides are rounded up"
     assert [tuple(m.shape[1:]) for m in maps] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
     assert [level.stride for level in model.levels] == [4, 8, 16, 32]
 

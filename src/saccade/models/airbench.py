@@ -81,17 +81,17 @@ class ShiftNorm(nn.BatchNorm2d):
 
 
 class Group(nn.Module):
-    """Convolutions at half the side of what comes in; see the table of the module."""
+    """Convolutions at half the side of what comes in, rounded down or up; see the table of the module."""
 
-    def __init__(self, c_in: int, c_out: int, depth: int) -> None:
+    def __init__(self, c_in: int, c_out: int, depth: int, rounds_up: bool) -> None:
         super().__init__()
-        self.pool = nn.MaxPool2d(2)
+        self.pool = nn.MaxPool2d(2, ceil_mode=rounds_up)
         self.convs = nn.ModuleList([NearIdentity(c_in if n == 0 else c_out, c_out) for n in range(depth)])
         self.norms = nn.ModuleList([ShiftNorm(c_out) for _ in range(depth)])
         self.gelu = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, c_in, H, W) to (B, c_out, H / 2, W / 2), rounded down."""
+        """Map (B, c_in, H, W) to (B, c_out, H / 2, W / 2)."""
         first = x = self.gelu(self.norms[0](self.pool(self.convs[0](x))))
         for number, (conv, norm) in enumerate(zip(self.convs[1:], self.norms[1:], strict=True)):
             out = norm(conv(x))
@@ -102,7 +102,7 @@ class Group(nn.Module):
 class Airbench(Network):
     """A whitening layer, groups of convolutions, the maximum over the last map, a linear head.
 
-    The first layer takes patches of side ``patch``, ``stride`` pixels apart.
+    The first layer takes patches of side ``patch``, ``stride`` pixels apart; with a stride odd sides are rounded up.
     """
 
     first_look = IMAGES
@@ -118,7 +118,7 @@ class Airbench(Network):
         self.whiten = Whitening(options.in_channels, patch, stride, padding=stride // 2)
         self.gelu = nn.GELU()
         inputs = (self.whiten.out_channels, *widths)
-        self.groups = nn.ModuleList([Group(a, b, depth) for a, b in zip(inputs, widths, strict=False)])
+        self.groups = nn.ModuleList([Group(a, b, depth, stride > 1) for a, b in zip(inputs, widths, strict=False)])
         self.levels = tuple(Level(width, 2 * stride << n) for n, width in enumerate(widths))
         self.dropout = nn.Dropout(options.dropout or 0.0)
         self.fc = nn.Linear(widths[-1], options.num_classes, bias=False)
@@ -147,5 +147,5 @@ for _name, _widths, _depth in (
 for _size, _wider in (("s", (64, 128, 256, 512)), ("m", (128, 256, 512, 512))):
     register(
         f"airbench_photo_{_size}", partial(Airbench, 3, 2, _wider, 2), family="airbench", source=f"{SOURCE}, changed",
-        image_size=128, smallest=63,
+        image_size=128, smallest=33,
     )  # fmt: skip
