@@ -117,8 +117,8 @@ def announce(run: Run, log: Log) -> None:
         "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
     )
     log.fact("batch", f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images {ranks}")
-    warmup = f"warm-up {config.schedule.warmup}" if config.schedule.warmup else "no warm-up"
-    log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.name}, {warmup}")
+    curve = f"{config.schedule.name}, warm-up {config.schedule.warmup or 'none'}"
+    log.fact("rate", f"lr {run.state.optimizers.formula}; {curve}")
     for note in run.runner.schedule.notes():
         log.warn(note)
     log.fact("runs on", f"{choices['device']}, {choices['precision']} ({run.resolved['precision']['reason']}), "
