@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import dedent
 from threading import Barrier
 
 import numpy as np
@@ -22,7 +24,7 @@ from saccade.data.order import Order
 from saccade.data.sources import open_source
 from saccade.errors import DataError, StalledError
 from saccade.training import launch
-from saccade.training.feeders import Feeders
+from saccade.training.feeders import Feeders, _Feeder
 
 
 @pytest.fixture
@@ -129,3 +131,32 @@ def test_the_end_of_a_process_may_be_noticed_twice_at_once() -> None:
                 assert isinstance(task.exception(), StalledError)
         finally:
             sys.setswitchinterval(usual)
+
+
+def test_a_line_is_closed_when_nobody_reads_it_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering = tmp_path / "answering"  # each answer is 2 bytes behind their length in 4
+    answering.write_text(f"#!{sys.executable}\n" + dedent("""\
+        import re, socket, sys
+        with socket.socket(fileno=int(re.search(r"\\d+", sys.argv[2])[0])) as line:
+            line.recv(len("0123{}"), socket.MSG_WAITALL), line.recv(1)  # how to start, and the first batch asked of it
+            line.sendall(b"\\0\\0\\0\\2{}" * 5000), line.recv(1)
+    """))  # fmt: skip
+    answering.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(answering))
+    with open(os.memfd_create("test")) as memory:
+        for _ in range(10):
+            feeder = _Feeder({}, memory.fileno())
+            feeder._waiting.extend(Future() for _ in range(5000))
+            feeder.ask(0, 0, 24)
+            while len(feeder._waiting) > 4500 and feeder._hearer.is_alive():
+                time.sleep(1e-4)
+            feeder.close()
+            assert not feeder._hearer.is_alive()
+
+
+def test_a_process_that_cannot_begin_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with fed("digits") as (_, feeders), ThreadPoolExecutor(1) as soon:
+        task = feeders._processes[0].ask(0, 0, 24)
+        with pytest.raises(StalledError, match="reading process has ended"):
+            soon.submit(task.result).result(60)

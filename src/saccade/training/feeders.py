@@ -108,8 +108,10 @@ class _Feeder:
         self.pid = self._process.pid
         self._line = Connection(ours.detach())
         self._waiting: deque[Future[None]] = deque()
-        self._line.send_bytes(json.dumps(start).encode())
-        threading.Thread(target=self._hear, name="saccade-feeder", daemon=True).start()
+        with suppress(OSError):  # a process that is already gone is named by the first batch asked of it
+            self._line.send_bytes(json.dumps(start).encode())
+        self._hearer = threading.Thread(target=self._hear, name="saccade-feeder", daemon=True)
+        self._hearer.start()
 
     def ask(self, step: int, slot: int, global_batch: int) -> Future[None]:
         task: Future[None] = Future()
@@ -146,10 +148,10 @@ class _Feeder:
             ))  # fmt: skip
 
     def close(self) -> None:
-        self._line.close()
-        self._process.terminate()
         self._process.kill()
         self._process.wait()
+        self._hearer.join()  # it reads to the end, now near; closing a line under its reader breaks the reader
+        self._line.close()
 
 
 def serve(line: int, memory: int) -> None:
