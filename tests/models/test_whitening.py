@@ -24,8 +24,9 @@ def correlated(count: int, side: int = SIDE) -> Tensor:
 
 def network(name: str) -> tuple[Network, Whitening]:
     model = create_model(name, num_classes=10, image_size=SIDE, seed=3)
-    assert isinstance(model, Network) and model.first_look
-    return model, next(m for m in model.modules() if isinstance(m, Whitening))
+    assert isinstance(model, Network)
+    (layer,) = (m for m in model.modules() if isinstance(m, Whitening))
+    return model, layer
 
 
 @torch.no_grad()
@@ -41,10 +42,10 @@ NAMES = pytest.mark.parametrize("name", ["airbench94", "airbench_photo_s", "resn
 
 @NAMES
 def test_whitened_patches_are_uncorrelated_and_of_unit_size(name: str) -> None:
-    model, layer = network(name)
+    _, layer = network(name)
     images = correlated(256)
     before = distance(layer, images)
-    model.look_at(images)
+    layer.fit(images)
     assert before > 0.5, "random filters should not do it"
     assert (after := distance(layer, images)) < 0.15, after
 
@@ -52,12 +53,7 @@ def test_whitened_patches_are_uncorrelated_and_of_unit_size(name: str) -> None:
 @NAMES
 def test_every_filter_has_its_negative_and_is_not_trained(name: str) -> None:
     model, layer = network(name)
-    model.look_at(correlated(16))
+    layer.fit(correlated(16))
     assert torch.equal(layer.weight[: layer.values], -layer.weight[layer.values :])
     model(correlated(4)).sum().backward()
     assert layer.weight.grad is None and layer.bias is not None and layer.bias.grad is not None
-
-
-def test_networks_without_such_a_layer_ask_for_no_images() -> None:
-    model = create_model("resnet18_d", num_classes=10, image_size=SIDE)
-    assert isinstance(model, Network) and not model.first_look

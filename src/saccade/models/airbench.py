@@ -44,7 +44,7 @@ from saccade.errors import ConfigError
 from saccade.models.layers import starting
 from saccade.models.network import Level, Network
 from saccade.models.registry import Options, register
-from saccade.models.whitening import BIAS_SCALE, IMAGES, Whitening
+from saccade.models.whitening import BIAS_SCALE, Whitening
 
 SOURCE = "Jordan 2024, arXiv 2404.00498"
 FEATURE_SCALE = 1 / 9
@@ -105,8 +105,6 @@ class Airbench(Network):
     The first layer takes patches of side ``patch``, ``stride`` pixels apart; with a stride odd sides are rounded up.
     """
 
-    first_look = IMAGES
-
     def __init__(self, patch: int, stride: int, widths: tuple[int, ...], depth: int, options: Options) -> None:
         super().__init__()
         if options.strides:
@@ -115,17 +113,13 @@ class Airbench(Network):
                 where="model.strides",
                 fix="leave model.strides out, or take resnet18",
             )
-        self.whiten = Whitening(options.in_channels, patch, stride, padding=stride // 2)
+        self.whiten = Whitening(options.in_channels, patch, stride, padding=(patch - 1) // 2)
         self.gelu = nn.GELU()
         inputs = (self.whiten.out_channels, *widths)
         self.groups = nn.ModuleList([Group(a, b, depth, stride > 1) for a, b in zip(inputs, widths, strict=False)])
         self.levels = tuple(Level(width, 2 * stride << n) for n, width in enumerate(widths))
         self.dropout = nn.Dropout(options.dropout or 0.0)
         self.fc = nn.Linear(widths[-1], options.num_classes, bias=False)
-
-    def look_at(self, images: Tensor) -> None:
-        """Fit the whitening layer to images (B, C, H, W) as the network sees them."""
-        self.whiten.fit(images)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each group, finest first, for images (B, 3, H, W)."""

@@ -40,8 +40,6 @@ class Network(nn.Module):
     """The linear layer, or 1x1 convolution, that makes the logits: its dotted name."""
     aux_names: ClassVar[tuple[str, ...]] = ()
     """The last layers of auxiliary heads, which follow the number of classes too."""
-    first_look: int = 0
-    """How many training images `look_at` wants to see before the first step."""
 
     @property
     def head(self) -> nn.Module:
@@ -74,9 +72,6 @@ class Network(nn.Module):
                 x = self.run(block, x)
             maps.append(x)
         return maps
-
-    def look_at(self, images: Tensor) -> None:
-        """Set what follows from the data and is not trained, from the first training images (B, 3, H, W)."""
 
     def reset_head(self, num_classes: int, seed: int = 0) -> None:
         """Replace the head, and auxiliary ones, by fresh ones of another width."""

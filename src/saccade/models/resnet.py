@@ -35,7 +35,7 @@ from saccade.errors import ConfigError
 from saccade.models.layers import BlurPool, DropPath, drop_path_rates, strides_for, zero_start
 from saccade.models.network import Level, Network
 from saccade.models.registry import Entry, Options, multiplier, register, register_grammar
-from saccade.models.whitening import IMAGES, Whitening
+from saccade.models.whitening import Whitening
 
 SOURCE = "He et al. 2016, arXiv 1512.03385"
 
@@ -193,7 +193,6 @@ class ResNet(Network):
         channels, span = design.widths[0], strides[0] * strides[1]
         self.conv1 = _stem(options.in_channels, channels, kernel, strides[0], design)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.first_look = IMAGES if design.white else 0
         self.relu = design.activation()
         self.maxpool = _pool(channels, strides[1], design.blur)
         rates = iter(drop_path_rates(options.drop_path or 0.0, sum(design.depths)))
@@ -212,12 +211,6 @@ class ResNet(Network):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(options.dropout or 0.0)
         self.fc = nn.Linear(channels, options.num_classes)
-
-    def look_at(self, images: Tensor) -> None:
-        """Fit a whitening layer, where there is one, to images (B, C, H, W) as the network sees them."""
-        for layer in self.conv1.children():
-            if isinstance(layer, Whitening):
-                layer.fit(images)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""

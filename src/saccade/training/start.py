@@ -12,7 +12,8 @@ from saccade.data.mix import normalise
 from saccade.data.order import EVERYTHING
 from saccade.errors import CheckpointError
 from saccade.log import Log
-from saccade.models import Network, backends, load_weights
+from saccade.models import backends, load_weights
+from saccade.models.whitening import IMAGES, Whitening
 from saccade.training.launch import Run
 
 LEAST_SHARE = 0.5
@@ -28,16 +29,16 @@ def start(run: Run, log: Log) -> None:
 
 
 def look_at_images(run: Run) -> None:
-    """Show a network that wants it the first training images, all of one size."""
-    model = run.state.model
-    if not isinstance(model, Network) or not model.first_look:
+    """Fit whitening layers, of networks that begin with one, to the first training images, all of one size."""
+    layers = [layer for layer in run.state.model.modules() if isinstance(layer, Whitening)]
+    if not layers:
         return
-    wanted = model.first_look
-    steps = min(-(-wanted // run.global_batch), run.total_steps)
+    steps = min(-(-IMAGES // run.global_batch), run.total_steps)
     view = replace(run.view, share=EVERYTHING)  # the same images on any number of ranks
     seen = [batch.images for batch in batches(view, run.readers, run.global_batch, 0, steps)]
-    images = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:wanted]
-    model.look_at(normalise(images, run.config.data.mean, run.config.data.std))
+    images = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
+    for layer in layers:
+        layer.fit(normalise(images, run.config.data.mean, run.config.data.std))
 
 
 def start_from_weights(run: Run, log: Log) -> None:
