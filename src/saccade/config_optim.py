@@ -65,6 +65,11 @@ class ScheduleSection(Section):
             raise ValueError(f"schedule.{length}: {self.name} needs a length above zero")
         return self
 
+    @property
+    def phrase(self) -> str:
+        """Shape and warm-up in words."""
+        return f"{self.name}, warm-up {self.warmup or 'none'}"
+
 
 def _is_positive(duration: str) -> bool:
     return duration != "" and units.Duration.parse(duration).value > 0

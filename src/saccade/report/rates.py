@@ -68,7 +68,7 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
         notes.append("drawn as if no evaluation were better than the first; it drops by what the run really reaches")
     return Rates(
         folder.name if folder else Path(word).stem,
-        f"{curve.name}, warm-up {config.schedule.warmup or 'none'}",
+        config.schedule.phrase,
         formula,
         images,
         batch,

@@ -117,8 +117,7 @@ def announce(run: Run, log: Log) -> None:
         "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
     )
     log.fact("batch", f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images {ranks}")
-    curve = f"{config.schedule.name}, warm-up {config.schedule.warmup or 'none'}"
-    log.fact("rate", f"lr {run.state.optimizers.formula}; {curve}")
+    log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
     for note in run.runner.schedule.notes():
         log.warn(note)
     log.fact("runs on", f"{choices['device']}, {choices['precision']} ({run.resolved['precision']['reason']}), "
