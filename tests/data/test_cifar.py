@@ -172,7 +172,8 @@ def test_every_official_form_is_the_same_dataset(tmp_path: Path, kind: str, num_
             assert np.array_equal(pixels, expected[key])
         assert all(len(split.read(i)) == size for i, size in enumerate(split.sizes))
         assert split.fingerprint == same.splits[name].fingerprint
-    assert recipes.default_for(source.name, 50_000, typical_side(source)) == "small-images"
+    assert recipes.default_for(source.name, 50_000, typical_side(source)) == "cifar10"
+    assert recipes.default_for(source.name, 5_000, typical_side(source)) == "small-images"
 
 
 def test_the_writer_of_these_tests_writes_what_pickle_reads() -> None:

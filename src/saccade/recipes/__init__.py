@@ -17,6 +17,8 @@ WORDS = ("about", "source", "claims")
 
 SMALL_IMAGE_PX = 64
 SMALL_SET = 200_000
+LIKE_CIFAR = 20_000
+"""So many small images fill batches of 1,000 often enough in an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +61,5 @@ def default_for(data_name: str, num_images: int, side_px: int) -> str:
     if data_name in ("digits", "mnist"):
         return data_name
     if side_px <= SMALL_IMAGE_PX:
-        return "small-images"
+        return "cifar10" if num_images >= LIKE_CIFAR else "small-images"
     return "photos-small" if num_images < SMALL_SET else "photos"
