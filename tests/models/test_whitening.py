@@ -57,3 +57,8 @@ def test_every_filter_has_its_negative_and_is_not_trained(name: str) -> None:
     assert torch.equal(layer.weight[: layer.values], -layer.weight[layer.values :])
     model(correlated(4)).sum().backward()
     assert layer.weight.grad is None and layer.bias is not None and layer.bias.grad is not None
+
+
+def test_networks_without_such_a_layer_ask_for_no_images() -> None:
+    model = create_model("resnet18_d", num_classes=10, image_size=SIDE)
+    assert isinstance(model, Network) and not any(isinstance(m, Whitening) for m in model.modules())

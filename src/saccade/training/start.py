@@ -36,9 +36,10 @@ def look_at_images(run: Run) -> None:
     steps = min(-(-IMAGES // run.global_batch), run.total_steps)
     view = replace(run.view, share=EVERYTHING)  # the same images on any number of ranks
     seen = [batch.images for batch in batches(view, run.readers, run.global_batch, 0, steps)]
-    images = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
+    alike = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
+    images = normalise(alike, run.config.data.mean, run.config.data.std)
     for layer in layers:
-        layer.fit(normalise(images, run.config.data.mean, run.config.data.std))
+        layer.fit(images)
 
 
 def start_from_weights(run: Run, log: Log) -> None:
