@@ -283,10 +283,9 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 def unflatten(joined: Tensor, tensors: Sequence[Tensor]) -> None:
     """Copy the values of ``joined`` (n,) back into tensors of any shapes ``(...)`` that were flattened into it."""
     parts = torch.split(joined, [t.numel() for t in tensors])
+    places = [in_memory_order(t) for t in tensors]
     with torch.no_grad():
-        for part, tensor in zip(parts, tensors, strict=True):
-            place = in_memory_order(tensor)
-            place.copy_(part.view(place.shape))
+        torch._foreach_copy_(places, [part.view(place.shape) for part, place in zip(parts, places, strict=True)])
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:

@@ -45,10 +45,13 @@ def evaluate(
         for cell in batches(view, readers, CELL, 0, -(-len(split) // at_once)):
             images = normalise(cell.images.to(device, non_blocking=True), recipe.mean, recipe.std)
             with torch.inference_mode(), autocast(precision, device):
-                rows.append(mean_logits(network, images, recipe.eval_views).cpu())
+                rows.append(mean_logits(network, images, recipe.eval_views))
+            if len(rows) > 1:  # only now: a GPU has the next cell to compute while the host waits for these
+                rows[-2] = rows[-2].cpu()
             poll(min(len(rows) * at_once, len(split)))
     finally:
         network.train(was_training)
+    rows[-1] = rows[-1].cpu()
     parts = world.gather(torch.stack(rows))
     labels = torch.from_numpy(split.labels)
     if not world.leads:

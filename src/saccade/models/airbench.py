@@ -67,10 +67,15 @@ class NearIdentity(nn.Conv2d):
 
 
 class ShiftNorm(nn.BatchNorm2d):
-    """BatchNorm without a scale, whose bias is ``BIAS_SCALE`` times the trained ``shift``."""
+    """BatchNorm without a scale, whose bias is ``BIAS_SCALE`` times the trained ``shift``.
+
+    ``weight`` is one throughout: without a weight torch's kernels on a GPU give the bias no gradient.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6, momentum=0.4, affine=False)
+        del self.weight
+        self.register_buffer("weight", torch.ones(channels), persistent=False)
         self.shift = nn.Parameter(torch.zeros(channels))
         starting(self, shift=(0.0, 0.0))
 

@@ -13,7 +13,7 @@ PHASES = ("forward_backward", "communication", "optimiser")
 class Clock:
     """Adds up the phases of steps. On a GPU it leaves marks in the stream, which are read when somebody asks.
 
-    There communication that overlaps the backward pass counts as a part of it. Not yet measured on a GPU.
+    There communication that overlaps the backward pass counts as a part of it.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:

@@ -7,16 +7,27 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from saccade.dist import flatten, unflatten
+
 
 class Kept:
-    """Tensors of any shapes ``(...)`` and their values from before an update."""
+    """Tensors of any shapes ``(...)`` and their values from before an update.
 
-    def __init__(self, live: Iterable[Tensor], before: list[Tensor] | None = None) -> None:
-        self._live = list(live)
-        self._before = [t.detach().clone() for t in self._live] if before is None else before
+    The values lie side by side, those of one type together: a GPU copies one long tensor as fast as one short one.
+    """
+
+    def __init__(self, live: Iterable[Tensor]) -> None:
+        live = list(live)
+        self.groups = [[t for t in live if t.dtype == kind] for kind in dict.fromkeys(t.dtype for t in live)]
+        self._before = [flatten(group) for group in self.groups]
+
+    def put_back(self) -> None:
+        """Undo the update."""
+        for group, before in zip(self.groups, self._before, strict=True):
+            unflatten(before, group)
 
     @torch.no_grad()
     def put_back_unless(self, finite: Tensor) -> None:
         """Undo the update where ``finite``, a bool scalar on the same device, is False; nothing waits for it."""
-        for live, before in zip(self._live, self._before, strict=True):
-            torch.where(finite, live, before, out=live)
+        for group, before in zip(self.groups, self._before, strict=True):
+            unflatten(torch.where(finite, flatten(group), before), group)

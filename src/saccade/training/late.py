@@ -9,7 +9,7 @@ from torch import Tensor
 class Late:
     """A scalar on its way to the host: the copy is queued now, behind the work that computes it, and read later.
 
-    To read the scalar itself one step later would wait for that step too. Not yet run on a GPU.
+    To read the scalar itself one step later would wait for that step too.
     """
 
     def __init__(self, value: Tensor) -> None:

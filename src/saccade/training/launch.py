@@ -26,7 +26,7 @@ from saccade.log import Log
 from saccade.models import create_model, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
-from saccade.training import allocator, optim, precision, schedule
+from saccade.training import allocator, determinism, optim, precision, schedule
 from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
 from saccade.training.clock import Clock
@@ -147,16 +147,20 @@ def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[st
     device, device_reason = pick_device(config.device, local_rank)
     earlier = saved.meta["resolved"] if saved else None
     flavour, flavour_reason = optim.flavour(config.optimizer.name, torch.device(device))
-    optimizer = {"optimizer": {"value": flavour, "reason": flavour_reason}}
+    exact_reason = "costs less than 1 % on a GPU" if device == "cuda" else f"a {device.upper()} needs no switch"
+    chosen: dict[str, dict[str, Any]] = {
+        "optimizer": {"value": flavour, "reason": flavour_reason},
+        "deterministic": {"value": True, "reason": exact_reason},
+    }
     if earlier and earlier["device"]["value"] == device:
-        return optimizer | {name: dict(choice) for name, choice in earlier.items()}
+        return chosen | {name: dict(choice) for name, choice in earlier.items()}
     number_format, format_reason = precision.choose(config.precision, torch.device(device))
     threads, threads_reason = _compute_threads(config, device)
     readers = config.data.threads or max(2, min(torch.get_num_threads(), 16))
     return {
         "device": {"value": device, "reason": device_reason},
         "precision": {"value": number_format, "reason": format_reason},
-        **optimizer,
+        **chosen,
         "compute_threads": {"value": threads, "reason": threads_reason},
         "reader_threads": {"value": readers, "reason": "as set" if config.data.threads else "one per core, 2 to 16"},
         "layout": {"value": "channels_last", "reason": "fastest for convolutions"},
@@ -240,7 +244,7 @@ def build(
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))
     device = torch.device(resolved["device"]["value"])
     if device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        determinism.switch_on(strict=bool(resolved["deterministic"]["value"]))
     elif device.type == "cpu":
         allocator.keep_freed_memory()
     readers = Readers(int(resolved["reader_threads"]["value"]))

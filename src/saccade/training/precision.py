@@ -24,7 +24,7 @@ def has_bf16(device: torch.device) -> bool:
 def choose(wanted: str, device: torch.device) -> tuple[str, str]:
     """Return ("bf16" | "fp16" | "fp32", the reason); raises ConfigError when the device cannot do what is wanted.
 
-    fp16 is never chosen unasked: it has not been measured on a GPU yet.
+    fp16 is never chosen unasked: it needs a loss scale, and where there is no bf16 it has not been measured.
     """
     able = has_bf16(device)
     if wanted == "auto":

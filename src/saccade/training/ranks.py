@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from saccade import config as configuration
 from saccade.config import Config
 from saccade.dist import Devices, World
 from saccade.errors import ConfigError
-from saccade.training import launch
+from saccade.training import compiling, determinism, launch
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
 from saccade.training.norms import synchronise
@@ -73,7 +74,7 @@ def copy_state(state: State, world: World) -> None:
 
 
 def share_trial(run: Run) -> None:
-    """Do as the first rank, which has tried how many reading threads it takes and whether compiling pays.
+    """Do as the first rank, which has tried how many reading threads it takes, and what pays or works on its device.
 
     From here on all ranks compute together, so this is also where norms begin to share their statistics.
     """
@@ -83,6 +84,9 @@ def share_trial(run: Run) -> None:
     if count != run.readers.threads:
         run.readers.resize(count)
         torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
-    run.resolved["compile"] = run.world.share(lambda: run.resolved["compile"])
+    for name in ("compile", "deterministic"):
+        run.resolved[name] = run.world.share(partial(run.resolved.__getitem__, name))
+    if run.device.type == "cuda":
+        determinism.switch_on(strict=bool(run.resolved["deterministic"]["value"]))
     if run.resolved["compile"]["value"]:
-        run.state.model.compile()  # in place: names and modules stay
+        compiling.compile_in_place(run.state.model)

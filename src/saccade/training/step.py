@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ class StepRunner:
             self.gradients.finish()
         self.world.sum_([total, *buffers.sums])
         self.clock.mark()
-        finite = self._finish_gradients(state, total) & buffers.finite().to(self.device)
+        finite = self._finish_gradients(state, total) & buffers.finite(self.device)
         jumps = finite & state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)
         good = finite & ~jumps
         state.optimizers.follow(self.schedule, state.step, state.evaluations)
@@ -130,6 +131,7 @@ def draw_drop_path(model: nn.Module, batch_size: int, seed: int, step: int, cell
         return
     draws = rng.uniform(rng.key(seed, Purpose.DROP_PATH, step, cell, range(batch_size)), len(layers))
     device = next(model.parameters()).device
-    for layer, column in zip(layers, draws.T, strict=True):
-        keep = torch.from_numpy(column >= layer.rate).to(device)
-        layer.keep = keep.float() / (1 - layer.rate)
+    rates = np.array([layer.rate for layer in layers])
+    keep = np.ascontiguousarray(((draws >= rates) / (1 - rates)).T, dtype=np.float32)
+    for layer, row in zip(layers, torch.from_numpy(keep).to(device, non_blocking=True), strict=True):
+        layer.keep = row

@@ -22,9 +22,8 @@ from saccade.data.order import EVERYTHING
 from saccade.dist import ALONE
 from saccade.errors import DivergedError
 from saccade.log import Log
-from saccade.training import optim
+from saccade.training import compiling, determinism, optim
 from saccade.training.clock import Clock
-from saccade.training.compiling import worth_keeping, worth_trying
 from saccade.training.ema import Ema
 from saccade.training.finding import Finding, refuse, tell
 from saccade.training.guard import Finite
@@ -95,7 +94,7 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     before = run.state.digest()
     loss, speed = measure(run, poll)
     assert run.state.digest() == before, "the trial changed the real model"
-    findings += _judge(loss, run)
+    findings += _judge(loss, run) + _exactness(run)
     refuse(findings)
     _fit_readers(run, speed, log)
     spent = estimate(run, speed)
@@ -107,7 +106,7 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
 
 def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
     """Decide once whether the network is compiled, by a trial on a copy, and write the reason down."""
-    pays, reason = worth_trying(run.device.type, run_s)
+    pays, reason = compiling.worth_trying(run.device.type, run_s, len({run.view.size_at(s) for s in _part_starts(run)}))
     if pays:
         cell, side = run.config.cell, speed.side
         pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
@@ -115,10 +114,10 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
         blank = Batch(pixels, torch.zeros(cell, dtype=torch.int64), places, places)
         try:
             state, runner = _copy(run)
-            state.model.compile()
+            compiling.compile_in_place(state.model)
             _timed(runner, state, blank)
             compiled_s = statistics.median(_timed(runner, state, blank) for _ in range(TIMED_STEPS))
-            pays, reason = worth_keeping(speed.first_cell_s, compiled_s)
+            pays, reason = compiling.worth_keeping(speed.first_cell_s, compiled_s)
         except Exception as error:  # the compiler has many ways to fail, and none of them is the user's fault
             pays, reason = False, f"it failed: {type(error).__name__}"
     run.resolved["compile"] = {"value": pays, "reason": reason}
@@ -201,8 +200,13 @@ def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[f
     try:
         return _loss_and_speed(run, cells, load_s, poll)
     except Exception as error:
-        if not is_out_of_memory(error):
+        operation = determinism.refused(error)
+        if not operation and not is_out_of_memory(error):
             raise
+    if operation:
+        run.resolved["deterministic"] = {"value": False, "reason": f"{operation} has no kernel that repeats itself"}
+        determinism.switch_on(strict=False)
+        return _compute(run, cells, load_s, poll)
     # the error is gone here, and with it the frames that held the memory
     raise too_large(run, run.view.size_at(_largest_step(run)), _largest_that_fits(run, cells[0], poll))
 
@@ -307,6 +311,16 @@ def _judge(loss: float, run: Run) -> list[Finding]:
     if not low * expected <= loss <= USUAL_LOSS[1] * expected:
         return [Finding("loss-at-start", "warning", text, run.recipe.model, "is the initialisation as it should be?")]
     return []
+
+
+def _exactness(run: Run) -> list[Finding]:
+    """Say so when two runs of the same command will not be alike to the last bit."""
+    choice = run.resolved["deterministic"]
+    if choice["value"]:
+        return []
+    text = f"two runs of this command will differ in their last bits, and so will a resumed one: {choice['reason']}"
+    fix = "put another operation into the network, or train on a CPU, if that matters"
+    return [Finding("not-deterministic", "warning", text, run.recipe.model, fix)]
 
 
 def _disk_space(run: Run) -> list[Finding]:

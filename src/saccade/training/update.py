@@ -5,49 +5,52 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from saccade.dist import flatten, unflatten
 from saccade.training.kept import Kept
 from saccade.training.state import State
 
 
 class Buffers:
-    """The buffers of a model (BatchNorm statistics) from before a step, and their mean over its cells."""
+    """The buffers of a model (BatchNorm statistics) from before a step, and their mean over its cells.
+
+    ``sums`` are the values of all cells so far, added up: one tensor (n,) for each type of number.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self._live = list(model.buffers())
-        self._before = [b.clone() for b in self._live]
-        self.sums = [torch.zeros_like(b) for b in self._live]
+        self._before = Kept(model.buffers())
+        self.sums: list[Tensor] = []
         self._cells = 0
 
-    @torch.no_grad()
     def rewind(self) -> None:
         """Go back to the values from before the step, as every cell begins with them."""
-        for live, before in zip(self._live, self._before, strict=True):
-            live.copy_(before)
+        if self._cells:
+            self._before.put_back()
 
     @torch.no_grad()
     def collect(self) -> None:
         """Add what a cell has made of the buffers to the sums."""
+        values = [flatten(group) for group in self._before.groups]
+        self.sums = [a + b for a, b in zip(self.sums, values, strict=True)] if self._cells else values
         self._cells += 1
-        for live, total in zip(self._live, self.sums, strict=True):
-            total += live
 
-    @torch.no_grad()
     def average(self, ranks: int) -> None:
         """Take the mean over the cells of all ranks, whose sums have been added up."""
         cells = self._cells * ranks
-        for live, total in zip(self._live, self.sums, strict=True):
-            live.copy_(total / cells if live.is_floating_point() else total // cells)
+        if cells == 1:
+            return
+        for group, total in zip(self._before.groups, self.sums, strict=True):
+            unflatten(total / cells if total.is_floating_point() else total // cells, group)
 
-    def finite(self) -> Tensor:
+    def finite(self, device: torch.device) -> Tensor:
         """Tell, as a bool scalar, whether all sums are finite: an overflowing variance leaves the loss as it is."""
-        sums = [total for total in self.sums if total.is_floating_point()]
-        if not sums:
-            return torch.tensor(True)
-        return torch.isfinite(torch.stack(torch._foreach_norm(sums, torch.inf))).all()
+        finite = torch.ones((), dtype=torch.bool, device=device)
+        for total in self.sums:
+            finite = finite & torch.isfinite(total).all()
+        return finite
 
-    def kept(self) -> Kept:
-        """Return the values from before the step."""
-        return Kept(self._live, self._before)
+    def put_back_unless(self, finite: Tensor) -> None:
+        """Go back to the values from before the step where ``finite``, a bool scalar on the device, is False."""
+        self._before.put_back_unless(finite)
 
 
 def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits: bool) -> None:
@@ -63,7 +66,7 @@ def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits:
     buffers.average(ranks)
     mask = None if waits else finite
     if mask is not None:
-        buffers.kept().put_back_unless(mask)
+        buffers.put_back_unless(mask)
     state.optimizers.step(mask)
     if state.ema:
         state.ema.update(state.step, mask)
