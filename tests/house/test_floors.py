@@ -18,7 +18,7 @@ FLOORS = {
           data.look data.ledger data.known data.download models.registry models.layers models.attention models.network
           models.cost models.stages models.fitting models.weights recipes.*""",
     2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix
-          data.verify data.prepare data.sound models.*
+          data.verify data.prepare data.sound data.decoded models.*
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
           training.schedule training.ema training.precision training.gradients training.kept training.scale
           training.clock training.strips training.allocator training.determinism training.late training.norms

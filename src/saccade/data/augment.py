@@ -34,8 +34,8 @@ class Crops:
         self._section = section
         self._side = side
         self._draws = crop_draws(seed, epochs, samples, section.crop_area_beta)
-        self._mirror: list[bool] = flips(seed, epochs, samples, section.flip, section.alternate_flip).tolist()
-        self._targets: dict[int, Box] = {}
+        self._mirror = flips(seed, epochs, samples, section.flip, section.alternate_flip)
+        self._targets = np.zeros((len(samples), 4), np.int64)
 
     def choose(self, places: Integers, sizes: Integers) -> Integers:
         """Return the boxes of the images at k places of the batch, int64 (k, 4) as in ``Box``.
@@ -45,19 +45,37 @@ class Crops:
         section, draws = self._section, self._draws[places]
         if section.crop == "resized":
             return random_crops(draws, sizes, section.crop_area, section.crop_ratio)
-        boxes = []
-        for place, row, (width, height) in zip(places.tolist(), draws.tolist(), sizes.tolist(), strict=True):
-            box, target = padded_crop(row, width, height, self._side, round(section.pad * self._side))
-            boxes.append(box)
-            self._targets[place] = target
-        return np.array(boxes, np.int64)
+        boxes, self._targets[places] = padded_crops(draws, sizes, self._side, round(section.pad * self._side))
+        return boxes
 
     def cut_into(self, slot: torch.Tensor, pixels: Pixels, box: Sequence[int], place: int) -> None:
         """Write the crop that was chosen for a place, mirrored or not, into its slot, uint8 (1, 3, S, S)."""
+        mirror = bool(self._mirror[place])
         if self._section.crop == "padded":
-            pad_into(slot, pixels, box, self._targets.pop(place), self._mirror[place], self._section.pad_fill)
+            target = self._targets[place].tolist()
+            slot.copy_(padded(_picture(pixels[None]), box, target, self._side, mirror, self._section.pad_fill))
         else:
-            resize_into(slot, pixels, box, self._mirror[place])
+            resize_into(slot, pixels, box, mirror)
+
+    def cut_all_into(self, slots: torch.Tensor, pixels: Pixels, places: Integers) -> None:
+        """Write padded crops of the images at k places, all of one size, into their slots, uint8 (k, 3, S, S).
+
+        ``pixels`` is uint8 (k, height, width, 3). Images that are cut alike are cut together: with a shift of two
+        pixels there are 50 ways at most.
+        """
+        height, width = pixels.shape[1:3]
+        boxes = self.choose(places, np.tile((width, height), (len(places), 1)))
+        ways = np.concatenate([boxes, self._targets[places], self._mirror[places, None]], axis=1)
+        code = np.ravel_multi_index(ways.T, ways.max(axis=0) + 1)
+        order = np.argsort(code, kind="stable")
+        starts = np.flatnonzero(np.diff(code[order], prepend=-1))
+        source = _picture(pixels.take(order, axis=0))
+        cut = np.empty((len(places), self._side, self._side, 3), np.uint8)
+        for begin, end in zip(starts, [*starts[1:], len(order)], strict=True):
+            *edges, mirror = ways[order[begin]].tolist()
+            part = padded(source[begin:end], edges[:4], edges[4:], self._side, bool(mirror), self._section.pad_fill)
+            _picture(cut[begin:end]).copy_(part)
+        slots.permute(0, 2, 3, 1).numpy()[order] = cut
 
 
 def crop_draws(
@@ -117,25 +135,20 @@ def _central_box(width: int, height: int, ratio: tuple[float, float]) -> Box:
     return Box((width - w) // 2, (height - h) // 2, w, h)
 
 
-def padded_crop(draws: Sequence[float] | Floats, width: int, height: int, side: int, pad: int) -> tuple[Box, Box]:
-    """Choose a square of the image at full size from two draws; it may reach ``pad`` pixels beyond each border.
+def padded_crops(draws: Floats, sizes: Integers, side: int, pad: int) -> tuple[Integers, Integers]:
+    """Choose a square of each image at full size from its first two draws; it may reach ``pad`` pixels beyond a border.
 
-    The short side is thought resized to ``side`` pixels. Returns the box in the image, rounded to whole pixels of it,
-    and its place in the square. *Source:* He et al. 2016, section 4.2 (CIFAR); Touvron et al. 2022, "DeiT III", section
-    3.3 (simple random crop); torchvision's Resize (the long side is truncated) and RandomCrop.
+    ``draws`` is (k, 2 or more), ``sizes`` the images' (width, height), int64 (k, 2). The short side is thought resized
+    to ``side`` pixels. Returns the boxes in the images, rounded to whole pixels of them, and their places in the
+    squares, both int64 (k, 4) as in ``Box``. *Source:* He et al. 2016, section 4.2 (CIFAR); Touvron et al. 2022, "DeiT
+    III", section 3.3 (simple random crop); torchvision's Resize (the long side is truncated) and RandomCrop.
     """
-    short = min(width, height)
-
-    def along(length: int, draw: float) -> tuple[int, int, int, int]:
-        resized = int(side * length / short)
-        start = int(draw * (resized + 2 * pad - side + 1)) - pad
-        first, last = max(start, 0), min(start + side, resized)
-        begin, end = round(first * length / resized), round(last * length / resized)
-        return begin, max(end - begin, 1), first - start, last - first
-
-    left, box_width, across, target_width = along(width, draws[0])
-    top, box_height, down, target_height = along(height, draws[1])
-    return Box(left, top, box_width, box_height), Box(across, down, target_width, target_height)
+    resized = (side * sizes / sizes.min(axis=1, keepdims=True)).astype(np.int64)
+    start = (draws[:, :2] * (resized + 2 * pad - side + 1)).astype(np.int64) - pad
+    first, last = np.maximum(start, 0), np.minimum(start + side, resized)
+    begin, end = (np.rint(edge * sizes / resized).astype(np.int64) for edge in (first, last))
+    boxes = np.concatenate([begin, np.maximum(end - begin, 1)], axis=1)
+    return boxes, np.concatenate([first - start, last - first], axis=1)
 
 
 def angles(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], most: float) -> Floats:
@@ -167,21 +180,28 @@ def resize_into(slot: torch.Tensor, pixels: Pixels, box: Sequence[int], mirror: 
         antialiased_resize(source, size, False, None, None, out=slot)
 
 
-def pad_into(
-    slot: torch.Tensor, pixels: Pixels, box: Sequence[int], target: Box, mirror: bool, fill: Literal["black", "reflect"]
-) -> None:
-    """Write a crop into the part ``target`` of a batch slot and fill the rest.
+def padded(
+    source: torch.Tensor, box: Sequence[int], target: Sequence[int], side: int, mirror: bool,
+    fill: Literal["black", "reflect"],
+) -> torch.Tensor:  # fmt: skip
+    """Cut one ``Box`` out of k images, uint8 (k, 3, height, width), into the part ``target`` of squares; fill the rest.
 
-    ``slot`` is uint8 (1, 3, S, S) in channels_last order, ``pixels`` uint8 (height, width, 3).
+    Returns uint8 (k, 3, side, side), all mirrored or none. Everything is channels_last.
     """
-    size = slot.shape[-1]
-    part = torch.empty((1, 3, target.height, target.width), dtype=torch.uint8, memory_format=torch.channels_last)
-    resize_into(part, pixels, box, False)
-    down, right = size - target.top - target.height, size - target.left - target.width
-    margins = ((target.top, down), (target.left, right), (0, 0))
-    square = np.pad(part[0].permute(1, 2, 0).numpy(), margins, mode="reflect" if fill == "reflect" else "constant")
-    whole = torch.from_numpy(square).permute(2, 0, 1)[None]
-    slot.copy_(whole.flip(-1) if mirror else whole)
+    left, top, width, height = box
+    across, down, new_width, new_height = target
+    part = source[..., top : top + height, left : left + width]
+    if (new_height, new_width) != (height, width):
+        part = torch.ops.aten._upsample_bilinear2d_aa(part, [new_height, new_width], False, None)
+    margins = ((0, 0), (down, side - down - new_height), (across, side - across - new_width), (0, 0))
+    square = np.pad(part.permute(0, 2, 3, 1).numpy(), margins, mode="reflect" if fill == "reflect" else "constant")
+    whole = _picture(square)
+    return whole.flip(-1) if mirror else whole
+
+
+def _picture(pixels: Pixels) -> torch.Tensor:
+    """Return uint8 (k, height, width, 3) as what torch calls channels_last, (k, 3, height, width); no copy."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 def central_crop(pixels: Pixels, size: int, crop: float) -> torch.Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from saccade.config import AugmentSection
 from saccade.data import augment, crops, images
+from saccade.data.decoded import Decoded
 from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.policies import Painter
 from saccade.data.sources import Split
@@ -30,6 +31,9 @@ from saccade.errors import DataError, StalledError
 
 IMAGES_PER_TASK = 32
 """Images that are planned together; two such tasks for each thread are under way or wait."""
+
+DECODED_PER_TASK = 512
+"""The same where images need not be decoded any more: many that are cut alike are cut in one call."""
 
 BATCHES_AHEAD = 2
 AHEAD_BYTES = 1 << 30
@@ -96,8 +100,10 @@ class Readers:
         self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
         list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))  # start them all before training does
 
-    def submit(self, split: Split, samples: NDArray[np.int64], work: Work, group: int = 1) -> list[Future[None]]:
-        """Run ``work(first, last, watch)`` over the places of a batch, some multiple of ``group`` places per task.
+    def submit(
+        self, split: Split, samples: NDArray[np.int64], work: Work, group: int = 1, at_once: int = IMAGES_PER_TASK
+    ) -> list[Future[None]]:
+        """Run ``work(first, last, watch)`` over the places of a batch, ``at_once`` or, in whole groups, a few more.
 
         The work goes through its places by way of ``watch``, so that an error can name the image.
         """
@@ -121,7 +127,7 @@ class Readers:
                 ) from error
             self._reading.pop(me, None)
 
-        size = -(-IMAGES_PER_TASK // group) * group
+        size = -(-at_once // group) * group
         return [self._pool.submit(task, s, min(s + size, len(samples))) for s in range(0, len(samples), size)]
 
     def wait(self, tasks: list[Future[None]]) -> None:
@@ -161,6 +167,7 @@ class TrainingView:
     total_steps: int
     exif: Exif
     share: Share = EVERYTHING
+    decoded: Decoded | None = None
 
     def size_at(self, step: int) -> int:
         """Return the side of the training images, in pixels, at a step: a multiple of 8 where the image size is."""
@@ -187,6 +194,13 @@ class TrainingView:
         squares, side = torch.split(slots, 1), slots.shape[-1]
 
         def fill(first: int, last: int, watch: Watch) -> None:
+            if self.decoded and self.decoded.is_even:
+                self.decoded.add(int(samples[place]) for place in watch(range(first, last)))
+                if self.decoded.is_even:
+                    pixels = self.decoded.take(samples[first:last])
+                    boxes.cut_all_into(slots[first:last], pixels, np.arange(first, last))
+                    return
+
             def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
                 places = first + copies * np.repeat(which, copies) + np.tile(np.arange(copies), len(which))
                 return boxes.choose(places, np.repeat(sizes, copies, axis=0)).reshape(-1, copies, 4)
@@ -200,7 +214,8 @@ class TrainingView:
                     painter.paint(squares[copy], copy)
 
         labels = torch.from_numpy(self.split.labels[samples])
-        return Batch(slots, labels, samples, epochs), readers.submit(self.split, samples, fill, copies)
+        at_once = DECODED_PER_TASK if self.decoded else IMAGES_PER_TASK
+        return Batch(slots, labels, samples, epochs), readers.submit(self.split, samples, fill, copies, at_once)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,11 @@ def jitter(strengths: Sequence[float], draws: Sequence[float]) -> list[Step]:
     return steps
 
 
+def paints(section: AugmentSection) -> bool:
+    """Tell whether these settings ask for any operation on colours or shapes."""
+    return section.policy != "none" or any(section.jitter) or section.gray > 0
+
+
 class Painter:
     """The operations for the images of a batch, each image's from draws of its own."""
 
@@ -202,7 +207,7 @@ class Painter:
     ) -> None:
         """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``."""
         self._section = section
-        self.is_idle = section.policy == "none" and not any(section.jitter) and section.gray == 0
+        self.is_idle = not paints(section)
 
         def draw(purpose: Purpose, count: int) -> Floats:
             return rng.uniform(rng.key(seed, purpose, epochs, samples), count)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from saccade import config as configuration
 from saccade import files, rng, units
 from saccade.config import Config
+from saccade.data.decoded import Decoded
 from saccade.data.loader import Readers, TrainingView
 from saccade.data.order import EVERYTHING, Order, Share
+from saccade.data.policies import paints
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
 from saccade.dist import ALONE, Devices, World
@@ -302,8 +304,10 @@ def class_weights(config: Config, train: Split, device: torch.device) -> Tensor 
 
 def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
     """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
-    section = config.data
-    return TrainingView(split, order, config.augment, section.image_size, steps, section.exif, share)
+    section, augmentation = config.data, config.augment
+    plain = augmentation.crop == "padded" and augmentation.rotate == 0 and not paints(augmentation)
+    decoded = Decoded.of(split, section.exif) if plain else None
+    return TrainingView(split, order, augmentation, section.image_size, steps, section.exif, share, decoded)
 
 
 def model_name(config: Config, module: nn.Module | None) -> str:
