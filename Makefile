@@ -2,6 +2,7 @@
 # make test         set up and run the tests
 # make test-faults  the long shelf: every fault at every stage, and what takes minutes (`make test` has a sample)
 # make test-models  every architecture: all names, parity with torchvision and timm, runs that must leave chance level
+# make test-gpu     what must hold on a GPU, killed and resumed runs among it; needs one
 # make check        format, lint, types and the rules of the house
 # make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"
 # make clean        remove the environment and the caches; runs/ stays
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-faults test-models check train clean
+.PHONY: demo test test-faults test-models test-gpu check train clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -26,6 +27,10 @@ test-faults: $(VENV)/.installed-dev
 
 test-models: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m models $(ARGS)
+
+test-gpu: $(VENV)/.installed-dev
+	SACCADE_TEST_GPU=1 $(BIN)/python -m pytest tests/training/test_gpu.py tests/faults/test_kill_and_resume.py \
+	  tests/faults/test_numbers.py $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -16,6 +16,9 @@ THREADS = "2"
 os.environ.update(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OMP_DYNAMIC="FALSE")
 # Waiting threads sleep instead of spinning: on a busy machine spinning makes small networks ten times slower.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# The tests are about the CPU, which every machine has; `make test-gpu` runs those that are about a GPU as well.
+if os.environ.get("SACCADE_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 settings.register_profile("house", deadline=None, print_blob=True)  # a busy machine is not a failure
 settings.load_profile("house")

@@ -6,7 +6,10 @@ import dataclasses
 import io
 import json
 import math
+import os
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +339,29 @@ def test_the_trial_changes_nothing_but_says_how_long_it_takes(tmp_path: Path) ->
     assert all(p.grad is None for p in run.state.model.parameters())
     assert not (tmp_path / "run").exists()
     assert "limits" in findings["time"].message and errors(findings) == {}
+
+
+@pytest.mark.parametrize(("waits_s", "threads"), [(0.001, 2), (0.0, 8)])
+def test_fewer_threads_read_where_many_stand_in_each_others_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_s: float, threads: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    composed = asked(make_set(tmp_path / "set"))
+    run = built(composed, tmp_path / "run")
+    run.readers.resize(8)
+    split, lock = run.view.split, threading.Lock()
+
+    def read(sample: int) -> Any:
+        if waits_s:
+            with lock:  # each waits longer the more there are
+                time.sleep(waits_s * run.readers.threads)
+        else:
+            time.sleep(0.01)
+        return split.read(sample)
+
+    slow = dataclasses.replace(run, view=dataclasses.replace(run.view, split=dataclasses.replace(split, read=read)))
+    rehearse(slow)
+    assert run.readers.threads == threads == run.resolved["reader_threads"]["value"]
 
 
 def test_the_estimate_adds_up(tmp_path: Path) -> None:

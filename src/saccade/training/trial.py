@@ -96,7 +96,7 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     assert run.state.digest() == before, "the trial changed the real model"
     findings += _judge(loss, run) + _exactness(run)
     refuse(findings)
-    _fit_readers(run, speed, log)
+    speed = replace(speed, load_s=_fit_readers(run, speed, log, poll))
     spent = estimate(run, speed)
     _try_compiling(run, speed, spent.total_s)
     findings += _describe(run, spent, log)
@@ -123,17 +123,30 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
     run.resolved["compile"] = {"value": pays, "reason": reason}
 
 
-def _fit_readers(run: Run, speed: Speed, log: Log) -> None:
-    """Take as many reading threads as this training needs, with half as many in reserve, and not one per core."""
+def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> float:
+    """Take as many reading threads as this training needs, with half as many in reserve, and not one per core.
+
+    Where all of them are too slow, a few are tried: of threads that read tiny images most wait for Python's lock, and
+    the waiting itself takes time. Returns the seconds that the loader takes for an image.
+    """
     if run.config.data.threads:
-        return
-    busy = speed.load_s * run.readers.threads * run.config.cell / speed.next_cell_s
+        return speed.load_s
+    before, load_s = run.readers.threads, speed.load_s
+    busy = load_s * before * run.config.cell / speed.next_cell_s
     wanted = min(max(math.ceil(RESERVE * busy), LEAST_READERS), max((os.cpu_count() or 1) // run.world.local_size, 1))
+    reason = f"{RESERVE} x the {busy:.2g} that training keeps busy"
+    if wanted > LEAST_READERS and busy > before:
+        run.readers.resize(LEAST_READERS)
+        few_s = _load(run, _largest_step(run), poll)[1]
+        if few_s < load_s:
+            load_s, wanted, reason = few_s, LEAST_READERS, f"faster than {before}"
     if wanted != run.readers.threads:
         run.readers.resize(wanted)
-        torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
-        log.fact("readers", f"{wanted} reading threads: training keeps {busy:.1f} busy")
-    run.resolved["reader_threads"] = {"value": wanted, "reason": f"{RESERVE} x the {busy:.2g} that training keeps busy"}
+    if wanted != before:
+        log.fact("readers", f"{wanted} reading threads: {reason}")
+    torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
+    run.resolved["reader_threads"] = {"value": wanted, "reason": reason}
+    return load_s
 
 
 def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
