@@ -47,14 +47,14 @@ def kill_in_evaluation(count: int) -> None:
     def evaluate(*arguments: Any) -> Any:
         nonlocal seen
         seen += 1
-        *others, poll, world = arguments
+        *others, poll, world, decoded = arguments
 
         def deadly(done: int) -> None:
             poll(done)
             if seen == count:
                 die()
 
-        return real(*others, deadly, world)
+        return real(*others, deadly, world, decoded)
 
     trainer.evaluate = evaluate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -66,13 +67,12 @@ class Crops:
         height, width = pixels.shape[1:3]
         boxes = self.choose(places, np.tile((width, height), (len(places), 1)))
         ways = np.concatenate([boxes, self._targets[places], self._mirror[places, None]], axis=1)
-        code = np.ravel_multi_index(ways.T, ways.max(axis=0) + 1)
-        order = np.argsort(code, kind="stable")
-        starts = np.flatnonzero(np.diff(code[order], prepend=-1))
-        source = _picture(pixels.take(order, axis=0))
+        order = np.lexsort(ways.T)
+        ways, source = ways[order], _picture(pixels.take(order, axis=0))
+        ends = [*(np.flatnonzero((ways[1:] != ways[:-1]).any(axis=1)) + 1).tolist(), len(ways)]
         cut = np.empty((len(places), self._side, self._side, 3), np.uint8)
-        for begin, end in zip(starts, [*starts[1:], len(order)], strict=True):
-            *edges, mirror = ways[order[begin]].tolist()
+        for begin, end in pairwise([0, *ends]):
+            *edges, mirror = ways[begin].tolist()
             part = padded(source[begin:end], edges[:4], edges[4:], self._side, bool(mirror), self._section.pad_fill)
             _picture(cut[begin:end]).copy_(part)
         slots.permute(0, 2, 3, 1).numpy()[order] = cut
@@ -205,19 +205,24 @@ def _picture(pixels: Pixels) -> torch.Tensor:
 
 
 def central_crop(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
+    """Return the central square of one image, uint8 (height, width, 3), as ``central_crops`` does: (3, size, size)."""
+    return central_crops(pixels[None], size, crop)[0]
+
+
+def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
     """Resize the short side to ``size / crop`` pixels and cut the central square, as torchvision's v2 transforms do.
 
-    ``pixels`` is uint8 (height, width, 3); the result is uint8 (3, size, size). *Source:* torchvision Resize (the long
-    side is truncated) and CenterCrop (offsets rounded to even).
+    ``pixels`` is uint8 (k, height, width, 3), images of one size; the result is uint8 (k, 3, size, size). *Source:*
+    torchvision Resize (the long side is truncated) and CenterCrop (offsets rounded to even).
     """
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[1:3]
     short = max(round(size / crop), size)
     if height <= width:
         new_height, new_width = short, int(short * width / height)
     else:
         new_height, new_width = int(short * height / width), short
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
+    image = _picture(np.ascontiguousarray(pixels))
     if (new_height, new_width) != (height, width):
         image = torch.ops.aten._upsample_bilinear2d_aa(image, [new_height, new_width], False, None)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    return image[0, :, top : top + size, left : left + size]
+    return image[..., top : top + size, left : left + size]

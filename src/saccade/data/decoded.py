@@ -21,14 +21,14 @@ MOST_BYTES = 1 << 30
 class Decoded:
     """The pixels of a split whose images are all of one small size, decoded when they are first asked for.
 
-    ``is_even`` turns False when an image of another size turns up; then nothing more is held.
+    When an image of another size turns up nothing more is held.
     """
 
     def __init__(self, split: Split, height: int, width: int, exif: Exif) -> None:
         self._split, self._exif = split, exif
         self._pixels = np.empty((len(split), height, width, 3), np.uint8)
         self._known = np.zeros(len(split), np.bool_)
-        self.is_even = True
+        self._is_even = True
 
     @classmethod
     def of(cls, split: Split, exif: Exif) -> Decoded | None:
@@ -41,18 +41,18 @@ class Decoded:
             return None
         return cls(split, height, width, exif)
 
-    def add(self, samples: Iterable[int]) -> None:
-        """Decode the images with these numbers that are not held yet; raises BadImage at one that is none."""
-        for sample in samples:
-            if self._known[sample]:
+    def take(self, samples: NDArray[np.int64], places: Iterable[int]) -> NDArray[np.uint8] | None:
+        """Return a copy of the images with these numbers, uint8 (k, height, width, 3); None where they are not even.
+
+        What is not held yet is decoded, one for each step through ``places``. Raises BadImage at one that is none.
+        """
+        for _, sample in zip(places, samples.tolist(), strict=True):
+            if self._known[sample] or not self._is_even:
                 continue
             pixels = images.decode(self._split.read(sample), exif=self._exif)
             if pixels.shape != self._pixels.shape[1:]:
-                self.is_even = False
-                return
+                self._is_even = False
+                continue
             self._pixels[sample] = pixels
             self._known[sample] = True
-
-    def take(self, samples: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return a copy of the images with these numbers, uint8 (k, height, width, 3); all must have been added."""
-        return self._pixels.take(samples, axis=0)
+        return self._pixels.take(samples, axis=0) if self._is_even else None

@@ -194,12 +194,10 @@ class TrainingView:
         squares, side = torch.split(slots, 1), slots.shape[-1]
 
         def fill(first: int, last: int, watch: Watch) -> None:
-            if self.decoded and self.decoded.is_even:
-                self.decoded.add(int(samples[place]) for place in watch(range(first, last)))
-                if self.decoded.is_even:
-                    pixels = self.decoded.take(samples[first:last])
-                    boxes.cut_all_into(slots[first:last], pixels, np.arange(first, last))
-                    return
+            held = self.decoded.take(samples[first:last], watch(range(first, last))) if self.decoded else None
+            if held is not None:
+                boxes.cut_all_into(slots[first:last], held, np.arange(first, last))
+                return
 
             def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
                 places = first + copies * np.repeat(which, copies) + np.tile(np.arange(copies), len(which))
@@ -231,6 +229,7 @@ class EvaluationView:
     exif: Exif
     rank: int = 0
     ranks: int = 1
+    decoded: Decoded | None = None
 
     def start(self, readers: Readers, step: int, cell: int) -> tuple[Batch, list[Future[None]]]:
         """Begin to fill one cell; the last one is padded with the last image, whose place repeats in ``samples``."""
@@ -239,6 +238,10 @@ class EvaluationView:
         slots = readers.memory.take(cell, self.image_size)
 
         def fill(first: int, last: int, watch: Watch) -> None:
+            held = self.decoded.take(samples[first:last], watch(range(first, last))) if self.decoded else None
+            if held is not None:
+                slots[first:last].copy_(augment.central_crops(held, self.image_size, self.crop))
+                return
             for place in watch(range(first, last)):
                 pixels = images.decode(self.split.read(int(samples[place])), exif=self.exif)
                 slots[place].copy_(augment.central_crop(pixels, self.image_size, self.crop))

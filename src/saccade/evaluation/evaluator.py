@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from saccade.data.decoded import Decoded
 from saccade.data.loader import EvaluationView, Readers, batches
 from saccade.data.mix import normalise
 from saccade.data.sources import Split
@@ -27,16 +28,18 @@ def evaluate(
     device: torch.device,
     poll: Callable[[int], None] = lambda _done: None,
     world: World = ALONE,
+    decoded: Decoded | None = None,
 ) -> Result:
     """Score a classifier on a whole split; labels are matched by class name.
 
     Each rank takes its share of the cells; all get the same figures, and the first one the logits of every image.
-    ``poll`` is called with the number of images done after every cell and may raise to stop. Raises DataError on an
-    unknown class and DivergedError on logits that are not finite.
+    ``poll`` is called with the number of images done after every cell and may raise to stop; ``decoded`` holds small
+    images of a split that is scored again and again. Raises DataError on an unknown class and DivergedError on logits
+    that are not finite.
     """
     split = split.with_classes(classifier.recipe.classes)
     recipe, network = classifier.recipe, classifier.network
-    view = EvaluationView(split, recipe.eval_side, recipe.eval_crop, recipe.exif, world.rank, world.size)
+    view = EvaluationView(split, recipe.eval_side, recipe.eval_crop, recipe.exif, world.rank, world.size, decoded)
     at_once = CELL * world.size
     was_training = network.training
     network.eval()

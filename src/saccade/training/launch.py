@@ -84,6 +84,7 @@ class Run:
     lineage: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
     failed_saves: list[DiskError] = field(default_factory=list)
+    decoded: dict[Split, Decoded | None] = field(default_factory=dict)
 
     @property
     def precision(self) -> str:
@@ -102,6 +103,12 @@ class Run:
     def evaluation_is_due(self, step: int) -> bool:
         """Tell whether an epoch ended in the last step before the final one, which is evaluated in any case."""
         return 0 < step < self.total_steps and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
+
+    def held(self, split: Split) -> Decoded | None:
+        """Return what holds the images of a split that is judged after every epoch, if they are small."""
+        if split not in self.decoded:
+            self.decoded[split] = Decoded.of(split, self.config.data.exif)
+        return self.decoded[split]
 
     def classifier(self) -> Classifier:
         """Return the model as it would be saved now."""

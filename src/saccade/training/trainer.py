@@ -141,7 +141,7 @@ def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> None:
 
 
 def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
-    return evaluate(classifier, split, run.readers, run.precision, run.device, poll, run.world)
+    return evaluate(classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split))
 
 
 def save(run: Run, meter: Meter, log: Log) -> None:
