@@ -120,10 +120,10 @@ def shown(name: str) -> Config:
 
 def sides(config: Config) -> set[int]:
     """The smallest and largest side, in pixels, of the images that a network sees."""
-    parts, section = len(config.augment.sizes), config.data
+    section = config.data
     digits = train_split(open_source("digits"))
-    view = TrainingView(digits, Order(1, 0), config.augment, section.image_size, parts, section.exif)
-    seen = [section.eval_size or section.image_size, *map(view.size_at, range(parts))]
+    view = TrainingView(digits, Order(1, 0), config.augment, section.image_size, 1, section.exif)
+    seen = [section.eval_size or section.image_size, *view.sides]
     return {min(seen), max(seen)}
 
 

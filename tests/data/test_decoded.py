@@ -100,6 +100,8 @@ def test_an_image_of_another_size_ends_it_and_changes_nothing() -> None:
 def test_large_images_and_large_sets_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Decoded.of(split(64, 64), "ignore") is not None
     assert Decoded.of(split(64, 65), "ignore") is None
+    assert Decoded.of(split(64, 64), "ignore", 22) is not None
+    assert Decoded.of(split(64, 64), "ignore", 21) is None, "the decoder halves an image of three times the side"
     monkeypatch.setattr(decoded, "MOST_BYTES", 60 * 12 * 9 * 3)
     assert Decoded.of(split(), "ignore") is not None
     monkeypatch.setattr(decoded, "MOST_BYTES", 60 * 12 * 9 * 3 - 1)

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data import images
+from saccade.data.crops import SHARPNESS
 from saccade.data.images import Exif
 from saccade.data.sources import Split
 
-MOST_PIXELS = 64 * 64
-"""Of an image that is held."""
+MOST_SIDE = 64
+"""Of an image that is held, in pixels."""
 
 MOST_BYTES = 1 << 30
 """Of all images of a split together."""
@@ -31,13 +32,19 @@ class Decoded:
         self._is_even = True
 
     @classmethod
-    def of(cls, split: Split, exif: Exif) -> Decoded | None:
-        """Return the memory for a split, nothing decoded yet; None where the images are too large or too many."""
+    def of(cls, split: Split, exif: Exif, side: int = MOST_SIDE) -> Decoded | None:
+        """Return the memory for a split, nothing decoded yet; None where the images are too large or too many.
+
+        Also where squares of ``side`` pixels would be cut from images that the decoder halves (see `crops`).
+        """
         try:
             height, width, _ = images.decode(split.read(0), exif=exif).shape
         except (images.BadImage, OSError):
             return None
-        if height * width > MOST_PIXELS or 3 * height * width * len(split) > MOST_BYTES:
+        if (
+            max(height, width) > min(MOST_SIDE, 2 * SHARPNESS * side - 1)
+            or 3 * height * width * len(split) > MOST_BYTES
+        ):
             return None
         return cls(split, height, width, exif)
 

@@ -169,11 +169,16 @@ class TrainingView:
     share: Share = EVERYTHING
     decoded: Decoded | None = None
 
+    @property
+    def sides(self) -> list[int]:
+        """The sides of the training images, in pixels, in equal parts of the run: multiples of 8, or the image size."""
+        scaled = [self.image_size * share for share in self.augment.sizes]
+        return [max(round(side / 8) * 8, 8) if side != self.image_size else self.image_size for side in scaled]
+
     def size_at(self, step: int) -> int:
-        """Return the side of the training images, in pixels, at a step: a multiple of 8 where the image size is."""
-        sizes = self.augment.sizes
-        scaled = self.image_size * sizes[min(step * len(sizes) // self.total_steps, len(sizes) - 1)]
-        return max(round(scaled / 8) * 8, 8) if scaled != self.image_size else self.image_size
+        """Return the side of the training images, in pixels, at a step."""
+        sides = self.sides
+        return sides[min(step * len(sides) // self.total_steps, len(sides) - 1)]
 
     def start(
         self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None

@@ -48,7 +48,7 @@ class Feeders:
         self._view = view
         images = len(view.share.places(config.batch.global_))
         self.slots = batches_ahead(readers, images) + 2  # one in use, one asked for, the others ahead
-        self._room = 3 * max(view.size_at(step) for step in _parts(view)) ** 2 * images
+        self._room = 3 * max(view.sides) ** 2 * images
         self._file = os.memfd_create("saccade-batches")
         os.ftruncate(self._file, self.slots * self._room)
         self._memory = mmap.mmap(self._file, self.slots * self._room)
@@ -202,11 +202,6 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
         raise DataError("the data changed while the run began", where=data.train.where, fix="run the command again")
     order = launch.training_order(config, len(data.train))
     return launch.training_view(config, data.train, order, start["total_steps"], Share(**start["share"]))
-
-
-def _parts(view: TrainingView) -> range:
-    count = len(view.augment.sizes)
-    return range(0, view.total_steps, max(view.total_steps // count, 1))
 
 
 def _slot(memory: mmap.mmap, slot: int, room: int, num_images: int, side: int) -> Tensor:

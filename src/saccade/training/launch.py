@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -312,9 +312,10 @@ def class_weights(config: Config, train: Split, device: torch.device) -> Tensor 
 def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
     """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
     section, augmentation = config.data, config.augment
-    plain = augmentation.crop == "padded" and augmentation.rotate == 0 and not paints(augmentation)
-    decoded = Decoded.of(split, section.exif) if plain else None
-    return TrainingView(split, order, augmentation, section.image_size, steps, section.exif, share, decoded)
+    view = TrainingView(split, order, augmentation, section.image_size, steps, section.exif, share)
+    if augmentation.crop != "padded" or augmentation.rotate or paints(augmentation):
+        return view
+    return replace(view, decoded=Decoded.of(split, section.exif, min(view.sides)))
 
 
 def model_name(config: Config, module: nn.Module | None) -> str:

@@ -28,7 +28,8 @@ def choose(wanted: str, device: torch.device) -> tuple[str, str]:
     """
     able = has_bf16(device)
     if wanted == "auto":
-        return ("bf16", f"this {device.type} computes it") if able else ("fp32", f"no bf16 on this {device.type}")
+        place = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, device.type)
+        return ("bf16", f"this {place} computes it") if able else ("fp32", f"no bf16 on this {place}")
     if wanted == "bf16" and device.type == "mps":
         raise ConfigError("bf16 training is not supported on mps", where="precision", fix="--precision fp32")
     if wanted == "fp16" and device.type != "cuda":

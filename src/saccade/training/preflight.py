@@ -200,10 +200,9 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     if wanted not in (0, classes):
         return [_width(wanted, classes, "model.num_classes", "leave model.num_classes out: the head follows the data")]
     section = config.data
-    parts = len(config.augment.sizes)
-    view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, parts, section.exif)
+    view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, 1, section.exif)
     judged = section.eval_size or section.image_size
-    smallest = min(judged, section.image_size, *(view.size_at(part) for part in range(parts)))
+    smallest = min(judged, section.image_size, *view.sides)
     if module is None:
         return _named_network(config, smallest, judged, classes)
     return _own_network(module, smallest, classes)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from saccade import __version__, files, units
@@ -120,7 +121,8 @@ def announce(run: Run, log: Log) -> None:
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
     for note in run.runner.schedule.notes():
         log.warn(note)
-    log.fact("runs on", f"{choices['device']}, {choices['precision']} ({run.resolved['precision']['reason']}), "
+    place = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else choices["device"]
+    log.fact("runs on", f"{place}, {choices['precision']} ({run.resolved['precision']['reason']}), "
              f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading threads")  # fmt: skip
     log.fact("folder", str(run.folder))
 

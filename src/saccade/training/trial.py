@@ -106,7 +106,7 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
 
 def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
     """Decide once whether the network is compiled, by a trial on a copy, and write the reason down."""
-    pays, reason = compiling.worth_trying(run.device.type, run_s, len({run.view.size_at(s) for s in _part_starts(run)}))
+    pays, reason = compiling.worth_trying(run.device.type, run_s, len(set(run.view.sides)))
     if pays:
         cell, side = run.config.cell, speed.side
         pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
