@@ -23,7 +23,7 @@ from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
 from saccade.models.weights import MODEL_FILE
 from saccade.report import write_report
-from saccade.training import checkpoint, launch, memory, preflight, ranks, records
+from saccade.training import checkpoint, determinism, launch, memory, preflight, ranks, records
 from saccade.training.cadence import Cadence
 from saccade.training.feeders import feed
 from saccade.training.guard import Stop
@@ -67,7 +67,7 @@ def train(
     name = launch.model_name(config, module)
     folder = Path(world.share(lambda: str(launch.run_folder(config, data, name, out, fresh=resume == "never"))))
     limit_s = units.seconds(config.max_time) if config.max_time else None
-    with world.only_first(files.locked(folder)), Stop(limit_s, world) as stop:
+    with world.only_first(files.locked(folder)), determinism.put_back(), Stop(limit_s, world) as stop:
         done = world.share(lambda: records.finished(folder, config, data))
         if done is not None:
             return Outcome(folder, done["result"], float(done["seconds"]), fresh=False)
