@@ -353,13 +353,14 @@ def _disk_space(run: Run) -> list[Finding]:
 def _describe(run: Run, spent: Estimate, log: Log) -> list[Finding]:
     """Print the estimate; it is a finding too, so that `check --json` has it."""
     load, compute = (run.global_batch / max(t, 1e-9) for t in (spent.load_s, spent.compute_s))
+    most, aside = ("at most", ", its processes not counted") if run.config.data.processes else ("about", "")
     text = (
-        f"about {units.human_time(spent.total_s)}: {run.total_steps:,} steps x {_short(spent.step_s)} ({spent.limit} "
-        f"limits; loader alone {load:,.0f} img/s, training {compute:,.0f} img/s) + evaluations"
+        f"{most} {units.human_time(spent.total_s)}: {run.total_steps:,} steps x {_short(spent.step_s)} ({spent.limit} "
+        f"limits; loader alone {load:,.0f} img/s{aside}, training {compute:,.0f} img/s) + evaluations"
     )
     log.fact("time", text)
     findings = [Finding("time", "note", text)]
-    if spent.limit == "loading" and spent.total_s > SHORT_RUN_S:
+    if spent.limit == "loading" and spent.total_s > SHORT_RUN_S and not aside:
         findings.append(Finding(
             "slow-loader", "note", f"reading and decoding ({load:,.0f} img/s) is slower than training ({compute:,.0f} "
             f"img/s) with {run.readers.threads} threads", "data.threads",
