@@ -25,6 +25,11 @@ def test_the_figures_add_up_on_real_data() -> None:
     assert "share the cores" in doctor.show(found)
 
 
+def test_a_recipe_with_cells_of_any_size_can_be_looked_at() -> None:
+    recipe = compose(Request(words=["small-images", "lenet5"], flags={"data.train": "digits"}))
+    assert doctor.SAMPLE % recipe.config.cell and doctor.diagnose(recipe, Log()).decode_s > 0
+
+
 def test_a_pack_is_not_advised_for_a_pack(tmp_path: Path) -> None:
     pack.pack(open_source("digits"), tmp_path / "p", pack.Settings())
     found = doctor.diagnose(compose(Request(flags={"data.train": str(tmp_path / "p")})), Log())

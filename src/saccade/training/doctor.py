@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.config import Config
 from saccade.data import augment, crops, pack
 from saccade.data.loader import Readers, batches
+from saccade.data.order import EVERYTHING
 from saccade.data.shards import is_pack
 from saccade.log import Log
 from saccade.training import launch, trial
@@ -89,7 +90,7 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
 
 def _stages(run: Run) -> tuple[float, float, float, float, float]:
     """Return seconds per image on this thread: read, read again, decode, resize, and the rest of assembling a batch."""
-    view, split = run.view, run.data.train
+    view, split = replace(run.view, share=EVERYTHING, decoded=None), run.data.train
     samples, choose = _crops(run, SAMPLE)
     size = view.size_at(run.total_steps - 1)
     first_s, _ = _timed(lambda: [bytes(split.read(i)) for i in samples])
