@@ -30,6 +30,7 @@ from saccade.models import create_model, meta_model
 from saccade.models.cost import cost
 from saccade.training import determinism, optim
 from saccade.training.clock import Clock
+from saccade.training.compiling import compile_in_place
 from saccade.training.guard import Finite
 from saccade.training.schedule import Schedule
 from saccade.training.state import State
@@ -61,18 +62,18 @@ def ours(model: str, batch: int, side: int, *, exact: bool = True, compiled: boo
                     "loss.label_smoothing=0.1", "optimizer.name=sgd", "optimizer.nesterov=true"):  # fmt: skip
         layers.set(setting)
     config = layers.resolve()
-    determinism.switch_on()
     network = create_model(model, num_classes=1000, image_size=side, seed=0).to(GPU)
     network = network.to(memory_format=torch.channels_last)
     if compiled:
-        network.compile()
+        compile_in_place(network)
     state = State(network, optim.build(network, config, GPU), None)
     rates = Schedule("constant", 10**6, 0, 1.0)
     runner = StepRunner(config, rates, "bf16", GPU, Finite("lr"), clock=Clock(GPU))
     held = batches(batch, side, torch.channels_last)
 
     def run(steps: int) -> None:
-        torch.use_deterministic_algorithms(exact, warn_only=True)
+        determinism.switch_on()
+        torch.use_deterministic_algorithms(exact)
         for step in range(steps):
             runner.run(state, held[step % HELD])
         runner.finite.settle()

@@ -161,8 +161,7 @@ class World:
         """Replace tensors of any shapes ``(...)`` by their sums over all ranks; the layouts must agree."""
         if self.board is None:
             return
-        for kind in dict.fromkeys(t.dtype for t in tensors):
-            alike = [t for t in tensors if t.dtype == kind]
+        for alike in of_one_kind(tensors):
             joined = flatten(alike)
             with self._explained():
                 torch_dist.all_reduce(joined)
@@ -184,8 +183,7 @@ class World:
         """Overwrite tensors of any shapes ``(...)`` with those of the first rank; the layouts must agree."""
         if self.board is None:
             return
-        for kind, place in dict.fromkeys((t.dtype, t.device) for t in tensors):
-            alike = [t for t in tensors if (t.dtype, t.device) == (kind, place)]
+        for alike in of_one_kind(tensors):
             joined = flatten(alike)
             with self._explained():
                 torch_dist.broadcast(joined, 0)
@@ -273,6 +271,14 @@ def _board(start: Start, limit_s: float) -> Board:
         ) from error
     under_agent = "TORCHELASTIC_RUN_ID" in os.environ
     return Board(store, start.rank, start.size, hosts_store=hosts, under_agent=under_agent)
+
+
+def of_one_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Return tensors of any shapes ``(...)`` in groups of one type and one device, which can be flattened together."""
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    return list(groups.values())
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from saccade.errors import DivergedError
 from saccade.models import create_model
 from saccade.training import determinism, optim
 from saccade.training.clock import Clock
+from saccade.training.compiling import compile_in_place
 from saccade.training.ema import Ema
 from saccade.training.guard import Finite
 from saccade.training.late import Late
@@ -163,7 +164,7 @@ def test_a_compiled_network_takes_the_same_steps() -> None:
     for compiled in (False, True):
         state, runner = make("resnet14", precision="fp32", side=32)
         if compiled:
-            state.model.compile()
+            compile_in_place(state.model)
         losses = [float(runner.run(state, images(side=32, seed=seed))) for seed in range(3)]
         ends.append(losses)
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-3)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from saccade.dist import flatten, unflatten
+from saccade.dist import flatten, of_one_kind, unflatten
 
 
 class Kept:
@@ -17,8 +17,7 @@ class Kept:
     """
 
     def __init__(self, live: Iterable[Tensor]) -> None:
-        live = list(live)
-        self.groups = [[t for t in live if t.dtype == kind] for kind in dict.fromkeys(t.dtype for t in live)]
+        self.groups = of_one_kind(list(live))
         self._before = [flatten(group) for group in self.groups]
 
     def put_back(self) -> None:
