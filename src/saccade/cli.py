@@ -43,7 +43,7 @@ ChangedOption = Annotated[bool, typer.Option("--resume-changed", help="Go on alt
 DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="auto, cpu, mps, 8 (GPUs), 0,2 (these GPUs) or cpu:2 (processes).")
 ]
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16, or fp16 (GPUs only).")]
 TimeOption = Annotated[str | None, typer.Option("--max-time", help="Save and stop (exit 75) after this time: 20m, 2h.")]
 HoldoutOption = Annotated[
     str | None, typer.Option("--holdout", help="Share of the training images to validate on: 10%.")

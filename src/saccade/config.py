@@ -166,7 +166,7 @@ class Config(Section):
         if self.cell % self.augment.repeats:
             raise ValueError(
                 f"augment.repeats: {self.augment.repeats} does not divide the cell of {self.cell}; the views of an "
-                "image belong into one cell"
+                f"image belong into one cell; divisors are {', '.join(map(str, divisors(self.cell)))}"
             )
         if self.epochs.endswith("%") or not self.epochs:
             raise ValueError("epochs: the length of the run cannot be a share of itself; write 90ep or 5000step")

@@ -16,7 +16,7 @@ from saccade.cli import app
 from saccade.config import Config
 from saccade.data.sources import open_source
 from saccade.evaluation.classifier import Classifier
-from saccade.training.contact_sheet import GAP_PIXELS, HEAD_PIXELS, contact_sheet
+from saccade.training.contact_sheet import GAP_PIXELS, LINE_PIXELS, contact_sheet
 
 
 def config(**augment: object) -> Config:
@@ -27,8 +27,9 @@ def config(**augment: object) -> Config:
 def tiles(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Cut a sheet into its tiles, uint8 (rows, columns, 96, 96, 3)."""
     pitch = 96 + GAP_PIXELS
-    assert pixels.shape == (HEAD_PIXELS + rows * pitch, columns * pitch, 3)
-    grid = pixels[HEAD_PIXELS:].reshape(rows, pitch, columns, pitch, 3)
+    head = len(pixels) - rows * pitch
+    assert LINE_PIXELS <= head <= 2 * LINE_PIXELS + GAP_PIXELS + 1 and pixels.shape[1:] == (columns * pitch, 3)
+    grid = pixels[head:].reshape(rows, pitch, columns, pitch, 3)
     return grid.transpose(0, 2, 1, 3, 4)[:, :, :96, :96]
 
 

@@ -20,7 +20,7 @@ from saccade.data.sources import Split
 TILE_PIXELS = (96, 256)
 """Tiny images are shown enlarged by a whole factor, huge ones reduced."""
 
-HEAD_PIXELS, GAP_PIXELS = 18, 2
+LINE_PIXELS, GAP_PIXELS = 15, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +97,29 @@ def _mixing(mix: Mix, share: float) -> str:
     return f", {'mixup' if mix.box is None else 'cutmix'} {share:.2f}"
 
 
+def _lines(caption: str, width: int) -> str:
+    """Break a caption at its last comma where it would touch the next one, so many pixels away."""
+    wide = ImageDraw.Draw(Image.new("L", (1, 1))).textlength(caption) > width - 8
+    return "\n".join(caption.rsplit(", ", 1)) if wide else caption
+
+
 def _draw(columns: list[tuple[str, Tensor]], classes: list[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     side = max(images.shape[-1] for _, images in columns)
     tile = min(side * -(-TILE_PIXELS[0] // side), TILE_PIXELS[1])
     pitch = tile + GAP_PIXELS
-    sheet = Image.new("RGB", (len(columns) * pitch, HEAD_PIXELS + len(classes) * pitch), "white")
+    captions = [_lines(caption, tile) for caption, _ in columns]
+    head = LINE_PIXELS * max(caption.count("\n") + 1 for caption in captions) + 3
+    sheet = Image.new("RGB", (len(columns) * pitch, head + len(classes) * pitch), "white")
     pen = ImageDraw.Draw(sheet)
-    for across, (caption, images) in enumerate(columns):
+    for across, (caption, (_, images)) in enumerate(zip(captions, columns, strict=True)):
         pen.text((across * pitch + 2, 3), caption, "black")
         for down, image in enumerate(images):
             picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
             enlarged = picture.width < tile
             picture = picture.resize((tile, tile), Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
-            sheet.paste(picture, (across * pitch, HEAD_PIXELS + down * pitch))
+            sheet.paste(picture, (across * pitch, head + down * pitch))
     for down, name in enumerate(classes):
-        corner = (2, HEAD_PIXELS + down * pitch + 2)
+        corner = (2, head + down * pitch + 2)
         pen.rectangle(pen.textbbox(corner, name), fill="white")
         pen.text(corner, name, "black")
     return np.asarray(sheet)

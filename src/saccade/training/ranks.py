@@ -34,10 +34,11 @@ def check_number(config: Config, world: World) -> None:
         fitting = [d for d in configuration.divisors(config.batch.global_) if d <= LARGEST_CELL]
         smaller = max((d for d in fitting if (config.batch.global_ // d) % world.size == 0), default=0)
         cell = f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: another run)"
+        numbers = ", ".join(map(str, configuration.divisors(cells)))
         raise ConfigError(
             f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared equally by {world.size} ranks",
             where="batch.cell",
-            fix=f"take {', '.join(map(str, configuration.divisors(cells)))} ranks{cell if smaller else ''}",
+            fix=f"take {numbers} rank{'s' * (cells > 1)}{cell if smaller else ''}",
         )
 
 
