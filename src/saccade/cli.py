@@ -190,12 +190,13 @@ def predict(
     """Name what is in images, with probabilities."""
     with explained(json_out):
         from saccade import api, files
+        from saccade.data.sources.ilsvrc import class_name
 
         rows = []
         for prediction in api.predict(run, images, top=top):
             rows.append({"path": prediction.path, "top": [{"class": c, "probability": p} for c, p in prediction.top]})
             if not json_out:
-                best = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top)
+                best = "  ".join(f"{class_name(name)} {share:.1%}" for name, share in prediction.top)
                 typer.echo(f"{prediction.path}: {best}")
         if csv is not None:
             files.write_bytes(csv, _csv(rows))

@@ -268,6 +268,13 @@ def test_many_classes_get_a_table_of_confused_pairs(tmp_path: Path) -> None:
     assert "class00 class01 2 40.00 %" in page.text and "the other 10 classes" in page.text
 
 
+def test_classes_of_imagenet_are_called_by_their_english_names(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", ("n01440764", "n02102040", "zebra fish", "n00000000"))
+    page = Page(write_report(run.folder, run.split))
+    for words in ("English springer 50", "is tench", "zebra fish 50", "n00000000 50"):
+        assert words in page.text
+
+
 def test_final_evaluation_on_another_split_is_not_drawn_into_the_curve(run: Fake) -> None:
     log = (run.folder / "log.jsonl").read_text()
     before = Record.read(run.folder).series("eval", "top1")

@@ -40,7 +40,7 @@ def worst(record: Record, count: int = 12) -> list[Mistake]:
     labels, predicted = record.answers.labels.tolist(), record.answers.predicted
     return [
         Mistake(
-            _name(record, i), record.classes[labels[i]], record.classes[predicted[i]], probability, _pixels(record, i)
+            _name(record, i), record.titles[labels[i]], record.titles[predicted[i]], probability, _pixels(record, i)
         )
         for i, probability in record.answers.worst(count)
     ]

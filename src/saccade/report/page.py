@@ -105,7 +105,7 @@ def _plots(record: Record) -> dict[str, Plot]:
     if record.answers is not None and len(record.classes) <= _HEAT_MAP_CLASSES:
         counts = record.answers.confusion
         alt = f"Confusion matrix of {len(record.classes)} classes; the table below has its figures"
-        out["confusion"] = _both("", alt, lambda t: plots.confusion(counts, record.classes, t))
+        out["confusion"] = _both("", alt, lambda t: plots.confusion(counts, record.titles, t))
     return out
 
 

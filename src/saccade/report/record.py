@@ -18,6 +18,7 @@ from torch import Tensor
 
 from saccade import files, log
 from saccade.data.sources import Split
+from saccade.data.sources.ilsvrc import class_name
 from saccade.errors import DivergedError, UsageError
 from saccade.evaluation import metrics
 
@@ -121,6 +122,11 @@ class Record:
         if self.split is not None and width in (None, len(self.split.classes)):
             return list(self.split.classes)
         return [f"class {i}" for i in range(width or 0)]
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """What the classes mean to people: ImageNet's by their English names, all others as they are called."""
+        return [class_name(name) for name in self.classes]
 
     def section(self, name: str) -> dict[str, Any]:
         """Return one part of ``run.json``, empty when it is not there."""

@@ -190,8 +190,8 @@ def confused_pairs(record: Record, count: int) -> Html:
     pairs = [(int(i) // len(wrong), int(i) % len(wrong)) for i in order]
     rows = [
         (
-            record.classes[true],
-            record.classes[said],
+            record.titles[true],
+            record.titles[said],
             f"{wrong[true, said]:,}",
             percent(wrong[true, said] / images[true]),
         )
@@ -221,11 +221,11 @@ def _class_row(record: Record, place: int, accuracy: float) -> tuple[str, ...]:
     assert record.answers is not None
     counts = record.answers.confusion[place]
     others = [int(i) for i in np.argsort(-counts, kind="stable") if i != place and counts[i]][:3]
-    taken = ", ".join(f"{record.classes[i]} ({counts[i]})" for i in others)
+    taken = ", ".join(f"{record.titles[i]} ({counts[i]})" for i in others)
     if math.isnan(accuracy):
-        return record.classes[place], "0", "0", "no images", ""
+        return record.titles[place], "0", "0", "no images", ""
     bar = element("span", element("i", style=f"width:{100 * accuracy:.1f}%"), class_="bar")
-    return record.classes[place], f"{counts.sum():,}", f"{counts[place]:,}", join([percent(accuracy), bar]), taken
+    return record.titles[place], f"{counts.sum():,}", f"{counts[place]:,}", join([percent(accuracy), bar]), taken
 
 
 def findings(record: Record) -> Html:
