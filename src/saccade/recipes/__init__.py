@@ -16,7 +16,7 @@ WORDS = ("about", "source", "claims")
 """What a recipe says in words; everything else are settings."""
 
 SMALL_IMAGE_PX = 64
-SMALL_SET = 200_000
+FEW, SMALL_SET = 3_000, 200_000
 LIKE_CIFAR = 20_000
 """So many small images fill batches of 1,000 often enough in an epoch."""
 
@@ -62,4 +62,6 @@ def default_for(data_name: str, num_images: int, side_px: int) -> str:
         return data_name
     if side_px <= SMALL_IMAGE_PX:
         return "cifar10" if num_images >= LIKE_CIFAR else "small-images"
+    if num_images < FEW:
+        return "photos-few"
     return "photos-small" if num_images < SMALL_SET else "photos"
