@@ -37,8 +37,8 @@ def ours(folder: Path, scratch: Path, *flags: str) -> float:
     shutil.rmtree(out, ignore_errors=True)
     equal = ("optimizer.name=sgd", "optimizer.lr=0.05", "augment.sizes=[1.0]", "augment.crop_area=[0.08,1.0]",
              "augment.alternate_flip=false")  # fmt: skip
-    command = [sys.executable, "-m", "saccade", "train", "photos-small", "--data", str(folder), "--out", str(out)]
-    command += ["--image-size", str(SIZE), "--epochs", "1ep", "--batch-size", str(BATCH), *flags]
+    command = [sys.executable, "-m", "saccade", "train", "imagenette-5ep", "--data", str(folder), "--out", str(out)]
+    command += ["--model", "resnet18", "--image-size", str(SIZE), "--epochs", "1ep", "--batch-size", str(BATCH), *flags]
     command += [word for setting in equal for word in ("--set", setting)]
     subprocess.run(command, check=True, capture_output=True)
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))

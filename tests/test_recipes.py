@@ -153,6 +153,16 @@ def row(name: str) -> str:
     return f"| `{name}` | {what} | {recipe.claims or '-'} | {recipe.source or 'ours'} |"
 
 
+@pytest.mark.parametrize(
+    ("images", "side", "name"),
+    [(2_999, 224, "photos-few"), (3_000, 224, "photos-small"), (200_000, 224, "photos"), (2_999, 32, "small-images"),
+     (20_000, 64, "cifar10"), (20_000, 65, "photos-small")],
+)  # fmt: skip
+def test_the_recipe_follows_number_and_size_of_the_images(images: int, side: int, name: str) -> None:
+    assert recipes.default_for("set", images, side) == name
+    assert recipes.default_for("digits", images, side) == "digits"
+
+
 def test_no_recipe_hides_a_model() -> None:
     assert not [name for name in recipes.names() if registry.is_known(name)]
 
