@@ -22,6 +22,9 @@ from saccade.errors import ConfigError, DataError, DiskError
 
 COPY_BYTES = 1 << 20
 
+PENDING_BYTES = 1 << 22
+"""Lines of a log that wait in memory while they cannot be written: hours of a run."""
+
 
 def _no_stage(_name: str) -> None:
     return None
@@ -191,26 +194,52 @@ def sweep_parts(folder: Path) -> None:
 
 
 class Appender:
-    """A file of lines that only grows; a line cut off by a crash is repaired when it is opened again."""
+    """A file of lines that only grows, and that never ends a run.
+
+    A line cut off by a crash is repaired when the file is opened again. What cannot be written, as on a full disk,
+    waits in memory for the next line; ``trouble`` says why, and ``lost`` counts the lines that found no room there.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Open the file, with its folder; raises DiskError where that is impossible."""
+        self.trouble = ""
+        self.lost = 0
+        self._pending = bytearray()
         path.parent.mkdir(parents=True, exist_ok=True)
         with _explained(path):
             self._file: BinaryIO = open(path, "ab+", buffering=0)  # noqa: SIM115 - closed by close()
             if self._file.tell():
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":
-                    self._file.write(b"\n")
+                    self._pending += b"\n"
 
     def line(self, text: str) -> None:
         """Append one line in a single write, so that a kill cannot interleave two."""
-        with contextlib.suppress(ValueError):  # closed
-            self._file.write(text.encode() + b"\n")
+        if self._file.closed:
+            return
+        data = text.encode() + b"\n"
+        if len(self._pending) + len(data) > PENDING_BYTES:
+            self.lost += 1
+        else:
+            self._pending += data
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._pending:  # a disk that is nearly full takes a part
+                del self._pending[: self._file.write(self._pending)]
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = os.strerror(error.errno) if error.errno else str(error)
 
     def close(self) -> None:
-        """Flush to the disk and close."""
-        if not self._file.closed:
+        """Flush to the disk and close; what still cannot be written is given up."""
+        if self._file.closed:
+            return
+        self._write()
+        with contextlib.suppress(OSError):
             os.fsync(self._file.fileno())
+        with contextlib.suppress(OSError):
             self._file.close()
 
 

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from saccade import files
+from saccade.streams import Voice
 
 LOG_VERSION = 1
 PLAIN_EVERY_S = 20.0
@@ -61,7 +62,11 @@ class Log:
     def __init__(self, *, rank: int = 0, quiet: bool = False) -> None:
         self.rank = rank
         self.attempt = 1
-        self.console = Console(stderr=True, quiet=quiet or rank != 0, highlight=False, soft_wrap=True)
+        self._voice = Voice()
+        self.console = Console(
+            file=cast(TextIO, self._voice), quiet=quiet or rank != 0, highlight=False, soft_wrap=True
+        )
+        self._told: set[str] = set()
         self._events: files.Appender | None = None
         self._waiting: list[dict[str, Any]] = []
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -91,8 +96,26 @@ class Log:
         else:
             line = {"v": LOG_VERSION, "attempt": self.attempt} | event
             self._events.line(json.dumps(line, ensure_ascii=False, allow_nan=False))
-            for listener in self.listeners:
-                listener(line)
+            for listener in list(self.listeners):
+                try:
+                    listener(line)
+                except Exception as error:  # of another program, which writes files of its own: no reason to end a run
+                    self.listeners.remove(listener)
+                    self.warn(f"events are no longer shown elsewhere: {error}")
+            self._tell_trouble(self._events)
+
+    def _tell_trouble(self, events: files.Appender) -> None:
+        """Say on the one way what is wrong with the other, once each time; a run does not end for want of a log."""
+        if events.trouble and "log" not in self._told:
+            self._told.add("log")
+            self.warn(f"log.jsonl cannot be written ({events.trouble}); the run goes on, and the lines wait in memory")
+        elif not events.trouble and "log" in self._told:
+            self._told.discard("log")
+            missing = f"{events.lost:,} lines of it are missing" if events.lost else "no line of it is missing"
+            self.warn(f"log.jsonl is written again; {missing}")
+        if self._voice.trouble and "voice" not in self._told:
+            self._told.add("voice")
+            self.event("warning", text=f"standard error cannot be written ({self._voice.trouble}); the run goes on")
 
     def say(self, text: str = "") -> None:
         """Print one line for people."""

@@ -1,0 +1,96 @@
+"""The standard streams: a process goes on when one of them is gone, and says so where it still can."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TextIO
+
+
+def open_missing() -> None:
+    """Open the null device in place of a standard stream that is closed.
+
+    Otherwise the next file to be opened, a checkpoint perhaps, gets the number of the stream, and with it whatever a
+    library prints there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+class Voice(io.TextIOBase):
+    """Standard error, as it is at the moment; nothing is raised where it cannot be written.
+
+    The reader of a pipe may have ended, the terminal may be closed, the disk below a file may be full. ``trouble`` is
+    the reason, empty while all is well.
+    """
+
+    trouble = ""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of standard error."""
+        return getattr(_standard_error(), "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write a text if that is possible; returns its length in characters."""
+        try:
+            if stream := _standard_error():
+                stream.write(text)
+                self.trouble = ""
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            self.trouble = getattr(error, "strerror", None) or str(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush standard error if that is possible."""
+        try:
+            if stream := _standard_error():
+                stream.flush()
+        except (OSError, ValueError) as error:
+            self.trouble = getattr(error, "strerror", None) or str(error)
+
+    def isatty(self) -> bool:
+        """Tell whether standard error is a terminal."""
+        try:
+            stream = _standard_error()
+            return stream is not None and stream.isatty()
+        except (OSError, ValueError):
+            return False
+
+    def fileno(self) -> int:
+        """Return the file descriptor of standard error; raises OSError where it has none."""
+        stream = _standard_error()
+        if stream is None:
+            raise OSError("there is no standard error")
+        return stream.fileno()
+
+
+def _standard_error() -> TextIO | None:
+    """Return the real stream below a live display, which puts one of its own in its place."""
+    stream: TextIO | None = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+    return stream
+
+
+def failure(stream: TextIO | None) -> OSError | None:
+    """Return why what was written to a stream does not arrive, or None."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError as error:
+        return error
+    except ValueError:  # closed
+        pass
+    return None
+
+
+def give_up(stream: TextIO | None) -> None:
+    """Send what a broken stream still holds nowhere: else the interpreter fails at its end, with status 120."""
+    if stream is not None and failure(stream) is not None:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (OSError, ValueError):
+            return
