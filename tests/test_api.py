@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import typer.main
+import yaml
 from torch import Tensor, nn
 
+import console
 import saccade
-from saccade.errors import CheckpointError, ConfigError, DivergedError
+from saccade import cli
+from saccade.errors import CheckpointError, ConfigError, DataError, DivergedError, SaccadeError, UsageError
+from saccade.training.request import FLAGS
 
 
 class Tiny(nn.Module):
@@ -50,6 +58,117 @@ def test_a_module_with_the_wrong_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         saccade.train(model=module, epochs=1, quiet=True, out=tmp_path / "run")
     assert caught.value.finding == "head-width"
+
+
+VALUES: dict[str, Any] = {
+    "data": "digits",
+    "val": "digits",
+    "labels": "labels.csv",
+    "model": "resnet20",
+    "init": "weights.pth",
+    "epochs": 3,
+    "batch_size": 32,
+    "lr": 0.25,
+    "image_size": 24,
+    "seed": 7,
+    "devices": 2,
+    "precision": "fp32",
+    "max_time": "20m",
+    "holdout": "10%",
+    "minival": 0.02,
+}
+
+
+def flags_of(verb: str) -> set[str]:
+    command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
+    return {p.opts[0].removeprefix("--").replace("-", "_") for p in command.params if p.opts[0].startswith("--")}
+
+
+@pytest.mark.parametrize(
+    ("verb", "function"), [("train", saccade.train), ("eval", saccade.evaluate), ("predict", saccade.predict)]
+)
+def test_every_flag_is_a_keyword_of_the_same_name(verb: str, function: Any) -> None:
+    flags = flags_of(verb) - {"json", "csv"}  # how an answer is printed or written: Python has it at hand
+    assert len(flags) >= 1
+    assert flags - set(inspect.signature(function).parameters) == set()
+
+
+def test_every_flag_means_the_same_as_its_keyword(tmp_path: Path) -> None:
+    assert set(VALUES) == set(FLAGS)
+    for name, value in VALUES.items():
+        typed = console.run_here("train", "digits", "--dry-run", f"--{name.replace('_', '-')}", str(value))
+        assert typed.status == 0, typed.stderr
+        outcome = saccade.train("digits", dry_run=True, **{name: value})
+        assert outcome.settings == yaml.safe_load(typed.stdout)
+        assert outcome.settings != saccade.train("digits", dry_run=True).settings or name in ("data", "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_words_and_assignments_are_as_on_the_command_line() -> None:
+    typed = console.run_here("train", "cifar10", "resnet18", "--dry-run", "--set", "augment.mixup=0.2")
+    same = {"augment__mixup": 0.2}, {"set": "augment.mixup=0.2"}, {"set": ["augment.mixup=0.2"]}
+    for given in same:
+        outcome = saccade.train(["cifar10", "resnet18"], dry_run=True, **given)  # type: ignore[arg-type]
+        assert outcome.settings == yaml.safe_load(typed.stdout)
+
+
+def test_numbers_of_numpy_and_shares_as_text_or_number_are_taken() -> None:
+    def settled(**flags: Any) -> dict[str, Any]:
+        return saccade.train("digits", dry_run=True, **flags).settings
+
+    assert settled(epochs=np.int64(2), seed=np.int32(3), lr=np.float64(0.5)) == settled(epochs="2ep", seed=3, lr=0.5)
+    assert settled(holdout=0.1, minival="2%") == settled(holdout="10%", minival=0.02)
+    assert settled(data__holdout="10%") == settled(holdout=0.1)
+    assert settled(max_time=90) == settled(max_time="90s")
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "words"),
+    [
+        ({"lr": -1}, ConfigError, "-1 is not a learning rate"),
+        ({"lr": math.nan}, ConfigError, "nan is not a learning rate"),
+        ({"lr": math.inf}, ConfigError, "inf is not a learning rate"),
+        ({"lr": "fast"}, ConfigError, "'fast' is not a learning rate"),
+        ({"lr": True}, ConfigError, "True is not a learning rate"),
+        ({"resume": True}, UsageError, "'auto' (go on where the run stopped)"),
+        ({"resume": None}, UsageError, "'never', or the path of a checkpoint"),
+        ({"holdout": 10}, UsageError, "'10' is not a share"),
+        ({"minival": "x"}, UsageError, "where: --minival"),
+        ({"epochs": -1}, ConfigError, "'-1' is not a duration"),
+        ({"epochs": True}, ConfigError, "epochs: "),
+        ({"epochs": [2]}, ConfigError, "epochs: "),
+        ({"data": 5}, UsageError, "saccade.open_source"),
+        ({"val": ["a"]}, UsageError, "type list"),
+        ({"model": 3}, ConfigError, "model.name"),
+        ({"epoch": 3}, ConfigError, "did you mean 'epochs'?"),
+        ({"batchsize": 3}, ConfigError, "did you mean 'batch_size'?"),
+        ({"augment__mixpu": 3}, ConfigError, "did you mean 'augment.mixup'?"),
+        ({"recipe": "resnet81"}, ConfigError, "did you mean"),
+    ],
+)
+def test_every_odd_value_is_answered_with_a_sentence(flags: dict[str, Any], error: type, words: str) -> None:
+    with pytest.raises(SaccadeError) as caught:
+        saccade.train(**flags, dry_run=True)
+    assert isinstance(caught.value, error) and words in str(caught.value)
+
+
+def test_sources_and_splits_that_are_open_already_are_trained_on(tmp_path: Path) -> None:
+    digits = saccade.open_source("digits")
+    whole = saccade.train(data=digits, epochs="2step", quiet=True, out=tmp_path / "whole")
+    assert whole.result["n"] == 360
+    assert saccade.evaluate(whole.folder).n == 360 and saccade.evaluate(whole.folder, split="train").n == 1437
+    parts = saccade.train(
+        data=digits.splits["train"], val=digits.splits["test"], epochs="2step", quiet=True, out=tmp_path / "parts"
+    )
+    assert parts.result["correct"] == whole.result["correct"]
+    held = saccade.train(data=digits.splits["test"], holdout=0.5, epochs="2step", quiet=True, out=tmp_path / "held")
+    assert 180 <= held.result["n"] <= 185  # half of each class, rounded
+    with pytest.raises(DataError, match="no validation split"):
+        saccade.train(data=digits.splits["train"], quiet=True)
+    for data in ("digits", digits, digits.splits["test"], None):
+        assert saccade.evaluate(whole.folder, data).correct == whole.result["correct"]
+    with pytest.raises(DataError, match="no split called 'foo'; found: test, train"):
+        saccade.evaluate(whole.folder, split="foo")
 
 
 def test_settings_go_by_their_dotted_names(tmp_path: Path) -> None:

@@ -159,6 +159,16 @@ def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: P
     [
         (("train", "--no-such-flag"), 2, "No such option"),
         (("train", "resent18"), 78, "neither a YAML file, nor a recipe, nor a model"),
+        (("train", "resnet81"), 78, "did you mean resnet8 or"),
+        (("train", "Photo-small"), 78, "did you mean photos-small or"),
+        (("train", "photos-smal.yaml"), 78, "there is no YAML file 'photos-smal.yaml'"),
+        (("train", "photos-smal.yaml"), 78, "did you mean photos-small or"),
+        (("train", "cifar100"), 78, "it is data: --data cifar100"),
+        (("train", "fashion-mnst"), 78, "did you mean --data fashion-mnist?"),
+        (("train", "--data", "cifr10"), 65, "did you mean cifar10 or"),
+        (("train", "--lr", "-1"), 78, "-1.0 is not a learning rate"),
+        (("train", "--lr", "nan"), 78, "nan is not a learning rate"),
+        (("check", "--lr", "inf"), 78, "inf is not a learning rate"),
         (("train", "--set", "batch.globl=3"), 78, "did you mean 'batch.global'"),
         (("train", "--data", "nowhere"), 65, "there is no data at 'nowhere'"),
         (("train", "--holdout", "120%"), 2, "is not a share"),
@@ -179,6 +189,23 @@ def test_every_mistake_has_its_status_and_a_sentence(
     done = saccade(*arguments, cwd=tmp_path, status=status)
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_file_is_found_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text("epochs: 2\nmax_time: 90\nema: {half_life: 1}\n")
+    (tmp_path / "photos").mkdir()
+    done = saccade("train", "experimnt.yml", cwd=tmp_path, status=78)
+    assert "there is no YAML file 'experimnt.yml'" in done.stderr and "did you mean experiment.yaml?" in done.stderr
+    assert "did you mean photos?" in saccade("train", "--data", "phots", cwd=tmp_path, status=65).stderr
+    assert "it is data: --data ./photos" in saccade("train", "./photos", cwd=tmp_path, status=78).stderr
+    settings = yaml.safe_load(saccade("train", "experiment.yaml", "--dry-run", cwd=tmp_path).stdout)
+    assert (settings["epochs"], settings["max_time"], settings["ema"]["half_life"]) == ("2ep", "90s", "1ep")
+
+
+def test_eval_of_a_split_that_is_not_there_is_a_sentence(run: Path, place: Path) -> None:
+    done = saccade("eval", str(run), "--split", "foo", cwd=place, status=65)
+    assert "there is no split called 'foo'; found: test, train" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads(saccade("eval", str(run), "--split", "train", "--json", cwd=place).stdout)["n"] == 1437
 
 
 def test_an_error_is_also_json(tmp_path: Path) -> None:

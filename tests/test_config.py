@@ -35,7 +35,7 @@ def resolved(*assignments: str) -> Config:
         ("augment.crop_area=[0.9,0.1]", ["augment.crop_area", "in order"]),
         ("checkpoint.every=often", ["checkpoint.every", "'often' is not a time"]),
         ("schedule={name: step, every: 0ep}", ["schedule.every", "above zero"]),
-        ("schedule={name: multistep, milestones: [30]}", ["schedule.milestones", "string"]),
+        ("schedule={name: multistep, milestones: [soon]}", ["schedule.milestones", "'soon' is not a duration"]),
         ("seed=-1", ["seed", "greater than or equal to 0"]),
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,72 +11,115 @@ import torch
 from torch import nn
 
 from saccade import units
+from saccade.config import Layers, kinds
 from saccade.data.loader import Readers
 from saccade.data.sources import Source, Split, open_source, train_split, validation_split
+from saccade.data.sources.split import short_name
 from saccade.dist import joined
-from saccade.errors import DataError
+from saccade.errors import CheckpointError, ConfigError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
 from saccade.evaluation.predictor import Prediction
 from saccade.log import Log
 from saccade.training import launch, precision, trainer
-from saccade.training.request import Request, compose, preview
+from saccade.training.request import FLAGS, Request, compose, flag_settings, preview
+from saccade.training.request import dry_run as settle
 from saccade.training.trainer import Outcome
 
 
 def train(
-    recipe: str | None = None,
+    recipe: str | Path | Sequence[str | Path] = (),
     *,
-    data: str | Path | None = None,
-    val: str | Path | None = None,
+    data: str | Path | Source | Split | None = None,
+    val: str | Path | Source | Split | None = None,
     labels: str | Path | None = None,
     model: str | nn.Module | None = None,
-    epochs: int | str | None = None,
+    init: str | Path | None = None,
+    epochs: int | float | str | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     image_size: int | None = None,
     seed: int | None = None,
     out: str | Path = "",
-    resume: str = "auto",
+    resume: str | Path = "auto",
+    resume_changed: bool = False,
+    devices: int | str | None = None,
+    precision: str | None = None,
+    max_time: float | str | None = None,
+    holdout: float | str | None = None,
+    minival: float | str | None = None,
+    dry_run: bool = False,
+    set: str | Sequence[str] = (),
     quiet: bool = False,
     **settings: Any,
 ) -> Outcome:
     """Train a classifier as ``saccade train`` does and return its folder and figures.
 
-    ``model`` is a name or your own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes).
-    ``batch_size`` is global. ``lr`` is the effective learning rate. Other settings go by their dotted names with
-    ``__`` for the dot, e.g. ``augment__mixup=0.2``. Raises a SaccadeError with the reason and what to do.
+    Every flag of the command line is a keyword of the same name and means the same. ``recipe`` is one word or several:
+    a YAML file, a recipe, a model. ``data`` and ``val`` may also be a source or a split that is open already, ``model``
+    your own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes). ``batch_size`` is global, ``lr``
+    the effective rate; ``holdout`` and ``minival`` are shares such as 0.1 or ``"10%"``, ``max_time`` a text with a unit
+    or seconds. ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
+
+    Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``. Raises a SaccadeError
+    with the reason and what to do.
     """
+    flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
-    name = f"custom:{type(model).__name__}" if module is not None else model
-    flags = flag_settings(
-        data=data, val=val, labels=labels, model=name, epochs=epochs, batch_size=batch_size, lr=lr,
-        image_size=image_size, seed=seed,
-    )  # fmt: skip
-    flags |= {key.replace("__", "."): value for key, value in settings.items()}
-    request = Request(words=[recipe] if recipe else [], flags=flags)
+    request = _request(recipe, flags, set, settings)
+    if not isinstance(resume, str | Path):
+        raise UsageError(
+            f"resume={resume!r} says nothing", where="resume",
+            fix="write 'auto' (go on where the run stopped), 'never', or the path of a checkpoint",
+        )  # fmt: skip
+    if dry_run:
+        config = settle(request)
+        return Outcome(Path(out), {}, 0.0, fresh=False, settings=config.dump())
+
     with joined(units.seconds(preview(request).ranks.start_limit)) as world:
         log = Log(rank=world.rank, quiet=quiet)
-        return trainer.train(compose(request), module=module, out=str(out), resume=resume, log=log, world=world)
+        return trainer.train(
+            compose(request), module=module, out=str(out), resume=str(resume), resume_changed=resume_changed, log=log,
+            world=world,
+        )  # fmt: skip
 
 
-def flag_settings(**flags: Any) -> dict[str, Any]:
-    """Translate the flags of the command line into dotted settings; None means not given."""
-    places = {
-        "data": "data.train", "val": "data.val", "labels": "data.labels", "model": "model.name",
-        "init": "model.init", "epochs": "epochs",
-        "batch_size": "batch.global", "lr": "lr", "image_size": "data.image_size", "seed": "seed",
-        "devices": "device", "precision": "precision", "max_time": "max_time", "holdout": "data.holdout",
-        "minival": "data.minival",
-    }  # fmt: skip
-    settings = {places[name]: value for name, value in flags.items() if value is not None}
-    for name in ("data.train", "data.val", "data.labels"):
-        if name in settings:
-            settings[name] = str(settings[name])
-    if str(settings.get("epochs", "")).isdecimal():
-        settings["epochs"] = f"{settings['epochs']}ep"
-    return settings
+def _request(
+    words: str | Path | Sequence[str | Path], flags: dict[str, Any], sets: str | Sequence[str], settings: dict[str, Any]
+) -> Request:
+    """Turn the keywords of ``train`` into what the command line would have asked for."""
+    opened, judged = _opened("data", flags["data"], "train"), _opened("val", flags["val"], "val")
+    flags |= {name: source.where for name, source in (("data", opened), ("val", judged)) if source}
+    if isinstance(flags["model"], nn.Module):
+        flags["model"] = f"custom:{type(flags['model']).__name__}"
+    words = [words] if isinstance(words, str | Path) else words
+    sets = [sets] if isinstance(sets, str) else sets
+    return Request([str(w) for w in words if w], flag_settings(**flags) | _dotted(settings), sets, opened, judged)
+
+
+def _opened(name: str, given: Any, split: str) -> Source | None:
+    """Return a source for what was handed over open, None for a name or a path; raises UsageError."""
+    if given is None or isinstance(given, str | Path):
+        return None
+    if isinstance(given, Source):
+        return given
+    if isinstance(given, Split):
+        return Source(short_name(Path(given.where or name)), given.where or name, {split: given})
+    raise UsageError(
+        f"data of the type {type(given).__name__} is not understood", where=name,
+        fix="give a known name, a path, or what saccade.open_source returns, or one of its splits",
+    )  # fmt: skip
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give keywords their dotted names; raises ConfigError for one that is almost a flag."""
+    known = {name.partition(".")[0] for name in kinds()}
+    for name in settings:
+        near = difflib.get_close_matches(name, FLAGS, n=1, cutoff=0.75)
+        if near and name.split("__")[0] not in known:
+            raise ConfigError(f"unknown keyword '{name}'", where="saccade.train", fix=f"did you mean '{near[0]}'?")
+    return {name.replace("__", "."): value for name, value in settings.items()}
 
 
 def load(run: str | Path, module: nn.Module | None = None) -> Classifier:
@@ -84,15 +128,17 @@ def load(run: str | Path, module: nn.Module | None = None) -> Classifier:
 
 
 def evaluate(
-    model: Classifier | str | Path, data: str | Path | Split, *, split: str = "", device: str = "auto"
-) -> Result:
+    model: Classifier | str | Path, data: str | Path | Source | Split | None = None, *, labels: str | Path = "",
+    split: str = "", devices: str = "auto",
+) -> Result:  # fmt: skip
     """Score a classifier on the validation split of a source, or on a split, every image exactly once.
 
-    Computed in the precision that this device trains in. Raises DataError when there is no such split.
+    Without ``data`` a run folder is scored on the split that it was validated on. Computed in the precision that this
+    device trains in. Raises DataError when there is no such split, CheckpointError when nothing says which.
     """
     classifier = model if isinstance(model, Classifier) else load(model)
-    chosen = data if isinstance(data, Split) else find_split(str(data), split)
-    place = launch.pick_device(device)[0]
+    chosen = judged_split(model, data, split, labels)
+    place = launch.pick_device(devices)[0]
     number_format = precision.choose("auto", torch.device(place))[0]
     classifier.network.to(place)
     readers = Readers(max(2, torch.get_num_threads()))
@@ -102,18 +148,50 @@ def evaluate(
         readers.close()
 
 
-def find_split(data: str, name: str = "", labels: str = "") -> Split:
+def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Path = "") -> Split:
+    """Return the images to score on: those of ``data``, or the ones that a run folder was validated on.
+
+    Raises DataError when there is no such split, CheckpointError when nothing says which images, UsageError.
+    """
+    if isinstance(data, Split):
+        return data
+    if data is not None:
+        return find_split(_opened("data", data, "val") or str(data), name, str(labels))
+    if labels:
+        raise UsageError("--labels needs --data", where="--labels", fix="add --data with the images")
+    if isinstance(model, Classifier):
+        raise UsageError("a classifier does not say which images to score", where="data", fix="give data=")
+    return own_split(Path(model), name)
+
+
+def own_split(run: Path, name: str = "") -> Split:
+    """Return the split that a run validated on, or another of the same source, rebuilt from its configuration."""
+    settings = run / "config.yaml"
+    if not settings.is_file():
+        raise CheckpointError("this file does not say which images it was judged on", where=str(run), fix="add --data")
+    layers = Layers()
+    layers.add_file(settings)
+    config = layers.resolve()
+    data = launch.open_data(config, open_source(config.data.train, config.data.labels))
+    if name in ("", data.val.name):
+        return data.val
+    return data.train if name == "train" else _split_of(data.val_source, name)
+
+
+def find_split(data: str | Source, name: str = "", labels: str = "") -> Split:
     """Return a split of a source by name, or its validation split; raises DataError when there is none."""
-    source = open_source(data, labels)
-    if name in source.splits:
-        return source.splits[name]
-    found = train_split(source) if name == "train" else validation_split(source, name, named=True)
+    source = data if isinstance(data, Source) else open_source(data, labels)
+    if name:
+        return _split_of(source, name)
+    found = validation_split(source, named=True)
     if found is None:
-        raise (
-            launch.no_validation(source)
-            if not name
-            else DataError(f"there is no split '{name}'", where=source.where, fix=f"it has {', '.join(source.splits)}")
-        )
+        raise launch.no_validation(source)
+    return found
+
+
+def _split_of(source: Source, name: str) -> Split:
+    found = train_split(source) if name == "train" else validation_split(source, name)
+    assert found is not None, "a split that is asked for by its name is found, or the call raises"
     return found
 
 

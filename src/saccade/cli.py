@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from saccade import cli_data, cli_lr, cli_ranks, cli_recipes
-from saccade.errors import CheckpointError, SaccadeError, UsageError
+from saccade.errors import SaccadeError, UsageError
 from saccade.terminal import Json, app, explained, print_json
 
 if TYPE_CHECKING:
-    from saccade.training.request import Composed, Request
+    from saccade.config import Config
+    from saccade.training.request import Request
 
 Words = Annotated[
     list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
@@ -56,18 +57,12 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting:
 RunArgument = Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.")]
 
 
-def _request(words: list[str] | None, sets: list[str] | None, **flags: Any) -> Request:
-    from saccade import units
-    from saccade.api import flag_settings
-    from saccade.training.request import Request
+def _request(given: dict[str, Any]) -> Request:
+    """Turn the parameters of a verb, by their names, into what was asked for."""
+    from saccade.training.request import FLAGS, Request, flag_settings
 
-    for name in ("holdout", "minival"):
-        if flags.get(name) is not None:
-            try:
-                flags[name] = units.share(flags[name])
-            except ValueError as error:
-                raise UsageError(str(error), where=f"--{name}") from error
-    return Request(words or (), flag_settings(**flags), sets or ())
+    flags = {name: given[name] for name in FLAGS if name in given}
+    return Request(given["words"] or (), flag_settings(**flags), given["sets"] or ())
 
 
 @app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")
@@ -80,14 +75,14 @@ def train(
     minival: MinivalOption = None, dry_run: DryOption = False, sets: SetOption = None, json_out: Json = False,
 ) -> None:  # fmt: skip
     """Train a classifier, or go on exactly where the same command stopped. Without arguments: the built-in digits."""
+    given = locals()
     with explained(json_out):
         from saccade.training.request import compose, preview
+        from saccade.training.request import dry_run as settled
 
-        request = _request(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
-                           batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
-                           precision=precision, max_time=max_time, holdout=holdout, minival=minival)  # fmt: skip
+        request = _request(given)
         if dry_run:
-            _print_config(compose(request))
+            _print_config(settled(request))
             return
         from saccade.log import Log
         from saccade.training import records, trainer
@@ -103,10 +98,10 @@ def train(
             print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
 
 
-def _print_config(composed: Composed) -> None:
+def _print_config(config: Config) -> None:
     import yaml
 
-    typer.echo(yaml.safe_dump(composed.config.dump(), sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), nl=False)
 
 
 @app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
@@ -118,14 +113,13 @@ def check(
     sets: SetOption = None, json_out: Json = False,
 ) -> None:  # fmt: skip
     """Look for what would go wrong, and say how long training would take. Leaves nothing behind."""
+    given = locals()
     with explained(json_out):
         from saccade.log import Log
         from saccade.training import preflight
         from saccade.training.request import compose
 
-        request = _request(words, sets, data=data, val=val, labels=labels, model=model, init=init, epochs=epochs,
-                           batch_size=batch_size, lr=lr, image_size=image_size, seed=seed, devices=devices,
-                           precision=precision, holdout=holdout, minival=minival)  # fmt: skip
+        request = _request(given)
         log = Log()
         findings = preflight.check(compose(request), log)
         if json_out:
@@ -151,8 +145,8 @@ def evaluate(
         if labels and not data:
             raise UsageError("--labels needs --data", where="--labels", fix="add --data with the images")
         classifier = api.load(run)
-        chosen = api.find_split(data, split, labels or "") if data else _own_split(run, split)
-        result = api.evaluate(classifier, chosen, device=devices)
+        chosen = api.judged_split(run, data, split, labels or "")
+        result = api.evaluate(classifier, chosen, devices=devices)
         views = classifier.recipe.eval_views
         low, high = wilson_interval(result.correct, result.n)
         if json_out:
@@ -161,22 +155,6 @@ def evaluate(
             typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  loss {result.loss:.4f}  "
                        f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
                        f"95 % interval {low:.2%} to {high:.2%})")  # fmt: skip
-
-
-def _own_split(run: Path, name: str) -> Any:
-    """Return the split that a run validated on, rebuilt from its configuration."""
-    from saccade.config import Layers
-    from saccade.data.sources import open_source
-    from saccade.training import launch
-
-    settings = run / "config.yaml"
-    if not settings.is_file():
-        raise CheckpointError("this file does not say which images it was judged on", where=str(run), fix="add --data")
-    layers = Layers()
-    layers.add_file(settings)
-    config = layers.resolve()
-    data = launch.open_data(config, open_source(config.data.train, config.data.labels))
-    return data.train if name == "train" else data.val if not name else data.val_source.splits[name]
 
 
 @app.command(epilog="Example: saccade predict runs/resnet18-photos-1a2b3c4d cat.jpg holiday/ --top 3")
@@ -254,11 +232,12 @@ def report(
 ) -> None:
     """Write the page and the plots of a run, or one page that compares several."""
     with explained(json_out):
+        from saccade import api
         from saccade.report import compare_runs, write_report
 
         if len(runs) == 1:
             try:
-                split = _own_split(runs[0], "")
+                split = api.own_split(runs[0])
             except SaccadeError:
                 split = None  # the images are gone: the page is written without the pictures of mistakes
             page = write_report(runs[0], split)

@@ -102,14 +102,11 @@ def bench(
 ) -> None:
     """Show where the time goes on your own data, and what would help by how much."""
     with explained(json_out):
-        from saccade import units
-        from saccade.api import flag_settings
         from saccade.log import Log
         from saccade.training import doctor
-        from saccade.training.request import Request, compose
+        from saccade.training.request import Request, compose, flag_settings
 
-        share = units.share(holdout) if holdout else None
-        flags = flag_settings(data=data, model=model, image_size=image_size, holdout=share)
+        flags = flag_settings(data=data, model=model, image_size=image_size, holdout=holdout or None)
         found = doctor.diagnose(compose(Request(flags=flags)), Log())
         if json_out:
             print_json(found.to_json())
@@ -136,10 +133,9 @@ def show_augment(
     """Draw what the network will see: rows are images, the first column is the evaluation view, the others training."""
     with explained(json_out):
         from saccade import files
-        from saccade.api import flag_settings
         from saccade.data.sources import train_split
         from saccade.training.contact_sheet import contact_sheet
-        from saccade.training.request import Request, compose
+        from saccade.training.request import Request, compose, flag_settings
 
         flags = flag_settings(data=data, labels=labels, image_size=image_size)
         composed = compose(Request(words or (), flags, sets or ()))

@@ -36,8 +36,8 @@ def lr(
         if form not in ("png", "svg"):
             raise UsageError(f"'{out}' is neither a .png nor a .svg", where="--out", fix="write --out lr.png")
         from saccade import files
-        from saccade.api import flag_settings
         from saccade.report import rates
+        from saccade.training.request import flag_settings
 
         flags = flag_settings(epochs=epochs, batch_size=batch_size)
         curves = [rates.follow(word, flags, sets or [], num_images) for word in words]

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from saccade import units
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, or a text that is one, if it could be a length; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _with_unit(unit: str) -> BeforeValidator:
+    """Give numbers without a unit one: ``epochs: 2`` is the commonest line there is."""
+
+    def read(value: Any) -> Any:
+        number = _number(value)
+        if number is not None:
+            return f"{number:.12g}{unit}"
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return str(value) if is_number else value
+
+    return BeforeValidator(read)
+
+
+def _share(value: Any) -> Any:
+    return units.share(value) if isinstance(value, str) else value
 
 
 def _duration(text: str) -> str:
@@ -36,11 +65,13 @@ def _interval(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-DurationText = Annotated[str, AfterValidator(_duration)]
+DurationText = Annotated[str, _with_unit("ep"), AfterValidator(_duration)]
+"""A length of training; a bare number counts epochs."""
 RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rate)]
-CadenceText = Annotated[str, AfterValidator(_cadence)]
-TimeText = Annotated[str, AfterValidator(_time)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+CadenceText = Annotated[str, _with_unit("ep"), AfterValidator(_cadence)]
+TimeText = Annotated[str, _with_unit("s"), AfterValidator(_time)]
+"""A time by the clock; a bare number counts seconds."""
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)]
 Amount = Annotated[float, Field(ge=0)]
 """A share below 1, or a count."""
 Interval = Annotated[tuple[float, float], AfterValidator(_interval)]

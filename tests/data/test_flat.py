@@ -12,12 +12,12 @@ from containers import Tree, jpeg_file, make_folder, make_tar, make_zip, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.api import find_split, flag_settings
+from saccade.api import find_split
 from saccade.data.sources import hold_out, open_source, train_split, validation_split
 from saccade.data.sources.listing import SideFile
 from saccade.errors import DataError
 from saccade.training import launch
-from saccade.training.request import Request, compose
+from saccade.training.request import Request, compose, flag_settings
 
 WNIDS = ("n01440764", "n02102040")
 SYNSETS = b"n02102040 English springer\nn01440764 tench, Tinca tinca\nn03000684 chain saw\n"

@@ -88,6 +88,11 @@ def names(pattern: str = "*") -> list[str]:
     return sorted(n for n in _ENTRIES if fnmatch.fnmatch(n, _folded(pattern)))
 
 
+def aliases() -> dict[str, str]:
+    """Return the name of an architecture for each of its names and aliases, which are in lower case."""
+    return dict(_ALIASES)
+
+
 def is_known(name: str) -> bool:
     """Tell whether a name or alias means an architecture, whatever its case."""
     return _look_up(name) is not None

@@ -115,10 +115,14 @@ class Run:
         return Classifier(self.state.final_model, self.recipe)
 
 
-def open_data(config: Config, source: Source) -> Data:
-    """Find the training and validation splits; raises DataError when there is no honest validation set."""
+def open_data(config: Config, source: Source, val_source: Source | None = None) -> Data:
+    """Find the training and validation splits; raises DataError when there is no honest validation set.
+
+    ``val_source`` is one that was handed over open; without it the configuration says where the validation data is.
+    """
     section = config.data
-    val_source = open_source(section.val) if section.val else source
+    if val_source is None:
+        val_source = open_source(section.val) if section.val else source
     train = train_split(source)
     dropped: tuple[str, ...] = ()
     if section.unreadable == "drop":

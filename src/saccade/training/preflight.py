@@ -70,7 +70,7 @@ def check(composed: Composed, log: Log) -> list[Finding]:
     """
     findings: list[Finding] = []
     try:
-        data = launch.open_data(composed.config, composed.source)
+        data = launch.open_data(composed.config, composed.source, composed.val_source)
         config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
         count = max(Devices.parse(config.device).count, 1)
         ranks.check_number(config, World(size=count, local_size=count))

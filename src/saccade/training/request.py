@@ -2,40 +2,120 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from saccade import recipes
+from saccade import recipes, units
 from saccade.config import Config, Layers
 from saccade.config_optim import OptimizerSection
 from saccade.data import images
-from saccade.data.sources import Source, open_source, train_split
-from saccade.errors import ConfigError
+from saccade.data.sources import KNOWN, Source, open_source, train_split
+from saccade.errors import ConfigError, UsageError
 from saccade.models import find, registry
 from saccade.training import optim
+
+YAML_SUFFIXES = (".yaml", ".yml")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".xz", ".tgz")
+FLAGS = {
+    "data": "data.train",
+    "val": "data.val",
+    "labels": "data.labels",
+    "model": "model.name",
+    "init": "model.init",
+    "epochs": "epochs",
+    "batch_size": "batch.global",
+    "lr": "lr",
+    "image_size": "data.image_size",
+    "seed": "seed",
+    "devices": "device",
+    "precision": "precision",
+    "max_time": "max_time",
+    "holdout": "data.holdout",
+    "minival": "data.minival",
+}
+"""The setting behind each flag of the command line, which is also a keyword of the same name in Python."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for: positional words, flags by dotted field name, and ``--set`` assignments."""
+    """What was asked for: positional words, flags by dotted field name, and ``--set`` assignments.
+
+    ``data`` and ``val`` are sources that were opened before; the flags name them then for the records alone.
+    """
 
     words: Sequence[str] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
     sets: Sequence[str] = ()
+    data: Source | None = None
+    val: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """The configuration, the opened source, and whether the user chose the batch."""
+    """The configuration, the opened source, and whether the user chose the batch.
+
+    ``val_source`` is one that was handed over open; None: as the configuration says.
+    """
 
     config: Config
     source: Source
     explicit_batch: bool
+    val_source: Source | None = None
+
+
+def flag_settings(**flags: Any) -> dict[str, Any]:
+    """Translate flags, by the names in ``FLAGS``, into dotted settings; None means not given.
+
+    Raises UsageError or ConfigError with the flag's name where a value means nothing.
+    """
+    given = {name: _plain(value) for name, value in flags.items() if value is not None}
+    return {FLAGS[name]: _READERS.get(name, _as_it_is)(name, value) for name, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Turn numbers of numpy into Python's, and paths into text."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
+
+
+def _read_share(name: str, value: Any) -> float:
+    try:
+        return units.share(value)
+    except ValueError as error:
+        raise UsageError(str(error), where=f"--{name}") from error
+
+
+def _read_rate(name: str, value: Any) -> float:
+    try:
+        rate = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 <= rate < math.inf:
+        raise ConfigError(
+            f"{value!r} is not a learning rate",
+            where=f"--{name}",
+            fix="write a number that is not negative, such as 0.1; it is the effective rate, never scaled",
+        )
+    return rate
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "holdout": _read_share,
+    "minival": _read_share,
+    "lr": _read_rate,
+}
 
 
 def compose(request: Request) -> Composed:
@@ -45,18 +125,36 @@ def compose(request: Request) -> Composed:
     recipe that fits the data is the base.
     """
     named, asked, based = _layers(request)
-    final = _stack(named, asked).resolve()
-    source = open_source(final.data.train, final.data.labels)
-    base = Layers()
-    if not based:
-        recipe = recipes.find(_default_recipe(source))
-        base.add_file(recipe.path)
-    layers = _stack(base, named, asked)
+    source = request.data or _source(_stack(named, asked).resolve())
+    layers = _stack(Layers() if based else _fitting(source), named, asked)
+    explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
+    return Composed(_settled(layers, request), source, explicit, request.val)
+
+
+def dry_run(request: Request) -> Config:
+    """Return the configuration that ``compose`` would; no data is opened where a file or a recipe is named."""
+    named, asked, based = _layers(request)
+    return _settled(_stack(named, asked), request) if based else compose(request).config
+
+
+def _source(config: Config) -> Source:
+    return open_source(config.data.train, config.data.labels)
+
+
+def _fitting(source: Source) -> Layers:
+    """Return the settings of the recipe that fits the data."""
+    layers = Layers()
+    layers.add_file(recipes.find(_default_recipe(source)).path)
+    return layers
+
+
+def _settled(layers: Layers, request: Request) -> Config:
+    """Check all settings, apply ``--lr``, and call the model by the name it is registered under."""
     config = layers.resolve()
     if request.flags.get("lr") is not None:
         config = _with_rate(config, float(request.flags["lr"]))
-    config = config.model_copy(update={"model": config.model.model_copy(update={"name": _model(config.model.name)})})
-    return Composed(config, source, layers.origin("batch.global") not in ("", *map(str, recipes.paths())))
+    model = config.model.model_copy(update={"name": _model(config.model.name)})
+    return config.model_copy(update={"model": model})
 
 
 def preview(request: Request) -> Config:
@@ -97,20 +195,35 @@ def _stack(*layers: Layers) -> Layers:
 
 def _add_word(layers: Layers, word: str) -> bool:
     """Merge a positional word; returns whether it is a whole recipe rather than just a model."""
-    if Path(word).suffix in (".yaml", ".yml") or Path(word).is_file():
-        layers.add_file(Path(word))
+    path = Path(word)
+    if path.is_file() and path.suffix not in ARCHIVE_SUFFIXES:
+        layers.add_file(path)
         return True
     if word in recipes.names():
         layers.add_file(recipes.find(word).path)
         return True
-    if not registry.is_known(word) and not word.startswith("custom:"):
-        raise ConfigError(
-            f"'{word}' is neither a YAML file, nor a recipe, nor a model",
-            where="the command line",
-            fix="see `saccade recipes` and `saccade models`",
-        )
+    if path.suffix in YAML_SUFFIXES or not (registry.is_known(word) or word.startswith("custom:")):
+        raise _unknown_word(word)
     layers.add({"model": {"name": word}}, "the command line")
     return False
+
+
+def _unknown_word(word: str) -> ConfigError:
+    """Refuse a positional word, with what was probably meant: data, a file beside it, a recipe, a model."""
+    path = Path(word)
+    what, place = f"'{word}' is neither a YAML file, nor a recipe, nor a model", "the command line"
+    if word in KNOWN or path.exists():
+        return ConfigError(what, where=place, fix=f"it is data: --data {word}")
+    if path.suffix in YAML_SUFFIXES:
+        what = f"there is no YAML file '{word}'"
+
+    beside = {p.name.lower(): str(p) for s in YAML_SUFFIXES for p in sorted(path.parent.glob(f"*{s}"))}
+    data = {name: f"--data {name}" for name in KNOWN}
+    known = data | registry.aliases() | beside | {name: name for name in recipes.names()}
+    texts = [path.name.lower()] + [path.stem.lower()] * (path.suffix in YAML_SUFFIXES)
+    near = [known[m] for text in texts for m in difflib.get_close_matches(text, known, n=3, cutoff=0.6)]
+    fix = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
+    return ConfigError(what, where=place, fix=fix or "see `saccade recipes` and `saccade models`")
 
 
 def _model(name: str) -> str:

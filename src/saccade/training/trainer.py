@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,15 @@ FAILED_SAVES_ALLOWED = 3
 class Outcome:
     """What came out of a run: its folder and the figures of the saved weights on the validation set.
 
-    ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished before.
+    ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished before; ``settings`` is
+    the resolved configuration, as in ``config.yaml``.
     """
 
     folder: Path
     result: dict[str, Any]
     seconds: float
     fresh: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -59,7 +61,7 @@ def train(
     is worth saving is saved before.
     """
     begun, log = time.monotonic(), log or Log(rank=world.rank)
-    data = launch.open_data(composed.config, composed.source)
+    data = launch.open_data(composed.config, composed.source, composed.val_source)
     config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
     ranks.check_number(config, world)
     ranks.check_same(config, data, world)
@@ -70,7 +72,7 @@ def train(
     with world.only_first(files.locked(folder)), determinism.put_back(), Stop(limit_s, world) as stop:
         done = world.share(lambda: records.finished(folder, config, data))
         if done is not None:
-            return Outcome(folder, done["result"], float(done["seconds"]), fresh=False)
+            return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
         saved = records.earlier(folder, resume, log, world)
         run = launch.build(config, data, folder, ranks.resolve(config, saved, world), module, world)
         try:
@@ -198,7 +200,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     save(run, meter, log)
     if run.world.leads:
         _hand_over(run, meter, result, entry, log)
-    return Outcome(run.folder, entry, meter.seconds)
+    return Outcome(run.folder, entry, meter.seconds, settings=run.config.dump())
 
 
 def _hand_over(run: Run, meter: Meter, result: Result, entry: dict[str, Any], log: Log) -> None:

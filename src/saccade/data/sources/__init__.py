@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +25,9 @@ from saccade.data.sources.split import train_split as train_split
 from saccade.data.sources.split import validation_split as validation_split
 from saccade.errors import DataError
 
+KNOWN = (DIGITS, *OFFICIAL)
+"""The names of sets that need no path."""
+
 
 def open_source(spec: str | Path, labels: str | Path = "") -> Source:
     """Open a dataset: a known name, a folder, a tar (plain, gzip or xz) or zip, or shards; raises DataError.
@@ -33,7 +38,7 @@ def open_source(spec: str | Path, labels: str | Path = "") -> Source:
     folder or archive.
     """
     path = Path(spec).expanduser()
-    known = spec if isinstance(spec, str) and spec in (DIGITS, *OFFICIAL) else ""
+    known = spec if isinstance(spec, str) and spec in KNOWN else ""
     pattern = is_pattern(str(spec)) and not path.exists()
     if labels and (known or pattern or is_pack(path)):
         raise DataError(f"'{spec}' has labels already", where=str(labels), fix="leave --labels out")
@@ -48,12 +53,17 @@ def open_source(spec: str | Path, labels: str | Path = "") -> Source:
         return _open_tars(path, tars) if tars and not labels else open_folder(path, str(labels))
     if path.is_file():
         return open_archive(path, str(labels))
-    raise DataError(
-        f"there is no data at '{spec}'",
-        where=str(path.absolute()),
-        fix=f"give {', '.join((DIGITS, *OFFICIAL))}, a folder with train/ and val/, or a .tar, .tar.gz, .tar.xz or .zip"
-        " of one",
-    )
+    raise DataError(f"there is no data at '{spec}'", where=str(path.absolute()), fix=_meant(path))
+
+
+def _meant(path: Path) -> str:
+    """Say what could stand instead of a path where nothing is: near names first."""
+    beside = {str(path.with_name(name)): name for name in (os.listdir(path.parent) if path.parent.is_dir() else ())}
+    near = difflib.get_close_matches(path.name, beside.values(), n=2, cutoff=0.6)
+    found = [text for text, name in beside.items() if name in near]
+    found += difflib.get_close_matches(str(path), KNOWN, n=2, cutoff=0.6)
+    forms = f"{', '.join(KNOWN)}, a folder with train/ and val/, or a .tar, .tar.gz, .tar.xz or .zip of one"
+    return f"did you mean {' or '.join(found)}? data is {forms}" if found else f"give {forms}"
 
 
 def _open_tars(folder: Path, tars: dict[str, Path]) -> Source:
