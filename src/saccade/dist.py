@@ -181,12 +181,20 @@ class World:
 
     def copy_from_first_(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors of any shapes ``(...)`` with those of the first rank; the layouts must agree."""
+        self._copy_from(0, tensors)
+
+    def copy_from_last_(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors of any shapes ``(...)`` with those of the last rank; the layouts must agree."""
+        self._copy_from(self.size - 1, tensors)
+
+    def _copy_from(self, rank: int, tensors: Sequence[Tensor]) -> None:
         if self.board is None:
             return
         for alike in of_one_kind(tensors):
             joined = flatten(alike)
-            with self._explained():
-                torch_dist.broadcast(joined, 0)
+            if joined.numel():
+                with self._explained():
+                    torch_dist.broadcast(joined.view(torch.uint8), rank)  # bytes: not every type can travel as itself
             unflatten(joined, alike)
 
     def highest(self, number: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from test_buffers import Odd
 
 from saccade import dist
 from saccade.config import GuardSection, Layers
@@ -43,12 +44,13 @@ KINDS = {
     "sgd fp32": ("sgd", "fp32"),
     "muon bf16": ("muon", "bf16"),
     "adamw fp32": ("adamw", "fp32"),
+    "odd buffers": ("sgd", "fp32"),
 }
 SIZES = (1, 7, 250)
 
 
 def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
-    """Return a net with BatchNorm, mixup, dropout and an average, and what steps it."""
+    """Return a net with BatchNorm, mixup, dropout (or odd buffers) and an average, and what steps it."""
     name, precision = KINDS[kind]
     layers = Layers()
     for setting in (
@@ -59,7 +61,10 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
     ):
         layers.set(setting)
     config = layers.resolve()
-    model = create_model("resnet8", num_classes=4, image_size=16, seed=5, dropout=0.1, drop_path=0.1)
+    if kind == "odd buffers":
+        model: torch.nn.Module = Odd()
+    else:
+        model = create_model("resnet8", num_classes=4, image_size=16, seed=5, dropout=0.1, drop_path=0.1)
     model = model.to(memory_format=torch.channels_last)
     state = State(model, optim.build(model, config, CPU), Ema(model, 3.0))
     gradients = GradientSum(model, world) if world.size > 1 else None

@@ -7,14 +7,24 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from saccade.training.norms import running_statistics
+
 
 class Ema:
-    """A copy of the model whose floating parameters and buffers follow the original slowly."""
+    """A copy of the model whose parameters and running statistics follow the original slowly.
+
+    Every other buffer is the original's: masks, counters, queues have no average.
+    """
 
     def __init__(self, model: nn.Module, half_life_steps: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._decay = 2.0 ** (-1.0 / half_life_steps)
-        self._pairs = [(a, b) for a, b in zip(_tensors(self.model), _tensors(model), strict=True)]
+        averaged = running_statistics(model)
+        pairs: list[tuple[Tensor, Tensor]] = [*zip(self.model.parameters(), model.parameters(), strict=True)]
+        pairs += zip(self.model.buffers(), model.buffers(), strict=True)
+        slow = {id(b) for b in model.parameters() if b.is_floating_point() or b.is_complex()} | averaged
+        self._followed = [(a, b) for a, b in pairs if id(b) in slow]
+        self._copied = [(a, b) for a, b in pairs if id(b) not in slow]
 
     @torch.no_grad()
     def update(self, step: int, mask: Tensor | None = None) -> None:
@@ -26,18 +36,12 @@ class Ema:
         ExponentialMovingAverage.
         """
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
-        floats = [(a, b) for a, b in self._pairs if a.is_floating_point()]
-        shadows, originals = [a for a, _ in floats], [b for _, b in floats]
+        shadows, originals = [a for a, _ in self._followed], [b for _, b in self._followed]
         if mask is None:
             torch._foreach_lerp_(shadows, originals, weight)
         else:
             ways = torch._foreach_sub(originals, shadows)
             torch._foreach_mul_(ways, mask * weight)
             torch._foreach_add_(shadows, ways)
-        for shadow, original in self._pairs:
-            if not shadow.is_floating_point():
-                shadow.copy_(original)
-
-
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
+        for shadow, original in self._copied:
+            shadow.copy_(original)

@@ -1,13 +1,30 @@
-"""BatchNorm whose statistics are those of a cell on every rank together."""
+"""Norms over a batch: which buffers are their running statistics, and BatchNorm over the cells of all ranks."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from saccade.dist import ALONE, World
+
+_RUNNING = re.compile(r"(running|moving)_")
+
+
+def running_statistics(model: nn.Module) -> set[int]:
+    """Return the ``id`` of every floating buffer that follows statistics of the batches slowly.
+
+    These are the buffers of torch's norms, and others whose names say it: ``running_var``, ``moving_mean``.
+    """
+    return {
+        id(buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.is_floating_point() and (isinstance(module, _NormBase) or _RUNNING.match(name))
+    }
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):

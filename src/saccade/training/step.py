@@ -46,10 +46,9 @@ class StepRunner:
         """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
 
         The batch holds this rank's cells; with n ranks these are every n-th cell of the global batch.
-        The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; its running
-        buffers are averaged over the cells of a step, one momentum update per step. A step whose loss, gradients or
-        buffers are not finite, or whose loss jumps, leaves no trace but its number; raises DivergedError where the
-        policy says so.
+        The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; running ones
+        are averaged over the cells of a step, one momentum update per step. A step whose loss, gradients or buffers go
+        bad, or whose loss jumps, leaves no trace but its number; raises DivergedError where the policy says so.
         """
         batch = replace(
             batch,
@@ -64,6 +63,7 @@ class StepRunner:
         if self.gradients:
             self.gradients.finish()
         self.world.sum_([total, *buffers.sums])
+        buffers.take_last(self.world)
         self.clock.mark()
         finite = self._finish_gradients(state, total) & buffers.finite(self.device)
         jumps = finite & state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)

@@ -5,52 +5,118 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saccade.dist import flatten, unflatten
+from saccade.dist import World, flatten, unflatten
+from saccade.errors import ConfigError
 from saccade.training.kept import Kept
+from saccade.training.norms import running_statistics
 from saccade.training.state import State
 
 
 class Buffers:
-    """The buffers of a model (BatchNorm statistics) from before a step, and their mean over its cells.
+    """The buffers of a model from before a step, and what the cells of the step make of them.
 
-    ``sums`` are the values of all cells so far, added up: one tensor (n,) for each type of number.
+    Every cell begins with the values from before. Floating running statistics become the mean over
+    all cells; any other buffer that changes, a counter or a queue or a mask, is what the last cell
+    of the last rank made of it. What no cell changed keeps its bits. ``sums`` is for the
+    statistics, two tensors (n,) for each type: the values of all cells added up, at least in
+    float32, and in how many cells each value changed.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._before = Kept(model.buffers())
+        self._places = [
+            (module, name, buffer)
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        averaged = running_statistics(model)
+        live = {id(buffer): buffer for _, _, buffer in self._places}
+        self._statistics = Kept(buffer for number, buffer in live.items() if number in averaged)
+        self._others = Kept(buffer for number, buffer in live.items() if number not in averaged)
         self.sums: list[Tensor] = []
         self._cells = 0
 
     def rewind(self) -> None:
         """Go back to the values from before the step, as every cell begins with them."""
         if self._cells:
-            self._before.put_back()
+            self._statistics.put_back()
+            self._others.put_back()
 
     @torch.no_grad()
     def collect(self) -> None:
-        """Add what a cell has made of the buffers to the sums."""
-        values = [flatten(group) for group in self._before.groups]
+        """Add what a cell has made of the running statistics to the sums.
+
+        Raises ConfigError on a buffer that has got another shape or type.
+        """
+        self._put_values_in_place()
+        values = []
+        for group, before in zip(self._statistics.groups, self._statistics.before, strict=True):
+            now = flatten(group)
+            values += [now.to(torch.promote_types(now.dtype, torch.float32)), (now != before).float()]
         self.sums = [a + b for a, b in zip(self.sums, values, strict=True)] if self._cells else values
         self._cells += 1
 
+    def _put_values_in_place(self) -> None:
+        """Copy buffers that the forward pass replaced (``self.mean = new``) into the old tensors.
+
+        Average and next cell hold on to these; they would go on with values of long ago.
+        """
+        for module, name, buffer in self._places:
+            now = module._buffers.get(name)
+            if now is buffer:
+                continue
+            if now is None or now.shape != buffer.shape or not torch.can_cast(now.dtype, buffer.dtype):
+                raise _other_form(module, name, buffer, now)
+            buffer.copy_(now)
+            module._buffers[name] = buffer
+
+    def take_last(self, world: World) -> None:
+        """Take what is no running statistic from the last rank, which had the last cell of the global batch."""
+        world.copy_from_last_([buffer for group in self._others.groups for buffer in group])
+
     def average(self, ranks: int) -> None:
-        """Take the mean over the cells of all ranks, whose sums have been added up."""
+        """Take the mean of the statistics over the cells of all ranks, whose sums have been added up."""
         cells = self._cells * ranks
         if cells == 1:
             return
-        for group, total in zip(self._before.groups, self.sums, strict=True):
-            unflatten(total / cells if total.is_floating_point() else total // cells, group)
+        kept = self._statistics
+        for number, (group, before) in enumerate(zip(kept.groups, kept.before, strict=True)):
+            total, changes = self.sums[2 * number : 2 * number + 2]
+            # a mean of equal numbers is not always that number
+            unflatten(torch.where(changes > 0, (total / cells).to(before.dtype), before), group)
 
     def finite(self, device: torch.device) -> Tensor:
-        """Tell, as a bool scalar, whether all sums are finite: an overflowing variance leaves the loss as it is."""
+        """Tell, as a bool scalar, whether no buffer went bad.
+
+        An overflowing variance leaves the loss as it is, so the loss alone does not tell. A mask
+        may hold infinities: what is no statistic goes bad only where a number turns into NaN.
+        """
         finite = torch.ones((), dtype=torch.bool, device=device)
-        for total in self.sums:
-            finite = finite & torch.isfinite(total).all()
+        for total, changes in zip(self.sums[::2], self.sums[1::2], strict=True):
+            finite = finite & (torch.isfinite(total) | (changes == 0)).all()
+        for group, before in zip(self._others.groups, self._others.before, strict=True):
+            now = flatten(group)
+            finite = finite & ((now == now) | (before != before)).all()  # NaN is unequal to itself
         return finite
 
     def put_back_unless(self, finite: Tensor) -> None:
         """Go back to the values from before the step where ``finite``, a bool scalar on the device, is False."""
-        self._before.put_back_unless(finite)
+        self._statistics.put_back_unless(finite)
+        self._others.put_back_unless(finite)
+
+
+def _other_form(module: nn.Module, name: str, before: Tensor, now: Tensor | None) -> ConfigError:
+    after = "None" if now is None else _form(now)
+    return ConfigError(
+        f"the forward pass turns the buffer '{name}' from {_form(before)} into {after}",
+        where=type(module).__name__,
+        fix="buffers are saved with the weights, so they keep their shapes and types: make it in "
+        "__init__ as large as it will be, or keep it as a plain attribute",
+    )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits: bool) -> None:
