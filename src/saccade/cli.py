@@ -139,7 +139,7 @@ def evaluate(
     """Score the saved weights of a run: every image exactly once."""
     with explained(json_out):
         from saccade import api
-        from saccade.evaluation.metrics import wilson_interval
+        from saccade.evaluation.metrics import accuracies, wilson_interval
         from saccade.evaluation.views import phrase
 
         if labels and not data:
@@ -152,7 +152,8 @@ def evaluate(
         if json_out:
             print_json({"run": str(run), "split": chosen.name, "views": views, **result.to_json()})
         else:
-            typer.echo(f"top-1 {result.top1:.2%}  top-5 {result.top5:.2%}  loss {result.loss:.4f}  "
+            shares = "  ".join(accuracies(result.to_json(), len(classifier.recipe.classes)))
+            typer.echo(f"{shares}  loss {result.loss:.4f}  "
                        f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
                        f"95 % interval {low:.2%} to {high:.2%})")  # fmt: skip
 

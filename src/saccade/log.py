@@ -164,12 +164,15 @@ def read_events(path: Path) -> list[dict[str, Any]]:
             continue
         if isinstance(event, dict) and "event" in event:
             events.append(event)
-    last: dict[tuple[str, int], int] = {}
-    for place, event in enumerate(events):
-        if event["event"] in ("step", "eval"):
-            last[event["event"], int(event["step"])] = place
-    return [
-        e
-        for place, e in enumerate(events)
-        if e["event"] not in ("step", "eval") or last[e["event"], int(e["step"])] == place
-    ]
+    last = {what: place for place, event in enumerate(events) if (what := _measured(event))}
+    return [e for place, e in enumerate(events) if last.get(_measured(e), place) == place]
+
+
+def _measured(event: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what an event measured, alike for events of which the last counts; empty for those that all count.
+
+    At its last step a run may be judged on two splits, or with several views beside one.
+    """
+    if event["event"] not in ("step", "eval"):
+        return ()
+    return event["event"], int(event["step"]), event.get("split"), event.get("views", 1)

@@ -373,7 +373,7 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     spent = rehearsal.estimate(run, rehearsal.Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24))
     compute = 0.4 * ((16 / 24) ** 2 + 1) / 2
     assert spent.compute_s == pytest.approx(compute) and spent.load_s == pytest.approx(0.04)
-    judged = (1 + 1) * 4  # after the first epoch and at the end
+    judged = (1 + 1 + 1) * 4  # after each epoch with one view, and at the end with two
     assert spent.total_s == pytest.approx(6 * (compute + 0.04) + judged * (0.1 / 2 / 3 + 0.01))
     assert spent.limit == "compute"
 

@@ -7,6 +7,7 @@ first. A logit that is not a number raises: it can neither be right nor silently
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -24,6 +25,9 @@ CONFIDENCE_95 = 1.959963984540054
 # Losses are rounded to multiples of this before they are summed in float64. Such sums are exact below 5e8, so the
 # figure does not depend on the order of the batches or on the number of ranks. It is half a float32 ulp of 1.
 _LOSS_STEP = 2.0**-24
+
+TOP5_ABOVE = 5
+"""Of so many classes or fewer top-5 is always 1 and is not shown to people; JSON has it all the same."""
 
 _FIGURES = ("top1", "top5", "loss", "correct", "correct5", "n")
 
@@ -104,6 +108,12 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Return the figures and counts, without the logits."""
         return {name: getattr(self, name) for name in _FIGURES}
+
+
+def accuracies(figures: Mapping[str, Any], num_classes: int) -> list[str]:
+    """Return ``top1`` and, where it can be wrong, ``top5`` (fractions) for people: ["top-1 98.06%", ...]."""
+    shown = [f"top-1 {figures['top1']:.2%}"]
+    return shown + [f"top-5 {figures['top5']:.2%}"] * (num_classes > TOP5_ABOVE)
 
 
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:

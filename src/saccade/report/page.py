@@ -8,6 +8,7 @@ from pathlib import Path
 
 from saccade import files
 from saccade.data.sources import Split
+from saccade.evaluation.metrics import TOP5_ABOVE
 from saccade.report import mistakes, plots, sections
 from saccade.report.html import Html, element, image, page
 from saccade.report.plots import Line, Theme
@@ -91,7 +92,7 @@ def _plots(record: Record) -> dict[str, Plot]:
             _LOSS_NOTE,
         )
     scores = [Line(label, *record.series("eval", name)) for label, name in (("top-1", "top1"), ("top-5", "top5"))]
-    lines = [line for line in scores if line.x and (line.label == "top-1" or len(record.classes) > 5)]
+    lines = [line for line in scores if line.x and (line.label == "top-1" or len(record.classes) > TOP5_ABOVE)]
     if lines:
         ends = [f"{line.label} {sections.percent(line.y[-1])}" for line in lines]
         alt = f"Accuracy over the run, at the end {', '.join(ends)}"

@@ -109,7 +109,9 @@ class Record:
     def figures(self) -> dict[str, float]:
         """The numbers of the result; those of the latest evaluation as long as there is no result."""
         found = self.result or (self.evals[-1] if self.evals else {})
-        names = ("top1", "top5", "loss", "correct", "correct5", "n")
+        names = ["top1", "top5", "loss", "correct", "correct5", "n"]
+        if len(self.classes) <= metrics.TOP5_ABOVE:
+            names.remove("top5")
         return {name: found[name] for name in names if isinstance(found.get(name), int | float)}
 
     @cached_property
@@ -137,18 +139,23 @@ class Record:
         """Return (places, values) of one number over the ``step`` or ``eval`` events that have it.
 
         Places are epochs or steps, as ``axis`` says; by default the run's own ``axis``. Of evaluations only those on
-        ``watched`` are taken: the figures of two sets make no curve.
+        ``watched``, with as many views, are taken: figures of two sets, or made in two ways, make no curve.
         """
         place = axis or self.axis
-        events = self.steps if kind == "step" else [e for e in self.evals if e.get("split") == self.watched]
+        events = self.steps if kind == "step" else [e for e in self.evals if _made(e) == self._usual]
         kept = [e for e in events if all(isinstance(e.get(field), int | float) for field in (place, name))]
         return [float(e[place]) for e in kept], [float(e[name]) for e in kept]
 
     @property
     def watched(self) -> str | None:
         """The split that most evaluations in the log were made on."""
-        splits = [e.get("split") for e in self.evals]
-        return max(splits, key=splits.count, default=None)
+        return self._usual[0]
+
+    @property
+    def _usual(self) -> tuple[str | None, int]:
+        """How most evaluations were made; of equals the first."""
+        ways = [_made(e) for e in self.evals]
+        return max(ways, key=ways.count, default=(None, 1))
 
     @property
     def axis(self) -> str:
@@ -234,6 +241,10 @@ class Record:
             self.problems.append(f"model.safetensors cannot be read: {error}")
             return {}
         return facts if isinstance(facts, dict) else {}
+
+
+def _made(evaluation: Event) -> tuple[str | None, int]:
+    return evaluation.get("split"), evaluation.get("views", 1)
 
 
 def _check(answers: Answers) -> None:

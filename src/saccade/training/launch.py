@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade import config as configuration
-from saccade import files, rng, units
+from saccade import files, units
 from saccade.config import Config
 from saccade.data.decoded import Decoded
 from saccade.data.loader import Readers, TrainingView
@@ -100,9 +98,19 @@ class Run:
         """Return how many epochs were consumed after ``step`` steps."""
         return step * self.global_batch / self.view.order.epoch_size
 
+    @property
+    def final_is_candidate(self) -> bool:
+        """Tell whether the figure at the end is made like those on the way: same images, one view.
+
+        Only then may the best be chosen among all of them.
+        """
+        return self.data.chosen_on is self.data.val and self.recipe.eval_views == 1
+
     def evaluation_is_due(self, step: int) -> bool:
-        """Tell whether an epoch ended in the last step before the final one, which is evaluated in any case."""
-        return 0 < step < self.total_steps and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
+        """Tell whether an epoch ended in the last step, or the run; there the final figure may do."""
+        if step == self.total_steps:
+            return not self.final_is_candidate
+        return step > 0 and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
 
     def held(self, split: Split) -> Decoded | None:
         """Return what holds the images of a split that is judged after every epoch, if they are small."""
@@ -341,40 +349,6 @@ def _average(model: nn.Module, config: Config, epoch_size: int, steps: int) -> E
         return None
     length = units.Duration.parse(config.ema.half_life).samples(epoch_size, config.batch.global_, steps)
     return Ema(model, max(float(length) / config.batch.global_, 1e-3))
-
-
-def environment(world: World = ALONE) -> dict[str, Any]:
-    """Return what decides the last bits of a run besides its settings, and what a receipt needs."""
-    import platform
-
-    return {
-        "saccade_draws": rng.DRAWS_VERSION,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "ranks": world.size,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that this program runs from, or None."""
-    folder = Path(__file__).parents[3] / ".git"
-    try:
-        head = (folder / "HEAD").read_text(encoding="utf-8").strip()
-        return (folder / head.removeprefix("ref: ")).read_text(encoding="utf-8").strip() if ":" in head else head
-    except OSError:
-        return None
-
-
-def bit_exactness_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what changed since an earlier attempt that may change the last bits, one phrase each."""
-    names = ("torch", "processor", "threads", "gpu", "saccade_draws", "ranks")
-    return [f"{n}: {before.get(n)} -> {now[n]}" for n in names if before.get(n) != now[n]]
 
 
 def shrink_batch(config: Config, num_train: int, explicit: bool) -> tuple[Config, str]:

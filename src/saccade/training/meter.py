@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade.data.loader import Batch
-from saccade.evaluation.metrics import Result
+from saccade.evaluation.metrics import Result, accuracies
 from saccade.log import Bar, Log
 from saccade.training.clock import PHASES
 from saccade.training.late import Late
@@ -111,16 +111,18 @@ class Meter:
             f"{facts['images_per_s']:.0f} img/s  data wait {facts['wait_share']:.0%}"
         )
 
-    def evaluation(self, result: Result, split: str, views: int, taken_s: float) -> dict[str, Any]:
-        """Record an evaluation and return the entry that goes into the state's history."""
+    def evaluation(
+        self, result: Result, split: str, views: int, taken_s: float, *, final: bool = False
+    ) -> dict[str, Any]:
+        """Record an evaluation and return what is known about it; ``final`` is the one of the saved weights."""
         self._tell()
         self.evaluation_s += taken_s
         self._mark += taken_s
         run, step = self._run, self._run.state.step
         facts = {"step": step, "epoch": round(run.epochs_done(step), 4), "split": split, "views": views}
         entry = facts | result.to_json()
-        self._log.event("eval", **entry)
-        self._score = f"  top-1 {result.top1:.2%} top-5 {result.top5:.2%}"
+        self._log.event("eval", **entry, final=final)
+        self._score = "  " + " ".join(accuracies(entry, len(run.data.val.classes)))
         return entry
 
     def pause(self, taken_s: float) -> None:

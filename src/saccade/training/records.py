@@ -16,10 +16,11 @@ from saccade.config import Config
 from saccade.dist import World
 from saccade.errors import CheckpointError, ConfigError, SaccadeError
 from saccade.evaluation import views
+from saccade.evaluation.metrics import accuracies
 from saccade.log import Log
 from saccade.models.weights import MODEL_FILE
 from saccade.recipes import receipts
-from saccade.training import checkpoint, launch, track
+from saccade.training import checkpoint, surroundings, track
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
 from saccade.training.meter import Meter
@@ -84,7 +85,7 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log) -> None:
             where=str(saved.path),
             fix="a changed global batch cannot continue inside a step; use the batch it was made with",
         )
-    lost = launch.bit_exactness_lost({"ranks": 1} | meta["environment"], launch.environment(run.world))
+    lost = surroundings.bit_exactness_lost({"ranks": 1} | meta["environment"], surroundings.environment(run.world))
     if lost:
         log.warn(f"no longer bit-exact with the first attempt: {'; '.join(lost)}")
     log.say(f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) from {saved.path}")
@@ -145,17 +146,26 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
 
 def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
     """Write the final run.json."""
-    best, count = run.state.best, len(run.state.evaluations)
+    best = run.state.best
     assert best is not None
-    note = f"best of {count} evaluations on this same set (optimistic)" if not run.config.data.minival else "on minival"
     _write(run, "done", {
         "result": result,
-        "best": best | {"note": note},
+        "best": best | {"note": _contest(run)},
         "seconds": round(meter.seconds, 2),
         "time": meter.summary(),
         "digest": run.state.digest(),
         "skipped_steps": run.state.skipped,
     })  # fmt: skip
+
+
+def _contest(run: Run) -> str:
+    """Say among what the best was chosen."""
+    count, name = len(run.state.evaluations), run.data.chosen_on.name
+    among = f"best of {count} evaluation{'s' * (count > 1)} on"
+    one_view = ", one view of each image" if run.recipe.eval_views > 1 else ""
+    if run.config.data.minival:
+        return f"{among} '{name}', held out of the training images{one_view}"
+    return f"{among} this same set{one_view} (optimistic)"
 
 
 def failed(run: Run, error: SaccadeError) -> None:
@@ -179,7 +189,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
         "config": run.config.dump(),
         "resolved": run.resolved,
         "dataset": run.data.fingerprint,
-        "environment": launch.environment(run.world),
+        "environment": surroundings.environment(run.world),
         "attempt": run.attempts[-1],
         "seconds": seconds,
         "lineage": run.lineage,
@@ -203,7 +213,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "learning_rate": run.state.optimizers.formula,
         "steps": run.total_steps,
         "resolved": run.resolved,
-        "environment": launch.environment(run.world),
+        "environment": surroundings.environment(run.world),
         "command": " ".join(sys.argv[1:]),
         "attempts": run.attempts[-1] if run.attempts else 0,
         "lineage": run.lineage,
@@ -215,14 +225,16 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
 def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> None:
     """Print the result and what to try next."""
     counted = f"{result['correct']} of {result['n']} images of '{result['split']}'"
-    log.say()
-    log.say(f"  top-1 {result['top1']:.2%}   top-5 {result['top5']:.2%}   ({counted}"
-            f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)")  # fmt: skip
     try:
-        best = files.read_json(folder / "run.json")["best"]
-        log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
+        facts = files.read_json(folder / "run.json")
+        best, num_classes = facts["best"], len(facts["dataset"]["classes"])
     except (OSError, ValueError, KeyError):
-        pass
+        best, num_classes = None, 0
+    log.say()
+    log.say(f"  {'   '.join(accuracies(result, num_classes))}   ({counted}"
+            f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)")  # fmt: skip
+    if best is not None:
+        log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
     if judged := receipts.judge(folder, result["top1"]):
         log.say(f"  {judged}")
     log.say(f"  {units.human_time(seconds)} in all; everything is in {folder}")

@@ -19,9 +19,9 @@ from saccade.training.spikes import LossRecord
 class State:
     """The state of a run after ``step`` optimiser steps.
 
-    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first; ``skipped``
-    the steps that left no trace because they were bad; ``scale`` is there in fp16 only, ``losses`` where they are
-    watched for spikes.
+    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first: all of one
+    split, with one view of each image, so that the best may be chosen among them. ``skipped`` names the steps that left
+    no trace because they were bad; ``scale`` is there in fp16 only, ``losses`` where they are watched for spikes.
     """
 
     model: nn.Module

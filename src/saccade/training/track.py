@@ -31,9 +31,10 @@ def tensorboard(folder: Path) -> Listener:
         if kind not in ("step", "eval"):
             return
         names = ("loss", "lr", "images_per_s", "wait_share") if kind == "step" else ("top1", "top5", "loss")
+        place = "final" if event.get("final") else kind  # of other images or views than those on the way
         for name in names:
             if event.get(name) is not None:
-                writer.add_scalar(f"{kind}/{name}", event[name], event["step"])
+                writer.add_scalar(f"{place}/{name}", event[name], event["step"])
         writer.flush()
 
     return listen

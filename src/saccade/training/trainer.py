@@ -110,25 +110,27 @@ def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
     cadence = Cadence(rhythm, run.view.order.epoch_size, run.global_batch, run.total_steps)
     with log.progress("training", run.total_steps) as bar, feed(run) as view:
         bar.start_at(state.step)
-        _evaluate_if_due(run, meter, stop, bar)
+        if _evaluate_if_due(run, meter, stop, bar):
+            save(run, meter, log)
         for batch in batches(view, run.readers, run.global_batch, state.step, run.total_steps):
             loss = run.runner.run(state, batch)
             meter.step(loss, batch, bar)
             stop.check()
-            _evaluate_if_due(run, meter, stop, bar)
-            if cadence.is_due(state.step) and state.step < run.total_steps:
+            best = _evaluate_if_due(run, meter, stop, bar)
+            if (cadence.is_due(state.step) or best) and state.step < run.total_steps:
                 save(run, meter, log)
     run.runner.finite.settle()
 
 
-def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> None:
+def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
     """Evaluate where an epoch has just ended; after a resume also where the evaluation had been cut off.
 
-    One view of each image is enough on the way; `data.eval_views` is for the figure at the end.
+    One view of each image is enough on the way; `data.eval_views` is for the figure at the end. Returns whether no
+    earlier evaluation was better: such a state is saved at once, for nothing else keeps it.
     """
     state = run.state
     if not run.evaluation_is_due(state.step) or any(e["step"] == state.step for e in state.evaluations):
-        return
+        return False
     run.runner.finite.settle()
     begun = time.perf_counter()
 
@@ -140,6 +142,7 @@ def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> None:
     result = _score(run, classifier, run.data.chosen_on, poll)
     entry = meter.evaluation(result, run.data.chosen_on.name, 1, time.perf_counter() - begun)
     state.evaluations.append(entry)
+    return state.best is entry
 
 
 def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
@@ -195,8 +198,10 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
             save(run, meter, log)
             run.world.wait()
             raise
-    entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, time.perf_counter() - begun)
-    run.state.evaluations[:] = [e for e in run.state.evaluations if e["step"] != run.state.step] + [entry]
+    taken_s, state = time.perf_counter() - begun, run.state
+    entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, taken_s, final=True)
+    if run.final_is_candidate:
+        state.evaluations[:] = [e for e in state.evaluations if e["step"] != state.step] + [entry]
     save(run, meter, log)
     if run.world.leads:
         _hand_over(run, meter, result, entry, log)

@@ -171,6 +171,7 @@ def estimate(run: Run, speed: Speed) -> Estimate:
     step = compute + load if shared else max(compute, load)
     steps = run.total_steps
     evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
+    evaluations += not run.final_is_candidate
     judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
     forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.recipe.eval_side / speed.side) ** 2
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
