@@ -131,7 +131,7 @@ class LogSection(Section):
     """Records."""
 
     every: int = _run(0, "steps between two step events; 0 = at most 2,000 in a run", ge=0)
-    tensorboard: bool = _run(False, "also write TensorBoard events (needs `pip install saccade[track]`)")
+    tensorboard: bool = _run(False, "also write TensorBoard events (needs `pip install tensorboard`)")
 
 
 class Config(Section):

@@ -15,6 +15,8 @@ REGISTRY = re.compile(
 MACHINE = re.compile(
     r"(?<![\w.~}/])(/roo[t]/|/hom[e]/\w|/User[s]/\w|/tm[p]/|/wor[k]/|/mn[t]/|/medi[a]/)|\b[A-Z]:\\\\?User[s]"
 )
+# The index knows another project by our name: whoever follows such advice installs a stranger's code.
+NAMESAKE = re.compile(r"saccad[e]\[[a-z]|pip3? instal[l]\s+(-\S+\s+)*[\"']?saccad[e]\b", re.I)
 GENERATED = {
     ".git", ".venv", "runs", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis",
     "dist", "build",
@@ -32,8 +34,8 @@ def committed(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def addresses(folder: Path) -> list[Violation]:
-    """Find registries and machine paths in every text file below a folder."""
+def addresses(folder: Path, *patterns: re.Pattern[str]) -> list[Violation]:
+    """Find what patterns forbid in every text file below a folder."""
     found = []
     for path in committed(folder):
         try:
@@ -41,13 +43,17 @@ def addresses(folder: Path) -> list[Violation]:
         except UnicodeDecodeError:
             continue  # not a text file
         for number, line in enumerate(lines, 1):
-            if match := REGISTRY.search(line) or MACHINE.search(line):
+            for match in filter(None, (pattern.search(line) for pattern in patterns)):
                 found.append(Violation(path.relative_to(folder).as_posix(), number, f"names {match.group()!r}"))
     return found
 
 
 def test_no_registry_and_no_machine_path_is_committed() -> None:
-    require_none("address", addresses(ROOT))
+    require_none("address", addresses(ROOT, REGISTRY, MACHINE))
+
+
+def test_nobody_is_told_to_install_our_namesake() -> None:
+    require_none("namesake", addresses(ROOT, NAMESAKE))
 
 
 def test_constraints_are_names_and_versions_only() -> None:
@@ -61,4 +67,13 @@ def test_control_addresses_are_seen(tmp_path: Path) -> None:
         ["pip install -i https://py" + "pi.org/simple", "data: /ho" + "me/ann/set", "/de" + "v/null"]
     ):
         (tmp_path / f"{number}.txt").write_text(line)
-    assert [v.place for v in addresses(tmp_path)] == ["0.txt", "1.txt"]
+    assert [v.place for v in addresses(tmp_path, REGISTRY, MACHINE)] == ["0.txt", "1.txt"]
+
+
+def test_control_the_namesake_is_seen(tmp_path: Path) -> None:
+    program = "pip install"
+    bad = [f"{program} saccade", f"{program} -U 'saccade'", "needs saccade" + "[timm]"]
+    good = [f"{program} timm", f"{program} -e .", "saccade train", f"{program} saccades"]
+    for number, line in enumerate(bad + good):
+        (tmp_path / f"{number}.txt").write_text(line)
+    assert [v.place for v in addresses(tmp_path, NAMESAKE)] == ["0.txt", "1.txt", "2.txt"]

@@ -17,7 +17,6 @@ import typer.main
 from shell_blocks import Block, Command, blocks, commands, pages
 from source_tree import ROOT, Violation, require_none
 
-import saccade
 from saccade import recipes
 from saccade.cli import app
 from saccade.config import Layers
@@ -118,19 +117,6 @@ def test_blocks_marked_run_really_run(block: Block, tmp_path: Path) -> None:
         cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=RUN_LIMIT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_python_examples_use_names_that_exist() -> None:
-    fences = [
-        (page, body)
-        for page in pages(ROOT)
-        for body in re.findall(r"^```python[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    ]
-    for page, body in fences:
-        code = "\n".join(re.sub(r"^(>>>|\.\.\.) ?", "", line) for line in body.splitlines())
-        compile(code, f"{page.name}: python block", "exec")
-        missing = {n for n in re.findall(r"\bsaccade\.(\w+)\(", code) if not hasattr(saccade, n)}
-        assert not missing, f"{page.name}: saccade has no {missing}"
 
 
 def test_control_a_wrong_command_is_seen(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_without_timm_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match="timm is not installed") as caught:
         create_model("timm:test_vit", num_classes=3)
-    assert caught.value.fix == "pip install saccade[timm]"
+    assert caught.value.fix == "pip install timm"
 
 
 @pytest.mark.parametrize("name", ["timm:test_resnet", "torchvision:shufflenet_v2_x0_5"])

@@ -92,7 +92,7 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ConfigError("timm is not installed", where="timm:...", fix="pip install saccade[timm]") from error
+        raise ConfigError("timm is not installed", where="timm:...", fix="pip install timm") from error
     return timm
 
 

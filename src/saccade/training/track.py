@@ -20,7 +20,7 @@ def tensorboard(folder: Path) -> Listener:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "TensorBoard is not installed", where="log.tensorboard", fix='pip install "saccade[track]"'
+            "TensorBoard is not installed", where="log.tensorboard", fix="pip install tensorboard"
         ) from error
     writer = SummaryWriter(str(folder))
 
