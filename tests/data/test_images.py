@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from saccade.data import images, jpeg
 from saccade.data.images import BadImage
+from saccade.data.look import look
 from saccade.errors import ConfigError
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "imagenet-samples.tar"
@@ -58,11 +59,13 @@ def on_white(rgba: NDArray[Any]) -> NDArray[np.float64]:
     return rgba[..., :3] * alpha + 255 * (1 - alpha)
 
 
-def png16(values: NDArray[Any], colour: int, extra: bytes = b"") -> bytes:
-    """Write a 16-bit PNG by hand, which Pillow cannot do in colour."""
+def png16(values: NDArray[Any], colour: int, extra: bytes = b"", bits: int = 16) -> bytes:
+    """Write a PNG by hand, 16-bit if nothing else is said, which Pillow cannot do in colour."""
     height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    places = 1 << np.arange(bits - 1, -1, -1)
+    samples = (values.reshape(height, -1, 1) & places > 0).reshape(height, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in samples)
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     chunks = chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
@@ -243,12 +246,72 @@ def test_16_bits_become_8_by_shifting(data: bytes, expected: NDArray[Any]) -> No
     assert difference(data, expected) <= 1
 
 
-def test_the_key_gray_of_a_16_bit_png_becomes_white() -> None:
-    values = DEEP[..., 0].copy()
-    data = png16(values, 0, chunk(b"tRNS", struct.pack(">H", values[2, 3])))
-    expected = values >> 8
-    expected[2, 3] = 255
-    assert difference(data, np.repeat(expected[..., None], 3, 2)) == 0
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_the_transparent_colour_of_a_png_becomes_white_in_the_depth_of_the_file(bits: int, planes: int) -> None:
+    if planes == 3 and bits < 8:
+        pytest.skip("PNG has no such colours")
+    values = DEEP[..., :planes] >> 16 - bits
+    values[0, 0] = values[2, 3] ^ 1  # the nearest colour, which is opaque
+    key = b"".join(struct.pack(">H", sample) for sample in values[2, 3])
+    data = png16(values, 2 if planes == 3 else 0, chunk(b"tRNS", key), bits)
+    expected = values >> 8 if bits == 16 else values * 255 // ((1 << bits) - 1)
+    expected[(values == values[2, 3]).all(axis=2)] = 255
+    assert difference(data, np.broadcast_to(expected, (5, 6, 3))) == 0
+    assert look(data, "a.png").notes == ("16-bit",) * (bits == 16) + ("alpha",)
+    opaque = png16(values, 2 if planes == 3 else 0, bits=bits)
+    assert "alpha" not in look(opaque, "a.png").notes
+
+
+def test_a_huge_colour_profile_and_a_bomb_of_text_change_no_pixel() -> None:
+    profile = chunk(b"iCCP", b"huge\0\0" + zlib.compress(RNG.bytes(3_000_000)))
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000)))
+    data = encode(RGB, "PNG")
+    assert difference(data[:33] + profile + text + data[33:], PHOTO[..., :3].astype(np.int64)) == 0
+    assert look(data[:33] + profile + text + data[33:], "a.png").problem == ""
+
+
+def test_a_png_in_the_form_of_phones_is_unsupported() -> None:
+    data = encode(RGB, "PNG")
+    with pytest.raises(BadImage, match="CgBI") as caught:
+        images.decode(data[:8] + chunk(b"CgBI", b"\x50\0\x20\x06") + data[8:])
+    assert caught.value.kind == "unsupported"
+
+
+def test_a_bitmap_whose_fourth_byte_is_empty_is_opaque() -> None:
+    clear = Image.fromarray(np.dstack([PHOTO[..., :3], np.zeros_like(PHOTO[..., 0])]))
+    buffer = io.BytesIO()
+    clear.save(buffer, "BMP")
+    plain = buffer.getvalue()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 71, 53, 1, 32, 3, 71 * 53 * 4, 0, 0, 0, 0) + masks + bytes(52)
+    data = plain[:10] + struct.pack("<I", 14 + 108) + head + plain[-71 * 53 * 4 :]
+    assert Image.open(io.BytesIO(data)).mode == "RGBA"
+    assert difference(data, PHOTO[..., :3].astype(np.int64)) == 0
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+def test_avif_is_read_whatever_its_name() -> None:
+    data = encode(RGB, "AVIF", quality=100)
+    assert difference(data, pillow(data)) == 0
+    assert (
+        difference(
+            encode(RGBA, "AVIF", quality=100),
+            on_white(np.asarray(Image.open(io.BytesIO(encode(RGBA, "AVIF", quality=100)))).astype(np.float64)),
+        )
+        <= 1
+    )
+    assert (look(data, "a.jpg").form, look(data, "a.jpg").notes) == ("AVIF", ("wrong-extension",))
+    turned = encode(RGB, "AVIF", exif=exif_block(6))
+    assert images.orientation(turned) == 6 and images.decode(turned, exif="apply").shape == (71, 53, 3)
+    assert is_refused(data[: len(data) // 2])
+
+
+def test_large_images_are_converted_in_strips_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [encode(RGBA, "PNG"), encode(RGB.quantize(16), "PNG"), encode(RGBA, "TIFF")]
+    whole = [images.decode(data) for data in files]
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 71 * 4)
+    assert all(np.array_equal(images.decode(data), seen) for data, seen in zip(files, whole, strict=True))
 
 
 def test_animations_give_their_first_frame() -> None:
@@ -281,7 +344,7 @@ def test_the_name_plays_no_part_and_what_is_no_image_says_so() -> None:
 def test_pixels_that_cannot_be_turned_into_8_bits_are_refused() -> None:
     real = encode(Image.fromarray(PHOTO[..., 0].astype(np.float32)), "TIFF")
     wide = encode(Image.fromarray(PHOTO[..., 0].astype(np.int32) * 100_000), "TIFF")
-    for data, reason in ((real, "mode F"), (wide, "beyond 16 bits")):
+    for data, reason in ((real, "1 x 32 bits float, gray"), (wide, "1 x 32 bits signed")):
         with pytest.raises(BadImage, match=reason):
             images.decode(data)
 

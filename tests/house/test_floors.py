@@ -14,7 +14,8 @@ from source_tree import Module, Violation, parse, require_none, saccade
 FLOORS = {
     0: "errors units config_fields config_optim config_augment config files streams log rng",
     1: """board dist launcher
-          data data.boxes data.jpeg data.tiles data.images data.names data.archives data.shards data.order data.pool
+          data data.boxes data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.archives
+          data.shards data.order data.pool
           data.look data.ledger data.known data.download models.registry models.layers models.attention models.network
           models.cost models.stages models.fitting models.weights recipes.*""",
     2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix

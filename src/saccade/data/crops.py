@@ -69,7 +69,7 @@ def decode(
 
 
 def _plan(files: Sequence[Data], choose: Choose, side: int, exif: Exif) -> dict[int, _Part | BadImage]:
-    """Plan what to decode of each JPEG that need not be turned and is not CMYK, or say what is wrong with it."""
+    """Plan what to decode of each JPEG of a usual kind that need not be turned, or say what is wrong with it."""
     plan: dict[int, _Part | BadImage] = {}
     tiled, plain, sizes = [], [], []
     for i, data in enumerate(files):
@@ -83,7 +83,7 @@ def _plan(files: Sequence[Data], choose: Choose, side: int, exif: Exif) -> dict[
         except BadImage as error:
             plan[i] = error
             continue
-        if not jpeg.probe(data).cmyk:
+        if jpeg.probe(data).is_usual:
             plain.append(i)
             sizes.append(size)
     _plan_cuts(plan, files, tiled, choose, side)

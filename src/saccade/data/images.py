@@ -9,15 +9,15 @@ from __future__ import annotations
 import io
 import re
 import warnings
-import zlib
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
-from saccade.data import jpeg, tiles
-from saccade.data.tiles import MAX_PIXELS as MAX_PIXELS
+from saccade.data import jpeg, limits, png, tiff, tiles
+from saccade.data.limits import MAX_PIXELS as MAX_PIXELS
+from saccade.data.limits import BadImage as BadImage
 from saccade.errors import ConfigError
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
@@ -37,17 +37,10 @@ RAW_PNM = re.compile(rb"P([56])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" +
 """The header of a binary portable map of 8 or 16 bits: kind, width, height, largest value."""
 _PILLOW_FILTER: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
-
-
-class BadImage(ValueError):
-    """These bytes are not an image that can be used; the text says why.
-
-    ``kind`` is stable: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``damaged`` or ``unsupported``.
-    """
-
-    def __init__(self, text: str, kind: str = "damaged") -> None:
-        super().__init__(text)
-        self.kind = kind
+_UNSUPPORTED = re.compile(r"Unsupported (JPEG|BMP|color)|unknown raw mode|not (implemented|supported)")
+_AVIF_BRANDS = (b"avif", b"avis")
+_STRIP_PIXELS = 1 << 22
+"""Pixels that are converted at once: a copy of a whole large image for each step would take several GB."""
 
 
 def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
@@ -79,7 +72,7 @@ def size(data: Data) -> tuple[int, int]:
         except ValueError as error:
             raise bad_image(data, kind, error) from error
     elif kind == "PNG":
-        width, height = _png_size(data)
+        width, height = png.size(data)
     elif kind == "WEBP":
         width, height = _webp_size(data)
     elif kind == "PPM" and (header := RAW_PNM.match(data)):
@@ -87,12 +80,12 @@ def size(data: Data) -> tuple[int, int]:
     else:
         with open_header(data, kind) as image:
             width, height = image.size
-    _check_limits(width, height)
+    limits.check_size(width, height)
     return width, height
 
 
 def orientation(data: Data) -> int:
-    """Return the EXIF orientation, 1 to 8, of a JPEG, PNG or WebP; 1 where there is none or it makes no sense.
+    """Return the EXIF orientation, 1 to 8, of a JPEG, PNG, WebP or AVIF; 1 where there is none or it makes no sense.
 
     Raises BadImage if the bytes are not an image or a PNG is damaged.
     """
@@ -100,7 +93,7 @@ def orientation(data: Data) -> int:
 
 
 def exif_block(data: Data) -> bytes:
-    """Return the TIFF block with the EXIF data of a JPEG, PNG or WebP, or nothing; raises BadImage as above."""
+    """Return the TIFF block with the EXIF data of a JPEG, PNG, WebP or AVIF, or nothing; raises BadImage as above."""
     kind = format_of(data)
     if kind == "JPEG":
         try:
@@ -109,13 +102,21 @@ def exif_block(data: Data) -> bytes:
             return b""
         return bytes(data[start : start - 8 + int.from_bytes(data[start - 8 : start - 6], "big")]) if start else b""
     if kind == "PNG":
-        return _check_png(data)
+        return png.read(data).exif
+    if kind == "AVIF":
+        with open_header(data, kind) as image:
+            return bytes(image.info.get("exif", b"")).removeprefix(b"Exif\0\0")
     return _webp_exif(data) if kind == "WEBP" else b""
 
 
 def _jpeg_size(data: Data) -> tuple[int, int]:
     """Return (width, height) without the padding of a tiled file, which counts for the limit; raises ValueError."""
-    width, height = jpeg.probe(data)[:2]
+    header = jpeg.probe(data)
+    width, height = header[:2]
+    if width and not height:
+        raise BadImage("unsupported JPEG: its height stands behind the pixels (DNL)", "unsupported")
+    if header.progressive and width:
+        limits.check_scans(width, height, jpeg.count_scans(data))
     if not tiles.is_tiled(data):
         return width, height
     true = tiles.size(data)
@@ -132,7 +133,11 @@ def _unpadded(pixels: Pixels, data: Data, factor: int) -> Pixels:
 
 
 def bad_image(data: Data, kind: str, reason: object) -> BadImage:
-    """Return the error about bytes that begin as an image and do not go on as one: cut off, or damaged inside."""
+    """Return the error about bytes that begin as an image: of a kind that is not read, cut off, or damaged inside."""
+    if isinstance(reason, BadImage):
+        return reason
+    if _UNSUPPORTED.search(str(reason)):
+        return BadImage(f"unsupported {kind}: {reason}", "unsupported")
     if kind == "JPEG":  # pixels cannot hold an end marker, a thumbnail in the EXIF block can
         whole, block = bytes(data), exif_block(data)
         cut = b"\xff\xd9" not in whole[whole.find(block) + len(block) :]
@@ -152,16 +157,17 @@ def format_of(data: Data) -> str:
     for magic, kind in _MAGICS:
         if head.startswith(magic):
             return kind
+    if head[4:8] == b"ftyp" and any(brand in _brands(data) for brand in _AVIF_BRANDS):
+        return "AVIF"
     if not head:
         raise BadImage("not an image: the file is empty", "empty")
     raise BadImage(f"not an image: it begins with {head!r}", "not-an-image")
 
 
-def _check_limits(width: int, height: int) -> None:
-    if width <= 0 or height <= 0:
-        raise BadImage(f"the header says {width} x {height} pixels")
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"too large: the header says {width} x {height}, the limit is {MAX_PIXELS} pixels", "too-large")
+def _brands(data: Data) -> tuple[bytes, ...]:
+    """Return what a file in the ISO base format says it is. *Source:* ISO/IEC 14496-12, section 4.3."""
+    body = bytes(data[8 : min(int.from_bytes(data[:4], "big"), 256)])
+    return tuple(body[place : place + 4] for place in range(0, len(body), 4))
 
 
 def _raw_pnm(data: Data) -> Pixels | None:
@@ -170,7 +176,7 @@ def _raw_pnm(data: Data) -> Pixels | None:
     if header is None:
         return None
     width, height, planes = int(header[2]), int(header[3]), 1 if header[1] == b"5" else 3
-    _check_limits(width, height)
+    limits.check_size(width, height)
     kind = np.dtype(np.uint8 if header[4] == b"255" else ">u2")
     count = width * height * planes
     if len(data) - header.end() < count * kind.itemsize:
@@ -197,12 +203,15 @@ def open_header(data: Data, kind: str) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=(kind,))
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}", "too-large") from error
-    except UnidentifiedImageError as error:
-        raise bad_image(data, kind, "its header cannot be read") from error
     except MemoryError:
         raise
     except Exception as error:  # the plugins raise anything on damaged headers
-        raise bad_image(data, kind, error) from error
+        if kind == "TIFF" and (refusal := tiff.refusal(data)):
+            raise refusal from error
+        if kind == "AVIF" and not features.check("avif"):
+            raise BadImage("unsupported AVIF: this Pillow was built without it", "unsupported") from error
+        reason = "its header cannot be read" if isinstance(error, UnidentifiedImageError) else error
+        raise bad_image(data, kind, reason) from error
 
 
 def _decode_pillow(data: Data, kind: str) -> Pixels:
@@ -212,15 +221,19 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
             where="PIL.ImageFile.LOAD_TRUNCATED_IMAGES",
             fix="set it back to False",
         )
-    if kind == "PNG":
-        _check_png(data)
+    chunks = png.read(data) if kind == "PNG" else None
     if kind == "WEBP":
-        _check_limits(*_webp_size(data))  # Pillow allocates the canvas when it opens a WebP
-    with open_header(data, kind) as image:
-        _check_limits(*image.size)
+        limits.check_size(*_webp_size(data))  # Pillow allocates the canvas when it opens a WebP
+    with open_header(data if chunks is None else chunks.plain, kind) as image:
+        limits.check_size(*image.size)
+        if kind == "TIFF":
+            tiff.check(image)
         try:
             image.load()
-            return _rgb(image)
+            pixels = _rgb(image)
+            if chunks is not None and chunks.key:
+                pixels[png.clear(chunks, image)] = 255
+            return pixels
         except (BadImage, MemoryError):
             raise
         except Exception as error:  # as in open_header
@@ -229,50 +242,31 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
 
 def _rgb(image: Image.Image) -> Pixels:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_16_bits(np.asarray(image), image.info.get("transparency"))
+        values = np.asarray(image)
+        return _from_16_bits(tiff.black_is_zero(image, values) if image.format == "TIFF" else values)
     if image.mode in ("F", "LAB", "HSV"):
         raise BadImage(f"pixels of mode {image.mode} are not supported", "unsupported")
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    see_through = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        see_through = False  # a writer that left the fourth byte empty; viewers show such a file as opaque, too
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(_STRIP_PIXELS // width, 1)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height))) if rows < height else image
+        if see_through:
+            strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        pixels[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
-def _from_16_bits(values: NDArray[Any], transparent: int | None) -> Pixels:
+def _from_16_bits(values: NDArray[Any]) -> Pixels:
     """Turn gray integers of shape (height, width) into RGB; Pillow's own conversion would saturate at 255."""
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("gray values beyond 16 bits", "unsupported")
     gray = (values >> 8).astype(np.uint8)
-    if transparent is not None:
-        gray[values == transparent] = 255
     return np.repeat(gray[..., None], 3, axis=2)
-
-
-def _check_png(data: Data) -> bytes:
-    """Check the size, the checksums and the end of a PNG, which Pillow does not; returns its EXIF block or nothing.
-
-    Raises BadImage. *Source:* PNG specification (third edition), section 5.
-    """
-    _check_limits(*_png_size(data))
-    view, place, kind, exif, pixels_bytes = memoryview(data), 8, b"", b"", 0
-    while kind != b"IEND":
-        length, kind = int.from_bytes(view[place : place + 4], "big"), bytes(view[place + 4 : place + 8])
-        body = view[place + 8 : place + 8 + length]
-        place += 12 + length
-        if place > len(view):
-            raise BadImage("truncated PNG: the file ends before its last chunk", "truncated")
-        # A capital letter marks a chunk that the pixels depend on; a rotten comment harms nobody.
-        if kind[0] < 0x60 and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(view[place - 4 : place], "big"):
-            raise BadImage(f"damaged PNG: the checksum of {kind!r} does not match")
-        exif = bytes(body) if kind == b"eXIf" else exif
-        pixels_bytes += length if kind == b"IDAT" else 0
-    if not pixels_bytes:
-        raise BadImage("damaged PNG: it holds no pixels")
-    return exif
-
-
-def _png_size(data: Data) -> tuple[int, int]:
-    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
 def _webp_size(data: Data) -> tuple[int, int]:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 
 _START_OF_FRAME = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_HIERARCHICAL = frozenset((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))
 _CHROMA: dict[float, str] = {0x11: "4:4:4", 0x21: "4:2:2", 0x22: "4:2:0", 0x12: "4:4:0", 0x41: "4:1:1", 0x42: "4:1:0"}
 _WITHOUT_SEGMENT = frozenset((0x01, *range(0xD0, 0xDB)))
+_USUAL = frozenset(bytes((luma, 0x11, 0x11)) for luma in (0x11, 0x12, 0x14, 0x21, 0x22, 0x41))
+"""Sampling factors of colour that libjpeg-turbo's simple interface knows by name."""
+
+_MAX_BLOCKS = 10
+"""Of all components in one step of a scan. *Source:* ITU-T T.81, section B.2.3."""
+
+_UNKNOWN_SAMPLING = "subsampling level"  # in the words of that interface
+_SCAN = b"\xff\xda"
+_END = b"\xff\xd9"
 
 
 class Header(NamedTuple):
@@ -30,6 +42,7 @@ class Header(NamedTuple):
     adobe: int
     exif: int
     sampling: bytes = b""
+    hierarchical: bool = False
 
     @property
     def chroma(self) -> str:
@@ -39,6 +52,11 @@ class Header(NamedTuple):
         luma, *rest = self.sampling
         ratios = {(luma >> 4) / max(one >> 4, 1) * 16 + (luma & 15) / max(one & 15, 1) for one in rest[:2]}
         return _CHROMA.get(ratios.pop(), "other") if len(ratios) == 1 else "other"
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is gray or three-coloured with one of the common sampling grids: others are decoded whole."""
+        return not self.hierarchical and (self.components == 1 or self.sampling in _USUAL)
 
     @property
     def cmyk(self) -> bool:
@@ -67,7 +85,9 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
                 progressive = marker in _PROGRESSIVE
                 components = data[place + 9]
                 sampling = bytes(data[place + 11 : place + 10 + 3 * components : 3])
-                return Header(width, height, components, data[place + 4], progressive, adobe, exif, sampling)
+                hierarchical = marker in _HIERARCHICAL
+                bits = data[place + 4]
+                return Header(width, height, components, bits, progressive, adobe, exif, sampling, hierarchical)
             body = place + 4
             if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and not exif:
                 exif = body + 6
@@ -78,35 +98,110 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
         raise ValueError("the file ends before the frame header") from error
 
 
+def count_scans(data: bytes | bytearray | memoryview) -> int:
+    """Return how many scans a progressive JPEG has; what looks like one in a thumbnail is counted, too."""
+    return bytes(data).count(_SCAN)
+
+
 def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.uint8]:
     """Decode a whole JPEG to RGB: uint8 of shape (height, width, 3), C-contiguous.
 
     A ``factor`` of 2, 4 or 8 divides both sides, rounded up, by computing fewer frequencies. Gray is replicated, CMYK
-    is converted as Pillow does. Every warning of libjpeg is an error: raises ValueError on truncated or damaged data.
-    The caller checks the size first.
+    is converted as Pillow does. Every warning of libjpeg about the pixels is an error: raises ValueError on truncated
+    or damaged data. The caller checks the size first.
     """
-    width, height, components = probe(data)[:3]
-    if components not in (1, 3, 4):
-        raise ValueError(f"a JPEG with {components} components")
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, "CMYK" if components == 4 else "RGB", strict=True, min_factor=factor,
-        min_width=-(-width // factor), min_height=-(-height // factor),
-    )  # fmt: skip
+    header = probe(data)
+    width, height, components = header[:3]
+    if components not in (1, 3, 4) or header.hierarchical:
+        raise ValueError(
+            "hierarchical images are not supported"
+            if header.hierarchical
+            else f"{components} components are not supported"
+        )
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "CMYK" if components == 4 else "RGB", strict=True, min_factor=factor,
+            min_width=-(-width // factor), min_height=-(-height // factor),
+        )  # fmt: skip
+    except ValueError as error:
+        if (clean := tidied(data)) is not None:
+            return decode(clean, factor)
+        if _UNKNOWN_SAMPLING not in str(error):
+            raise
+        return _decode_any_sampling(data, factor)
     return _from_cmyk(pixels) if components == 4 else pixels
 
 
 def decode_part(
     data: bytes | memoryview, width: int, height: int, factor: int, room: bytearray | None = None
 ) -> NDArray[np.uint8]:
-    """Decode a JPEG of known size in pixels, gray or colour, to RGB reduced by ``factor``.
+    """Decode a JPEG of known size in pixels and usual sampling, gray or colour, to RGB reduced by ``factor``.
 
     The result is uint8 of shape (ceil(height / factor), ceil(width / factor), 3). It lies in ``room`` where that is
     given: as many bytes at least. Raises ValueError as ``decode`` does.
     """
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-        data, "RGB", min_width=-(-width // factor), min_height=-(-height // factor), buffer=room
-    )
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "RGB", min_width=-(-width // factor), min_height=-(-height // factor), buffer=room
+        )
+    except ValueError:
+        if (clean := tidied(data)) is None:
+            raise
+        return decode_part(clean, width, height, factor, room)
     return pixels
+
+
+def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
+    """Return a JPEG without what libjpeg warns about and then ignores, or None where there is nothing of it.
+
+    That is a JFIF revision other than 1, an unknown colour transform in the Adobe segment, and the bounds of the
+    frequencies in a scan of a JPEG that is not progressive. They are set to what libjpeg assumes, so that the strict
+    decoder is left with the warnings that matter.
+    """
+    clean, place = bytearray(data), 2
+    header = probe(data)
+    while clean[place + 1] != _SCAN[1]:
+        marker, body = clean[place + 1], place + 4
+        if marker == 0xFF:  # fill byte
+            place += 1
+            continue
+        if marker in _WITHOUT_SEGMENT or place + 16 > len(clean):
+            return None
+        if marker == 0xE0 and clean[body : body + 5] == b"JFIF\0":
+            clean[body + 5] = 1
+        elif marker == 0xEE and clean[body : body + 5] == b"Adobe":
+            known, assumed = ((0, 2), 2) if header.components == 4 else ((0, 1), 1)
+            clean[body + 11] = clean[body + 11] if clean[body + 11] in known else assumed
+        place += 2 + (clean[place + 2] << 8 | clean[place + 3])
+        if place + 4 > len(clean):
+            return None
+    while place >= 0 and not header.progressive:
+        bounds = place + 5 + 2 * clean[place + 4]
+        clean[bounds : bounds + 3] = b"\0\x3f\0"[: len(clean[bounds : bounds + 3])]
+        place = clean.find(_SCAN, place + 2)
+    return bytes(clean) if clean != data else None
+
+
+def _decode_any_sampling(data: bytes | bytearray | memoryview, factor: int) -> NDArray[np.uint8]:
+    """Decode with Pillow, which leaves the sampling to libjpeg; raises ValueError where the file is cut.
+
+    Pillow does not hear libjpeg's warnings, so damage inside the pixels of these rare files passes.
+    """
+    whole = bytes(data)
+    if _END not in whole[whole.rfind(_SCAN) :]:
+        raise ValueError("the file ends inside the pixels")
+    try:
+        with Image.open(io.BytesIO(whole), formats=("JPEG",)) as image:
+            image.load()
+            return np.array(image.reduce(factor).convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # the plugin raises anything
+        across, down = zip(*((one >> 4, one & 15) for one in probe(data).sampling), strict=True)
+        uneven = any(max(sides) % max(side, 1) for sides in (across, down) for side in sides)
+        if uneven or sum(a * b for a, b in zip(across, down, strict=True)) > _MAX_BLOCKS:
+            raise ValueError(f"sampling factors {across} by {down} are not supported") from error
+        raise ValueError(str(error)) from error
 
 
 def _from_cmyk(inverted: NDArray[np.uint8]) -> NDArray[np.uint8]:

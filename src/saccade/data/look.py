@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import rng
-from saccade.data import images, jpeg
+from saccade.data import images, jpeg, png
 from saccade.data.images import BadImage, Data
 from saccade.data.pool import in_order
 from saccade.errors import DataError
@@ -41,9 +41,10 @@ Tick = Callable[[int], None]
 
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "GIF": (".gif",), "WEBP": (".webp",), "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp",), "PPM": (".ppm", ".pgm"),
+    "BMP": (".bmp",), "PPM": (".ppm", ".pgm"), "AVIF": (".avif",),
 }  # fmt: skip
 _COLOURS = {"1": "gray", "L": "gray", "I": "gray", "P": "palette", "C": "CMYK"}  # by the first letter of Pillow's mode
+_PNG_COLOURS = {0: "gray", 3: "palette", 4: "gray"}
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _TIFF_BITS = 258
 _TIFF_MARK = 42
@@ -132,14 +133,17 @@ def _jpeg_traits(data: Data) -> tuple[str, str, tuple[str, ...]]:
 
 def _other_traits(data: Data, kind: str) -> tuple[str, str, tuple[str, ...]]:
     """Return the format, the colours such as ``RGB 16-bit alpha``, and the notes about them."""
+    if kind == "PNG":
+        chunks = png.read(data)
+        notes = ("16-bit",) * (chunks.bits > 8) + ("alpha",) * chunks.has_alpha
+        base = _PNG_COLOURS.get(chunks.colour, "RGB")
+        return kind, " ".join((base, *notes)), notes + ("animated",) * chunks.animated
     with images.open_header(data, kind) as image:
         mode, info, bits = image.mode, image.info, getattr(image, "tag_v2", {}).get(_TIFF_BITS, (8,))
         animated = _has_frames(image)
     deep = mode[0] == "I" or max(bits) > 8
-    if kind == "PNG":  # Pillow calls 16-bit colours RGB in these two
-        deep = data[24] > 8
-    elif kind == "PPM" and (header := images.RAW_PNM.match(data)):
-        deep = header[4] == b"65535"
+    if kind == "PPM" and (header := images.RAW_PNM.match(data)):
+        deep = header[4] == b"65535"  # Pillow calls 16-bit colours RGB
     notes = ("16-bit",) * deep + ("alpha",) * (mode in _WITH_ALPHA or "transparency" in info)
     base = _COLOURS.get(mode[0], "RGB")
     extra = ("cmyk",) * (base == "CMYK") + ("animated",) * animated

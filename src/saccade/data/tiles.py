@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from saccade.data.limits import MAX_PIXELS
+
 MAGIC = b"SACTILE1"
 DEFAULT_TILE = 32
-MAX_PIXELS = 178_956_970
-"""Larger images are refused from the header. *Source:* Pillow's limit; 4 bytes a pixel keep it under 1 GB."""
 
 _START = b"\xff\xd8\xff\xef"
 _FIELDS = struct.Struct("<8s6HII")
