@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from saccade import files, plain_yaml
 from saccade.config_augment import AugmentSection as AugmentSection
 from saccade.config_fields import Amount, CadenceText, DurationText, Section, Share, TimeText, Triple
 from saccade.config_fields import data as _data
@@ -23,6 +23,9 @@ from saccade.config_fields import maths as _maths
 from saccade.config_fields import run as _run
 from saccade.config_optim import OptimizerSection, ScheduleSection
 from saccade.errors import ConfigError
+
+LONGEST_NAME = 8
+"""Parts of a dotted name; no setting lies as deep."""
 
 DeviceText = Annotated[
     str, Field(coerce_numbers_to_str=True, pattern=r"^(auto|cpu|cuda|mps|cpu:[1-9]\d*|[1-9]\d*|\d+(,\d+)*,?)$")
@@ -263,12 +266,10 @@ class Layers:
     def add_file(self, path: Path) -> None:
         """Merge a YAML file; raises ConfigError naming file and line when it is not YAML or not a mapping."""
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            reason = getattr(error, "problem", None) or str(error)
-            raise ConfigError(f"the file cannot be read: {reason}", where=f"{path}{line}") from error
+            tree = plain_yaml.load(files.read_text(path, plain_yaml.LIMIT_BYTES))
+        except (OSError, ValueError) as error:
+            line = f", line {error.line}" if isinstance(error, plain_yaml.BadYaml) and error.line else ""
+            raise ConfigError(f"the file cannot be read: {error}", where=f"{path}{line}") from error
         if not isinstance(tree, dict):
             raise ConfigError("the file must hold `name: value` settings", where=str(path))
         tree = {k: v for k, v in tree.items() if k not in ("about", "source", "claims", "resolved")}
@@ -279,16 +280,23 @@ class Layers:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(
-                f"'{assignment}' is not an assignment", where="--set", fix="write --set section.key=value"
+                f"'{_short(assignment)}' is not an assignment", where="--set", fix="write --set section.key=value"
             )
         try:
-            value = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError as error:
-            raise ConfigError(f"'{text}' is not a YAML value", where=f"--set {name}") from error
+            value = plain_yaml.load(text) if text else ""
+        except plain_yaml.BadYaml as error:
+            raise ConfigError(
+                f"'{_short(text)}' is not a YAML value: {error}",
+                where=f"--set {_short(name)}",
+                fix="write a name, a number, true, false, null, [a, b] or {name: value}; a text may stand in quotes",
+            ) from error
         tree: Any = value
-        for part in reversed(name.strip().split(".")):
+        parts = name.strip().split(".")
+        if len(parts) > LONGEST_NAME:
+            raise _unknown(_short(name), "--set")
+        for part in reversed(parts):
             tree = {part: tree}
-        self.add(tree, f"--set {assignment}")
+        self.add(tree, f"--set {_short(assignment)}")
 
     def resolve(self) -> Config:
         """Check everything and return the one configuration; raises ConfigError in one clear line."""
@@ -318,10 +326,15 @@ class Layers:
             return ConfigError(str(first["msg"]))
         message = str(first["msg"]).removeprefix("Value error, ").removeprefix(name + ": ")
         return ConfigError(
-            f"{name}: {message} (got {self._values.get(name)!r})",
+            f"{name}: {message} (got {_short(repr(self._values.get(name)))})",
             where=self._origin.get(name, "defaults"),
             fix=f"{name} is: {next(doc for n, _, doc, _ in fields() if n == name)}",
         )
+
+
+def _short(text: str, limit: int = 200) -> str:
+    """Cut what a user gave to what fits into a message."""
+    return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
 def _unknown(name: str, origin: str) -> ConfigError:

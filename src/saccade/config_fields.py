@@ -94,6 +94,6 @@ def run(default: Any, doc: str, **limits: Any) -> Any:
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and without room for unknown keys."""
+    """A group of settings: frozen, without room for unknown keys, NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)

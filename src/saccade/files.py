@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import threading
@@ -65,16 +66,33 @@ def json_bytes(value: Any) -> bytes:
 
 def read_json(path: Path, limit_bytes: int = 64_000_000) -> Any:
     """Read a JSON file of at most ``limit_bytes``; raises ValueError on bad JSON, depth or constants."""
-    if path.stat().st_size > limit_bytes:
-        raise ValueError(f"{path.name} is larger than {limit_bytes} bytes")
+    data = _read(path, limit_bytes)
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{path.name} holds {constant}")
 
     try:
-        return json.loads(path.read_bytes(), parse_constant=refuse)
+        return json.loads(data, parse_constant=refuse)
     except RecursionError as error:
         raise ValueError(f"{path.name} is nested too deeply") from error
+
+
+def read_text(path: Path, limit_bytes: int) -> str:
+    """Read a UTF-8 file of at most ``limit_bytes``; raises OSError, ValueError on another file or text."""
+    return _read(path, limit_bytes).decode()
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    """Read an ordinary file: never a pipe that nobody fills, nor a device without an end."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError(f"{path.name} is no ordinary file")
+        data = file.read(limit_bytes + 1) if facts.st_size <= limit_bytes else b""
+    if facts.st_size > limit_bytes or len(data) > limit_bytes:
+        raise ValueError(f"{path.name} is larger than {limit_bytes:,} bytes")
+    return data
 
 
 def publish_folder(final: Path, contents: dict[str, bytes]) -> None:

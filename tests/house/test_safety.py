@@ -25,7 +25,9 @@ HARMLESS_SHUTIL = {"disk_usage", "which", "get_terminal_size"}
 MEMORY = {"BytesIO", "StringIO"}
 
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-UNSAFE_CALLS = {"torch.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"}
+UNSAFE_CALLS = {"torch.load", "torch.hub.load", "eval", "exec"}
+YAML_DOOR = "saccade.plain_yaml"
+YAML_READERS = re.compile(r"yaml\.(\w*load\w*|parse|scan|compose\w*|\w*Loader)")
 UNSAFE_METHODS = {"extractall", "extract", "unpack_archive", "Unpickler"}
 
 RANDOM_IMPORTS = {"random", "secrets", "uuid"}
@@ -137,6 +139,8 @@ def unsafe(module: Module) -> list[Violation]:
             continue
         name = dotted(node.func)
         method = node.func.attr if isinstance(node.func, ast.Attribute) else name
+        if YAML_READERS.fullmatch(name) and module.name != YAML_DOOR:
+            found.append(Violation(module.place, node.lineno, f"calls {name}: only plain_yaml reads YAML"))
         pickled = any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords)
         if name in UNSAFE_CALLS or method in UNSAFE_METHODS or pickled:
             found.append(Violation(module.place, node.lineno, f"calls {name or method}"))
@@ -216,6 +220,8 @@ def test_control_reading_is_not_writing(tmp_path: Path, line: str) -> None:
         "from torch import load\ntorch.load(p)",
         "archive.extractall(p)",
         "np.load(p, allow_pickle=True)",
+        "yaml.safe_load(t)",
+        "yaml.load(t, yaml.SafeLoader)",
     ],
 )
 def test_control_a_danger_is_seen(tmp_path: Path, line: str) -> None:

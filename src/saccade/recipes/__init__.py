@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from saccade import plain_yaml
 from saccade.errors import ConfigError
 
 _FOLDER = Path(__file__).parent
@@ -51,7 +50,7 @@ def find(name: str) -> RecipeFile:
         raise ConfigError(
             f"there is no recipe '{name}'", fix=f"did you mean {near[0]}?" if near else "`saccade recipes`"
         )
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree = plain_yaml.load(path.read_text(encoding="utf-8"))
     about, source, claims = (" ".join(str(tree.pop(word, "")).split()) for word in WORDS)
     return RecipeFile(name, path, about, tree, source, claims)
 

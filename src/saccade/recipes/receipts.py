@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saccade import config as configuration
-from saccade import files
+from saccade import files, plain_yaml
 from saccade.errors import ConfigError
 from saccade.recipes import RecipeFile, find, names
 
@@ -132,7 +130,7 @@ def judge(folder: Path, top1: float) -> str:
 def _measured(folder: Path) -> tuple[str, Measurement]:
     try:
         facts = files.read_json(folder / "run.json")
-        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        settings = plain_yaml.load(files.read_text(folder / "config.yaml", plain_yaml.LIMIT_BYTES))
         log = (folder / "log.jsonl").read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigError(f"this is no run folder: {error}", where=str(folder)) from error

@@ -12,11 +12,10 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade import files, log
+from saccade import files, log, plain_yaml
 from saccade.data.sources import Split
 from saccade.data.sources.ilsvrc import class_name
 from saccade.errors import DivergedError, UsageError
@@ -183,9 +182,9 @@ class Record:
         if not path.exists():
             return
         try:
-            self.config_text = path.read_text(encoding="utf-8")
-            config = yaml.safe_load(self.config_text)
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            self.config_text = files.read_text(path, plain_yaml.LIMIT_BYTES)
+            config = plain_yaml.load(self.config_text)
+        except (OSError, ValueError) as error:
             self.problems.append(f"config.yaml cannot be read: {error}")
             return
         self.config = config if isinstance(config, dict) else {}

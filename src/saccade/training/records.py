@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from saccade import __version__, files, units
+from saccade import __version__, files, plain_yaml, units
 from saccade import config as configuration
 from saccade.config import Config
 from saccade.dist import World
@@ -33,8 +33,8 @@ def finished(folder: Path, config: Config, data: Data) -> dict[str, Any] | None:
     """Return ``run.json`` of a finished run in this folder, or None; raises ConfigError if it is another run."""
     try:
         facts = files.read_json(folder / "run.json")
-        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        settings = plain_yaml.load(files.read_text(folder / "config.yaml", plain_yaml.LIMIT_BYTES))
+    except (OSError, ValueError):
         return None
     if facts.get("status") != "done" or not (folder / MODEL_FILE).is_file():
         return None
