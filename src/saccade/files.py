@@ -1,4 +1,4 @@
-"""The only module that opens anything for writing: durable files, atomic folders, digests, locks.
+"""The only module that writes, with the doors below it: durable files, atomic folders, digests, locks.
 
 Nothing is written in place. A file or folder appears under its final name only when its bytes are on the disk.
 """
@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import sys
 import tempfile
 import threading
@@ -19,7 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from saccade.errors import ConfigError, DataError, DiskError
+from saccade import doors
+from saccade.doors import explained
+from saccade.doors import within as within
+from saccade.locks import locked as locked
+from saccade.locks import try_lock
 
 COPY_BYTES = 1 << 20
 
@@ -44,7 +47,7 @@ def digest(path: Path, kind: str = "sha256") -> str:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file durably: aside, fsync, rename, fsync of the folder; raises DiskError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             _write_synced(part, data)
@@ -66,7 +69,7 @@ def json_bytes(value: Any) -> bytes:
 
 def read_json(path: Path, limit_bytes: int = 64_000_000) -> Any:
     """Read a JSON file of at most ``limit_bytes``; raises ValueError on bad JSON, depth or constants."""
-    data = _read(path, limit_bytes)
+    data = doors.read_bytes(path, limit_bytes)
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{path.name} holds {constant}")
@@ -79,20 +82,7 @@ def read_json(path: Path, limit_bytes: int = 64_000_000) -> Any:
 
 def read_text(path: Path, limit_bytes: int) -> str:
     """Read a UTF-8 file of at most ``limit_bytes``; raises OSError, ValueError on another file or text."""
-    return _read(path, limit_bytes).decode()
-
-
-def _read(path: Path, limit_bytes: int) -> bytes:
-    """Read an ordinary file: never a pipe that nobody fills, nor a device without an end."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ValueError(f"{path.name} is no ordinary file")
-        data = file.read(limit_bytes + 1) if facts.st_size <= limit_bytes else b""
-    if facts.st_size > limit_bytes or len(data) > limit_bytes:
-        raise ValueError(f"{path.name} is larger than {limit_bytes:,} bytes")
-    return data
+    return doors.read_bytes(path, limit_bytes).decode()
 
 
 def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
@@ -103,7 +93,7 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
     facts = {n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in contents.items()}
     everything = contents | {"manifest.json": json_bytes({"format": 1, "files": facts})}
     part = final.with_name(f"{final.name}.part-{os.getpid()}")
-    with _explained(final):
+    with explained(final):
         try:
             remove_tree(part)
             part.mkdir(parents=True)
@@ -128,6 +118,8 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
 def verify_folder(folder: Path) -> None:
     """Check a published folder against its manifest; raises ValueError naming the first bad file."""
     try:
+        for path in (folder, folder / "manifest.json"):
+            doors.refuse_link(path)
         manifest = read_json(folder / "manifest.json")
         if json_bytes(manifest) != (folder / "manifest.json").read_bytes():
             raise ValueError("not as it was written")
@@ -139,6 +131,8 @@ def verify_folder(folder: Path) -> None:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise ValueError(f"{name} is missing")
+        if path.is_symlink():
+            raise ValueError(f"{name} is a link, and links inside a run folder are not followed")
         if path.stat().st_size != size:
             raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
         if digest(path) != sha256:
@@ -150,20 +144,21 @@ def staging(folder: Path) -> Iterator[Path]:
     """Make a folder for ``place`` inside one that this process has locked; what dead processes left is removed."""
     sweep_parts(folder)
     part = folder / f".saccade.part-{os.getpid()}"
-    with _explained(part):
+    with explained(part):
         part.mkdir()
     try:
         yield part
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            doors.remove(part)
 
 
 def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
     """Write a file in the folder ``aside`` and rename it: it is never half there. ``settle`` makes it durable."""
     part = aside / str(threading.get_ident())
-    with _explained(final):
+    with explained(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with doors.fresh(part) as file:
             file.write(data)
         stage("written aside")
         os.replace(part, final)
@@ -180,35 +175,37 @@ def settle(paths: Iterable[Path]) -> None:
         os.sync()
     else:  # has no sync
         for path in paths:
-            with _explained(path), open(path, "rb+") as file:
+            with explained(path), open(path, "rb+") as file:
                 os.fsync(file.fileno())
     stage("settled")
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder if it exists; one that is being published is renamed first so that no half folder is seen."""
-    if not path.exists():
+    """Remove a folder if it exists; a published one is renamed first so that no half folder is seen.
+
+    Of a link only the link is removed.
+    """
+    if not os.path.lexists(path):
         return
-    if ".part-" not in path.name:
+    if ".part-" not in path.name and not path.is_symlink():
         doomed = path.with_name(f"{path.name}.part-{os.getpid()}-removed")
         os.rename(path, doomed)
         stage("renamed for removal")
         path = doomed
-    shutil.rmtree(path)
+    doors.remove(path)
 
 
 def set_aside(path: Path, prefix: str) -> None:
     """Rename a file or folder within its folder so that it is neither used nor lost."""
-    with _explained(path):
+    with explained(path):
         os.rename(path, path.with_name(f"{prefix}-{path.name}-{os.getpid()}"))
 
 
 def sweep_parts(folder: Path) -> None:
     """Remove what dead processes left half written in a folder that this process has locked."""
-    for leftover in folder.glob("*.part-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for leftover in folder.glob(".*.part"):
-        leftover.unlink(missing_ok=True)
+    for leftover in (*folder.glob("*.part-*"), *folder.glob(".*.part")):
+        with contextlib.suppress(OSError):
+            doors.remove(leftover)
 
 
 class Appender:
@@ -224,8 +221,8 @@ class Appender:
         self.lost = 0
         self._pending = bytearray()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _explained(path):
-            self._file: BinaryIO = open(path, "ab+", buffering=0)  # noqa: SIM115 - closed by close()
+        with explained(path):
+            self._file = doors.growing(path)
             if self._file.tell():
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":
@@ -235,7 +232,7 @@ class Appender:
         """Append one line in a single write, so that a kill cannot interleave two."""
         if self._file.closed:
             return
-        data = text.encode() + b"\n"
+        data = text.encode("utf-8", "backslashreplace") + b"\n"  # half a character of a name that is no UTF-8
         if len(self._pending) + len(data) > PENDING_BYTES:
             self.lost += 1
         else:
@@ -274,63 +271,27 @@ class Partial:
     @property
     def size(self) -> int:
         """How many bytes have arrived."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        with explained(self.path):
+            doors.refuse_link(self.path)
+            return self.path.stat().st_size if self.path.exists() else 0
 
     def append(self, block: bytes) -> None:
         """Add the next bytes."""
-        with _explained(self._final), open(self.path, "ab") as file:
+        with explained(self._final), doors.growing(self.path) as file:
             file.write(block)
 
     def clear(self) -> None:
         """Forget what has arrived."""
-        with _explained(self._final):
+        with explained(self._final):
             self.path.unlink(missing_ok=True)
 
     def publish(self) -> None:
         """Bring everything safely to the disk and give it its name."""
-        with _explained(self._final):
-            with open(self.path, "rb+") as file:
+        with explained(self._final):
+            with doors.growing(self.path) as file:
                 os.fsync(file.fileno())
             os.replace(self.path, self._final)
             _sync_folder(self._final.parent)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the only lock on a folder; raises ConfigError when another living process has it."""
-    with _explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "ab+")  # noqa: SIM115 - closed by the next line
-    with file:
-        if not _try_lock(file):
-            file.seek(0)
-            holder = file.read(20).decode(errors="replace").strip() or "unknown"
-            raise ConfigError(
-                f"another process (pid {holder}) is using this folder",
-                where=str(folder),
-                fix="wait for it, stop it, or choose another folder",
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
-        yield
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """Take an advisory lock that the system releases when the process dies, on POSIX and on Windows."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(1 << 30)  # a byte nobody reads, so that the pid stays readable
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def free_bytes(path: Path) -> int:
@@ -340,43 +301,44 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def cache_folder() -> Path:
-    """Return the user's cache folder for Saccade: the platform's usual place."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "saccade"
+@contextlib.contextmanager
+def aside(final: Path) -> Iterator[BinaryIO]:
+    """Open a file that is written piece by piece and gets its name, durably, at the end of the ``with`` block.
 
-
-def cached_copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
-    """Copy a stream into the cache under ``name``, once; raises DataError above ``limit_bytes``, DiskError."""
-    final = cache_folder() / name
-    if final.exists():
-        return final
+    It is locked meanwhile, so that ``remove_abandoned`` knows it from what a killed process left.
+    """
+    part = final.with_name(f".{final.name}.{os.getpid()}.part")
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{name}.{os.getpid()}.part")
-    total = 0
-    with _explained(final):
-        try:
-            with open(part, "wb") as out:
-                while block := source.read(COPY_BYTES):
-                    total += len(block)
-                    if total > limit_bytes:
-                        raise DataError(
-                            f"it decompresses to more than {limit_bytes / 1e9:.0f} GB",
-                            where=name,
-                            fix="decompress it yourself and give the plain .tar",
-                        )
-                    out.write(block)
-                out.flush()
-                os.fsync(out.fileno())
+    try:
+        with _held(part) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if sys.platform != "win32":  # which renames no open file; elsewhere the lock holds until the name is there
+                os.replace(part, final)
+        if sys.platform == "win32":
             os.replace(part, final)
-        finally:
+        _sync_folder(final.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _held(part: Path) -> BinaryIO:
+    """Open a new file and lock it; another process may take it for abandoned before it is locked, but not twice."""
+    file = doors.fresh(part)
+    if try_lock(file) and part.exists():
+        return file
+    file.close()
+    file = doors.fresh(part)
+    try_lock(file)  # where the file system has no locks, there is none that others could take, either
+    return file
+
+
+def remove_abandoned(part: Path) -> None:
+    """Remove what ``aside`` was writing when its process was killed; nothing happens while that still lives."""
+    with contextlib.suppress(OSError), doors.existing(part) as file:
+        if try_lock(file):
             part.unlink(missing_ok=True)
-    return final
 
 
 def scratch_folder() -> contextlib.AbstractContextManager[str]:
@@ -391,7 +353,7 @@ def safe_name(text: str) -> str:
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
+    with doors.fresh(path) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -405,14 +367,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise DiskError(
-            f"cannot write: {reason}", where=str(path), fix="free some space or choose another folder"
-        ) from error

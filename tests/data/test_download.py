@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade import files
+from saccade import cache, files
 from saccade.data import download
 from saccade.data.download import Remote, fetch
 from saccade.data.sources import open_source
@@ -197,10 +197,16 @@ def test_a_full_disk_is_said_before_and_while_it_fills(
     with pytest.raises(DiskError, match="not enough space"):
         get(remote(server, "good", size_bytes=10**18), tmp_path)
     assert not server.asked
-    (tmp_path / ".set.bin.partial").symlink_to("/dev/full")
-    if Path("/dev/full").exists():
-        with pytest.raises(DiskError, match="No space left"):
-            get(remote(server, "good"), tmp_path)
+    if sys.platform != "win32":
+        import resource
+
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) // 2, before[1]))
+        try:
+            with pytest.raises(DiskError, match="File too large"):
+                get(remote(server, "good"), tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert ways(server) == ["good"], "a full disk is no reason to ask again"
 
 
@@ -281,7 +287,7 @@ def test_a_known_name_is_downloaded_once(
     assert first.name == name and list(first.splits) == ["test", "train"] and len(first.splits["train"].classes) == 10
     assert first.splits["train"].fingerprint == again.splits["train"].fingerprint
     assert ("Sneaker" in first.splits["train"].classes) == (name == "fashion-mnist")
-    assert Path(first.where).is_relative_to(files.cache_folder() / "datasets" / name)
+    assert Path(first.where).is_relative_to(cache.folder() / "datasets" / name)
 
 
 def test_what_came_before_a_failure_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from containers import tar_bytes
 
-from saccade import files
+from saccade import cache, files
 from saccade.data.sources import Source, open_source
 from saccade.data.sources import index as module
 from saccade.errors import DataError
@@ -77,7 +77,7 @@ def seen(source: Source) -> object:
 
 
 def index_folder() -> Path:
-    (folder,) = (files.cache_folder() / "index").iterdir()
+    (folder,) = (cache.folder() / "index").iterdir()
     return folder
 
 
@@ -126,14 +126,14 @@ def test_a_changed_archive_is_indexed_again(tmp_path: Path) -> None:
 def test_an_archive_that_changed_just_now_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "pets.tar").write_bytes(tar_bytes(TREE))
     open_source(tmp_path / "pets.tar")
-    assert not (files.cache_folder() / "index").exists()
+    assert not (cache.folder() / "index").exists()
 
 
 def test_the_copy_of_a_compressed_tar_is_indexed_once(tmp_path: Path) -> None:
     path = tmp_path / "pets.tar.gz"
     path.write_bytes(gzip.compress(tar_bytes(TREE)))
     first = seen(open_source(path))
-    (copy,) = files.cache_folder().glob("*.tar")
+    (copy,) = cache.folder().glob("*.tar")
     settled(copy)
     assert seen(open_source(path)) == first == seen(open_source(path))
     assert index_folder().is_dir()

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from saccade import files
+from saccade import cache
 from saccade.data import images
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
 from saccade.data.sources.layout import arrange
@@ -342,14 +342,14 @@ def test_names_that_no_other_system_could_hold_are_refused(tmp_path: Path) -> No
 def test_a_compressed_tar_is_decompressed_once_per_version(tmp_path: Path) -> None:
     path = written(tmp_path / "x.tar.xz", lzma.compress(tar_bytes(TREE)))
     open_source(path)
-    (copy,) = files.cache_folder().glob("*.tar")
+    (copy,) = cache.folder().glob("*.tar")
     before = copy.stat().st_mtime_ns
     open_source(path)
     assert copy.stat().st_mtime_ns == before
     changed = TREE | {"train/n01/new.jpg": b"x"}
     written(path, lzma.compress(tar_bytes(changed)))
     assert "new.jpg" in open_source(path).splits["train"].names
-    assert len(list(files.cache_folder().glob("*.tar"))) == 2
+    assert len(list(cache.folder().glob("*.tar"))) == 2
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
@@ -362,7 +362,7 @@ def test_a_damaged_compressed_tar_leaves_nothing_in_the_cache(tmp_path: Path, pa
         with pytest.raises(DataError, match="cannot be decompressed") as caught:
             open_source(path)
         assert caught.value.where == str(path)
-    assert list(files.cache_folder().iterdir()) == []
+    assert list(cache.folder().iterdir()) == []
 
 
 def test_xz_files_of_several_streams_are_read_whole(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from saccade import files, rng
+from saccade import cache, files, rng
 from saccade.data.look import ERRORS, Images, Integers, Part, Tick, first_equal, survey
-from saccade.errors import SaccadeError
 from saccade.rng import Purpose
 
 VERSION = 1
@@ -87,8 +86,8 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
     A clean result is kept in the user's cache folder and found again by the same data. One with errors is not: the
     images may be repaired without changing their size.
     """
-    cache = files.cache_folder() / "preflight" / f"{_identity(train, val)}.json"
-    known = _recall(cache)
+    kept = cache.within("preflight", f"{_identity(train, val)}.json")
+    known = _recall(kept)
     if known is not None:
         return known
     begun = time.monotonic()
@@ -97,7 +96,7 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
     survey(parts, progress, shuffled=True, deadline=begun + LIMIT_S)
     ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3))
     if not ledger.unreadable and not ledger.overlap:
-        remember(cache, asdict(ledger))
+        cache.remember(kept, asdict(ledger))
     return ledger
 
 
@@ -158,19 +157,11 @@ def _identity(train: Images, val: Images) -> str:
     return sha.hexdigest()
 
 
-def _recall(cache: Path) -> Ledger | None:
+def _recall(kept: Path) -> Ledger | None:
     try:
-        facts: dict[str, Any] = files.read_json(cache)
+        facts: dict[str, Any] = files.read_json(kept)
         for name in ("unreadable", "overlap", "conflicts"):
             facts[name] = Named(int(facts[name]["count"]), tuple(facts[name]["first"]))
         return Ledger(**facts | {"cached": True})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def remember(cache: Path, facts: dict[str, Any]) -> None:
-    """Keep a result in the cache if that can be written; without one, looking again costs time and nothing else."""
-    try:
-        files.write_json(cache, facts)
-    except (SaccadeError, OSError):
-        return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade import files
+from saccade import cache, files
 from saccade.data.look import ERRORS, Integers, Part, Tick, survey
 from saccade.data.sources.split import Split
 from saccade.errors import DataError
@@ -21,8 +21,8 @@ def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[S
     The first time every image is read and decoded; later only those that were bad then, in case they were repaired.
     Raises DataError when more than ``LIMIT`` of the images are bad.
     """
-    cache = files.cache_folder() / "unreadable" / f"{split.fingerprint}.json"
-    part = Part(split, _known(cache, len(split)))
+    kept = cache.within("unreadable", f"{split.fingerprint}.json")
+    part = Part(split, _known(kept, len(split)))
     survey([part], tick)
     if len(part.places) < len(split) and part.rows["sound"].any():
         part = Part(split, np.arange(len(split)))
@@ -36,14 +36,14 @@ def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[S
             fix=f"up to {LIMIT:.0%} are dropped with data.unreadable=drop; copy the data again, or repair it",
             finding="unreadable-image",
         )
-    files.write_json(cache, bad.tolist())
+    cache.remember(kept, bad.tolist())
     return split.subset(np.setdiff1d(np.arange(len(split)), bad), split.name), names
 
 
-def _known(cache: Path, count: int) -> Integers:
+def _known(kept: Path, count: int) -> Integers:
     """Return the places to look at, int64 of shape (k,): those that were bad the last time, or all."""
     try:
-        places = np.array(files.read_json(cache), np.int64)
+        places = np.array(files.read_json(kept), np.int64)
         return places if ((places >= 0) & (places < count)).all() else np.arange(count)
     except (OSError, ValueError, TypeError):
         return np.arange(count)

@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from saccade import files
+from saccade import cache, files
 from saccade.data import known, shards
 from saccade.data.known import Known
-from saccade.data.ledger import OVERLAP_LIMIT, remember
+from saccade.data.ledger import OVERLAP_LIMIT
 from saccade.data.look import ERRORS, NOTES, Integers, Part, first_equal, survey
 from saccade.data.sources.split import Source, Split
 from saccade.errors import UsageError
@@ -93,11 +93,11 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
         entries += _oddities(part)
         entries += _counts(part, looks_like)
     entries += [entry for pair in combinations(parts, 2) for entry in _overlap(*pair)]
-    cache = files.cache_folder() / "verify" / f"{_fingerprint(parts)}.json"
-    entries += _changed(cache, facts)
+    kept = cache.within("verify", f"{_fingerprint(parts)}.json")
+    entries += _changed(kept, facts)
     order = ("error", "warning", "note")
     verdict = Verdict(facts, tuple(sorted(entries, key=lambda e: (order.index(e.severity), e.kind))))
-    remember(cache, verdict.to_json())
+    cache.remember(kept, verdict.to_json())
     return verdict
 
 
@@ -221,10 +221,10 @@ def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:
             yield Entry("warning", kind, split.name, abs(is_now - wanted), text)
 
 
-def _changed(cache: Path, facts: Facts) -> Iterator[Entry]:
+def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
     """Yield the splits whose bytes are not those of the last time, although every name and size is the same."""
     try:
-        before = files.read_json(cache)
+        before = files.read_json(kept)
         old = {name: str(before["splits"][name]["content"]) for name in facts["splits"]}
     except (OSError, ValueError, TypeError, KeyError):
         return

@@ -47,11 +47,12 @@ def write_report(run: Path, split: Split | None = None) -> Path:
     record = Record.read(run, split)
     drawn = _plots(record)
     worst = mistakes.worst(record)
+    shelf = files.within(run, "plots")
     for name, plot in drawn.items():
-        files.write_bytes(run / "plots" / f"{name}.png", plot.light)
+        files.write_bytes(shelf / f"{name}.png", plot.light)
     pictures = [(m.pixels, m.said, f"is {m.true}") for m in worst if m.pixels is not None]
     if pictures:
-        files.write_bytes(run / "plots" / "mistakes.png", plots.mistakes(pictures, plots.LIGHT))
+        files.write_bytes(shelf / "mistakes.png", plots.mistakes(pictures, plots.LIGHT))
     path = run / "report.html"
     files.write_bytes(path, _page(record, drawn, worst))
     return path

@@ -72,6 +72,7 @@ class Archive:
             ],
         }  # fmt: skip
         try:
+            files.within(self.folder, "bad")
             files.write_bytes(path, safetensors.torch.save(joined))
             files.write_json(path.with_suffix(".json"), facts)
         except DiskError as error:

@@ -54,7 +54,8 @@ def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
 
 
 def _find(folder: Path, resume: str, log: Log) -> Saved | None:
-    place = folder / "checkpoints"
+    place = files.within(folder, "checkpoints")
+    files.sweep_parts(folder)
     files.sweep_parts(place)
     if resume not in ("auto", "never"):
         return checkpoint.read(Path(resume))
@@ -139,7 +140,7 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     log.attempt = attempt
     log.open(run.folder / "log.jsonl")
     if run.config.log.tensorboard:
-        log.listeners.append(track.tensorboard(run.folder / "tensorboard"))
+        log.listeners.append(track.tensorboard(files.within(run.folder, "tensorboard")))
     log.event("start", step=run.state.step, total_steps=run.total_steps, saccade=__version__)
     _write(run, "running", {})
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from saccade import files
+from saccade import cache, files
 from saccade.data.archives import Members, ZipMembers, index_tar, index_zip
 from saccade.data.names import Names
 from saccade.data.sources import cifar, ilsvrc, mnist, raw
@@ -118,7 +118,7 @@ def _decompressed(path: Path, magic: bytes) -> Path:
     with open(path, "rb") as packed:
         blocks = _xz_blocks(packed) if magic.startswith(_XZ) else _gzip_blocks(packed)
         stream = cast(BinaryIO, _Stream(blocks, str(path)))
-        return files.cached_copy(name, stream, DECOMPRESSED_LIMIT_BYTES)
+        return cache.copy(name, stream, DECOMPRESSED_LIMIT_BYTES)
 
 
 class _Stream:

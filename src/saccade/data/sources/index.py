@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade import files
+from saccade import cache, files
 from saccade.data.names import Names
 from saccade.data.sources.layout import Layout, Part
 from saccade.data.sources.split import INDEX_VERSION, Integers, fingerprint
@@ -60,7 +60,7 @@ def kept(archive: Path, beside: Sequence[Path], build: Callable[[], Index]) -> I
     facts = [path.stat() for path in (archive, *beside)]
     numbers = [[fact.st_size, fact.st_mtime_ns, fact.st_ino] for fact in facts]
     identity = [FORMAT, INDEX_VERSION, [str(path) for path in beside], numbers]
-    folder = files.cache_folder() / "index" / hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:32]
+    folder = cache.within("index", hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:32])
     settled = all(abs(time.time() - fact.st_mtime) > SETTLED_S for fact in facts)
     index = _recalled(folder, identity)
     if index is None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from saccade import files
+from saccade import cache
 from saccade.data.download import Remote, fetch
 from saccade.data.sources import cifar, mnist, raw
 from saccade.data.sources.archive import open_archive
@@ -72,7 +72,7 @@ def open_official(name: str) -> Source:
     Raises DataError that says what to get by hand where there is no network, and DiskError.
     """
     official = OFFICIAL[name]
-    store = files.cache_folder() / "datasets"
+    store = cache.within("datasets")
     others = [Path(folder).expanduser() for folder in (os.environ.get(FOLDER_VARIABLE),) if folder]
     for folder in others:
         if not folder.is_dir():

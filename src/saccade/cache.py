@@ -1,0 +1,95 @@
+"""The user's cache folder: what takes long to make again. Losing it costs time and nothing else.
+
+Nothing of it is believed that does not name the version of the files it is about.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from saccade import doors, files
+from saccade.errors import DataError, DiskError, SaccadeError
+
+ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written and has the space"
+STALE_S = 86_400.0
+"""Half-written small files of the cache are as old as this before they count as left over: writing takes seconds."""
+
+
+def folder() -> Path:
+    """Return the user's cache folder for Saccade: the platform's usual place, a private temporary one without a home.
+
+    Raises DiskError where there is none that only this user can change.
+    """
+    try:
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # neither HOME nor an entry in the list of users: a container under a number
+        base = _private()
+    return base / "saccade"
+
+
+def _private() -> Path:
+    """Return a folder for this user below the temporary one, where others could have put one of this name before."""
+    path = Path(tempfile.gettempdir()) / f"saccade-cache-{os.getuid()}"  # type: ignore[attr-defined,unused-ignore]
+    with doors.explained(path, ELSEWHERE):
+        if not doors.is_private(path):
+            raise DiskError("this folder belongs to somebody else", where=str(path), fix=ELSEWHERE)
+    return path
+
+
+def within(*names: str) -> Path:
+    """Return a path in the cache folder; raises DiskError where a part of it is a link."""
+    return doors.within(folder(), *names)
+
+
+def remember(path: Path, facts: Any) -> None:
+    """Keep a result if that can be written; without one, looking again costs time and nothing else."""
+    try:
+        files.write_json(path, facts)
+    except (SaccadeError, OSError, ValueError):
+        return
+
+
+def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
+    """Copy a stream into the cache under ``name``, once; raises DataError above ``limit_bytes``, DiskError.
+
+    What killed processes left of such copies is removed first: one may have many gigabytes.
+    """
+    final = within(name)
+    with doors.explained(final, ELSEWHERE):
+        _sweep(final.parent)
+        if final.exists():
+            return final
+        with files.aside(final) as out:
+            total = 0
+            while block := source.read(files.COPY_BYTES):
+                total += len(block)
+                if total > limit_bytes:
+                    raise DataError(
+                        f"it decompresses to more than {limit_bytes / 1e9:.0f} GB",
+                        where=name,
+                        fix="decompress it yourself and give the plain .tar",
+                    )
+                out.write(block)
+    return final
+
+
+def _sweep(place: Path) -> None:
+    """Remove half-written copies that no living process holds, and small files that were never finished."""
+    for part in place.glob(".*.part"):
+        files.remove_abandoned(part)
+    for part in (*place.glob("*/*.part-*"), *place.glob("*/.*.part")):
+        try:
+            if time.time() - part.lstat().st_mtime > STALE_S:
+                doors.remove(part)
+        except OSError:
+            continue
