@@ -29,7 +29,8 @@ FLOORS = {
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
          training.track training.memory training.compiling training.trial training.finding training.doctor
-         training.feeders training.utilisation training.ranks training.contact_sheet training.start report.*""",
+         training.feeders training.census training.utilisation training.ranks training.contact_sheet training.start
+         report.*""",
     6: "training.trainer training.proof report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }

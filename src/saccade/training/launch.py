@@ -151,13 +151,20 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
 
 def no_validation(source: Source) -> DataError:
     """Return the refusal to train without a validation set: accuracy on training images means nothing."""
-    found = ", ".join([*source.splits, *source.notes])
+    held = [f"'{name}' with {_classes_of(split)}" for name, split in source.splits.items()]
+    found = "; ".join([*held, *source.notes])
     return DataError(
         f"there is no validation split: looked for val/, validation/, valid/ and test/, found {found}",
         where=source.where,
         fix="add one, give --val PATH, or hold out a share of the training images with --holdout 10%",
         finding="no-val-split",
     )
+
+
+def _classes_of(split: Split) -> str:
+    """Name the first classes, where a folder that was misread would be seen."""
+    first, count = ", ".join(split.classes[:4]), len(split.classes)
+    return f"the class{'es' * (count > 1)} {first}" + f" and {count - 4:,} more" * (count > 4)
 
 
 def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[str, dict[str, Any]]:

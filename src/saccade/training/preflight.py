@@ -26,7 +26,7 @@ from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
 from saccade.models import backends, meta_model
 from saccade.models.cost import cost
-from saccade.training import launch, ranks
+from saccade.training import census, launch, ranks
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
 from saccade.training.launch import Data
 from saccade.training.request import Composed
@@ -52,7 +52,8 @@ def examine(config: Config, data: Data, module: nn.Module | None, log: Log, shru
 
 
 def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = "") -> list[Finding]:
-    """Return all that ``examine`` checks as findings, raising nothing that is one."""
+    """Return all that ``examine`` checks as findings, raising nothing that is one; say what the data is taken for."""
+    census.tell(data, log)
     findings = [
         *_class_maps(data.train, data.val, held_out=config.data.holdout > 0),
         *_sources(data),
