@@ -18,7 +18,8 @@ FLOORS = {
           data data.boxes data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.archives
           data.shards data.order data.pool
           data.look data.ledger data.known data.download models.registry models.layers models.attention models.network
-          models.cost models.stages models.fitting models.weights recipes.*""",
+          models.cost models.stages models.fitting models.stored
+          models.readings models.weights recipes.*""",
     2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix
           data.verify data.prepare data.sound data.decoded models.*
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim

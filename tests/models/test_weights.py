@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from saccade.errors import CheckpointError, ConfigError
 from saccade.models import Network, create_model, foreign_state, load_weights
 from saccade.models.network import Level
+from saccade.models.readings import unwrapped
 
 State = dict[str, Tensor]
 
@@ -303,3 +306,139 @@ def test_a_table_that_claims_to_be_endless_is_not_resized() -> None:
     source = state_of(Attentive(4))
     source["pos_embedding"] = torch.zeros(1, 1, 6).expand(1, 1 + (1 << 14) ** 2, 6)
     assert load_weights(Attentive(4), source).misshaped[0][0] == "pos_embedding"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.encoder_q.", "module.base_encoder.", "student_backbone.", "teacher_backbone.", "target_encoder.", "trunk.",
+     "module.trunk.", "module.encoder_k.", "teacher.backbone.", "model_ema.module."],
+)  # fmt: skip
+def test_prefixes_of_self_supervised_trainers_are_stripped(prefix: str) -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    load_weights(model, {prefix + n: t for n, t in state.items()}, strict=True)
+    assert equal(model, state)
+
+
+@pytest.mark.parametrize(
+    ("raw", "averaged"),
+    [("student", "teacher"), ("encoder", "target_encoder"), ("model", "ema"), ("state_dict", "state_dict_ema"),
+     ("net", "swa_model"), ("model", "averaged")],
+)  # fmt: skip
+@pytest.mark.parametrize("averaged_first", [True, False])
+def test_of_two_networks_in_a_file_the_averaged_one_is_taken_and_both_are_named(
+    raw: str, averaged: str, averaged_first: bool
+) -> None:
+    model = create_model("resnet8", num_classes=10)
+    tables = {raw: state_of(model, 0.5), averaged: state_of(model, 0.25)}
+    order = sorted(tables, key=lambda name: (name == averaged) != averaged_first)
+    report = load_weights(model, {name: tables[name] for name in order} | {"epoch": 3})
+    assert equal(model, tables[averaged])
+    assert report.source.endswith(f"[{averaged}]") and report.others == (raw,)
+    assert f"would have fitted, too: {raw}" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("raw", "averaged", "taken"),
+    [("student_backbone", "teacher_backbone", 1), ("student", "teacher", 1), ("encoder", "target_encoder", 1),
+     ("encoder_q", "encoder_k", 0), ("base_encoder", "momentum_encoder", 0)],
+)  # fmt: skip
+def test_of_two_networks_in_one_table_the_published_choice_is_taken(raw: str, averaged: str, taken: int) -> None:
+    model = create_model("resnet8", num_classes=10)
+    states = state_of(model, 0.5), state_of(model, 0.25)
+    table = {f"module.{p}.{n}": t for p, s in zip((raw, averaged), states, strict=True) for n, t in s.items()}
+    report = load_weights(model, {"state_dict": table})
+    assert equal(model, states[taken])
+    names = f"module.{raw}.*", f"module.{averaged}.*"
+    assert report.source.endswith(f"[state_dict: {names[taken]}]")
+    assert report.others == (f"state_dict: {names[1 - taken]}",)
+
+
+def test_an_average_without_running_statistics_is_not_taken() -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    parameters = {n: t + 1 for n, t in state.items() if "running" not in n and "num_batches" not in n}
+    report = load_weights(model, {"model": state, "ema": parameters})
+    assert equal(model, state) and report.others == ("ema",)
+
+
+def test_names_that_wrappers_put_into_a_model_are_stripped_there_too() -> None:
+    state, model = state_of(create_model("resnet8", num_classes=10)), create_model("resnet8", num_classes=10)
+    model.layer1[0] = torch.compile(model.layer1[0])
+    report = load_weights(model, state, strict=True)
+    assert report.share == 1.0
+    assert torch.equal(model.state_dict()["layer1.0._orig_mod.conv1.weight"], state["layer1.0.conv1.weight"])
+    compiled = torch.compile(create_model("resnet8", num_classes=10))
+    load_weights(compiled, state, strict=True)
+    assert equal(unwrapped(nn.DataParallel(compiled)), state)
+
+
+def test_a_small_file_whose_tables_lie_in_each_other_is_read_quickly(tmp_path: Path) -> None:
+    model = create_model("resnet8", num_classes=10)
+    shared: Any = {str(i): torch.zeros(1) for i in range(60)}
+    for _ in range(4):
+        shared = {str(i): shared for i in range(60)}
+    state = state_of(model)
+    torch.save({"more": shared, "model": state, "names": {"model." * 3000 + "x": torch.zeros(1)}}, tmp_path / "w.pth")
+    assert load_weights(model, tmp_path / "w.pth").source.endswith("[model]")
+    assert equal(model, state)
+
+
+def test_more_ways_to_read_than_anybody_needs_are_refused() -> None:
+    words = ("module", "model", "net", "backbone", "encoder", "trunk")
+    names = [".".join((*order, "w")) for size in (1, 2, 3, 4) for order in itertools.permutations(words, size)]
+    with pytest.raises(CheckpointError, match="too many ways"):
+        load_weights(create_model("resnet8", num_classes=10), {n: torch.zeros(1) for n in names})
+    with pytest.raises(CheckpointError, match="too many ways"):
+        load_weights(nn.Linear(2, 2), {str(i): i for i in range(200_000)})
+
+
+def test_hundreds_of_optimiser_tables_do_not_hide_the_model() -> None:
+    model = create_model("resnet8", num_classes=10)
+    state = state_of(model)
+    tables = {i: {"exp_avg": torch.zeros(2), "step": torch.zeros(())} for i in range(3000)}
+    load_weights(model, {"optimizer": {"state": tables}, "model": state}, strict=True)
+    assert equal(model, state)
+
+
+def test_a_zip_that_would_unpack_to_more_than_it_has_is_refused_unread(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(1_000_000)}, tmp_path / "plain.pth")
+    packed = zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pth") as source, packed:
+        for name in source.namelist():
+            packed.writestr(name, source.read(name))
+    with pytest.raises(CheckpointError, match="compressed"):
+        load_weights(create_model("resnet8", num_classes=10), tmp_path / "bomb.pth")
+
+
+def test_a_tensor_that_claims_more_bytes_than_the_file_has_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(7)}, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as source, zipfile.ZipFile(tmp_path / "more.pth", "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name.endswith("data.pkl"):  # seven values become 2^31 - 1 in the storage and in the shape
+                data = data.replace(b"K\x07", b"J\xff\xff\xff\x7f")
+            target.writestr(name, data)
+    with pytest.raises(CheckpointError):
+        load_weights(nn.Linear(2, 2), tmp_path / "more.pth")
+
+
+@pytest.mark.parametrize("remark", ["[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1]}', "x"])
+def test_odd_facts_in_a_safetensors_file_are_refused(remark: str, tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, file, {"saccade": remark})
+    with pytest.raises(CheckpointError, match="not a model that saccade wrote") as caught:
+        load_weights(create_model("resnet8", num_classes=10), file)
+    assert str(file) in caught.value.where
+
+
+def test_a_first_layer_that_does_not_fit_is_reported_with_its_patch() -> None:
+    source = create_model("vit_ti_16", num_classes=10, image_size=64)
+    model = create_model("vit_ti_16", num_classes=10, image_size=128)
+    report = load_weights(model, source.state_dict())
+    assert report.first == "conv_proj.weight (192x3x8x8 there, 192x3x16x16 here)" and report.patch == 8
+    flat = [nn.Sequential(nn.Linear(3 * side**2, 8), nn.Linear(8, 8), nn.Linear(8, 2)) for side in (8, 16)]
+    report = load_weights(flat[1], flat[0].state_dict())
+    assert report.first == "0.weight (8x192 there, 8x768 here)" and report.patch == 8
+    fine = load_weights(create_model("vit_ti_16", num_classes=10, image_size=128, patch_size=8), source.state_dict())
+    assert not fine.first and not fine.patch

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import saccade
-from saccade.errors import CheckpointError, PreemptedError
+from saccade.errors import CheckpointError, ConfigError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log, read_events
-from saccade.models import create_model
+from saccade.models import create_model, load_weights
 from saccade.training import launch
 from saccade.training.launch import Run
 from saccade.training.request import Request, compose
@@ -121,3 +121,31 @@ def test_a_module_of_ones_own_starts_from_weights(ready: Callable[..., Run], tmp
     nn.init.constant_(start.fc.weight, 0.25)
     torch.save(start.state_dict(), tmp_path / "own.pt")
     assert ready(Shifted(), model__init=str(tmp_path / "own.pt")).state.model.fc.weight.eq(0.25).all()
+
+
+def test_a_first_layer_that_stays_random_is_refused_and_the_way_out_works(
+    ready: Callable[..., Run], tmp_path: Path
+) -> None:
+    source = create_model("vit_ti_16", num_classes=10, image_size=64)
+    torch.save(source.state_dict(), tmp_path / "vit.pth")
+    settings = {"model__name": "vit_ti_16", "data__image_size": 96, "model__init": str(tmp_path / "vit.pth")}
+    with pytest.raises(ConfigError, match=r"first layer does not fit: conv_proj") as caught:
+        ready(**settings)
+    assert caught.value.finding == "init-first-layer" and "--set model.patch_size=8" in caught.value.fix
+    model = ready(**settings, model__patch_size=8).state.model
+    assert torch.equal(model.conv_proj.weight, source.conv_proj.weight)
+
+
+def test_of_a_checkpoint_the_average_is_taken_and_the_raw_weights_are_named(tmp_path: Path) -> None:
+    settings = {"model": "resnet8", "epochs": "4step", "batch_size": 32, "quiet": True}
+    run = tmp_path / "run"
+    saccade.train(**settings, out=run, ema__half_life="2step")
+    model, raw = Classifier.load(run).network.state_dict(), run / "checkpoints" / "step_00000004"
+    for source in (raw, raw / "model.safetensors"):
+        taken = create_model("resnet8", num_classes=10)
+        report = load_weights(taken, source)
+        assert report.source.endswith("[ema]") and report.others == ("model",)
+        assert all(torch.equal(t, model[n]) for n, t in taken.state_dict().items())
+    (raw / "ema.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"damaged: ema\.safetensors"):
+        load_weights(taken, raw)

@@ -9,36 +9,43 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor, nn
 
+from saccade import files
 from saccade.errors import CheckpointError, ConfigError
-from saccade.models.fitting import fit, form, squeezed
+from saccade.models import stored
+from saccade.models.fitting import fit, form
+from saccade.models.readings import (
+    COMPUTED,
+    COUNTERS,
+    DIALECTS,
+    Reading,
+    best,
+    heads_of,
+    listed,
+    names_in,
+    plain_name,
+    state_of,
+)
 
 MODEL_FILE = "model.safetensors"
-DIALECTS = ("torchvision", "timm", "pycls")
-WRAPPERS = {"module", "model", "net", "network", "backbone", "encoder", "features"}
-INSERTED = re.compile(r"(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
-HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "linear", "last_linear")
-COMPUTED = {"relative_position_index", "relative_coords_table", "attn_mask"}
-COUNTERS = {"num_batches_tracked"}
+AVERAGE_FILE = "ema.safetensors"
 _SCALAR = np.float64(0).__reduce__()[0]
 PLAIN_VALUES: list[Any] = [
     argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType,
     (_SCALAR, "numpy._core.multiarray.scalar"), (_SCALAR, "numpy.core.multiarray.scalar"),
 ]  # fmt: skip
 """What many files hold beside tensors, options and numpy's numbers: reading these runs no code."""
-DEPTH = 4
-SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,9 @@ class Report:
 
     ``source`` is the file and the table in it, ``dialect`` whose names it uses (empty = the model's own). ``fitted``
     were changed to fit, ``misshaped`` could not be, each with how; ``head`` stays as it starts because the classes are
-    others. ``share`` of the model's weights, heads aside, was loaded.
+    others. ``share`` of the model's weights, heads aside, was loaded. ``others`` are tables and prefixes of the source
+    that would have fitted, too. ``first`` says how the layer that sees the pixels does not fit (empty = it does), and
+    ``patch`` is the side, in pixels, of the patches that the source's first layer sees where it is another (0 = no).
     """
 
     source: str
@@ -59,6 +68,9 @@ class Report:
     unused: tuple[str, ...] = ()
     misshaped: tuple[tuple[str, str], ...] = ()
     share: float = 0.0
+    others: tuple[str, ...] = ()
+    first: str = ""
+    patch: int = 0
 
     def __str__(self) -> str:
         count = len(self.loaded) + len(self.fitted)
@@ -66,23 +78,14 @@ class Report:
         whose = f", names of {self.dialect}" if self.dialect else ""
         lines = [f"{count} of {total} tensors ({self.share:.1%} of the weights) from {self.source}{whose}"]
         sections = {
+            "would have fitted, too": self.others,
             "fitted": [f"{name}: {how}" for name, how in self.fitted],
             "fresh head (other classes)": self.head,
             "missing there": self.missing,
             "unused": self.unused,
             "of another shape": [f"{name}: {how}" for name, how in self.misshaped],
         }
-        return "\n".join(lines + [f"  {title}: {_listed(names)}" for title, names in sections.items() if names])
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """One way to read a source: tensors of any shape ``(...)`` by our names, and the names that have no place."""
-
-    place: str
-    dialect: str
-    tensors: dict[str, Tensor]
-    unused: tuple[str, ...]
+        return "\n".join(lines + [f"  {title}: {listed(names)}" for title, names in sections.items() if names])
 
 
 def load_weights(
@@ -90,7 +93,8 @@ def load_weights(
 ) -> Report:
     """Copy what fits of foreign weights, tensors of any shape ``(...)`` by name, into a model; say what did not.
 
-    ``source`` is a .safetensors, .pth or .pt file, a run folder, or a mapping such as a state dict. Fitted are: linear
+    ``source`` is a .safetensors, .pth or .pt file, a run folder, a checkpoint folder, or a mapping such as a state
+    dict; of a checkpoint with an average of the weights the average is taken, for it is the model. Fitted are: linear
     layers to 1x1 convolutions and back, position tables to other image sizes, relative position tables to other
     windows, the first convolution to other channels. A head of another number of classes is left alone, as is one of
     other ``classes`` where a file of ours names them. Raises CheckpointError, the model untouched, when the file
@@ -98,15 +102,16 @@ def load_weights(
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     tree, known = (source, ()) if isinstance(source, Mapping) else _read(Path(source))
-    reading = _best(model, tree, where)
+    reading = best(model, tree, where)
     other_classes = bool(classes and known) and tuple(classes) != known
     values, report = _fit_all(model, reading, where, other_classes)
     if not values:
         raise _stranger(model, reading, where)
     left = [*report.missing, *report.unused, *(n for n, _ in report.misshaped)]
     if strict and left:
-        raise CheckpointError(f"not every name and shape fits: {_listed(left)}", where=where, fix="load without strict")
-    model.load_state_dict(values, strict=False)
+        raise CheckpointError(f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict")
+    names = {plain_name(n): n for n in model.state_dict()}
+    model.load_state_dict({names[n]: t for n, t in values.items()}, strict=False)
     return report
 
 
@@ -118,34 +123,57 @@ def foreign_state(model: nn.Module, dialect: str, like: Mapping[str, Tensor] | N
     """
     if dialect not in DIALECTS:
         raise ConfigError(f"nobody's names are '{dialect}'", where="dialect", fix=f"give {', '.join(DIALECTS)}")
-    theirs = _names(model, dialect)
+    theirs = names_in(model, dialect)
     state = {theirs.get(n, n): t for n, t in model.state_dict().items()}
     assert len(state) == len(model.state_dict()), "two tensors got one name"
     return {n: t.reshape(like[n].shape) if like and n in like else t for n, t in state.items()}
 
 
-def _names(model: nn.Module, dialect: str) -> dict[str, str]:
-    translate = getattr(model, "foreign_names", None)
-    return translate(dialect) if translate and dialect else {}
-
-
 def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
     """Return what a file holds and, where it is one of ours, the names of its classes."""
     file = path / MODEL_FILE if path.is_dir() else path
+    average = file.with_name(AVERAGE_FILE)
+    if file.name == MODEL_FILE and average.is_file() and file.with_name("manifest.json").is_file():
+        return _checkpoint(file.parent), ()
     if not file.is_file():
         fix = "give a run folder, a .safetensors, a .pth or a .pt file"
         raise CheckpointError("there are no weights here", where=str(file), fix=fix)
+    if file.suffix == ".safetensors":
+        remarks = stored.header(file).remarks
+        return stored.read(file), _classes(remarks, file)
     try:
-        if file.suffix == ".safetensors":
-            with safetensors.safe_open(str(file), "pt") as handle:
-                facts = json.loads((handle.metadata() or {}).get("saccade", "{}"))
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
-            return tensors, tuple(facts.get("classes", ()))
         with torch.serialization.safe_globals(PLAIN_VALUES), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
-            return torch.load(file, map_location="cpu", weights_only=True), ()
+            # A mapped file gives no tensor more bytes than it has; torch's other reader trusts what the file claims.
+            mapped = stored.is_honest_zip(file)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped), ()
     except Exception as error:  # a damaged or hostile file can break its reader in any way
         raise _unreadable(file, error) from error
+
+
+def _checkpoint(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of a checkpoint and their average, tensors of any shape ``(...)``, once it is verified."""
+    try:
+        files.verify_folder(folder)
+    except ValueError as error:
+        fix = "give another checkpoint, or the run folder"
+        raise CheckpointError(f"this checkpoint is damaged: {error}", where=str(folder), fix=fix) from error
+    return {"model": stored.read(folder / MODEL_FILE), "ema": stored.read(folder / AVERAGE_FILE)}
+
+
+def _classes(remarks: Mapping[str, str], file: Path) -> tuple[str, ...]:
+    """Return the class names in the remarks of one of our files; raises CheckpointError when they are none."""
+    try:
+        names = json.loads(remarks.get("saccade", "{}")).get("classes", ())
+        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        reason = "its classes are no list of names"
+    except (ValueError, AttributeError, RecursionError) as error:
+        reason = f"its facts are no JSON object ({type(error).__name__})"
+    raise CheckpointError(
+        f"this is not a model that saccade wrote: {reason}", where=f"{file}, metadata 'saccade'",
+        fix="give the file as it was, or its tensors alone",
+    )  # fmt: skip
 
 
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
@@ -165,91 +193,9 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _best(model: nn.Module, tree: Any, where: str) -> _Reading:
-    """Return the reading that fits most names; among equals an average of weights, then the model's own names."""
-    own, head = _state(model), _heads(model)[0]
-    dialects = {dialect: {b: a for a, b in _names(model, dialect).items()} for dialect in ("", *DIALECTS)}
-    best, most = None, (-1, False)
-    for place, table in _tables(tree):
-        for prefixes in _prefixes(table):
-            for dialect, ours in dialects.items():
-                reading = _translated(place, dialect, table, prefixes, ours, own, head)
-                fits = sum(squeezed(t) == squeezed(own[n]) for n, t in reading.tensors.items())
-                if (fits, "ema" in place.lower()) > most:
-                    best, most = reading, (fits, "ema" in place.lower())
-    if best is None:
-        fix = "give the state dict of a network, or a file that holds one"
-        raise CheckpointError("there are no named tensors in it", where=where, fix=fix)
-    return best
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {n: t for n, t in model.state_dict().items() if isinstance(t, Tensor)}
-
-
-def _heads(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the layers that make logits, the main one first."""
-    if name := getattr(model, "head_name", ""):
-        return (name, *getattr(model, "aux_names", ()))
-    return tuple([n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1:]) or ("",)
-
-
-def _tables(tree: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every mapping from names to tensors of any shape ``(...)`` in a nested structure, with its place."""
-    if not isinstance(tree, Mapping) or depth > DEPTH:
-        return
-    tensors = {n: t for n, t in tree.items() if isinstance(n, str) and isinstance(t, Tensor)}
-    plain = {n: t for n, t in tensors.items() if t.layout == torch.strided and not t.is_quantized}
-    if plain:
-        yield place, plain
-    for name, inner in tree.items():
-        yield from _tables(inner, f"{place}.{name}".lstrip("."), depth + 1)
-
-
-def _prefixes(names: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
-    """Return the chains of prefixes that may be stripped, shortest first: ('',), ('', 'module.'), ...
-
-    Every name loses the longest prefix of a chain that it has, for names of the same model may be prefixed or not.
-    """
-    chains: set[tuple[str, ...]] = {("",)}
-    for name in names:
-        chain: tuple[str, ...] = ("",)
-        for word in INSERTED.sub("", name).split(".")[:-1]:
-            if word not in WRAPPERS:
-                break
-            chain = (*chain, f"{chain[-1]}{word}.")
-            chains.add(chain)
-    return sorted(chains, key=lambda chain: (len(chain), chain))
-
-
-def _translated(
-    place: str, dialect: str, table: Mapping[str, Tensor], prefixes: tuple[str, ...], ours: Mapping[str, str],
-    own: Mapping[str, Tensor], head: str,
-) -> _Reading:  # fmt: skip
-    """Read a table of tensors of any shape ``(...)`` by stripping prefixes and turning foreign names into ``ours``."""
-    taken, renamed = {}, set(ours.values())
-    stripped = {}
-    for name in table:
-        clean = INSERTED.sub("", name)
-        prefix = max((p for p in prefixes if clean.startswith(p)), key=len)
-        stripped[name] = (len(prefix), clean.removeprefix(prefix))
-    for name, (_, short) in sorted(stripped.items(), key=lambda item: item[1][0]):  # the longest prefix wins
-        target = ours.get(short, short)
-        if target in own and (short in ours or target not in renamed):
-            taken[target] = name
-    for alias in HEADS:
-        if f"{head}.weight" in own and f"{head}.weight" not in taken:
-            spare = {short: name for name, (_, short) in stripped.items() if name not in taken.values()}
-            parts = [p for p in ("weight", "bias") if f"{alias}.{p}" in spare and f"{head}.{p}" in own]
-            taken |= {f"{head}.{p}": spare[f"{alias}.{p}"] for p in parts}
-    used = set(taken.values())
-    unused = tuple(n for n in table if n not in used and n.rpartition(".")[2] not in COMPUTED | COUNTERS)
-    return _Reading(place, dialect, {target: table[name] for target, name in taken.items()}, unused)
-
-
-def _fit_all(model: nn.Module, reading: _Reading, where: str, other_classes: bool) -> tuple[dict[str, Tensor], Report]:
+def _fit_all(model: nn.Module, reading: Reading, where: str, other_classes: bool) -> tuple[dict[str, Tensor], Report]:
     """Return the tensors, any shape ``(...)``, to copy into the model, and the report about all of them."""
-    own, heads = _state(model), _heads(model)
+    own, heads = state_of(model), heads_of(model)
     of_heads = {f"{h}.{part}" for h in heads for part in ("weight", "bias")}
     widths = {_width(state.get(f"{heads[0]}.weight")) for state in (own, reading.tensors)} - {0}
     first = next((n for n, t in own.items() if t.dim() == 4), "")
@@ -269,8 +215,12 @@ def _fit_all(model: nn.Module, reading: _Reading, where: str, other_classes: boo
             values[name], how = fits
             if how:
                 fitted.append((name, how))
-    weights = {n: p.numel() for n, p in model.named_parameters() if n not in of_heads}
+    parameters = {plain_name(n): p.numel() for n, p in model.named_parameters()}
+    weights = {n: count for n, count in parameters.items() if n not in of_heads}
     changed = {name for name, _ in fitted}
+    entry = _first_layer(model)
+    reasons = dict(misshaped) | dict.fromkeys(missing, "missing there")
+    wrong = entry not in of_heads and entry in reasons
     return values, Report(
         source=f"{where} [{reading.place}]" if reading.place else where,
         dialect=reading.dialect,
@@ -281,23 +231,35 @@ def _fit_all(model: nn.Module, reading: _Reading, where: str, other_classes: boo
         unused=reading.unused,
         misshaped=tuple(misshaped),
         share=sum(count for n, count in weights.items() if n in values) / max(sum(weights.values()), 1),
+        others=reading.others,
+        first=f"{entry} ({reasons[entry]})" if wrong else "",
+        patch=_patch(reading.tensors.get(entry), own[entry]) if wrong else 0,
     )
+
+
+def _first_layer(model: nn.Module) -> str:
+    """Return the name of the weight of the first layer, which sees the pixels; empty where there is none."""
+    layers = (n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    return next((plain_name(f"{n}.weight") for n in layers), "")
+
+
+def _patch(theirs: Tensor | None, ours: Tensor) -> int:
+    """Return the side of the patches behind a first layer (C, colours, P, P) or (C, colours P P) that does not fit."""
+    if theirs is None or theirs.dim() != ours.dim() or theirs.shape[0] != ours.shape[0]:
+        return 0
+    side = theirs.shape[-1] if theirs.dim() == 4 else math.isqrt(theirs.shape[-1] // 3)
+    return side if theirs.numel() == theirs.shape[0] * 3 * side**2 else 0
 
 
 def _width(tensor: Tensor | None) -> int:
     return tensor.shape[0] if tensor is not None and tensor.dim() else 0
 
 
-def _stranger(model: nn.Module, reading: _Reading, where: str) -> CheckpointError:
-    theirs, ours = [*reading.tensors, *reading.unused], list(_state(model))
+def _stranger(model: nn.Module, reading: Reading, where: str) -> CheckpointError:
+    theirs, ours = [*reading.tensors, *reading.unused], list(state_of(model))
     return CheckpointError(
-        f"none of its tensors fits this {type(model).__name__}: there are {_listed(theirs, 3)}; the model has "
-        f"{_listed(ours, 3)}",
+        f"none of its tensors fits this {type(model).__name__}: there are {listed(theirs, 3)}; the model has "
+        f"{listed(ours, 3)}",
         where=where,
         fix="name the architecture that the weights belong to with --model",
     )
-
-
-def _listed(names: Sequence[str], shown: int = SHOWN) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

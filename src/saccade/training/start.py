@@ -10,11 +10,14 @@ import torch
 from saccade.data.loader import batches
 from saccade.data.mix import normalise
 from saccade.data.order import EVERYTHING
-from saccade.errors import CheckpointError
+from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
-from saccade.models import backends, load_weights
+from saccade.models import Report, backends, find, load_weights
 from saccade.models.whitening import IMAGES, Whitening
 from saccade.training.launch import Run
+
+PATCHED = ("vit", "swin")
+"""Families whose first layer sees patches of ``model.patch_size`` pixels."""
 
 LEAST_SHARE = 0.5
 """Of the weights a start must give; with less the rest would undo it, and the architecture is likely another."""
@@ -67,6 +70,24 @@ def start_from_weights(run: Run, log: Log) -> None:
             where=f"--init {init}",
             fix="name the architecture that they belong to with --model",
         )
+    _refuse_other_pixels(run, report)
     for line in str(report).splitlines():
         log.say(line)
     log.event("init", init=init, share=report.share, report=str(report))
+
+
+def _refuse_other_pixels(run: Run, report: Report) -> None:
+    """Raise ConfigError where the layer that sees the pixels would stay random: all that follows would be wasted."""
+    if not report.first:
+        return
+    init, family = run.config.model.init, ""
+    if not run.recipe.model.startswith("custom:"):
+        family = find(run.recipe.model).family
+    takes_patches = report.patch and family in PATCHED
+    raise ConfigError(
+        f"the first layer does not fit: {report.first}; everything after it was trained for what that layer gives",
+        where=f"--init {init}",
+        fix=f"--set model.patch_size={report.patch} takes the patches of these weights" if takes_patches
+        else "name the architecture that the weights belong to with --model",
+        finding="init-first-layer",
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Files of tensors that strangers made: what they claim is read and checked before anything is allocated."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from saccade.errors import CheckpointError
+
+LARGEST_TENSORS = 200_000
+"""Tensors in one file; the largest networks that anybody trains have a few thousand."""
+
+_FLOATING = ("F", "BF")
+_ZIP = b"PK\x03\x04"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a ``.safetensors`` file says of itself: (type, shape) by name, any shape ``(...)``, and its remarks.
+
+    That the file is as long as the tensors together has been checked, so its size bounds what reading it takes.
+    """
+
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    remarks: dict[str, str]
+
+    def is_floating(self, name: str) -> bool:
+        """Tell whether a tensor holds floating-point numbers."""
+        return self.tensors[name][0].startswith(_FLOATING)
+
+
+def header(file: Path) -> Header:
+    """Read the header of a ``.safetensors`` file; raises CheckpointError when there is none or it does not fit."""
+    try:
+        with safetensors.safe_open(str(file), "pt") as handle:
+            names = list(handle.keys())
+            if len(names) > LARGEST_TENSORS:
+                raise ValueError(f"it lists {len(names):,} tensors")
+            slices = {name: handle.get_slice(name) for name in names}
+            tensors = {name: (str(s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
+            return Header(tensors, dict(handle.metadata() or {}))
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"this is no .safetensors file: {error}", where=str(file), fix="give one, or a run folder that holds one"
+        ) from error
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a ``.safetensors`` file by name, in their own shapes ``(...)`` and types, on the CPU."""
+    with safetensors.safe_open(str(file), "pt") as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor, of any shape ``(...)``, that holds NaN or infinity; empty for none."""
+    floats = ((name, t) for name, t in tensors.items() if t.is_floating_point() or t.is_complex())
+    return next((name for name, t in floats if not bool(torch.isfinite(t).all())), "")
+
+
+def is_honest_zip(file: Path) -> bool:
+    """Tell whether a .pth is a zip, as they are today; raises ValueError where it would unpack to more than it has.
+
+    ``torch.save`` stores and never compresses, so a small file that claims large tensors was made to do harm.
+    """
+    with file.open("rb") as stream:
+        if stream.read(len(_ZIP)) != _ZIP:
+            return False
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"its part {packed[0]} is compressed, which torch.save never does")
+    if sum(m.file_size for m in members) > file.stat().st_size:
+        raise ValueError("its parts overlap: together they are larger than the file")
+    return True
