@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from saccade import units
-from saccade.config import Layers, kinds
+from saccade.config import kinds
 from saccade.data.loader import Readers
 from saccade.data.sources import Source, Split, open_source, train_split, validation_split
 from saccade.data.sources.split import short_name
@@ -22,7 +22,8 @@ from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
 from saccade.evaluation.predictor import Prediction
 from saccade.log import Log
-from saccade.training import launch, precision, trainer
+from saccade.models.readings import unwrapped
+from saccade.training import launch, precision, recorded, trainer
 from saccade.training.request import FLAGS, Request, compose, flag_settings, preview
 from saccade.training.request import dry_run as settle
 from saccade.training.trainer import Outcome
@@ -65,6 +66,7 @@ def train(
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``. Raises a SaccadeError
     with the reason and what to do.
     """
+    model = unwrapped(model) if isinstance(model, nn.Module) else model
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
     request = _request(recipe, flags, set, settings)
@@ -166,12 +168,9 @@ def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Pat
 
 def own_split(run: Path, name: str = "") -> Split:
     """Return the split that a run validated on, or another of the same source, rebuilt from its configuration."""
-    settings = run / "config.yaml"
-    if not settings.is_file():
+    config = recorded.settings(run)
+    if config is None:
         raise CheckpointError("this file does not say which images it was judged on", where=str(run), fix="add --data")
-    layers = Layers()
-    layers.add_file(settings)
-    config = layers.resolve()
     data = launch.open_data(config, open_source(config.data.train, config.data.labels))
     if name in ("", data.val.name):
         return data.val

@@ -115,8 +115,12 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
             raise
 
 
-def verify_folder(folder: Path) -> None:
-    """Check a published folder against its manifest; raises ValueError naming the first bad file."""
+def verify_folder(folder: Path) -> tuple[str, ...]:
+    """Check a published folder against its manifest and return the names of its files, the manifest's own aside.
+
+    Raises ValueError naming the first bad file. A file that the manifest does not list is bad, too: nothing vouches for
+    it. Hidden files, which systems leave everywhere and nobody reads, are no part of the folder.
+    """
     try:
         for path in (folder, folder / "manifest.json"):
             doors.refuse_link(path)
@@ -137,6 +141,10 @@ def verify_folder(folder: Path) -> None:
             raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
         if digest(path) != sha256:
             raise ValueError(f"{name} does not match its digest")
+    for path in sorted(folder.iterdir()):
+        if path.name not in names and path.name != "manifest.json" and not path.name.startswith("."):
+            raise ValueError(f"{path.name} is not listed in manifest.json")
+    return tuple(sorted(names))
 
 
 @contextlib.contextmanager

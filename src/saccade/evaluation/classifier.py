@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-import safetensors
 import safetensors.torch
 import torch
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from saccade.errors import CheckpointError
-from saccade.models import create_model
+from saccade.errors import CheckpointError, ConfigError
+from saccade.models import Network, create_model, meta_model, stored
+from saccade.models.readings import plain_name, unwrapped
 from saccade.models.weights import MODEL_FILE
 
-_HEADER_LIMIT_BYTES = 100_000_000
+LONGEST_SHOWN = 80
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Stride = Annotated[int, Field(ge=1, le=2)]
+
+
+def _differ(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("a name is there twice")
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +42,35 @@ class Recipe:
     the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
     ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0; ``eval_views`` is
     how many views of an image are averaged.
+
+    The limits are checked when a file is read: it may come from anybody. A field that this version does not know is
+    refused, as it may change what the pixels mean.
     """
 
-    model: str
-    classes: tuple[str, ...]
-    image_size: int
-    eval_crop: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    model: Name
+    classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1 << 20), AfterValidator(_differ)]
+    image_size: Annotated[int, Field(ge=4, le=4096)]
+    eval_crop: Annotated[float, Field(gt=0, le=1)]
+    mean: tuple[Finite, Finite, Finite]
+    std: tuple[Deviation, Deviation, Deviation]
     exif: Literal["ignore", "apply"]
-    strides: tuple[int, ...] = ()
-    patch_size: int = 0
-    eval_size: int = 0
-    eval_views: int = 1
+    strides: Annotated[tuple[Stride, ...], Field(max_length=5)] = ()
+    patch_size: Annotated[int, Field(ge=0, le=64)] = 0
+    eval_size: Annotated[int, Field(ge=0, le=4096)] = 0
+    eval_views: Literal[1, 2, 6] = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """Read the recipe from JSON; raises ValueError that begins with the field that is not as it must be."""
+        try:
+            return _recipes().validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "metadata"
+            got = repr(first["input"])[:LONGEST_SHOWN]
+            raise ValueError(f"{place}: {first['msg']} (got {got})") from error
 
     @property
     def eval_side(self) -> int:
@@ -68,21 +99,19 @@ class Classifier:
         CheckpointError when the file is missing, damaged or of another network.
         """
         file = path / MODEL_FILE if path.is_dir() else path
-        recipe, tensors = _read(file)
-        network = module if module is not None else _build(recipe, file)
-        own = network.state_dict()
-        wrong = sorted(set(own) ^ set(tensors)) + [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
-        if wrong:
-            raise CheckpointError(
-                f"the weights do not fit {recipe.model}: {', '.join(wrong[:5])}{' ...' * (len(wrong) > 5)}",
-                where=str(file),
-                fix="give the module that they were trained with",
-            )
+        network = unwrapped(module) if module is not None else None
+        recipe, tensors, network = _read(file, network)
         network.load_state_dict(tensors)
         return cls(network.to(memory_format=torch.channels_last).eval(), recipe)
 
 
-def _read(file: Path) -> tuple[Recipe, dict[str, Tensor]]:
+@cache
+def _recipes() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)
+
+
+def _read(file: Path, module: nn.Module | None) -> tuple[Recipe, dict[str, Tensor], nn.Module]:
+    """Return the recipe, the tensors by the network's names, and the network, made only when all of it fits."""
     if not file.is_file():
         unfinished = (file.parent / "checkpoints").is_dir()
         raise CheckpointError(
@@ -90,29 +119,73 @@ def _read(file: Path) -> tuple[Recipe, dict[str, Tensor]]:
             where=str(file),
             fix="run the same `saccade train` command again to finish it" if unfinished else "give a run folder",
         )
+    header = stored.header(file)
     try:
-        with safetensors.safe_open(str(file), "pt") as handle:
-            facts: Any = json.loads((handle.metadata() or {})["saccade"])
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
-        facts["classes"], facts["mean"], facts["std"] = (tuple(facts[k]) for k in ("classes", "mean", "std"))
-        facts["strides"] = tuple(facts.get("strides", ()))
-        return Recipe(**facts), tensors
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        if "saccade" not in header.remarks:
+            raise ValueError("its metadata has no 'saccade'")
+        recipe = Recipe.parse(header.remarks["saccade"])
+    except ValueError as error:
         raise CheckpointError(
-            f"this is not a model that saccade wrote: {type(error).__name__} {error}",
+            f"this is not a model that saccade wrote: {error}",
             where=str(file),
-            fix="give a run folder or its model.safetensors",
+            fix="give a run folder or its model.safetensors; `--init` takes weights of others",
         ) from error
 
+    shape = module if module is not None else _build(recipe, file, is_real=False)
+    own = {plain_name(name): name for name in shape.state_dict()}
+    _refuse_others(header, recipe, shape, own, file)
+    tensors = stored.read(file)
+    _refuse_holes(tensors, shape, file)
+    network = module if module is not None else _build(recipe, file, is_real=True)
+    return recipe, {own[plain_name(name)]: tensor for name, tensor in tensors.items()}, network
 
-def _build(recipe: Recipe, file: Path) -> nn.Module:
+
+def _refuse_others(
+    header: stored.Header, recipe: Recipe, network: nn.Module, own: Mapping[str, str], file: Path
+) -> None:
+    """Raise CheckpointError, before a tensor is read, unless names, shapes and kinds of numbers are the network's."""
+    state = network.state_dict()
+    theirs = {plain_name(name): name for name in header.tensors}
+    wrong = sorted(set(own) ^ set(theirs))
+    for name in sorted(set(own) & set(theirs)):
+        tensor, (_, shape) = state[own[name]], header.tensors[theirs[name]]
+        if tuple(tensor.shape) != shape or tensor.is_floating_point() != header.is_floating(theirs[name]):
+            wrong.append(name)
+    if wrong:
+        raise CheckpointError(
+            f"the weights do not fit {recipe.model}: {', '.join(wrong[:5])}{' ...' * (len(wrong) > 5)}",
+            where=str(file),
+            fix="give the module that they were trained with",
+        )
+
+
+def _refuse_holes(tensors: Mapping[str, Tensor], network: nn.Module, file: Path) -> None:
+    """Raise CheckpointError where a weight is NaN or infinite; a buffer of the user's own network may well be."""
+    weights = {plain_name(name) for name, _ in network.named_parameters()}
+    if isinstance(network, Network):
+        weights = {plain_name(name) for name in tensors}
+    if name := stored.first_not_finite({n: t for n, t in tensors.items() if plain_name(n) in weights}):
+        raise CheckpointError(
+            f"its weights are broken: {name} holds NaN or infinity", where=str(file),
+            fix="take the file of another run, or an earlier checkpoint of this one",
+        )  # fmt: skip
+
+
+def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
+    """Make the network of a recipe, without memory unless ``is_real``; raises CheckpointError saying what is wrong."""
     if recipe.model.startswith("custom:"):
         raise CheckpointError(
             f"these are weights of your own network {recipe.model.removeprefix('custom:')}",
             where=str(file),
             fix="load it in Python: saccade.load(run, module=YourNetwork())",
         )
-    return create_model(
-        recipe.model, num_classes=len(recipe.classes), image_size=recipe.image_size, strides=recipe.strides,
-        patch_size=recipe.patch_size,
-    )  # fmt: skip
+    build = create_model if is_real else meta_model
+    try:
+        return build(
+            recipe.model, num_classes=len(recipe.classes), image_size=recipe.image_size, strides=recipe.strides,
+            patch_size=recipe.patch_size,
+        )  # fmt: skip
+    except ConfigError as error:
+        raise CheckpointError(
+            f"its network cannot be built: {error.what} ({error.where})", where=str(file), fix=error.fix
+        ) from error

@@ -12,10 +12,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from saccade import files, rng
@@ -23,6 +24,8 @@ from saccade.errors import CheckpointError
 from saccade.training.state import State
 
 FORMAT = 1
+WIDEST_LAYOUT = 64
+"""A tensor may lie in memory that is so many times larger than its values need; most need no more."""
 _STEP = re.compile(r"^step_(\d{8})$")
 
 
@@ -81,24 +84,103 @@ def steps_on_disk(folder: Path) -> list[int]:
 
 
 def read(path: Path) -> Saved:
-    """Verify and read one checkpoint; raises CheckpointError naming the file that is damaged."""
+    """Verify and read one checkpoint; raises CheckpointError naming the file, and the field, that is damaged.
+
+    Only what the manifest lists is read.
+    """
     try:
-        files.verify_folder(path)
-        meta = files.read_json(path / "state.json")
-        if meta["format"] != FORMAT:
-            raise ValueError(f"format {meta['format']} is not {FORMAT}: written by another version of saccade")
-        if meta["draws_version"] != rng.DRAWS_VERSION:
-            raise ValueError(f"draws_version {meta['draws_version']} is not {rng.DRAWS_VERSION}: other random draws")
-        groups = {file.stem: safetensors.torch.load(file.read_bytes()) for file in sorted(path.glob("*.safetensors"))}
-        if not {"model", "optimizer"} <= set(groups) or not isinstance(meta["layout"], dict):
-            raise ValueError("it holds no model and optimizer")
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        names = files.verify_folder(path)
+        if missing := {"model.safetensors", "optimizer.safetensors", "state.json"} - set(names):
+            raise ValueError(f"{min(missing)} is not listed in manifest.json")
+        meta = _meta(path / "state.json")
+        tensors = [path / name for name in names if name.endswith(".safetensors")]
+        groups = {file.stem: safetensors.torch.load(file.read_bytes()) for file in tensors}
+        _check_layout(meta["layout"], groups)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"this checkpoint cannot be used: {error}",
             where=str(path),
             fix="an older one is tried by itself; `--resume never` starts a new run beside this one",
         ) from error
     return Saved(path, groups, meta)
+
+
+class _Evaluation(BaseModel):
+    """What of an evaluation is reckoned with."""
+
+    step: int = Field(ge=0)
+    top1: float = Field(ge=0, le=1)
+
+
+class _Choice(BaseModel):
+    """One automatic choice."""
+
+    value: str | int | bool | None
+    reason: str = ""
+
+
+class _Threads(_Choice):
+    value: int = Field(ge=1, le=1024)
+
+
+class _Choices(BaseModel):
+    """The automatic choices that a resumed run takes over."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Choice]
+    device: _Choice
+    precision: _Choice
+    optimizer: _Choice
+    compute_threads: _Threads
+    reader_threads: _Threads
+
+
+class _Meta(BaseModel):
+    """``state.json``, which may come from anybody; what a run adds to it is checked where it is there."""
+
+    format: int
+    draws_version: int
+    step: int = Field(ge=0, lt=100_000_000)
+    layout: dict[str, dict[str, list[Annotated[int, Field(ge=0)]]]]
+    evaluations: list[_Evaluation]
+    skipped: list[int] = []
+    position: int = 0
+    attempt: int = Field(0, ge=0)
+    seconds: float = Field(0, ge=0)
+    dataset: str = ""
+    config: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    lineage: list[Any] = []
+    resolved: _Choices | None = None
+
+
+def _meta(file: Path) -> dict[str, Any]:
+    """Return ``state.json`` once its form is right; raises ValueError that names the field."""
+    facts = files.read_json(file)
+    try:
+        checked = _Meta.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{file.name}, {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}") from error
+    if checked.format != FORMAT:
+        raise ValueError(f"format {checked.format} is not {FORMAT}: written by another version of saccade")
+    if checked.draws_version != rng.DRAWS_VERSION:
+        raise ValueError(f"draws_version {checked.draws_version} is not {rng.DRAWS_VERSION}: other random draws")
+    return dict(facts)
+
+
+def _check_layout(layout: dict[str, dict[str, list[int]]], groups: dict[str, dict[str, Tensor]]) -> None:
+    """Raise ValueError where the strides of a tensor do not belong to it or would take much more memory than it."""
+    for group, tensors in groups.items():
+        for name, tensor in tensors.items():
+            strides = layout.get(group, {}).get(name)
+            if strides is None:
+                continue  # as in one of another model, which ``compare`` describes
+            if len(strides) != tensor.dim():
+                raise ValueError(f"state.json, layout.{group}.{name}: {strides} are no strides of {_form(tensor)}")
+            span = 1 + sum((side - 1) * stride for side, stride in zip(tensor.shape, strides, strict=True))
+            if span > WIDEST_LAYOUT * max(tensor.numel(), 1):
+                raise ValueError(f"state.json, layout.{group}.{name}: strides {strides} are absurd")
 
 
 def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
@@ -171,6 +253,8 @@ def compare(saved: Saved, state: State) -> list[str]:
             a, b = ours[name], theirs[name]
             if a.shape != b.shape or a.dtype != b.dtype:
                 lines.append(f"{group}: {name} is {_form(b)} in the checkpoint, {_form(a)} here")
+            elif name not in saved.meta["layout"].get(group, {}):
+                lines.append(f"{group}: {name} has no strides in state.json")
     return lines
 
 

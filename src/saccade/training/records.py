@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from saccade import __version__, files, plain_yaml, units
+from saccade import __version__, files, units
 from saccade import config as configuration
 from saccade.config import Config
 from saccade.dist import World
@@ -20,27 +20,29 @@ from saccade.evaluation.metrics import accuracies
 from saccade.log import Log
 from saccade.models.weights import MODEL_FILE
 from saccade.recipes import receipts
-from saccade.training import checkpoint, surroundings, track
+from saccade.training import checkpoint, recorded, surroundings, track
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
 from saccade.training.meter import Meter
 from saccade.training.preflight import Finding
 
+NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt", "seconds")
+"""What `checkpoint_meta` adds to a checkpoint, and a resumed run must find there."""
+
 AGAIN = "--resume never starts another run beside it; --resume-changed goes on with the new settings"
 
 
 def finished(folder: Path, config: Config, data: Data) -> dict[str, Any] | None:
-    """Return ``run.json`` of a finished run in this folder, or None; raises ConfigError if it is another run."""
-    try:
-        facts = files.read_json(folder / "run.json")
-        settings = plain_yaml.load(files.read_text(folder / "config.yaml", plain_yaml.LIMIT_BYTES))
-    except (OSError, ValueError):
+    """Return ``run.json`` of a finished run in this folder, or None.
+
+    Raises ConfigError if it is another run, CheckpointError if its files are not as they were written.
+    """
+    facts, settings = recorded.facts(folder), recorded.settings(folder)
+    if facts is None or settings is None or facts["status"] != "done" or not (folder / MODEL_FILE).is_file():
         return None
-    if facts.get("status") != "done" or not (folder / MODEL_FILE).is_file():
-        return None
-    settings.pop("resolved", None)
-    _refuse_changes(settings, config, facts["dataset"]["fingerprint"], data, f"{folder} holds a finished run")
-    return dict(facts)
+    before = facts["dataset"]["fingerprint"]
+    _refuse_changes(settings.dump(), config, before, data, f"{folder} holds a finished run")
+    return facts
 
 
 def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
@@ -49,6 +51,11 @@ def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
     Only the first rank reads it; on the others it comes without tensors.
     """
     saved = _find(folder, resume, log) if world.leads else None
+    if saved and (missing := [name for name in NEEDED if name not in saved.meta]):
+        raise CheckpointError(
+            f"this checkpoint cannot be used: state.json has no '{missing[0]}'", where=str(saved.path),
+            fix="give another one, or start anew with `--resume never`",
+        )  # fmt: skip
     path, meta = world.share(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
     return saved if saved or not path else Saved(Path(path), {}, meta)
 

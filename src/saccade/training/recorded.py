@@ -1,0 +1,96 @@
+"""What a run folder says of itself, read as a stranger's: ``run.json`` and ``config.yaml``, checked field by field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from saccade import files
+from saccade.config import Config, Layers
+from saccade.errors import CheckpointError, ConfigError
+
+
+class _Open(BaseModel):
+    """A group of facts; versions differ in what they add."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Dataset(_Open):
+    name: str
+    train: int = Field(ge=0)
+    val: int = Field(ge=0)
+    classes: list[str]
+    fingerprint: str
+
+
+class _Result(_Open):
+    top1: float = Field(ge=0, le=1)
+    top5: float = Field(ge=0, le=1)
+    correct: int = Field(ge=0)
+    n: int = Field(ge=0)
+    split: str
+
+
+class _Best(_Open):
+    top1: float = Field(ge=0, le=1)
+    step: int = Field(ge=0)
+    epoch: float = Field(ge=0)
+    note: str = ""
+
+
+class _Facts(_Open):
+    """The part of ``run.json`` that decides anything."""
+
+    status: str
+    dataset: _Dataset
+    findings: list[dict[str, Any]] = []
+    lineage: list[dict[str, Any]] = []
+    seconds: float = Field(0, ge=0)
+    result: _Result | None = None
+    best: _Best | None = None
+
+
+def facts(folder: Path) -> dict[str, Any] | None:
+    """Return ``run.json`` once its form is right, None where there is none.
+
+    Raises CheckpointError naming the field that is odd: going on regardless could overwrite what it stands for.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        return None
+    try:
+        found = files.read_json(path)
+        checked = _Facts.model_validate(found)
+        if checked.status == "done" and checked.result is None:
+            raise ValueError("result: a finished run has one")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise _odd(path, f"{place}: {first['msg']}") from error
+    except (OSError, ValueError) as error:
+        raise _odd(path, str(error)) from error
+    return dict(found)
+
+
+def settings(folder: Path) -> Config | None:
+    """Return the settings in ``config.yaml``, None where there is none; raises CheckpointError naming the field."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        return None
+    layers = Layers()
+    try:
+        layers.add_file(path)
+        return layers.resolve()
+    except ConfigError as error:
+        raise _odd(path, error.what) from error
+
+
+def _odd(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"this is not as saccade wrote it: {reason}",
+        where=str(path),
+        fix="restore it from a backup; without it, the same `saccade train` command goes on from the newest checkpoint",
+    )
