@@ -25,7 +25,7 @@ FLOORS = {
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
           training.schedule training.ema training.precision training.gradients training.kept training.scale
           training.clock training.strips training.allocator training.determinism training.late training.norms
-          training.spikes training.surroundings""",
+          training.spikes training.recorded training.surroundings""",
     3: "data.loader training.state training.checkpoint training.update",
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
