@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from saccade import cli
+from saccade import cli, signals
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def run_here(*arguments: str, cwd: Path | None = None) -> Done:
     except SystemExit as end:
         status = end.code
     finally:
+        signals.SIGNALS.release()
         sys.argv = before
         torch.set_num_threads(threads)
     assert isinstance(status, int), f"the exit status is {status!r}"

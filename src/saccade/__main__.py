@@ -1,5 +1,23 @@
-"""``python -m saccade``."""
+"""``python -m saccade`` and the program ``saccade``: signals are caught before anything slow begins."""
 
-from saccade.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+from saccade import signals
+from saccade.errors import Explained
+
+
+def start() -> None:
+    """Run the command line."""
+    try:
+        signals.SIGNALS.catch()
+        from saccade.cli import main
+    except Explained as early:
+        print(early, file=sys.stderr)
+        sys.exit(early.status)
+    main()
+
+
+if __name__ == "__main__":
+    start()

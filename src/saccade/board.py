@@ -6,22 +6,21 @@ waits without a limit, and everything that waits looks for the note of a rank th
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from saccade import errors
-from saccade.errors import SaccadeError, StalledError
+from saccade import errors, streams
+from saccade.errors import Explained, LostRankError, SaccadeError, StalledError
 
 ALONE_S = 1800.0
 """How long ranks wait for what one rank does for all, such as the preflight."""
@@ -31,7 +30,10 @@ GRACE_S = 10.0
 """How long a rank may go on after another one failed: long enough to notice by itself and to say why."""
 
 LOOK_EVERY_S = 0.25
-FAILURE, ROLL_CALL = "failure", "roll call"
+SAVE_S = 600.0
+"""How long saving may take at most when the run is over."""
+
+FAILURE, ROLL_CALL, SAVING = "failure", "roll call", "saving"
 
 
 class Board:
@@ -45,6 +47,7 @@ class Board:
         self._hosts_store = hosts_store
         self._parent = os.getppid() if under_agent else None
         self._round = 0
+        self._patience_s = 0.0
         self._places: list[list[Any]] = []
         self._closed = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="saccade-board", daemon=True)
@@ -85,7 +88,7 @@ class Board:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.05)
 
-    def report(self, error: SaccadeError) -> bool:
+    def report(self, error: Explained) -> bool:
         """Tell all ranks why this one gives up; returns whether it was the first, whose error is everyone's."""
         fields = {"what": error.what, "where": error.where, "fix": error.fix, "finding": error.finding}
         note = json.dumps({"rank": self.rank, "kind": type(error).__name__, **fields})
@@ -94,17 +97,17 @@ class Board:
         except RuntimeError:
             return True
 
-    def failure(self) -> SaccadeError | None:
+    def failure(self) -> Explained | None:
         """Return the error of the first rank that failed, as if it had happened here; None while all is well."""
         if not self._store.check([FAILURE]):
             return None
         note = json.loads(self._store.get(FAILURE))
         rank, kind = note.pop("rank"), getattr(errors, note.pop("kind"), SaccadeError)
         error = kind(f"rank {rank}: {note.pop('what')}", **note)
-        assert isinstance(error, SaccadeError)
+        assert isinstance(error, Explained)
         return error
 
-    def explain(self, error: BaseException) -> SaccadeError:
+    def explain(self, error: BaseException) -> Explained:
         """Say why a collective failed: the error of another rank, or the ranks that do not answer any more."""
         try:
             deadline = time.monotonic() + ANSWER_S
@@ -126,7 +129,7 @@ class Board:
             fix="is the network between them in order? where steps take long: --set ranks.step_limit=30m",
         )
 
-    def _lost(self, ranks: Sequence[int], how: str) -> StalledError:
+    def _lost(self, ranks: Sequence[int], how: str) -> LostRankError:
         """Return the error about ranks that are missing; what is left of them on this machine is ended."""
         known = [(rank, *self._places[rank]) for rank in ranks if self._places]
         for _, host, pid in known:
@@ -136,7 +139,7 @@ class Board:
                 except OSError:
                     pass
         names = ", ".join(map(str, ranks))
-        return StalledError(
+        return LostRankError(
             f"rank{'s' * (len(ranks) > 1)} {names} of {self.size} {how}",
             where=", ".join(f"process {pid} on {host}" for _, host, pid in known),
             fix="look at what it said last, and whether its memory sufficed; the same command continues from the last "
@@ -158,13 +161,43 @@ class Board:
             except RuntimeError:
                 over = True
             deadline = deadline or (time.monotonic() + GRACE_S if over else None)
-            if deadline is not None and time.monotonic() > deadline:
-                print(f"rank {self.rank} is stuck after another one failed; its threads:", file=sys.stderr)
-                faulthandler.dump_traceback(all_threads=True)
+            if deadline is not None and time.monotonic() > deadline + self._patience_s:
+                streams.show_threads(f"rank {self.rank} is stuck after another one failed; its threads:")
                 os._exit(StalledError.status)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Let this rank save after a failure; the others, and what would end it, have patience meanwhile."""
+        self._patience_s = SAVE_S
+        try:
+            self._note(SAVING, "begun")
+            yield
+        finally:
+            self._note(SAVING, "done")
+            self._patience_s = 0.0
+
+    def _note(self, key: str, text: str) -> None:
+        with suppress(RuntimeError):
+            self._store.set(key, text)
+
+    def await_save(self) -> None:
+        """Wait until the first rank has saved or left: whoever started the ranks ends all of them when one leaves.
+
+        The first rank must be alive; it hears of what ends the run within moments.
+        """
+        begun, self._patience_s = time.monotonic(), SAVE_S
+        with suppress(RuntimeError):
+            while time.monotonic() - begun < 2 * ANSWER_S and not self._store.check([SAVING]):
+                time.sleep(LOOK_EVERY_S / 5)
+            while self._store.check([SAVING]) and self._store.get(SAVING) == b"begun":
+                if time.monotonic() - begun > SAVE_S:
+                    break
+                time.sleep(LOOK_EVERY_S / 5)
 
     def close(self) -> None:
         """Leave; the rank whose process holds the store waits a few seconds for the others."""
+        if self.rank == 0:
+            self._note(SAVING, "done")
         try:
             self._store.set(f"left/{self.rank}", "")
             deadline = time.monotonic() + ANSWER_S

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from saccade import cli_data, cli_lr, cli_ranks, cli_recipes
-from saccade.errors import SaccadeError, UsageError
-from saccade.terminal import Json, app, explained, print_json
+from saccade import cli_data, cli_lr, cli_ranks, cli_recipes, signals, streams
+from saccade.errors import Explained, SaccadeError, UsageError
+from saccade.terminal import Json, app, explained, print_json, tell, unheard
 
 if TYPE_CHECKING:
     from saccade.config import Config
@@ -277,9 +277,23 @@ for verbs in (cli_recipes, cli_lr, cli_data, cli_ranks):
 
 def main(run: Callable[[], object] = app) -> NoReturn:
     """Run the command line and leave with the documented exit status."""
+    streams.open_missing()
+    signals.SIGNALS.catch()
+    signals.SIGNALS.watch()
+    status: object = 0
     try:
         run()
-    except KeyboardInterrupt:
-        typer.secho("interrupted before there was anything to save", err=True)
-        sys.exit(130)
-    sys.exit(0)
+    except Explained as error:
+        status = tell(error)
+    except SystemExit as end:
+        status = end.code
+        cause = getattr(end.__context__, "__cause__", None)
+        if isinstance(cause, Explained):  # Ctrl-C while the arguments were read
+            tell(cause)
+    signals.SIGNALS.phase = "saving"  # it is over, and its status is known
+    broken = streams.failure(sys.stdout)
+    if broken and not status:
+        status = unheard(broken)
+    streams.give_up(sys.stdout)
+    streams.give_up(sys.stderr)
+    sys.exit(status)  # type: ignore[arg-type]

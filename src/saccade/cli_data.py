@@ -12,6 +12,8 @@ from saccade.terminal import Json, explained, print_json
 
 app = typer.Typer()
 
+GOES_ON = "what is finished is kept; the same command goes on from there"
+
 SourceArgument = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.gz, .xz too).")]
 
 
@@ -50,7 +52,7 @@ def prepare(
     json_out: Json = False,
 ) -> None:
     """Write any source as an ordinary tree of image files. Killed, it goes on with the same command."""
-    with explained(json_out):
+    with explained(json_out, again=GOES_ON):
         from saccade.data import prepare as tree
         from saccade.data.sources import open_source
         from saccade.log import Log
@@ -77,7 +79,7 @@ def pack(
     json_out: Json = False,
 ) -> None:
     """Pack a dataset for fast training: few files, tiled JPEGs, checksums. Killed, it goes on with the same command."""
-    with explained(json_out):
+    with explained(json_out, again=GOES_ON):
         from saccade.data import pack as packing
         from saccade.data.sources import open_source
         from saccade.log import Log

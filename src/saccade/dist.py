@@ -21,7 +21,7 @@ from torch import distributed as torch_dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from saccade.board import ALONE_S, Board
-from saccade.errors import ConfigError, InterruptedRunError, SaccadeError, StalledError
+from saccade.errors import ConfigError, Explained, InterruptedRunError, LostRankError, SaccadeError, StalledError
 
 T = TypeVar("T")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -142,6 +142,10 @@ class World:
         """Wait until all ranks are here."""
         self.exchange(None)
 
+    def saving(self) -> AbstractContextManager[None]:
+        """Return a context in which the other ranks give this one time to save, although the run is over."""
+        return self.board.saving() if self.board else nullcontext()
+
     def only_first(self, context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
         """Return a context that only the first rank enters."""
         return context if self.leads else nullcontext()
@@ -243,14 +247,18 @@ def joined(start_limit_s: float) -> Iterator[World]:
     try:
         board.meet(start_limit_s)
         yield World(start.rank, start.size, start.local_rank, start.local_size, board)
-    except SaccadeError as error:
+    except Explained as error:
         error.told = not board.report(error)
+        if start.rank and not isinstance(error, LostRankError):
+            board.await_save()
         raise
     except KeyboardInterrupt:
         board.report(InterruptedRunError("interrupted before there was anything to save"))
         raise
     except Exception as error:
         board.report(SaccadeError(f"{type(error).__name__}: {error}", fix="its traceback is above"))
+        if start.rank:
+            board.await_save()
         raise
     else:
         if torch_dist.is_initialized():

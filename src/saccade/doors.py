@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from saccade import held
 from saccade.errors import DiskError
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, and asks who makes a link for a privilege
@@ -30,6 +31,7 @@ class LinkError(OSError):
 @contextlib.contextmanager
 def explained(path: Path, fix: str = "free some space or choose another folder") -> Iterator[None]:
     """Turn an OSError about ``path`` into a DiskError with its reason and what to do."""
+    held.check(path)
     try:
         yield
     except LinkError as error:

@@ -6,8 +6,8 @@ The exit status of the program is the ``status`` of the error that ended it; ``d
 from __future__ import annotations
 
 
-class SaccadeError(Exception):
-    """An error that is explained to the user instead of shown as a traceback.
+class Explained(BaseException):
+    """What is explained to the user instead of shown as a traceback.
 
     ``what`` is one sentence, ``where`` names the file, record or field, ``fix`` says what to do next, and
     ``finding`` is the stable id of the preflight finding behind it, if there is one. ``told`` means that another
@@ -34,6 +34,10 @@ class SaccadeError(Exception):
         return "\n".join(lines)
 
 
+class SaccadeError(Explained, Exception):
+    """An error that a user can meet, and handle in Python."""
+
+
 class UsageError(SaccadeError):
     """The command line was wrong."""
 
@@ -56,6 +60,10 @@ class StalledError(SaccadeError):
     """Something stopped making progress: a frozen disk, a lost thread, a rank that was killed."""
 
     status = 70
+
+
+class LostRankError(StalledError):
+    """Another rank is gone or does not answer any more."""
 
 
 class DiskError(SaccadeError):
@@ -82,7 +90,24 @@ class ConfigError(SaccadeError):
     status = 78
 
 
-class InterruptedRunError(SaccadeError):
-    """The user pressed Ctrl-C; the run is saved."""
+class InterruptedRunError(Explained, KeyboardInterrupt):
+    """The user pressed Ctrl-C; what was worth saving is saved.
+
+    In Python it is the KeyboardInterrupt that it was: ``except Exception`` around one training of many does not swallow
+    it.
+    """
 
     status = 130
+
+
+class StoppedEarlyError(Explained, SystemExit):
+    """SIGTERM or SIGHUP before there was anything to save.
+
+    It ends the process, with status 75; nothing that handles errors on the way may take it for one.
+    """
+
+    status = 75
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", finding: str = "") -> None:
+        super().__init__(what, where=where, fix=fix, finding=finding)
+        self.code = self.status

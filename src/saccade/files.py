@@ -25,9 +25,7 @@ from saccade.locks import locked as locked
 from saccade.locks import try_lock
 
 COPY_BYTES = 1 << 20
-
-PENDING_BYTES = 1 << 22
-"""Lines of a log that wait in memory while they cannot be written: hours of a run."""
+PENDING_BYTES = 1 << 22  # lines of a log that wait in memory while they cannot be written: hours of a run
 
 
 def _no_stage(_name: str) -> None:
@@ -260,10 +258,8 @@ class Appender:
         if self._file.closed:
             return
         self._write()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._file:
             os.fsync(self._file.fileno())
-        with contextlib.suppress(OSError):
-            self._file.close()
 
 
 class Partial:

@@ -18,7 +18,8 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from saccade import files
-from saccade.errors import InterruptedRunError, PreemptedError, StalledError
+from saccade.errors import PreemptedError, StalledError
+from saccade.signals import SIGNALS, STOPS, early, status
 
 HERE = "127.0.0.1"
 
@@ -26,8 +27,8 @@ HERE = "127.0.0.1"
 def start_ranks(arguments: Sequence[str], count: int) -> int:
     """Run ``saccade`` with these arguments as ``count`` ranks on this machine and return the exit status of the ranks.
 
-    SIGTERM and Ctrl-C are passed on to the ranks, which agree, save and end. Raises StalledError naming a rank that
-    was killed from outside; the others are stopped.
+    SIGTERM, SIGHUP and Ctrl-C are passed on to the ranks, which agree, save and end. Raises StalledError naming a rank
+    that was killed from outside; the others are stopped.
     """
     logging.disable(logging.CRITICAL)  # of this process alone: the ranks explain themselves
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # the agent would not wait for a checkpoint
@@ -53,7 +54,7 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
     if failure.exitcode >= 0:
         return int(failure.exitcode)
     if signals.seen is not None:  # it reached a rank before that could catch it
-        return InterruptedRunError.status if signals.seen == signal.SIGINT else PreemptedError.status
+        return status(signals.seen)
     raise StalledError(
         f"rank {rank} of {count} was ended by {signal.Signals(-failure.exitcode).name}; the others were stopped",
         where=f"process {failure.pid}",
@@ -68,8 +69,10 @@ class _Forward:
     def __init__(self, agent: LocalElasticAgent) -> None:
         self.seen: int | None = None
         self._agent = agent
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._pass_on)
+        SIGNALS.release()
+        for number in STOPS:
+            if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._pass_on)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         self.seen = number
@@ -78,7 +81,7 @@ class _Forward:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         if not pids:
-            raise SystemExit(InterruptedRunError.status if number == signal.SIGINT else PreemptedError.status)
+            raise early(number)
 
 
 @dataclass(frozen=True, slots=True)

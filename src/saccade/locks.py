@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from saccade import doors
+from saccade import doors, held
 from saccade.doors import explained
 from saccade.errors import ConfigError
 
@@ -34,7 +34,8 @@ def locked(folder: Path) -> Iterator[None]:
             file.truncate()
             file.write(str(os.getpid()).encode())
             file.flush()
-        yield
+        with held.holding(folder):
+            yield
 
 
 def try_lock(file: BinaryIO) -> bool:

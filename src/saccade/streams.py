@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import os
 import sys
@@ -73,6 +74,15 @@ def _standard_error() -> TextIO | None:
     """Return the real stream below a live display, which puts one of its own in its place."""
     stream: TextIO | None = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
     return stream
+
+
+def show_threads(title: str) -> None:
+    """Show on standard error what every thread of this process is doing, for whoever looks for what is stuck."""
+    try:
+        print(title, file=sys.stderr, flush=True)
+        faulthandler.dump_traceback(file=2, all_threads=True)
+    except (OSError, ValueError, RuntimeError):
+        return
 
 
 def failure(stream: TextIO | None) -> OSError | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
-import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from saccade.errors import SaccadeError
+from saccade import signals, streams
+from saccade.errors import DiskError, Explained, InterruptedRunError, StoppedEarlyError
 
 app = typer.Typer(
     help="Train image classifiers from scratch: your images in; a trained, evaluated, exactly resumable model out.",
@@ -25,21 +27,51 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 
 
 @contextlib.contextmanager
-def explained(json_out: bool) -> Iterator[None]:
-    """Turn an explained error into a message on stderr (and JSON on stdout) and its exit status."""
+def explained(json_out: bool, again: str = "") -> Iterator[None]:
+    """Turn an explained error into a message on stderr (and JSON on stdout) and its exit status.
+
+    ``again`` says what running the command again does, where a signal ends it before it is finished.
+    """
     try:
         yield
-    except SaccadeError as error:
-        if error.told:
-            raise typer.Exit(error.status) from error
-        if json_out:
+    except Explained as error:
+        if again and isinstance(error, (StoppedEarlyError, InterruptedRunError)):
+            error.fix = again
+        raise typer.Exit(tell(error, json_out)) from error
+    except KeyboardInterrupt as error:  # not by our own hand
+        raise typer.Exit(tell(signals.early(signal.SIGINT), json_out)) from error
+    except OSError as error:
+        broken = streams.failure(sys.stdout)
+        if broken is None:
+            raise
+        raise typer.Exit(unheard(broken)) from error
+
+
+def tell(error: Explained, json_out: bool = False) -> int:
+    """Say what happened, unless another process has said it, and return the exit status."""
+    if error.told:
+        return error.status
+    if json_out:
+        with contextlib.suppress(OSError):
             print_json({"error": {"status": error.status, "finding": error.finding, "what": error.what,
                                    "where": error.where, "do": error.fix}})  # fmt: skip
-        typer.secho(str(error), err=True, fg="red" if error.status not in (75, 130) else "yellow")
-        raise typer.Exit(error.status) from error
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+    complain(str(error), "red" if error.status not in (75, 130) else "yellow")
+    error.told = True
+    return error.status
+
+
+def complain(text: str, colour: str | None = None) -> None:
+    """Print a line for people on stderr, if that can be written."""
+    with contextlib.suppress(OSError, ValueError):
+        typer.secho(text, err=True, fg=colour)
+
+
+def unheard(error: OSError) -> int:
+    """Return the exit status of a command whose answer cannot be written: fine where its reader has heard enough."""
+    if error.errno == errno.EPIPE:
+        return 0
+    complain(f"the result cannot be written to standard output: {error.strerror or error}", "red")
+    return DiskError.status
 
 
 def print_json(value: Any) -> None:

@@ -152,7 +152,8 @@ def synced(world: World) -> dict[str, list[float]]:
 
 def stopped(world: World) -> str:
     """Return what a rank raises when only the last one gets SIGTERM."""
-    with Stop(None, world) as stop:
+    with Stop(world) as stop:
+        stop.begin()
         stop.check()
         if world.rank == world.size - 1:
             os.kill(os.getpid(), signal.SIGTERM)

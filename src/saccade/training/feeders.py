@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade import errors
+from saccade import errors, signals
 from saccade.config import Config
 from saccade.data.loader import Batch, Readers, TrainingView, View, batches_ahead
 from saccade.data.order import Share
@@ -101,7 +101,7 @@ class _Feeder:
     def __init__(self, start: dict[str, Any], memory: int) -> None:
         ours, theirs = socket.socketpair()
         code = f"from saccade.training.feeders import serve; serve({theirs.fileno()}, {memory})"
-        with theirs:
+        with theirs, signals.withheld():
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], pass_fds=(theirs.fileno(), memory), start_new_session=True
             )
@@ -156,7 +156,7 @@ class _Feeder:
 
 def serve(line: int, memory: int) -> None:
     """Fill batches until the line is closed: what a feeding process does, given two file descriptors."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals.STOPS:
         signal.signal(number, signal.SIG_IGN)  # the trainer decides when it is over, and saves first
     connection = Connection(line)
     start = json.loads(connection.recv_bytes())

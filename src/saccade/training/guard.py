@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from types import FrameType
 
 from saccade.config import GuardSection
 from saccade.dist import ALONE, World
 from saccade.errors import DivergedError, InterruptedRunError, PreemptedError
+from saccade.signals import SIGNALS
 from saccade.training.bad_steps import MOST_KEPT, Archive, Evidence
 from saccade.training.late import Late
 from saccade.training.state import State
 
-_TIME_IS_UP, _TERMINATED, _INTERRUPTED = 1, 2, 3
+_TIME_IS_UP = 1000
+"""Above the number of every signal: ranks agree on the highest of their reasons."""
 
 
 class Finite:
@@ -62,33 +62,36 @@ class Finite:
 
 
 class Stop:
-    """Turns signals and the time limit into one flag that the loop polls; a second Ctrl-C ends at once.
+    """Turns signals and the time limit into one wish that the loop polls (``signals.py`` has the rule).
 
     A signal to one rank stops all of them at the same step.
     """
 
-    def __init__(self, max_time_s: float | None, world: World = ALONE) -> None:
+    def __init__(self, world: World = ALONE) -> None:
         self._world = world
-        self._deadline = None if max_time_s is None else time.monotonic() + max_time_s
-        self._signal: int | None = None
-        self._before: dict[int, object] = {}
+        self._deadline: float | None = None
+        self._caught_here = False
 
     def __enter__(self) -> Stop:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._receive)
-            except ValueError:  # not in the main thread, as in some notebooks: signals stay as they are
-                break
+        self._caught_here = not SIGNALS.caught  # else the command line has them, and keeps them to its last moment
+        SIGNALS.catch()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._caught_here:
+            SIGNALS.release()
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self._signal is not None and number == signal.SIGINT:
-            os._exit(130)  # checkpoints are published atomically: there is nothing to clean up
-        self._signal = number
+    def limit(self, max_time_s: float | None) -> None:
+        """Stop after so many seconds from now."""
+        self._deadline = None if max_time_s is None else time.monotonic() + max_time_s
+
+    def begin(self) -> None:
+        """From here on there is something to save: signals wait for ``check``."""
+        SIGNALS.phase = "working"
+
+    def save(self) -> None:
+        """From here on a second SIGTERM is ignored: a scheduler may send it while the ranks leave one after another."""
+        SIGNALS.phase = "saving"
 
     def check(self) -> None:
         """Raise PreemptedError or InterruptedRunError on all ranks when one of them should save and end."""
@@ -99,16 +102,16 @@ class Stop:
         _raise(self._reason())
 
     def _reason(self) -> int:
-        if self._signal is not None:
-            return _INTERRUPTED if self._signal == signal.SIGINT else _TERMINATED
+        if SIGNALS.first is not None:
+            return int(SIGNALS.first)
         return _TIME_IS_UP if self._deadline is not None and time.monotonic() > self._deadline else 0
 
 
 def _raise(reason: int) -> None:
     again = "the same command continues exactly here"
-    if reason == _INTERRUPTED:
-        raise InterruptedRunError("interrupted; the run is saved", fix=again)
-    if reason == _TERMINATED:
-        raise PreemptedError("asked to stop by SIGTERM; the run is saved", fix=again)
+    if reason == signal.SIGINT:
+        raise InterruptedRunError("interrupted", fix=again)
     if reason == _TIME_IS_UP:
-        raise PreemptedError("the time limit is reached; the run is saved", fix=again)
+        raise PreemptedError("the time limit is reached", fix=again)
+    if reason:
+        raise PreemptedError(f"asked to stop by {signal.Signals(reason).name}", fix=again)

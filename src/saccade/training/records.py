@@ -14,7 +14,7 @@ from saccade import __version__, files, units
 from saccade import config as configuration
 from saccade.config import Config
 from saccade.dist import World
-from saccade.errors import CheckpointError, ConfigError, SaccadeError
+from saccade.errors import CheckpointError, ConfigError, Explained, PreemptedError, SaccadeError
 from saccade.evaluation import views
 from saccade.evaluation.metrics import accuracies
 from saccade.log import Log
@@ -176,7 +176,7 @@ def _contest(run: Run) -> str:
     return f"{among} this same set{one_view} (optimistic)"
 
 
-def failed(run: Run, error: SaccadeError) -> None:
+def failed(run: Run, error: Explained) -> None:
     """Write into run.json why the run ended, where its folder can still be written."""
     if not run.world.leads:
         return
@@ -186,7 +186,9 @@ def failed(run: Run, error: SaccadeError) -> None:
         return
 
 
-def _status(error: SaccadeError) -> str:
+def _status(error: Explained) -> str:
+    if error.status == PreemptedError.status:
+        return "preempted"  # early or late
     return type(error).__name__.removesuffix("Error").removesuffix("Run").lower()
 
 

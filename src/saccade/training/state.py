@@ -22,6 +22,7 @@ class State:
     ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first: all of one
     split, with one view of each image, so that the best may be chosen among them. ``skipped`` names the steps that left
     no trace because they were bad; ``scale`` is there in fp16 only, ``losses`` where they are watched for spikes.
+    ``whole`` is False while a step changes it, and after an error in the middle of that.
     """
 
     model: nn.Module
@@ -32,6 +33,7 @@ class State:
     skipped: list[int] = field(default_factory=list)
     scale: LossScale | None = None
     losses: LossRecord | None = None
+    whole: bool = True
 
     @property
     def final_model(self) -> nn.Module:

@@ -48,7 +48,8 @@ class StepRunner:
         The batch holds this rank's cells; with n ranks these are every n-th cell of the global batch.
         The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; running ones
         are averaged over the cells of a step, one momentum update per step. A step whose loss, gradients or buffers go
-        bad, or whose loss jumps, leaves no trace but its number; raises DivergedError where the policy says so.
+        bad, or whose loss jumps, leaves no trace but its number; raises DivergedError where the policy says so. An
+        error before the update, such as a lost rank, leaves no trace either.
         """
         batch = replace(
             batch,
@@ -57,14 +58,19 @@ class StepRunner:
         )
         self.clock.start()
         buffers = Buffers(state.model)
-        own = self._backward(state, batch, buffers)
-        total = own.clone()
+        try:
+            own = self._backward(state, batch, buffers)
+            total = own.clone()
+            self.clock.mark()
+            if self.gradients:
+                self.gradients.finish()
+            self.world.sum_([total, *buffers.sums])
+            buffers.take_last(self.world)
+        except BaseException:
+            buffers.undo()
+            raise
         self.clock.mark()
-        if self.gradients:
-            self.gradients.finish()
-        self.world.sum_([total, *buffers.sums])
-        buffers.take_last(self.world)
-        self.clock.mark()
+        state.whole = False
         finite = self._finish_gradients(state, total) & buffers.finite(self.device)
         jumps = finite & state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)
         good = finite & ~jumps
@@ -80,6 +86,7 @@ class StepRunner:
             state.losses.update(total, good)
         self.finite.watch(state, Evidence(state.step, bad | jumps, own, batch, jumps))
         state.step += 1
+        state.whole = True
         return total
 
     def _backward(self, state: State, batch: Batch, buffers: Buffers) -> Tensor:

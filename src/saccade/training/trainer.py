@@ -12,11 +12,18 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from saccade import files, units
+from saccade import files, held, units
 from saccade.data.loader import batches
 from saccade.data.sources import Split
 from saccade.dist import ALONE, World
-from saccade.errors import DiskError, InterruptedRunError, PreemptedError, SaccadeError
+from saccade.errors import (
+    DiskError,
+    DivergedError,
+    Explained,
+    InterruptedRunError,
+    PreemptedError,
+    SaccadeError,
+)
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.evaluator import evaluate
 from saccade.evaluation.metrics import Result
@@ -25,7 +32,9 @@ from saccade.models.weights import MODEL_FILE
 from saccade.report import write_report
 from saccade.training import checkpoint, determinism, launch, memory, preflight, ranks, records
 from saccade.training.cadence import Cadence
+from saccade.training.checkpoint import Saved
 from saccade.training.feeders import feed
+from saccade.training.finding import Finding
 from saccade.training.guard import Stop
 from saccade.training.launch import Run
 from saccade.training.meter import Meter
@@ -61,47 +70,80 @@ def train(
     is worth saving is saved before.
     """
     begun, log = time.monotonic(), log or Log(rank=world.rank)
-    data = launch.open_data(composed.config, composed.source, composed.val_source)
-    config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
-    ranks.check_number(config, world)
-    ranks.check_same(config, data, world)
-    findings = preflight.examine(config, data, module, log, shrunk) if world.leads else []
-    name = launch.model_name(config, module)
-    folder = Path(world.share(lambda: str(launch.run_folder(config, data, name, out, fresh=resume == "never"))))
-    limit_s = units.seconds(config.max_time) if config.max_time else None
-    with world.only_first(files.locked(folder)), determinism.put_back(), Stop(limit_s, world) as stop:
-        done = world.share(lambda: records.finished(folder, config, data))
-        if done is not None:
-            return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
-        saved = records.earlier(folder, resume, log, world)
-        run = launch.build(config, data, folder, ranks.resolve(config, saved, world), module, world)
-        try:
-            if saved is not None:
-                records.resume(run, saved, resume_changed, log)
-            records.announce(run, log)
-            if saved is None:
-                start(run, log)
-            ranks.copy_state(run.state, world)
-            if saved is None and world.leads:
-                findings += preflight.trial(run, log, stop.check_here)
-            ranks.share_trial(run)
-            records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
-            meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
+    with determinism.put_back(), Stop(world) as stop:
+        data = launch.open_data(composed.config, composed.source, composed.val_source)
+        config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
+        ranks.check_number(config, world)
+        ranks.check_same(config, data, world)
+        findings = preflight.examine(config, data, module, log, shrunk) if world.leads else []
+        name = launch.model_name(config, module)
+        folder = Path(world.share(lambda: str(launch.run_folder(config, data, name, out, fresh=resume == "never"))))
+        with world.only_first(files.locked(folder)):
+            stop.limit(units.seconds(config.max_time) if config.max_time else None)
+            done = world.share(lambda: records.finished(folder, config, data))
+            if done is not None:
+                return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
+            saved = records.earlier(folder, resume, log, world)
+            run = launch.build(config, data, folder, ranks.resolve(config, saved, world), module, world)
             try:
-                with memory.explained(run):
-                    _loop(run, meter, stop, log)
-            except (PreemptedError, InterruptedRunError):
-                save(run, meter, log)
-                world.wait()
+                if saved is not None:
+                    records.resume(run, saved, resume_changed, log)
+                return _attempt(run, saved, findings, begun, stop, log)
+            except Explained as error:
+                log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
+                records.failed(run, error)
                 raise
-            return _finish(run, meter, stop, log)
-        except SaccadeError as error:
-            log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
-            records.failed(run, error)
-            raise
-        finally:
-            run.readers.close()
-            log.close()
+            finally:
+                run.readers.close()
+                log.close()
+
+
+def _attempt(
+    run: Run, saved: Saved | None, findings: list[Finding], begun: float, stop: Stop, log: Log
+) -> Outcome:  # fmt: skip
+    """Train from the state at hand to the end; what ends it on the way is raised when the state is saved."""
+    records.announce(run, log)
+    if saved is None:
+        start(run, log)
+    ranks.copy_state(run.state, run.world)
+    if saved is None and run.world.leads:
+        findings += preflight.trial(run, log, stop.check_here)
+    ranks.share_trial(run)
+    records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
+    meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
+    stop.begin()
+    try:
+        with memory.explained(run):
+            _loop(run, meter, stop, log)
+        return _finish(run, meter, stop, log)
+    except (PreemptedError, InterruptedRunError) as wish:
+        stop.save()
+        _leave(run, meter, log, wish)
+        raise
+    except (DivergedError, DiskError):
+        raise  # there is nothing better to save than what is saved, or no place for it
+    except BaseException:
+        stop.save()
+        _rescue(run, meter, log)
+        raise
+
+
+def _leave(run: Run, meter: Meter, log: Log, wish: PreemptedError | InterruptedRunError) -> None:
+    """Save because that was asked for, and say so; raises DiskError where it fails. All ranks leave together."""
+    save(run, meter, log, last=True)
+    wish.what += "; the run is saved" if run.state.step else " before the first step; there is nothing to save"
+    run.world.wait()
+
+
+def _rescue(run: Run, meter: Meter, log: Log) -> None:
+    """Save what is well although an error ends the run; whatever happens here, the error is what is told."""
+    if not run.state.whole:
+        return
+    try:
+        with run.world.saving():
+            save(run, meter, log, last=True)
+    except SaccadeError as error:
+        log.warn(f"the steps since the last checkpoint are lost: {error.what}")
 
 
 def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
@@ -116,6 +158,8 @@ def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
             loss = run.runner.run(state, batch)
             meter.step(loss, batch, bar)
             stop.check()
+            if run.world.leads:
+                held.check_now_and_then(run.folder)
             best = _evaluate_if_due(run, meter, stop, bar)
             if (cadence.is_due(state.step) or best) and state.step < run.total_steps:
                 save(run, meter, log)
@@ -149,15 +193,17 @@ def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
     return evaluate(classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split))
 
 
-def save(run: Run, meter: Meter, log: Log) -> None:
+def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     """Publish a checkpoint and prune older ones; a failed save is an alarm, the third in a row ends the run.
 
-    The first rank does it; the others wait for it at the end of their next step.
+    So does the first one where it is the ``last`` thing that the run does. The first rank does it; the others wait for
+    it at the end of their next step.
     """
     state, folder = run.state, run.folder / "checkpoints"
     run.runner.finite.settle()
     if state.step == 0 or not run.world.leads:
         return
+    held.check(run.folder)  # a deleted folder is no alarm: nothing would ever be read from a new one
     begun = time.perf_counter()
     try:
         path = checkpoint.save(folder, state, records.checkpoint_meta(run, meter.seconds))
@@ -168,7 +214,7 @@ def save(run: Run, meter: Meter, log: Log) -> None:
     except DiskError as error:
         run.failed_saves.append(error)
         log.warn(f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})")
-        if len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
+        if last or len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
             raise
     meter.pause(time.perf_counter() - begun)
 
@@ -192,12 +238,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
             bar.update(done, "the saved weights, read back from disk")
             stop.check()
 
-        try:
-            result = _score(run, reread, run.data.val, poll)
-        except (PreemptedError, InterruptedRunError):
-            save(run, meter, log)
-            run.world.wait()
-            raise
+        result = _score(run, reread, run.data.val, poll)
     taken_s, state = time.perf_counter() - begun, run.state
     entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, taken_s, final=True)
     if run.final_is_candidate:

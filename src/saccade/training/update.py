@@ -42,6 +42,13 @@ class Buffers:
             self._statistics.put_back()
             self._others.put_back()
 
+    def undo(self) -> None:
+        """Go back to the values from before the step, wherever it was broken off."""
+        for module, name, buffer in self._places:
+            module._buffers[name] = buffer
+        self._statistics.put_back()
+        self._others.put_back()
+
     @torch.no_grad()
     def collect(self) -> None:
         """Add what a cell has made of the running statistics to the sums.

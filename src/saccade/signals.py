@@ -1,0 +1,136 @@
+"""Asked to stop: what SIGTERM, SIGHUP and Ctrl-C do from the first moment of a command to the last.
+
+While there is nothing to save, the first signal ends the command at once. In the training loop it is a wish that is
+fulfilled between two steps: the run saves and ends. A second Ctrl-C always means *now*. A second SIGTERM or SIGHUP
+means *now* until the saving begins; from then on it is ignored, and so is one that comes within a second of the first,
+because systemd, SLURM and others send two for one. Under SLURM all further ones are ignored: the scheduler repeats
+itself, and what it means by *now* is SIGKILL. Whatever comes, a checkpoint is whole or not there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Literal
+
+from saccade.errors import Explained, InterruptedRunError, PreemptedError, StoppedEarlyError
+
+STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name))
+SAME_WISH_S = 1.0
+"""A second SIGTERM or SIGHUP that comes so soon is the echo of the first."""
+
+Phase = Literal["nothing to save", "working", "saving"]
+
+
+class Signals:
+    """The stop signals of this process. They belong to the process, so there is one: :data:`SIGNALS`."""
+
+    def __init__(self) -> None:
+        self.phase: Phase = "nothing to save"
+        self.first: int | None = None
+        self._first_s = 0.0
+        self._before: dict[int, object] = {}
+        self._lines: tuple[int, int] | None = None
+        self._arrived = 0
+
+    @property
+    def caught(self) -> bool:
+        """Whether signals come here."""
+        return bool(self._before)
+
+    def catch(self) -> None:
+        """Take the signals, unless this is no main thread, as in some notebooks: there they stay as they are.
+
+        SIGHUP stays ignored where ``nohup`` has made it so.
+        """
+        if self.caught or threading.current_thread() is not threading.main_thread():
+            return
+        self.phase, self.first, self._first_s, self._arrived = "nothing to save", None, 0.0, 0
+        for number in STOPS:
+            before = signal.getsignal(number)
+            if number == signal.SIGINT or before is not signal.SIG_IGN:
+                self._before[number] = before
+                signal.signal(number, self._receive)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a parent may have withheld them until now
+
+    def watch(self) -> None:
+        """Let a thread look for a second signal: nothing interrupts the main one when it is deep in a computation."""
+        if not self.caught or self._lines:
+            return
+        self._lines = theirs, ours = os.pipe()
+        os.set_blocking(ours, False)
+        signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(theirs,), name="saccade-signals", daemon=True).start()
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}
+        if self._lines:
+            signal.set_wakeup_fd(-1)
+            os.close(self._lines[1])  # its thread reads to the end
+            self._lines = None
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.first is not None:
+            self._again(number)
+            return
+        self.first, self._first_s = number, self._first_s or time.monotonic()
+        if self.phase == "nothing to save":
+            raise early(number)
+
+    def _listen(self, line: int) -> None:
+        """Count the signals as they arrive; the first one is the main thread's own business."""
+        while number := os.read(line, 1):
+            if number[0] not in STOPS:
+                continue
+            self._arrived += 1
+            if self._arrived > 1:
+                self._again(number[0])
+            else:
+                self._first_s = time.monotonic()
+        os.close(line)
+
+    def _again(self, number: int) -> None:
+        """Answer a signal after the first one."""
+        if number != signal.SIGINT:
+            is_echo = time.monotonic() - self._first_s < SAME_WISH_S
+            if self.phase == "saving" or is_echo or "SLURM_JOB_ID" in os.environ:
+                return
+        os._exit(status(number))  # without a word, which could block; checkpoints are whole or not there
+
+
+SIGNALS = Signals()
+
+
+def status(number: int) -> int:
+    """Return the exit status of a command that a signal ended."""
+    return InterruptedRunError.status if number == signal.SIGINT else PreemptedError.status
+
+
+def early(number: int) -> Explained:
+    """Return what ends a command that is asked to stop before there is anything to save."""
+    again = "run the same command again"
+    if number == signal.SIGINT:
+        return InterruptedRunError("interrupted before it was finished", fix=again)
+    return StoppedEarlyError(f"asked to stop by {signal.Signals(number).name} before it was finished", fix=again)
+
+
+@contextmanager
+def withheld() -> Iterator[None]:
+    """Keep the signals from processes that are started meanwhile, until these ask for them or ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
