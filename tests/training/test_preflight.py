@@ -145,6 +145,7 @@ def test_every_unreadable_image_is_named_with_the_reason(tmp_path: Path) -> None
     (data / "train" / "b" / "1.jpg").write_bytes(b"")
     (data / "val" / "b" / "1.jpg").write_bytes(b"no image at all")
     finding = found(asked(data))["unreadable-image"]
+    assert "data.unreadable=drop" in finding.fix
     assert (finding.status, len(finding.items)) == (65, 3)
     assert "all 16 images" in finding.message
     assert [item.split(" in ")[0] for item in finding.items] == ["train/a/0.jpg", "train/b/1.jpg", "val/b/1.jpg"]
@@ -179,8 +180,51 @@ def test_turned_and_enlarged_images_are_noted(tmp_path: Path) -> None:
     findings = found(asked(data, **{"data.image_size": 48}))
     assert "16 image(s)" in findings["exif-orientation"].message
     assert "16 px" in findings["image-size-above-source"].message
+    assert findings["image-size-above-source"].fix == "consider --image-size 32"
     applied = found(asked(data, "data.exif=apply"))
     assert {"exif-orientation", "image-size-above-source"} & set(applied) == set()
+
+
+@pytest.mark.parametrize(("side", "image_size", "said"), [(8, 32, ""), (8, 40, "32"), (20, 64, "32"), (40, 96, "40")])
+def test_a_smaller_image_size_is_proposed_only_where_there_is_one(
+    side: int, image_size: int, said: str, tmp_path: Path
+) -> None:
+    data = make_set(tmp_path / "set", side=side)
+    finding = found(asked(data, **{"data.image_size": image_size})).get("image-size-above-source")
+    assert (finding.fix if finding else "") == (f"consider --image-size {said}" if said else "")
+    if finding:  # the advice works
+        assert "image-size-above-source" not in found(asked(data, **{"data.image_size": int(said)}))
+
+
+class FixedSize(nn.Module):
+    """A network whose last layer fits images of one size alone."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(4 * side * side, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("sets", "where"),
+    [
+        (("augment.sizes=[0.5, 1]",), "augment.sizes"),
+        (("augment.sizes=[1]", "data.eval_size=96"), "data.eval_size"),
+        (("augment.sizes=[1]", "data.eval_size=48"), "data.eval_size"),
+        (("augment.sizes=[1]", "data.image_size=32"), "FixedSize"),
+        (("augment.sizes=[1]",), ""),
+    ],
+)
+def test_the_setting_that_brings_in_another_size_is_to_blame(sets: tuple[str, ...], where: str, tmp_path: Path) -> None:
+    data = make_set(tmp_path / "set", side=40)
+    composed = compose(Request(["photos-small", "resnet8"], {"data.train": str(data), "data.image_size": 64}, sets))
+    finding = found(composed, FixedSize(64)).get("model-fails")
+    assert (finding.where if finding else "") == where
+    if finding and where != "FixedSize":
+        assert "at 64 px it works" in finding.message
 
 
 def test_a_clean_result_is_found_again_and_a_bad_one_is_not(tmp_path: Path) -> None:

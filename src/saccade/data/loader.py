@@ -26,6 +26,7 @@ from saccade.data import augment, crops, images
 from saccade.data.decoded import Decoded
 from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.policies import Painter
+from saccade.data.sound import ADVICE
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
 
@@ -122,7 +123,7 @@ class Readers:
                 raise DataError(
                     f"an image cannot be decoded: {error}",
                     where=_named(self._reading[me]),
-                    fix="repair or remove it; `saccade check` lists every bad image",
+                    fix=ADVICE,
                     finding="unreadable-image",
                 ) from error
             self._reading.pop(me, None)

@@ -14,6 +14,12 @@ from saccade.errors import DataError
 LIMIT = 0.01
 """Share of the training images that may be dropped; more than that is a broken copy, not a few broken files."""
 
+ADVICE = (
+    f"repair or remove what is named; --set data.unreadable=drop leaves out up to {LIMIT:.0%} of the training images, "
+    "never validation images; `saccade check` lists every bad one"
+)
+"""What to do about an image that cannot be read."""
+
 
 def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[Split, tuple[str, ...]]:
     """Return a split without the images that cannot be read, and these by name with the reason.

@@ -7,6 +7,7 @@ speed and the first loss by :mod:`saccade.training.trial`.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import unicodedata
 from collections.abc import Sequence
 
@@ -19,12 +20,13 @@ from saccade.data import ledger
 from saccade.data.ledger import OVERLAP_LIMIT, Ledger
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
+from saccade.data.sound import ADVICE
 from saccade.data.sources import Source, Split
 from saccade.dist import Devices, World
 from saccade.errors import SaccadeError
 from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
-from saccade.models import backends, meta_model
+from saccade.models import backends, find, meta_model
 from saccade.models.cost import cost
 from saccade.training import census, launch, ranks
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
@@ -38,6 +40,8 @@ __all__ = ["Finding", "check", "examine", "inspect", "trial"]
 FEW_IMAGES = 100
 SMALLEST_MAP = 2
 UPSCALING = 2.0
+USUAL_SMALLEST = 32
+"""Fewer pixels than networks are made for: smaller images are enlarged to this with good reason."""
 
 
 def examine(config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = "") -> list[Finding]:
@@ -204,39 +208,39 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, 1, section.exif)
     judged = section.eval_size or section.image_size
     smallest = min(judged, section.image_size, *view.sides)
-    if module is None:
-        return _named_network(config, smallest, judged, classes)
-    return _own_network(module, smallest, classes)
+    findings: list[Finding] = []
+    for side in dict.fromkeys((section.image_size, judged, smallest)):
+        seen = _named_network(config, side, classes) if module is None else _own_network(module, side, classes)
+        if any(map(is_error, seen)):
+            usual = side == section.image_size
+            return seen if usual else [_at(finding, side, judged, section.image_size) for finding in seen]
+        findings = seen if side == smallest else findings
+    return findings
 
 
-def _named_network(config: Config, side: int, judged: int, classes: int) -> list[Finding]:
+def _at(finding: Finding, side: int, judged: int, image_size: int) -> Finding:
+    """Blame the setting that brings another size in: at ``image_size`` (pixels) the network works."""
+    where, fix = "data.eval_size", "leave it out, or take a model that sees images of any size"
+    if side != judged:
+        where, fix = "augment.sizes", "--set augment.sizes=[1] trains at one size alone (Python: augment__sizes=[1])"
+    message = f"{finding.message} (that size is of {where}; at {image_size} px it works)"
+    return dataclasses.replace(finding, message=message, where=where, fix=fix)
+
+
+def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
     name = config.model.name
     network = meta_model(name, num_classes=classes, image_size=config.data.image_size, **config.shape)
-    if findings := _other_size(network, judged, name) if config.data.eval_size else []:
-        return findings
-    if not backends.is_backend(name):
-        return _last_map(cost(network, side).last_map, side, name, own=bool(config.model.strides))
+    strange = backends.is_backend(name)
     try:
         last_map = cost(network, side).last_map
-        network.train()(torch.empty(2, 3, side, side, device="meta"))  # auxiliary heads work in training only
+        if strange:  # auxiliary heads work in training only
+            network.train()(torch.empty(2, 3, side, side, device="meta"))
     except Exception as error:  # any code may run here
         return [Finding(
             "model-fails", "error", f"{name} fails on images of {side} x {side} pixels: {error}", "data.image_size",
-            "use another --image-size, or augment.sizes=[1] where only the smaller ones fail", status=78,
+            "use another --image-size", status=78,
         )]  # fmt: skip
-    return _last_map(last_map, side, name, own=True)
-
-
-def _other_size(network: nn.Module, side: int, name: str) -> list[Finding]:
-    """Say whether a network refuses the size at which it will be judged."""
-    try:
-        cost(network, side)
-    except (RuntimeError, ValueError) as error:
-        return [Finding(
-            "model-fails", "error", f"{name} fails on images of {side} px: {error}", "data.eval_size",
-            "leave it out, or take a model that sees images of any size", status=78,
-        )]  # fmt: skip
-    return []
+    return _last_map(last_map, side, name, own=strange or bool(config.model.strides))
 
 
 def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
@@ -308,7 +312,7 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
     if bad := read.unreadable:
         findings.append(Finding(
             "unreadable-image", "error", f"{bad.count:,} image(s) cannot be read ({read.scope}): "
-            f"{listed(bad.first, bad.count)}", where, "repair or remove them", bad.first, 65,
+            f"{listed(bad.first, bad.count)}", where, ADVICE, bad.first, 65,
         ))  # fmt: skip
     if twice := read.overlap:
         much = twice.count > OVERLAP_LIMIT * read.compared
@@ -328,13 +332,20 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
             "exif-orientation", "note", f"{read.turned:,} image(s) ({read.scope}) are to be turned by their EXIF "
             "orientation, which is ignored as in torchvision and timm", where, "--set data.exif=apply turns them",
         ))  # fmt: skip
-    if 0 < read.short_side * UPSCALING < config.data.image_size:
+    enough = max(_smallest_size(config), read.short_side)
+    if 0 < read.short_side * UPSCALING < config.data.image_size and enough < config.data.image_size:
         findings.append(Finding(
             "image-size-above-source", "note", f"images of typically {read.short_side} px are enlarged to "
             f"{config.data.image_size} px, which costs time and adds nothing ({read.scope})", "data.image_size",
-            f"consider --image-size {max(32, read.short_side)}",
+            f"consider --image-size {enough}",
         ))  # fmt: skip
     return findings
+
+
+def _smallest_size(config: Config) -> int:
+    """Return the smallest side in pixels that the network takes and that leaves it something to look at."""
+    name = config.model.name
+    return USUAL_SMALLEST if name.startswith("custom:") else max(find(name).smallest, USUAL_SMALLEST)
 
 
 def _validation_size(val: Split) -> list[Finding]:
