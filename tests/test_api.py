@@ -64,6 +64,7 @@ VALUES: dict[str, Any] = {
     "data": "digits",
     "val": "digits",
     "labels": "labels.csv",
+    "split_names": "train=Alpha,val=Beta",
     "model": "resnet20",
     "init": "weights.pth",
     "epochs": 3,

@@ -35,6 +35,7 @@ def train(
     data: str | Path | Source | Split | None = None,
     val: str | Path | Source | Split | None = None,
     labels: str | Path | None = None,
+    split_names: str | None = None,
     model: str | nn.Module | None = None,
     init: str | Path | None = None,
     epochs: int | float | str | None = None,
@@ -131,7 +132,7 @@ def load(run: str | Path, module: nn.Module | None = None) -> Classifier:
 
 def evaluate(
     model: Classifier | str | Path, data: str | Path | Source | Split | None = None, *, labels: str | Path = "",
-    split: str = "", devices: str = "auto",
+    split_names: str = "", split: str = "", devices: str = "auto",
 ) -> Result:  # fmt: skip
     """Score a classifier on the validation split of a source, or on a split, every image exactly once.
 
@@ -139,7 +140,7 @@ def evaluate(
     device trains in. Raises DataError when there is no such split, CheckpointError when nothing says which.
     """
     classifier = model if isinstance(model, Classifier) else load(model)
-    chosen = judged_split(model, data, split, labels)
+    chosen = judged_split(model, data, split, labels, split_names)
     place = launch.pick_device(devices)[0]
     number_format = precision.choose("auto", torch.device(place))[0]
     classifier.network.to(place)
@@ -150,7 +151,7 @@ def evaluate(
         readers.close()
 
 
-def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Path = "") -> Split:
+def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Path = "", split_names: str = "") -> Split:
     """Return the images to score on: those of ``data``, or the ones that a run folder was validated on.
 
     Raises DataError when there is no such split, CheckpointError when nothing says which images, UsageError.
@@ -158,9 +159,9 @@ def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Pat
     if isinstance(data, Split):
         return data
     if data is not None:
-        return find_split(_opened("data", data, "val") or str(data), name, str(labels))
-    if labels:
-        raise UsageError("--labels needs --data", where="--labels", fix="add --data with the images")
+        return find_split(_opened("data", data, "val") or str(data), name, str(labels), split_names)
+    for flag in ("--labels",) * bool(labels) + ("--split-names",) * bool(split_names):
+        raise UsageError(f"{flag} needs --data", where=flag, fix="add --data with the images")
     if isinstance(model, Classifier):
         raise UsageError("a classifier does not say which images to score", where="data", fix="give data=")
     return own_split(Path(model), name)
@@ -171,15 +172,15 @@ def own_split(run: Path, name: str = "") -> Split:
     config = recorded.settings(run)
     if config is None:
         raise CheckpointError("this file does not say which images it was judged on", where=str(run), fix="add --data")
-    data = launch.open_data(config, open_source(config.data.train, config.data.labels))
+    data = launch.open_data(config, launch.open_training(config))
     if name in ("", data.val.name):
         return data.val
     return data.train if name == "train" else _split_of(data.val_source, name)
 
 
-def find_split(data: str | Source, name: str = "", labels: str = "") -> Split:
+def find_split(data: str | Source, name: str = "", labels: str = "", split_names: str = "") -> Split:
     """Return a split of a source by name, or its validation split; raises DataError when there is none."""
-    source = data if isinstance(data, Source) else open_source(data, labels)
+    source = data if isinstance(data, Source) else open_source(data, labels, split_names)
     if name:
         return _split_of(source, name)
     found = validation_split(source, named=True)

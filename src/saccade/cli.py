@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from saccade import cli_data, cli_lr, cli_ranks, cli_recipes, signals, streams
-from saccade.errors import Explained, SaccadeError, UsageError
+from saccade.errors import Explained, SaccadeError
 from saccade.terminal import Json, app, explained, print_json, tell, unheard
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ ValOption = Annotated[str | None, typer.Option("--val", help="Validation data, w
 LabelsOption = Annotated[
     str | None, typer.Option("--labels", help="A CSV (path, label, perhaps split) for images not in class folders.")
 ]
+SplitNamesOption = cli_data.SplitNamesOption
 ModelOption = Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")]
 InitOption = Annotated[
     str | None, typer.Option("--init", help="Start from weights: a run, a .safetensors or .pth file, timm:NAME.")
@@ -68,7 +69,8 @@ def _request(given: dict[str, Any]) -> Request:
 @app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")
 def train(
     words: Words = None, data: DataOption = None, val: ValOption = None, labels: LabelsOption = None,
-    model: ModelOption = None, init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None,
+    split_names: SplitNamesOption = None, model: ModelOption = None, init: InitOption = None,
+    epochs: EpochsOption = None, batch_size: BatchOption = None,
     lr: LrOption = None, image_size: SizeOption = None, seed: SeedOption = None, out: OutOption = "",
     resume: ResumeOption = "auto", resume_changed: ChangedOption = False, devices: DevicesOption = None,
     precision: PrecisionOption = None, max_time: TimeOption = None, holdout: HoldoutOption = None,
@@ -107,7 +109,8 @@ def _print_config(config: Config) -> None:
 @app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
 def check(
     words: Words = None, data: DataOption = None, val: ValOption = None, labels: LabelsOption = None,
-    model: ModelOption = None, init: InitOption = None, epochs: EpochsOption = None, batch_size: BatchOption = None,
+    split_names: SplitNamesOption = None, model: ModelOption = None, init: InitOption = None,
+    epochs: EpochsOption = None, batch_size: BatchOption = None,
     lr: LrOption = None, image_size: SizeOption = None, seed: SeedOption = None, devices: DevicesOption = None,
     precision: PrecisionOption = None, holdout: HoldoutOption = None, minival: MinivalOption = None,
     sets: SetOption = None, json_out: Json = False,
@@ -132,7 +135,7 @@ def check(
 
 @app.command(name="eval", epilog="Example: saccade eval runs/resnet8-digits-1a2b3c4d --data other-photos.zip --json")
 def evaluate(
-    run: RunArgument, data: DataOption = None, labels: LabelsOption = None,
+    run: RunArgument, data: DataOption = None, labels: LabelsOption = None, split_names: SplitNamesOption = None,
     split: Annotated[str, typer.Option("--split", help="Which split; default: the validation split.")] = "",
     devices: Annotated[str, typer.Option("--devices", help="auto, cpu, cuda or mps.")] = "auto", json_out: Json = False,
 ) -> None:  # fmt: skip
@@ -142,10 +145,8 @@ def evaluate(
         from saccade.evaluation.metrics import accuracies, wilson_interval
         from saccade.evaluation.views import phrase
 
-        if labels and not data:
-            raise UsageError("--labels needs --data", where="--labels", fix="add --data with the images")
         classifier = api.load(run)
-        chosen = api.judged_split(run, data, split, labels or "")
+        chosen = api.judged_split(run, data, split, labels or "", split_names or "")
         result = api.evaluate(classifier, chosen, devices=devices)
         views = classifier.recipe.eval_views
         low, high = wilson_interval(result.correct, result.n)

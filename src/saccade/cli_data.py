@@ -16,6 +16,11 @@ GOES_ON = "what is finished is kept; the same command goes on from there"
 
 SourceArgument = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.gz, .xz too).")]
 
+SplitNamesOption = Annotated[
+    str | None,
+    typer.Option("--split-names", help="Which folders are the splits: train=Alpha,val=Beta; or none: all are classes."),
+]
+
 
 @app.command(epilog="Example: saccade verify photos.zip --out ledger.json")
 def verify(
@@ -24,6 +29,7 @@ def verify(
         bool, typer.Option("--md5", help="Check the MD5 of the ILSVRC2012 archives themselves, too.")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the ledger with all names as JSON.")] = None,
+    split_names: SplitNamesOption = None,
     json_out: Json = False,
 ) -> None:
     """Read every image once: count, compare, and name everything that is odd. Exit 65 if something is wrong."""
@@ -34,7 +40,7 @@ def verify(
         from saccade.log import Log
 
         archives = ledger.known_archives(Path(source)) if md5 else []
-        verdict = ledger.verify(open_source(source), Log(), archives=archives)
+        verdict = ledger.verify(open_source(source, split_names=split_names or ""), Log(), archives=archives)
         if out is not None:
             files.write_json(out, verdict.to_json())
         if json_out:
@@ -49,6 +55,7 @@ def verify(
 def prepare(
     source: SourceArgument,
     target: Annotated[Path, typer.Argument(help="The folder that gets train/<class>/<image>, val/<class>/<image>.")],
+    split_names: SplitNamesOption = None,
     json_out: Json = False,
 ) -> None:
     """Write any source as an ordinary tree of image files. Killed, it goes on with the same command."""
@@ -57,7 +64,7 @@ def prepare(
         from saccade.data.sources import open_source
         from saccade.log import Log
 
-        done = tree.prepare(open_source(source), target, Log())
+        done = tree.prepare(open_source(source, split_names=split_names or ""), target, Log())
         if json_out:
             print_json(done)
         else:
@@ -76,6 +83,7 @@ def pack(
         Literal["source", "4:2:0", "4:4:4"], typer.Option("--chroma", help="How finely colour is stored.")
     ] = "source",
     original: Annotated[bool, typer.Option("--original", help="Keep the bytes of every image.")] = False,
+    split_names: SplitNamesOption = None,
     json_out: Json = False,
 ) -> None:
     """Pack a dataset for fast training: few files, tiled JPEGs, checksums. Killed, it goes on with the same command."""
@@ -84,7 +92,8 @@ def pack(
         from saccade.data.sources import open_source
         from saccade.log import Log
 
-        found, settings = open_source(source), packing.Settings(max_side, quality, tile, original, chroma)
+        found = open_source(source, split_names=split_names or "")
+        settings = packing.Settings(max_side, quality, tile, original, chroma)
         with Log().progress("packing", sum(map(len, found.splits.values()))) as bar:
             done = packing.pack(found, target, settings, lambda count: bar.update(count, "decoded, reduced, encoded"))
         if json_out:
@@ -100,6 +109,7 @@ def bench(
     model: Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")] = None,
     image_size: Annotated[int | None, typer.Option("--image-size", help="Side in pixels.")] = None,
     holdout: Annotated[str, typer.Option("--holdout", help="For class folders without a split: 10%.")] = "",
+    split_names: SplitNamesOption = None,
     json_out: Json = False,
 ) -> None:
     """Show where the time goes on your own data, and what would help by how much."""
@@ -108,7 +118,9 @@ def bench(
         from saccade.training import doctor
         from saccade.training.request import Request, compose, flag_settings
 
-        flags = flag_settings(data=data, model=model, image_size=image_size, holdout=holdout or None)
+        flags = flag_settings(
+            data=data, model=model, image_size=image_size, holdout=holdout or None, split_names=split_names
+        )
         found = doctor.diagnose(compose(Request(flags=flags)), Log())
         if json_out:
             print_json(found.to_json())
@@ -123,6 +135,7 @@ def show_augment(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Your images; default: the recipe's, or digits.")] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="A CSV for images not in class folders.")] = None,
+    split_names: SplitNamesOption = None,
     image_size: Annotated[int | None, typer.Option("--image-size", help="Side in pixels.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
@@ -139,7 +152,7 @@ def show_augment(
         from saccade.training.contact_sheet import contact_sheet
         from saccade.training.request import Request, compose, flag_settings
 
-        flags = flag_settings(data=data, labels=labels, image_size=image_size)
+        flags = flag_settings(data=data, labels=labels, split_names=split_names, image_size=image_size)
         composed = compose(Request(words or (), flags, sets or ()))
         sheet = contact_sheet(composed.config, train_split(composed.source), images, views)
         files.write_bytes(out, sheet.to_png())

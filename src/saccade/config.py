@@ -59,6 +59,9 @@ class DataSection(Section):
     train: str = _run("digits", "a known name, a folder, a tar or a zip, or shards")
     val: str = _run("", "validation data, when it is not inside `train`")
     labels: str = _data("", "a CSV with the columns path, label and perhaps split, for images not in class folders")
+    split_names: str = _data(
+        "", "which folders are the splits, `train=Alpha,val=Beta`, or `none` where all are classes; empty = by name"
+    )
     split: str = _data("", "which split validates; empty = the first of val, validation, valid, test")
     holdout: Share = _data(0.0, "stratified share of the training images held out as validation")
     minival: Share = _data(0.0, "stratified share of the training images on which the best checkpoint is chosen")

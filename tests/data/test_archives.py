@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.data.archives import BLOCK_BYTES, Members, clean_name, index_tar, index_zip
+from saccade.data.archives import BLOCK_BYTES, Members, clean_name, index_tar
+from saccade.data.zips import index_zip
 from saccade.errors import DataError
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
@@ -183,7 +184,6 @@ def test_a_flipped_bit_of_the_data_cannot_be_seen_in_a_tar() -> None:
         (header(b"/etc/a.jpg") + END, "absolute"),
         (header(b"a\\b.jpg") + END, "backslash"),
         (pax(path="a\0b.jpg") + header() + END, "zero byte"),
-        (header(b"caf\xe9.jpg") + END, "not UTF-8"),
         (header(b"") + END, "empty"),
         (header(b".") + END, "no file's"),
         (pax(path="a.jpg") + END, "between an extended header"),
@@ -210,9 +210,7 @@ def test_links_and_devices_are_counted_and_folders_listed() -> None:
     tar = b"".join(header(b"./a/%d/" % i, kind) for i, kind in enumerate(kinds)) + header(b"./", b"5") + header() + END
     members = index_tar(tar, "x.tar")
     assert members.names == ["train/a/1.jpg"] and members.folders == ["a/6", ""]
-    assert dict(members.skipped) == {
-        "hard link": 1, "symbolic link": 2, "character device": 1, "block device": 1, "named pipe": 1,
-    }  # fmt: skip
+    assert dict(members.skipped) == {"character device": 1, "block device": 1, "named pipe": 1}
 
 
 def test_old_archives_and_base_256_sizes_are_read() -> None:
@@ -323,7 +321,7 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
             index.read(memoryview(view), 0, "x.zip")
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/a.jpg", "a/../../b.jpg", "a\\b.jpg"])
+@pytest.mark.parametrize("name", ["../a.jpg", "/a.jpg", "a/../../b.jpg", "..\\b.jpg", "\\b.jpg"])
 def test_escaping_names_in_a_zip_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="the name"):
         index_zip(make_zip(tmp_path / "x.zip", {name: b"abc"}))
@@ -338,7 +336,8 @@ def test_zip_folders_links_and_duplicates(tmp_path: Path) -> None:
         archive.writestr(link, b"../../secret")
         archive.writestr("a/1.jpg", b"abc")
     members = index_zip(path).members
-    assert (members.names, members.folders, dict(members.skipped)) == (["a/1.jpg"], ["a"], {"symbolic link": 1})
+    assert (members.names, members.folders) == (["a/1.jpg"], ["a"])
+    assert members.lost == {"a/link.jpg": "symbolic link out of the archive"}
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("a/1.jpg", b"def")
     with pytest.raises(DataError, match="occurs 2 times"):
@@ -364,7 +363,7 @@ def test_overwritten_bytes_in_a_zip_give_the_data_or_a_data_error(tmp_path: Path
         path.write_bytes(data[:offset] + bytes([data[offset] ^ 0xA5]) + data[offset + 1 :])
         try:
             # One bit of the directory, which has no checksum, makes a file a link: left out, but counted.
-            assert read_all(path) == files or index_zip(path).members.skipped, offset
+            assert read_all(path) == files or index_zip(path).members.lost, offset
         except DataError:
             num_refused += 1
     assert num_refused > len(data) // 3

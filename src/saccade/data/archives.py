@@ -1,4 +1,4 @@
-"""Strict tar and zip indexing: where each member lies in the file. Nothing is ever extracted.
+"""Strict tar indexing: where each member lies in the file. Nothing is ever extracted.
 
 Python's ``tarfile`` ends its loop without an error at a damaged or missing header and so loses the rest of the archive.
 Here every byte between the first header and the end of the file must be accounted for.
@@ -6,23 +6,17 @@ Here every byte between the first header and the end of the file must be account
 
 from __future__ import annotations
 
-import os
-import stat
-import struct
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.data.links import Link, follow
 from saccade.data.names import clean_name as clean_name
-from saccade.data.names import file_name
+from saccade.data.names import decoded, file_name
 from saccade.data.names import refuse_duplicates as refuse_duplicates
 from saccade.errors import DataError
 
@@ -33,12 +27,9 @@ RECORD_LIMIT_BYTES = 1_000_000_000
 
 _ZEROS = bytes(BLOCK_BYTES)
 _FILES = frozenset((b"0", b"\0", b"7"))
-_SKIPPED = {
-    b"1": "hard link", b"2": "symbolic link", b"3": "character device", b"4": "block device", b"6": "named pipe",
-    b"V": "volume label",
-}  # fmt: skip
-_DEFLATE_LIMIT = 1032  # *Source:* zlib.net/zlib_tech.html, "maximum compression factor"
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LINKS = (b"1", b"2")
+_SYMBOLIC = b"2"
+_SKIPPED = {b"3": "character device", b"4": "block device", b"6": "named pipe", b"V": "volume label"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +38,8 @@ class Members:
 
     ``names`` are clean (NFC, ``/``, no ``..``) and unique; ``offsets`` and ``sizes`` are int64 of shape (n,), in
     bytes: where the data of a tar member (the local header of a zip member) starts and how long the file is.
-    ``folders`` are the folder entries and the tars inside a tar, ``tars`` those alone; ``skipped`` counts links and
-    devices by kind.
+    ``folders`` are the folder entries and the tars inside a tar, ``tars`` those alone; ``skipped`` counts devices by
+    kind. A link to a member is that member under another name; ``lost`` says of each other link where it leads.
     """
 
     names: Sequence[str]
@@ -57,22 +48,23 @@ class Members:
     folders: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     tars: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
     """Index the tar archive in ``buffer``; ``where`` names it in errors.
 
-    A tar in it, ``x.tar``, counts as a folder ``x`` of its files; a tar inside of that is a file. Understood: ustar,
-    GNU long names, PAX path and size, base-256 sizes, the old format. Raises DataError with the byte offset on damage
-    of any header, on missing data, on a missing or early end mark, on sparse or multi-volume members, and on names
-    that are duplicated, absolute, or contain ``..`` or a backslash.
+    A tar in it, ``x.tar``, counts as a folder ``x`` of its files; a tar inside of that is a file. Understood:
+    ustar, GNU long names, PAX path and size, base-256 sizes, the old format, links. Raises DataError with the
+    byte offset on damage of any header, on missing data, on a missing or early end mark, on sparse or
+    multi-volume members, and on names that are duplicated, absolute, or contain ``..`` or a backslash.
     *Source:* POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
     """
     view = memoryview(buffer)
     outer = _TarScan(view)
     outer.run(where)
     refuse_duplicates(outer.names, where)
-    found, tars = _TarScan(view, folders=outer.folders, skipped=outer.skipped), []
+    found, tars = _TarScan(view, folders=outer.folders, skipped=outer.skipped, lost=outer.lost), []
     for name, offset, size in zip(outer.names, outer.offsets, outer.sizes, strict=True):
         if _is_inner_tar(name):
             inner = _TarScan(view[offset : offset + size], inner=True)
@@ -85,7 +77,7 @@ def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
             found.sizes.append(size)
     refuse_duplicates(found.names, where)
     offsets, sizes = np.array(found.offsets, np.int64), np.array(found.sizes, np.int64)
-    return Members(found.names, offsets, sizes, found.folders, found.skipped, tars)
+    return Members(found.names, offsets, sizes, found.folders, found.skipped, tars, found.lost)
 
 
 def _is_inner_tar(name: str) -> bool:
@@ -104,6 +96,8 @@ class _TarScan:
     sizes: list[int] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    links: list[Link] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     """PAX fields of all members that follow."""
     local: dict[str, str] = field(default_factory=dict)
@@ -111,7 +105,7 @@ class _TarScan:
     extended: bool = False
 
     def run(self, where: str) -> None:
-        """Read all headers; raises DataError with the offset."""
+        """Read all headers and follow the links; raises DataError with the offset."""
         try:
             while self.step():
                 pass
@@ -124,6 +118,12 @@ class _TarScan:
                 where=where,
                 fix="copy or download it again, or pack it again with tar",
             ) from error
+        # A tar inside is read once: through many links to it a small file could stand for any number of images.
+        aims = {name: place for place, name in enumerate(self.names) if self.inner or not _is_inner_tar(name)}
+        followed, self.lost = follow(self.links, aims)
+        self.names += [name for name, _ in followed]
+        self.offsets += [self.offsets[place] for _, place in followed]
+        self.sizes += [self.sizes[place] for _, place in followed]
 
     def add(self, inner: _TarScan, folder: str, offset: int) -> None:
         """Take over what an archive ``offset`` bytes into this one holds, as the contents of a folder."""
@@ -132,6 +132,7 @@ class _TarScan:
         self.sizes += inner.sizes
         self.folders += [folder, *(f"{folder}/{name}" for name in inner.folders if name)]
         self.skipped += inner.skipped
+        self.lost |= {f"{folder}/{name}": reason for name, reason in inner.lost.items()}
 
     def step(self) -> bool:
         """Read one header and move behind its data; False at the end of the archive."""
@@ -156,15 +157,18 @@ class _TarScan:
             self.offsets.append(start)
             self.sizes.append(size)
         else:
-            self._entry_without_data(kind, name)
+            self._entry_without_data(block, kind, name, fields)
             self.offset += BLOCK_BYTES
         if self.extended:
             self.local, self.extended = {}, False
         return True
 
-    def _entry_without_data(self, kind: bytes, name: str) -> None:
+    def _entry_without_data(self, block: bytes, kind: bytes, name: str, fields: dict[str, str]) -> None:
         if kind == b"5" or kind in _FILES:
             self.folders.append(clean_name(name))
+        elif kind in _LINKS:
+            target = fields.get("linkpath", decoded(block[157:257].split(b"\0", 1)[0]))
+            self.links.append(Link(file_name(name), target, kind == _SYMBOLIC))
         elif kind in _SKIPPED:
             self.skipped[_SKIPPED[kind]] += 1
         else:
@@ -186,8 +190,8 @@ class _TarScan:
         data = bytes(self.view[start : start + size])
         fields = _pax(data) if kind in b"xg" else {}
         self._move_behind(size, "an extended header")
-        if kind == b"L":
-            self.local.setdefault("path", _text(data.split(b"\0", 1)[0]))
+        if kind in b"LK":
+            self.local.setdefault("path" if kind == b"L" else "linkpath", decoded(data.split(b"\0", 1)[0]))
         elif kind == b"x":
             self.local.update(fields)
         elif kind == b"g":
@@ -234,20 +238,13 @@ def _decimal(text: str) -> int:
     return int(text)
 
 
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the name {data[:200]!r} is not UTF-8") from error
-
-
 def _name(block: bytes, fields: dict[str, str]) -> str:
     if "path" in fields:
         return fields["path"]
     name = block[:100].split(b"\0", 1)[0]
     if block[257:263] == b"ustar\0" and block[345]:
         name = block[345:500].split(b"\0", 1)[0] + b"/" + name
-    return _text(name)
+    return decoded(name)
 
 
 def _pax(data: bytes) -> dict[str, str]:
@@ -259,127 +256,7 @@ def _pax(data: bytes) -> dict[str, str]:
         key, equals, value = data[len(digits) + 1 : length - 1].partition(b"=")
         if length > len(data) or not equals or data[length - 1 : length] != b"\n":
             raise ValueError("a PAX header is malformed")
-        if key in (b"path", b"size") or key.startswith(b"GNU.sparse."):
-            fields[_text(key)] = _text(value)
+        if key in (b"path", b"size", b"linkpath") or key.startswith(b"GNU.sparse."):
+            fields[decoded(key)] = decoded(value)
         data = data[length:]
     return fields
-
-
-@dataclass(frozen=True, eq=False)
-class ZipMembers:
-    """The regular files of a zip archive: ``members`` as for tar, and what the directory says of each.
-
-    ``packed`` (size in bytes), ``deflated`` and ``crcs`` have shape (n,).
-    """
-
-    members: Members
-    packed: NDArray[np.int64]
-    deflated: NDArray[np.bool_]
-    crcs: NDArray[np.int64]
-
-    def read(self, view: memoryview, i: int, where: str) -> bytes | memoryview:
-        """Return member ``i`` of the zip file in ``view``; raises DataError if it does not match the directory."""
-        try:
-            return self._read(view, i)
-        except (ValueError, zlib.error) as error:
-            raise DataError(
-                f"'{self.members.names[i]}' is damaged: {error}", where=where, fix="copy or download the archive again"
-            ) from error
-
-    def _read(self, view: memoryview, i: int) -> bytes | memoryview:
-        offset, size, packed = int(self.members.offsets[i]), int(self.members.sizes[i]), int(self.packed[i])
-        if len(view) - offset < _LOCAL_HEADER.size:
-            raise ValueError("its header lies beyond the end of the file")
-        magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(view, offset)
-        start = offset + _LOCAL_HEADER.size + name_bytes
-        raw_name = bytes(view[start - name_bytes : start])
-        start += extra_bytes
-        if magic != b"PK\3\4" or start + packed > len(view):
-            raise ValueError("its header is overwritten or its data lies beyond the end of the file")
-        if clean_name(_zip_name(raw_name)) != self.members.names[i]:
-            raise ValueError("its header has another name than the archive's directory")
-        if size > RECORD_LIMIT_BYTES:
-            raise ValueError(f"it declares {size} bytes, more than {RECORD_LIMIT_BYTES}")
-        data: bytes | memoryview = view[start : start + packed]
-        if self.deflated[i]:
-            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-            data = inflater.decompress(data, size + 1)
-            if not inflater.eof:
-                raise ValueError(f"it does not end after the {size} bytes that it declares")
-        if len(data) != size or zlib.crc32(data) != self.crcs[i]:
-            raise ValueError("its checksum or size differs from the archive's directory")
-        return data
-
-
-def index_zip(path: Path) -> ZipMembers:
-    """Index a zip archive from its central directory.
-
-    Raises DataError on a missing directory, on encrypted members and other methods than stored and deflate, on sizes
-    that deflate cannot reach, and on the names that ``index_tar`` refuses.
-    """
-    kept: list[zipfile.ZipInfo] = []
-    names: list[str] = []
-    folders: list[str] = []
-    skipped: Counter[str] = Counter()
-    try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            _check_zip_count(file, archive)
-            for info in archive.infolist():
-                name = _zip_name(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
-                if info.is_dir():
-                    folders.append(clean_name(name))
-                elif stat.S_ISLNK(info.external_attr >> 16):
-                    skipped["symbolic link"] += 1
-                else:
-                    _check_zip_member(info, name)
-                    kept.append(info)
-                    names.append(file_name(name))
-    except (zipfile.BadZipFile, ValueError, OSError, struct.error, NotImplementedError) as error:
-        raise DataError(
-            f"this zip archive cannot be used: {error}", where=str(path), fix="copy, download or pack it again"
-        ) from error
-    refuse_duplicates(names, str(path))
-    offsets = np.array([info.header_offset for info in kept], np.int64)
-    sizes = np.array([info.file_size for info in kept], np.int64)
-    packed = np.array([info.compress_size for info in kept], np.int64)
-    deflated = np.array([info.compress_type == zipfile.ZIP_DEFLATED for info in kept], np.bool_)
-    crcs = np.array([info.CRC for info in kept], np.int64)
-    return ZipMembers(Members(names, offsets, sizes, folders, skipped), packed, deflated, crcs)
-
-
-def _check_zip_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Compare with the number of entries that the archive says it has: ``zipfile`` ignores it and can lose some.
-
-    *Source:* PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16.
-    """
-    end = file.seek(-22 - len(archive.comment), os.SEEK_END)
-    declared = int.from_bytes(file.read(12)[10:], "little")
-    if declared == 0xFFFF and end >= 20:
-        file.seek(end - 20)
-        locator = file.read(20)
-        if locator[:4] == b"PK\6\7":
-            file.seek(int.from_bytes(locator[8:16], "little"))
-            declared = int.from_bytes(file.read(40)[32:], "little")
-    num = len(archive.infolist())
-    if num != declared and num & 0xFFFF != declared:  # macOS counts modulo 65,536
-        raise ValueError(f"its directory shows {num} entries and should have {declared}")
-
-
-def _zip_name(raw: bytes) -> str:
-    """Decode a stored name; macOS writes UTF-8 without the flag that says so, so only other bytes are cp437."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("cp437")
-
-
-def _check_zip_member(info: zipfile.ZipInfo, name: str) -> None:
-    if info.header_offset < 0:
-        raise ValueError(f"'{name}' lies before the start of the file")
-    if info.flag_bits & 0x41:
-        raise ValueError(f"'{name}' is encrypted")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"'{name}' is compressed by method {info.compress_type}; only stored and deflate are read")
-    most = info.compress_size if info.compress_type == zipfile.ZIP_STORED else info.compress_size * _DEFLATE_LIMIT
-    if info.file_size > most:
-        raise ValueError(f"'{name}' declares {info.file_size} bytes packed into {info.compress_size}")

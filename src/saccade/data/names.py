@@ -67,16 +67,27 @@ class Names(Sequence[str]):
         return Names(self.text, self.starts[places], self.ends[places])
 
 
+def decoded(raw: bytes) -> str:
+    """Return a name as text: UTF-8, or else what old Windows and Linux systems wrote in western Europe."""
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")
+
+
 def clean_name(raw: str) -> str:
     """Return a path in NFC with ``/`` and no ``.`` parts, empty for the root itself.
 
-    Raises ValueError on a name that is absolute, could escape its folder, or is not Unicode text.
+    Bytes of a file system that are no UTF-8 are read as ``decoded`` does. Raises ValueError on a name that is absolute,
+    could escape its folder, or is not Unicode text.
     """
     if "\\" in raw or "\0" in raw:
         raise ValueError(f"the name {raw[:200]!r} holds a backslash or a zero byte")
     if not raw.isascii():
         try:
-            raw.encode()
+            raw = decoded(raw.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError as error:
             raise ValueError(f"the name {raw[:200]!r} is not Unicode text") from error
         raw = unicodedata.normalize("NFC", raw)

@@ -11,7 +11,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,13 @@ from PIL import Image
 
 from saccade import files
 from saccade.data import images
-from saccade.data.images import IMAGE_SUFFIXES, RAW_PNM, BadImage, Data
+from saccade.data.images import RAW_PNM, BadImage, Data
 from saccade.data.look import Integers
 from saccade.data.pool import in_order
 from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.folder import open_folder
-from saccade.data.sources.layout import WHOLE, arrange
+from saccade.data.sources.layout import WHOLE, arrange, is_image
+from saccade.data.sources.peek import HEAD_BYTES, peek
 from saccade.data.sources.split import Source, Split
 from saccade.errors import DataError, DiskError, UsageError
 from saccade.log import Log
@@ -168,8 +169,14 @@ def _refuse_inside(source: Source, target: Path) -> None:
 
 def _refuse_misread(plans: Sequence[_Plan], paths: Sequence[str]) -> None:
     """Raise DataError if the tree would not be read back as what it is made of."""
+    owners = [(plan, i) for plan in plans for i in range(len(plan.paths))]
+
+    def head(place: int) -> Data:
+        plan, i = owners[place]
+        return plan.contents(i)[:HEAD_BYTES]
+
     try:
-        parts = arrange(paths).parts
+        parts = arrange(paths, peeked=peek(paths, head)).parts
     except ValueError as error:
         raise DataError(f"as a tree of files this set would be ambiguous: {error}") from error
     for plan in (plan for plan in plans if plan.names):
@@ -219,7 +226,7 @@ def _missing(plan: _Plan, target: Path, state: State) -> Integers:
     place = {path: i for i, path in enumerate(plan.paths)}
     missing = np.ones(len(plan.paths), np.bool_)
     linked = plan.prefix and (target / plan.split.name).is_symlink()
-    for name in [plan.split.name] if linked else _present(target, plan.prefix):
+    for name in [plan.split.name] if linked else _present(target, plan.prefix, place):
         i, path = place.get(name), target / name
         if path.is_symlink():
             what = "is a link, and nothing is written through links"
@@ -236,8 +243,8 @@ def _missing(plan: _Plan, target: Path, state: State) -> Integers:
     return np.flatnonzero(missing)
 
 
-def _present(target: Path, folder: str) -> Iterator[str]:
-    """Yield the images and the links below a folder of the target, as paths below the target."""
+def _present(target: Path, folder: str, ours: Collection[str]) -> Iterator[str]:
+    """Yield the images, ours and others, and the links below a folder of the target, as paths below the target."""
     try:
         with os.scandir(target / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -249,8 +256,8 @@ def _present(target: Path, folder: str) -> Iterator[str]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _present(target, f"{folder}{entry.name}/")
-        elif entry.is_symlink() or os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+            yield from _present(target, f"{folder}{entry.name}/", ours)
+        elif entry.is_symlink() or is_image(entry.name) or folder + entry.name in ours:
             yield folder + entry.name
 
 

@@ -92,6 +92,7 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
     for part in parts:
         entries += _oddities(part)
         entries += _counts(part, looks_like)
+    entries += _left_out(source)
     entries += [entry for pair in combinations(parts, 2) for entry in _overlap(*pair)]
     kept = cache.within("verify", f"{_fingerprint(parts)}.json")
     entries += _changed(kept, facts)
@@ -205,6 +206,18 @@ def _overlap(first: Part[Split], second: Part[Split]) -> Iterator[Entry]:
         severity: Severity = "error" if len(rows) > OVERLAP_LIMIT * len(second.rows) else "warning"
         text = f"{len(rows) / len(second.rows):.2%} of '{second.split.name}' is also in '{first.split.name}'"
         yield Entry.of(severity, "duplicate-across-splits", second.split.name, names, text)
+
+
+def _left_out(source: Source) -> Iterator[Entry]:
+    """Yield what of the source is not read at all."""
+    for split in source.splits.values():
+        if split.left_out:
+            text = f"class folders with files, but none that is read as an image: {', '.join(split.left_out)}"
+            yield Entry.of("error", "class-left-out", split.name, split.left_out, text)
+    if source.ignored:
+        severity: Severity = "warning" if source.lacks_images else "note"
+        names = source.ignored_names
+        yield Entry(severity, "ignored-files", "", source.ignored.total(), source.ignored_text(), names)
 
 
 def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:

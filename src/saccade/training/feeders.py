@@ -29,7 +29,6 @@ from saccade import errors, signals
 from saccade.config import Config
 from saccade.data.loader import Batch, Readers, TrainingView, View, batches_ahead
 from saccade.data.order import Share
-from saccade.data.sources import open_source
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
 from saccade.training import launch
 from saccade.training.launch import Run
@@ -197,7 +196,7 @@ def _told(error: SaccadeError | None) -> dict[str, str]:
 def _open_view(start: dict[str, Any]) -> TrainingView:
     """Open the data again as the trainer did; raises DataError when it is not the same any more."""
     config = Config.model_validate(start["config"])
-    data = launch.open_data(config, open_source(config.data.train, config.data.labels))
+    data = launch.open_data(config, launch.open_training(config))
     if data.train.fingerprint != start["fingerprint"]:
         raise DataError("the data changed while the run began", where=data.train.where, fix="run the command again")
     order = launch.training_order(config, len(data.train))

@@ -19,6 +19,7 @@ from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.policies import paints
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
+from saccade.data.sources.split_names import shared
 from saccade.dist import ALONE, Devices, World
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
@@ -123,6 +124,12 @@ class Run:
         return Classifier(self.state.final_model, self.recipe)
 
 
+def open_training(config: Config) -> Source:
+    """Open the source that a configuration trains on; raises DataError and ConfigError."""
+    section = config.data
+    return open_source(section.train, section.labels, shared(section.split_names, apart=bool(section.val))[0])
+
+
 def open_data(config: Config, source: Source, val_source: Source | None = None) -> Data:
     """Find the training and validation splits; raises DataError when there is no honest validation set.
 
@@ -130,7 +137,8 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
     """
     section = config.data
     if val_source is None:
-        val_source = open_source(section.val) if section.val else source
+        said = shared(section.split_names, apart=True)[1]
+        val_source = open_source(section.val, split_names=said) if section.val else source
     train = train_split(source)
     dropped: tuple[str, ...] = ()
     if section.unreadable == "drop":
@@ -143,6 +151,7 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
         train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
     if val is None:
         raise no_validation(source)
+    val = val.called_as(train.classes)
     chosen_on = val
     if section.minival:
         train, chosen_on = hold_out(train, section.minival, config.seed, Purpose.MINIVAL)

@@ -138,7 +138,14 @@ def _class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
             f"{listed(names, len(names))}",
             val.where, f"add training images of them, or remove them from '{val.name}'", tuple(names), 65,
         ))  # fmt: skip
-    empty = sorted({*train.empty_classes, *val.empty_classes} - known - judged)
+    left_out = sorted({*train.left_out, *val.left_out})
+    if left_out:
+        findings.append(Finding(
+            "class-left-out", "error", f"{len(left_out)} class folder(s) hold files, but none that is read as an "
+            f"image: {listed(left_out, len(left_out))}", train.where,
+            "convert the files to JPEG or PNG, or move these folders away", tuple(left_out), 65,
+        ))  # fmt: skip
+    empty = sorted({*train.empty_classes, *val.empty_classes} - known - judged - {*left_out})
     if empty:
         findings.append(Finding(
             "empty-class", "warning", f"{len(empty)} class folder(s) hold no image and are left out: "
@@ -176,13 +183,11 @@ def _sources(data: Data) -> list[Finding]:
     for source in sources:
         findings += [Finding("empty-split", "warning", note, source.where) for note in source.notes]
         if source.ignored:
-            lost = any(reason.startswith("image ") for reason in source.ignored)
-            reasons = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(source.ignored.items()))
             names = source.ignored_names
             shown = f": {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else ""
             findings.append(Finding(
-                "ignored-files", "warning" if lost else "note",
-                f"{source.ignored.total():,} file(s) are ignored ({reasons}){shown}", source.where, items=names,
+                "ignored-files", "warning" if source.lacks_images else "note",
+                f"{source.ignored_text()}{shown}", source.where, items=names,
             ))  # fmt: skip
     return findings
 

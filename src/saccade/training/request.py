@@ -16,10 +16,11 @@ from saccade import recipes, units
 from saccade.config import Config, Layers
 from saccade.config_optim import OptimizerSection
 from saccade.data import images
-from saccade.data.sources import KNOWN, Source, open_source, train_split
+from saccade.data.sources import KNOWN, Source, train_split
 from saccade.errors import ConfigError, UsageError
 from saccade.models import find, registry
 from saccade.training import optim
+from saccade.training.launch import open_training
 
 YAML_SUFFIXES = (".yaml", ".yml")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".xz", ".tgz")
@@ -27,6 +28,7 @@ FLAGS = {
     "data": "data.train",
     "val": "data.val",
     "labels": "data.labels",
+    "split_names": "data.split_names",
     "model": "model.name",
     "init": "model.init",
     "epochs": "epochs",
@@ -125,7 +127,7 @@ def compose(request: Request) -> Composed:
     recipe that fits the data is the base.
     """
     named, asked, based = _layers(request)
-    source = request.data or _source(_stack(named, asked).resolve())
+    source = request.data or open_training(_stack(named, asked).resolve())
     layers = _stack(Layers() if based else _fitting(source), named, asked)
     explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
     return Composed(_settled(layers, request), source, explicit, request.val)
@@ -135,10 +137,6 @@ def dry_run(request: Request) -> Config:
     """Return the configuration that ``compose`` would; no data is opened where a file or a recipe is named."""
     named, asked, based = _layers(request)
     return _settled(_stack(named, asked), request) if based else compose(request).config
-
-
-def _source(config: Config) -> Source:
-    return open_source(config.data.train, config.data.labels)
 
 
 def _fitting(source: Source) -> Layers:

@@ -29,19 +29,22 @@ KNOWN = (DIGITS, *OFFICIAL)
 """The names of sets that need no path."""
 
 
-def open_source(spec: str | Path, labels: str | Path = "") -> Source:
+def open_source(spec: str | Path, labels: str | Path = "", split_names: str = "") -> Source:
     """Open a dataset: a known name, a folder, a tar (plain, gzip or xz) or zip, or shards; raises DataError.
 
     Known names are ``digits``, which is built in, and those of ``OFFICIAL``, whose files are found or downloaded. They
     mean the known set even where a folder of that name exists; write ``./digits`` for that. A folder may also be a
     pack, or hold the two tars of ImageNet as they are published. ``labels`` is a table that labels the images of a
-    folder or archive.
+    folder or archive. ``split_names`` says which folders are the splits (``train=Alpha,val=Beta``), or that none is.
     """
     path = Path(spec).expanduser()
     known = spec if isinstance(spec, str) and spec in KNOWN else ""
     pattern = is_pattern(str(spec)) and not path.exists()
     if labels and (known or pattern or is_pack(path)):
         raise DataError(f"'{spec}' has labels already", where=str(labels), fix="leave --labels out")
+    if split_names and (labels or known or pattern or is_pack(path)):
+        what = "the table says" if labels else f"'{spec}' says itself"
+        raise DataError(f"{what} which image is in which split", where=str(spec), fix="leave --split-names out")
     if known:
         return open_digits() if known == DIGITS else open_official(known)
     if pattern:
@@ -50,9 +53,9 @@ def open_source(spec: str | Path, labels: str | Path = "") -> Source:
         return open_pack(path)
     if path.is_dir():
         tars = {name: path / file for name, file in ilsvrc.TARS.items() if (path / file).is_file()}
-        return _open_tars(path, tars) if tars and not labels else open_folder(path, str(labels))
+        return _open_tars(path, tars) if tars and not labels else open_folder(path, str(labels), split_names)
     if path.is_file():
-        return open_archive(path, str(labels))
+        return open_archive(path, str(labels), split_names)
     raise DataError(f"there is no data at '{spec}'", where=str(path.absolute()), fix=_meant(path))
 
 

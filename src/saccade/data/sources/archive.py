@@ -7,21 +7,24 @@ import hashlib
 import lzma
 import mmap
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
 from saccade import cache, files
-from saccade.data.archives import Members, ZipMembers, index_tar, index_zip
+from saccade.data.archives import Members, index_tar
 from saccade.data.names import Names
 from saccade.data.sources import cifar, ilsvrc, mnist, raw
 from saccade.data.sources.index import Index, kept, packed
 from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
+from saccade.data.sources.peek import HEAD_BYTES
 from saccade.data.sources.split import Integers, Read, Source, source_of
+from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of, side_files
+from saccade.data.zips import ZipMembers, index_zip
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000
@@ -32,11 +35,11 @@ _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", (b"PK\3\4", b"PK\5\6")
 _OTHERS = {b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-zip", b"Rar!": "rar"}
 
 
-def open_archive(path: Path, labels: str = "") -> Source:
+def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
     """Open an archive; what it is decide its first bytes, not its name, and its index is kept for the next time.
 
-    ``labels`` is a table of labels, if there is one. Members are slices of one memory map, so any number of threads may
-    read. Raises DataError on damage.
+    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Members are slices of one
+    memory map, so any number of threads may read. Raises DataError on damage.
     """
     magic = _first_bytes(path)
     for start, name in _OTHERS.items():
@@ -49,10 +52,11 @@ def open_archive(path: Path, labels: str = "") -> Source:
     def build() -> Index:
         members, columns = _zip_members(path) if zipped else _tar_members(path, plain, view)
         names = Names.of(members.names)
-        return packed(names, columns, _layout(path, members, _reader(path, names, columns, view), labels))
+        return packed(names, columns, _layout(path, members, *_readers(path, names, columns, view), labels, named))
 
-    index = kept(plain, side_files(path, labels), build)
-    read = _reader(path, index.names, index.columns, view)
+    named = parse(split_names)
+    index = kept(plain, side_files(path, labels), build, split_names)
+    read, _ = _readers(path, index.names, index.columns, view)
     if not index.layout.parts and (whole := raw.unfold(path, index.names, index.columns["sizes"], read, _FORMS)):
         return whole
     return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read), path)
@@ -67,30 +71,40 @@ def _tar_members(path: Path, plain: Path, view: memoryview) -> tuple[Members, di
 def _zip_members(path: Path) -> tuple[Members, dict[str, Integers]]:
     found = index_zip(path)
     columns = {"offsets": found.members.offsets, "sizes": found.members.sizes, "packed": found.packed}
-    return found.members, columns | {"deflated": found.deflated.astype(np.int64), "crcs": found.crcs}
+    return found.members, columns | {
+        "deflated": found.deflated.astype(np.int64),
+        "crcs": found.crcs,
+        "aims": found.aims,
+    }
 
 
-def _layout(path: Path, members: Members, read: Read, labels: str) -> Layout:
+def _layout(
+    path: Path, members: Members, read: Read, head: Read, labels: str, named: Mapping[str, str] | None
+) -> Layout:
     if not labels and raw.is_raw(members.names, _FORMS):
         return Layout({}, members.skipped, (), ())
     prefix = "" if labels else ilsvrc.prefix(path, members)
     names = [prefix + name for name in members.names] if prefix else members.names
     folders = [prefix + name for name in members.folders if name]
-    return layout_of(Listing(path, path, names, members.sizes, read, folders, members.skipped), labels)
+    listing = Listing(path, path, names, members.sizes, read, head, folders, members.skipped, members.lost, named)
+    return layout_of(listing, labels)
 
 
-def _reader(path: Path, names: Names, columns: dict[str, Integers], view: memoryview) -> Read:
+def _readers(path: Path, names: Names, columns: dict[str, Integers], view: memoryview) -> tuple[Read, Read]:
+    """Return what reads a member, and what reads only its head."""
     offsets, sizes = columns["offsets"], columns["sizes"]
     if "crcs" in columns:
         members = Members(names, offsets, sizes)
-        found = ZipMembers(members, columns["packed"], columns["deflated"].astype(np.bool_), columns["crcs"])
-        return lambda i: found.read(view, i, str(path))
+        found = ZipMembers(
+            members, columns["packed"], columns["deflated"].astype(np.bool_), *(columns[n] for n in ("crcs", "aims"))
+        )
+        return lambda i: found.read(view, i, str(path)), lambda i: found.head(view, i, str(path), HEAD_BYTES)
 
     def read(i: int) -> memoryview:
         start = int(offsets[i])
         return view[start : start + int(sizes[i])]
 
-    return read
+    return read, lambda i: read(i)[:HEAD_BYTES]
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -14,9 +14,11 @@ from saccade.data.archives import RECORD_LIMIT_BYTES, clean_name, refuse_duplica
 from saccade.data.sources import cifar, mnist
 from saccade.data.sources.kaggle import OUTSIDE, data_folder
 from saccade.data.sources.listing import Listing
+from saccade.data.sources.peek import HEAD_BYTES
 from saccade.data.sources.raw import unfold
 from saccade.data.sources.shards import open_tars, tars_in
 from saccade.data.sources.split import Source, source_of
+from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of
 from saccade.errors import DataError
 
@@ -25,20 +27,24 @@ _Identity = tuple[int, int]
 
 @dataclass(eq=False)
 class _Listing:
-    """What a walk found: names, real paths and sizes (bytes) of the files; names of the folders; what it left out."""
+    """What a walk found: names, real paths and sizes (bytes) of the files; names of the folders; what it left out.
+
+    ``lost`` says by path why what may have been meant as an image cannot be reached.
+    """
 
     names: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+    lost: dict[str, str] = field(default_factory=dict)
 
 
-def open_folder(path: Path, labels: str = "") -> Source:
+def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
     """Index a folder, or the tars in it; raises DataError on an unreadable folder, on bad names and without images.
 
-    ``labels`` is a table of labels, if there is one. Each read opens its file anew, so any number of threads may read.
-    A file whose size is no longer that of the index raises DataError.
+    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Each read opens its file
+    anew, so any number of threads may read. A file whose size is no longer that of the index raises DataError.
     """
     try:
         root, beside = (path, 0) if labels else data_folder(path)
@@ -55,7 +61,12 @@ def open_folder(path: Path, labels: str = "") -> Source:
     sizes, ignored = np.array(found.sizes, np.int64), found.ignored + Counter({OUTSIDE: beside})
     if not labels and (raw := unfold(path, found.names, sizes, read, (*cifar.FORMS, *mnist.FORMS))):
         return raw
-    listing = Listing(path, root, found.names, sizes, read, found.folders, ignored)
+
+    def head(i: int) -> bytes:
+        return _read_head(found.paths[i])
+
+    named = parse(split_names)
+    listing = Listing(path, root, found.names, sizes, read, head, found.folders, ignored, found.lost, named)
     return source_of(path, layout_of(listing, labels), sizes, read)
 
 
@@ -85,7 +96,7 @@ def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) 
         try:
             status = entry.stat()
         except FileNotFoundError:
-            found.ignored["broken link"] += 1
+            found.lost[clean_name(prefix + entry.name)] = "broken link"
             continue
         if stat.S_ISDIR(status.st_mode):
             name = clean_name(prefix + entry.name)
@@ -98,6 +109,14 @@ def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) 
         else:
             found.ignored["neither a file nor a folder"] += 1
     return inner
+
+
+def _read_head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}", where=path) from error
 
 
 def _read_file(path: str, size: int) -> bytes:

@@ -18,7 +18,7 @@ from saccade.data.sources.layout import Layout, Part
 from saccade.data.sources.split import INDEX_VERSION, Integers, fingerprint
 from saccade.errors import SaccadeError
 
-FORMAT = 1
+FORMAT = 2
 """Counted up when the files in the cache change their meaning."""
 
 SETTLED_S = 2.0
@@ -51,15 +51,15 @@ def packed(names: Names, columns: dict[str, Integers], layout: Layout) -> Index:
     return Index(names, columns, replace(layout, parts=parts))
 
 
-def kept(archive: Path, beside: Sequence[Path], build: Callable[[], Index]) -> Index:
+def kept(archive: Path, beside: Sequence[Path], build: Callable[[], Index], said: str = "") -> Index:
     """Return the index of an archive: from the cache folder if it is there and sound, or else built and kept there.
 
     Path, size, time of change and inode tell whether it is still the same archive, and whether the files ``beside`` it,
-    which say what its images are, are the same. Raises what ``build`` raises.
+    which say what its images are, are the same; ``said`` is what the user says of them. Raises what ``build`` raises.
     """
     facts = [path.stat() for path in (archive, *beside)]
     numbers = [[fact.st_size, fact.st_mtime_ns, fact.st_ino] for fact in facts]
-    identity = [FORMAT, INDEX_VERSION, [str(path) for path in beside], numbers]
+    identity = [FORMAT, INDEX_VERSION, [str(path) for path in beside], numbers, said]
     folder = cache.within("index", hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:32])
     settled = all(abs(time.time() - fact.st_mtime) > SETTLED_S for fact in facts)
     index = _recalled(folder, identity)
@@ -85,7 +85,7 @@ def _remember(folder: Path, identity: list[object], index: Index) -> None:
         "identity": identity,
         "columns": list(index.columns),
         "parts": {
-            name: [part.folder, part.classes, part.empty_classes, part.fingerprint]
+            name: [part.folder, part.classes, part.empty_classes, part.fingerprint, part.left_out]
             for name, part in layout.parts.items()
         },
         "rest": [layout.ignored, layout.ignored_names, layout.notes, layout.titles],
@@ -113,11 +113,12 @@ def _recalled(folder: Path, identity: list[object]) -> Index | None:
         files.verify_folder(folder)
         names = Names.joined((folder / "names.txt").read_bytes(), column("lengths"))
         parts = {}
-        for name, (inside, classes, empty_classes, digest) in facts["parts"].items():
+        for name, (inside, classes, empty_classes, digest, left_out) in facts["parts"].items():
             places = column(f"{name}-places")
             tails = _tails(names, places, column(f"{name}-lengths"))
+            labels = column(f"{name}-labels")
             parts[name] = Part(
-                inside, tuple(classes), tuple(empty_classes), tails, column(f"{name}-labels"), places, digest
+                inside, tuple(classes), tuple(empty_classes), tails, labels, places, digest, tuple(left_out)
             )
         ignored, ignored_names, notes, titles = facts["rest"]
         layout = Layout(parts, Counter(ignored), tuple(ignored_names), tuple(notes), titles)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data.images import IMAGE_SUFFIXES
-
-SPLIT_FOLDERS = ("train", "val", "validation", "valid", "test")
-"""Folder names, in any case, that hold a split; the validation split is the first of the last four that exists."""
+from saccade.data.sources.peek import OTHER_SUFFIXES, suffix_of
+from saccade.data.sources.split_names import SPLIT_FOLDERS as SPLIT_FOLDERS
+from saccade.data.sources.split_names import Folder, Roots, Unclear, called, find_roots
 
 WHOLE = "all"
 """Name of the only split of a tree that has class folders and no split folders."""
@@ -22,13 +23,14 @@ BESIDE_SPLITS = "image beside the split folders"
 NUM_SHOWN = 20
 
 _SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
-_Parts = list[str]
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """One split of a tree, sorted by (class, name); ``places`` are int64 indices into the listing, shape (n,).
 
+    ``empty_classes`` are class folders without any image, ``left_out`` those of them that hold files all the same.
     ``fingerprint`` is that of the split where it is known already.
     """
 
@@ -39,6 +41,7 @@ class Part:
     labels: NDArray[np.int64]
     places: NDArray[np.int64]
     fingerprint: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,120 +55,157 @@ class Layout:
     titles: Mapping[str, str] = field(default_factory=dict)
 
 
-def arrange(paths: Sequence[str], folders: Iterable[str] = ()) -> Layout:
+def arrange(
+    paths: Sequence[str],
+    folders: Iterable[str] = (),
+    named: Mapping[str, str] | None = None,
+    *,
+    peeked: Collection[int] = (),
+    lost: Mapping[str, str] = _NONE,
+) -> Layout:
     """Sort the files of a tree into splits and classes.
 
-    ``paths`` and ``folders`` are clean relative paths; the result does not depend on their order. One folder around
-    everything is allowed. Without split folders the class folders become the split ``all``. Raises ValueError if two
-    folders claim to be the same split, or if a split folder lies inside a class folder.
+    ``paths`` and ``folders`` are clean relative paths; the result does not depend on their order. Folders around
+    everything are allowed. Without split folders the class folders become the split ``all``. ``named`` are the folders
+    of the splits as the user says, ``peeked`` the places of files that are images although their names do not say so,
+    ``lost`` the reasons why other files cannot be reached, by path. Raises ValueError if folders may be splits or
+    classes, if two claim to be the same split, and if a split folder lies inside a class folder.
     """
-    images, known, ignored, leftovers = _sift(paths)
-    known.extend(folder.split("/") for folder in folders if folder and not _is_hidden(folder.split("/")))
-    top = _top_folder([parts for parts, _ in images])
-    if top:
-        images = [(parts[1:] or parts, place) for parts, place in images]
-        known = [parts[1:] for parts in known if parts[0] == top and len(parts) > 1]
-    splits = _split_folders([parts for parts, _ in images])
+    files = _sift(paths, peeked, lost)
+    files.empty |= {tuple(folder.split("/")) for folder in folders if folder and not _is_hidden(folder.split("/"))}
+    roots = find_roots(Counter(folder for folder, _, _ in files.images), named)
+    starts = roots.splits or {WHOLE: roots.wrappers}
+    seats = {folder: _seat(folder, starts) for folder in {folder for folder, _, _ in files.images}}
+    if named is None:
+        for (name, inner), folder in zip(seats.values(), seats, strict=True):
+            _refuse_inner_split(name, inner, folder)
     grouped: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
-    for parts, place in images:
-        inner = parts[1:] if splits else parts
-        if splits and parts[0] not in splits:
-            reason = BESIDE_SPLITS
-        elif len(inner) < 2:
-            reason = NO_CLASS_FOLDER
-        else:
-            _refuse_inner_split(inner, paths[place])
-            grouped[parts[0] if splits else WHOLE].append((inner[0], "/".join(inner[1:]), place))
+    loose: Counter[str] = Counter()
+    for folder, file, place in files.images:
+        name, inner = seats[folder]
+        if inner:
+            grouped[name].append((inner[0], "/".join([*inner[1:], file]), place))
             continue
-        ignored[reason] += 1
-        leftovers.append(paths[place])
-    parts_by_name = {name: _part(name, grouped[name], known) for name in sorted(grouped)}
-    notes = tuple(
-        f"the folder '{name}' holds no image in a class folder"
-        for name in sorted({parts[0] for parts in known if parts[0].lower() in SPLIT_FOLDERS})
-        if splits and name not in grouped
-    )
-    return Layout(parts_by_name, ignored, tuple(sorted(leftovers)[:NUM_SHOWN]), notes)
+        top = folder[len(roots.wrappers)] if len(folder) > len(roots.wrappers) else ""
+        beside = roots.splits and not name and top not in roots.flat
+        loose[top] += not beside
+        files.leave(BESIDE_SPLITS if beside else NO_CLASS_FOLDER, paths[place])
+    for name in roots.splits.keys() - grouped.keys():
+        raise Unclear(
+            f"the images of '{name}' lie in {'/'.join(roots.splits[name])} itself, and nothing tells their classes",
+            "name the folder that holds the class folders",
+        )
+    parts = {name: _part(name, grouped[name], starts[name], roots, files) for name in sorted(grouped)}
+    notes = tuple(_notes(roots, files, loose)) if roots.splits else ()
+    return Layout(parts, files.ignored, (*sorted(files.lost), *sorted(files.leftovers))[:NUM_SHOWN], notes)
 
 
 def layout_of_rows(
     rows: Mapping[str, list[tuple[str, str, int]]], ignored: Counter[str], ignored_names: Sequence[str] = ()
 ) -> Layout:
     """Return the layout of images whose (class, name, place in the listing) is known, by split."""
-    parts = {name: _part(name, rows[name], []) for name in sorted(rows)}
+    parts = {name: _part(name, rows[name], (name,), None, _Files()) for name in sorted(rows)}
     return Layout(parts, ignored, tuple(sorted(ignored_names)[:NUM_SHOWN]), ())
 
 
 def is_image(path: str) -> bool:
     """Tell whether a clean path is an image by its name, and neither hidden nor a system file."""
-    parts = path.split("/")
-    return f".{parts[-1].rpartition('.')[2].lower()}" in IMAGE_SUFFIXES and not _is_hidden(parts)
+    return suffix_of(path) in IMAGE_SUFFIXES and not _is_hidden(path.split("/"))
 
 
-def _sift(paths: Sequence[str]) -> tuple[list[tuple[_Parts, int]], list[_Parts], Counter[str], list[str]]:
-    """Part the images, with their places, from the rest; also the folders of other files, reasons and names."""
-    images: list[tuple[_Parts, int]] = []
-    known: list[_Parts] = []
-    ignored: Counter[str] = Counter()
-    leftovers: list[str] = []
-    for place, path in enumerate(paths):
-        parts = path.split("/")
-        suffix = "." + parts[-1].rpartition(".")[2].lower()
-        if _is_hidden(parts):
-            ignored["hidden or system file"] += 1
-        elif suffix in IMAGE_SUFFIXES:
-            images.append((parts, place))
-        else:
-            ignored[f"not an image by its name ({suffix if '.' in parts[-1] else 'no suffix'})"] += 1
-            leftovers.append(path)
-            if len(parts) > 1:
-                known.append(parts[:-1])
-    return images, known, ignored, leftovers
+@dataclass(eq=False)
+class _Files:
+    """The images of a tree as (folder, file, place); what is ignored, by reason, and the names of it.
 
-
-def _is_hidden(parts: _Parts) -> bool:
-    return any(part[0] == "." or part.lower() in _SYSTEM_FILES for part in parts)
-
-
-def _top_folder(images: list[_Parts]) -> str:
-    """Return the one folder around everything: not a split itself, and with folders of images inside."""
-    firsts = {parts[0] for parts in images if len(parts) > 1}
-    if len(firsts) != 1 or max(len(parts) for parts in images) < 3:
-        return ""
-    (top,) = firsts
-    return "" if top.lower() in SPLIT_FOLDERS else top
-
-
-def _split_folders(images: list[_Parts]) -> frozenset[str]:
-    """Return the folders that are splits: by their name and because class folders lie inside.
-
-    A *class* may be called train, too: it holds images directly.
+    ``lost`` are those of links, which are shown first; ``empty`` are folders without images of their own, ``full``
+    those of them that hold what may have been meant as one.
     """
-    found = frozenset(parts[0] for parts in images if len(parts) > 2 and parts[0].lower() in SPLIT_FOLDERS)
-    if len({name.lower() for name in found}) != len(found):
-        raise ValueError(f"the split folders {', '.join(sorted(found))} differ only in upper and lower case")
+
+    images: list[tuple[Folder, str, int]] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    leftovers: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    empty: set[Folder] = field(default_factory=set)
+    full: set[Folder] = field(default_factory=set)
+
+    def leave(self, reason: str, path: str) -> None:
+        """Count a file that is left out, and keep its name."""
+        self.ignored[reason] += 1
+        self.leftovers.append(path)
+
+
+def _sift(paths: Sequence[str], peeked: Collection[int], lost: Mapping[str, str]) -> _Files:
+    """Part the images, with their places, from the rest."""
+    found = _Files()
+    for place, path in enumerate(paths):
+        *folders, file = path.split("/")
+        suffix = suffix_of(file)
+        if _is_hidden([*folders, file]):
+            found.ignored["hidden or system file"] += 1
+        elif suffix in IMAGE_SUFFIXES or place in peeked:
+            found.images.append((tuple(folders), file, place))
+        else:
+            found.leave(f"not an image by its name ({suffix or 'no suffix'})", path)
+            found.empty.add(tuple(folders))
+            if suffix not in OTHER_SUFFIXES:
+                found.full.add(tuple(folders))
+    for path, reason in lost.items():
+        *folders, file = path.split("/")
+        if not _is_hidden([*folders, file]):
+            found.ignored[reason] += 1
+            found.lost.append(path)
+            found.empty.add(tuple(folders))
+            found.full |= {tuple(folders), (*folders, file)}  # a link may have meant a whole folder
     return found
 
 
-def _refuse_inner_split(inner: _Parts, path: str) -> None:
+def _is_hidden(parts: Sequence[str]) -> bool:
+    return any(part[0] == "." or part.lower() in _SYSTEM_FILES for part in parts)
+
+
+def _seat(folder: Folder, starts: Mapping[str, Folder]) -> tuple[str, Folder]:
+    """Return the split of the images in a folder and the folder inside it; empty for one beside them."""
+    for name, start in starts.items():
+        if folder[: len(start)] == start:
+            return name, folder[len(start) :]
+    return "", ()
+
+
+def _refuse_inner_split(name: str, inner: Folder, folder: Folder) -> None:
     """Refuse ``cat/train/x.jpg`` and ``data/train/cat/x.jpg`` beside other folders: train and test would mix."""
-    if len(inner) > 2 and (inner[0].lower() in SPLIT_FOLDERS or inner[1].lower() in SPLIT_FOLDERS):
-        raise ValueError(f"a split folder lies inside a class folder: '{path}'")
+    if len(inner) > 1 and any(map(called, inner[:2])):
+        raise Unclear(
+            f"a split folder lies inside a class folder: '{'/'.join(folder)}'",
+            "arrange the images as train/<class>/<image> and val/<class>/<image>, or name the folders that hold the "
+            "class folders: --split-names train=FOLDER,val=FOLDER",
+        )
 
 
-def _part(name: str, rows: list[tuple[str, str, int]], known: list[_Parts]) -> Part:
+def _notes(roots: Roots, files: _Files, loose: Counter[str]) -> Iterable[str]:
+    """Say which folders are called like splits and hold nothing that is labelled."""
+    depth = len(roots.wrappers)
+    inside = {root[depth] for root in roots.splits.values() if len(root) > depth}
+    seen = {folder[depth] for folder in files.empty if folder[:depth] == roots.wrappers and len(folder) > depth}
+    for name in sorted({*filter(called, seen), *roots.flat} - inside):
+        count = f": {loose[name]:,} image(s) in it have no label and are left out" if loose[name] else ""
+        yield f"the folder '{name}' holds no image in a class folder{count}"
+
+
+def _part(name: str, rows: list[tuple[str, str, int]], start: Folder, roots: Roots | None, files: _Files) -> Part:
     rows = sorted(rows)
     classes = tuple(sorted({row[0] for row in rows}))
     number = {folder: label for label, folder in enumerate(classes)}
-    if name == WHOLE:
-        folders = {parts[0] for parts in known}
-    else:
-        folders = {parts[1] for parts in known if len(parts) > 1 and parts[0] == name}
+
+    def hollow(folders: Collection[Folder]) -> tuple[str, ...]:
+        below = {folder[len(start)] for folder in folders if len(folder) > len(start) and folder[: len(start)] == start}
+        return tuple(sorted(below - set(classes)))
+
     return Part(
-        folder="" if name == WHOLE else name,
+        folder="/".join(start[len(roots.wrappers) if roots else 0 :]) if name != WHOLE else "",
         classes=classes,
-        empty_classes=tuple(sorted(folders - set(classes))),
+        empty_classes=hollow(files.empty),
         names=tuple(row[1] for row in rows),
         labels=np.array([number[row[0]] for row in rows], np.int64),
         places=np.array([row[2] for row in rows], np.int64),
+        left_out=hollow(files.full),
     )

@@ -7,7 +7,7 @@ import io
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,9 @@ class Listing:
     """Everything in a folder or archive, in any order.
 
     ``path`` is what the user named; ``root`` is the archive, or the folder at which the names start. ``names`` are
-    clean relative paths, ``sizes`` (bytes) is int64 of shape (n,), ``read`` returns the i-th file, ``ignored`` counts
-    what was left out already.
+    clean relative paths, ``sizes`` (bytes) is int64 of shape (n,), ``read`` returns the i-th file and ``head``
+    its first ``HEAD_BYTES``, ``ignored`` counts what was left out already. ``lost`` says why other files cannot
+    be reached, by path; ``named`` are the folders of the splits where the user names them.
     """
 
     path: Path
@@ -32,8 +33,11 @@ class Listing:
     names: Sequence[str]
     sizes: Integers
     read: Read
+    head: Read
     folders: Sequence[str] = ()
     ignored: Counter[str] = field(default_factory=Counter)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    named: Mapping[str, str] | None = None
 
     def side_file(self, name: str, prefix: str = "", above: int = 1) -> SideFile | None:
         """Return the nearest text file of this name, or None.

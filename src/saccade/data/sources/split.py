@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from saccade import files, rng
 from saccade.data.names import Names
 from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, Part, arrange
+from saccade.data.sources.split_names import Unclear
 from saccade.errors import ConfigError, DataError
 
 INDEX_VERSION = 1
@@ -24,16 +26,18 @@ INDEX_VERSION = 1
 Read = Callable[[int], bytes | memoryview]
 Integers = NDArray[np.int64]
 _BLOCK = 1 << 16
+_MISSED = ("image ", "broken link", "hard link", "symbolic link")
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Labelled image files, sorted by the code points of (class, name); the place in this order is the sample number.
 
-    ``names`` are paths inside the class folder; ``sizes`` (bytes) and ``labels`` (indices into ``classes``) are int64
-    of shape (n,); ``read`` returns an encoded image and may be called from many threads; ``empty_classes`` are class
-    folders without an image; ``where`` names the source for messages and ``folder`` the split's folder in it;
-    ``known`` is the fingerprint of exactly these images where it was computed before.
+    ``names`` are paths inside the class folder; ``sizes`` (bytes) and ``labels`` (indices into ``classes``) are
+    int64 of shape (n,); ``read`` returns an encoded image and may be called from many threads;
+    ``empty_classes`` are class folders without an image, ``left_out`` those of them that hold other files;
+    ``where`` names the source for messages and ``folder`` the split's folder in it; ``known`` is the
+    fingerprint of exactly these images where it was computed before.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Split:
     where: str
     folder: str = ""
     empty_classes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     known: InitVar[str] = ""
 
     def __post_init__(self, known: str) -> None:
@@ -75,8 +80,32 @@ class Split:
         """Return the images at ``indices``, int64 of shape (k,), in ascending order, under another split name."""
         return replace(self.at(np.sort(np.asarray(indices, np.int64))), name=name)
 
+    def called_as(self, classes: Sequence[str]) -> Split:
+        """Return the split with the class names of another one where both are integers: ``7`` becomes ``007``.
+
+        How many digits such a name has depends on the largest in its own source.
+        """
+        names = {int(name): name for name in classes if name.isdecimal()}
+        own = [int(name) for name in self.classes if name.isdecimal()]
+        if len(names) < len(classes) or len(own) < len(self.classes) or len(set(own)) < len(own):
+            return self
+        width = max(map(len, classes), default=0)
+        renamed = [names.get(number, str(number).zfill(width)) for number in own]
+        if tuple(renamed) == self.classes:
+            return self
+        order = np.argsort(np.array(renamed))
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        named = replace(self, classes=tuple(renamed[i] for i in order), labels=rank[self.labels])
+        return named.at(np.argsort(named.labels, kind="stable"))
+
     def with_classes(self, classes: Sequence[str]) -> Split:
-        """Return the same images labelled by the places in ``classes``; raises DataError if a class is not there."""
+        """Return the same images labelled by the places in ``classes``, integers compared as numbers.
+
+        Raises DataError if a class is not there.
+        """
+        if (renamed := self.called_as(classes)) is not self:
+            return renamed.with_classes(classes)
         number = {name: label for label, name in enumerate(classes)}
         foreign = [name for name in self.classes if name not in number]
         if foreign:
@@ -105,6 +134,16 @@ class Source:
     notes: tuple[str, ...] = ()
     class_titles: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def lacks_images(self) -> bool:
+        """Whether something that is an image, or may lead to one, was left out."""
+        return any(reason.startswith(_MISSED) for reason in self.ignored)
+
+    def ignored_text(self) -> str:
+        """Say how much was left out, and why: ``3 file(s) are ignored (2 x broken link, 1 x ...)``."""
+        reasons = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(self.ignored.items()))
+        return f"{self.ignored.total():,} file(s) are ignored ({reasons})"
+
 
 def fingerprint(classes: Sequence[str], labels: Integers, names: Sequence[str], sizes: Integers) -> str:
     """Return the SHA-256 of an index in canonical order; ``labels`` and ``sizes`` (bytes) of shape (n,)."""
@@ -127,14 +166,21 @@ def assemble(
     return source_of(path, arranged(path, paths, folders, ignored), sizes, read)
 
 
-def arranged(path: Path, paths: Sequence[str], folders: Sequence[str], ignored: Counter[str]) -> Layout:
+def arranged(
+    path: Path,
+    paths: Sequence[str],
+    folders: Sequence[str],
+    ignored: Counter[str],
+    named: Mapping[str, str] | None = None,
+    *,
+    peeked: Collection[int] = (),
+    lost: Mapping[str, str] = MappingProxyType({}),
+) -> Layout:
     """Arrange a listing, ``ignored`` being what it left out already; raises DataError as ``assemble``."""
     try:
-        layout = arrange(paths, folders)
-    except ValueError as error:
-        raise DataError(
-            str(error), where=str(path), fix="arrange the images as train/<class>/<image> and val/<class>/<image>"
-        ) from error
+        layout = arrange(paths, folders, named, peeked=peeked, lost=lost)
+    except Unclear as error:
+        raise DataError(str(error), where=str(path), fix=error.fix, finding="splits-unclear") from error
     layout = replace(layout, ignored=ignored + layout.ignored)
     if not layout.parts:
         seen = ", ".join(f"{count} x {reason}" for reason, count in sorted(layout.ignored.items())) or "nothing at all"
@@ -160,6 +206,7 @@ def source_of(path: Path, layout: Layout, sizes: Integers, read: Read) -> Source
             where=str(path),
             folder=part.folder,
             empty_classes=part.empty_classes,
+            left_out=part.left_out,
             known=part.fingerprint,
         )
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from saccade.data.sources.flat import SYNSETS, find_flat, flat_layout
 from saccade.data.sources.kaggle import LEVELS, MAPPING, SOLUTION, find_prefix, kaggle_layout
 from saccade.data.sources.labels import labelled_layout
-from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout
+from saccade.data.sources.layout import WHOLE, Layout
 from saccade.data.sources.listing import Listing
+from saccade.data.sources.peek import peek
 from saccade.data.sources.split import arranged
+from saccade.data.sources.split_names import meaning
 from saccade.data.sources.webdataset import CLASS_FILES, is_shard, read_shard, shards_layout, title_file
 from saccade.errors import DataError
 
@@ -30,9 +32,11 @@ def layout_of(listing: Listing, labels: str = "") -> Layout:
     if is_shard(listing.names):
         shard = read_shard(listing.path, listing.names, listing.read)
         return shards_layout([shard], str(listing.path), title_file(listing.path.parent))
-    layout = arranged(listing.path, listing.names, listing.folders, listing.ignored)
+    peeked = peek(listing.names, listing.head)
+    facts = listing.path, listing.names, listing.folders, listing.ignored, listing.named
+    layout = arranged(*facts, peeked=peeked, lost=listing.lost)
     whole = layout.parts.get(WHOLE)
-    if whole and all(name.lower() in SPLIT_FOLDERS for name in whole.classes):
+    if whole and listing.named is None and all(meaning(name).split for name in whole.classes):
         raise DataError(
             f"{' and '.join(whole.classes)} hold images without class folders, and nothing tells their classes",
             where=str(listing.path),
