@@ -107,6 +107,25 @@ def test_predict_names_images_and_writes_csv(run: Path, place: Path) -> None:
     assert saccade("predict", str(run), "nothing-here", cwd=place, status=65).stderr.startswith("there is no such file")
 
 
+def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
+    folder = place / "mixed"
+    folder.mkdir()
+    for name in ("a", "c", "d"):
+        Image.new("L", (8, 8), ord(name)).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:50])
+    told = saccade("predict", str(run), str(folder), "missing.png", "--csv", "mixed.csv", cwd=place, status=65)
+    assert [Path(line.split(":")[0]).stem for line in told.stdout.splitlines()] == ["a", "c", "d"]
+    assert f"truncated PNG: the file ends before its last chunk\n  where: {folder / 'b.png'}\n" in told.stderr
+    assert "there is no such file\n  where: missing.png\n" in told.stderr
+    assert told.stderr.endswith("2 of 5 images could not be read; they are named above\n")
+    table = list(csv.DictReader(io.StringIO((place / "mixed.csv").read_text())))
+    assert len(table) == 15 and {Path(row["path"]).stem for row in table} == {"a", "c", "d"}
+    rows = json.loads(saccade("predict", str(run), str(folder), "--json", cwd=place, status=65).stdout)
+    assert [("error" in row, len(row["top"])) for row in rows] == [(False, 5), (True, 0), (False, 5), (False, 5)]
+    stopped = saccade("predict", str(run), str(folder), "--strict", cwd=place, status=65)
+    assert stopped.stdout.count("\n") == 1 and "this is not a readable image: truncated PNG" in stopped.stderr
+
+
 def test_check_finds_nothing_in_digits_and_leaves_nothing_behind(place: Path) -> None:
     before = {p.name for p in place.rglob("*")}
     found = json.loads(saccade("check", "--json", cwd=place).stdout)["findings"]

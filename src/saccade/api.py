@@ -20,7 +20,7 @@ from saccade.errors import CheckpointError, ConfigError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
-from saccade.evaluation.predictor import Prediction
+from saccade.evaluation.predictor import Picture, Prediction
 from saccade.log import Log
 from saccade.models.readings import unwrapped
 from saccade.training import launch, precision, recorded, trainer
@@ -196,12 +196,17 @@ def _split_of(source: Source, name: str) -> Split:
 
 
 def predict(
-    model: Classifier | str | Path, images: str | Path | Iterable[str | Path], *, top: int = 5
+    model: Classifier | str | Path, images: Picture | Iterable[Picture], *, top: int = 5, strict: bool = False
 ) -> Iterator[Prediction]:
-    """Yield the most probable classes of each image file, or of every image in a folder."""
+    """Yield the most probable classes of each image, in order.
+
+    ``images`` is one image or several: a path (of a folder: every image in it), the bytes of a file, an image of
+    Pillow, or an array, uint8 or uint16 of shape (height, width) or (height, width, channels); an array with one more
+    dimension in front holds several. An image that cannot be read gets a prediction with ``error`` and no classes;
+    with ``strict`` it raises DataError.
+    """
     classifier = model if isinstance(model, Classifier) else load(model)
-    paths = [images] if isinstance(images, str | Path) else list(images)
-    return predictor.predict(classifier, [Path(p) for p in paths], top)
+    return predictor.predict(classifier, predictor.several(images), top, strict=strict)
 
 
 __all__ = ["Classifier", "Outcome", "Prediction", "Result", "Source", "Split", "evaluate", "load", "open_source",

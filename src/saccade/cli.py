@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from saccade import cli_data, cli_lr, cli_ranks, cli_recipes, signals, streams
-from saccade.errors import Explained, SaccadeError
-from saccade.terminal import Json, app, explained, print_json, tell, unheard
+from saccade.errors import DataError, Explained, SaccadeError
+from saccade.terminal import Json, app, complain, explained, print_json, tell, unheard
 
 if TYPE_CHECKING:
     from saccade.config import Config
@@ -165,23 +165,35 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes.")] = 5,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write path, rank, class, probability.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")] = False,
     json_out: Json = False,
 ) -> None:  # fmt: skip
-    """Name what is in images, with probabilities."""
+    """Name what is in images, with probabilities.
+
+    Images that cannot be read are named on stderr; the others are answered, and the exit status is 65.
+    """
     with explained(json_out):
         from saccade import api, files
         from saccade.data.sources.ilsvrc import class_name
 
-        rows = []
-        for prediction in api.predict(run, images, top=top):
+        rows: list[dict[str, Any]] = []
+        bad = 0
+        for prediction in api.predict(run, images, top=top, strict=strict):
             rows.append({"path": prediction.path, "top": [{"class": c, "probability": p} for c, p in prediction.top]})
-            if not json_out:
+            if prediction.error:
+                bad += 1
+                rows[-1]["error"] = prediction.error
+                complain(f"{prediction.error}\n  where: {prediction.path}")
+            elif not json_out:
                 best = "  ".join(f"{class_name(name)} {share:.1%}" for name, share in prediction.top)
                 typer.echo(f"{prediction.path}: {best}")
         if csv is not None:
             files.write_bytes(csv, _csv(rows))
         if json_out:
             print_json(rows)
+        if bad:
+            complain(f"{bad:,} of {len(rows):,} images could not be read; they are named above", "red")
+            raise typer.Exit(DataError.status)
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

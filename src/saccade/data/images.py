@@ -240,10 +240,29 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
             raise bad_image(data, kind, error) from error
 
 
+def from_pillow(image: Image.Image, *, exif: Exif = "ignore") -> Pixels:
+    """Convert an image of Pillow to RGB, uint8 (height, width, 3), by the same policy; raises BadImage."""
+    limits.check_size(*image.size)
+    if image.format == "TIFF" and hasattr(image, "tag_v2"):
+        tiff.check(image)
+    try:
+        image.load()
+        pixels = _rgb(image)
+        turn = image.getexif().get(_ORIENTATION_TAG, 1) if exif == "apply" else 1
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # as in open_header
+        raise BadImage(f"damaged image: {error}") from error
+    return _upright(pixels, turn if turn in range(1, 9) else 1)
+
+
 def _rgb(image: Image.Image) -> Pixels:
+    """Convert a loaded image to RGB, uint8 (height, width, 3), in strips."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        return _from_16_bits(tiff.black_is_zero(image, values) if image.format == "TIFF" else values)
+        pixels = _from_16_bits(tiff.black_is_zero(image, values) if image.format == "TIFF" else values)
+        pixels[values == image.info.get("transparency", -1)] = 255
+        return pixels
     if image.mode in ("F", "LAB", "HSV"):
         raise BadImage(f"pixels of mode {image.mode} are not supported", "unsupported")
     see_through = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info

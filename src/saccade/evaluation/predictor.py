@@ -1,12 +1,17 @@
-"""Prediction: classes and probabilities for image files."""
+"""Prediction: classes and probabilities for image files, and for images that are in memory already."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from saccade.data import augment, images
 from saccade.data.mix import normalise
@@ -14,62 +19,147 @@ from saccade.errors import DataError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
 
+Picture = str | Path | bytes | Image.Image | NDArray[Any]
+"""An image: its file, the contents of a file, an image of Pillow, or an array.
+
+An array is uint8 or uint16 of shape (height, width) or (height, width, channels): 1 gray, 3 RGB, 4 with alpha.
+"""
+
+_IMAGE_DIMENSIONS = 3
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_READ_FIX = "repair or remove it; without --strict (strict=True in Python) the other images are answered"
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The most probable classes of one image, best first, as (class name, probability in 0..1)."""
+    """The most probable classes of one image, best first, as (class name, probability in 0..1).
+
+    ``path`` is its file, or ``image 3`` for the fourth of those given otherwise. An image that cannot be read has no
+    classes, and ``error`` says why.
+    """
 
     path: str
     top: tuple[tuple[str, float], ...]
+    error: str = ""
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The most probable class; raises DataError for an image that could not be read."""
+        if self.error:
+            raise DataError(self.error, where=self.path)
         return self.top[0][0]
 
 
-def image_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the image files among paths, folders searched to the bottom; raises DataError when there are none."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in images.IMAGE_SUFFIXES)
-            found += sorted(p for p in inside if p.is_file() and not p.name.startswith("."))
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise DataError("there is no such file", where=str(path), fix="give image files or folders of images")
-    if not found:
-        raise DataError(
-            "there is no image here", where=", ".join(map(str, paths)), fix="give images or folders of them"
-        )
-    return found
+def predict(
+    classifier: Classifier, pictures: Iterable[Picture], top: int = 5, *, strict: bool = False, batch: int = 32
+) -> Iterator[Prediction]:
+    """Yield one prediction for each image, in order, through the same preprocessing as evaluation, in float32.
 
-
-def predict(classifier: Classifier, paths: Iterable[Path], top: int = 5, batch: int = 32) -> Iterator[Prediction]:
-    """Yield one prediction per image file, in order, through the same preprocessing as evaluation, in float32.
-
-    ``top`` classes are given for each. Raises DataError naming a file that is not an image.
+    ``top`` classes are given for each. Folders are searched for images. An image that cannot be read gets a prediction
+    with an ``error``; with ``strict`` it raises DataError instead, as the lack of any image does.
     """
-    recipe, network = classifier.recipe, classifier.network.eval()
-    device = next(network.parameters()).device
-    files = image_files(paths)
-    for start in range(0, len(files), batch):
-        chunk = files[start : start + batch]
-        pixels = torch.stack([_prepare(path, classifier) for path in chunk])
-        with torch.inference_mode():
-            inputs = normalise(pixels.to(device), recipe.mean, recipe.std)
-            shares = mean_logits(network, inputs, recipe.eval_views).softmax(1).cpu()
-        best = shares.topk(min(top, len(recipe.classes)))
-        for path, values, places in zip(chunk, best.values.tolist(), best.indices.tolist(), strict=True):
-            pairs = zip(places, values, strict=True)
-            yield Prediction(str(path), tuple((recipe.classes[i], value) for i, value in pairs))
+    classifier.network.eval()
+    files = iter(_listed(pictures))
+    while chunk := [(name, _prepare(picture, name, classifier)) for name, picture in islice(files, batch)]:
+        sound = [seen for _, seen in chunk if isinstance(seen, torch.Tensor)]
+        answers = iter(_answers(torch.stack(sound), classifier, top) if sound else ())
+        for name, seen in chunk:
+            if isinstance(seen, torch.Tensor):
+                yield Prediction(name, next(answers))
+            elif strict:
+                raise seen
+            else:
+                yield Prediction(name, (), seen.what)
 
 
-def _prepare(path: Path, classifier: Classifier) -> torch.Tensor:
+def several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """Return one image as a list of itself; an array of four dimensions is several images."""
+    if isinstance(pictures, str | Path | bytes | bytearray | memoryview | Image.Image):
+        return [pictures]  # type: ignore[list-item]
+    if isinstance(pictures, np.ndarray):
+        return [pictures] if pictures.ndim <= _IMAGE_DIMENSIONS else list(pictures)
+    return pictures
+
+
+def _answers(pixels: torch.Tensor, classifier: Classifier, top: int) -> list[tuple[tuple[str, float], ...]]:
+    """Return the best classes with their probabilities for images, uint8 (B, 3, S, S)."""
+    recipe, network = classifier.recipe, classifier.network
+    with torch.inference_mode():
+        inputs = normalise(pixels.to(next(network.parameters()).device), recipe.mean, recipe.std)
+        shares = mean_logits(network, inputs, recipe.eval_views).softmax(1).cpu()
+    best = shares.topk(min(top, len(recipe.classes)))
+    rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [
+        tuple((recipe.classes[i], value) for i, value in zip(places, values, strict=True)) for values, places in rows
+    ]
+
+
+def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
+    """Yield each image with its name, folders searched to the bottom; raises DataError when there is none."""
+    count, folders = 0, []
+    for place, picture in enumerate(pictures):
+        if not isinstance(picture, str | Path):
+            count += 1
+            yield f"image {place}", picture
+            continue
+        path = Path(picture)
+        found = [path]
+        if path.is_dir():
+            folders.append(str(path))
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in images.IMAGE_SUFFIXES)
+            found = sorted(p for p in inside if p.is_file() and not p.name.startswith("."))
+        for file in found:
+            count += 1
+            yield str(file), file
+    if not count:
+        raise DataError("there is no image here", where=", ".join(folders), fix="give images or folders of them")
+
+
+def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tensor | DataError:
+    """Return what the network sees of an image, uint8 (3, S, S), or the reason why it cannot be read."""
     recipe = classifier.recipe
     try:
-        pixels = images.decode(path.read_bytes(), exif=recipe.exif)
+        pixels = _pixels(picture, recipe.exif)
     except images.BadImage as error:
-        raise DataError(f"this is not a readable image: {error}", where=str(path)) from error
+        return DataError(f"this is not a readable image: {error}", where=name, fix=_READ_FIX)
+    except FileNotFoundError:
+        return DataError("there is no such file", where=name, fix="give image files or folders of images")
+    except OSError as error:
+        return DataError(f"the file cannot be read: {error.strerror or error}", where=name, fix=_READ_FIX)
     return augment.central_crop(pixels, recipe.eval_side, recipe.eval_crop)
+
+
+def _pixels(picture: Picture, exif: images.Exif) -> images.Pixels:
+    """Return an image as RGB, uint8 (height, width, 3), by the one policy; raises BadImage or OSError."""
+    if isinstance(picture, str | Path):
+        return images.decode(Path(picture).read_bytes(), exif=exif)
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return images.decode(bytes(picture), exif=exif)
+    if isinstance(picture, Image.Image):
+        return images.from_pillow(picture, exif=exif)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    raise images.BadImage(f"a {type(picture).__name__} is no image; give a path, bytes, Pillow image or array")
+
+
+def _from_array(values: NDArray[Any]) -> images.Pixels:
+    """Return an array, uint8 or uint16 (height, width) or (height, width, 1, 3 or 4), as RGB, uint8 (height, width, 3).
+
+    Raises BadImage on any other.
+    """
+    planes = values[..., None] if values.ndim == 2 else values
+    if (
+        values.dtype not in (np.uint8, np.uint16)
+        or planes.ndim != 3
+        or planes.shape[2] not in _MODES
+        or not values.size
+    ):
+        raise images.BadImage(
+            f"an array of {values.dtype} with shape {values.shape}; give uint8 or uint16, (height, width) or "
+            "(height, width, 1, 3 or 4)",
+            "unsupported",
+        )
+    height, width, count = planes.shape
+    levels = planes >> 8 if values.dtype == np.uint16 else planes
+    raw = np.ascontiguousarray(levels, dtype=np.uint8).tobytes()
+    return images.from_pillow(Image.frombytes(_MODES[count], (width, height), raw))

@@ -1,0 +1,127 @@
+"""Prediction in Python: every form of an image gives the same answer, and a bad one costs no other."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import saccade
+from saccade.errors import DataError
+from saccade.evaluation.classifier import Classifier, Recipe
+
+RNG = np.random.default_rng(2)
+PIXELS = RNG.integers(0, 256, (40, 40, 4), np.uint8)
+PIXELS[:20] = (200, 30, 60, 90)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 4))
+    recipe = Recipe("custom:Linear", tuple("abcd"), 40, 1.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "ignore")
+    return Classifier(network, recipe)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+GRAY = PIXELS[..., 0]
+FORMS: dict[str, tuple[Image.Image, Any]] = {
+    "RGB": (Image.fromarray(PIXELS[..., :3].copy()), PIXELS[..., :3]),
+    "alpha": (Image.fromarray(PIXELS), PIXELS),
+    "gray": (Image.fromarray(GRAY.copy()), GRAY),
+    "gray of one plane": (Image.fromarray(GRAY.copy()), GRAY[..., None]),
+    "16-bit gray": (Image.fromarray(GRAY.astype(np.uint16) * 256 + 200), GRAY.astype(np.uint16) * 256 + 200),
+    "16-bit RGB": (Image.fromarray(PIXELS[..., :3].copy()), PIXELS[..., :3].astype(np.uint16) * 256 + 200),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_its_bytes_an_image_and_an_array_give_one_answer(
+    form: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    image, values = FORMS[form]
+    file = tmp_path / "a.png"
+    file.write_bytes(png(image))
+    (wanted,) = saccade.predict(classifier, file)
+    assert wanted.path == str(file) and len(wanted.top) == 4 and wanted.label == wanted.top[0][0]
+    opened = Image.open(file)  # not decoded yet
+    for given in (str(file), file.read_bytes(), memoryview(file.read_bytes()), image, opened, values):
+        (seen,) = saccade.predict(classifier, given)
+        assert seen.top == wanted.top and seen.error == ""
+
+
+def test_several_at_once_are_answered_in_order_and_lazily(classifier: Classifier) -> None:
+    stack = RNG.integers(0, 256, (70, 40, 40, 3), np.uint8)
+    together = list(saccade.predict(classifier, stack))
+    assert [seen.path for seen in together] == [f"image {i}" for i in range(70)]
+    alone = [next(saccade.predict(classifier, pixels)).top for pixels in stack[:3]]
+    for one, seen in zip(alone, together, strict=False):
+        assert dict(one) == pytest.approx(dict(seen.top), rel=1e-5)
+    taken: list[int] = []
+
+    def endless() -> Any:
+        for i in range(10**9):
+            taken.append(i)
+            yield stack[i % 70]
+
+    assert next(saccade.predict(classifier, endless())).top == together[0].top and len(taken) < 100
+
+
+BAD: list[tuple[Any, str]] = [
+    (png(FORMS["RGB"][0])[:200], "truncated PNG"),
+    (b"", "the file is empty"),
+    (PIXELS.astype(np.float32), "an array of float32 with shape (40, 40, 4)"),
+    (PIXELS[..., :2], "shape (40, 40, 2)"),
+    (PIXELS[:0], "shape (0, 40, 4)"),
+    (PIXELS.astype(np.int64), "an array of int64"),
+    (Image.fromarray(GRAY.astype(np.float32)), "pixels of mode F"),
+    (7, "a int is no image"),
+    (Path("missing.jpg"), "there is no such file"),
+    (Image.open(io.BytesIO(png(FORMS["RGB"][0])[:200])), "truncated"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD, ids=[reason for _, reason in BAD])
+def test_a_bad_image_costs_no_other_answer(bad: Any, reason: str, classifier: Classifier) -> None:
+    good = FORMS["RGB"][0]
+    first, middle, last = saccade.predict(classifier, [good, bad, good])
+    assert first.top == last.top and len(first.top) == 4
+    assert middle.top == () and reason in middle.error
+    with pytest.raises(DataError) as caught:
+        _ = middle.label
+    assert caught.value.where == middle.path
+    answers = saccade.predict(classifier, [good, bad, good], strict=True)
+    assert next(answers).top == first.top
+    with pytest.raises(DataError) as caught:
+        next(answers)
+    assert reason in caught.value.what
+
+
+def test_no_image_at_all_is_an_error(classifier: Classifier, tmp_path: Path) -> None:
+    for nothing in ([], tmp_path):
+        with pytest.raises(DataError, match="there is no image here"):
+            list(saccade.predict(classifier, nothing))
+
+
+def test_orientation_is_applied_to_images_of_pillow_as_to_files(classifier: Classifier) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    FORMS["RGB"][0].save(buffer, "PNG", exif=exif)
+    applied = Classifier(classifier.network, replace(classifier.recipe, exif="apply"))
+    (file,) = saccade.predict(applied, buffer.getvalue())
+    (image,) = saccade.predict(applied, Image.open(io.BytesIO(buffer.getvalue())))
+    (ignored,) = saccade.predict(classifier, buffer.getvalue())
+    assert file.top == image.top != ignored.top
