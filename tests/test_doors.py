@@ -63,7 +63,12 @@ def test_what_is_written_as_a_whole_takes_the_place_of_a_link(tmp_path: Path, ou
     before = contents(outside)
     run = tmp_path / "run"
     run.mkdir()
-    for name in set(FILES) - {".lock", "log.jsonl"}:
+    for name in ("run.json", "config.yaml"):  # what they say is looked at first, and is not ours
+        (run / name).symlink_to(outside / "victim")
+        assert train(run).status == 66
+        (run / name).unlink()
+        (run / name).symlink_to(outside / "nowhere")
+    for name in ("model.safetensors", "report.html", "predictions.safetensors"):
         (run / name).symlink_to(outside / "victim")
     assert train(run).status == 0
     assert contents(outside) == before

@@ -59,6 +59,14 @@ def remember(path: Path, facts: Any) -> None:
         return
 
 
+def forget(path: Path) -> None:
+    """Remove a result that turned out to be untrue, if that is possible."""
+    try:
+        doors.remove(path)
+    except OSError:
+        return
+
+
 def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
     """Copy a stream into the cache under ``name``, once; raises DataError above ``limit_bytes``, DiskError.
 

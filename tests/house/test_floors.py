@@ -17,7 +17,8 @@ FLOORS = {
     1: """board dist launcher
           data data.boxes data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.links
           data.archives data.zips data.shards data.order data.pool
-          data.look data.ledger data.known data.download models.registry models.layers models.attention models.network
+          data.look data.ledger data.known data.stamps data.download
+          models.registry models.layers models.attention models.network
           models.cost models.stages models.fitting models.stored
           models.readings models.weights recipes.*""",
     2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from saccade.data import ledger
+from saccade.data import ledger, stamps
 from saccade.errors import ConfigError, DataError, DiskError, DivergedError, PreemptedError
 from saccade.log import Log
 from saccade.training import compiling, launch, memory, preflight
@@ -227,6 +227,13 @@ def test_the_setting_that_brings_in_another_size_is_to_blame(sets: tuple[str, ..
         assert "at 64 px it works" in finding.message
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe the clock of the file system to the nanosecond: what was written just now has a stamp."""
+    monkeypatch.setattr(stamps, "SETTLED_S", 0.0)
+
+
+@pytest.mark.usefixtures("settled")
 def test_a_clean_result_is_found_again_and_a_bad_one_is_not(tmp_path: Path) -> None:
     data = make_set(tmp_path / "set")
     opened = [launch.open_data((c := asked(data)).config, c.source) for _ in range(2)]
@@ -251,6 +258,7 @@ class Sizes:
     labels: NDArray[np.int64]
     where: str = "sizes"
     fingerprint: str = ""
+    stamp: str = ""
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -7,7 +7,6 @@ with the whole training set, since equal files have equal sizes and the sizes of
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +17,10 @@ import numpy as np
 
 from saccade import cache, files, rng
 from saccade.data.look import ERRORS, Images, Integers, Part, Tick, first_equal, survey
+from saccade.errors import DataError
 from saccade.rng import Purpose
 
-VERSION = 1
+VERSION = 2
 COMPLETE_BYTES = 2_000_000_000
 SAMPLED = 1000
 """Images of each split that are decoded of a larger set."""
@@ -30,6 +30,18 @@ CANDIDATES = 4000
 
 OVERLAP_LIMIT = 0.001
 """Share of the validation images that may also be training images before the figure is refused."""
+
+REREAD = 64
+"""Images of each split that are read again where the rest is taken as found before: others at every start."""
+
+REMEMBERED = 4096
+"""Images of each split whose digests are kept for that."""
+
+FIXED = 128
+"""Images of each split, always the same, whose bytes are part of what a run was trained on."""
+
+SAMPLE_BYTES = 256_000_000
+"""A sample of huge files ends here."""
 
 LIMIT_S = 40.0
 LISTED = 50
@@ -57,7 +69,8 @@ class Ledger:
 
     ``read`` of ``total`` images were read, ``compared`` of ``num_val`` validation images were compared with the
     training images by SHA-256. ``conflicts`` are equal training images with different labels, ``turned`` counts images
-    with an EXIF orientation, ``short_side`` is the median in pixels (0 if nothing could be read).
+    with an EXIF orientation, ``short_side`` is the median in pixels (0 if nothing could be read). ``changed`` are
+    images that are not what they were when the same files were last looked at.
     """
 
     read: int
@@ -71,6 +84,7 @@ class Ledger:
     short_side: int
     seconds: float
     cached: bool = False
+    changed: Named = Named()
 
     @property
     def scope(self) -> str:
@@ -83,20 +97,22 @@ class Ledger:
 def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Ledger:
     """Look into the images of both splits, at most ``LIMIT_S`` seconds; ``progress`` is told how many are done.
 
-    A clean result is kept in the user's cache folder and found again by the same data. One with errors is not: the
-    images may be repaired without changing their size.
+    A clean result is kept in the user's cache folder and found again while every file has the same size, times and
+    inode. Even then a few images are read again: where one has other bytes, everything is looked at anew.
     """
-    kept = cache.within("preflight", f"{_identity(train, val)}.json")
-    known = _recall(kept)
-    if known is not None:
-        return known
     begun = time.monotonic()
+    place = cache.within("preflight", f"{_identity(train, val)}.json") if train.stamp and val.stamp else None
+    known, changed = _recall(place, train, val) if place else (None, Named())
+    if known is not None and not changed:
+        return known
     train_places, val_places = choose(train, val)
     parts = (Part(val, val_places), Part(train, train_places))
     survey(parts, progress, shuffled=True, deadline=begun + LIMIT_S)
-    ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3))
-    if not ledger.unreadable and not ledger.overlap:
-        cache.remember(kept, asdict(ledger))
+    ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3), changed=changed)
+    if place and not ledger.unreadable and not ledger.overlap:
+        cache.remember(place, {"ledger": asdict(ledger), "bytes": [_digests(part) for part in parts]})
+    elif place and changed:
+        cache.forget(place)
     return ledger
 
 
@@ -145,23 +161,66 @@ def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
 
 
 def _identity(train: Images, val: Images) -> str:
-    """Return what names the cached result: both indices, and the files they come from as they are now."""
+    """Return what names the kept result: both indices, and the stamps of the files that they come from."""
     sha = hashlib.sha256(f"saccade preflight {VERSION}\n".encode())
     for split in (train, val):
-        sha.update(f"{split.fingerprint}\0{Path(split.where).absolute()}\0".encode())
-        try:
-            facts = os.stat(split.where)
-            sha.update(f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}\n".encode())
-        except OSError:
-            sha.update(b"not a file\n")
+        sha.update(f"{split.fingerprint}\0{split.stamp}\0".encode())
     return sha.hexdigest()
 
 
-def _recall(kept: Path) -> Ledger | None:
+def _digests(part: Part[Images]) -> list[list[Any]]:
+    """Return (place, first half of the SHA-256) of images that were read, at most ``REMEMBERED`` spread over all."""
+    seen = np.flatnonzero(part.rows["seen"])
+    spread = seen[np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).astype(np.int64)]
+    return [[int(part.places[row]), part.rows["digest"][row].ljust(32, bytes(1))[:16].hex()] for row in spread]
+
+
+def _recall(place: Path, train: Images, val: Images) -> tuple[Ledger | None, Named]:
+    """Return what was found before, if anything, and the images read again just now that have changed since."""
     try:
-        facts: dict[str, Any] = files.read_json(kept)
-        for name in ("unreadable", "overlap", "conflicts"):
-            facts[name] = Named(int(facts[name]["count"]), tuple(facts[name]["first"]))
-        return Ledger(**facts | {"cached": True})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+        facts: dict[str, Any] = files.read_json(place)
+        fields = facts["ledger"]
+        for name in ("unreadable", "overlap", "conflicts", "changed"):
+            fields[name] = Named(int(fields[name]["count"]), tuple(fields[name]["first"]))
+        known = Ledger(**fields | {"cached": True, "changed": Named()})
+        before = [{int(i): bytes.fromhex(digest) for i, digest in entries} for entries in facts["bytes"]]
+        changed = [name for split, then in zip((val, train), before, strict=True) for name in _changed(split, then)]
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None, Named()
+    return known, Named.of(changed)
+
+
+def _changed(split: Images, before: dict[int, bytes]) -> list[str]:
+    """Read some of the images again, others at every call, and name those whose bytes are not as they were."""
+    places = np.array(sorted(before), np.int64)
+    keys = rng.key(Purpose.SAMPLE, 3, time.time_ns(), np.arange(len(places)))
+    chosen = _bounded(split, places[np.argsort(keys, kind="stable")[:REREAD]])
+    return [split.describe(i) for i in chosen.tolist() if _digest(split, i)[:16] != before[i]]
+
+
+def contents(*splits: Images) -> str:
+    """Return a digest (32 hexadecimal digits) of the bytes of a sample of each split: always the same images.
+
+    Names and sizes, which the fingerprint holds, stay the same when a set is exchanged for another of equal sizes.
+    """
+    sha = hashlib.sha256(f"saccade contents {VERSION}\n".encode())
+    for split in splits:
+        keys = rng.key(Purpose.SAMPLE, 4, np.arange(len(split)))
+        for i in _bounded(split, np.argsort(keys, kind="stable")[:FIXED]).tolist():
+            sha.update(_digest(split, i))
+    return sha.hexdigest()[:32]
+
+
+def _bounded(split: Images, places: Integers) -> Integers:
+    """Cut a sample where its files have ``SAMPLE_BYTES``, but not before the first."""
+    within = np.cumsum(split.sizes[places]) <= SAMPLE_BYTES
+    within[:1] = True
+    return places[within]
+
+
+def _digest(split: Images, i: int) -> bytes:
+    """Return the SHA-256 of an image file, 32 bytes; zeros where it cannot be read."""
+    try:
+        return hashlib.sha256(split.read(i)).digest()
+    except DataError:
+        return bytes(32)

@@ -78,6 +78,10 @@ class Images(Protocol):
     def fingerprint(self) -> str:
         """A digest of all names, sizes and classes."""
 
+    @property
+    def stamp(self) -> str:
+        """A digest of what tells whether the files are still the same, empty where nothing does."""
+
     def __len__(self) -> int: ...
 
     def describe(self, i: int) -> str:

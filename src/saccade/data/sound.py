@@ -24,11 +24,12 @@ ADVICE = (
 def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[Split, tuple[str, ...]]:
     """Return a split without the images that cannot be read, and these by name with the reason.
 
-    The first time every image is read and decoded; later only those that were bad then, in case they were repaired.
+    The first time every image is read and decoded; later, while the files have the same stamp, only those that were bad
+    then.
     Raises DataError when more than ``LIMIT`` of the images are bad.
     """
-    kept = cache.within("unreadable", f"{split.fingerprint}.json")
-    part = Part(split, _known(kept, len(split)))
+    kept = cache.within("unreadable", f"{split.fingerprint[:32]}-{split.stamp[:32]}.json")
+    part = Part(split, _known(kept, len(split)) if split.stamp else np.arange(len(split)))
     survey([part], tick)
     if len(part.places) < len(split) and part.rows["sound"].any():
         part = Part(split, np.arange(len(split)))
@@ -42,7 +43,8 @@ def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[S
             fix=f"up to {LIMIT:.0%} are dropped with data.unreadable=drop; copy the data again, or repair it",
             finding="unreadable-image",
         )
-    cache.remember(kept, bad.tolist())
+    if split.stamp:
+        cache.remember(kept, bad.tolist())
     return split.subset(np.setdiff1d(np.arange(len(split)), bad), split.name), names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from saccade import config as configuration
 from saccade import files, units
 from saccade.config import Config
+from saccade.data import ledger
 from saccade.data.decoded import Decoded
 from saccade.data.loader import Readers, TrainingView
 from saccade.data.order import EVERYTHING, Order, Share
@@ -43,7 +45,7 @@ from saccade.training.step import StepRunner
 TINY_CELL_MACS = 1e9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Data:
     """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on`` picks the best.
 
@@ -61,6 +63,11 @@ class Data:
     def fingerprint(self) -> str:
         """One digest over both sets."""
         return f"{self.train.fingerprint[:16]}-{self.val.fingerprint[:16]}"
+
+    @cached_property
+    def contents(self) -> str:
+        """A digest of the bytes of some images of both sets, read when it is first asked for."""
+        return ledger.contents(self.train, self.val)
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,7 +299,7 @@ def _read_contents(data: Data, log: Log) -> Ledger:
     total = sum(len(places) for places in ledger.choose(data.train, data.val))
     with log.progress("checking the images", total) as bar:
         read = ledger.audit(data.train, data.val, lambda done: bar.update(done, "read, hashed, decoded"))
-    took = "as found before" if read.cached else f"{read.seconds:.1f} s"
+    took = "as found before; some read again" if read.cached else f"{read.seconds:.1f} s"
     log.fact("checked", f"{read.scope}: {read.unreadable.count:,} unreadable, {read.overlap.count:,} of "
              f"{read.compared:,} validation images also in training ({took})")  # fmt: skip
     return read
@@ -312,6 +312,13 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
         findings.append(Finding(
             "dropped-images", "warning", f"{len(names):,} training image(s) cannot be read and are left out: "
             f"{listed(names, len(names))}", data.train.where, "repair them", names,
+        ))  # fmt: skip
+    if other := read.changed:
+        findings.append(Finding(
+            "content-changed", "warning",
+            f"{other.count:,} image(s) have other bytes than when they were last checked, under the same "
+            f"names, sizes and times: {listed(other.first, other.count)}; everything was checked again",
+            data.train.where, "compare them with a good copy: the disk may be failing", other.first,
         ))  # fmt: skip
     where = f"{data.train.where} and {data.val.where}" if data.train.where != data.val.where else data.train.where
     if bad := read.unreadable:

@@ -40,8 +40,7 @@ def finished(folder: Path, config: Config, data: Data) -> dict[str, Any] | None:
     facts, settings = recorded.facts(folder), recorded.settings(folder)
     if facts is None or settings is None or facts["status"] != "done" or not (folder / MODEL_FILE).is_file():
         return None
-    before = facts["dataset"]["fingerprint"]
-    _refuse_changes(settings.dump(), config, before, data, f"{folder} holds a finished run")
+    _refuse_changes(settings.dump(), config, _images(facts["dataset"]), data, f"{folder} holds a finished run")
     return facts
 
 
@@ -77,7 +76,8 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log) -> None:
     """Restore a checkpoint into a run; raises ConfigError when the run is not the same, CheckpointError."""
     meta = saved.meta
     try:
-        _refuse_changes(meta["config"], run.config, meta["dataset"], run.data, f"{saved.path.name} was saved")
+        before = meta["dataset"], meta.get("contents")
+        _refuse_changes(meta["config"], run.config, before, run.data, f"{saved.path.name} was saved")
     except ConfigError as error:
         if not changed_is_fine:
             raise
@@ -99,10 +99,20 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log) -> None:
     log.say(f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) from {saved.path}")
 
 
-def _refuse_changes(before: dict[str, Any], config: Config, dataset: str, data: Data, what: str) -> None:
+def _images(dataset: dict[str, Any]) -> tuple[str, str | None]:
+    """Return the fingerprint and the digest of a sample of the contents, where there is one, from ``run.json``."""
+    return dataset["fingerprint"], dataset.get("contents")
+
+
+def _refuse_changes(
+    before: dict[str, Any], config: Config, images: tuple[str, str | None], data: Data, what: str
+) -> None:
     changes = [f"{n}: {a} -> {b}" for n, kind, a, b in configuration.diff(before, config.dump()) if kind != "run"]
-    if dataset != data.fingerprint:
-        changes.append(f"the images: {dataset} -> {data.fingerprint}")
+    fingerprint, contents = images
+    if fingerprint != data.fingerprint:
+        changes.append(f"the images: {fingerprint} -> {data.fingerprint}")
+    elif contents not in (None, data.contents):
+        changes.append(f"the bytes of the images, under the same names and sizes: {contents} -> {data.contents}")
     if changes:
         raise ConfigError(f"{what} with other settings: {'; '.join(changes)}", fix=AGAIN, finding="run-changed")
 
@@ -199,6 +209,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
         "config": run.config.dump(),
         "resolved": run.resolved,
         "dataset": run.data.fingerprint,
+        "contents": run.data.contents,
         "environment": surroundings.environment(run.world),
         "attempt": run.attempts[-1],
         "seconds": seconds,
@@ -215,6 +226,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "dataset": {
             "name": data.source.name, "train": len(data.train), "val": len(data.val), "val_split": data.val.name,
             "classes": list(data.train.classes), "fingerprint": data.fingerprint,
+            "contents": data.contents,
             "where": {"train": data.train.where, "val": data.val.where},
         },
         "model": {"name": run.recipe.model, "params": sum(p.numel() for p in run.state.model.parameters())},

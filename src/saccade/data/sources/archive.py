@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import lzma
 import mmap
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,9 +22,10 @@ from saccade.data.sources.index import Index, kept, packed
 from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
 from saccade.data.sources.peek import HEAD_BYTES
-from saccade.data.sources.split import Integers, Read, Source, source_of
+from saccade.data.sources.split import Integers, Read, Source, source_of, stamped
 from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of, side_files
+from saccade.data.stamps import facts_of, stamp_of
 from saccade.data.zips import ZipMembers, index_zip
 from saccade.errors import DataError
 
@@ -47,7 +49,7 @@ def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
             raise DataError(f"{name} archives are not read", where=str(path), fix="repack it as .tar, .tar.xz or .zip")
     zipped = magic.startswith(_ZIP)
     plain = _decompressed(path, magic) if magic.startswith((_GZIP, _XZ)) else path
-    view = mapped(plain)
+    view, stamp = mapped(plain), stamp_of({path, plain})
 
     def build() -> Index:
         members, columns = _zip_members(path) if zipped else _tar_members(path, plain, view)
@@ -58,8 +60,8 @@ def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
     index = kept(plain, side_files(path, labels), build, split_names)
     read, _ = _readers(path, index.names, index.columns, view)
     if not index.layout.parts and (whole := raw.unfold(path, index.names, index.columns["sizes"], read, _FORMS)):
-        return whole
-    return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read), path)
+        return stamped(whole, stamp)
+    return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read, stamp), path)
 
 
 def _tar_members(path: Path, plain: Path, view: memoryview) -> tuple[Members, dict[str, Integers]]:
@@ -126,9 +128,8 @@ def mapped(path: Path) -> memoryview:
 
 def _decompressed(path: Path, magic: bytes) -> Path:
     """Return the decompressed copy in the cache folder, named after what identifies this version of the file."""
-    facts = path.stat()
-    identity = f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ino}"
-    name = f"{hashlib.sha256(identity.encode()).hexdigest()}.tar"
+    identity = f"{path.resolve()}\0{facts_of(path.stat())}"
+    name = f"{hashlib.sha256(os.fsencode(identity)).hexdigest()}.tar"
     with open(path, "rb") as packed:
         blocks = _xz_blocks(packed) if magic.startswith(_XZ) else _gzip_blocks(packed)
         stream = cast(BinaryIO, _Stream(blocks, str(path)))

@@ -33,4 +33,4 @@ def open_digits() -> Source:
     records = [header + pixels.tobytes() for pixels in gray]
     paths = [f"{'train' if row < NUM_TRAIN else 'test'}/{digit}/{row:05d}.pgm" for row, digit in enumerate(rows[:, -1])]
     sizes = np.array([len(record) for record in records], np.int64)
-    return assemble(Path(NAME), paths, sizes, (), records.__getitem__, Counter())
+    return assemble(Path(NAME), paths, sizes, (), records.__getitem__, Counter(), stamp=NAME)

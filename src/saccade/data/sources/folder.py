@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,10 @@ from saccade.data.sources.listing import Listing
 from saccade.data.sources.peek import HEAD_BYTES
 from saccade.data.sources.raw import unfold
 from saccade.data.sources.shards import open_tars, tars_in
-from saccade.data.sources.split import Source, source_of
+from saccade.data.sources.split import Source, source_of, stamped
 from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of
+from saccade.data.stamps import facts_of, stamp
 from saccade.errors import DataError
 
 _Identity = tuple[int, int]
@@ -29,12 +31,14 @@ _Identity = tuple[int, int]
 class _Listing:
     """What a walk found: names, real paths and sizes (bytes) of the files; names of the folders; what it left out.
 
-    ``lost`` says by path why what may have been meant as an image cannot be reached.
+    ``lost`` says by path why what may have been meant as an image cannot be reached; ``facts`` are what
+    their stamp is made of.
     """
 
     names: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    facts: array[int] = field(default_factory=lambda: array("Q"))
     folders: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     lost: dict[str, str] = field(default_factory=dict)
@@ -60,14 +64,14 @@ def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
 
     sizes, ignored = np.array(found.sizes, np.int64), found.ignored + Counter({OUTSIDE: beside})
     if not labels and (raw := unfold(path, found.names, sizes, read, (*cifar.FORMS, *mnist.FORMS))):
-        return raw
+        return stamped(raw, stamp(found.facts))
 
     def head(i: int) -> bytes:
         return _read_head(found.paths[i])
 
     named = parse(split_names)
     listing = Listing(path, root, found.names, sizes, read, head, found.folders, ignored, found.lost, named)
-    return source_of(path, layout_of(listing, labels), sizes, read)
+    return source_of(path, layout_of(listing, labels), sizes, read, stamp(found.facts))
 
 
 def _walk(root: Path) -> _Listing:
@@ -106,6 +110,7 @@ def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) 
             found.names.append(clean_name(prefix + entry.name))
             found.paths.append(entry.path)
             found.sizes.append(status.st_size)
+            found.facts.extend(facts_of(status))
         else:
             found.ignored["neither a file nor a folder"] += 1
     return inner

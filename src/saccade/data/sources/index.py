@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +15,11 @@ from saccade import cache, files
 from saccade.data.names import Names
 from saccade.data.sources.layout import Layout, Part
 from saccade.data.sources.split import INDEX_VERSION, Integers, fingerprint
+from saccade.data.stamps import stamp_of
 from saccade.errors import SaccadeError
 
 FORMAT = 2
 """Counted up when the files in the cache change their meaning."""
-
-SETTLED_S = 2.0
-"""An archive that changed less than this before it was indexed is not kept: it may change again within one tick of the
-file system's clock, which is up to 2 s long (FAT)."""
 
 _INT = np.dtype("<i8")
 
@@ -54,18 +50,16 @@ def packed(names: Names, columns: dict[str, Integers], layout: Layout) -> Index:
 def kept(archive: Path, beside: Sequence[Path], build: Callable[[], Index], said: str = "") -> Index:
     """Return the index of an archive: from the cache folder if it is there and sound, or else built and kept there.
 
-    Path, size, time of change and inode tell whether it is still the same archive, and whether the files ``beside`` it,
-    which say what its images are, are the same; ``said`` is what the user says of them. Raises what ``build`` raises.
+    Path, size, times and inode tell whether it is still the same archive, and whether the files ``beside`` it, which
+    say what its images are, are the same; ``said`` is what the user says of them. Raises what ``build`` raises.
     """
-    facts = [path.stat() for path in (archive, *beside)]
-    numbers = [[fact.st_size, fact.st_mtime_ns, fact.st_ino] for fact in facts]
-    identity = [FORMAT, INDEX_VERSION, [str(path) for path in beside], numbers, said]
+    stamp = stamp_of((archive, *beside))
+    identity = [FORMAT, INDEX_VERSION, [os.fsencode(path).hex() for path in beside], stamp, said]
     folder = cache.within("index", hashlib.sha256(os.fsencode(archive.resolve())).hexdigest()[:32])
-    settled = all(abs(time.time() - fact.st_mtime) > SETTLED_S for fact in facts)
-    index = _recalled(folder, identity)
+    index = _recalled(folder, identity) if stamp else None
     if index is None:
         index = build()
-        if settled:
+        if stamp:
             _remember(folder, identity, index)
     return index
 

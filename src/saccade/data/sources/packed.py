@@ -11,6 +11,7 @@ import numpy as np
 from saccade.data import shards
 from saccade.data.names import Names
 from saccade.data.sources.split import Source, Split
+from saccade.data.stamps import stamp_of
 from saccade.errors import DataError
 
 
@@ -52,4 +53,5 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
         where=str(folder),
         folder=entry["folder"],
         empty_classes=tuple(entry["empty_classes"]),
+        stamp=stamp_of(shard.path for shard in opened),
     )

@@ -17,6 +17,7 @@ from saccade.data.sources.layout import WHOLE, is_image
 from saccade.data.sources.listing import counted
 from saccade.data.sources.split import Read, Source, Split, short_name, source_of
 from saccade.data.sources.webdataset import Shard, is_shard, read_shard, shards_layout, splits_of, title_file
+from saccade.data.stamps import stamp_of
 from saccade.errors import DataError
 
 PATTERN_LIMIT = 100_000
@@ -92,7 +93,7 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
         first += len(places)
     layout = shards_layout(shards, str(path), title_file(folder))
     table = np.concatenate(spans)
-    return source_of(path, layout, table[:, 2], lambda i: _read_span(tars, *table[i].tolist()))
+    return source_of(path, layout, table[:, 2], lambda i: _read_span(tars, *table[i].tolist()), stamp_of(tars))
 
 
 def _indexed(tar: Path) -> tuple[Members, Read]:

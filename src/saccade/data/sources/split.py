@@ -36,8 +36,9 @@ class Split:
     ``names`` are paths inside the class folder; ``sizes`` (bytes) and ``labels`` (indices into ``classes``) are
     int64 of shape (n,); ``read`` returns an encoded image and may be called from many threads;
     ``empty_classes`` are class folders without an image, ``left_out`` those of them that hold other files;
-    ``where`` names the source for messages and ``folder`` the split's folder in it; ``known`` is the
-    fingerprint of exactly these images where it was computed before.
+    ``where`` names the source for messages and ``folder`` the split's folder in it; ``stamp``
+    tells whether the files that hold the images are still the same (:mod:`saccade.data.stamps`), empty where
+    nothing tells it; ``known`` is the fingerprint of exactly these images where it was computed before.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Split:
     folder: str = ""
     empty_classes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    stamp: str = ""
     known: InitVar[str] = ""
 
     def __post_init__(self, known: str) -> None:
@@ -157,13 +159,14 @@ def fingerprint(classes: Sequence[str], labels: Integers, names: Sequence[str], 
 
 
 def assemble(
-    path: Path, paths: Sequence[str], sizes: Integers, folders: Sequence[str], read: Read, ignored: Counter[str]
-) -> Source:
+    path: Path, paths: Sequence[str], sizes: Integers, folders: Sequence[str], read: Read, ignored: Counter[str],
+    stamp: str = "",
+) -> Source:  # fmt: skip
     """Make a source of a listing: clean paths, their sizes in bytes (n,), folders, and how to read the i-th path.
 
     Raises DataError if no image lies in a class folder or the layout is ambiguous.
     """
-    return source_of(path, arranged(path, paths, folders, ignored), sizes, read)
+    return source_of(path, arranged(path, paths, folders, ignored), sizes, read, stamp)
 
 
 def arranged(
@@ -192,8 +195,11 @@ def arranged(
     return layout
 
 
-def source_of(path: Path, layout: Layout, sizes: Integers, read: Read) -> Source:
-    """Make a source of an arranged listing; ``sizes`` (bytes) of shape (n,) and ``read`` are those of the listing."""
+def source_of(path: Path, layout: Layout, sizes: Integers, read: Read, stamp: str = "") -> Source:
+    """Make a source of an arranged listing; ``sizes`` (bytes) of shape (n,) and ``read`` are those of the listing.
+
+    ``stamp`` is that of the files which hold the images.
+    """
 
     def split(name: str, part: Part) -> Split:
         return Split(
@@ -207,12 +213,18 @@ def source_of(path: Path, layout: Layout, sizes: Integers, read: Read) -> Source
             folder=part.folder,
             empty_classes=part.empty_classes,
             left_out=part.left_out,
+            stamp=stamp,
             known=part.fingerprint,
         )
 
     splits = {name: split(name, part) for name, part in layout.parts.items()}
     facts = layout.ignored, layout.ignored_names, layout.notes, layout.titles
     return Source(short_name(path), str(path), splits, *facts)
+
+
+def stamped(source: Source, stamp: str) -> Source:
+    """Return a source whose images come from files of this stamp."""
+    return replace(source, splits={name: replace(split, stamp=stamp) for name, split in source.splits.items()})
 
 
 def short_name(path: Path) -> str:
