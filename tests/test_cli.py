@@ -174,6 +174,36 @@ def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("arguments", "recipe"),
+    [
+        (("cifar10", "--data", "cifar100"), "cifar10"),
+        (("photos-small", "--data", "nowhere/at/all.tar"), "photos-small"),
+        (("cifar10", "resnet18", "--data", "cifar10", "--val", "nowhere"), "cifar10"),
+        (("own.yaml",), "own"),
+        (("--data", "cifar100"), "cifar10"),
+        (("--data", "mnist", "--lr", "0.1"), "mnist"),
+        (("resnet20", "--set", "data.train=fashion-mnist"), "cifar10"),
+    ],
+)
+def test_a_dry_run_opens_no_data_that_it_can_do_without(
+    arguments: tuple[str, ...], recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test may connect to anything, and nothing lies where these names point."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "own.yaml").write_text("data: {train: cifar100}\nepochs: 3\n")
+    done = saccade("train", *arguments, "--dry-run", cwd=tmp_path)
+    assert yaml.safe_load(done.stdout)["recipe"] == recipe
+    assert done.stderr == "" and {p.name for p in tmp_path.iterdir()} == {"own.yaml"}
+
+
+def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path: Path) -> None:
+    settings = yaml.safe_load(saccade("train", "--data", "digits", "resnet20", "--dry-run", cwd=tmp_path).stdout)
+    assert (settings["recipe"], settings["model"]["name"]) == ("digits", "resnet20")
+    refused = saccade("train", "--data", "nowhere", "--dry-run", cwd=tmp_path, status=65)
+    assert "there is no data at 'nowhere'" in refused.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         (("train", "--no-such-flag"), 2, "No such option"),

@@ -22,6 +22,23 @@ def resolved(*assignments: str) -> Config:
     return layers.resolve()
 
 
+def test_numbers_without_a_unit_are_epochs_or_seconds() -> None:
+    layers = Layers()
+    for assignment in (
+        "epochs=2", "ema.half_life=0.5", "schedule.warmup=5", "schedule.every=30", "schedule.milestones=[1, 2.5, 3ep]",
+        "schedule.decay=1", "checkpoint.every=2", "max_time=90", "ranks.start_limit=30", "ranks.step_limit=1.5",
+        "data.holdout=10%", "data.minival=0.02",
+    ):  # fmt: skip
+        layers.set(assignment)
+    config = layers.resolve()
+    assert (config.epochs, config.ema.half_life, config.checkpoint.every) == ("2ep", "0.5ep", "2ep")
+    schedule = config.schedule
+    assert (schedule.warmup, schedule.every, schedule.decay) == ("5ep", "30ep", "1ep")
+    assert schedule.milestones == ("1ep", "2.5ep", "3ep")
+    assert (config.max_time, config.ranks.start_limit, config.ranks.step_limit) == ("90s", "30s", "1.5s")
+    assert (config.data.holdout, config.data.minival) == (0.1, 0.02)
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
@@ -36,6 +53,12 @@ def resolved(*assignments: str) -> Config:
         ("checkpoint.every=often", ["checkpoint.every", "'often' is not a time"]),
         ("schedule={name: step, every: 0ep}", ["schedule.every", "above zero"]),
         ("schedule={name: multistep, milestones: [soon]}", ["schedule.milestones", "'soon' is not a duration"]),
+        ("data.std=[0.2, 0, 0.2]", ["data.std", "above zero"]),
+        ("data.mean=[.nan, 0, 0]", ["data.mean", "finite"]),
+        ("optimizer.clip=.inf", ["optimizer.clip", "finite"]),
+        ("optimizer.lr=.nan", ["optimizer.lr", "not a learning rate"]),
+        ("epochs=-2", ["epochs", "'-2' is not a duration"]),
+        ("max_time=-2", ["max_time", "'-2' is not a time"]),
         ("seed=-1", ["seed", "greater than or equal to 0"]),
     ],
 )

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from saccade import files, plain_yaml
 from saccade.config_augment import AugmentSection as AugmentSection
-from saccade.config_fields import Amount, CadenceText, DurationText, Section, Share, TimeText, Triple
+from saccade.config_fields import Amount, CadenceText, DurationText, PositiveTriple, Section, Share, TimeText, Triple
 from saccade.config_fields import data as _data
 from saccade.config_fields import maths as _maths
 from saccade.config_fields import run as _run
@@ -77,7 +77,7 @@ class DataSection(Section):
     exif: Literal["ignore", "apply"] = _data("ignore", "EXIF orientation: ignored as in published figures, or applied")
     unreadable: Literal["refuse", "drop"] = _data("refuse", "training images that cannot be read; `drop`: up to 1 %")
     mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
-    std: Triple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
+    std: PositiveTriple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
     threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)
     processes: int = _run(
         0, "processes of their own for these threads, where one interpreter cannot feed the device", ge=0, le=64

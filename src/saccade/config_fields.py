@@ -65,6 +65,12 @@ def _interval(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def _positive(triple: tuple[float, float, float]) -> tuple[float, float, float]:
+    if min(triple) <= 0:
+        raise ValueError("all three must be above zero")
+    return triple
+
+
 DurationText = Annotated[str, _with_unit("ep"), AfterValidator(_duration)]
 """A length of training; a bare number counts epochs."""
 RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rate)]
@@ -76,6 +82,7 @@ Amount = Annotated[float, Field(ge=0)]
 """A share below 1, or a count."""
 Interval = Annotated[tuple[float, float], AfterValidator(_interval)]
 Triple = Annotated[tuple[float, float, float], Field()]
+PositiveTriple = Annotated[Triple, AfterValidator(_positive)]
 
 
 def maths(default: Any, doc: str, **limits: Any) -> Any:

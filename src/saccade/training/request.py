@@ -17,6 +17,7 @@ from saccade.config import Config, Layers
 from saccade.config_optim import OptimizerSection
 from saccade.data import images
 from saccade.data.sources import KNOWN, Source, train_split
+from saccade.data.sources.official import OFFICIAL
 from saccade.errors import ConfigError, UsageError
 from saccade.models import find, registry
 from saccade.training import optim
@@ -128,21 +129,31 @@ def compose(request: Request) -> Composed:
     """
     named, asked, based = _layers(request)
     source = request.data or open_training(_stack(named, asked).resolve())
-    layers = _stack(Layers() if based else _fitting(source), named, asked)
+    layers = _stack(Layers() if based else _recipe(_default_recipe(source)), named, asked)
     explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
     return Composed(_settled(layers, request), source, explicit, request.val)
 
 
 def dry_run(request: Request) -> Config:
-    """Return the configuration that ``compose`` would; no data is opened where a file or a recipe is named."""
+    """Return the configuration that ``compose`` would, opening no data that it can do without.
+
+    Data is opened only to find the recipe that fits it: where a file or a recipe is named, or a set whose size is
+    known, nothing is read and nothing is downloaded.
+    """
     named, asked, based = _layers(request)
-    return _settled(_stack(named, asked), request) if based else compose(request).config
+    name = _stack(named, asked).resolve().data.train
+    if not based and (request.data is not None or name not in OFFICIAL):
+        return compose(request).config
+    base = Layers()
+    if not based:
+        official = OFFICIAL[name]
+        base = _recipe(recipes.default_for(name, official.num_train, official.side_px))
+    return _settled(_stack(base, named, asked), request)
 
 
-def _fitting(source: Source) -> Layers:
-    """Return the settings of the recipe that fits the data."""
+def _recipe(name: str) -> Layers:
     layers = Layers()
-    layers.add_file(recipes.find(_default_recipe(source)).path)
+    layers.add_file(recipes.find(name).path)
     return layers
 
 

@@ -21,23 +21,28 @@ FOLDER_VARIABLE = "SACCADE_DATA"
 
 @dataclass(frozen=True, slots=True)
 class Official:
-    """A set with a name: its files, the page they are on, and where people keep them inside a folder of datasets."""
+    """A set with a name: its files, the page they are on, and where people keep them inside a folder of datasets.
+
+    It has ``num_train`` training images of ``side_px`` pixels a side, which is known before a file is there.
+    """
 
     files: tuple[Remote, ...]
     page: str
     places: tuple[str, ...]
+    num_train: int
+    side_px: int
 
 
 def _cifar(stem: str, folder: str, size_bytes: int, md5: str) -> Official:
     site = "https://www.cs.toronto.edu/~kriz/"
     file = f"{stem}-python.tar.gz"
     places = (f"{stem.replace('-', '')}/{file}", file, folder)
-    return Official((Remote(file, size_bytes, md5, (site + file,)),), f"{site}cifar.html", places)
+    return Official((Remote(file, size_bytes, md5, (site + file,)),), f"{site}cifar.html", places, 50_000, 32)
 
 
 def _mnist(page: str, sites: tuple[str, ...], places: tuple[str, ...], *files: tuple[str, int, str]) -> Official:
     remotes = tuple(Remote(name, size, md5, tuple(site + name for site in sites)) for name, size, md5 in files)
-    return Official(remotes, page, places)
+    return Official(remotes, page, places, 60_000, 28)
 
 
 OFFICIAL = {
