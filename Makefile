@@ -1,7 +1,9 @@
 # make demo         set up and train the built-in digits
 # make test         set up and run the tests
 # make test-faults  the long shelf: every fault at every stage, and what takes minutes (`make test` has a sample)
+# make test-sample  every sixth test of the long shelf, which CI runs
 # make test-models  every architecture: all names, parity with torchvision and timm, runs that must leave chance level
+# make test-mutants  broken copies of the product: each must turn its test red
 # make test-gpu     what must hold on a GPU, killed and resumed runs among it; needs one
 # make check        format, lint, types and the rules of the house
 # make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-faults test-models test-gpu check train clean
+.PHONY: demo test test-faults test-sample test-models test-mutants test-gpu check train clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -25,8 +27,14 @@ test: $(VENV)/.installed-dev
 test-faults: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m full $(ARGS)
 
+test-sample: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m full --one-in 6 $(ARGS)
+
 test-models: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m models $(ARGS)
+
+test-mutants: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/mutants -m mutants $(ARGS)
 
 test-gpu: $(VENV)/.installed-dev
 	SACCADE_TEST_GPU=1 $(BIN)/python -m pytest tests/training/test_gpu.py tests/faults/test_kill_and_resume.py \

@@ -1,7 +1,8 @@
-"""FAULTS A1, A2, A3, A4, A6, A7: a run that was killed anywhere ends bit for bit like one that was not."""
+"""FAULTS A1, A2, A3, A4, A6, A7, B7: a run that was killed anywhere ends bit for bit like one that was not."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import toy
 
-from saccade import rng
+from saccade import files, rng
+from saccade.log import read_events
 
 QUICK_SEEDS = range(1)
 FULL_SEEDS = range(1, 20)
@@ -32,14 +34,15 @@ def test_two_undisturbed_runs_are_identical(images: Path, reference: Path, tmp_p
 def test_killed_at_a_random_step_the_same_command_ends_identical(
     seed: int, images: Path, reference: Path, tmp_path: Path
 ) -> None:
-    step = 1 + int(rng.uniform(rng.key(seed, 2718), 1)[0] * (toy.STEPS - 6))
+    first = toy.EVERY + 1  # from here on there is a checkpoint: starting over would prove nothing
+    step = first + int(rng.uniform(rng.key(seed, 2718), 1)[0] * (toy.STEPS - first - 5))
     out = tmp_path / "run"
     toy.signal_after_step(toy.command(images, out), out, step)
     attempt = toy.run(toy.command(images, out))
     assert attempt.status == 0, attempt.stderr
     assert toy.digest(out) == toy.digest(reference), f"seed {seed}, killed after step {step}"
     began = toy.resumed_at(out)
-    assert began == [began[0]] and began[0] % 7 == 0
+    assert began == [began[0]] and began[0] > 0 and began[0] % toy.EVERY == 0
     assert toy.facts(out)["result"]["correct"] == toy.facts(reference)["result"]["correct"]
 
 
@@ -49,12 +52,23 @@ def test_resume_begins_inside_an_epoch(images: Path, half_done: Path, tmp_path: 
     assert step % toy.STEPS_PER_EPOCH != 0, "the toy must not save only at the ends of epochs"
 
 
+def verified(out: Path) -> list[Path]:
+    """Return the checkpoint folders of a run that verify."""
+    good = []
+    for folder in toy.checkpoints(out):
+        with contextlib.suppress(ValueError):
+            files.verify_folder(folder)
+            good.append(folder)
+    return good
+
+
 @pytest.mark.parametrize("stage", CASES)
 def test_killed_while_a_checkpoint_is_published(stage: str, images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     count = 1 if stage == "renamed for removal" else 4
     killed = toy.run(toy.command(images, out, faults=("--stage", stage, "--count", str(count))))
     assert killed.status == -signal.SIGKILL
+    assert len(verified(out)) >= toy.KEEP, "retention deleted what was still needed"
     attempt = toy.run_here(toy.command(images, out))
     assert attempt.status == 0, attempt.stderr
     assert toy.resumed_at(out)[0] >= 21, "an earlier good checkpoint was lost"
@@ -81,13 +95,15 @@ def test_killed_in_the_final_evaluation(images: Path, reference: Path, tmp_path:
 @pytest.mark.full
 def test_ten_kills_in_one_run(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    inside = 0
     for step in np.linspace(3, toy.STEPS - 4, 10).astype(int):
         toy.signal_after_step(toy.command(images, out), out, max(int(step), toy.last_step(out) + 1))
     assert toy.run(toy.command(images, out)).status == 0
     assert toy.digest(out) == toy.digest(reference)
-    inside = sum(step % toy.STEPS_PER_EPOCH != 0 for step in toy.resumed_at(out))
-    assert inside > 0
+
+    began = toy.resumed_at(out)
+    assert len(began) == 10 and any(step % toy.STEPS_PER_EPOCH != 0 for step in began)
+    done = [e for e in read_events(out / "log.jsonl") if e["event"] == "step"]
+    assert len(done) <= toy.STEPS + 10 * toy.EVERY, "a kill costs more than one interval of checkpoints"
 
 
 def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(images: Path, reference: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""FAULTS G1: a NaN in one image of one step, alone and on one of two ranks, in whole runs."""
+"""FAULTS G1, G2: a NaN in one image of one step, alone and on one of two ranks, and a burst of wrong labels."""
 
 from __future__ import annotations
 
@@ -100,3 +100,24 @@ def test_too_many_skipped_steps_end_the_run(images: Path, tmp_path: Path) -> Non
     faults = ("--nan", "3", "5", "9", "30")
     attempt = toy.run(toy.command(images, out, *SKIP, "--set", "guard.allowed=2", faults=faults))
     assert attempt.status == 76 and "2 steps were skipped before it" in attempt.stderr
+
+
+def test_a_burst_of_wrong_labels_leaves_no_trace_even_for_a_run_that_was_killed_in_it(
+    images: Path, tmp_path: Path
+) -> None:
+    burst = ("52", "53", "54", "55", "56")  # spikes are looked for from step 50 on
+    watch = (*SKIP, "--set", "guard.spike=6")
+    without, whole, killed = (tmp_path / name for name in ("without", "whole", "killed"))
+    assert toy.run(toy.command(images, without, *watch, faults=("--leave-out", *burst))).status == 0
+
+    command = toy.command(images, whole, *watch, faults=("--burst", *burst))
+    attempt = toy.run(command)
+    assert attempt.status == 0, attempt.stderr
+    assert toy.facts(whole)["skipped_steps"] == [int(step) for step in burst], "found at its first step"
+    assert toy.digest(whole) == toy.digest(without)
+
+    command = toy.command(images, killed, *watch, faults=("--burst", *burst))
+    toy.signal_after_step(command, killed, 54)
+    assert toy.run(command).status == 0
+    assert toy.facts(killed)["skipped_steps"] == toy.facts(whole)["skipped_steps"]
+    assert toy.digest(killed) == toy.digest(whole), "the same again"

@@ -26,11 +26,12 @@ from saccade.log import read_events
 VICTIM = Path(__file__).parent / "victim.py"
 STEPS = 60
 STEPS_PER_EPOCH = 14
+EVERY, KEEP = 7, 3  # steps between two checkpoints; how many stay
 LIMIT_S = 180
 SETTINGS = (
     "--model", "resnet8", "--image-size", "32", "--batch-size", "32", "--epochs", f"{STEPS}step", "--precision", "bf16",
     "--set", "batch.cell=16", "--set", "optimizer.name=sgd", "--set", "optimizer.lr=0.05",
-    "--set", "checkpoint.every=7step", "--set", "checkpoint.keep=3", "--set", "ema.half_life=5step",
+    "--set", f"checkpoint.every={EVERY}step", "--set", f"checkpoint.keep={KEEP}", "--set", "ema.half_life=5step",
     "--set", "augment.mixup=0.4", "--set", "model.dropout=0.1", "--set", "model.drop_path=0.1",
     "--set", "augment.sizes=[0.75,1.0]",
 )  # fmt: skip

@@ -1,12 +1,14 @@
 """Runs the real command line with a fault planted in it; started as a process of its own by the fault tests.
 
     python victim.py [--stage NAME --count K] [--evaluation K] [--sabotage position|optimizer|layout]
-                     [--nan STEP ...] [--leave-out STEP ...] -- train ...
+                     [--nan STEP ...] [--leave-out STEP ...] [--burst STEP ...] [--other-images STEP] -- train ...
 
 ``--stage`` kills the process (SIGKILL, by itself) when the K-th checkpoint reaches a stage of being published;
 ``--evaluation`` kills it in the middle of the K-th evaluation; ``--sabotage`` breaks the resume on purpose, for the
 controls that must turn red. ``--nan`` makes one image of the second cell of these steps NaN, which is a cell of the
-second rank where there are two; ``--leave-out`` jumps over steps.
+second rank where there are two; ``--leave-out`` jumps over steps. ``--burst`` gives every image of these steps another
+class with great certainty, as a run of wrong labels does to a trained network; ``--other-images`` mirrors the images of
+one step, the smallest mistake in the data that a control must see.
 """
 
 from __future__ import annotations
@@ -106,6 +108,32 @@ def leave_out(steps: list[int]) -> None:
     step.StepRunner.run = run
 
 
+def plant_burst(steps: list[int]) -> None:
+    real = step.StepRunner._forward
+
+    def forward(self: Any, state: Any, inputs: Any, *rest: Any) -> Any:
+        if state.step not in steps:
+            return real(self, state, inputs, *rest)
+        push = torch.tensor([[40.0, 0.0]])
+        hook = state.model.register_forward_hook(lambda *a: a[2] + push)
+        try:
+            return real(self, state, inputs, *rest)
+        finally:
+            hook.remove()
+
+    step.StepRunner._forward = forward
+
+
+def mirror_images(number: int) -> None:
+    real = step.present
+
+    def present(*arguments: Any) -> Any:
+        inputs, share = real(*arguments)
+        return (inputs.flip(3) if arguments[-2] == number else inputs), share
+
+    step.present = present
+
+
 def main() -> None:
     split = sys.argv.index("--")
     parser = argparse.ArgumentParser()
@@ -115,6 +143,8 @@ def main() -> None:
     parser.add_argument("--sabotage", choices=("position", "optimizer", "layout"))
     parser.add_argument("--nan", type=int, nargs="*", default=[])
     parser.add_argument("--leave-out", type=int, nargs="*", default=[])
+    parser.add_argument("--burst", type=int, nargs="*", default=[])
+    parser.add_argument("--other-images", type=int, default=-1)
     faults = parser.parse_args(sys.argv[1:split])
     if faults.stage:
         kill_at_stage(faults.stage, faults.count)
@@ -122,6 +152,8 @@ def main() -> None:
         kill_in_evaluation(faults.evaluation)
     plant_nan(faults.nan)
     leave_out(faults.leave_out)
+    plant_burst(faults.burst)
+    mirror_images(faults.other_images)
     if faults.sabotage:
         sabotage(faults.sabotage)
     sys.argv = ["saccade", *sys.argv[split + 1 :]]
