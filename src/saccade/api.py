@@ -160,11 +160,18 @@ def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Pat
         return data
     if data is not None:
         return find_split(_opened("data", data, "val") or str(data), name, str(labels), split_names)
-    for flag in ("--labels",) * bool(labels) + ("--split-names",) * bool(split_names):
-        raise UsageError(f"{flag} needs --data", where=flag, fix="add --data with the images")
+    only_with_data(labels=labels, split_names=split_names)
     if isinstance(model, Classifier):
         raise UsageError("a classifier does not say which images to score", where="data", fix="give data=")
     return own_split(Path(model), name)
+
+
+def only_with_data(**flags: Any) -> None:
+    """Raise UsageError for the first flag that is given although no data is."""
+    for name, value in flags.items():
+        if value:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} needs --data", where=flag, fix="add --data with the images")
 
 
 def own_split(run: Path, name: str = "") -> Split:

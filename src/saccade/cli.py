@@ -145,6 +145,8 @@ def evaluate(
         from saccade.evaluation.metrics import accuracies, wilson_interval
         from saccade.evaluation.views import phrase
 
+        if not data:
+            api.only_with_data(labels=labels, split_names=split_names)
         classifier = api.load(run)
         chosen = api.judged_split(run, data, split, labels or "", split_names or "")
         result = api.evaluate(classifier, chosen, devices=devices)
