@@ -22,7 +22,7 @@ LIMIT_S = 600
 
 @dataclass(frozen=True)
 class Break:
-    """One promise, the place that keeps it, what stands there and what is put instead, and the test that must see it."""
+    """One promise, the place that keeps it, what stands there and what is put instead, and the test that sees it."""
 
     promise: str
     file: str
