@@ -11,21 +11,22 @@ import torch
 from torch import nn
 
 from saccade import units
-from saccade.config import kinds
+from saccade.config import Config, kinds
 from saccade.data.loader import Readers
 from saccade.data.sources import Source, Split, open_source, train_split, validation_split
 from saccade.data.sources.split import short_name
 from saccade.dist import joined
-from saccade.errors import CheckpointError, ConfigError, UsageError
+from saccade.errors import ConfigError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
 from saccade.evaluation.predictor import Picture, Prediction
 from saccade.log import Log
 from saccade.models.readings import unwrapped
-from saccade.training import launch, precision, recorded, trainer
+from saccade.training import determinism, launch, trainer
 from saccade.training.request import FLAGS, Request, compose, flag_settings, preview
 from saccade.training.request import dry_run as settle
+from saccade.training.subject import Conditions, Subject
 from saccade.training.trainer import Outcome
 
 
@@ -125,34 +126,58 @@ def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("__", "."): value for name, value in settings.items()}
 
 
-def load(run: str | Path, module: nn.Module | None = None) -> Classifier:
-    """Load the classifier of a run folder or a ``.safetensors`` file; ``module`` for a network of your own."""
-    return Classifier.load(Path(run), module)
+def load(run: str | Path, module: nn.Module | None = None, *, best: bool = False) -> Classifier:
+    """Load the classifier of a run folder, of one of its checkpoints, or of a ``.safetensors`` file.
+
+    ``best`` takes the best checkpoint of a run folder; ``module`` is for a network of your own. Weights of a checkpoint
+    are the average where the run keeps one. Raises CheckpointError.
+    """
+    return Subject.of(Path(run), best).classifier(module)
 
 
 def evaluate(
     model: Classifier | str | Path, data: str | Path | Source | Split | None = None, *, labels: str | Path = "",
-    split_names: str = "", split: str = "", devices: str = "auto",
+    split_names: str = "", split: str = "", best: bool = False, devices: str = "auto", precision: str = "auto",
 ) -> Result:  # fmt: skip
     """Score a classifier on the validation split of a source, or on a split, every image exactly once.
 
-    Without ``data`` a run folder is scored on the split that it was validated on. Computed in the precision that this
-    device trains in. Raises DataError when there is no such split, CheckpointError when nothing says which.
+    ``model`` may be what ``load`` takes; without ``data`` a run is scored on the split that it was validated on, and
+    ``best`` takes its best checkpoint. Computed as the run computed, on its device and in its precision, unless others
+    are asked for; what differs is said on standard error. Raises DataError when there is no such split,
+    CheckpointError when nothing says which.
     """
-    classifier = model if isinstance(model, Classifier) else load(model)
-    chosen = judged_split(model, data, split, labels, split_names)
-    place = launch.pick_device(devices)[0]
-    number_format = precision.choose("auto", torch.device(place))[0]
-    classifier.network.to(place)
-    readers = Readers(max(2, torch.get_num_threads()))
+    given = model if isinstance(model, Classifier) else Subject.of(Path(model), best)
+    classifier = given if isinstance(given, Classifier) else given.classifier()
+    resolved = {} if isinstance(given, Classifier) else given.resolved
+    chosen = judged_split(given, data, split, labels, split_names)
+    return score(classifier, chosen, resolved, devices, precision)[0]
+
+
+def score(
+    classifier: Classifier, split: Split, resolved: Mapping[str, Any], devices: str = "auto", precision: str = "auto"
+) -> tuple[Result, Conditions]:
+    """Score a classifier on a split; ``resolved`` is how its run computed. Returns the figures and what was done."""
+    how = Conditions.of(classifier.recipe, resolved, devices, precision)
+    for note in how.notes:
+        Log().warn(note)
+    classifier.network.to(how.device)
+    before = torch.get_num_threads()
+    readers = Readers(max(2, before))
     try:
-        return evaluator.evaluate(classifier, chosen, readers, number_format, torch.device(place))
+        torch.set_num_threads(how.threads)  # the last bits depend on it; the readers have set theirs to one
+        with determinism.put_back():
+            if how.deterministic:
+                determinism.switch_on()
+            return evaluator.evaluate(classifier, split, readers, how.precision, how.device), how
     finally:
         readers.close()
+        torch.set_num_threads(before)
 
 
-def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Path = "", split_names: str = "") -> Split:
-    """Return the images to score on: those of ``data``, or the ones that a run folder was validated on.
+def judged_split(
+    model: Classifier | Subject, data: Any = None, name: str = "", labels: str | Path = "", split_names: str = ""
+) -> Split:
+    """Return the images to score on: those of ``data``, or the ones that a run was validated on.
 
     Raises DataError when there is no such split, CheckpointError when nothing says which images, UsageError.
     """
@@ -163,7 +188,7 @@ def judged_split(model: Any, data: Any = None, name: str = "", labels: str | Pat
     only_with_data(labels=labels, split_names=split_names)
     if isinstance(model, Classifier):
         raise UsageError("a classifier does not say which images to score", where="data", fix="give data=")
-    return own_split(Path(model), name)
+    return own_split(model.config, name)
 
 
 def only_with_data(**flags: Any) -> None:
@@ -174,11 +199,8 @@ def only_with_data(**flags: Any) -> None:
             raise UsageError(f"{flag} needs --data", where=flag, fix="add --data with the images")
 
 
-def own_split(run: Path, name: str = "") -> Split:
+def own_split(config: Config, name: str = "") -> Split:
     """Return the split that a run validated on, or another of the same source, rebuilt from its configuration."""
-    config = recorded.settings(run)
-    if config is None:
-        raise CheckpointError("this file does not say which images it was judged on", where=str(run), fix="add --data")
     data = launch.open_data(config, launch.open_training(config))
     if name in ("", data.val.name):
         return data.val
@@ -203,16 +225,22 @@ def _split_of(source: Source, name: str) -> Split:
 
 
 def predict(
-    model: Classifier | str | Path, images: Picture | Iterable[Picture], *, top: int = 5, strict: bool = False
+    model: Classifier | str | Path,
+    images: Picture | Iterable[Picture],
+    *,
+    top: int = 5,
+    best: bool = False,
+    strict: bool = False,
 ) -> Iterator[Prediction]:
     """Yield the most probable classes of each image, in order.
 
+    ``model`` may be what ``load`` takes; ``best`` takes the best checkpoint of a run folder.
     ``images`` is one image or several: a path (of a folder: every image in it), the bytes of a file, an image of
     Pillow, or an array, uint8 or uint16 of shape (height, width) or (height, width, channels); an array with one more
     dimension in front holds several. An image that cannot be read gets a prediction with ``error`` and no classes;
     with ``strict`` it raises DataError.
     """
-    classifier = model if isinstance(model, Classifier) else load(model)
+    classifier = model if isinstance(model, Classifier) else load(model, best=best)
     return predictor.predict(classifier, predictor.several(images), top, strict=strict)
 
 

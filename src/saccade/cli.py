@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from saccade import cli_data, cli_lr, cli_ranks, cli_recipes, signals, streams
-from saccade.errors import DataError, Explained, SaccadeError
+from saccade.errors import DataError, Explained, SaccadeError, UsageError
 from saccade.terminal import Json, app, complain, explained, print_json, tell, unheard
 
 if TYPE_CHECKING:
     from saccade.config import Config
     from saccade.training.request import Request
+    from saccade.training.subject import Subject
 
 Words = Annotated[
     list[str] | None, typer.Argument(help="A YAML file, a recipe or a model; several are merged in order.")
@@ -55,7 +56,8 @@ MinivalOption = Annotated[
 ]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder or a model.safetensors.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder, a checkpoint in it, or a model.safetensors.")]
+BestOption = Annotated[bool, typer.Option("--best", help="Take the best checkpoint of the run, not its last weights.")]
 
 
 def _request(given: dict[str, Any]) -> Request:
@@ -137,28 +139,35 @@ def check(
 def evaluate(
     run: RunArgument, data: DataOption = None, labels: LabelsOption = None, split_names: SplitNamesOption = None,
     split: Annotated[str, typer.Option("--split", help="Which split; default: the validation split.")] = "",
-    devices: Annotated[str, typer.Option("--devices", help="auto, cpu, cuda or mps.")] = "auto", json_out: Json = False,
+    best: BestOption = False,
+    devices: Annotated[str, typer.Option("--devices", help="auto (the run's), cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="auto (the run's), fp32, bf16, or fp16.")] = "auto",
+    json_out: Json = False,
 ) -> None:  # fmt: skip
-    """Score the saved weights of a run: every image exactly once."""
+    """Score the saved weights of a run as the run did: every image exactly once."""
     with explained(json_out):
         from saccade import api
         from saccade.evaluation.metrics import accuracies, wilson_interval
         from saccade.evaluation.views import phrase
+        from saccade.training.subject import Subject
 
         if not data:
             api.only_with_data(labels=labels, split_names=split_names)
-        classifier = api.load(run)
-        chosen = api.judged_split(run, data, split, labels or "", split_names or "")
-        result = api.evaluate(classifier, chosen, devices=devices)
+        subject = Subject.of(run, best)
+        classifier = subject.classifier()
+        chosen = api.judged_split(subject, data, split, labels or "", split_names or "")
+        result, how = api.score(classifier, chosen, subject.resolved, devices, precision)
         views = classifier.recipe.eval_views
-        low, high = wilson_interval(result.correct, result.n)
         if json_out:
-            print_json({"run": str(run), "split": chosen.name, "views": views, **result.to_json()})
-        else:
-            shares = "  ".join(accuracies(result.to_json(), len(classifier.recipe.classes)))
-            typer.echo(f"{shares}  loss {result.loss:.4f}  "
-                       f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
-                       f"95 % interval {low:.2%} to {high:.2%})")  # fmt: skip
+            print_json({"run": str(run), "weights": str(subject.path), "split": chosen.name, "views": views,
+                        "precision": how.precision, "device": how.device.type, **result.to_json()})  # fmt: skip
+            return
+        low, high = wilson_interval(result.correct, result.n)
+        shares = "  ".join(accuracies(result.to_json(), len(classifier.recipe.classes)))
+        about = f"{subject.phrase}, {how.precision}" if subject.saved else how.precision
+        typer.echo(f"{shares}  loss {result.loss:.4f}  "
+                   f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
+                   f"95 % interval {low:.2%} to {high:.2%}; {about})")  # fmt: skip
 
 
 @app.command(epilog="Example: saccade predict runs/resnet18-photos-1a2b3c4d cat.jpg holiday/ --top 3")
@@ -166,11 +175,12 @@ def predict(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes.")] = 5,
+    best: BestOption = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Also write path, rank, class, probability.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")] = False,
     json_out: Json = False,
 ) -> None:  # fmt: skip
-    """Name what is in images, with probabilities.
+    """Name what is in images, with probabilities, which are computed in float32 on every machine.
 
     Images that cannot be read are named on stderr; the others are answered, and the exit status is 65.
     """
@@ -180,15 +190,15 @@ def predict(
 
         rows: list[dict[str, Any]] = []
         bad = 0
-        for prediction in api.predict(run, images, top=top, strict=strict):
+        for prediction in api.predict(run, images, top=top, best=best, strict=strict):
             rows.append({"path": prediction.path, "top": [{"class": c, "probability": p} for c, p in prediction.top]})
             if prediction.error:
                 bad += 1
                 rows[-1]["error"] = prediction.error
                 complain(f"{prediction.error}\n  where: {prediction.path}")
             elif not json_out:
-                best = "  ".join(f"{class_name(name)} {share:.1%}" for name, share in prediction.top)
-                typer.echo(f"{prediction.path}: {best}")
+                named = "  ".join(f"{class_name(name)} {share:.1%}" for name, share in prediction.top)
+                typer.echo(f"{prediction.path}: {named}")
         if csv is not None:
             files.write_bytes(csv, _csv(rows))
         if json_out:
@@ -240,7 +250,10 @@ def models(
 
 @app.command(epilog="Example: saccade report runs/resnet18-photos-1a2b3c4d")
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared on one page.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="A run folder or a checkpoint in one; several runs are compared on one page.")
+    ],
+    best: BestOption = False,
     out: Annotated[Path, typer.Option("--out", help="Where the comparison of several runs goes.")] = Path(
         "comparison.html"
     ),
@@ -248,21 +261,36 @@ def report(
 ) -> None:
     """Write the page and the plots of a run, or one page that compares several."""
     with explained(json_out):
-        from saccade import api
-        from saccade.report import compare_runs, write_report
+        from saccade.report import compare_runs
+        from saccade.training.subject import Subject
 
         if len(runs) == 1:
-            try:
-                split = api.own_split(runs[0])
-            except SaccadeError:
-                split = None  # the images are gone: the page is written without the pictures of mistakes
-            page = write_report(runs[0], split)
+            page = _write_page(Subject.of(runs[0], best), runs[0])
+        elif best:
+            raise UsageError("several runs are compared by their results", where="--best", fix="name one run")
         else:
             page = compare_runs(runs, out)
         if json_out:
             print_json({"report": str(page)})
         else:
             typer.echo(str(page))
+
+
+def _write_page(subject: Subject, named: Path) -> Path:
+    """Write the page of a run, or of one of its checkpoints, which is scored anew for it."""
+    from saccade import api
+    from saccade.report import write_report
+
+    if subject.saved is not None:
+        if subject.folder is None:
+            raise UsageError("there is no run around this checkpoint", where=str(named), fix="name a run folder")
+        classifier, split = subject.classifier(), api.own_split(subject.config)
+        result, _ = api.score(classifier, split, subject.resolved)
+        return write_report(subject.folder, split, result, subject.path.name)
+    try:
+        return write_report(named, api.own_split(subject.config))
+    except SaccadeError:  # the images are gone: the page is written without the pictures of mistakes
+        return write_report(named)
 
 
 @app.command(name="verify-resume", epilog="Example: saccade verify-resume --data photos.zip --holdout 10%",

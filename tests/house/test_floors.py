@@ -33,7 +33,7 @@ FLOORS = {
          training.track training.memory training.compiling training.trial training.finding training.doctor
          training.feeders training.census training.utilisation training.ranks training.contact_sheet training.start
          report.*""",
-    6: "training.trainer training.proof report.rates",
+    6: "training.trainer training.proof training.subject report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }
 PLACES = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -41,7 +41,7 @@ class Recipe:
     ``image_size`` is the side in pixels, ``mean`` and ``std`` are for RGB values in 0..1, ``eval_crop`` is the side of
     the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
     ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0; ``eval_views`` is
-    how many views of an image are averaged.
+    how many views of an image are averaged, ``precision`` what the run computed in, empty where that is not known.
 
     The limits are checked when a file is read: it may come from anybody. A field that this version does not know is
     refused, as it may change what the pixels mean.
@@ -60,6 +60,7 @@ class Recipe:
     patch_size: Annotated[int, Field(ge=0, le=64)] = 0
     eval_size: Annotated[int, Field(ge=0, le=4096)] = 0
     eval_views: Literal[1, 2, 6] = 1
+    precision: Annotated[str, Field(pattern="^(fp32|bf16|fp16)?$")] = ""
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -92,15 +93,15 @@ class Classifier:
         return safetensors.torch.save(tensors, metadata)
 
     @classmethod
-    def load(cls, path: Path, module: nn.Module | None = None) -> Classifier:
+    def load(cls, path: Path, module: nn.Module | None = None, recipe: Recipe | None = None) -> Classifier:
         """Read a classifier from a ``.safetensors`` file or a run folder.
 
-        ``module`` is needed when the network is the user's own: the weights are copied into it. Raises
-        CheckpointError when the file is missing, damaged or of another network.
+        ``module`` is needed when the network is the user's own: the weights are copied into it; ``recipe`` where the
+        file does not hold it. Raises CheckpointError when the file is missing, damaged or of another network.
         """
         file = path / MODEL_FILE if path.is_dir() else path
         network = unwrapped(module) if module is not None else None
-        recipe, tensors, network = _read(file, network)
+        recipe, tensors, network = _read(file, network, recipe)
         network.load_state_dict(tensors)
         return cls(network.to(memory_format=torch.channels_last).eval(), recipe)
 
@@ -110,20 +111,29 @@ def _recipes() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
 
 
-def _read(file: Path, module: nn.Module | None) -> tuple[Recipe, dict[str, Tensor], nn.Module]:
+def no_model(file: Path) -> CheckpointError:
+    """Return the error about a model file that is not there."""
+    unfinished = (file.parent / "checkpoints").is_dir()
+    return CheckpointError(
+        "there is no trained model here" + (": the run is not finished" if unfinished else ""),
+        where=str(file),
+        fix="run the same `saccade train` command again to finish it, or add --best"
+        if unfinished
+        else "give a run folder, one of its checkpoints, or a model.safetensors",
+    )
+
+
+def _read(
+    file: Path, module: nn.Module | None, known: Recipe | None = None
+) -> tuple[Recipe, dict[str, Tensor], nn.Module]:
     """Return the recipe, the tensors by the network's names, and the network, made only when all of it fits."""
     if not file.is_file():
-        unfinished = (file.parent / "checkpoints").is_dir()
-        raise CheckpointError(
-            "there is no trained model here" + (": the run is not finished" if unfinished else ""),
-            where=str(file),
-            fix="run the same `saccade train` command again to finish it" if unfinished else "give a run folder",
-        )
+        raise no_model(file)
     header = stored.header(file)
     try:
-        if "saccade" not in header.remarks:
+        if known is None and "saccade" not in header.remarks:
             raise ValueError("its metadata has no 'saccade'")
-        recipe = Recipe.parse(header.remarks["saccade"])
+        recipe = known or Recipe.parse(header.remarks["saccade"])
     except ValueError as error:
         raise CheckpointError(
             f"this is not a model that saccade wrote: {error}",

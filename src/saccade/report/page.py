@@ -8,7 +8,7 @@ from pathlib import Path
 
 from saccade import files
 from saccade.data.sources import Split
-from saccade.evaluation.metrics import TOP5_ABOVE
+from saccade.evaluation.metrics import TOP5_ABOVE, Result
 from saccade.report import mistakes, plots, sections
 from saccade.report.html import Html, element, image, page
 from saccade.report.plots import Line, Theme
@@ -38,22 +38,26 @@ class Plot:
         return image(self.light, self.alt, dark=self.dark, scale=plots.SCALE)
 
 
-def write_report(run: Path, split: Split | None = None) -> Path:
+def write_report(run: Path, split: Split | None = None, result: Result | None = None, checkpoint: str = "") -> Path:
     """Write ``plots/*.png`` and ``report.html`` from what is in a run folder; returns the path of the page.
 
     ``split`` is the validation set, for the pictures of the worst mistakes. A run that is not finished gets a report
-    of what is there. Raises UsageError when the folder is no run, DiskError.
+    of what is there. ``result`` on that split is of one of the run's checkpoints: its page stands beside the run's, as
+    ``report-<checkpoint>.html``. Raises UsageError when the folder is no run, DiskError.
     """
     record = Record.read(run, split)
+    if result is not None and split is not None:
+        record.judge(result, split, checkpoint)
+    suffix = f"-{checkpoint}" if checkpoint else ""
     drawn = _plots(record)
     worst = mistakes.worst(record)
-    shelf = files.within(run, "plots")
+    shelf = files.within(run, f"plots{suffix}")
     for name, plot in drawn.items():
         files.write_bytes(shelf / f"{name}.png", plot.light)
     pictures = [(m.pixels, m.said, f"is {m.true}") for m in worst if m.pixels is not None]
     if pictures:
         files.write_bytes(shelf / "mistakes.png", plots.mistakes(pictures, plots.LIGHT))
-    path = run / "report.html"
+    path = run / f"report{suffix}.html"
     files.write_bytes(path, _page(record, drawn, worst))
     return path
 

@@ -23,6 +23,7 @@ from saccade.evaluation import metrics
 
 Event = dict[str, Any]
 
+ANSWERS_FILE = "predictions.safetensors"
 _FILES = ("run.json", "log.jsonl", "config.yaml")
 
 
@@ -60,7 +61,8 @@ class Record:
 
     ``facts`` is ``run.json``, ``config`` the resolved settings and ``config_text`` the file they came from, ``steps``
     and ``evals`` the events of these kinds in order, ``split`` the validation images if they are at hand and are the
-    ones that were scored, ``problems`` says what could not be read.
+    ones that were scored, ``problems`` says what could not be read, ``weights`` whose
+    answers these are.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     answers: Answers | None = None
     problems: list[str] = field(default_factory=list)
+    weights: str = "final weights"
 
     @classmethod
     def read(cls, folder: Path, split: Split | None = None) -> Record:
@@ -90,6 +93,15 @@ class Record:
         record._read_answers()
         record._match_split()
         return record
+
+    def judge(self, result: metrics.Result, split: Split, checkpoint: str) -> None:
+        """Show the figures and answers of a checkpoint on a split instead of those of the final weights."""
+        self.split, self.weights = split, f"weights of {checkpoint}"
+        self.answers = Answers(result.logits.float(), result.labels)
+        data = self.config.get("data")
+        views = data.get("eval_views", 1) if isinstance(data, dict) else 1
+        self.facts["result"] = {**result.to_json(), "split": split.name, "views": views}
+        self.problems = [p for p in self.problems if not p.startswith(ANSWERS_FILE)]
 
     @property
     def name(self) -> str:

@@ -63,7 +63,7 @@ def headline(record: Record) -> Html:
         return element("div", element("p", "No evaluation yet: this run has no result."), class_="hero card")
     judged = record.result or record.evals[-1]
     split, views = judged.get("split"), judged.get("views", 1)
-    origin = "final weights" if record.result else "latest evaluation; the run has no final result yet"
+    origin = record.weights if record.result else "latest evaluation; the run has no final result yet"
     about = f"top-1 accuracy{f' on {split}' if split else ''}{phrase(int(views))} · {origin}"
     figure = element("div", f"{100 * figures['top1']:.2f}", element("small", "%"), class_="figure")
     left = element("div", figure, element("p", about, class_="about"))

@@ -83,7 +83,15 @@ def steps_on_disk(folder: Path) -> list[int]:
     return sorted((int(m[1]) for m in found if m), reverse=True)
 
 
-def read(path: Path) -> Saved:
+def is_one(path: Path) -> bool:
+    """Tell whether a path is, or once was, the folder of a checkpoint, good or damaged."""
+    return path.is_dir() and ((path / "state.json").is_file() or bool(_STEP.match(path.name)))
+
+
+OLDER = "an older one is tried by itself; `--resume never` starts a new run beside this one"
+
+
+def read(path: Path, fix: str = OLDER) -> Saved:
     """Verify and read one checkpoint; raises CheckpointError naming the file, and the field, that is damaged.
 
     Only what the manifest lists is read.
@@ -100,7 +108,7 @@ def read(path: Path) -> Saved:
         raise CheckpointError(
             f"this checkpoint cannot be used: {error}",
             where=str(path),
-            fix="an older one is tried by itself; `--resume never` starts a new run beside this one",
+            fix=fix,
         ) from error
     return Saved(path, groups, meta)
 

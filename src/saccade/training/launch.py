@@ -312,7 +312,7 @@ def build(
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
         section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
-        section.eval_size, section.eval_views,
+        section.eval_size, section.eval_views, number_format,
     )  # fmt: skip
     return Run(
         config=config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
         "position": run.state.step * run.global_batch,
         "config": run.config.dump(),
         "resolved": run.resolved,
+        "recipe": asdict(run.recipe),
         "dataset": run.data.fingerprint,
         "contents": run.data.contents,
         "environment": surroundings.environment(run.world),

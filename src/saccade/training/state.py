@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +44,7 @@ class State:
     @property
     def best(self) -> dict[str, Any] | None:
         """The evaluation with the highest top-1, the earliest of equals."""
-        return max(self.evaluations, key=lambda e: (e["top1"], -e["step"]), default=None)
+        return best_of(self.evaluations)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return every live tensor, in its own shape ``(...)``, grouped by the file of a checkpoint that holds it."""
@@ -64,6 +65,11 @@ class State:
                 total.update(f"{group}/{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
                 total.update(contiguous_bytes(tensor))
         return total.hexdigest()
+
+
+def best_of(evaluations: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the evaluation with the highest top-1, the earliest of equals; None where there is none."""
+    return max(evaluations, key=lambda e: (e["top1"], -e["step"]), default=None)
 
 
 def contiguous_bytes(tensor: Tensor) -> bytes:
