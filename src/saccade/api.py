@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def train(
     model = unwrapped(model) if isinstance(model, nn.Module) else model
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
-    request = _request(recipe, flags, set, settings)
+    request = replace(_request(recipe, flags, set, settings), out=str(out))
     if not isinstance(resume, str | Path):
         raise UsageError(
             f"resume={resume!r} says nothing", where="resume",

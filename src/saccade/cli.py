@@ -65,7 +65,7 @@ def _request(given: dict[str, Any]) -> Request:
     from saccade.training.request import FLAGS, Request, flag_settings
 
     flags = {name: given[name] for name in FLAGS if name in given}
-    return Request(given["words"] or (), flag_settings(**flags), given["sets"] or ())
+    return Request(given["words"] or (), flag_settings(**flags), given["sets"] or (), out=given.get("out", ""))
 
 
 @app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")

@@ -48,9 +48,10 @@ class ModelSection(Section):
     )
     patch_size: int = _maths(0, "side of a transformer's patch in pixels; 0 = by the size of the images", ge=0, le=64)
     checkpointing: bool = _run(False, "recompute blocks in the backward pass: slower, but less memory")
-    init: str = _maths(
+    init: str = _run(
         "", "start from weights: a run folder, a .safetensors, .pth or .pt file, or timm:NAME; empty = from scratch"
     )
+    init_digest: str = _maths("", "SHA-256 of these weights, by which the run knows them; found at the start")
 
 
 class DataSection(Section):

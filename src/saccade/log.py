@@ -153,19 +153,30 @@ class Log:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read an event stream; lines that a crash cut short are left out, the last attempt of a step wins."""
+    """Read an event stream; the last attempt of a step wins.
+
+    Lines that a crash cut short are left out, as are those that no run of ours wrote.
+    """
     events: list[dict[str, Any]] = []
     if not path.exists():
         return events
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict) and "event" in event:
+        if isinstance(event, dict) and _is_ours(event):
             events.append(event)
     last = {what: place for place, event in enumerate(events) if (what := _measured(event))}
     return [e for place, e in enumerate(events) if last.get(_measured(e), place) == place]
+
+
+def _is_ours(event: dict[str, Any]) -> bool:
+    """Tell whether an event has what every reader relies on."""
+    if event.get("event") not in ("step", "eval"):
+        return isinstance(event.get("event"), str)
+    step, split, views = event.get("step"), event.get("split", ""), event.get("views", 1)
+    return isinstance(step, int) and isinstance(split, str) and isinstance(views, int)
 
 
 def _measured(event: dict[str, Any]) -> tuple[Any, ...]:

@@ -31,7 +31,8 @@ FLOORS = {
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
          training.track training.memory training.compiling training.trial training.finding training.doctor
-         training.feeders training.census training.utilisation training.ranks training.contact_sheet training.start
+         training.feeders training.census training.utilisation training.ranks training.contact_sheet
+         training.ancestor training.descent training.start
          report.*""",
     6: "training.trainer training.proof training.subject report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",

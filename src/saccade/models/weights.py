@@ -230,7 +230,7 @@ def _fit_all(model: nn.Module, reading: Reading, where: str, other_classes: bool
         missing=tuple(missing),
         unused=reading.unused,
         misshaped=tuple(misshaped),
-        share=sum(count for n, count in weights.items() if n in values) / max(sum(weights.values()), 1),
+        share=sum(n in values and count for n, count in weights.items()) / sum(weights.values()) if weights else 1.0,
         others=reading.others,
         first=f"{entry} ({reasons[entry]})" if wrong else "",
         patch=_patch(reading.tensors.get(entry), own[entry]) if wrong else 0,

@@ -159,7 +159,20 @@ class _Meta(BaseModel):
     config: dict[str, Any] = {}
     environment: dict[str, Any] = {}
     lineage: list[Any] = []
+    init: dict[str, Any] = {}
     resolved: _Choices | None = None
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Verify a checkpoint and return its ``state.json`` alone; raises CheckpointError naming file and field."""
+    try:
+        if "state.json" not in files.verify_folder(path):
+            raise ValueError("state.json is not listed in manifest.json")
+        return _meta(path / "state.json")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"this checkpoint cannot be used: {error}", where=str(path), fix="give another one, or the run folder"
+        ) from error
 
 
 def _meta(file: Path) -> dict[str, Any]:

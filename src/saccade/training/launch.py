@@ -89,6 +89,7 @@ class Run:
     findings: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
+    init: dict[str, Any] = field(default_factory=dict)
     failed_saves: list[DiskError] = field(default_factory=list)
     decoded: dict[Split, Decoded | None] = field(default_factory=dict)
 

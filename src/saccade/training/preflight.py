@@ -28,7 +28,7 @@ from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
 from saccade.models import backends, find, meta_model
 from saccade.models.cost import cost
-from saccade.training import census, launch, ranks
+from saccade.training import census, descent, launch, ranks
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
 from saccade.training.launch import Data
 from saccade.training.request import Composed
@@ -65,7 +65,8 @@ def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shru
         *_network(config, data, module),
     ]
     read = _read_contents(data, log)
-    return findings + _contents(read, config, data) + _validation_size(data.val)
+    findings += [*_contents(read, config, data), *_validation_size(data.val)]
+    return findings + descent.findings(config, data)
 
 
 def check(composed: Composed, log: Log) -> list[Finding]:

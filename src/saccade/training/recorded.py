@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def settings(folder: Path) -> Config | None:
         return layers.resolve()
     except ConfigError as error:
         raise _odd(path, error.what) from error
+
+
+def resolved(tree: Mapping[str, Any], path: Path) -> Config:
+    """Return the settings that a checkpoint holds in its file ``path``; raises CheckpointError naming the field."""
+    layers = Layers()
+    try:
+        layers.add(tree, str(path))
+        return layers.resolve()
+    except ConfigError as error:
+        raise _odd(path, f"config: {error.what}") from error
 
 
 def _odd(path: Path, reason: str) -> CheckpointError:

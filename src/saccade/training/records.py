@@ -22,6 +22,7 @@ from saccade.log import Log
 from saccade.models.weights import MODEL_FILE
 from saccade.recipes import receipts
 from saccade.training import checkpoint, recorded, surroundings, track
+from saccade.training.ancestor import own_entry
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
 from saccade.training.meter import Meter
@@ -84,6 +85,7 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log) -> None:
             raise
         run.lineage.append({"step": saved.step, "changed": error.what})
         log.warn(f"continuing with changed settings: {error.what}")
+    run.init.update(meta.get("init") or {})
     if run.world.leads:
         checkpoint.restore(saved, run.state)
     else:
@@ -216,6 +218,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
         "attempt": run.attempts[-1],
         "seconds": seconds,
         "lineage": run.lineage,
+        "init": run.init,
     }
 
 
@@ -241,6 +244,8 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "command": " ".join(sys.argv[1:]),
         "attempts": run.attempts[-1] if run.attempts else 0,
         "lineage": run.lineage,
+        "init": run.init or None,
+        "trained_on": own_entry(run.config, data.fingerprint),
         "findings": run.findings,
     }  # fmt: skip
     files.write_json(run.folder / "run.json", facts | more)

@@ -21,6 +21,7 @@ from saccade.data.sources.official import OFFICIAL
 from saccade.errors import ConfigError, UsageError
 from saccade.models import find, registry
 from saccade.training import optim
+from saccade.training.ancestor import seek
 from saccade.training.launch import open_training
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -50,7 +51,8 @@ FLAGS = {
 class Request:
     """What was asked for: positional words, flags by dotted field name, and ``--set`` assignments.
 
-    ``data`` and ``val`` are sources that were opened before; the flags name them then for the records alone.
+    ``data`` and ``val`` are sources that were opened before; the flags name them then for the records alone. ``out`` is
+    the run folder where it is known.
     """
 
     words: Sequence[str] = ()
@@ -58,6 +60,7 @@ class Request:
     sets: Sequence[str] = ()
     data: Source | None = None
     val: Source | None = None
+    out: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +128,12 @@ def compose(request: Request) -> Composed:
     """Merge everything into one configuration; raises ConfigError or DataError.
 
     A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor recipe is named, the
-    recipe that fits the data is the base.
+    recipe that fits the data is the base. What weights to start from were trained with goes over that base, and under
+    whatever the user names.
     """
     named, asked, based = _layers(request)
     source = request.data or open_training(_stack(named, asked).resolve())
-    layers = _stack(Layers() if based else _recipe(_default_recipe(source)), named, asked)
+    layers = _followed(Layers() if based else _recipe(_default_recipe(source)), [named, asked], request)
     explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
     return Composed(_settled(layers, request), source, explicit, request.val)
 
@@ -148,7 +152,37 @@ def dry_run(request: Request) -> Config:
     if not based:
         official = OFFICIAL[name]
         base = _recipe(recipes.default_for(name, official.num_train, official.side_px))
-    return _settled(_stack(base, named, asked), request)
+    return _settled(_followed(base, [named, asked], request), request)
+
+
+def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layers:
+    """Return all settings: those that the weights in ``model.init`` were trained with stand between base and wanted.
+
+    Where other images are wanted, the strides or the patch that their size had decided are kept all the same: the
+    weights were trained for them.
+    """
+    plain, asked = _stack(base, *wanted), _stack(*wanted)
+    model = plain.resolve().model
+    if not model.init:
+        return plain
+    ancestor, place = seek(model.init, request.out), f"--init {model.init}"
+    if ancestor.model.startswith("custom:") and not asked.origin("model.name"):
+        raise ConfigError(
+            f"these are weights of your own network {ancestor.model.removeprefix('custom:')}", where=place,
+            fix="start it from Python: saccade.train(model=YourNetwork(), init=...)",
+        )  # fmt: skip
+
+    settings, known = dict(ancestor.settings), Layers()
+    if asked.origin("model.name") and ancestor.model and _model(model.name) != _model(ancestor.model):
+        settings = {n: v for n, v in settings.items() if not n.startswith("model.")}  # another network's own affair
+    known.add(_nested(settings), place)
+    side = _stack(base, known, *wanted).resolve().data.image_size
+    if "model.name" in settings and settings.get("data.image_size", side) != side:
+        known.add(_nested(ancestor.shape()), place)
+
+    layers = _stack(base, known, *wanted)
+    layers.add({"model": {"init_digest": ancestor.digest}}, place)
+    return layers
 
 
 def _recipe(name: str) -> Layers:

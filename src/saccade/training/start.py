@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
 
+from saccade.config import flatten
 from saccade.data.loader import batches
 from saccade.data.mix import normalise
 from saccade.data.order import EVERYTHING
@@ -14,10 +16,8 @@ from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.whitening import IMAGES, Whitening
+from saccade.training.ancestor import FOLLOWED, PATCHED, find_weights
 from saccade.training.launch import Run
-
-PATCHED = ("vit", "swin")
-"""Families whose first layer sees patches of ``model.patch_size`` pixels."""
 
 LEAST_SHARE = 0.5
 """Of the weights a start must give; with less the rest would undo it, and the architecture is likely another."""
@@ -50,20 +50,24 @@ def start_from_weights(run: Run, log: Log) -> None:
 
     Raises CheckpointError when they cannot be had or are of another architecture.
     """
-    init, data = run.config.model.init, run.config.data
+    init = run.config.model.init
     if not init:
         return
+    try:
+        ancestor = find_weights(init)
+    except FileNotFoundError as error:
+        raise CheckpointError("these weights are gone", where=f"--init {init}", fix="bring them back") from error
+    if ancestor.digest != run.config.model.init_digest:
+        raise CheckpointError("these weights changed while the run started", where=f"--init {init}", fix="start again")
     model = run.state.model
-    if backends.is_backend(init):
+    if ancestor.path is None:
         published = backends.pretrained(init)
         report = load_weights(model, published.state)
-        if (published.mean, published.std) != (data.mean, data.std) and published.mean:
-            log.warn(
-                f"{init} was trained with mean {published.mean} and std {published.std}, this run has {data.mean} and "
-                f"{data.std}: set data.mean and data.std"
-            )
+        followed = {"data.mean": published.mean, "data.std": published.std} if published.mean else {}
+        _warn_of_others(run, followed, log)
     else:
-        report = load_weights(model, Path(init), classes=run.data.train.classes)
+        report = load_weights(model, ancestor.path, classes=run.data.train.classes)
+        _warn_of_others(run, {n: v for n, v in ancestor.settings.items() if n in FOLLOWED}, log)
     if report.share < LEAST_SHARE:
         raise CheckpointError(
             f"these weights are of another architecture: {report}",
@@ -73,7 +77,17 @@ def start_from_weights(run: Run, log: Log) -> None:
     _refuse_other_pixels(run, report)
     for line in str(report).splitlines():
         log.say(line)
-    log.event("init", init=init, share=report.share, report=str(report))
+    run.init.update(ancestor.record(report.source, report.share))
+    log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
+
+
+def _warn_of_others(run: Run, followed: Mapping[str, Any], log: Log) -> None:
+    """Say where the user wants other pixels than the weights were trained for: each costs accuracy without a word."""
+    settings = flatten(run.config.dump())
+    for name, theirs in followed.items():
+        ours, theirs = settings[name], list(theirs) if isinstance(theirs, tuple) else theirs
+        if ours != theirs and name != "data.image_size":  # another size is what many want, and is said with the model
+            log.warn(f"--init {run.config.model.init} was trained with {name} {theirs}, this run has {ours}")
 
 
 def _refuse_other_pixels(run: Run, report: Report) -> None:
