@@ -11,7 +11,8 @@ import typer
 
 from saccade import cli_data, cli_lr, cli_ranks, cli_recipes, signals, streams
 from saccade.errors import DataError, Explained, SaccadeError, UsageError
-from saccade.terminal import Json, app, complain, explained, print_json, tell, unheard
+from saccade.printable import cell, printable
+from saccade.terminal import Json, app, complain, explained, print_json, show, tell, unheard
 
 if TYPE_CHECKING:
     from saccade.config import Config
@@ -105,7 +106,7 @@ def train(
 def _print_config(config: Config) -> None:
     import yaml
 
-    typer.echo(yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), nl=False)
+    show(yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), nl=False)
 
 
 @app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
@@ -165,9 +166,9 @@ def evaluate(
         low, high = wilson_interval(result.correct, result.n)
         shares = "  ".join(accuracies(result.to_json(), len(classifier.recipe.classes)))
         about = f"{subject.phrase}, {how.precision}" if subject.saved else how.precision
-        typer.echo(f"{shares}  loss {result.loss:.4f}  "
-                   f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
-                   f"95 % interval {low:.2%} to {high:.2%}; {about})")  # fmt: skip
+        show(f"{shares}  loss {result.loss:.4f}  "
+             f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
+             f"95 % interval {low:.2%} to {high:.2%}; {about})")  # fmt: skip
 
 
 @app.command(epilog="Example: saccade predict runs/resnet18-photos-1a2b3c4d cat.jpg holiday/ --top 3")
@@ -195,10 +196,10 @@ def predict(
             if prediction.error:
                 bad += 1
                 rows[-1]["error"] = prediction.error
-                complain(f"{prediction.error}\n  where: {prediction.path}")
+                complain(f"{prediction.error}\n  where: {printable(str(prediction.path), keep='')}")
             elif not json_out:
                 named = "  ".join(f"{class_name(name)} {share:.1%}" for name, share in prediction.top)
-                typer.echo(f"{prediction.path}: {named}")
+                show(f"{printable(str(prediction.path), keep='')}: {named}")
         if csv is not None:
             files.write_bytes(csv, _csv(rows))
         if json_out:
@@ -217,7 +218,8 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     writer.writerow(["path", "rank", "class", "probability"])
     for row in rows:
         for rank, answer in enumerate(row["top"], 1):
-            writer.writerow([row["path"], rank, answer["class"], f"{answer['probability']:.6f}"])
+            share = f"{answer['probability']:.6f}"
+            writer.writerow([cell(row["path"], path=True), rank, cell(answer["class"]), share])
     return out.getvalue().encode()
 
 
@@ -245,7 +247,7 @@ def models(
         else:
             architectures.draw(rows[0])
         for reason in left_out:
-            typer.echo(f"left out: {reason}", err=True)
+            show(f"left out: {reason}", err=True)
 
 
 @app.command(epilog="Example: saccade report runs/resnet18-photos-1a2b3c4d")
@@ -273,7 +275,7 @@ def report(
         if json_out:
             print_json({"report": str(page)})
         else:
-            typer.echo(str(page))
+            show(str(page))
 
 
 def _write_page(subject: Subject, named: Path) -> Path:
@@ -310,7 +312,7 @@ def verify_resume(
         if json_out:
             print_json(proof)
         else:
-            typer.echo(f"identical: {proof['kills']} kills, resumed at steps {proof['resumed_at']}, "
+            show(f"identical: {proof['kills']} kills, resumed at steps {proof['resumed_at']}, "
                        f"digest {proof['digest'][:16]}")  # fmt: skip
 
 
@@ -321,6 +323,7 @@ for verbs in (cli_recipes, cli_lr, cli_data, cli_ranks):
 def main(run: Callable[[], object] = app) -> NoReturn:
     """Run the command line and leave with the documented exit status."""
     streams.open_missing()
+    streams.show_everything()
     signals.SIGNALS.catch()
     signals.SIGNALS.watch()
     status: object = 0

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from saccade.errors import DataError
-from saccade.terminal import Json, explained, print_json
+from saccade.terminal import Json, explained, print_json, show
 
 app = typer.Typer()
 
@@ -69,7 +69,7 @@ def prepare(
             print_json(done)
         else:
             counts = ", ".join(f"{count:,} in '{name}'" for name, count in done["splits"].items())
-            typer.echo(f"{target}: {counts}; {done['written']:,} written now")
+            show(f"{target}: {counts}; {done['written']:,} written now")
 
 
 @app.command(epilog="Example: saccade pack photos.zip packs/photos --max-side 400")
@@ -99,7 +99,7 @@ def pack(
         if json_out:
             print_json(done.to_json())
         else:
-            typer.echo(done.text)
+            show(done.text)
 
 
 @app.command(epilog="Example: saccade bench loader --data photos.zip --model resnet18")
@@ -125,7 +125,7 @@ def bench(
         if json_out:
             print_json(found.to_json())
         else:
-            typer.echo(doctor.show(found))
+            show(doctor.show(found))
 
 
 @app.command(name="show-augment", epilog="Example: saccade show-augment photos-small --data photos.zip --out views.png")
@@ -159,4 +159,4 @@ def show_augment(
         if json_out:
             print_json({"sheet": str(out), "images": sheet.images, "columns": sheet.columns})
         else:
-            typer.echo(str(out))
+            show(str(out))

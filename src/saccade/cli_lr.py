@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from saccade.errors import UsageError
-from saccade.terminal import Json, explained, print_json
+from saccade.terminal import Json, explained, print_json, show
 
 app = typer.Typer()
 
@@ -46,5 +46,5 @@ def lr(
             print_json({"picture": str(out), "rates": [curve.to_json() for curve in curves]})
             return
         for curve in curves:
-            typer.echo(curve.text)
-        typer.echo(str(out))
+            show(curve.text)
+        show(str(out))

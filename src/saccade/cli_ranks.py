@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from saccade.errors import ConfigError, UsageError
-from saccade.terminal import Json, explained, print_json
+from saccade.terminal import Json, explained, print_json, show
 
 if TYPE_CHECKING:
     from saccade.config import Config
@@ -72,7 +72,7 @@ def launch(
         if json_out:
             print_json({"script": str(script), "submitted": answer})
         else:
-            typer.echo(answer or f"{script} is written; submit it with: sbatch {script}")
+            show(answer or f"{script} is written; submit it with: sbatch {script}")
 
 
 def _submit(script: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from saccade.errors import UsageError
-from saccade.terminal import Json, explained, print_json
+from saccade.terminal import Json, explained, print_json, show
 
 app = typer.Typer()
 
@@ -30,10 +30,10 @@ def recipes(words: Words = None, json_out: Json = False) -> None:
             written = receipts.record([Path(run) for run in rest])
             rows = recipe_rows([receipt.recipe for receipt in written])
         elif first == "records":
-            typer.echo(receipts.table(), nl=False)
+            show(receipts.table(), nl=False)
             return
         elif first and not json_out:
-            typer.echo(shelf.find(first).path.read_text(encoding="utf-8"), nl=False)
+            show(shelf.find(first).path.read_text(encoding="utf-8"), nl=False)
             return
         else:
             rows = recipe_rows([first] if first else shelf.names())

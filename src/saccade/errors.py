@@ -5,6 +5,8 @@ The exit status of the program is the ``status`` of the error that ended it; ``d
 
 from __future__ import annotations
 
+from saccade.printable import printable
+
 
 class Explained(BaseException):
     """What is explained to the user instead of shown as a traceback.
@@ -25,12 +27,12 @@ class Explained(BaseException):
         self.finding = finding
 
     def __str__(self) -> str:
-        head = f"[{self.finding}] {self.what}" if self.finding else self.what
-        lines = [head]
+        what = self.what.replace("\n", "\n    ")  # a name with a line end in it cannot pretend to be the next line
+        lines = [f"[{self.finding}] {what}" if self.finding else what]
         if self.where:
-            lines.append(f"  where: {self.where}")
+            lines.append(f"  where: {printable(self.where, keep='')}")
         if self.fix:
-            lines.append(f"  do:    {self.fix}")
+            lines.append(f"  do:    {printable(self.fix, keep='')}")
         return "\n".join(lines)
 
 

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from saccade import files
+from saccade.consoles import console
+from saccade.printable import printable, to_json
 from saccade.streams import Voice
 
 LOG_VERSION = 1
@@ -63,9 +65,7 @@ class Log:
         self.rank = rank
         self.attempt = 1
         self._voice = Voice()
-        self.console = Console(
-            file=cast(TextIO, self._voice), quiet=quiet or rank != 0, highlight=False, soft_wrap=True
-        )
+        self.console = console(file=cast(TextIO, self._voice), quiet=quiet or rank != 0, soft_wrap=True)
         self._told: set[str] = set()
         self._events: files.Appender | None = None
         self._waiting: list[dict[str, Any]] = []
@@ -95,7 +95,7 @@ class Log:
             self._waiting.append(event)
         else:
             line = {"v": LOG_VERSION, "attempt": self.attempt} | event
-            self._events.line(json.dumps(line, ensure_ascii=False, allow_nan=False))
+            self._events.line(to_json(line))
             for listener in list(self.listeners):
                 try:
                     listener(line)
@@ -119,17 +119,17 @@ class Log:
 
     def say(self, text: str = "") -> None:
         """Print one line for people."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     def fact(self, name: str, text: str) -> None:
         """Print one line of the summary at the start: a name and what was decided."""
         self.console.print(f"  [bold]{name:<10}[/bold] ", end="")
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning for people and record it."""
         self.console.print("[yellow]warning[/yellow] ", end="")
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
         self.event("warning", text=text)
 
     @contextmanager

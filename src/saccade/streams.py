@@ -22,6 +22,13 @@ def open_missing() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
+def show_everything() -> None:
+    """Write out what the encoding of a stream lacks (``\\xfc`` on an ASCII terminal) instead of failing at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class Voice(io.TextIOBase):
     """Standard error, as it is at the moment; nothing is raised where it cannot be written.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import typer
 
 from saccade import signals, streams
 from saccade.errors import DiskError, Explained, InterruptedRunError, StoppedEarlyError
+from saccade.printable import printable, to_json
 
 app = typer.Typer(
     help="Train image classifiers from scratch: your images in; a trained, evaluated, exactly resumable model out.",
@@ -63,7 +63,7 @@ def tell(error: Explained, json_out: bool = False) -> int:
 def complain(text: str, colour: str | None = None) -> None:
     """Print a line for people on stderr, if that can be written."""
     with contextlib.suppress(OSError, ValueError):
-        typer.secho(text, err=True, fg=colour)
+        typer.secho(printable(text), err=True, fg=colour)
 
 
 def unheard(error: OSError) -> int:
@@ -74,6 +74,11 @@ def unheard(error: OSError) -> int:
     return DiskError.status
 
 
+def show(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print a result for people on stdout, as text that acts on no terminal; raises OSError where nobody can hear."""
+    typer.echo(printable(text), nl=nl, err=err)
+
+
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    typer.echo(to_json(value))

@@ -13,7 +13,7 @@ from source_tree import Module, Violation, parse, require_none, saccade
 # A name stands for one module, `name.*` for a folder with everything in it; the more exact entry counts.
 FLOORS = {
     0: """errors units config_fields config_optim config_augment config files held streams signals log rng
-          plain_yaml doors locks cache""",
+          plain_yaml doors locks cache printable consoles""",
     1: """board dist launcher
           data data.boxes data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.links
           data.archives data.zips data.shards data.order data.pool

@@ -31,6 +31,9 @@ YAML_DOOR = "saccade.plain_yaml"
 YAML_READERS = re.compile(r"yaml\.(\w*load\w*|parse|scan|compose\w*|\w*Loader)")
 UNSAFE_METHODS = {"extractall", "extract", "unpack_archive", "Unpickler"}
 
+SPEAKERS = {"print", "typer.echo", "typer.secho", "click.echo", "Console", "rich.print", "rich.console.Console"}
+VOICES = {"saccade.terminal", "saccade.consoles"}
+
 RANDOM_IMPORTS = {"random", "secrets", "uuid"}
 TORCH_DRAWS = re.compile(
     r"torch\.(rand|rand(n|int|perm|_like|n_like|int_like)|normal|bernoulli|multinomial|poisson|seed|manual_seed|initial_seed|set_rng_state|default_generator"
@@ -128,6 +131,15 @@ def imported_roots(module: Module) -> Iterator[tuple[str, int]]:
                 yield "numpy.random", node.lineno
 
 
+def speaks(module: Module) -> list[Violation]:
+    """Find what prints past the two modules that make names of strangers printable."""
+    return [
+        Violation(module.place, node.lineno, f"calls {name}: terminal.show and consoles.console print")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and (name := dotted(node.func)) in SPEAKERS
+    ]
+
+
 def unsafe(module: Module) -> list[Violation]:
     """Find what can run foreign code or unpack foreign archives."""
     found = [
@@ -166,6 +178,15 @@ def global_chance(module: Module) -> list[Violation]:
 
 def test_only_files_opens_anything_for_writing() -> None:
     require_none("writes", [v for m in saccade() if m.name not in WRITERS for v in writes(m)])
+
+
+def test_nothing_is_printed_past_what_makes_names_printable() -> None:
+    require_none("prints", [v for m in saccade() if m.name not in VOICES for v in speaks(m)])
+
+
+@pytest.mark.parametrize("line", ["print(name)", "typer.echo(name)", "Console(stderr=True)"])
+def test_control_a_loose_voice_is_heard(tmp_path: Path, line: str) -> None:
+    assert len(speaks(parsed(tmp_path, line + "\n"))) == 1
 
 
 def test_nothing_loads_pickles_or_extracts_archives() -> None:

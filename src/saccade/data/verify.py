@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
-from saccade import cache, files
+from saccade import cache, consoles, files
 from saccade.data import known, shards
 from saccade.data.known import Known
 from saccade.data.ledger import OVERLAP_LIMIT
@@ -258,7 +257,7 @@ def show(verdict: Verdict) -> None:
         table.add_column(name, overflow="fold")
     for row in zip(*(_cells(one) for one in facts["splits"].values()), strict=True):
         table.add_row(row[0][0], *(text for _, text in row))
-    console = Console(highlight=False, soft_wrap=True)
+    console = consoles.console(soft_wrap=True)
     console.print(table, markup=False)
     for entry in verdict.entries:
         where = f" in {entry.split}" if entry.split else ""

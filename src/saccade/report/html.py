@@ -10,6 +10,8 @@ from importlib import resources
 
 from PIL import Image
 
+from saccade.printable import printable
+
 _EMPTY = frozenset({"img", "meta"})
 
 
@@ -22,7 +24,7 @@ def element(tag: str, *children: str | Iterable[str], **attributes: str | int) -
 
     ``class_`` stands for the attribute ``class``.
     """
-    written = "".join(f' {name.rstrip("_")}="{escape(str(value))}"' for name, value in attributes.items())
+    written = "".join(f' {name.rstrip("_")}="{_shown(str(value))}"' for name, value in attributes.items())
     if tag in _EMPTY:
         return Html(f"<{tag}{written}>")
     return Html(f"<{tag}{written}>{join(children)}</{tag}>")
@@ -35,7 +37,12 @@ def join(children: Iterable[str | Iterable[str]]) -> Html:
 
 
 def _text(child: str | Iterable[str]) -> str:
-    return escape(child) if isinstance(child, str) else join(child)
+    return _shown(child) if isinstance(child, str) else join(child)
+
+
+def _shown(text: str) -> str:
+    """Escape a text for a page; a mark of writing direction in a name would turn round what stands beside it."""
+    return escape(printable(text))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> Html:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from saccade import recipes, units
+from saccade import consoles, recipes, units
 from saccade.recipes import receipts
 
 PIPED_WIDTH = 160
@@ -53,8 +53,8 @@ def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> Non
 
 def console() -> Console:
     """Return the way to stdout: as wide as the terminal, or wide enough for a table when it goes to a program."""
-    found = Console(highlight=False)
-    return found if found.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=PIPED_WIDTH)
+    found = consoles.console()
+    return found if found.is_terminal or "COLUMNS" in os.environ else consoles.console(width=PIPED_WIDTH)
 
 
 def form(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from saccade.errors import ConfigError, DataError, DiskError, DivergedError, SaccadeError
 from saccade.log import Log
+from saccade.printable import printable
 
 _KINDS = {kind.status: kind for kind in (DataError, DiskError, DivergedError, ConfigError)}
 
@@ -64,6 +65,6 @@ def tell(findings: Iterable[Finding], log: Log) -> None:
 
 def listed(names: Sequence[str], total: int, shown: int = 4) -> str:
     """Return the first few of ``total`` names as a phrase: ``a, b and 7 more``."""
-    first = list(names[:shown])
+    first = [printable(name, keep="") for name in names[:shown]]
     more = total - len(first)
     return ", ".join(first) + (f" and {more:,} more" if more else "")

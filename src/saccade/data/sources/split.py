@@ -19,6 +19,7 @@ from saccade.data.names import Names
 from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, Part, arrange
 from saccade.data.sources.split_names import Unclear
 from saccade.errors import ConfigError, DataError
+from saccade.printable import printable
 
 INDEX_VERSION = 1
 """Counted up when the canonical order or the fingerprint changes its meaning."""
@@ -64,7 +65,8 @@ class Split:
     def describe(self, i: int) -> str:
         """Name image ``i`` for a person: ``train/n01440764/x.JPEG in imagenette224.tar``."""
         prefix = f"{self.folder}/" if self.folder else ""
-        return f"{prefix}{self.classes[self.labels[i]]}/{self.names[i]} in {Path(self.where).name}"
+        name = f"{prefix}{self.classes[self.labels[i]]}/{self.names[i]} in {Path(self.where).name}"
+        return printable(name, keep="")
 
     @cached_property
     def fingerprint(self) -> str:
