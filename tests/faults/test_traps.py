@@ -5,6 +5,7 @@ Each is refused with its id and status; beside it stands the repaired set, which
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from collections import Counter
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 import console
 from saccade import api, files
-from saccade.errors import DivergedError
+from saccade.errors import DataError, DivergedError
 
 SIDE = 80
 Layout = dict[str, dict[str, int]]
@@ -116,6 +117,48 @@ def test_a_learning_rate_that_is_too_high_ends_as_diverged(tmp_path: Path) -> No
     assert (status, "[not-finite]" in said) == (76, True), said
     assert not {"best", "result"} & set(facts(wild))
     must_train(tame, "--lr", "0.01")
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw", "muon"])
+def test_a_rate_beyond_all_reason_ends_before_the_first_step(method: str, tmp_path: Path) -> None:
+    data = make_set(tmp_path / "set", USUAL)
+    status, said = refusal(data, "--lr", "1e12", "--set", f"optimizer.name={method}")
+    assert (status, "[not-finite]" in said) == (76, True), said
+    assert "lr 1e+12" in said and "in the trial before training" in said and "lower the learning rate" in said
+    assert not {"best", "result"} & set(facts(data)) and "CUDA" not in said
+
+
+@pytest.mark.parametrize("side", ["train", "val"])
+def test_images_that_show_nothing_are_refused(side: str, tmp_path: Path) -> None:
+    """What a broken converter or a disk full of zeros leaves: sound files, all black, each of another size."""
+    data = make_set(tmp_path / "set", USUAL)
+    for number, path in enumerate(sorted((data / side).rglob("*.jpg"))):
+        Image.new("RGB", (SIDE + number, SIDE)).save(path, "PNG")
+    status, said = refusal(data)
+    assert (status, "[blank-images]" in said, f"'{side}'" in said) == (65, True, True), said
+
+
+def test_images_of_one_colour_each_are_no_blank_set(tmp_path: Path) -> None:
+    data = make_set(tmp_path / "set", USUAL)
+    for number, path in enumerate(sorted(data.rglob("*.jpg"))):
+        Image.new("RGB", (SIDE, SIDE), (number * 8, 0, 0)).save(path, "PNG")
+    assert outcome(data).status == 0
+
+
+@pytest.mark.usefixtures("usual")
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
+    alone = make_set(tmp_path / "alone", {"train": {"cat": 8}, "val": {"cat": 2}})
+    status, said = refusal(alone)
+    assert (status, "[one-class]" in said, "cat" in said) == (65, True, True), said
+
+
+def test_a_label_that_is_no_class_is_refused_where_the_split_is_made() -> None:
+    split = api.open_source("digits").splits["train"]
+    for wrong in (10, -1):
+        labels = split.labels.copy()
+        labels[7] = wrong
+        with pytest.raises(DataError, match=f"none of its 10 classes, such as {wrong}"):
+            dataclasses.replace(split, labels=labels)
 
 
 class Poisoned(nn.Module):

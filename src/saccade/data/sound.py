@@ -1,4 +1,4 @@
-"""Training without the images that cannot be read: which they are, found by reading all, and how many are too many."""
+"""Images that are no use: those that cannot be read, found by reading all, and sets that show nothing at all."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from saccade import cache, files
+from saccade.data import images
 from saccade.data.look import ERRORS, Integers, Part, Tick, survey
 from saccade.data.sources.split import Split
 from saccade.errors import DataError
 
+BLANK_SAMPLE = 64
 LIMIT = 0.01
 """Share of the training images that may be dropped; more than that is a broken copy, not a few broken files."""
 
@@ -46,6 +48,21 @@ def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[S
     if split.stamp:
         cache.remember(kept, bad.tolist())
     return split.subset(np.setdiff1d(np.arange(len(split)), bad), split.name), names
+
+
+def is_blank(split: Split) -> bool:
+    """Tell whether a split shows nothing: of images spread over it, each is of one colour, the same in all."""
+    colour: bytes | None = None
+    for i in np.linspace(0, len(split) - 1, min(BLANK_SAMPLE, len(split))).astype(int):
+        try:
+            pixels = images.decode(split.read(int(i)))
+        except images.BadImage:
+            continue  # named by others
+        first = pixels[:1, :1]
+        if not bool((pixels == first).all()) or colour not in (None, first.tobytes()):
+            return False
+        colour = first.tobytes()
+    return colour is not None
 
 
 def _known(kept: Path, count: int) -> Integers:

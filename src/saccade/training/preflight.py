@@ -20,7 +20,7 @@ from saccade.data import ledger
 from saccade.data.ledger import OVERLAP_LIMIT, Ledger
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
-from saccade.data.sound import ADVICE
+from saccade.data.sound import ADVICE, is_blank
 from saccade.data.sources import Source, Split
 from saccade.dist import Devices, World
 from saccade.errors import SaccadeError
@@ -65,7 +65,7 @@ def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shru
         *_network(config, data, module),
     ]
     read = _read_contents(data, log)
-    findings += [*_contents(read, config, data), *_validation_size(data.val)]
+    findings += [*_contents(read, config, data), *_blank(data), *_validation_size(data.val)]
     return findings + descent.findings(config, data)
 
 
@@ -353,6 +353,17 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
             f"consider --image-size {enough}",
         ))  # fmt: skip
     return findings
+
+
+def _blank(data: Data) -> list[Finding]:
+    return [
+        Finding(
+            "blank-images", "error", f"the images of '{split.name}' are all of one and the same colour: nothing can be "
+            "learned from them or judged by them", split.where, "look at how they were made or copied", status=65,
+        )
+        for split in dict.fromkeys((data.train, data.val))
+        if is_blank(split)
+    ]  # fmt: skip
 
 
 def _smallest_size(config: Config) -> int:

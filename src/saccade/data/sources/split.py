@@ -56,6 +56,14 @@ class Split:
     known: InitVar[str] = ""
 
     def __post_init__(self, known: str) -> None:
+        outside = self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]
+        if len(outside):
+            raise DataError(
+                f"{len(outside):,} labels of the {self.name} split are none of its {len(self.classes)} classes, "
+                f"such as {outside[0]}",
+                where=self.where,
+                fix=f"labels are numbers from 0 to {len(self.classes) - 1}, the places of the classes",
+            )
         if known:
             self.__dict__["fingerprint"] = known  # where the cached property keeps it; ``replace`` leaves it behind
 
