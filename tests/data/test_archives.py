@@ -367,3 +367,22 @@ def test_overwritten_bytes_in_a_zip_give_the_data_or_a_data_error(tmp_path: Path
         except DataError:
             num_refused += 1
     assert num_refused > len(data) // 3
+
+
+def test_backslashes_of_windows_part_folders_in_a_zip(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "x.zip", {"train\\cat\\1.jpg": b"abc", "train\\cat\\": b"", "val/cat\\2.jpg": b"de"})
+    assert read_all(path) == {"train/cat/1.jpg": b"abc", "val/cat/2.jpg": b"de"}
+    assert index_zip(path).members.folders == ["train/cat"]
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"\0" * 600, b"x" * 40_000])
+def test_bytes_behind_the_end_of_a_zip_do_not_change_the_count(tmp_path: Path, tail: bytes) -> None:
+    files = {f"{i}.jpg": b"abc" for i in range(9)}
+    path = make_zip(tmp_path / "x.zip", files)
+    data = path.read_bytes()
+    path.write_bytes(data + tail)
+    assert read_all(path) == files
+    end = data.rindex(b"PK\5\6")
+    path.write_bytes(data[: end + 10] + b"\5\0" + data[end + 12 :] + tail)
+    with pytest.raises(DataError, match="shows 9 entries and should have 5"):
+        index_zip(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,7 @@ def test_images_without_a_row_are_counted_and_said(tmp_path: Path) -> None:
             ["path,label,split", "0.jpg,cat,val", "1.jpg,cat,"],
             ["1 rows have no split, but others have, the first: 1.jpg"],
         ),
-        (["path,label,split", "0.jpg,cat,dev"], ["'dev' is no split", "line 2"]),
+        (["path,label,split", "0.jpg,cat,extra"], ["'extra' is no split", "line 2"]),
         (["path,label", "0.jpg,"], ["'' is no name of a class", "line 2"]),
         (["path,label", "0.jpg,cat", "../0.jpg,cat"], ["'..'", "line 3"]),
         (["path,label", "0.jpg"], ["only 1 cells", "line 2"]),
@@ -218,3 +219,55 @@ def test_a_table_written_by_a_program_is_read_back(pairs: list[tuple[str, str]])
     csv.writer(out).writerows([("path", "label"), *pairs])
     found = SideFile("x.csv", out.getvalue()).columns(["path"], ["class", "label"], ["split", ""])
     assert [tuple(cells) for _, cells in found] == [(*pair, "") for pair in pairs]
+
+
+# labels that would become classes by mistake
+
+ODD = {
+    "a bar": (["cat", "cat|animal", "dog"], "cat|animal"),
+    "a bar alone": (["cat|tabby", "dog"], "cat|tabby"),
+    "a semicolon": (["cat;dog", "cat", "dog"], "cat;dog"),
+    "a comma": (["cat, dog", "cat", "dog"], "cat, dog"),
+    "a blank": (["cat dog", "cat", "dog"], "cat dog"),
+    "a word behind several": (["cat", "cat animal", "dog", "dog animal"], "cat animal"),
+    "nan": (["cat", "dog", "NaN"], "NaN"),
+    "none of Python": (["cat", "dog", "None"], "None"),
+    "a spreadsheet's error": (["cat", "dog", "#N/A"], "#N/A"),
+    "case": (["Cat", "cat", "dog"], "'Cat', 'cat'"),
+    "spaces": (["golden retriever", "golden  retriever", "dog"], "golden  retriever"),
+    "hyphens": (["golden-retriever", "golden_retriever", "dog"], "golden_retriever"),
+    "numbers": (["1", "1.0", "2"], "'1', '1.0'"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_labels_that_would_be_classes_by_mistake_are_asked_about(tmp_path: Path, case: str) -> None:
+    labels, named = ODD[case]
+    folder = make_folder(tmp_path / "x", {f"{i}.jpg": b"x" for i in range(len(labels))})
+    lines = [f'{i}.jpg,"{label}"' for i, label in enumerate(labels)]
+    with pytest.raises(DataError, match=re.escape(named)) as caught:
+        open_source(folder, table(tmp_path / "x.csv", "path,label", *lines))
+    assert caught.value.finding == "labels-unclear" and caught.value.status == 65
+
+
+def test_ordinary_labels_are_not_asked_about(tmp_path: Path) -> None:
+    labels = ["bear", "polar bear", "brown bear", "A", "a", "none", "no cat", "cat", "dog, small", "nano", "1", "10",
+              "rock & roll", "AC/DC"]  # fmt: skip
+    folder = make_folder(tmp_path / "x", {f"{i}.jpg": b"x" for i in range(len(labels))})
+    lines = [f'{i}.jpg,"{label}"' for i, label in enumerate(labels)]
+    source = open_source(folder, table(tmp_path / "x.csv", "path,label", *lines))
+    assert source.splits["all"].classes == tuple(sorted(labels))
+
+
+def test_tables_of_other_programs_are_read(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "x", {"a/0.jpg": b"x", "a/1.jpg": b"x"})
+    for number, lines in enumerate((
+        (",path,label", "0,a/0.jpg,cat", "1,a/1.jpg,dog"),  # pandas writes its index, too
+        ("file_name,label", "a/0.jpg,cat", "a/1.jpg,dog"),
+        ("path,label", ".\\a\\0.jpg,cat", "x\\a\\1.jpg,dog"),
+    )):  # fmt: skip
+        source = open_source(folder, table(tmp_path / f"{number}.csv", *lines))
+        assert [(split.name, split.classes) for split in source.splits.values()] == [("all", ("cat", "dog"))]
+    source = open_source(folder, table(tmp_path / "s.csv", "path,label,split", "a/0.jpg,cat,Training",
+                                       "a/1.jpg,cat,testing "))  # fmt: skip
+    assert list(source.splits) == ["test", "train"]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import tarfile
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import pytest
-from containers import Tree, jpeg_file, make_folder, make_tar, make_zip, rows
+from containers import Tree, jpeg_file, make_folder, make_tar, make_zip, rows, tar_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.data.sources import hold_out, open_source, train_split, validation_split
 from saccade.data.sources.shards import expand
 from saccade.errors import DataError
+from saccade.training import launch
+from saccade.training.request import Request, compose, flag_settings
 
 
 def sample(key: str, number: int, label: bytes, kind: str = "cls") -> Tree:
@@ -212,3 +217,81 @@ def test_a_tar_that_holds_no_set_is_not_taken_for_shards(tmp_path: Path) -> None
     with tarfile.open(tmp_path / "code.tar", "w"):
         pass
     assert "hold no images" in refused(tmp_path).what
+
+
+def test_keys_may_hold_dots_and_endings_be_of_any_case(tmp_path: Path) -> None:
+    plain = rows(open_source(make_shards(tmp_path / "plain")))
+    for number, (old, new) in enumerate((("t0", "img_22.05_"), (".cls", ".CLS"), (".jpg", ".JPG"))):
+        tree = {tar: {name.replace(old, new): data for name, data in files.items()} for tar, files in SHARDS.items()}
+        source = open_source(make_shards(tmp_path / str(number), tree))
+        assert rows(source) == [(a, b, name.replace(old, new), data) for a, b, name, data in plain]
+        assert not source.ignored
+
+
+def test_other_images_of_a_sample_are_parts_of_it(tmp_path: Path) -> None:
+    more = {"t000.seg.png": b"x", "t000.crop.1.jpg": b"x"}
+    source = open_source(make_shards(tmp_path / "a", SHARDS | {"train-000000.tar": SHARDS["train-000000.tar"] | more}))
+    assert rows(source) == rows(open_source(make_shards(tmp_path / "b")))
+    assert source.ignored == {"other part of a sample": 2}
+    alone = {"train-0.tar": sample("a", 1, b"1") | {"b.input.jpg": jpeg_file(2), "b.cls": b"0"}}
+    assert open_source(make_shards(tmp_path / "c", alone)).splits["train"].names == ("b.input.jpg", "a.jpg")
+    for extra in ({"b.1.jpg": b"x", "b.2.jpg": b"x", "b.cls": b"0"}, {"b.1.jpg": b"x"}):
+        assert (
+            "'b" in refused(make_shards(tmp_path / str(len(extra)), {"train-0.tar": sample("a", 1, b"1") | extra})).what
+        )
+
+
+def test_a_label_that_another_file_contradicts_is_refused(tmp_path: Path) -> None:
+    for number, (cls, label) in enumerate(((b"1", 2), (b"cat", "dog"))):
+        tree = sample("a", 1, cls) | sample("b", 2, cls) | {"b.json": json.dumps({"label": label}).encode()}
+        error = refused(make_shards(tmp_path / str(number), {"train-0.tar": tree}))
+        assert f"'b' is '{cls.decode()}' by its .cls and '{label}' by its .json" in error.what
+    for number, (cls, note) in enumerate(((b"01", {"label": 1}), (b"1", {"label": "cat"}), (b"1", {"width": 8}))):
+        tree = sample("a", 1, cls) | {"a.json": json.dumps(note).encode()}
+        assert open_source(make_shards(tmp_path / f"x{number}", {"train-0.tar": tree})).splits["train"].classes == (
+            "1",
+        )
+
+
+def test_integers_of_several_sources_are_compared_as_numbers(tmp_path: Path) -> None:
+    train = {"train-0.tar": {k: v for i in range(12) for k, v in sample(f"t{i:02d}", i, b"%d" % i).items()}}
+    few = {"val-0.tar": {k: v for i in (9, 3, 7) for k, v in sample(f"v{i}", 20 + i, b"%d" % i).items()}}
+    val = open_source(make_shards(tmp_path / "val", few)).splits["val"]
+    classes = open_source(make_shards(tmp_path / "train", train)).splits["train"].classes
+    assert (classes[3], val.classes) == ("03", ("3", "7", "9"))
+    named = val.called_as(classes)
+    assert named.classes == ("03", "07", "09") and val.with_classes(classes).labels.tolist() == [3, 7, 9]
+    arranged = make_folder(tmp_path / "x", {f"val/{i:02d}/v{i}.jpg": jpeg_file(20 + i) for i in (3, 7, 9)})
+    assert named.fingerprint == open_source(arranged).splits["val"].fingerprint
+    wide = open_source(make_folder(tmp_path / "y", {f"{i}/a.jpg": jpeg_file(i) for i in (1, 2, 10)})).splits["all"]
+    padded = wide.called_as(classes)  # 1, 10, 2 are sorted anew
+    assert padded.classes == ("01", "02", "10") and [bytes(padded.read(i)) for i in range(3)] == [
+        jpeg_file(i) for i in (1, 2, 10)
+    ]
+    with pytest.raises(DataError, match="15"):
+        open_source(make_folder(tmp_path / "z", {"15/a.jpg": b"x"})).splits["all"].with_classes(classes)
+    assert val.called_as(("cat", "3")) is val
+
+
+def test_validation_shards_with_fewer_digits_validate(tmp_path: Path) -> None:
+    def shards(split: str, kinds: range, first: int) -> dict[str, Tree]:
+        images = [(f"{split}{i}", first + i, b"%d" % i) for i in kinds]
+        return {f"{split}-0.tar": {k: v for key, size, label in images for k, v in sample(key, size, label).items()}}
+
+    one, two = make_shards(tmp_path / "one", shards("a", range(12), 0)), tmp_path / "two"
+    make_folder(two, {f"{i:03d}/x.jpg": jpeg_file(20 + i) for i in range(12)})
+    composed = compose(Request(["digits"], flag_settings(data=one, val=two)))
+    data = launch.open_data(composed.config, composed.source)
+    assert data.val.classes == data.train.classes == tuple(f"{i:02d}" for i in range(12))
+
+
+@pytest.mark.parametrize(("ending", "pack"), [(".tar.gz", gzip.compress), (".tar.xz", lzma.compress)])
+def test_compressed_shards_are_read_by_folder_and_by_pattern(
+    tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]
+) -> None:
+    wanted = rows(open_source(make_shards(tmp_path / "plain")))
+    folder = make_folder(
+        tmp_path / "packed", {name.replace(".tar", ending): pack(tar_bytes(tree)) for name, tree in SHARDS.items()}
+    )
+    assert rows(open_source(folder)) == wanted
+    assert rows(open_source(f"{folder}/{{train-00000{{0..1}},validation-0}}{ending}")) == wanted

@@ -388,7 +388,7 @@ def lzma_crc(data: bytearray) -> bytes:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"not an archive at all" * 100, "no tar archive"),
+        (b"not an archive at all" * 100, "this is a text"),
         (b"BZh91AY" + bytes(1000), "bzip2"),
         (b"\x28\xb5\x2f\xfd" + bytes(1000), "zstd"),
     ],

@@ -80,6 +80,15 @@ def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
     return Members(found.names, offsets, sizes, found.folders, found.skipped, tars, found.lost)
 
 
+def begins_like_tar(head: bytes) -> bool:
+    """Tell whether the first block of a file is a sound header of a tar."""
+    try:
+        _check_header(head[:BLOCK_BYTES])
+    except ValueError:
+        return False
+    return True
+
+
 def _is_inner_tar(name: str) -> bool:
     return name.lower().endswith(".tar") and not name.rpartition("/")[2].startswith(".")  # macOS adds ._x.tar to x.tar
 

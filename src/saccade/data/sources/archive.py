@@ -18,6 +18,8 @@ from saccade import cache, files
 from saccade.data.archives import Members, index_tar
 from saccade.data.names import Names
 from saccade.data.sources import cifar, ilsvrc, mnist, raw
+from saccade.data.sources.foreign import HEAD_BYTES as HEAD
+from saccade.data.sources.foreign import recognise
 from saccade.data.sources.index import Index, kept, packed
 from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
@@ -34,7 +36,6 @@ XZ_MEMORY_BYTES = 1 << 30
 
 _FORMS = (*cifar.FORMS, *mnist.FORMS)
 _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", (b"PK\3\4", b"PK\5\6")
-_OTHERS = {b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-zip", b"Rar!": "rar"}
 
 
 def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
@@ -43,12 +44,8 @@ def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
     ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Members are slices of one
     memory map, so any number of threads may read. Raises DataError on damage.
     """
-    magic = _first_bytes(path)
-    for start, name in _OTHERS.items():
-        if magic.startswith(start):
-            raise DataError(f"{name} archives are not read", where=str(path), fix="repack it as .tar, .tar.xz or .zip")
-    zipped = magic.startswith(_ZIP)
-    plain = _decompressed(path, magic) if magic.startswith((_GZIP, _XZ)) else path
+    zipped = _first_bytes(path).startswith(_ZIP)
+    plain = path if zipped else plain_tar(path)
     view, stamp = mapped(plain), stamp_of({path, plain})
 
     def build() -> Index:
@@ -109,10 +106,21 @@ def _readers(path: Path, names: Names, columns: dict[str, Integers], view: memor
     return read, lambda i: read(i)[:HEAD_BYTES]
 
 
+def plain_tar(path: Path) -> Path:
+    """Return a tar itself, or its decompressed copy in the cache folder; raises DataError on what is no tar."""
+    head = _first_bytes(path)
+    packed = head.startswith((_GZIP, _XZ))
+    plain = _decompressed(path, head) if packed else path
+    if found := recognise(_first_bytes(plain), path.name.removesuffix(path.suffix) if packed else path.name):
+        what = f"a compressed file, and in it {found.what}" if packed else found.what
+        raise DataError(f"this is {what}", where=str(path), fix=found.fix)
+    return plain
+
+
 def _first_bytes(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(8)
+            return file.read(HEAD)
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
 from saccade.data.names import clean_name
 from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, is_image, layout_of_rows
 from saccade.data.sources.listing import Listing, SideFile, class_name, counted
+from saccade.data.sources.split_names import called
 from saccade.errors import DataError
 
-PATHS = ("path", "file", "image", "filename")
+PATHS = ("path", "file", "image", "filename", "file_name", "filepath", "file_path", "image_path", "image_id")
 LABELS = ("label", "class")
 SPLITS = ("split", "")
 NO_ROW = "image without a row in the table"
 
+_NOTHING = frozenset(("nan", "n/a", "#n/a", "<na>", "null"))
+_NOTHING_EXACTLY = frozenset(("NA", "None", "?"))
+_PARTING = re.compile(r"[|;]|,\s*|\s*[+&/]\s*|\s+")
+_SPACING = re.compile(r"[\s_-]+")
 _Row = tuple[str, str]
 
 
@@ -29,6 +36,7 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
     source = SideFile.opened(table)
     place_of = {path: place for place, path in enumerate(listing.names)}
     answers = _answers(source, place_of.keys(), f"{listing.path.name}/")
+    refuse_odd_labels(Counter(label for _, label in answers.values()), source.where)
     absent = answers.keys() - place_of.keys()
     if absent:
         raise DataError(
@@ -59,7 +67,7 @@ def _answers(source: SideFile, known: Set[str], prefix: str) -> dict[str, _Row]:
     torn: set[str] = set()
     for line, (text, label, split) in source.columns(PATHS, LABELS, SPLITS):
         try:
-            path = clean_name(text)
+            path = clean_name(text.replace("\\", "/"))
             row = (_split(split), class_name(label))
         except ValueError as error:
             raise DataError(str(error), where=source.line(line), fix="correct the line") from error
@@ -76,9 +84,73 @@ def _answers(source: SideFile, known: Set[str], prefix: str) -> dict[str, _Row]:
     return answers
 
 
+def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
+    """Refuse labels that would become classes by mistake: no value, several in one cell, two spellings of one.
+
+    ``counts`` says how many images each label has. Raises DataError that names them.
+    """
+    missing = [label for label in counts if label.lower() in _NOTHING or label in _NOTHING_EXACTLY]
+    if missing:
+        raise DataError(
+            f"{sum(counts[label] for label in missing):,} images have the label {_quoted(missing)}, which programs "
+            "write where there is none",
+            where=where,
+            fix="fill the cells or remove the rows; if it is a class, give it another name",
+            finding="labels-unclear",
+        )
+    several = _several(counts.keys())
+    if several:
+        raise DataError(
+            f"{sum(counts[label] for label in several):,} images seem to have several labels: {_quoted(several)}",
+            where=where,
+            fix="leave one label in each cell; if it is one class, join its words by an underscore",
+            finding="labels-unclear",
+        )
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(counts):
+        spellings[_folded(label)].append(label)
+    twins = [_quoted(names) for names in spellings.values() if len(names) > 1 and len(names[-1]) > 1]  # A is not a
+    if twins:
+        raise DataError(
+            f"labels that differ only in how they are written would be classes of their own: {'; '.join(twins[:5])}",
+            where=where,
+            fix="write each class in one way; if they are different classes, give them different names",
+            finding="labels-unclear",
+        )
+
+
+def _several(labels: Set[str]) -> list[str]:
+    """Return the labels that look like several: ``cat|dog``, ``cat dog`` beside both, ``cat old`` beside ``dog old``.
+
+    With a blank or a comma it takes labels that stand alone elsewhere, or the same word behind two of them.
+    """
+    parted = {label: [part for part in _PARTING.split(label) if part] for label in labels}
+    behind: dict[str, set[str]] = defaultdict(set)
+    for label, parts in parted.items():
+        if len(parts) == 2 and parts[0] in labels and "_" not in label:
+            behind[parts[1]].add(label)
+    suspects = {label for group in behind.values() if len(group) > 1 for label in group}
+    suspects |= {label for label, parts in parted.items() if len(parts) > 1 and set(parts) <= labels}
+    suspects |= {label for label, parts in parted.items() if len(parts) > 1 and set(label) & set("|;")}
+    return sorted(suspects)
+
+
+def _folded(label: str) -> str:
+    """Return a label without what may differ by mistake: case, spaces and hyphens, ``1.0`` for ``1``."""
+    try:
+        return repr(float(label))
+    except ValueError:
+        return _SPACING.sub(" ", unicodedata.normalize("NFKC", label).casefold()).strip()
+
+
+def _quoted(labels: Sequence[str]) -> str:
+    return ", ".join(f"'{label}'" for label in sorted(labels)[:5]) + " ..." * (len(labels) > 5)
+
+
 def _split(text: str) -> str:
     """Return the name of a split; ``all`` for an empty cell. Raises ValueError on any other word."""
     split = text.lower() or WHOLE
+    split = split if split == WHOLE else called(split)
     if split not in (*SPLIT_FOLDERS, WHOLE):
         raise ValueError(f"'{text}' is no split: use {', '.join(SPLIT_FOLDERS)}")
     return split

@@ -111,10 +111,10 @@ class SideFile:
 
     def _column(self, header: list[str], names: Sequence[str]) -> int:
         lowered = [name.lower() for name in header]
-        found = [lowered.index(name) for name in names if name in lowered]
+        found = [lowered.index(name) for name in names if name and name in lowered]  # pandas' index has no name
         if not found and "" not in names:
             raise DataError(
-                f"there is no column called {' or '.join(names)}; found: {', '.join(header) or 'none'}",
+                f"there is no column called {' or '.join(names[:4])}; found: {', '.join(header) or 'none'}",
                 where=self.line(1),
                 fix="let the first line name the columns, separated by commas",
             )

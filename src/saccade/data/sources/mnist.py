@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.sources.raw import FILE_LIMIT_BYTES, Batch, Content, Data, Form, reading
+from saccade.data.sources.raw import FILE_LIMIT_BYTES, Batch, Content, Data, Form, WrongSet, reading
 
 DIGITS = tuple("0123456789")
 FASHION = (
@@ -34,9 +34,21 @@ def _decode(files: Sequence[Content], place: Path) -> tuple[Sequence[str], list[
             pixels = _idx(data, 3)
         with reading(labels) as data:
             numbers = _idx(data, 1).astype(np.int64)
+        _refuse_more_classes(numbers)
         batches.append(Batch(split, pixels[:, None], numbers))
     folder = place.parent.name if place.name == "raw" else place.name  # as torchvision keeps them
     return FASHION if "fashion" in folder.lower() else DIGITS, batches
+
+
+def _refuse_more_classes(numbers: NDArray[np.int64]) -> None:
+    """Raise WrongSet if many labels are not those of ten classes; a few are damage."""
+    if 4 * np.count_nonzero(numbers >= len(DIGITS)) > len(numbers):
+        raise WrongSet(
+            f"their labels go up to {numbers.max()}, and MNIST has {len(DIGITS)} classes; EMNIST and its like have more"
+            " classes in the same form",
+            "write the images out as train/<class>/<image> and test/<class>/<image> (EMNIST's lie on their side), and "
+            "give that folder",
+        )
 
 
 def _idx(data: Data, num_axes: int) -> NDArray[np.uint8]:

@@ -25,6 +25,14 @@ Data = bytes | memoryview
 _CLASS_NAME = re.compile(r"\w[\w '&()-]*")
 
 
+class WrongSet(ValueError):
+    """Files that are sound, but of another set than their names say; ``fix`` is what to do."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
 class Batch(NamedTuple):
     """Images of one split: ``pixels`` uint8 of shape (n, planes, height, width), ``labels`` int64 of shape (n,)."""
 
@@ -100,6 +108,8 @@ def unfold(path: Path, names: Sequence[str], sizes: Integers, read: Read, forms:
         contents = [Content(names[place], read(place)) for place in chosen]
         classes, batches = form.decode(contents, path.absolute() / folder)
         _check(classes, batches)
+    except WrongSet as error:
+        raise DataError(f"these are not the files of {form.name}: {error}", where=str(path), fix=error.fix) from error
     except ValueError as error:
         raise DataError(
             f"the files of {form.name} cannot be used: {error}", where=str(path), fix="copy or download them again"

@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from saccade.data.archives import RECORD_LIMIT_BYTES, Members, index_tar
-from saccade.data.sources.archive import mapped, open_archive
-from saccade.data.sources.layout import WHOLE, is_image
+from saccade.data.sources.archive import mapped, open_archive, plain_tar
+from saccade.data.sources.ilsvrc import DEVKIT
+from saccade.data.sources.layout import NO_CLASS_FOLDER, NUM_SHOWN, WHOLE, is_image
 from saccade.data.sources.listing import counted
 from saccade.data.sources.split import Read, Source, Split, short_name, source_of
+from saccade.data.sources.split_names import words
 from saccade.data.sources.webdataset import Shard, is_shard, read_shard, shards_layout, splits_of, title_file
+from saccade.data.sources.wnids import named_shard
 from saccade.data.stamps import stamp_of
 from saccade.errors import DataError
 
 PATTERN_LIMIT = 100_000
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -64,10 +68,15 @@ def open_pattern(spec: str) -> Source:
 
 
 def tars_in(names: Sequence[str]) -> list[str]:
-    """Return the tars among the files of a folder, sorted; none where there are images in folders, too."""
+    """Return the tars among the files of a folder, sorted; none where there are images in folders, too.
+
+    Compressed ones count where there are no others.
+    """
     if any("/" in name and is_image(name) for name in names):
         return []
-    return sorted(name for name in names if name.lower().endswith(".tar") and name.rpartition("/")[2][0] != ".")
+    tars = sorted(name for name in names if name.lower().endswith(_TARS) and name.rpartition("/")[2][0] != ".")
+    plain = [name for name in tars if name.lower().endswith(".tar")]
+    return plain or [name for name in tars if name.rpartition("/")[2] != DEVKIT]
 
 
 def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
@@ -79,25 +88,49 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
     shards: list[Shard] = []
     spans = [np.empty((0, 3), np.int64)]
     first = 0
+    plain = [plain_tar(tar) for tar in tars]
+    unlabelled: list[str] = []
     for number, tar in enumerate(tars):
-        members, read = _indexed(tar)
-        if members.names and not is_shard(members.names):
+        members, read = _indexed(plain[number], tar)
+        shard = _shard(tar, members.names, read)
+        if shard is None and _is_flat_test(tar, members.names):
+            unlabelled += [f"{name} in {tar.name}" for name in members.names if is_image(name)]
+            continue
+        if shard is None:
             if shards:
                 raise DataError(f"this tar holds no samples, and '{shards[0].path.name}' does", where=str(tar))
             return _splits(path, tars)
-        shard = read_shard(tar, members.names, read)
         rows = [(label, name, first + row) for row, (label, name, _) in enumerate(shard.rows)]
-        shards.append(replace(shard, rows=rows, ignored=shard.ignored + members.skipped))
+        shards.append(
+            replace(shard, rows=rows, ignored=shard.ignored + members.skipped + Counter(members.lost.values()))
+        )
         places = np.array([place for _, _, place in shard.rows], np.int64)
         spans.append(np.stack([np.full_like(places, number), members.offsets[places], members.sizes[places]], 1))
         first += len(places)
+    if unlabelled and not shards:
+        return _splits(path, tars)
     layout = shards_layout(shards, str(path), title_file(folder))
+    left = Counter({NO_CLASS_FOLDER: len(unlabelled)})
+    layout = replace(layout, ignored=layout.ignored + left, ignored_names=tuple(sorted(unlabelled)[:NUM_SHOWN]))
     table = np.concatenate(spans)
-    return source_of(path, layout, table[:, 2], lambda i: _read_span(tars, *table[i].tolist()), stamp_of(tars))
+    stamp = stamp_of({*tars, *plain})
+    return source_of(path, layout, table[:, 2], lambda i: _read_span(plain, *table[i].tolist()), stamp)
 
 
-def _indexed(tar: Path) -> tuple[Members, Read]:
-    view = mapped(tar)
+def _shard(tar: Path, names: Sequence[str], read: Read) -> Shard | None:
+    """Return the samples of a tar, or the images that carry their class in their names; None if there are none."""
+    if not names or is_shard(names):
+        return read_shard(tar, names, read)
+    return named_shard(tar, names)
+
+
+def _is_flat_test(tar: Path, names: Sequence[str]) -> bool:
+    """Tell whether a tar is called a test set and holds images in no folder: they have no labels."""
+    return words(tar.name) == {"test"} and not any("/" in name for name in names if is_image(name))
+
+
+def _indexed(plain: Path, tar: Path) -> tuple[Members, Read]:
+    view = mapped(plain)
     members = index_tar(view, str(tar))
     offsets, sizes = members.offsets.tolist(), members.sizes.tolist()
     return members, lambda i: view[offsets[i] : offsets[i] + sizes[i]]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from saccade import files, rng
 from saccade.data.names import Names
-from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, Part, arrange
+from saccade.data.sources.foreign import advice
+from saccade.data.sources.layout import NO_CLASS_FOLDER, SPLIT_FOLDERS, WHOLE, Layout, Part, arrange
 from saccade.data.sources.split_names import Unclear
 from saccade.errors import ConfigError, DataError
 from saccade.printable import printable
@@ -200,7 +201,8 @@ def arranged(
         raise DataError(
             "there are no images in class folders",
             where=f"{path} (found {seen})",
-            fix="arrange the images as train/<class>/<image> and val/<class>/<image>, or as <class>/<image>",
+            fix=(not layout.ignored[NO_CLASS_FOLDER] and advice(paths))
+            or "arrange the images as train/<class>/<image> and val/<class>/<image>, or as <class>/<image>",
         )
     return layout
 

@@ -76,6 +76,13 @@ def meaning(name: str) -> Meaning:
     return Meaning(splits.pop() if len(splits) == 1 else "", " ".join(rest))
 
 
+def words(name: str) -> set[str]:
+    """Return the splits that the words of a file name tell, the usual five before others: ``training-000.tar``."""
+    tokens = [token.lower() for token in _TOKEN.findall(_HUMP.sub(" ", name))]
+    usual = {token for token in tokens if token in SPLIT_FOLDERS}
+    return usual or {split for token in tokens if (split := meaning(token).split)}
+
+
 def called(name: str) -> str:
     """Return the split that a folder is called after, and nothing else: ``Testing`` is ``test``; empty for others.
 

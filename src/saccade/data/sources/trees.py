@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+from saccade.data.sources.annotated import annotated
 from saccade.data.sources.flat import SYNSETS, find_flat, flat_layout
 from saccade.data.sources.kaggle import LEVELS, MAPPING, SOLUTION, find_prefix, kaggle_layout
 from saccade.data.sources.labels import labelled_layout
@@ -14,6 +17,7 @@ from saccade.data.sources.peek import peek
 from saccade.data.sources.split import arranged
 from saccade.data.sources.split_names import meaning
 from saccade.data.sources.webdataset import CLASS_FILES, is_shard, read_shard, shards_layout, title_file
+from saccade.data.sources.wnids import named_layout
 from saccade.errors import DataError
 
 
@@ -32,9 +36,12 @@ def layout_of(listing: Listing, labels: str = "") -> Layout:
     if is_shard(listing.names):
         shard = read_shard(listing.path, listing.names, listing.read)
         return shards_layout([shard], str(listing.path), title_file(listing.path.parent))
+    if listing.named is None and (layout := named_layout(listing.path, listing.names)):
+        return replace(layout, ignored=layout.ignored + listing.ignored + Counter(listing.lost.values()))
     peeked = peek(listing.names, listing.head)
-    facts = listing.path, listing.names, listing.folders, listing.ignored, listing.named
-    layout = arranged(*facts, peeked=peeked, lost=listing.lost)
+    paths, folders, titles = annotated(listing)
+    facts = listing.path, paths, folders, listing.ignored, listing.named
+    layout = replace(arranged(*facts, peeked=peeked, lost=listing.lost), titles=titles)
     whole = layout.parts.get(WHOLE)
     if whole and listing.named is None and all(meaning(name).split for name in whole.classes):
         raise DataError(

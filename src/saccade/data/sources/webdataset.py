@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saccade.data.images import IMAGE_SUFFIXES
-from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, is_image, layout_of_rows
+from saccade.data.sources.layout import WHOLE, Layout, is_image, layout_of_rows
 from saccade.data.sources.listing import SideFile, class_name
+from saccade.data.sources.peek import suffix_of
 from saccade.data.sources.split import Read
+from saccade.data.sources.split_names import words
 from saccade.errors import DataError
 
 CLASS_FILES = ("classes.txt", "classnames.txt")
@@ -38,38 +40,49 @@ def is_shard(names: Sequence[str]) -> bool:
 
     In a tree of class folders a ``.json`` beside an image is just a note.
     """
-    noted = {_parse(name)[0] for name in names if name.endswith(".cls")}
+    parted = [(name, *_parse(name)) for name in names]
+    noted = {key for _, key, suffix in parted if suffix == ".cls"}
     if not any("/" in name and is_image(name) for name in names):
-        noted |= {_parse(name)[0] for name in names if name.endswith(".json")}
-    return bool(noted) and any(is_image(name) and _parse(name)[0] in noted for name in names)
+        noted |= {key for _, key, suffix in parted if suffix == ".json"}
+    return bool(noted) and any(is_image(name) and _owner(key, noted) for name, key, _ in parted)
 
 
 def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
     """Pair the images of a tar with their labels.
 
-    Raises DataError naming the key of an image without a label and of a sample with two images.
+    Raises DataError naming the key of an image without a label or with two, and of a sample with two images.
     """
     where = str(path)
     ignored: Counter[str] = Counter()
-    images: dict[str, int] = {}
+    pictures: dict[str, int] = {}
     labels: dict[str, dict[str, int]] = {".cls": {}, ".json": {}}
     for place, member in enumerate(names):
         key, suffix = _parse(member)
-        if not key.rpartition("/")[2]:
+        if member.rpartition("/")[2].startswith("."):
             ignored[HIDDEN] += 1
         elif suffix in labels:
             labels[suffix][key] = place
         elif suffix not in IMAGE_SUFFIXES:
             ignored[OTHER] += 1
-        elif images.setdefault(key, place) != place:
-            raise DataError(f"the sample '{key}' has two images", where=where, fix="pack one image in each sample")
+        else:
+            pictures[member] = place
+    images, others = _images(pictures, labels[".cls"].keys() | labels[".json"].keys(), where)
+    ignored[OTHER] += others
     rows = []
     for key, place in images.items():
-        kind = next((kind for kind, found in labels.items() if key in found), "")
-        try:
-            label = _label(kind, bytes(read(labels[kind][key]))) if kind else ""
-        except ValueError as error:
-            raise DataError(f"the label of '{key}' cannot be used: {error}", where=where) from error
+        label = ""
+        for kind, found in labels.items():
+            try:
+                text = _label(kind, bytes(read(found[key]))) if key in found else ""
+            except ValueError as error:
+                raise DataError(f"the label of '{key}' cannot be used: {error}", where=where) from error
+            if label and text and label != text and label.isdecimal() == text.isdecimal():
+                raise DataError(
+                    f"'{key}' is '{label}' by its .cls and '{text}' by its .json",
+                    where=where,
+                    fix="find out which is right, and pack the shards again with that one alone",
+                )
+            label = label or text
         if not label:
             raise DataError(
                 f"the image '{names[place]}' has no label",
@@ -81,6 +94,43 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
     return Shard(path, rows, ignored + Counter({NO_IMAGE: orphans}))
 
 
+def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[str, int], int]:
+    """Return the image of each sample, its place by key, and how many images are other parts of a sample.
+
+    A key may hold dots: ``img_22.05_1.jpg`` belongs to ``img_22.05_1.cls``, ``img.seg.png`` to ``img.cls``.
+    """
+    images: dict[str, int] = {}
+    parts: dict[str, list[int]] = defaultdict(list)
+    for member, place in pictures.items():
+        stem, _ = _parse(member)
+        key = _owner(stem, keys) or stem
+        if key != stem:
+            parts[key].append(place)
+        elif images.setdefault(key, place) != place:
+            raise DataError(f"the sample '{key}' has two images", where=where, fix="pack one image in each sample")
+    for key, places in parts.items():
+        if key in images:
+            continue
+        if len(places) > 1:
+            raise DataError(
+                f"the sample '{key}' has {len(places)} images, and none is called after it alone",
+                where=where,
+                fix="pack one image in each sample, as key.jpg",
+            )
+        images[key] = places.pop()
+    return images, sum(map(len, parts.values()))
+
+
+def _owner(stem: str, keys: Set[str]) -> str:
+    """Return the longest key that a name without its ending starts with, up to a dot; empty if there is none."""
+    while stem not in keys:
+        shorter, dot, rest = stem.rpartition(".")
+        if not dot or "/" in rest:
+            return ""
+        stem = shorter
+    return stem
+
+
 def splits_of(tars: Sequence[Path]) -> list[str]:
     """Return the split of each tar, told by the words of its name or else of its folder's: ``imagenet-train-00.tar``.
 
@@ -88,8 +138,7 @@ def splits_of(tars: Sequence[Path]) -> list[str]:
     """
     found = []
     for tar in tars:
-        words = (set(re.findall("[a-z]+", name.lower())) & set(SPLIT_FOLDERS) for name in (tar.name, tar.parent.name))
-        told = next(filter(None, words), set())
+        told = next(filter(None, map(words, (tar.name, tar.parent.name))), set())
         if len(told) > 1:
             raise DataError(f"the name tells {len(told)} splits: {', '.join(sorted(told))}", where=str(tar))
         found.append("".join(told))
@@ -150,10 +199,9 @@ def _class_names(labels: Set[str], num_titles: int, where: str) -> dict[str, str
 
 
 def _parse(name: str) -> tuple[str, str]:
-    """Return (key, suffix in lower case): the key ends before the first dot of the file name."""
-    folder, slash, file = name.rpartition("/")
-    stem, dot, rest = file.partition(".")
-    return folder + slash + stem, (dot + rest).lower()
+    """Return (path without its ending, ending in lower case)."""
+    suffix = suffix_of(name)
+    return name[: len(name) - len(suffix)], suffix
 
 
 def _label(kind: str, data: bytes) -> str:

@@ -1,0 +1,118 @@
+"""Files that hold no images to be read here: what they are, by their first bytes or their ending, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from saccade.data.archives import begins_like_tar
+from saccade.data.images import BadImage, format_of
+from saccade.data.sources.peek import suffix_of
+
+HEAD_BYTES = 512
+
+_TREE = "train/<class>/<image> and val/<class>/<image>"
+_WRITE_OUT = f"write the images out as files, {_TREE}, with the library that made it, and give that folder"
+_REPACK = "unpack it, and pack it again as .tar, .tar.xz or .zip"
+_AGAIN = "download it again; a site that asks first, or wants you signed in, has its own tool for that"
+_HF = f"write the images out as files, {_TREE}, with Hugging Face's library `datasets`, and give that folder"
+
+
+class Foreign(NamedTuple):
+    """What a file is, as in ``this is ...``, and what to do."""
+
+    what: str
+    fix: str
+
+
+_MAGICS = {
+    b"PAR1": Foreign("a Parquet table", _HF),
+    b"ARROW1": Foreign("an Arrow table", _HF),
+    b"\x89HDF\r\n\x1a\n": Foreign("an HDF5 file", _WRITE_OUT),
+    b"\x93NUMPY": Foreign("a NumPy array", _WRITE_OUT),
+    b"MATLAB 5.0": Foreign("a MATLAB file", _WRITE_OUT),
+    b"SQLite format 3": Foreign("an SQLite database", _WRITE_OUT),
+    b"\x0a\x23\xd7\xce": Foreign("a RecordIO file of MXNet", _WRITE_OUT),
+    b"%PDF": Foreign("a PDF document", "give a folder of images, or a .tar or .zip of one"),
+    b"version https://git-lfs": Foreign("only a pointer of Git LFS to the file", "fetch the file: git lfs pull"),
+    b"BZh": Foreign("a bzip2 archive", _REPACK),
+    b"\x28\xb5\x2f\xfd": Foreign("a zstd archive", _REPACK),
+    b"7z\xbc\xaf": Foreign("a 7-zip archive", _REPACK),
+    b"Rar!": Foreign("a rar archive", _REPACK),
+    b"\x1f\x9d": Foreign("an archive of the old program compress", _REPACK),
+    b"\x1f\xa0": Foreign("an archive of the old program compress", _REPACK),
+    b"\x5d\0\0": Foreign("an lzma archive", _REPACK),
+    b"LZIP": Foreign("an lzip archive", _REPACK),
+    b"\x04\x22\x4d\x18": Foreign("an lz4 archive", _REPACK),
+}
+_ENDINGS = {
+    ".parquet": Foreign("a Parquet table", _HF),
+    ".arrow": Foreign("an Arrow table", _HF),
+    ".h5": Foreign("an HDF5 file", _WRITE_OUT),
+    ".hdf5": Foreign("an HDF5 file", _WRITE_OUT),
+    ".tfrecord": Foreign("a file of TensorFlow records", _WRITE_OUT),
+    ".tfrecords": Foreign("a file of TensorFlow records", _WRITE_OUT),
+    ".beton": Foreign("a dataset of FFCV", _WRITE_OUT),
+    ".mdb": Foreign("an LMDB database", _WRITE_OUT),
+    ".lmdb": Foreign("an LMDB database", _WRITE_OUT),
+    ".rec": Foreign("a RecordIO file of MXNet", _WRITE_OUT),
+    ".npy": Foreign("a NumPy array", _WRITE_OUT),
+    ".npz": Foreign("a file of NumPy arrays", _WRITE_OUT),
+    ".pkl": Foreign("a Python pickle, which may run code and is not opened", _WRITE_OUT),
+    ".pickle": Foreign("a Python pickle, which may run code and is not opened", _WRITE_OUT),
+    ".mat": Foreign("a MATLAB file", _WRITE_OUT),
+}
+_PACKED = frozenset((".zip", ".tar", ".gz", ".tgz", ".xz", ".txz"))
+_REFUSED = frozenset((".bz2", ".zst", ".7z", ".rar", ".z", ".lzma", ".lz4"))
+
+
+def recognise(head: bytes, name: str) -> Foreign | None:
+    """Tell what a file called ``name`` is that begins with ``head`` and is no archive of ours; None if unknown.
+
+    ``head`` are the first ``HEAD_BYTES``, fewer where the file is shorter.
+    """
+    if begins_like_tar(head):
+        return None
+    for magic, found in _MAGICS.items():
+        if head.startswith(magic):
+            return found
+    try:
+        return Foreign(f"a single {format_of(head)} image", "give the folder with the class folders in it")
+    except BadImage:
+        pass
+    if ending := _ENDINGS.get(suffix_of(name)):
+        return ending
+    return _text(head)
+
+
+def advice(names: Iterable[str]) -> str:
+    """Return what to do with a listing in which there are no images, by the endings of its files; empty if unknown."""
+    packed, refused, idx = [], [], False
+    for name in names:
+        suffix = suffix_of(name)
+        if suffix in _ENDINGS:
+            return f"'{name}' is {_ENDINGS[suffix].what}: {_ENDINGS[suffix].fix}"
+        packed += [name] * (suffix in _PACKED)
+        refused += [name] * (suffix in _REFUSED)
+        idx = idx or "idx3-ubyte" in name
+    if idx:
+        return f"idx files are read under the names of MNIST's four; write other sets out as files, {_TREE}"
+    if packed:
+        return f"give one of the archives in it, such as {sorted(packed)[0]}"
+    return f"'{sorted(refused)[0]}' is an archive that is not read: {_REPACK}" if refused else ""
+
+
+def _text(head: bytes) -> Foreign | None:
+    """Recognise what is written for people or browsers."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
+        return Foreign("a web page, not the file that was meant", _AGAIN)
+    if start.startswith((b"<?xml", b"<error")):
+        return Foreign("an XML text, not the file that was meant", _AGAIN)
+    try:
+        text = head.decode()
+    except UnicodeDecodeError:
+        return None
+    if not text or not all(c.isprintable() or c.isspace() for c in text):
+        return None
+    return Foreign(f"a text, which begins {' '.join(text.split())[:40]!r}", "give a folder, or a .tar or .zip of one")
