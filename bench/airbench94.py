@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.data.fit import Fit
 from saccade.data.loader import EvaluationView, Readers, batches
 from saccade.data.sources import Split, open_source, train_split, validation_split
 
@@ -32,7 +33,10 @@ MEAN, STD = torch.tensor((0.4914, 0.4822, 0.4465)), torch.tensor((0.2470, 0.2435
 def decoded(split: Split) -> tuple[Tensor, Tensor]:
     """Return all images of a split, normalised float32 (N, 3, 32, 32), and their labels (N,)."""
     readers, count = Readers(2), len(split)
-    parts = [b.images for b in batches(EvaluationView(split, 32, 1.0, "ignore"), readers, 500, 0, -(-count // 500))]
+    parts = [
+        b.images
+        for b in batches(EvaluationView(split, 32, Fit(share=1.0), "ignore"), readers, 500, 0, -(-count // 500))
+    ]
     readers.close()
     pixels = torch.cat(parts)[:count].float() / 255
     return (pixels - MEAN[:, None, None]) / STD[:, None, None], torch.from_numpy(split.labels)

@@ -68,6 +68,9 @@ class DataSection(Section):
     minival: Share = _data(0.0, "stratified share of the training images on which the best checkpoint is chosen")
     image_size: int = _data(224, "side of the square that the network sees, in pixels", ge=4, le=4096)
     eval_size: int = _data(0, "side at evaluation, in pixels; 0 = image_size", ge=0, le=4096)
+    fit: Literal["crop", "squash", "pad"] = _data(
+        "crop", "how an image becomes a square: its central part; all of it, squashed; all of it, padded with the mean"
+    )
     eval_crop: float = _data(0.875, "side of the central crop over the short side at evaluation", gt=0, le=1)
     eval_views: Literal[1, 2, 6] = _data(
         1, "views of an image whose mean is judged: 1 = itself, 2 = and its mirror image, 6 = and both shifted"

@@ -14,6 +14,7 @@ from saccade import rng
 from saccade.config import AugmentSection, Config
 from saccade.data import augment, mix
 from saccade.data.boxes import Box
+from saccade.data.fit import Fit
 from saccade.data.mix import Mix, apply_mix, draw_mix
 
 AREA, RATIO = (0.08, 1.0), (0.75, 4 / 3)
@@ -77,9 +78,9 @@ def test_the_evaluation_crop_is_bit_equal_to_torchvision(width: int, height: int
     pixels = photo(width, height)
     reference = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    assert torch.equal(augment.central_crop(pixels, 224, 0.875), reference(tensor))
+    assert torch.equal(Fit().square(pixels, 224), reference(tensor))
     on_pil = torch.from_numpy(np.array(reference(Image.fromarray(pixels)))).permute(2, 0, 1)
-    difference = (augment.central_crop(pixels, 224, 0.875).int() - on_pil.int()).abs().float()
+    difference = (Fit().square(pixels, 224).int() - on_pil.int()).abs().float()
     assert difference.mean() < 0.1 and difference.max() <= 2
 
 

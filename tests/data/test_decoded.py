@@ -17,6 +17,7 @@ from saccade import rng
 from saccade.config import AugmentSection
 from saccade.data import decoded
 from saccade.data.decoded import Decoded
+from saccade.data.fit import Fit
 from saccade.data.loader import Batch, EvaluationView, Readers, TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.sources import Split, open_source
@@ -72,7 +73,9 @@ def test_the_batches_are_the_same_with_and_without_memory(
 def test_evaluation_sees_the_same_with_and_without_memory(size: int, crop: float, odd: int) -> None:
     images = split(odd=odd)
     readers = Readers(3)
-    views = [EvaluationView(images, size, crop, "ignore", decoded=m) for m in (None, Decoded.of(images, "ignore"))]
+    views = [
+        EvaluationView(images, size, Fit(share=crop), "ignore", decoded=m) for m in (None, Decoded.of(images, "ignore"))
+    ]
     anew, held, again = (list(batches(view, readers, 25, 0, 3)) for view in (*views, views[1]))
     readers.close()
     for a, b, c in zip(anew, held, again, strict=True):

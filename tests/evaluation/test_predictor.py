@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from PIL import Image
 from torch import nn
 
 import saccade
+from saccade.data.fit import Fit
+from saccade.data.loader import Readers
 from saccade.errors import DataError
+from saccade.evaluation import evaluator
 from saccade.evaluation.classifier import Classifier, Recipe
 
 RNG = np.random.default_rng(2)
@@ -107,6 +111,35 @@ def test_a_bad_image_costs_no_other_answer(bad: Any, reason: str, classifier: Cl
     with pytest.raises(DataError) as caught:
         next(answers)
     assert reason in caught.value.what
+
+
+@pytest.mark.parametrize("how", ["crop", "squash", "pad"])
+def test_a_model_sees_images_as_it_was_trained_to_see_them(how: Any, classifier: Classifier, tmp_path: Path) -> None:
+    fitted = Classifier(classifier.network, replace(classifier.recipe, fit=how))
+    for split in ("train", "val"):
+        for name in "abcd":
+            (tmp_path / split / name).mkdir(parents=True)
+            wide = RNG.integers(0, 256, (30, 150, 3), np.uint8)
+            Image.fromarray(wide).save(tmp_path / split / name / "0.png")
+    readers = Readers(2)
+    val = saccade.open_source(str(tmp_path)).splits["val"]
+    judged = evaluator.evaluate(fitted, val, readers, "fp32", torch.device("cpu")).logits.softmax(1)
+    readers.close()
+    files = [tmp_path / "val" / name / "0.png" for name in "abcd"]
+    for row, seen in zip(judged.tolist(), saccade.predict(fitted, files), strict=True):
+        assert dict(seen.top) == pytest.approx(dict(zip("abcd", row, strict=True)), abs=1e-5)
+    pixels = torch.stack([fitted.recipe.framing.square(np.array(Image.open(file)), 40) for file in files])
+    wanted = classifier.network(((pixels / 255 - 0.5) / 0.2).contiguous()).softmax(1)
+    assert torch.allclose(judged, wanted, atol=1e-4)
+
+
+def test_models_from_before_there_was_a_choice_see_the_central_square() -> None:
+    old = Recipe("custom:N", ("a", "b"), 40, 0.875, (0.5, 0.25, 0.0), (0.2, 0.2, 0.2), "ignore")
+    stored = {key: value for key, value in asdict(old).items() if key != "fit"}
+    assert Recipe.parse(json.dumps(stored)) == old and old.framing == Fit("crop", 0.875, (128, 64, 0))
+    assert Recipe.parse(json.dumps(stored | {"fit": "pad"})).framing.how == "pad"
+    with pytest.raises(ValueError, match=r"^fit"):
+        Recipe.parse(json.dumps(stored | {"fit": "stretch"}))
 
 
 def test_no_image_at_all_is_an_error(classifier: Classifier, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ FLOORS = {
     0: """errors units config_fields config_optim config_augment config files held streams signals log rng
           plain_yaml doors locks cache printable consoles""",
     1: """board dist launcher
-          data data.boxes data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.links
+          data data.boxes data.fit data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.links
           data.archives data.zips data.shards data.order data.pool
           data.look data.ledger data.known data.stamps data.download
           models.registry models.layers models.attention models.network

@@ -185,6 +185,24 @@ def test_turned_and_enlarged_images_are_noted(tmp_path: Path) -> None:
     assert {"exif-orientation", "image-size-above-source"} & set(applied) == set()
 
 
+@pytest.mark.parametrize(("shape", "crop", "said"), [((60, 12), 0.875, "15 %"), ((60, 12), 1.0, "20 %"),
+    ((40, 30), 0.875, "57 %"), ((40, 30), 1.0, ""), ((40, 40), 0.875, "")])  # fmt: skip
+def test_it_is_said_how_little_of_wide_images_evaluation_sees(
+    shape: tuple[int, int], crop: float, said: str, tmp_path: Path
+) -> None:
+    data = make_set(tmp_path / "set", side=16)
+    for file in data.rglob("*.jpg"):
+        Image.open(file).resize(shape).save(file)
+    finding = found(asked(data, **{"data.eval_crop": crop})).get("view-sees-little")
+    assert (finding is not None) == bool(said)
+    if finding:
+        assert f"{said} of the typical image" in finding.message.replace("%", " %") and finding.severity == "note"
+        for advice in ("squash", "pad"):  # the advice works
+            assert advice in finding.fix
+            fitted = found(asked(data, f"data.fit={advice}", **{"data.eval_crop": crop}))
+            assert "view-sees-little" not in fitted
+
+
 @pytest.mark.parametrize(("side", "image_size", "said"), [(8, 32, ""), (8, 40, "32"), (20, 64, "32"), (40, 96, "40")])
 def test_a_smaller_image_size_is_proposed_only_where_there_is_one(
     side: int, image_size: int, said: str, tmp_path: Path

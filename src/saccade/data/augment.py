@@ -14,11 +14,14 @@ from PIL import Image
 
 from saccade import rng
 from saccade.config import AugmentSection
+from saccade.data import fit as fits
 from saccade.data.boxes import Box
+from saccade.data.fit import CENTRAL, Colour, Fit
 from saccade.rng import Floats, Purpose
 
 CROP_ATTEMPTS = 10
 CROP_DRAWS = 2 * CROP_ATTEMPTS + 2
+BLACK = (0, 0, 0)
 
 Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
@@ -29,11 +32,22 @@ class Crops:
     """Where the images of a batch are cut, each from draws of its own."""
 
     def __init__(
-        self, section: AugmentSection, seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], side: int
+        self,
+        section: AugmentSection,
+        seed: int,
+        epochs: NDArray[np.int64],
+        samples: NDArray[np.int64],
+        side: int,
+        fit: Fit = CENTRAL,
     ) -> None:
         """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``, and an output of ``side`` pixels."""
         self._section = section
         self._side = side
+        self._fit = fit
+        self._is_placed = section.crop == "padded" or fit.how == "pad"
+        self._fill: Colour | Literal["reflect"] = "reflect" if section.pad_fill == "reflect" else BLACK
+        if fit.how == "pad":
+            self._fill = fit.fill
         self._draws = crop_draws(seed, epochs, samples, section.crop_area_beta)
         self._mirror = flips(seed, epochs, samples, section.flip, section.alternate_flip)
         self._targets = np.zeros((len(samples), 4), np.int64)
@@ -43,18 +57,25 @@ class Crops:
 
         ``sizes`` are (width, height) of each image in pixels, int64 (k, 2).
         """
-        section, draws = self._section, self._draws[places]
-        if section.crop == "resized":
+        section, draws, how = self._section, self._draws[places], self._fit.how
+        if section.crop == "padded":
+            pad = round(section.pad * self._side)
+            boxes, self._targets[places] = padded_crops(draws, sizes, self._side, pad, how)
+            return boxes
+        if how == "crop":
             return random_crops(draws, sizes, section.crop_area, section.crop_ratio)
-        boxes, self._targets[places] = padded_crops(draws, sizes, self._side, round(section.pad * self._side))
+        boxes = random_crops(draws, fits.unit_squares(len(sizes)), section.crop_area, section.crop_ratio)
+        boxes = fits.stretched(boxes, sizes)
+        if how == "pad":
+            self._targets[places] = fits.places(boxes[:, 2:], self._side)
         return boxes
 
     def cut_into(self, slot: torch.Tensor, pixels: Pixels, box: Sequence[int], place: int) -> None:
         """Write the crop that was chosen for a place, mirrored or not, into its slot, uint8 (1, 3, S, S)."""
         mirror = bool(self._mirror[place])
-        if self._section.crop == "padded":
+        if self._is_placed:
             target = self._targets[place].tolist()
-            slot.copy_(padded(_picture(pixels[None]), box, target, self._side, mirror, self._section.pad_fill))
+            slot.copy_(padded(_picture(pixels[None]), box, target, self._side, mirror, self._fill))
         else:
             resize_into(slot, pixels, box, mirror)
 
@@ -73,7 +94,7 @@ class Crops:
         cut = np.empty((len(places), self._side, self._side, 3), np.uint8)
         for begin, end in pairwise([0, *ends]):
             *edges, mirror = ways[begin].tolist()
-            part = padded(source[begin:end], edges[:4], edges[4:], self._side, bool(mirror), self._section.pad_fill)
+            part = padded(source[begin:end], edges[:4], edges[4:], self._side, bool(mirror), self._fill)
             _picture(cut[begin:end]).copy_(part)
         slots.permute(0, 2, 3, 1).numpy()[order] = cut
 
@@ -135,16 +156,23 @@ def _central_box(width: int, height: int, ratio: tuple[float, float]) -> Box:
     return Box((width - w) // 2, (height - h) // 2, w, h)
 
 
-def padded_crops(draws: Floats, sizes: Integers, side: int, pad: int) -> tuple[Integers, Integers]:
+def padded_crops(
+    draws: Floats, sizes: Integers, side: int, pad: int, how: fits.How = "crop"
+) -> tuple[Integers, Integers]:
     """Choose a square of each image at full size from its first two draws; it may reach ``pad`` pixels beyond a border.
 
-    ``draws`` is (k, 2 or more), ``sizes`` the images' (width, height), int64 (k, 2). The short side is thought resized
-    to ``side`` pixels. Returns the boxes in the images, rounded to whole pixels of them, and their places in the
-    squares, both int64 (k, 4) as in ``Box``. *Source:* He et al. 2016, section 4.2 (CIFAR); Touvron et al. 2022, "DeiT
-    III", section 3.3 (simple random crop); torchvision's Resize (the long side is truncated) and RandomCrop.
+    ``draws`` is (k, 2 or more), ``sizes`` the images' (width, height), int64 (k, 2). The image is thought resized: its
+    short side to ``side`` pixels, both sides to ``squash`` it, or the long side to ``pad`` it. Returns the boxes in the
+    images, rounded to whole pixels of them, and their places in the squares, both int64 (k, 4) as in ``Box``. *Source:*
+    He et al. 2016, section 4.2 (CIFAR); Touvron et al. 2022, "DeiT III", section 3.3 (simple random crop);
+    torchvision's Resize (the long side is truncated) and RandomCrop.
     """
-    resized = (side * sizes / sizes.min(axis=1, keepdims=True)).astype(np.int64)
-    start = (draws[:, :2] * (resized + 2 * pad - side + 1)).astype(np.int64) - pad
+    if how == "crop":
+        resized = (side * sizes / sizes.min(axis=1, keepdims=True)).astype(np.int64)
+    else:
+        resized = fits.places(sizes, side)[:, 2:] if how == "pad" else np.full_like(sizes, side)
+    margin = np.maximum(side - resized, 0) // 2  # of the square around an image that does not fill it
+    start = (draws[:, :2] * (np.maximum(resized, side) + 2 * pad - side + 1)).astype(np.int64) - pad - margin
     first, last = np.maximum(start, 0), np.minimum(start + side, resized)
     begin, end = (np.rint(edge * sizes / resized).astype(np.int64) for edge in (first, last))
     boxes = np.concatenate([begin, np.maximum(end - begin, 1)], axis=1)
@@ -181,9 +209,13 @@ def resize_into(slot: torch.Tensor, pixels: Pixels, box: Sequence[int], mirror: 
 
 
 def padded(
-    source: torch.Tensor, box: Sequence[int], target: Sequence[int], side: int, mirror: bool,
-    fill: Literal["black", "reflect"],
-) -> torch.Tensor:  # fmt: skip
+    source: torch.Tensor,
+    box: Sequence[int],
+    target: Sequence[int],
+    side: int,
+    mirror: bool,
+    fill: Colour | Literal["reflect"],
+) -> torch.Tensor:
     """Cut one ``Box`` out of k images, uint8 (k, 3, height, width), into the part ``target`` of squares; fill the rest.
 
     Returns uint8 (k, 3, side, side), all mirrored or none. Everything is channels_last.
@@ -193,8 +225,14 @@ def padded(
     part = source[..., top : top + height, left : left + width]
     if (new_height, new_width) != (height, width):
         part = torch.ops.aten._upsample_bilinear2d_aa(part, [new_height, new_width], False, None)
-    margins = ((0, 0), (down, side - down - new_height), (across, side - across - new_width), (0, 0))
-    square = np.pad(part.permute(0, 2, 3, 1).numpy(), margins, mode="reflect" if fill == "reflect" else "constant")
+    inside = part.permute(0, 2, 3, 1).numpy()
+    if fill == "reflect":
+        margins = ((0, 0), (down, side - down - new_height), (across, side - across - new_width), (0, 0))
+        square = np.pad(inside, margins, mode="reflect")
+    else:
+        square = np.empty((len(inside), side, side, 3), np.uint8)
+        square[...] = fill
+        square[:, down : down + new_height, across : across + new_width] = inside
     whole = _picture(square)
     return whole.flip(-1) if mirror else whole
 
@@ -202,27 +240,3 @@ def padded(
 def _picture(pixels: Pixels) -> torch.Tensor:
     """Return uint8 (k, height, width, 3) as what torch calls channels_last, (k, 3, height, width); no copy."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-def central_crop(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
-    """Return the central square of one image, uint8 (height, width, 3), as ``central_crops`` does: (3, size, size)."""
-    return central_crops(pixels[None], size, crop)[0]
-
-
-def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
-    """Resize the short side to ``size / crop`` pixels and cut the central square, as torchvision's v2 transforms do.
-
-    ``pixels`` is uint8 (k, height, width, 3), images of one size; the result is uint8 (k, 3, size, size). *Source:*
-    torchvision Resize (the long side is truncated) and CenterCrop (offsets rounded to even).
-    """
-    height, width = pixels.shape[1:3]
-    short = max(round(size / crop), size)
-    if height <= width:
-        new_height, new_width = short, int(short * width / height)
-    else:
-        new_height, new_width = int(short * height / width), short
-    image = _picture(np.ascontiguousarray(pixels))
-    if (new_height, new_width) != (height, width):
-        image = torch.ops.aten._upsample_bilinear2d_aa(image, [new_height, new_width], False, None)
-    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    return image[..., top : top + size, left : left + size]

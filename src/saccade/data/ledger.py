@@ -69,8 +69,9 @@ class Ledger:
 
     ``read`` of ``total`` images were read, ``compared`` of ``num_val`` validation images were compared with the
     training images by SHA-256. ``conflicts`` are equal training images with different labels, ``turned`` counts images
-    with an EXIF orientation, ``short_side`` is the median in pixels (0 if nothing could be read). ``changed`` are
-    images that are not what they were when the same files were last looked at.
+    with an EXIF orientation, ``short_side`` is the median in pixels, ``shape`` that of the short side over the long
+    one (both 0 if nothing could be read). ``changed`` are images that are not what they were when the same files were
+    last looked at.
     """
 
     read: int
@@ -82,6 +83,7 @@ class Ledger:
     conflicts: Named
     turned: int
     short_side: int
+    shape: float
     seconds: float
     cached: bool = False
     changed: Named = Named()
@@ -145,7 +147,7 @@ def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
     own, theirs = np.split(firsts, [len(train.rows)])
     conflicts = np.flatnonzero(labels[own] != labels).tolist()
     overlap = np.flatnonzero(theirs < len(own)).tolist()
-    sides = np.minimum(rows["width"], rows["height"])[rows["sound"]]
+    sides, long = (side(rows["width"], rows["height"])[rows["sound"]] for side in (np.minimum, np.maximum))
     return Ledger(
         read=int(rows["seen"].sum()),
         total=len(train.split) + len(val.split),
@@ -156,6 +158,7 @@ def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
         conflicts=Named.of([f"{train.describe(i)} = {train.describe(own[i])}" for i in conflicts]),
         turned=int((rows["turn"] > 1).sum()),
         short_side=int(np.median(sides)) if len(sides) else 0,
+        shape=float(np.median(sides / long)) if len(sides) else 0.0,
         seconds=0.0,
     )
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from saccade.config import AugmentSection
 from saccade.data import augment, crops, images
 from saccade.data.decoded import Decoded
+from saccade.data.fit import CENTRAL, Fit
 from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.policies import Painter
 from saccade.data.sound import ADVICE
@@ -169,6 +170,7 @@ class TrainingView:
     exif: Exif
     share: Share = EVERYTHING
     decoded: Decoded | None = None
+    fit: Fit = CENTRAL
 
     @property
     def sides(self) -> list[int]:
@@ -192,7 +194,7 @@ class TrainingView:
         places = self.share.places(global_batch)
         epochs, samples = (drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch))
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
-        boxes = augment.Crops(section, seed, epochs, samples, self.size_at(step))
+        boxes = augment.Crops(section, seed, epochs, samples, self.size_at(step), self.fit)
         painter = Painter(section, seed, epochs, samples)
         turns = augment.angles(seed, epochs, samples, section.rotate)
         if slots is None:
@@ -224,14 +226,14 @@ class TrainingView:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """How images are seen at evaluation: all of them once, in order, through the central crop.
+    """How images are seen at evaluation: all of them once, in order, each fitted into the square.
 
     Of every ``ranks`` cells in a row, ``rank`` takes one.
     """
 
     split: Split
     image_size: int
-    crop: float
+    fit: Fit
     exif: Exif
     rank: int = 0
     ranks: int = 1
@@ -246,11 +248,11 @@ class EvaluationView:
         def fill(first: int, last: int, watch: Watch) -> None:
             held = self.decoded.take(samples[first:last], watch(range(first, last))) if self.decoded else None
             if held is not None:
-                slots[first:last].copy_(augment.central_crops(held, self.image_size, self.crop))
+                slots[first:last].copy_(self.fit.squares(held, self.image_size))
                 return
             for place in watch(range(first, last)):
                 pixels = images.decode(self.split.read(int(samples[place])), exif=self.exif)
-                slots[place].copy_(augment.central_crop(pixels, self.image_size, self.crop))
+                slots[place].copy_(self.fit.square(pixels, self.image_size))
 
         labels = torch.from_numpy(self.split.labels[samples])
         return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(self.split, samples, fill)

@@ -14,6 +14,7 @@ import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from saccade.data.fit import Fit, How
 from saccade.errors import CheckpointError, ConfigError
 from saccade.models import Network, create_model, meta_model, stored
 from saccade.models.readings import plain_name, unwrapped
@@ -42,6 +43,7 @@ class Recipe:
     the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
     ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0; ``eval_views`` is
     how many views of an image are averaged, ``precision`` what the run computed in, empty where that is not known.
+    ``fit`` is how an image becomes a square, see ``saccade.data.fit``.
 
     The limits are checked when a file is read: it may come from anybody. A field that this version does not know is
     refused, as it may change what the pixels mean.
@@ -61,6 +63,7 @@ class Recipe:
     eval_size: Annotated[int, Field(ge=0, le=4096)] = 0
     eval_views: Literal[1, 2, 6] = 1
     precision: Annotated[str, Field(pattern="^(fp32|bf16|fp16)?$")] = ""
+    fit: How = "crop"
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -77,6 +80,11 @@ class Recipe:
     def eval_side(self) -> int:
         """The side of images at evaluation and prediction, in pixels."""
         return self.eval_size or self.image_size
+
+    @property
+    def framing(self) -> Fit:
+        """How an image becomes the square that the network sees."""
+        return Fit.of(self.fit, self.eval_crop, self.mean)
 
 
 @dataclass(frozen=True, slots=True)

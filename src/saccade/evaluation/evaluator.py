@@ -39,7 +39,7 @@ def evaluate(
     """
     split = split.with_classes(classifier.recipe.classes)
     recipe, network = classifier.recipe, classifier.network
-    view = EvaluationView(split, recipe.eval_side, recipe.eval_crop, recipe.exif, world.rank, world.size, decoded)
+    view = EvaluationView(split, recipe.eval_side, recipe.framing, recipe.exif, world.rank, world.size, decoded)
     at_once = CELL * world.size
     was_training = network.training
     network.eval()

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.data import augment, images
+from saccade.data import images
 from saccade.data.mix import normalise
 from saccade.errors import DataError
 from saccade.evaluation.classifier import Classifier
@@ -126,7 +126,7 @@ def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tenso
         return DataError("there is no such file", where=name, fix="give image files or folders of images")
     except OSError as error:
         return DataError(f"the file cannot be read: {error.strerror or error}", where=name, fix=_READ_FIX)
-    return augment.central_crop(pixels, recipe.eval_side, recipe.eval_crop)
+    return recipe.framing.square(pixels, recipe.eval_side)
 
 
 def _pixels(picture: Picture, exif: images.Exif) -> images.Pixels:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from saccade.config import Config
+from saccade.data.fit import Fit
 from saccade.data.loader import EvaluationView, Readers, TrainingView, batches
 from saccade.data.mix import Mix, draw_mix, present
 from saccade.data.order import Indices, Order
@@ -71,7 +72,7 @@ def contact_sheet(config: Config, train: Split, num_images: int, num_views: int)
 def _evaluated(config: Config, split: Split, readers: Readers) -> tuple[str, Tensor]:
     section = config.data
     side = section.eval_size or section.image_size
-    view = EvaluationView(split, side, section.eval_crop, section.exif)
+    view = EvaluationView(split, side, Fit.of(section.fit, section.eval_crop, section.mean), section.exif)
     (batch,) = batches(view, readers, len(split), 0, 1)
     return f"evaluation, {side} px", batch.images
 
@@ -79,8 +80,9 @@ def _evaluated(config: Config, split: Split, readers: Readers) -> tuple[str, Ten
 def _trained_on(
     config: Config, train: Split, chosen: Indices, num_views: int, readers: Readers
 ) -> list[tuple[str, Tensor]]:
-    order = _SameImages(chosen, len(train), config.seed)
-    view = TrainingView(train, order, config.augment, config.data.image_size, num_views, config.data.exif)
+    order, section = _SameImages(chosen, len(train), config.seed), config.data
+    fit = Fit.of(section.fit, section.eval_crop, section.mean)
+    view = TrainingView(train, order, config.augment, section.image_size, num_views, section.exif, fit=fit)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.data.mean, config.data.std))
     columns = []
     for step, batch in enumerate(batches(view, readers, len(chosen), 0, num_views)):

@@ -116,7 +116,7 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
     """Return the first samples of the run, and what chooses their crops."""
     section, order = run.view.augment, run.view.order
     epochs, samples = order.at(0, min(most, len(run.data.train)))
-    boxes = augment.Crops(section, order.seed, epochs, samples, run.view.size_at(run.total_steps - 1))
+    boxes = augment.Crops(section, order.seed, epochs, samples, run.view.size_at(run.total_steps - 1), run.view.fit)
 
     def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         return boxes.choose(np.array(which), sizes)[:, None]

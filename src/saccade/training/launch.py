@@ -16,6 +16,7 @@ from saccade import files, units
 from saccade.config import Config
 from saccade.data import ledger
 from saccade.data.decoded import Decoded
+from saccade.data.fit import Fit
 from saccade.data.loader import Readers, TrainingView
 from saccade.data.order import EVERYTHING, Order, Share
 from saccade.data.policies import paints
@@ -313,7 +314,7 @@ def build(
     recipe = Recipe(
         model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
         section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
-        section.eval_size, section.eval_views, number_format,
+        section.eval_size, section.eval_views, number_format, section.fit,
     )  # fmt: skip
     return Run(
         config=config,
@@ -348,7 +349,8 @@ def class_weights(config: Config, train: Split, device: torch.device) -> Tensor 
 def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
     """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
     section, augmentation = config.data, config.augment
-    view = TrainingView(split, order, augmentation, section.image_size, steps, section.exif, share)
+    fit = Fit.of(section.fit, section.eval_crop, section.mean)
+    view = TrainingView(split, order, augmentation, section.image_size, steps, section.exif, share, fit=fit)
     if augmentation.crop != "padded" or augmentation.rotate or paints(augmentation):
         return view
     return replace(view, decoded=Decoded.of(split, section.exif, min(view.sides)))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from saccade.config import Config
 from saccade.data import ledger
+from saccade.data.fit import Fit
 from saccade.data.ledger import OVERLAP_LIMIT, Ledger
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
@@ -39,6 +40,9 @@ __all__ = ["Finding", "check", "examine", "inspect", "trial"]
 
 FEW_IMAGES = 100
 SMALLEST_MAP = 2
+LITTLE = 0.7
+"""Share of the typical image: where the evaluation view sees less, it is said."""
+
 UPSCALING = 2.0
 USUAL_SMALLEST = 32
 """Fewer pixels than networks are made for: smaller images are enlarged to this with good reason."""
@@ -344,6 +348,12 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
         findings.append(Finding(
             "exif-orientation", "note", f"{read.turned:,} image(s) ({read.scope}) are to be turned by their EXIF "
             "orientation, which is ignored as in torchvision and timm", where, "--set data.exif=apply turns them",
+        ))  # fmt: skip
+    seen = Fit.of(config.data.fit, config.data.eval_crop, config.data.mean).seen(read.shape)
+    if 0 < seen < LITTLE:
+        findings.append(Finding(
+            "view-sees-little", "note", f"evaluation sees the central square, {seen:.0%} of the typical image "
+            f"({read.scope})", "data.fit", "--set data.fit=squash or data.fit=pad shows all of it",
         ))  # fmt: skip
     enough = max(_smallest_size(config), read.short_side)
     if 0 < read.short_side * UPSCALING < config.data.image_size and enough < config.data.image_size:
