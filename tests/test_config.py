@@ -139,3 +139,9 @@ def test_divisors_divide_and_none_is_missing(number: int) -> None:
     assert found == sorted(set(found)) and found[0] == 1 and found[-1] == number
     assert all(number % d == 0 for d in found)
     assert sum(number % d == 0 for d in range(1, int(number**0.5) + 1)) == sum(d <= number**0.5 for d in found)
+
+
+@pytest.mark.parametrize("length", ["0ep", "0step", "0.0ep", "0sample"])
+def test_a_run_of_no_length_is_refused(length: str) -> None:
+    with pytest.raises(ConfigError, match="nothing would be trained"):
+        resolved(f"epochs={length}")

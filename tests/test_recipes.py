@@ -192,3 +192,13 @@ def test_every_ported_recipe_takes_three_steps_at_its_own_size(name: str, tmp_pa
     )  # fmt: skip
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert outcome.result["n"] == 4 and facts["status"] == "done"
+
+
+def test_another_batch_takes_another_cell_where_that_of_the_recipe_does_not_fit() -> None:
+    cells = {}
+    for batch in (32, 100, 500):
+        request = Request(words=["small-images"], flags={"batch.global": batch})
+        cells[batch] = settings(request).cell
+    assert cells == {32: 32, 100: 100, 500: 250}, "of small-images it is 250 of 250"
+    with pytest.raises(ConfigError, match="does not divide"):
+        settings(Request(words=["small-images"], flags={"batch.global": 32, "batch.cell": 20}))

@@ -23,6 +23,7 @@ from saccade.config_fields import maths as _maths
 from saccade.config_fields import run as _run
 from saccade.config_optim import OptimizerSection, ScheduleSection
 from saccade.errors import ConfigError
+from saccade.units import Duration
 
 LONGEST_NAME = 8
 """Parts of a dotted name; no setting lies as deep."""
@@ -178,6 +179,10 @@ class Config(Section):
                 f"augment.repeats: {self.augment.repeats} does not divide the cell of {self.cell}; the views of an "
                 f"image belong into one cell; divisors are {', '.join(map(str, divisors(self.cell)))}"
             )
+        if not Duration.parse(self.epochs or "1ep").value:
+            raise ValueError(
+                "epochs: nothing would be trained; take 1step or more, or `saccade eval` for weights as they are"
+            )
         if self.epochs.endswith("%") or not self.epochs:
             raise ValueError("epochs: the length of the run cannot be a share of itself; write 90ep or 5000step")
         return self
@@ -318,6 +323,15 @@ class Layers:
             return Config.model_validate(tree)
         except ValidationError as error:
             raise self._explain(error) from error
+
+    def value(self, name: str) -> Any:
+        """Return a setting as it was given, None for a default."""
+        return self._values.get(name)
+
+    def forget(self, name: str) -> None:
+        """Go back to the default of a setting."""
+        self._values.pop(name, None)
+        self._origin.pop(name, None)
 
     def origin(self, name: str) -> str:
         """Return where a setting came from, empty for a default."""

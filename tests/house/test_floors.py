@@ -26,14 +26,15 @@ FLOORS = {
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
           training.schedule training.ema training.precision training.gradients training.kept training.scale
           training.clock training.strips training.allocator training.determinism training.late training.norms
-          training.spikes training.recorded training.surroundings""",
-    3: "data.loader training.state training.checkpoint training.update",
+          training.spikes training.recorded training.surroundings
+          training.duplicate""",
+    3: "data.loader training.state training.checkpoint training.update training.identity",
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
          training.track training.memory training.compiling training.trial training.finding training.doctor
          training.feeders training.census training.utilisation training.ranks training.contact_sheet
          training.ancestor training.descent training.start
-         report.*""",
+         training.handover report.*""",
     6: "training.trainer training.proof training.subject report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }

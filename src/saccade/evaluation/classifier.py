@@ -19,6 +19,7 @@ from saccade.errors import CheckpointError, ConfigError
 from saccade.models import Network, create_model, meta_model, stored
 from saccade.models.readings import plain_name, unwrapped
 from saccade.models.weights import MODEL_FILE
+from saccade.training.state import separate
 
 LONGEST_SHOWN = 80
 
@@ -96,9 +97,8 @@ class Classifier:
 
     def to_bytes(self) -> bytes:
         """Return the file: safetensors with the recipe as JSON in its metadata."""
-        tensors = {n: t.detach().cpu().contiguous() for n, t in self.network.state_dict().items()}
         metadata = {"saccade": json.dumps(asdict(self.recipe), ensure_ascii=False)}
-        return safetensors.torch.save(tensors, metadata)
+        return safetensors.torch.save(separate(self.network.state_dict()), metadata)
 
     @classmethod
     def load(cls, path: Path, module: nn.Module | None = None, recipe: Recipe | None = None) -> Classifier:

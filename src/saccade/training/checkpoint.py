@@ -21,7 +21,7 @@ from torch import Tensor
 
 from saccade import files, rng
 from saccade.errors import CheckpointError
-from saccade.training.state import State
+from saccade.training.state import State, separate
 
 FORMAT = 1
 WIDEST_LAYOUT = 64
@@ -54,14 +54,13 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
     """
     groups = state.tensors()
     contents = {f"{group}.safetensors": _pack(tensors) for group, tensors in groups.items()}
-    layout = {group: {name: list(t.stride()) for name, t in tensors.items()} for group, tensors in groups.items()}
     facts = {
         "format": FORMAT,
         "draws_version": rng.DRAWS_VERSION,
         "step": state.step,
         "evaluations": state.evaluations,
         "skipped": state.skipped,
-        "layout": layout,
+        "layout": _layout(groups),
     }
     contents["state.json"] = files.json_bytes(meta | facts)
     path = files.within(folder.parent, folder.name) / f"step_{state.step:08d}"
@@ -72,7 +71,19 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
 
 
 def _pack(tensors: dict[str, Tensor]) -> bytes:
-    return safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
+    return safetensors.torch.save(separate(tensors))
+
+
+def _layout(groups: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, list[int]]]:
+    return {group: {name: list(t.stride()) for name, t in tensors.items()} for group, tensors in groups.items()}
+
+
+def through_memory(state: State, into: State) -> None:
+    """Restore one state into another as if it had been saved; raises what a save or a resume would raise."""
+    groups = state.tensors()
+    read = {group: safetensors.torch.load(_pack(tensors)) for group, tensors in groups.items()}
+    facts = {"step": state.step, "evaluations": state.evaluations, "layout": _layout(groups)}
+    restore(Saved(Path("memory"), read, facts), into)
 
 
 def steps_on_disk(folder: Path) -> list[int]:

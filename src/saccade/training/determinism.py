@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from saccade.errors import ConfigError
 
 _REFUSAL = re.compile(r"(\S+) does not have a deterministic implementation")
 
@@ -21,6 +24,31 @@ def switch_on(*, strict: bool = True) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix is multiplied
     torch.use_deterministic_algorithms(True, warn_only=not strict)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nobody reads it
+
+
+_TAKEN = threading.Lock()
+
+
+@contextmanager
+def owned() -> Iterator[None]:
+    """Own what a process has only once, and leave it as it was: generators, number of threads, switches.
+
+    Raises ConfigError where another training of this process has it.
+    """
+    if not _TAKEN.acquire(blocking=False):
+        raise ConfigError(
+            "another training is under way in this process", where="saccade.train",
+            fix="train one after the other, or each in a process of its own: threads of one process share the random "
+            "generator and the number of compute threads, so neither training would repeat its bits",
+        )  # fmt: skip
+    threads = torch.get_num_threads()
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    try:
+        with put_back(), torch.random.fork_rng([torch.cuda.current_device()] if started else []):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        _TAKEN.release()
 
 
 @contextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
+from saccade.training.duplicate import duplicate
 from saccade.training.norms import running_statistics
 
 
@@ -17,7 +16,7 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, half_life_steps: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.model = duplicate(model).requires_grad_(False)
         self._decay = 2.0 ** (-1.0 / half_life_steps)
         averaged = running_statistics(model)
         pairs: list[tuple[Tensor, Tensor]] = [*zip(self.model.parameters(), model.parameters(), strict=True)]

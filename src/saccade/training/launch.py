@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,7 @@ from saccade.training import allocator, determinism, optim, precision, schedule
 from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
 from saccade.training.clock import Clock
+from saccade.training.duplicate import duplicate
 from saccade.training.ema import Ema
 from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
@@ -44,6 +46,8 @@ from saccade.training.state import State
 from saccade.training.step import StepRunner
 
 TINY_CELL_MACS = 1e9
+NAMED: Mapping[str, str] = {}
+"""The identity of a network that is known by its name."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Run:
     init: dict[str, Any] = field(default_factory=dict)
     failed_saves: list[DiskError] = field(default_factory=list)
     decoded: dict[Split, Decoded | None] = field(default_factory=dict)
+    network: dict[str, str] = field(default_factory=dict)
 
     @property
     def precision(self) -> str:
@@ -257,12 +262,15 @@ def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
     return kind, reason
 
 
-def run_folder(config: Config, data: Data, model_name: str, out: str, *, fresh: bool) -> Path:
+def run_folder(
+    config: Config, data: Data, model_name: str, out: str, *, fresh: bool, network: Mapping[str, str] = NAMED
+) -> Path:
     """Return the run folder: ``out``, or one named after what decides the numbers, so that the same command finds it.
 
-    With ``fresh`` it is the first of ``...``, ``...-2``, ``...-3`` that does not exist.
+    ``network`` is the identity of a network that was handed over. With ``fresh`` it is the first of ``...``,
+    ``...-2``, ``...-3`` that does not exist.
     """
-    identity = configuration.fingerprint(config, data.fingerprint, model_name)[:8]
+    identity = configuration.fingerprint(config, data.fingerprint, model_name, *network.values())[:8]
     name = files.safe_name(f"{model_name}-{data.source.name}-{identity}")
     folder = first = Path(out) if out else Path("runs") / name
     number = 1
@@ -295,7 +303,8 @@ def build(
         allocator.keep_freed_memory()
     readers = Readers(int(resolved["reader_threads"]["value"]))
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))  # the readers set theirs to one
-    model = module if module is not None else _registered(config, data)
+    # the user's own network is changed only when the run is done: after an interruption it is still the same one
+    model = _registered(config, data) if module is None else duplicate(module).train()
     model = model.to(device).to(memory_format=torch.channels_last)
     order = training_order(config, len(data.train))
     steps = total_steps(config, order.epoch_size)

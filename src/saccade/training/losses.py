@@ -9,11 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.config import LossSection
+from saccade.errors import ConfigError
 
 
-def heads(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the logits (B, C) that a network gave: the main head's, then those of auxiliary heads."""
-    return output if isinstance(output, tuple) else (output,)
+def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
+    """Return the logits (B, C) that a network gave: the main head's, then those of auxiliary heads.
+
+    Raises ConfigError when it gave something else in training.
+    """
+    found = tuple(output) if isinstance(output, tuple | list) else (output,)
+    if found and all(isinstance(logits, Tensor) for logits in found):
+        return found
+    raise ConfigError(
+        f"the network answers with {type(output).__name__} in training mode instead of logits (B, classes)",
+        where="its forward pass", finding="head-width",
+        fix="return one row of logits per image, or a tuple of such for a main and auxiliary heads",
+    )  # fmt: skip
 
 
 def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ speed and the first loss by :mod:`saccade.training.trial`.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import unicodedata
 from collections.abc import Sequence
@@ -29,7 +28,8 @@ from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
 from saccade.models import backends, find, meta_model
 from saccade.models.cost import cost
-from saccade.training import census, descent, launch, ranks
+from saccade.training import census, descent, handover, launch, ranks
+from saccade.training.duplicate import duplicate
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
 from saccade.training.launch import Data
 from saccade.training.request import Composed
@@ -255,21 +255,26 @@ def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
 
 def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
     """Run a copy of the user's network on nothing but shapes, or on zeros where it cannot do that."""
+    if findings := handover.unusable(module):
+        return findings
     name = type(module).__name__
     answers: list[object] = []
     last_map = (0, 0)
-    shadow = copy.deepcopy(module).eval()
-    shadow.register_forward_hook(lambda _module, _inputs, output: answers.append(output))
     try:
+        shadow = duplicate(module).eval()
+        shadow.register_forward_hook(lambda _module, _inputs, output: answers.append(output))
         last_map = cost(shadow.to("meta"), side).last_map
     except Exception:  # any code may run here, and much of it knows no meta device: only real tensors tell
         try:
             with torch.no_grad():
-                answers.append(copy.deepcopy(module).cpu().eval()(torch.zeros(1, 3, side, side)))
+                answers.append(duplicate(module).cpu().eval()(torch.zeros(1, 3, side, side)))
         except Exception as error:
+            fix = "it must map float32 images (B, 3, S, S) to logits (B, classes)"
+            if other := {str(p.dtype) for p in module.parameters()} - {"torch.float32"}:
+                fix = f"it has weights of the type {', '.join(sorted(other))}: hand over module.float()"
             return [Finding(
-                "model-fails", "error", f"{name} fails on one image of {side} x {side} pixels: {error}", name,
-                "it must map float images (B, 3, S, S) to logits (B, classes)", status=78,
+                "model-fails", "error", f"{name} fails on one image of {side} x {side} pixels: {error}", name, fix,
+                status=78,
             )]  # fmt: skip
     answer = answers[-1]
     if not isinstance(answer, Tensor) or answer.dim() != 2:
@@ -280,7 +285,7 @@ def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
         )]  # fmt: skip
     if answer.shape[1] != classes:
         return [_width(answer.shape[1], classes, name, f"build it with {classes} outputs")]
-    return _last_map(last_map, side, name, own=True)
+    return handover.doubtful(module) + _last_map(last_map, side, name, own=True)
 
 
 def _width(width: int, classes: int, where: str, fix: str) -> Finding:

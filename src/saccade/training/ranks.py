@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -42,10 +43,14 @@ def check_number(config: Config, world: World) -> None:
         )
 
 
-def check_same(config: Config, data: Data, world: World) -> None:
-    """Raise ConfigError on all ranks when one of them has other settings, images or versions than the first."""
+def check_same(config: Config, data: Data, world: World, network: Mapping[str, str] = launch.NAMED) -> None:
+    """Raise ConfigError on all ranks when one of them has other settings, images or versions than the first.
+
+    Of a network that was handed over all but the starting values must agree; these are the first rank's.
+    """
     settings = {n: v for n, v in configuration.flatten(config.dump()).items() if configuration.kinds()[n] != "run"}
     facts = {"images": data.fingerprint, "saccade": __version__, "torch": torch.__version__, **settings}
+    facts |= {f"the network's {part}": digest[:12] for part, digest in network.items() if part != "values"}
     first, *others = world.exchange(facts)
     for rank, theirs in enumerate(others, 1):
         wrong = [f"{n}: {first.get(n)} -> {theirs.get(n)}" for n in first | theirs if first.get(n) != theirs.get(n)]
@@ -72,6 +77,7 @@ def copy_state(state: State, world: World) -> None:
     if world.size > 1:
         world.wait()  # building and restoring do not count as a step
         world.copy_from_first_([t for group in state.tensors().values() for t in group.values()])
+        world.copy_from_first_(list(state.model.buffers()))  # those that are not saved, too
 
 
 def share_trial(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from saccade.evaluation.metrics import accuracies
 from saccade.log import Log
 from saccade.models.weights import MODEL_FILE
 from saccade.recipes import receipts
-from saccade.training import checkpoint, recorded, surroundings, track
+from saccade.training import checkpoint, identity, launch, recorded, surroundings, track
 from saccade.training.ancestor import own_entry
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
@@ -34,15 +35,19 @@ NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt",
 AGAIN = "--resume never starts another run beside it; --resume-changed goes on with the new settings"
 
 
-def finished(folder: Path, config: Config, data: Data) -> dict[str, Any] | None:
-    """Return ``run.json`` of a finished run in this folder, or None.
+def finished(
+    folder: Path, config: Config, data: Data, network: Mapping[str, str] = launch.NAMED
+) -> dict[str, Any] | None:
+    """Return ``run.json`` of a finished run in this folder, or None; ``network`` is what was handed over.
 
     Raises ConfigError if it is another run, CheckpointError if its files are not as they were written.
     """
     facts, settings = recorded.facts(folder), recorded.settings(folder)
     if facts is None or settings is None or facts["status"] != "done" or not (folder / MODEL_FILE).is_file():
         return None
-    _refuse_changes(settings.dump(), config, _images(facts["dataset"]), data, f"{folder} holds a finished run")
+    what = f"{folder} holds a finished run"
+    _refuse_changes(settings.dump(), config, _images(facts["dataset"]), data, what)
+    identity.require_same(facts["model"].get("identity", {}), network, what)
     return facts
 
 
@@ -74,18 +79,26 @@ def _find(folder: Path, resume: str, log: Log) -> Saved | None:
     return saved
 
 
-def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log) -> None:
-    """Restore a checkpoint into a run; raises ConfigError when the run is not the same, CheckpointError."""
+def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bool = False) -> None:
+    """Restore a checkpoint into a run; raises ConfigError when the run is not the same, CheckpointError.
+
+    Where the user has ``named`` the checkpoint, the values that a network was handed over with do not matter.
+    """
     meta = saved.meta
+    begun_with = meta.get("network", {})
     try:
-        before = meta["dataset"], meta.get("contents")
-        _refuse_changes(meta["config"], run.config, before, run.data, f"{saved.path.name} was saved")
+        before, what = (meta["dataset"], meta.get("contents")), f"{saved.path.name} was saved"
+        _refuse_changes(meta["config"], run.config, before, run.data, what)
+        now = run.network | {"values": begun_with["values"]} if named and begun_with else run.network
+        identity.require_same(begun_with, now, what)
     except ConfigError as error:
         if not changed_is_fine:
             raise
         run.lineage.append({"step": saved.step, "changed": error.what})
         log.warn(f"continuing with changed settings: {error.what}")
     run.init.update(meta.get("init") or {})
+    if run.network and begun_with:
+        run.network["values"] = begun_with["values"]  # those that the run began with
     if run.world.leads:
         checkpoint.restore(saved, run.state)
     else:
@@ -219,6 +232,7 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "lineage": run.lineage,
         "init": run.init,
+        "network": run.network,
     }
 
 
@@ -234,7 +248,10 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
             "contents": data.contents,
             "where": {"train": data.train.where, "val": data.val.where},
         },
-        "model": {"name": run.recipe.model, "params": sum(p.numel() for p in run.state.model.parameters())},
+        "model": {
+            "name": run.recipe.model, "params": sum(p.numel() for p in run.state.model.parameters()),
+            "identity": run.network,
+        },
         "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": run.world.size},
         "class_weights": [round(w, 6) for w in weights.tolist()] if weights is not None else None,
         "learning_rate": run.state.optimizers.formula,

@@ -233,7 +233,18 @@ def _stack(*layers: Layers) -> Layers:
     total = Layers()
     for layer in layers:
         total.merge(layer)
+    _leave_the_cell_of_a_recipe(total)
     return total
+
+
+def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
+    """Forget a recipe's cell where another batch is asked for that it does not divide: it is chosen anew then."""
+    cell, batch = layers.value("batch.cell"), layers.value("batch.global")
+    of_recipe = layers.origin("batch.cell") in map(str, recipes.paths())
+    if not of_recipe or layers.origin("batch.global") == layers.origin("batch.cell"):
+        return
+    if isinstance(batch, int) and isinstance(cell, int) and cell > 0 and batch % cell:
+        layers.forget("batch.cell")
 
 
 def _add_word(layers: Layers, word: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,21 @@ class State:
 def best_of(evaluations: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the evaluation with the highest top-1, the earliest of equals; None where there is none."""
     return max(evaluations, key=lambda e: (e["top1"], -e["step"]), default=None)
+
+
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of any shapes ``(...)`` as safetensors takes them: on the CPU, row-major, no memory in common.
+
+    Tied weights are one tensor under several names; each name gets its own copy.
+    """
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in taken else plain
+        taken.add(place)
+    return found
 
 
 def contiguous_bytes(tensor: Tensor) -> bytes:

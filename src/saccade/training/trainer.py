@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,9 +29,10 @@ from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
 from saccade.models.weights import MODEL_FILE
 from saccade.report import write_report
-from saccade.training import checkpoint, determinism, launch, memory, preflight, ranks, records
+from saccade.training import checkpoint, determinism, handover, launch, memory, preflight, ranks, records
 from saccade.training.cadence import Cadence
 from saccade.training.checkpoint import Saved
+from saccade.training.duplicate import duplicate
 from saccade.training.feeders import feed
 from saccade.training.finding import Finding
 from saccade.training.guard import Stop
@@ -66,29 +66,35 @@ def train(
     """Train to the end of the run, from scratch or from where an earlier attempt stopped.
 
     ``resume`` is ``auto``, ``never`` or the path of a checkpoint. With several ranks all of them call this, and only
-    the first reads and writes in the run folder. Raises a SaccadeError with the exit status of what happened; whatever
-    is worth saving is saved before.
+    the first reads and writes in the run folder. ``module`` is a network of the user's own; it is left as it is until
+    the run is done, and then holds the final weights. Raises a SaccadeError with the exit status of what happened;
+    whatever is worth saving is saved before.
     """
     begun, log = time.monotonic(), log or Log(rank=world.rank)
-    with determinism.put_back(), Stop(world) as stop:
+    with determinism.owned(), Stop(world) as stop:
         data = launch.open_data(composed.config, composed.source, composed.val_source)
         config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
         ranks.check_number(config, world)
-        ranks.check_same(config, data, world)
+        mine = handover.identify(module) if module is not None else {}
+        ranks.check_same(config, data, world, mine)
+        network = world.share(lambda: mine)
         findings = preflight.examine(config, data, module, log, shrunk) if world.leads else []
-        name = launch.model_name(config, module)
-        folder = Path(world.share(lambda: str(launch.run_folder(config, data, name, out, fresh=resume == "never"))))
+        name, anew = launch.model_name(config, module), resume == "never"
+        folder = Path(world.share(lambda: str(launch.run_folder(config, data, name, out, fresh=anew, network=network))))
         with world.only_first(files.locked(folder)):
             stop.limit(units.seconds(config.max_time) if config.max_time else None)
-            done = world.share(lambda: records.finished(folder, config, data))
+            done = world.share(lambda: records.finished(folder, config, data, network))
             if done is not None:
+                if module is not None and (folder / MODEL_FILE).is_file():
+                    Classifier.load(folder, module)
                 return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
             saved = records.earlier(folder, resume, log, world)
             run = launch.build(config, data, folder, ranks.resolve(config, saved, world), module, world)
+            run = replace(run, network=network)
             try:
                 if saved is not None:
-                    records.resume(run, saved, resume_changed, log)
-                return _attempt(run, saved, findings, begun, stop, log)
+                    records.resume(run, saved, resume_changed, log, named=resume not in ("auto", "never"))
+                outcome = _attempt(run, saved, findings, begun, stop, log)
             except Explained as error:
                 log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
                 records.failed(run, error)
@@ -96,6 +102,9 @@ def train(
             finally:
                 run.readers.close()
                 log.close()
+            if module is not None:
+                handover.give_back(module, run.state.final_model)
+            return outcome
 
 
 def _attempt(
@@ -224,7 +233,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     model_file = run.folder / MODEL_FILE
     if run.world.leads:
         files.write_bytes(model_file, run.classifier().to_bytes())
-    skeleton = copy.deepcopy(run.state.final_model)
+    skeleton = duplicate(run.state.final_model)
     tensors = [*skeleton.parameters(), *skeleton.buffers()]
     with torch.no_grad():
         for tensor in skeleton.state_dict().values():  # buffers that are not saved, such as indices, stay

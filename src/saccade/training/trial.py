@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import statistics
@@ -22,8 +21,9 @@ from saccade.data.order import EVERYTHING
 from saccade.dist import ALONE
 from saccade.errors import DivergedError
 from saccade.log import Log
-from saccade.training import compiling, determinism, optim
+from saccade.training import compiling, determinism, handover, optim
 from saccade.training.clock import Clock
+from saccade.training.duplicate import duplicate
 from saccade.training.ema import Ema
 from saccade.training.finding import Finding, refuse, tell
 from saccade.training.guard import Finite
@@ -96,12 +96,20 @@ def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     assert run.state.digest() == before, "the trial changed the real model"
     findings += _judge(loss, run) + _exactness(run)
     refuse(findings)
+    if handover.is_foreign(run):
+        findings += _rehearse(run, poll)
     speed = replace(speed, load_s=_fit_readers(run, speed, log, poll))
     spent = estimate(run, speed)
     _try_compiling(run, speed, spent.total_s)
     findings += _describe(run, spent, log)
     tell((f for f in findings if f.id != "time"), log)
     return findings
+
+
+def _rehearse(run: Run, poll: Poll) -> list[Finding]:
+    with _global_state_kept(run.device), handover.explained(run):
+        cells, _ = _load(run, _largest_step(run), poll)
+        return handover.rehearse(run, lambda: _copy(run), cells[0])
 
 
 def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
@@ -156,7 +164,8 @@ def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
     """
     with _global_state_kept(run.device):
         cells, load_s = _load(run, _largest_step(run), poll)
-        return _compute(run, cells, load_s, poll)
+        with handover.explained(run):
+            return _compute(run, cells, load_s, poll)
 
 
 def estimate(run: Run, speed: Speed) -> Estimate:
@@ -255,7 +264,7 @@ def _repeat(runner: StepRunner, state: State, cell: Batch, last_start: float, po
 
 def _copy(run: Run) -> tuple[State, StepRunner]:
     """Return a state and a runner that share nothing that changes with the run."""
-    model = copy.deepcopy(run.state.model).train()
+    model = duplicate(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
     optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
     state = State(model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None)
@@ -267,8 +276,9 @@ def first_loss(state: State, run: Run, cell: Batch) -> float:
     """Return the plain cross-entropy, in nats per image, of a cell in train mode: no mixing, no label smoothing."""
     section = run.config.data
     with torch.no_grad(), autocast(run.precision, run.device):
-        logits = heads(state.model(normalise(cell.images.to(run.device), section.mean, section.std)))[0]
-    return float(F.cross_entropy(logits.float(), cell.labels.to(run.device)))
+        answer = state.model(normalise(cell.images.to(run.device), section.mean, section.std))
+    handover.require_logits(answer, len(cell.labels), run)
+    return float(F.cross_entropy(heads(answer)[0].float(), cell.labels.to(run.device)))
 
 
 def _timed(runner: StepRunner, state: State, batch: Batch) -> float:

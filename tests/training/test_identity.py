@@ -1,0 +1,108 @@
+"""When two networks of one class are the same one, and when not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saccade.training.identity import differences, identify
+
+FACTOR = 2.0
+
+
+def doubled(x: Tensor) -> Tensor:
+    return x * FACTOR
+
+
+class Net(nn.Module):
+    """A network with everything that parameters alone do not tell."""
+
+    def __init__(self, stride: int = 1, dropout: float = 0.1, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = nn.Conv2d(3, 4, 3, stride)
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(4, 2)
+        self.power = 1
+        self.act = torch.relu
+        self.register_buffer("mask", torch.ones(2, dtype=torch.bool), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(doubled(self.act(self.conv(x))).mean((2, 3)) ** self.power)
+
+
+def changed(change: Callable[[Net], object]) -> Net:
+    net = Net()
+    change(net)
+    return net
+
+
+def of_this_name(body: Callable[[nn.Module, Tensor], Tensor]) -> nn.Module:
+    """Return a network whose class has the same name and another forward pass."""
+    kind = type("Net", (Net,), {"forward": body, "__qualname__": "Net", "__module__": __name__})
+    return kind()
+
+
+@pytest.mark.parametrize(
+    ("other", "parts"),
+    [
+        (lambda: Net(), []),
+        (lambda: Net().eval(), []),
+        (lambda: changed(lambda net: net(torch.zeros(1, 3, 8, 8))), []),
+        (lambda: Net(seed=1), ["values"]),
+        (lambda: changed(lambda net: net.mask.zero_()), ["values"]),
+        (lambda: Net(stride=2), ["structure"]),
+        (lambda: Net(dropout=0.2), ["structure"]),
+        (lambda: changed(lambda net: setattr(net, "power", 2)), ["structure"]),
+        (lambda: changed(lambda net: setattr(net, "act", torch.sigmoid)), ["structure"]),
+        (lambda: changed(lambda net: net.register_forward_hook(lambda *a: a[2] * 2)), ["structure"]),
+        (lambda: changed(lambda net: net.conv.requires_grad_(False)), ["tensors"]),
+        (lambda: changed(lambda net: net.to(torch.float64)), ["tensors", "values"]),
+        (lambda: changed(lambda net: setattr(net.conv, "bias", None)), ["tensors", "structure", "values"]),
+    ],
+)
+def test_what_differs_is_named(other: Callable[[], nn.Module], parts: list[str]) -> None:
+    assert differences(identify(Net()), identify(other())) == parts
+
+
+def test_another_forward_of_the_same_class_is_another_network() -> None:
+    def times(factor: float) -> Callable[[nn.Module, Tensor], Tensor]:
+        return lambda self, x: self.out(factor * self.conv(x).mean((2, 3)))
+
+    one, same, other = (identify(of_this_name(times(factor))) for factor in (1.0, 1.0, 3.0))
+    assert differences(one, same) == [] and differences(one, other) == ["code"], "a closure is read"
+    assert "code" in differences(one, identify(Net()))
+
+
+def test_constants_and_functions_that_the_forward_pass_reads_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identify(Net())
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert differences(before, identify(Net())) == ["code"]
+    monkeypatch.setitem(globals(), "FACTOR", 2.0)
+    assert differences(before, identify(Net())) == []
+    monkeypatch.setitem(globals(), "doubled", lambda x: x + x)
+    assert differences(before, identify(Net())) == ["code"]
+
+
+def test_tied_weights_are_not_equal_weights() -> None:
+    pairs = [nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(2)]
+    for first, second in pairs:
+        second.load_state_dict(first.state_dict())
+    tied, _ = pairs
+    tied[1].weight = tied[0].weight
+    pairs[1].load_state_dict(tied.state_dict())
+    assert "tensors" in differences(*map(identify, pairs))
+
+
+def test_another_process_finds_the_same_identity() -> None:
+    """Hash seeds, addresses and the order of sets must not show."""
+    program = "import test_identity as t; print(sorted(t.identify(t.Net()).items()))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(sorted(identify(Net()).items()))
