@@ -34,6 +34,9 @@ from saccade.errors import DataError, StalledError
 IMAGES_PER_TASK = 32
 """Images that are planned together; two such tasks for each thread are under way or wait."""
 
+BYTES_PER_TASK = 64_000_000
+"""Files that are read before the first of them is decoded, in bytes: those inside archives may be unpacked copies."""
+
 DECODED_PER_TASK = 512
 """The same where images need not be decoded any more: many that are cut alike are cut in one call."""
 
@@ -206,7 +209,11 @@ class TrainingView:
             if held is not None:
                 boxes.cut_all_into(slots[first:last], held, np.arange(first, last))
                 return
+            sizes = self.split.sizes[samples[first:last:copies]]
+            for begin, end in runs(sizes, BYTES_PER_TASK):
+                cut(first + copies * begin, first + copies * end, watch)
 
+        def cut(first: int, last: int, watch: Watch) -> None:
             def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
                 places = first + copies * np.repeat(which, copies) + np.tile(np.arange(copies), len(which))
                 return boxes.choose(places, np.repeat(sizes, copies, axis=0)).reshape(-1, copies, 4)
@@ -256,6 +263,17 @@ class EvaluationView:
 
         labels = torch.from_numpy(self.split.labels[samples])
         return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(self.split, samples, fill)
+
+
+def runs(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Cut files of these sizes, int64 (k,), into runs [first, last) of at most so many bytes, or of one file."""
+    first, total = 0, 0
+    for i, size in enumerate(sizes.tolist()):
+        if i > first and total + size > most:
+            yield first, i
+            first, total = i, 0
+        total += size
+    yield first, len(sizes)
 
 
 class View(Protocol):

@@ -23,6 +23,15 @@ _DEFLATE_LIMIT = 1032  # *Source:* zlib.net/zlib_tech.html, "maximum compression
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END_BYTES, _COMMENT_BYTES = 22, 0xFFFF
 _TARGET_BYTES = 4096
+INFLATED_LIMIT_BYTES = 256_000_000
+"""Of a compressed member, which a thread must hold whole to read it; one that is only stored is read in place."""
+
+_SMALL_BYTES = 16_000_000
+_TIGHTEST_IMAGE = 100
+
+
+class _TooMuch(ValueError):
+    """A member that would take more memory than its bytes in the archive justify."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +52,12 @@ class ZipMembers:
         """Return member ``i`` of the zip file in ``view``; raises DataError if it does not match the directory."""
         try:
             return self._read(view, i)
+        except _TooMuch as error:
+            raise DataError(
+                f"'{self.members.names[i]}' {error}",
+                where=where,
+                fix="remove it, or store it without compression: zip -0",
+            ) from error
         except (ValueError, zlib.error) as error:
             raise self._damaged(i, where, error) from error
 
@@ -80,6 +95,10 @@ class ZipMembers:
         if size > RECORD_LIMIT_BYTES:
             raise ValueError(f"it declares {size} bytes, more than {RECORD_LIMIT_BYTES}")
         if self.deflated[i]:
+            if size > INFLATED_LIMIT_BYTES:
+                raise _TooMuch(f"is compressed and declares {size} bytes, more than {INFLATED_LIMIT_BYTES}")
+            if size > max(_SMALL_BYTES, _TIGHTEST_IMAGE * len(data)):
+                raise _TooMuch(f"declares {size} bytes packed into {len(data)}: no image is packed so tightly")
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             data = inflater.decompress(data, size + 1)
             if not inflater.eof:
