@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -320,6 +321,14 @@ for verbs in (cli_recipes, cli_lr, cli_data, cli_ranks):
     app.registered_commands.extend(verbs.app.registered_commands)
 
 
+def _stand_somewhere() -> None:
+    """Raise UsageError where the working directory was deleted: libraries end a process without a word there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError("the working directory is gone", fix="change to one that exists, such as: cd ~") from error
+
+
 def main(run: Callable[[], object] = app) -> NoReturn:
     """Run the command line and leave with the documented exit status."""
     streams.open_missing()
@@ -328,6 +337,7 @@ def main(run: Callable[[], object] = app) -> NoReturn:
     signals.SIGNALS.watch()
     status: object = 0
     try:
+        _stand_somewhere()
         run()
     except Explained as error:
         status = tell(error)

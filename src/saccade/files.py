@@ -61,8 +61,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Encode a value as indented JSON with a final newline; raises ValueError on NaN or Infinity."""
-    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    """Encode a value as indented JSON with a final newline; raises ValueError on NaN or Infinity.
+
+    A byte of a path that is no UTF-8 stays what it is, as an escape of JSON.
+    """
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_json(path: Path, limit_bytes: int = 64_000_000) -> Any:

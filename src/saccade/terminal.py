@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from saccade import signals, streams
-from saccade.errors import DiskError, Explained, InterruptedRunError, StoppedEarlyError
+from saccade.errors import DiskError, Explained, InterruptedRunError, StoppedEarlyError, UsageError
 from saccade.printable import printable, to_json
 
 app = typer.Typer(
@@ -22,6 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG,
+    errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -42,9 +48,23 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
         raise typer.Exit(tell(signals.early(signal.SIGINT), json_out)) from error
     except OSError as error:
         broken = streams.failure(sys.stdout)
-        if broken is None:
+        if broken is not None:
+            raise typer.Exit(unheard(broken)) from error
+        told = _of_system(error)
+        if told is None:
             raise
-        raise typer.Exit(unheard(broken)) from error
+        raise typer.Exit(tell(told, json_out)) from error
+
+
+def _of_system(error: OSError) -> Explained | None:
+    """Say what the system refused about a file, wherever it did; None for what would be a mistake of ours."""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError("this name is too long for the file system", where=where, fix="use a shorter one")
+    if error.errno in _REFUSALS:
+        fix = "look at the disk, the rights of the file and the limits of the system (ulimit -a)"
+        return DiskError(f"the system refuses it: {os.strerror(error.errno)}", where=where, fix=fix)
+    return None
 
 
 def tell(error: Explained, json_out: bool = False) -> int:

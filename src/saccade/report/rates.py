@@ -17,6 +17,7 @@ from saccade.training.request import Request, settings
 
 IMAGENET = 1_281_167
 MOST_POINTS = 1001
+MOST_EVALUATIONS = 1_000_000
 COMPARABLE = 10
 """Rates whose peaks differ by more than this factor are drawn as shares of their peaks."""
 
@@ -90,7 +91,7 @@ def _images_of(folder: Path) -> int:
 
 def _stalled(step: int, batch: int, images: int) -> list[dict[str, float]]:
     """Return the evaluations up to a step, one an epoch, none better than the first."""
-    return [{"top1": 0.0, "loss": 0.0}] * min(step * batch // images, step)
+    return [{"top1": 0.0, "loss": 0.0}] * min(step * batch // images, step, MOST_EVALUATIONS)
 
 
 def draw(curves: Sequence[Rates], form: str) -> bytes:
