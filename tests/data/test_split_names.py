@@ -72,6 +72,12 @@ def test_a_test_folder_without_labels_is_neither_a_class_nor_a_split(test: str) 
     assert f"'{test.split('/')[0]}'" in note and "3 image(s)" in note
 
 
+def test_a_test_folder_one_level_above_the_splits_is_left_out() -> None:
+    paths = [f"New Plants/New Plants/{split}/{p}" for split in ("train", "valid") for p in PETS]
+    layout = arrange([*paths, "test/test/1.jpg", "test/test/2.jpg"])
+    assert list(layout.parts) == ["train", "valid"] and layout.ignored.total() == 2
+
+
 ASKED = {
     "a vehicle called train": ["bus/1.jpg", "car/1.jpg", "train/1.jpg"],
     "vehicles with folders inside": [f"{kind}/a/{i}.jpg" for kind in ("bus", "car", "train") for i in range(3)],

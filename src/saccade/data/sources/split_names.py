@@ -166,10 +166,19 @@ def _wrappers(held: Held) -> Folder:
     while True:
         depth = len(found)
         inside = [folder for folder in held if len(folder) > depth and folder[:depth] == found]
-        firsts = {folder[depth] for folder in inside}
+        firsts = {folder[depth] for folder in inside} - _unlabelled_beside(inside, depth)
         if len(firsts) != 1 or max(map(len, inside)) < depth + 2 or any(map(called, firsts)):
             return found
         found += tuple(firsts)
+
+
+def _unlabelled_beside(inside: Collection[Folder], depth: int) -> set[str]:
+    """Return the folders without labels, such as ``test``, that lie beside the splits one level too high."""
+    tests = {folder[depth] for folder in inside if called(folder[depth])}
+    if not tests or not any(called(name) for f in inside if f[depth] not in tests for name in f[depth + 1 :]):
+        return set()
+    below = {name: [folder[depth + 1 :] for folder in inside if folder[depth] == name] for name in tests}
+    return {name for name in tests if max(map(len, below[name])) < len(_unwrapped(name, below[name]))}
 
 
 def _like_splits(below: Mapping[str, Held]) -> dict[str, str]:
@@ -218,7 +227,10 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
     settle = "say which is which with --split-names train=FOLDER,val=FOLDER, or --split-names none if all are classes"
     others = [name for name in below if name not in like]
     if like and others:
-        raise Unclear(f"{_listed(like)} is called like a split, and {_listed(others)} lies beside it", settle)
+        raise Unclear(
+            f"{_listed(like)} is called like a split, and {_listed(others)} lies beside it",
+            f"{settle}; a folder of images without labels has to lie elsewhere",
+        )
     if like or len(below) < 2:
         return
     families = Counter(meaning(name).rest for name in below if meaning(name).split)

@@ -40,11 +40,10 @@ def is_shard(names: Sequence[str]) -> bool:
 
     In a tree of class folders a ``.json`` beside an image is just a note.
     """
-    parted = [(name, *_parse(name)) for name in names]
-    noted = {key for _, key, suffix in parted if suffix == ".cls"}
+    noted = {name[:-4] for name in names if name[-4:].lower() == ".cls"}
     if not any("/" in name and is_image(name) for name in names):
-        noted |= {key for _, key, suffix in parted if suffix == ".json"}
-    return bool(noted) and any(is_image(name) and _owner(key, noted) for name, key, _ in parted)
+        noted |= {name[:-5] for name in names if name[-5:].lower() == ".json"}
+    return bool(noted) and any(is_image(name) and _owner(_parse(name)[0], noted) for name in names)
 
 
 def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
