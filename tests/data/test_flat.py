@@ -84,7 +84,7 @@ def test_flat_split_folders_count_only_with_wordnet_ids_and_synsets(tmp_path: Pa
     short = flattened("")
     for number, tree in enumerate((short, short | {"synsets.txt": SYNSETS, "train/x.jpg": b"", "val/x.jpg": b""})):
         error = refused(make_folder(tmp_path / str(number), tree))
-        assert "train and val hold images without class folders" in error.what and "--labels" in error.fix
+        assert "'train', 'val' hold images without class folders" in error.what and "--labels" in error.fix
 
 
 # tables

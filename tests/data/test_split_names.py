@@ -86,6 +86,9 @@ ASKED = {
     "classes in the names of splits": [f"{kind}_{part}/1.jpg" for kind in ("cat", "dog") for part in ("train", "test")],
     "two folders for one split": ["train1/cat/1.jpg", "train2/cat/1.jpg", "test/cat/1.jpg"],
     "a split beside something else": ["pets_train/cat/1.jpg", "pets_train/dog/1.jpg", "other/cow/1.jpg"],
+    "splits without classes": ["train/images/1.jpg", "valid/images/2.jpg", "test/images/3.jpg"],
+    "flat splits": ["cats_train/1.jpg", "cats_test/1.jpg"],
+    "one flat split": ["train/1.jpg"],
     "splits inside the classes": ["cat/train/1.jpg", "cat/val/1.jpg", "dog/train/1.jpg", "dog/val/1.jpg"],
     "splits under other names inside them": ["cat/Training/1.jpg", "cat/Testing/1.jpg", "dog/Training/1.jpg"],
 }

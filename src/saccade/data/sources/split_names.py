@@ -223,15 +223,21 @@ def _refuse_more_beside(below: Mapping[str, Held], deep: Collection[str], like: 
 
 
 def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None:
-    """Refuse to read folders as classes that may be splits. That all are called like splits is said by the caller."""
+    """Refuse to read folders as classes that may be splits, or that are splits without class folders."""
     settle = "say which is which with --split-names train=FOLDER,val=FOLDER, or --split-names none if all are classes"
     others = [name for name in below if name not in like]
     if like and others:
         raise Unclear(
-            f"{_listed(like)} is called like a split, and {_listed(others)} lies beside it",
+            f"beside {_listed(others)} lies {_listed(like)}, called like a split",
             f"{settle}; a folder of images without labels has to lie elsewhere",
         )
-    if like or len(below) < 2:
+    if like or (below and all(meaning(name).split and not any(held) for name, held in below.items())):
+        raise Unclear(
+            f"{_listed(below)} hold images without class folders, and nothing tells their classes",
+            "arrange them as train/<class>/<image>, or give a table with --labels; --split-names none reads each "
+            "folder as a class",
+        )
+    if len(below) < 2:
         return
     families = Counter(meaning(name).rest for name in below if meaning(name).split)
     twins = [name for name in below if meaning(name).split and families[meaning(name).rest] > 1]

@@ -11,14 +11,12 @@ from saccade.data.sources.annotated import annotated
 from saccade.data.sources.flat import SYNSETS, find_flat, flat_layout
 from saccade.data.sources.kaggle import LEVELS, MAPPING, SOLUTION, find_prefix, kaggle_layout
 from saccade.data.sources.labels import labelled_layout
-from saccade.data.sources.layout import WHOLE, Layout
+from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
 from saccade.data.sources.peek import peek
 from saccade.data.sources.split import arranged
-from saccade.data.sources.split_names import meaning
 from saccade.data.sources.webdataset import CLASS_FILES, is_shard, read_shard, shards_layout, title_file
 from saccade.data.sources.wnids import named_layout
-from saccade.errors import DataError
 
 
 def layout_of(listing: Listing, labels: str = "") -> Layout:
@@ -41,15 +39,7 @@ def layout_of(listing: Listing, labels: str = "") -> Layout:
     peeked = peek(listing.names, listing.head)
     paths, folders, titles = annotated(listing)
     facts = listing.path, paths, folders, listing.ignored, listing.named
-    layout = replace(arranged(*facts, peeked=peeked, lost=listing.lost), titles=titles)
-    whole = layout.parts.get(WHOLE)
-    if whole and listing.named is None and all(meaning(name).split for name in whole.classes):
-        raise DataError(
-            f"{' and '.join(whole.classes)} hold images without class folders, and nothing tells their classes",
-            where=str(listing.path),
-            fix="arrange them as train/<class>/<image>, or give a table with --labels",
-        )
-    return layout
+    return replace(arranged(*facts, peeked=peeked, lost=listing.lost), titles=titles)
 
 
 def side_files(path: Path, labels: str) -> list[Path]:
