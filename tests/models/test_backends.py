@@ -241,7 +241,7 @@ def test_published_weights_start_a_run(tmp_path: Path, monkeypatch: pytest.Monke
     saccade.train(**settings, model="timm:test_vit", model__init="timm:test_vit", out=tmp_path / "run")
     said = capsys.readouterr().err
     assert "10x10 -> 2x2 positions" in said and "fresh head (other classes): head.weight, head.bias" in said
-    assert "mean (0.4, 0.5, 0.6)" in said
+    assert "data.mean [0.4, 0.5, 0.6]" in said
     trained = saccade.load(tmp_path / "run").network.get_parameter("blocks.0.attn.qkv.weight")
     torch.testing.assert_close(trained, published.get_parameter("blocks.0.attn.qkv.weight"), atol=1e-5, rtol=0)
 

@@ -442,3 +442,23 @@ def test_a_first_layer_that_does_not_fit_is_reported_with_its_patch() -> None:
     assert report.first == "0.weight (8x192 there, 8x768 here)" and report.patch == 8
     fine = load_weights(create_model("vit_ti_16", num_classes=10, image_size=128, patch_size=8), source.state_dict())
     assert not fine.first and not fine.patch
+
+
+def test_broken_weights_are_refused_by_name() -> None:
+    model = create_model("resnet8", num_classes=10)
+    source = state_of(model)
+    source["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"layer1\.0\.conv1\.weight holds NaN or infinity"):
+        load_weights(model, source)
+    mask = Attentive(4)
+    mask.register_buffer("causal", torch.full((2, 2), float("-inf")))
+    assert load_weights(mask, mask.state_dict()).share == 1.0
+
+
+def test_tensors_of_no_use_are_named_and_not_bent() -> None:
+    source = {n: t.to(torch.complex64) if "layer1" in n else t for n, t in state_of(create_model("resnet8",
+              num_classes=10)).items()}  # fmt: skip
+    source["conv1.weight"] = torch.zeros(16, 0, 3, 3)
+    report = load_weights(create_model("resnet8", num_classes=10), source)
+    assert {"conv1.weight", "layer1.0.conv1.weight"} <= {name for name, _ in report.misshaped}
+    assert report.first == "conv1.weight (16x0x3x3 there, 16x3x3x3 here)"

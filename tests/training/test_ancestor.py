@@ -162,6 +162,21 @@ def test_weights_of_ones_own_network_need_it(tmp_path: Path) -> None:
     saccade.train(model=network, init=tmp_path / "own", epochs="2step", batch_size=32, out=tmp_path / "b", quiet=True)
 
 
+def test_the_head_of_a_checkpoint_is_taken_only_where_the_classes_are_its_own(source: Path) -> None:
+    place = source / "checkpoints" / "step_00000002"
+    assert not load_weights(create_model("resnet14", num_classes=10), place, classes=tuple("0123456789")).head
+    others = load_weights(create_model("resnet14", num_classes=10), place, classes=tuple("abcdefghij"))
+    assert others.head == ("fc.weight", "fc.bias")
+
+
+@pytest.mark.parametrize("lineage", [7, [3], [{"data": []}], [{"data": {}, "seed": "x"}], [{}] * 100_000])
+def test_an_odd_lineage_is_passed_over(lineage: Any, source: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(source, tmp_path / "run"))
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"init": {"lineage": lineage}}))
+    assert [entry["run"] for entry in ancestor.find_weights(str(run)).lineage] == [str(run)]
+
+
 def held_out(photos: Path, out: Path, *more: str) -> Any:
     return run_here("train", "resnet8", "--data", str(photos), "--image-size", "16", "--epochs", "2step",
                     "--batch-size", "16", "--set", "batch.cell=0", "--out", str(out), *more)  # fmt: skip

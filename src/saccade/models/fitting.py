@@ -27,11 +27,13 @@ def form(tensor: Tensor) -> str:
 
 def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor, str] | None:
     """Return a tensor in the shape of ours, any ``(...)``, and what was changed; None when it means something else."""
+    if theirs.is_complex() != ours.is_complex():
+        return None
     if theirs.shape == ours.shape:
         return theirs, ""
     if squeezed(theirs) == squeezed(ours):
         return theirs.reshape(ours.shape), f"{form(theirs)} -> {form(ours)}"
-    if theirs.numel() > LARGEST_RESIZED:
+    if not 0 < theirs.numel() <= LARGEST_RESIZED:
         return None
     if is_first and theirs.dim() == 4:
         return _recoloured(theirs, ours)

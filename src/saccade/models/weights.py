@@ -102,11 +102,14 @@ def load_weights(
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     tree, known = (source, ()) if isinstance(source, Mapping) else _read(Path(source))
-    reading = best(model, tree, where)
+    reading, parameters = best(model, tree, where), [n for n, _ in model.named_parameters()]
     other_classes = bool(classes and known) and tuple(classes) != known
     values, report = _fit_all(model, reading, where, other_classes)
     if not values:
         raise _stranger(model, reading, where)
+    if hole := stored.first_not_finite({n: values[n] for n in map(plain_name, parameters) if n in values}):
+        fix = "take weights from before they broke"
+        raise CheckpointError(f"these weights are broken: {hole} holds NaN or infinity", where=where, fix=fix)
     left = [*report.missing, *report.unused, *(n for n, _ in report.misshaped)]
     if strict and left:
         raise CheckpointError(f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict")
@@ -132,9 +135,8 @@ def foreign_state(model: nn.Module, dialect: str, like: Mapping[str, Tensor] | N
 def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
     """Return what a file holds and, where it is one of ours, the names of its classes."""
     file = path / MODEL_FILE if path.is_dir() else path
-    average = file.with_name(AVERAGE_FILE)
-    if file.name == MODEL_FILE and average.is_file() and file.with_name("manifest.json").is_file():
-        return _checkpoint(file.parent), ()
+    if file.name == MODEL_FILE and file.with_name("manifest.json").is_file():
+        return _checkpoint(file.parent)
     if not file.is_file():
         fix = "give a run folder, a .safetensors, a .pth or a .pt file"
         raise CheckpointError("there are no weights here", where=str(file), fix=fix)
@@ -151,14 +153,23 @@ def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
         raise _unreadable(file, error) from error
 
 
-def _checkpoint(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Return the weights of a checkpoint and their average, tensors of any shape ``(...)``, once it is verified."""
+def _checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], tuple[str, ...]]:
+    """Return the weights of a checkpoint and their average, tensors of any shape ``(...)``, once it is verified.
+
+    The names of its classes are in ``run.json`` of the run around it; empty where there is none.
+    """
     try:
-        files.verify_folder(folder)
+        names = files.verify_folder(folder)
     except ValueError as error:
         fix = "give another checkpoint, or the run folder"
         raise CheckpointError(f"this checkpoint is damaged: {error}", where=str(folder), fix=fix) from error
-    return {"model": stored.read(folder / MODEL_FILE), "ema": stored.read(folder / AVERAGE_FILE)}
+    tables = {"model": MODEL_FILE, "ema": AVERAGE_FILE}
+    found = {table: stored.read(folder / name) for table, name in tables.items() if name in names}
+    try:
+        classes = files.read_json(folder.parent.parent / "run.json")["dataset"]["classes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return found, ()
+    return found, tuple(map(str, classes)) if isinstance(classes, list) else ()
 
 
 def _classes(remarks: Mapping[str, str], file: Path) -> tuple[str, ...]:

@@ -134,6 +134,13 @@ def _measured(folder: Path) -> tuple[str, Measurement]:
         log = (folder / "log.jsonl").read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigError(f"this is no run folder: {error}", where=str(folder)) from error
+    try:
+        return _measurement(folder, facts, settings, log)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(f"its records are not as saccade wrote them: {error}", where=str(folder)) from error
+
+
+def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[str, Measurement]:
     if facts.get("status") != "done":
         raise ConfigError(
             "the run is not finished", where=str(folder), fix="run the same `saccade train` command again"

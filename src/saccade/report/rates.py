@@ -84,7 +84,7 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
 def _images_of(folder: Path) -> int:
     try:
         return int(files.read_json(folder / "run.json")["dataset"]["train"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError("its run.json does not say how many images it has", where=str(folder),
                           fix="add --images") from error  # fmt: skip
 

@@ -26,6 +26,9 @@ METHOD = "classification"
 PATCHED = ("vit", "swin")
 """Families whose first layer sees patches of ``model.patch_size`` pixels."""
 
+LONGEST_LINEAGE = 20
+"""Runs that are looked back upon."""
+
 _APART = {"eval_size", "eval_views"}  # how a run was judged, which decides nothing about its weights
 FOLLOWED = tuple(f"data.{f.name}" for f in fields(Recipe) if f.name in {*DataSection.model_fields} - _APART)
 """What decides which pixels the weights expect."""
@@ -75,6 +78,14 @@ class Ancestor:
         except SaccadeError:
             return {}  # a network that has no strides to set
         return {"model.strides": list(strides)}
+
+    @property
+    def phrase(self) -> str:
+        """What it is and what is followed of it, for the lines at the start."""
+        known = {n.partition(".")[2]: v for n, v in self.settings.items() if v not in ([], 0, "")}
+        said = ", ".join(f"{name} {_written(value)}" for name, value in known.items() if name != "name")
+        digest = f" (SHA-256 {self.digest[:12]})" if self.path else ""
+        return f"{self.text}{digest}" + f": {self.model}, {said}" * bool(said)
 
     def record(self, took: str, share: float) -> dict[str, Any]:
         """Return what ``run.json`` says of it; ``took`` is the table of tensors, ``share`` that of the weights."""
@@ -220,8 +231,17 @@ def _entries(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     if not isinstance(own, dict):  # a run of an earlier version
         config = recorded.settings(folder)
         own = own_entry(config, str(facts["dataset"]["fingerprint"])) | {"folder": ""} if config else None
-    if own:
-        yield own | {"run": str(folder.absolute())}
     init = facts.get("init")
-    older = init.get("lineage", []) if isinstance(init, dict) else []
-    yield from (entry for entry in older if isinstance(entry, dict))
+    older = init.get("lineage") if isinstance(init, dict) else None
+    entries = [own and own | {"run": str(folder.absolute())}, *(older if isinstance(older, list) else ())]
+    yield from filter(_is_entry, entries[:LONGEST_LINEAGE])
+
+
+def _is_entry(entry: Any) -> bool:
+    """Tell whether an entry of a lineage, which may come from anybody, has the form of `own_entry`."""
+    forms = {"data": dict, "seed": int, "folder": str, "fingerprint": str, "run": str}
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), form) for name, form in forms.items())
+
+
+def _written(value: Any) -> str:
+    return " ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)

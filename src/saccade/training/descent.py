@@ -51,7 +51,7 @@ def _images(entry: Mapping[str, Any], config: Config) -> Split | None:
             train = launch.open_data(then, launch.open_training(then)).train
         except (SaccadeError, OSError, ValueError, KeyError, TypeError):  # anything may have become of it
             continue
-        if train.fingerprint[:16] == str(entry.get("fingerprint")).partition("-")[0]:
+        if train.fingerprint[:16] == entry["fingerprint"].partition("-")[0]:
             return train
     return None
 
@@ -59,7 +59,7 @@ def _images(entry: Mapping[str, Any], config: Config) -> Split | None:
 def _places(entry: Mapping[str, Any], config: Config) -> Iterator[dict[str, Any]]:
     """Yield where the data of a run may lie: where it was, and where this run has its own."""
     here = {name: str(getattr(config.data, name)) for name in ("train", "val", "labels")}
-    then, folder = dict(entry.get("data") or {}), Path(str(entry.get("folder") or "."))
+    then, folder = entry["data"], Path(entry["folder"] or ".")
     there = {name: str(then.get(name) or "") for name in here}
     if there["train"] in (here["train"], DIGITS) or there["train"] not in KNOWN:  # others could start a download
         yield {n: text if text in ("", *KNOWN) else str(folder / Path(text).expanduser()) for n, text in there.items()}
@@ -81,18 +81,20 @@ def _judged(entry: Mapping[str, Any], read: Ledger, data: Data) -> list[Finding]
 
 def _way_out(entry: Mapping[str, Any]) -> str:
     share = entry["data"].get("holdout")
-    same = f"hold out the images that it held out, --holdout {share:g} --seed {entry['seed']}" if share else (
-        "judge on the validation split that it was judged on")  # fmt: skip
+    same = (
+        f"hold out the images that it held out, --holdout {share} --seed {entry['seed']}"
+        if share
+        else "judge on the validation split that it was judged on"
+    )
     return f"{same}, or on other images with --val"
 
 
 def _unknown(entry: Mapping[str, Any]) -> Finding:
-    data = dict(entry.get("data") or {})
     return Finding(
         ID, "note", f"whether {_name(entry)}, from which this run starts, was trained on these validation images "
-        f"cannot be said: its images ({data.get('train', 'unknown')}) are not there any more, or are others",
+        f"cannot be said: its images ({entry['data'].get('train', 'unknown')}) are not there any more, or are others",
     )  # fmt: skip
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("run") or "an ancestor")
+    return str(entry["run"])

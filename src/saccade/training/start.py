@@ -75,6 +75,7 @@ def start_from_weights(run: Run, log: Log) -> None:
             fix="name the architecture that they belong to with --model",
         )
     _refuse_other_pixels(run, report)
+    log.fact("from", ancestor.phrase)
     for line in str(report).splitlines():
         log.say(line)
     run.init.update(ancestor.record(report.source, report.share))
