@@ -24,7 +24,7 @@ from saccade.evaluation.metrics import Result
 from saccade.evaluation.predictor import Picture, Prediction
 from saccade.log import Log
 from saccade.models.readings import unwrapped
-from saccade.training import determinism, launch, trainer
+from saccade.training import determinism, launch, resuming, trainer
 from saccade.training.request import FLAGS, Request, compose, flag_settings, preview
 from saccade.training.request import dry_run as settle
 from saccade.training.subject import Conditions, Subject
@@ -78,6 +78,7 @@ def train(
             f"resume={resume!r} says nothing", where="resume",
             fix="write 'auto' (go on where the run stopped), 'never', or the path of a checkpoint",
         )  # fmt: skip
+    request = resuming.based(request, str(resume))
     if dry_run:
         config = settle(request)
         return Outcome(Path(out), {}, 0.0, fresh=False, settings=config.dump())

@@ -43,7 +43,7 @@ LrOption = Annotated[float | None, typer.Option("--lr", help="Effective learning
 SizeOption = Annotated[int | None, typer.Option("--image-size", help="Side of the images the network sees, in pixels.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from it.")]
 OutOption = Annotated[str, typer.Option("--out", help="The run folder. Default: runs/<model>-<data>-<fingerprint>.")]
-ResumeOption = Annotated[str, typer.Option("--resume", help="auto, never, or the path of a checkpoint.")]
+ResumeOption = Annotated[str, typer.Option("--resume", help="auto, never, or a run folder or one of its checkpoints.")]
 ChangedOption = Annotated[bool, typer.Option("--resume-changed", help="Go on although settings or images changed.")]
 DevicesOption = Annotated[
     str | None, typer.Option("--devices", help="auto, cpu, mps, 8 (GPUs), 0,2 (these GPUs) or cpu:2 (processes).")
@@ -83,10 +83,11 @@ def train(
     """Train a classifier, or go on exactly where the same command stopped. Without arguments: the built-in digits."""
     given = locals()
     with explained(json_out):
+        from saccade.training import resuming
         from saccade.training.request import compose, preview
         from saccade.training.request import dry_run as settled
 
-        request = _request(given)
+        request = resuming.based(_request(given), resume)
         if dry_run:
             _print_config(settled(request))
             return

@@ -33,7 +33,7 @@ def ranks(config: Config) -> Iterator[World]:
     devices = Devices.parse(config.device)
     if devices.count > 1 and not Start.read().by:
         from saccade import launcher
-        from saccade.training.launch import pick_device
+        from saccade.training.devices import pick_device
 
         for place in range(devices.count):
             pick_device(config.device, place)

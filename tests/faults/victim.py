@@ -23,7 +23,7 @@ import torch
 
 from saccade import cli, files
 from saccade.data.order import Order
-from saccade.training import records, step, trainer
+from saccade.training import resuming, step, trainer
 
 
 def die() -> None:
@@ -63,7 +63,7 @@ def kill_in_evaluation(count: int) -> None:
 
 def sabotage(kind: str) -> None:
     """Break one part of the resume: these are the mistakes that other trainers make."""
-    real = records.resume
+    real = resuming.resume
 
     def resume(run: Any, saved: Any, *rest: Any) -> None:
         fresh = {name: tensor.clone() for name, tensor in run.state.optimizers.tensors().items()}
@@ -80,7 +80,7 @@ def sabotage(kind: str) -> None:
                 for slots in part.state.values():
                     slots["momentum_buffer"] = slots["momentum_buffer"].contiguous()
 
-    records.resume = resume
+    resuming.resume = resume
 
 
 def plant_nan(steps: list[int]) -> None:

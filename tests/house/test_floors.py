@@ -26,7 +26,7 @@ FLOORS = {
           training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
           training.schedule training.ema training.precision training.gradients training.kept training.scale
           training.clock training.strips training.allocator training.determinism training.late training.norms
-          training.spikes training.recorded training.surroundings
+          training.spikes training.recorded training.surroundings training.devices
           training.duplicate""",
     3: "data.loader training.state training.checkpoint training.update training.identity",
     4: "training.bad_steps training.guard training.step evaluation.*",
@@ -34,7 +34,7 @@ FLOORS = {
          training.track training.memory training.compiling training.trial training.finding training.doctor
          training.feeders training.census training.utilisation training.ranks training.contact_sheet
          training.ancestor training.descent training.start
-         training.handover report.*""",
+         training.handover training.resuming report.*""",
     6: "training.trainer training.proof training.subject report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }

@@ -43,7 +43,7 @@ def fed(where: str, steps: int = 40) -> Iterator[tuple[TrainingView, Feeders]]:
     config = layers.resolve()
     data = launch.open_data(config, open_source(where))
     view = launch.training_view(config, data.train, Order(len(data.train), config.seed), steps)
-    feeders = Feeders(view, config, steps, 2)
+    feeders = Feeders(view, config, 2)
     try:
         yield view, feeders
     finally:
@@ -93,7 +93,7 @@ def test_data_that_changed_meanwhile_is_refused(tmp_path: Path, readers: Readers
     data = launch.open_data(config, open_source(where))
     view = launch.training_view(config, data.train, Order(len(data.train), config.seed), 4)
     (tmp_path / "set/train/a/0.png").unlink()
-    feeders = Feeders(view, config, 4, 1)
+    feeders = Feeders(view, config, 1)
     try:
         with pytest.raises(DataError, match="changed"):
             list(batches(feeders, readers, 256, 0, 1))

@@ -163,7 +163,11 @@ def _one_compute_thread() -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """How training images are seen: which, when, and through which crop, flip and operations."""
+    """How training images are seen: which, when, and through which crop, flip and operations.
+
+    The run is ``total_steps`` long; where the batch changed in mid-run, ``ahead`` is added to the
+    number of a step, so that it says how much was consumed.
+    """
 
     split: Split
     order: Order
@@ -174,6 +178,7 @@ class TrainingView:
     share: Share = EVERYTHING
     decoded: Decoded | None = None
     fit: Fit = CENTRAL
+    ahead: float = 0
 
     @property
     def sides(self) -> list[int]:
@@ -184,7 +189,7 @@ class TrainingView:
     def size_at(self, step: int) -> int:
         """Return the side of the training images, in pixels, at a step."""
         sides = self.sides
-        return sides[min(step * len(sides) // self.total_steps, len(sides) - 1)]
+        return sides[min(int((step + self.ahead) * len(sides) // self.total_steps), len(sides) - 1)]
 
     def start(
         self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None

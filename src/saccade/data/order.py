@@ -39,12 +39,16 @@ class Order:
     times in a row, so that R epochs of ``num_samples`` views hold every sample R times. *Source:* Hoffer et al. 2020,
     "Augment Your Batch"; Berman et al. 2019, "MultiGrain", section 3.2. With an ``epoch_size`` E an epoch is the first
     E of its permutation: another part of the set each time.
+
+    Where the batch changed in mid-run, steps go on counting from where they are, and ``offset`` is what is to be added:
+    step k consumes [offset + kB, offset + (k+1)B), so that no sample is seen twice or left out.
     """
 
-    def __init__(self, num_samples: int, seed: int, repeats: int = 1, epoch_size: int = 0) -> None:
+    def __init__(self, num_samples: int, seed: int, repeats: int = 1, epoch_size: int = 0, offset: int = 0) -> None:
         self.num_samples = num_samples
         self.seed = seed
         self.repeats = repeats
+        self.offset = offset
         self.epoch_size = min(epoch_size, num_samples) or num_samples
         self._recent: OrderedDict[int, Indices] = OrderedDict()
 
@@ -58,11 +62,12 @@ class Order:
         return self._recent[epoch]
 
     def at(self, start: int, stop: int) -> tuple[Indices, Indices]:
-        """Return (epochs, samples), both int64 of shape ``(stop - start,)``, for the positions [start, stop).
+        """Return (epochs, samples), int64 of shape ``(stop - start,)``, for [start, stop) from the ``offset`` on.
 
         (epoch, sample) occurs once in the stream: copies count as epochs of their own.
         """
-        positions, copies = np.divmod(np.arange(start, stop, dtype=np.int64), self.repeats)
+        everyone = np.arange(start, stop, dtype=np.int64) + self.offset
+        positions, copies = np.divmod(everyone, self.repeats)
         passes, places = np.divmod(positions, self.epoch_size)
         samples = np.empty_like(places)
         for number in np.unique(passes):

@@ -213,8 +213,11 @@ class Record:
         self.evals.sort(key=lambda e: int(e["step"]))
 
     def _read_answers(self) -> None:
-        path = self.folder / "predictions.safetensors"
+        path = self.folder / ANSWERS_FILE
         if not path.exists():
+            return
+        if self.facts and not self.section("result"):
+            self.problems.append(f"{ANSWERS_FILE} is of an earlier end of this run, which has gone on since")
             return
         try:
             tensors = safetensors.torch.load_file(path)

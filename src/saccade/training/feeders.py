@@ -37,7 +37,7 @@ from saccade.training.launch import Run
 class Feeders:
     """Processes that fill batches; used in place of the view that they were made from."""
 
-    def __init__(self, view: TrainingView, config: Config, total_steps: int, readers: int) -> None:
+    def __init__(self, view: TrainingView, config: Config, readers: int) -> None:
         """Start ``config.data.processes`` processes that share ``readers`` threads.
 
         Raises ConfigError where the system has no memory to share.
@@ -53,8 +53,9 @@ class Feeders:
         self._memory = mmap.mmap(self._file, self.slots * self._room)
         count = config.data.processes
         start = {
-            "config": config.dump(), "total_steps": total_steps, "room": self._room, "threads": -(-readers // count),
-            "fingerprint": view.split.fingerprint, "share": asdict(view.share),
+            "config": config.dump(), "total_steps": view.total_steps, "room": self._room,
+            "threads": -(-readers // count),
+            "fingerprint": view.split.fingerprint, "share": asdict(view.share), "offset": view.order.offset,
         }  # fmt: skip
         self._processes = [_Feeder(start, self._file) for _ in range(count)]
 
@@ -87,7 +88,7 @@ def feed(run: Run) -> Iterator[View]:
     if not run.config.data.processes or run.state.step >= run.total_steps:
         yield run.view
         return
-    feeders = Feeders(run.view, run.config, run.total_steps, run.readers.threads)
+    feeders = Feeders(run.view, run.config, run.readers.threads)
     try:
         yield feeders
     finally:
@@ -199,7 +200,7 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
     data = launch.open_data(config, launch.open_training(config))
     if data.train.fingerprint != start["fingerprint"]:
         raise DataError("the data changed while the run began", where=data.train.where, fix="run the command again")
-    order = launch.training_order(config, len(data.train))
+    order = launch.training_order(config, len(data.train), start["offset"])
     return launch.training_view(config, data.train, order, start["total_steps"], Share(**start["share"]))
 
 

@@ -24,14 +24,14 @@ from saccade.data.policies import paints
 from saccade.data.sound import without_unreadable
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
 from saccade.data.sources.split_names import shared
-from saccade.dist import ALONE, Devices, World
+from saccade.dist import ALONE, World
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
 from saccade.models import create_model, meta_model
 from saccade.models.cost import cost
 from saccade.rng import Purpose
-from saccade.training import allocator, determinism, optim, precision, schedule
+from saccade.training import allocator, determinism, devices, optim, precision, schedule
 from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
 from saccade.training.clock import Clock
@@ -109,9 +109,13 @@ class Run:
         """Images per optimiser step."""
         return self.config.batch.global_
 
+    def position(self, step: int) -> int:
+        """Return how many samples were consumed after ``step`` steps."""
+        return self.view.order.offset + step * self.global_batch
+
     def epochs_done(self, step: int) -> float:
         """Return how many epochs were consumed after ``step`` steps."""
-        return step * self.global_batch / self.view.order.epoch_size
+        return self.position(step) / self.view.order.epoch_size
 
     @property
     def final_is_candidate(self) -> bool:
@@ -195,7 +199,7 @@ def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[st
 
     Only the device may change between attempts: what depends on it is chosen anew then.
     """
-    device, device_reason = pick_device(config.device, local_rank)
+    device, device_reason = devices.pick_device(config.device, local_rank)
     earlier = saved.meta["resolved"] if saved else None
     flavour, flavour_reason = optim.flavour(config.optimizer.name, torch.device(device))
     exact_reason = "costs less than 1 % on a GPU" if device == "cuda" else f"a {device.upper()} needs no switch"
@@ -236,32 +240,6 @@ def image_macs(config: Config, num_classes: int = 10) -> int:
     return cost(meta_model(config.model.name, num_classes=num_classes, image_size=side, **config.shape), side).macs
 
 
-def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
-    """Return (device type, the reason) for what ``--devices`` says, and make a GPU the current one.
-
-    Raises ConfigError when it is not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    devices = Devices.parse(wanted)
-    kind, reason = devices.kind, "as asked"
-    if kind == "auto":
-        kind, reason = next(name for name, present in available.items() if present), "the fastest one here"
-    if not available[kind]:
-        present = [n for n, p in available.items() if p]
-        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (devices.count > 1)
-        raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
-    if kind == "cuda":
-        number = devices.numbers[local_rank] if devices.numbers else local_rank
-        if number >= torch.cuda.device_count():
-            raise ConfigError(
-                f"there is no GPU {number} for rank {local_rank} of this machine: it has {torch.cuda.device_count()}",
-                where="device",
-                fix="start at most as many ranks as there are GPUs",
-            )
-        torch.cuda.set_device(number)
-    return kind, reason
-
-
 def run_folder(
     config: Config, data: Data, model_name: str, out: str, *, fresh: bool, network: Mapping[str, str] = NAMED
 ) -> Path:
@@ -292,8 +270,12 @@ def build(
     resolved: dict[str, dict[str, Any]],
     module: nn.Module | None,
     world: World = ALONE,
+    offset: int = 0,
 ) -> Run:
-    """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts."""
+    """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts.
+
+    ``offset`` is how many samples more were consumed than steps of this batch would have: the batch was another one.
+    """
     section = config.data
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))
     device = torch.device(resolved["device"]["value"])
@@ -306,15 +288,16 @@ def build(
     # the user's own network is changed only when the run is done: after an interruption it is still the same one
     model = _registered(config, data) if module is None else duplicate(module).train()
     model = model.to(device).to(memory_format=torch.channels_last)
-    order = training_order(config, len(data.train))
+    order = training_order(config, len(data.train), offset)
     steps = total_steps(config, order.epoch_size)
+    ahead = _in_steps(offset, config)
     optimizers = optim.build(model, config, device, str(resolved["optimizer"]["value"]))
     number_format = str(resolved["precision"]["value"])
     scale = LossScale(device) if number_format == "fp16" else None
     losses = LossRecord(config.guard.spike, device) if config.guard.spike else None
     average = _average(model, config, order.epoch_size, steps)
     state = State(model, optimizers, average, scale=scale, losses=losses)
-    rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps)
+    rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps, ahead)
     archive = Archive(folder, data.train.describe, config.seed, world)
     finite = Finite(f"lr {optimizers.formula}", config.guard, archive)
     weights = class_weights(config, data.train, device)
@@ -335,17 +318,22 @@ def build(
         view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,
-        total_steps=steps,
+        total_steps=math.ceil(steps - ahead),
         device=device,
         world=world,
     )
 
 
-def training_order(config: Config, num_train: int) -> Order:
+def _in_steps(offset: int, config: Config) -> float:
+    batch = config.batch.global_
+    return offset / batch if offset % batch else offset // batch
+
+
+def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
     """Say which of so many training images come when."""
     size = config.data.epoch_size
     wanted = max(round(size * num_train), 1) if 0 < size < 1 else int(size)
-    return Order(num_train, config.seed, config.augment.repeats, wanted)
+    return Order(num_train, config.seed, config.augment.repeats, wanted, offset)
 
 
 def class_weights(config: Config, train: Split, device: torch.device) -> Tensor | None:
@@ -359,7 +347,10 @@ def training_view(config: Config, split: Split, order: Order, steps: int, share:
     """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
     section, augmentation = config.data, config.augment
     fit = Fit.of(section.fit, section.eval_crop, section.mean)
-    view = TrainingView(split, order, augmentation, section.image_size, steps, section.exif, share, fit=fit)
+    ahead = _in_steps(order.offset, config)
+    view = TrainingView(
+        split, order, augmentation, section.image_size, steps, section.exif, share, fit=fit, ahead=ahead
+    )
     if augmentation.crop != "padded" or augmentation.rotate or paints(augmentation):
         return view
     return replace(view, decoded=Decoded.of(split, section.exif, min(view.sides)))

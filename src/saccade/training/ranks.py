@@ -13,7 +13,7 @@ from saccade import config as configuration
 from saccade.config import Config
 from saccade.dist import Devices, World
 from saccade.errors import ConfigError
-from saccade.training import compiling, determinism, launch
+from saccade.training import compiling, determinism, devices, launch
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
 from saccade.training.norms import synchronise
@@ -66,7 +66,7 @@ def resolve(config: Config, saved: Saved | None, world: World) -> dict[str, dict
     choices = world.share(lambda: launch.resolve(config, saved, world.local_rank))
     device = torch.device(choices["device"]["value"])
     if world.size > 1:
-        launch.pick_device(config.device if device.type == "cuda" else device.type, world.local_rank)
+        devices.pick_device(config.device if device.type == "cuda" else device.type, world.local_rank)
         place = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
         world.connect(place, units.seconds(config.ranks.step_limit))
     return choices

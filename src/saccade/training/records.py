@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,124 +12,16 @@ import torch
 import yaml
 
 from saccade import __version__, files, units
-from saccade import config as configuration
-from saccade.config import Config
-from saccade.dist import World
-from saccade.errors import CheckpointError, ConfigError, Explained, PreemptedError, SaccadeError
+from saccade.errors import Explained, PreemptedError, SaccadeError
 from saccade.evaluation import views
 from saccade.evaluation.metrics import accuracies
 from saccade.log import Log
-from saccade.models.weights import MODEL_FILE
 from saccade.recipes import receipts
-from saccade.training import checkpoint, identity, launch, recorded, surroundings, track
+from saccade.training import recorded, surroundings, track
 from saccade.training.ancestor import own_entry
-from saccade.training.checkpoint import Saved
-from saccade.training.launch import Data, Run
+from saccade.training.launch import Run
 from saccade.training.meter import Meter
 from saccade.training.preflight import Finding
-
-NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt", "seconds")
-"""What `checkpoint_meta` adds to a checkpoint, and a resumed run must find there."""
-
-AGAIN = "--resume never starts another run beside it; --resume-changed goes on with the new settings"
-
-
-def finished(
-    folder: Path, config: Config, data: Data, network: Mapping[str, str] = launch.NAMED
-) -> dict[str, Any] | None:
-    """Return ``run.json`` of a finished run in this folder, or None; ``network`` is what was handed over.
-
-    Raises ConfigError if it is another run, CheckpointError if its files are not as they were written.
-    """
-    facts, settings = recorded.facts(folder), recorded.settings(folder)
-    if facts is None or settings is None or facts["status"] != "done" or not (folder / MODEL_FILE).is_file():
-        return None
-    what = f"{folder} holds a finished run"
-    _refuse_changes(settings.dump(), config, _images(facts["dataset"]), data, what)
-    identity.require_same(facts["model"].get("identity", {}), network, what)
-    return facts
-
-
-def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
-    """Find what to continue from: the newest checkpoint that verifies, or the one that was named; None = scratch.
-
-    Only the first rank reads it; on the others it comes without tensors.
-    """
-    saved = _find(folder, resume, log) if world.leads else None
-    if saved and (missing := [name for name in NEEDED if name not in saved.meta]):
-        raise CheckpointError(
-            f"this checkpoint cannot be used: state.json has no '{missing[0]}'", where=str(saved.path),
-            fix="give another one, or start anew with `--resume never`",
-        )  # fmt: skip
-    path, meta = world.share(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
-    return saved if saved or not path else Saved(Path(path), {}, meta)
-
-
-def _find(folder: Path, resume: str, log: Log) -> Saved | None:
-    place = files.within(folder, "checkpoints")
-    files.sweep_parts(folder)
-    files.sweep_parts(place)
-    if resume not in ("auto", "never"):
-        return checkpoint.read(Path(resume))
-    saved, damaged = checkpoint.newest(place)
-    for error in damaged:
-        log.warn(f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using the one before it")
-    checkpoint.set_aside(damaged)
-    return saved
-
-
-def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bool = False) -> None:
-    """Restore a checkpoint into a run; raises ConfigError when the run is not the same, CheckpointError.
-
-    Where the user has ``named`` the checkpoint, the values that a network was handed over with do not matter.
-    """
-    meta = saved.meta
-    begun_with = meta.get("network", {})
-    try:
-        before, what = (meta["dataset"], meta.get("contents")), f"{saved.path.name} was saved"
-        _refuse_changes(meta["config"], run.config, before, run.data, what)
-        now = run.network | {"values": begun_with["values"]} if named and begun_with else run.network
-        identity.require_same(begun_with, now, what)
-    except ConfigError as error:
-        if not changed_is_fine:
-            raise
-        run.lineage.append({"step": saved.step, "changed": error.what})
-        log.warn(f"continuing with changed settings: {error.what}")
-    run.init.update(meta.get("init") or {})
-    if run.network and begun_with:
-        run.network["values"] = begun_with["values"]  # those that the run began with
-    if run.world.leads:
-        checkpoint.restore(saved, run.state)
-    else:
-        checkpoint.follow(saved, run.state)
-    if meta["position"] != run.state.step * run.global_batch:
-        raise CheckpointError(
-            f"it stands at sample {meta['position']}, which is no whole step of {run.global_batch}",
-            where=str(saved.path),
-            fix="a changed global batch cannot continue inside a step; use the batch it was made with",
-        )
-    lost = surroundings.bit_exactness_lost({"ranks": 1} | meta["environment"], surroundings.environment(run.world))
-    if lost:
-        log.warn(f"no longer bit-exact with the first attempt: {'; '.join(lost)}")
-    log.say(f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) from {saved.path}")
-
-
-def _images(dataset: dict[str, Any]) -> tuple[str, str | None]:
-    """Return the fingerprint and the digest of a sample of the contents, where there is one, from ``run.json``."""
-    return dataset["fingerprint"], dataset.get("contents")
-
-
-def _refuse_changes(
-    before: dict[str, Any], config: Config, images: tuple[str, str | None], data: Data, what: str
-) -> None:
-    changes = [f"{n}: {a} -> {b}" for n, kind, a, b in configuration.diff(before, config.dump()) if kind != "run"]
-    fingerprint, contents = images
-    if fingerprint != data.fingerprint:
-        changes.append(f"the images: {fingerprint} -> {data.fingerprint}")
-    elif contents not in (None, data.contents):
-        changes.append(f"the bytes of the images, under the same names and sizes: {contents} -> {data.contents}")
-    if changes:
-        raise ConfigError(f"{what} with other settings: {'; '.join(changes)}", fix=AGAIN, finding="run-changed")
 
 
 def announce(run: Run, log: Log) -> None:
@@ -203,10 +94,16 @@ def _contest(run: Run) -> str:
 
 
 def failed(run: Run, error: Explained) -> None:
-    """Write into run.json why the run ended, where its folder can still be written."""
+    """Write into run.json why the run ended, where its folder can still be written.
+
+    The facts of a finished run stay where going on from it was refused before it began.
+    """
     if not run.world.leads:
         return
     try:
+        before = recorded.facts(run.folder)
+        if before is not None and before["status"] == "done" and not run.attempts:
+            return
         _write(run, _status(error), {"exit_status": error.status, "message": str(error)})
     except SaccadeError:
         return
@@ -221,7 +118,8 @@ def _status(error: Explained) -> str:
 def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
     """Return what a checkpoint must know besides its tensors."""
     return {
-        "position": run.state.step * run.global_batch,
+        "position": run.position(run.state.step),
+        "lr": run.state.optimizers.lr,
         "config": run.config.dump(),
         "resolved": run.resolved,
         "recipe": asdict(run.recipe),

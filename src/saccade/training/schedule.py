@@ -20,7 +20,8 @@ class Schedule:
     """A factor on every learning rate: a rise over ``warmup`` steps, then the curve ``name``, never below ``end``.
 
     ``total``, ``warmup``, ``every``, ``milestones`` and ``decay`` are in steps; ``every`` may be a fraction, such as
-    2.4 epochs. What each curve takes is said at its function.
+    2.4 epochs. What each curve takes is said at its function. ``ahead`` is added to the number of every step: since the
+    batch changed in mid-run, more or less was consumed than so many steps of this batch would have.
     """
 
     name: str
@@ -36,20 +37,23 @@ class Schedule:
     decay: int = 0
     patience: int = 0
     watch: str = "top1"
+    ahead: float = 0
 
     def factor(self, step: int, evaluations: Sequence[Mapping[str, Any]] = ()) -> float:
         """Return the factor, 0..1, for step 0 .. total - 1, after these evaluations (only plateau looks at them)."""
+        place = step + self.ahead
         if self.name == "plateau":
-            return self._rise(step) * max(Plateau.after(evaluations, self).factor, self.end)
-        return self._rise(step) * CURVES[self.name](self, step)
+            return self._rise(place) * max(Plateau.after(evaluations, self).factor, self.end)
+        return self._rise(place) * CURVES[self.name](self, place)
 
     def momentum_drop(self, step: int) -> float:
         """Return how far every momentum lies below its setting: up to ``MOMENTUM_DROP``, in a one-cycle run alone."""
         if self.name != "onecycle":
             return 0.0
-        return MOMENTUM_DROP * self._rise(step) * half_wave(self.progress(step))
+        place = step + self.ahead
+        return MOMENTUM_DROP * self._rise(place) * half_wave(self.progress(place))
 
-    def progress(self, step: int) -> float:
+    def progress(self, step: float) -> float:
         """Return the share of the run after the warm-up that was done before this step, 0 during the warm-up."""
         return max(step - self.warmup, 0) / max(self.total - self.warmup, 1)
 
@@ -57,7 +61,7 @@ class Schedule:
         """Return the factor at a height of 0 (``end``) to 1 (the peak)."""
         return self.end + (1 - self.end) * height
 
-    def _rise(self, step: int) -> float:
+    def _rise(self, step: float) -> float:
         if step >= self.warmup:
             return 1.0
         share = (step + 1) / self.warmup
@@ -104,7 +108,7 @@ class Plateau:
         return memory
 
 
-def build(section: ScheduleSection, epoch_samples: int, global_batch: int, total: int) -> Schedule:
+def build(section: ScheduleSection, epoch_samples: int, global_batch: int, total: int, ahead: float = 0) -> Schedule:
     """Turn the durations of the settings into steps of a run of ``total`` steps."""
 
     def steps(duration: str) -> int:
@@ -114,46 +118,46 @@ def build(section: ScheduleSection, epoch_samples: int, global_batch: int, total
     return Schedule(
         section.name, total, steps(section.warmup), section.end, Fraction(every) / global_batch,
         tuple(steps(m) for m in section.milestones), section.gamma, section.power, section.cycles, section.growth,
-        steps(section.decay), section.patience, section.watch,
+        steps(section.decay), section.patience, section.watch, ahead,
     )  # fmt: skip
 
 
-def constant(schedule: Schedule, step: int) -> float:
+def constant(schedule: Schedule, step: float) -> float:
     """Stay at the peak."""
     return 1.0
 
 
-def cosine(schedule: Schedule, step: int) -> float:
+def cosine(schedule: Schedule, step: float) -> float:
     """Fall in one half wave. *Source:* Loshchilov & Hutter 2017, equation 5."""
     return schedule.between(half_wave(schedule.progress(step)))
 
 
-def linear(schedule: Schedule, step: int) -> float:
+def linear(schedule: Schedule, step: float) -> float:
     """Fall in a straight line."""
     return 1 - (1 - schedule.end) * schedule.progress(step)
 
 
-def poly(schedule: Schedule, step: int) -> float:
+def poly(schedule: Schedule, step: float) -> float:
     """Fall as a power of what is left of the run. *Source:* Szegedy et al. 2015 and Chen et al. 2017 (power 0.9)."""
     return schedule.between((1 - schedule.progress(step)) ** schedule.power)
 
 
-def staircase(schedule: Schedule, step: int) -> float:
+def staircase(schedule: Schedule, step: float) -> float:
     """Drop by ``gamma`` after each ``every``, counted from the start of the run."""
     return max(schedule.gamma ** (step // schedule.every), schedule.end)
 
 
-def multistep(schedule: Schedule, step: int) -> float:
+def multistep(schedule: Schedule, step: float) -> float:
     """Drop by ``gamma`` at each of the ``milestones``, counted from the start of the run. *Source:* He et al. 2016."""
     return max(schedule.gamma ** sum(step >= m for m in schedule.milestones), schedule.end)
 
 
-def exponential(schedule: Schedule, step: int) -> float:
+def exponential(schedule: Schedule, step: float) -> float:
     """Fall without steps, by ``gamma`` over each ``every`` from the end of the warm-up."""
     return max(schedule.gamma ** float(max(step - schedule.warmup, 0) / schedule.every), schedule.end)
 
 
-def restarts(schedule: Schedule, step: int) -> float:
+def restarts(schedule: Schedule, step: float) -> float:
     """Fall in ``cycles`` half waves, each ``growth`` times as long as the one before. *Source:* as for cosine."""
     lengths = [schedule.growth**i for i in range(schedule.cycles)]
     place = schedule.progress(step) * sum(lengths)
@@ -164,7 +168,7 @@ def restarts(schedule: Schedule, step: int) -> float:
     return schedule.between(half_wave(min(place / lengths[-1], 1.0)))
 
 
-def trapezoid(schedule: Schedule, step: int) -> float:
+def trapezoid(schedule: Schedule, step: float) -> float:
     """Stay at the peak, then fall in a straight line over the last ``decay`` steps (warm-up, stable, decay).
 
     *Source:* Hu et al. 2024, "MiniCPM", section 4; Zhai et al. 2022 (linear cooldown).
@@ -178,7 +182,7 @@ def half_wave(share: float) -> float:
     return (1 + math.cos(math.pi * share)) / 2
 
 
-CURVES: dict[str, Callable[[Schedule, int], float]] = {
+CURVES: dict[str, Callable[[Schedule, float], float]] = {
     "constant": constant, "cosine": cosine, "linear": linear, "poly": poly, "step": staircase, "multistep": multistep,
     "exponential": exponential, "restarts": restarts, "onecycle": cosine, "wsd": trapezoid,
 }  # fmt: skip

@@ -16,8 +16,9 @@ from saccade.config import Config, Layers
 from saccade.errors import CheckpointError, ConfigError
 from saccade.evaluation.classifier import Classifier, Recipe, no_model
 from saccade.models.weights import MODEL_FILE
-from saccade.training import checkpoint, launch, precision, recorded
+from saccade.training import checkpoint, precision, recorded
 from saccade.training.checkpoint import Saved
+from saccade.training.devices import pick_device
 from saccade.training.state import best_of
 
 SETTINGS_FILE = "config.yaml"
@@ -145,10 +146,10 @@ class Conditions:
         place, before = devices, known.get("device")
         if devices == "auto" and before:
             try:
-                place = launch.pick_device(str(before))[0]
+                place = pick_device(str(before))[0]
             except ConfigError:
                 notes.append(f"the run computed on {before}, which is not here")
-        device = torch.device(launch.pick_device(place)[0])
+        device = torch.device(pick_device(place)[0])
         number_format, said = _precision(recipe.precision, wanted, device)
         threads = known.get("compute_threads") if device.type == before == "cpu" else None
         if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:

@@ -29,7 +29,7 @@ from saccade.evaluation.metrics import Result
 from saccade.log import Bar, Log
 from saccade.models.weights import MODEL_FILE
 from saccade.report import write_report
-from saccade.training import checkpoint, determinism, handover, launch, memory, preflight, ranks, records
+from saccade.training import checkpoint, determinism, handover, launch, memory, preflight, ranks, records, resuming
 from saccade.training.cadence import Cadence
 from saccade.training.checkpoint import Saved
 from saccade.training.duplicate import duplicate
@@ -65,12 +65,13 @@ def train(
 ) -> Outcome:  # fmt: skip
     """Train to the end of the run, from scratch or from where an earlier attempt stopped.
 
-    ``resume`` is ``auto``, ``never`` or the path of a checkpoint. With several ranks all of them call this, and only
-    the first reads and writes in the run folder. ``module`` is a network of the user's own; it is left as it is until
-    the run is done, and then holds the final weights. Raises a SaccadeError with the exit status of what happened;
-    whatever is worth saving is saved before.
+    ``resume`` is ``auto``, ``never`` or the path of a run or of a checkpoint, which goes on in its own folder without
+    ``out``. With several ranks all of them call this, and only the first reads and writes in the run folder. ``module``
+    is a network of the user's own; it is left as it is until the run is done, and then holds the final weights. Raises
+    a SaccadeError with the exit status of what happened; whatever is worth saving is saved before.
     """
     begun, log = time.monotonic(), log or Log(rank=world.rank)
+    out = out or str(resuming.run_of(resume) or "")
     with determinism.owned(), Stop(world) as stop:
         data = launch.open_data(composed.config, composed.source, composed.val_source)
         config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
@@ -83,17 +84,18 @@ def train(
         folder = Path(world.share(lambda: str(launch.run_folder(config, data, name, out, fresh=anew, network=network))))
         with world.only_first(files.locked(folder)):
             stop.limit(units.seconds(config.max_time) if config.max_time else None)
-            done = world.share(lambda: records.finished(folder, config, data, network))
+            done = world.share(lambda: resuming.finished(folder, config, data, network))
             if done is not None:
                 if module is not None and (folder / MODEL_FILE).is_file():
                     Classifier.load(folder, module)
                 return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
-            saved = records.earlier(folder, resume, log, world)
-            run = launch.build(config, data, folder, ranks.resolve(config, saved, world), module, world)
+            saved = resuming.earlier(folder, resume, log, world)
+            choices, offset = ranks.resolve(config, saved, world), resuming.offset(saved, config)
+            run = launch.build(config, data, folder, choices, module, world, offset)
             run = replace(run, network=network)
             try:
                 if saved is not None:
-                    records.resume(run, saved, resume_changed, log, named=resume not in ("auto", "never"))
+                    resuming.resume(run, saved, resume_changed, log, named=resume not in resuming.WORDS)
                 outcome = _attempt(run, saved, findings, begun, stop, log)
             except Explained as error:
                 log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
