@@ -25,7 +25,7 @@ from saccade import cache, files
 from saccade.data import download
 from saccade.data.download import Remote, fetch
 from saccade.data.sources import open_source
-from saccade.data.sources.official import OFFICIAL, Official
+from saccade.data.sources.official import OFFICIAL
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.log import Log
 
@@ -256,7 +256,7 @@ def offer(server: Server, name: str, content: dict[str, bytes], monkeypatch: pyt
         Remote(file, len(data), hashlib.md5(data).hexdigest(), (f"{server.site}/good/{file}",))
         for file, data in content.items()
     )
-    monkeypatch.setitem(OFFICIAL, name, Official(remotes, PAGE, OFFICIAL[name].places))
+    monkeypatch.setitem(OFFICIAL, name, replace(OFFICIAL[name], files=remotes, page=PAGE))
 
 
 def small_cifar() -> dict[str, bytes]:

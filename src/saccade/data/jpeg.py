@@ -162,11 +162,11 @@ def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
     header = probe(data)
     while clean[place + 1] != _SCAN[1]:
         marker, body = clean[place + 1], place + 4
+        if marker in _WITHOUT_SEGMENT or place + 16 > len(clean):
+            return None
         if marker == 0xFF:  # fill byte
             place += 1
             continue
-        if marker in _WITHOUT_SEGMENT or place + 16 > len(clean):
-            return None
         if marker == 0xE0 and clean[body : body + 5] == b"JFIF\0":
             clean[body + 5] = 1
         elif marker == 0xEE and clean[body : body + 5] == b"Adobe":
@@ -175,7 +175,7 @@ def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
         place += 2 + (clean[place + 2] << 8 | clean[place + 3])
         if place + 4 > len(clean):
             return None
-    while place >= 0 and not header.progressive:
+    while 0 <= place < len(clean) - 4 and not header.progressive:
         bounds = place + 5 + 2 * clean[place + 4]
         clean[bounds : bounds + 3] = b"\0\x3f\0"[: len(clean[bounds : bounds + 3])]
         place = clean.find(_SCAN, place + 2)
