@@ -88,14 +88,15 @@ class Board:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.05)
 
-    def report(self, error: Explained) -> bool:
-        """Tell all ranks why this one gives up; returns whether it was the first, whose error is everyone's."""
+    def report(self, error: Explained) -> Explained | None:
+        """Tell all ranks why this one gives up; returns the error of a rank that was first, which is everyone's."""
         fields = {"what": error.what, "where": error.where, "fix": error.fix, "finding": error.finding}
         note = json.dumps({"rank": self.rank, "kind": type(error).__name__, **fields})
         try:
-            return bool(self._store.compare_set(FAILURE, "", note) == note.encode())
+            is_first = self._store.compare_set(FAILURE, "", note) == note.encode()
+            return None if is_first else self.failure()
         except RuntimeError:
-            return True
+            return None
 
     def failure(self) -> Explained | None:
         """Return the error of the first rank that failed, as if it had happened here; None while all is well."""

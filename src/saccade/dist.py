@@ -248,10 +248,12 @@ def joined(start_limit_s: float) -> Iterator[World]:
         board.meet(start_limit_s)
         yield World(start.rank, start.size, start.local_rank, start.local_size, board)
     except Explained as error:
-        error.told = not board.report(error)
+        if other := board.report(error):  # all ranks leave with the status of the first one that fails
+            other.told = True
+            error = other
         if start.rank and not isinstance(error, LostRankError):
             board.await_save()
-        raise
+        raise error
     except KeyboardInterrupt:
         board.report(InterruptedRunError("interrupted before there was anything to save"))
         raise

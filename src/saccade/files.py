@@ -90,7 +90,8 @@ def read_text(path: Path, limit_bytes: int) -> str:
 def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
     """Publish a folder of files atomically; it exists under ``final`` only when every byte is safe and re-read.
 
-    A ``manifest.json`` with size and SHA-256 of each file is added. Raises DiskError, leaving nothing behind.
+    An older folder of that name is there until then. A ``manifest.json`` with size and SHA-256 of each file is added.
+    Raises DiskError, leaving nothing behind.
     """
     facts = {n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in contents.items()}
     everything = contents | {"manifest.json": json_bytes({"format": 1, "files": facts})}
@@ -108,10 +109,12 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
                 if digest(part / name) != fact["sha256"]:
                     raise OSError(errno.EIO, "the disk returned other bytes than were written", name)
             stage("verified")
+            replaced = _set_out_of_sight(final)
             os.rename(part, final)
             stage("renamed")
             _sync_folder(final.parent)
             stage("published")
+            doors.remove(replaced)
         except BaseException:
             remove_tree(part)
             raise
@@ -198,11 +201,17 @@ def remove_tree(path: Path) -> None:
     if not os.path.lexists(path):
         return
     if ".part-" not in path.name and not path.is_symlink():
-        doomed = path.with_name(f"{path.name}.part-{os.getpid()}-removed")
-        os.rename(path, doomed)
+        path = _set_out_of_sight(path)
         stage("renamed for removal")
-        path = doomed
     doors.remove(path)
+
+
+def _set_out_of_sight(path: Path) -> Path:
+    """Give a folder, if it exists, a name under which it is swept, and return that."""
+    doomed = path.with_name(f"{path.name}.part-{os.getpid()}-removed")
+    if os.path.lexists(path):
+        os.rename(path, doomed)
+    return doomed
 
 
 def set_aside(path: Path, prefix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import shlex
@@ -99,7 +100,9 @@ class SlurmJob:
     def script(self, arguments: Sequence[str]) -> str:
         """Return the batch script that trains with these arguments of ``saccade train``.
 
-        Two minutes before the time limit all ranks are asked to save; a job that saved is queued again.
+        Two minutes before the time limit all ranks are asked to save; a job that saved is queued again. Without
+        ``--out`` the run folder is named after the arguments, because the script must know it: what srun says of
+        several ranks is the status of one of them, how the run ended stands in ``run.json``.
         """
         options = {
             "job-name": "saccade", "nodes": self.nodes, "ntasks-per-node": self.ranks_per_node,
@@ -108,14 +111,42 @@ class SlurmJob:
             "open-mode": "append",
         }  # fmt: skip
         lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value != ""]
+        run = _run_folder(arguments)
+        if not run:
+            run = f"runs/slurm-{hashlib.sha256(shlex.join(arguments).encode()).hexdigest()[:8]}"
+            arguments = [*arguments, "--out", run]
         command = shlex.join(["python", "-m", "saccade", "train", *arguments])
         return "\n".join([
             "#!/bin/bash", *lines, "#SBATCH --requeue", "",
             'export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
             'export MASTER_PORT="$((20000 + SLURM_JOB_ID % 20000))"',
-            'export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"', "",
+            'export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
+            "# since SLURM 22.05 srun does not take this from sbatch by itself",
+            'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi', "",
+            "trap : TERM  # this script outlives the ranks, whoever else gets the signal",
             f"srun --kill-on-bad-exit=1 {command}",
             "status=$?",
-            f'if [ "$status" -eq {PreemptedError.status} ]; then scontrol requeue "$SLURM_JOB_ID"; fi',
+            "# what srun returns is the status of one rank; run.json says how this start of the job ended",
+            "preempted() {",
+            f"    python -c {shlex.quote(_ASK)} {shlex.quote(run + '/run.json')} "
+            '"$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" 2> /dev/null',
+            "}",
+            f'if [ "$status" -eq {PreemptedError.status} ] || preempted; then scontrol requeue "$SLURM_JOB_ID"; fi',
             'exit "$status"', "",
         ])  # fmt: skip
+
+
+_ASK = (
+    'import json, sys; facts = json.load(open(sys.argv[1])); '
+    'sys.exit([facts["job"], facts["status"]] != [sys.argv[2], "preempted"])'
+)  # fmt: skip
+
+
+def _run_folder(arguments: Sequence[str]) -> str:
+    """Return what ``--out`` says among the arguments of ``saccade train``, or the empty string."""
+    for place, word in enumerate(arguments):
+        if word.startswith("--out="):
+            return word.removeprefix("--out=")
+        if word == "--out" and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return ""

@@ -27,7 +27,7 @@ from saccade.data.loader import Readers, TrainingView, batches
 from saccade.data.order import Order, Share
 from saccade.data.sources import open_source
 from saccade.dist import ALONE, Devices, Start, World, first_host, flatten, joined, unflatten
-from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
+from saccade.errors import ConfigError, DataError, SaccadeError, StalledError, StoppedEarlyError
 from saccade.launcher import SlurmJob
 from saccade.training import ranks
 
@@ -237,12 +237,14 @@ def test_notes_are_exchanged_in_the_order_of_the_ranks(pair: tuple[Board, Board]
 
 
 def test_the_error_of_one_rank_is_everyones(pair: tuple[Board, Board]) -> None:
-    def fail() -> bool:
+    def fail() -> object:
         time.sleep(0.1)
         return pair[1].report(DataError("an image cannot be decoded", where="a/b.jpg", fix="remove it"))
 
-    heard, was_first = together(lambda: pair[0].exchange(None), fail)
-    assert was_first and isinstance(heard, DataError) and not pair[0].report(heard)
+    heard, before = together(lambda: pair[0].exchange(None), fail)
+    assert before is None and isinstance(heard, DataError)
+    first = pair[0].report(StoppedEarlyError("asked to stop by SIGTERM"))
+    assert isinstance(first, DataError), "whoever is told to go meanwhile leaves with the status of the first"
     assert (heard.what, heard.where) == ("rank 1: an image cannot be decoded", "a/b.jpg")
     assert isinstance(pair[0].explain(RuntimeError("Connection closed by peer")), DataError)
 
@@ -286,11 +288,55 @@ def test_cells_that_the_ranks_cannot_share_are_refused_with_the_numbers_that_can
         ranks.check_number(layers.resolve(), World(0, 3, 0, 3))
 
 
+TRAIN = ["resnet50", "--data", "my photos.zip"]
+
+
 def test_the_batch_script_starts_ranks_saves_in_time_and_queues_again() -> None:
-    script = SlurmJob(2, 8, time="12:00:00").script(["resnet50", "--data", "my photos.zip"])
-    for line in ("#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8",
-                 "#SBATCH --time=12:00:00", "#SBATCH --signal=TERM@120",
-                 "srun --kill-on-bad-exit=1 python -m saccade train resnet50 --data 'my photos.zip'"):  # fmt: skip
+    script = SlurmJob(2, 8, time="12:00:00").script([*TRAIN, "--out", "my run"])
+    for line in (
+        "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8", "#SBATCH --time=12:00:00",
+        "#SBATCH --signal=TERM@120",
+        "srun --kill-on-bad-exit=1 python -m saccade train resnet50 --data 'my photos.zip' --out 'my run'",
+    ):  # fmt: skip
         assert line in script.splitlines(), line
-    assert "partition" not in script and "scontrol requeue" in script
+    assert "partition" not in script and "'my run/run.json'" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_the_run_folder_of_a_batch_script_follows_from_its_arguments() -> None:
+    first, again, other = (SlurmJob().script(words) for words in (TRAIN, TRAIN, [*TRAIN, "--seed", "1"]))
+    assert first == again != other and "--out runs/slurm-" in first
+    assert "runs/slurm" not in SlurmJob().script([*TRAIN, "--out=there"])
+
+
+@pytest.mark.parametrize(
+    ("status", "facts", "queued"),
+    [
+        (75, None, True),  # stopped before there was a run
+        (143, {"job": "7.0", "status": "preempted"}, True),  # one rank was slower than srun's patience
+        (143, {"job": "7.0", "status": "data"}, False),
+        (65, {"job": "6.0", "status": "preempted"}, False),  # of an earlier job: this one did not come so far
+        (143, {"job": None, "status": "preempted"}, False),
+        (143, None, False),
+        (0, {"job": "7.0", "status": "done"}, False),
+    ],
+)
+def test_a_job_is_queued_again_when_run_json_says_that_it_was_preempted(
+    status: int, facts: dict[str, str] | None, queued: bool, tmp_path: Path
+) -> None:
+    place = tmp_path / "my run"
+    place.mkdir()
+    if facts:
+        (place / "run.json").write_text(json.dumps(facts))
+    programs = {
+        "srun": f"exit {status}",
+        "scontrol": f'if [ "$1" = requeue ]; then echo "$2" > "{tmp_path}/queued"; fi',
+        "python": f'exec "{sys.executable}" "$@"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a"}
+    script = SlurmJob().script([*TRAIN, "--out", str(place)])
+    assert subprocess.run(["bash"], input=script, text=True, env=env).returncode == status
+    assert (tmp_path / "queued").exists() == queued

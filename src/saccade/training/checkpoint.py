@@ -64,8 +64,6 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
     }
     contents["state.json"] = files.json_bytes(meta | facts)
     path = files.within(folder.parent, folder.name) / f"step_{state.step:08d}"
-    if path.exists():  # the same step, saved by an earlier attempt: equal by construction
-        files.remove_tree(path)
     files.publish_folder(path, contents)
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -157,6 +158,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "resolved": run.resolved,
         "environment": surroundings.environment(run.world),
         "command": " ".join(sys.argv[1:]),
+        "job": _job(os.environ),
         "attempts": run.attempts[-1] if run.attempts else 0,
         "lineage": run.lineage,
         "init": run.init or None,
@@ -164,6 +166,12 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "findings": run.findings,
     }  # fmt: skip
     files.write_json(run.folder / "run.json", facts | more)
+
+
+def _job(env: Mapping[str, str]) -> str | None:
+    """Return which start of which job of SLURM this is, as the batch script asks for it; None elsewhere."""
+    number = env.get("SLURM_JOB_ID")
+    return f"{number}.{env.get('SLURM_RESTART_COUNT', 0)}" if number else None
 
 
 def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> None:
