@@ -109,6 +109,25 @@ def test_a_second_sigterm_that_is_an_echo_or_comes_while_saving_or_from_slurm_is
     assert ended(process) == (0, "asked\nsaved\n")
 
 
+def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_status() -> None:
+    """Python gives signals their default meaning before it is gone, and a rank may be told to go just then."""
+    code = """
+import atexit, ctypes, os, threading
+from saccade import cli
+libc = ctypes.CDLL(None)
+
+class Late:
+    def __del__(self, kill=libc.kill, pid=os.getpid(), number=15):
+        kill(pid, number)
+
+cli.late = Late()  # dies with its module, long after the exit handlers
+atexit.register(os.kill, os.getpid(), 15)
+cli.main(lambda: (_ for _ in ()).throw(SystemExit(75)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (75, "")
+
+
 def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(HUP, signal.SIG_IGN)
     try:

@@ -347,7 +347,7 @@ def main(run: Callable[[], object] = app) -> NoReturn:
         cause = getattr(end.__context__, "__cause__", None)
         if isinstance(cause, Explained):  # Ctrl-C while the arguments were read
             tell(cause)
-    signals.SIGNALS.phase = "saving"  # it is over, and its status is known
+    signals.SIGNALS.over()
     broken = streams.failure(sys.stdout)
     if broken and not status:
         status = unheard(broken)

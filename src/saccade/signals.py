@@ -68,6 +68,13 @@ class Signals:
         signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=(theirs,), name="saccade-signals", daemon=True).start()
 
+    def over(self) -> None:
+        """Ignore what comes late: the status is known, and Python's own end would give signals their old meaning."""
+        self.phase = "saving"
+        for number in self._before:
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_IGN)
+
     def release(self) -> None:
         """Give the signals back to whoever had them."""
         for number, handler in self._before.items():
