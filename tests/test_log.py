@@ -122,3 +122,25 @@ def test_closed_streams_are_replaced_before_a_file_gets_their_number() -> None:
     code = "from saccade import streams; streams.open_missing(); import os; print(os.open('.', os.O_RDONLY) > 2)"
     done = subprocess.run(f'"{sys.executable}" -c "{code}" 2>&- <&-', shell=True, capture_output=True, text=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "said"),
+    [
+        (">/dev/full", 74, "the result cannot be written to standard output: No space left on device"),
+        (">&-", 74, "the result cannot be written to standard output"),
+        ("| head -c 1", 0, ""),  # who has heard enough is not told of an error
+        ("2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_no_success(where: str, status: int, said: str) -> None:
+    command = f'"{sys.executable}" -m saccade recipes {where}'
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert said or done.stderr == ""

@@ -333,6 +333,7 @@ def _stand_somewhere() -> None:
 def main(run: Callable[[], object] = app) -> NoReturn:
     """Run the command line and leave with the documented exit status."""
     streams.open_missing()
+    streams.open_output()
     streams.show_everything()
     signals.SIGNALS.catch()
     signals.SIGNALS.watch()
@@ -342,6 +343,8 @@ def main(run: Callable[[], object] = app) -> NoReturn:
         run()
     except Explained as error:
         status = tell(error)
+    except streams.UnheardError as error:
+        status = unheard(error)
     except SystemExit as end:
         status = end.code
         cause = getattr(end.__context__, "__cause__", None)

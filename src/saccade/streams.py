@@ -6,7 +6,7 @@ import faulthandler
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def open_missing() -> None:
@@ -19,7 +19,35 @@ def open_missing() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.open(os.devnull, os.O_RDONLY)  # takes the lowest free number
+
+
+class UnheardError(OSError):
+    """Standard output cannot be written: nobody reads it any more, it is closed, its disk is full."""
+
+
+class _Output(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise UnheardError(error.errno, error.strerror) from error
+
+
+def open_output() -> None:
+    """Let what is printed on the real standard output raise UnheardError where it does not arrive.
+
+    Without it, a broken pipe of standard output and one of anything else look the same.
+    """
+    if sys.stdout is not sys.__stdout__:
+        return  # somebody listens in between
+    before = sys.stdout
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Output(1, "w", closefd=False)),
+        encoding=getattr(before, "encoding", None) or "utf-8",
+        errors=getattr(before, "errors", None) or "backslashreplace",
+        line_buffering=before is not None and before.isatty(),
+    )
 
 
 def show_everything() -> None:

@@ -6,15 +6,15 @@ import contextlib
 import errno
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from saccade import signals, streams
+from saccade import signals
 from saccade.errors import DiskError, Explained, InterruptedRunError, StoppedEarlyError, UsageError
 from saccade.printable import printable, to_json
+from saccade.streams import UnheardError
 
 app = typer.Typer(
     help="Train image classifiers from scratch: your images in; a trained, evaluated, exactly resumable model out.",
@@ -46,10 +46,9 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
         raise typer.Exit(tell(error, json_out)) from error
     except KeyboardInterrupt as error:  # not by our own hand
         raise typer.Exit(tell(signals.early(signal.SIGINT), json_out)) from error
+    except UnheardError as error:
+        raise typer.Exit(unheard(error)) from error
     except OSError as error:
-        broken = streams.failure(sys.stdout)
-        if broken is not None:
-            raise typer.Exit(unheard(broken)) from error
         told = _of_system(error)
         if told is None:
             raise

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from saccade import streams
 from saccade.config import AugmentSection
 from saccade.data import augment, crops, images
 from saccade.data.decoded import Decoded
@@ -141,6 +142,7 @@ class Readers:
             try:
                 task.result(timeout=STALL_LIMIT_S)
             except FutureTimeout as error:
+                streams.show_threads("no image arrives; what the threads of this process are doing:")
                 raise StalledError(
                     f"no image arrived for {STALL_LIMIT_S:.0f} s",
                     where=", ".join(sorted(map(_named, list(self._reading.values())))[:4]),
