@@ -15,7 +15,8 @@ import pytest
 import toy
 
 from saccade import held
-from saccade.data import crops, loader
+from saccade.data import loader
+from saccade.data.decoded import Decoded
 from saccade.training.meter import Meter
 
 RARE = ("--set", "checkpoint.every=1000step", "--set", "data.threads=2")
@@ -73,14 +74,14 @@ def test_a_bad_image_in_mid_run_saves_the_last_whole_step_first(
 def test_a_stall_saves_first_and_shows_what_every_thread_does(
     images: Path, tmp_path: Path, at_step: AtStep, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    out, frozen, decode = tmp_path / "run", threading.Event(), crops.decode
+    out, frozen, take = tmp_path / "run", threading.Event(), Decoded.take
     monkeypatch.setattr(loader, "STALL_LIMIT_S", 0.5)
 
     def hang(*arguments: Any, **more: Any) -> Any:
         frozen.wait(60)
-        return decode(*arguments, **more)
+        return take(*arguments, **more)
 
-    at_step(lambda: monkeypatch.setattr(crops, "decode", hang))
+    at_step(lambda: monkeypatch.setattr(Decoded, "take", hang))
     try:
         attempt = toy.run_here(toy.command(images, out, *RARE))
     finally:
