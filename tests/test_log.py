@@ -125,17 +125,17 @@ def test_closed_streams_are_replaced_before_a_file_gets_their_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "status", "said"),
+    ("words", "status", "said"),
     [
-        (">/dev/full", 74, "the result cannot be written to standard output: No space left on device"),
-        (">&-", 74, "the result cannot be written to standard output"),
-        ("| head -c 1", 0, ""),  # who has heard enough is not told of an error
-        ("2>&-", 0, ""),
-        ("2>/dev/full", 0, ""),
+        ("recipes >/dev/full", 74, "the result cannot be written to standard output: No space left on device"),
+        ("--help >&-", 74, "the result cannot be written to standard output"),
+        ("--help | head -c 1", 0, ""),  # who has heard enough is not told of an error
+        ("--help 2>&-", 0, ""),
+        ("--help 2>/dev/full", 0, ""),
     ],
 )
-def test_a_result_that_cannot_be_written_is_no_success(where: str, status: int, said: str) -> None:
-    command = f'"{sys.executable}" -m saccade recipes {where}'
+def test_a_result_that_cannot_be_written_is_no_success(words: str, status: int, said: str) -> None:
+    command = f'"{sys.executable}" -m saccade {words}'
     done = subprocess.run(
         ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
         stderr=subprocess.PIPE,
