@@ -22,8 +22,15 @@ def open_missing() -> None:
             os.open(os.devnull, os.O_RDONLY)  # takes the lowest free number
 
 
-class UnheardError(OSError):
-    """Standard output cannot be written: nobody reads it any more, it is closed, its disk is full."""
+class UnheardError(Exception):
+    """Standard output cannot be written: nobody reads it any more, it is closed, its disk is full.
+
+    No OSError, which other libraries answer in ways of their own.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.errno, self.reason = error.errno, error.strerror or str(error)
 
 
 class _Output(io.FileIO):
@@ -31,7 +38,7 @@ class _Output(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            raise UnheardError(error.errno, error.strerror) from error
+            raise UnheardError(error) from error
 
 
 def open_output() -> None:
@@ -120,12 +127,14 @@ def show_threads(title: str) -> None:
         return
 
 
-def failure(stream: TextIO | None) -> OSError | None:
+def failure(stream: TextIO | None) -> UnheardError | None:
     """Return why what was written to a stream does not arrive, or None."""
     try:
         if stream is not None:
             stream.flush()
     except OSError as error:
+        return UnheardError(error)
+    except UnheardError as error:
         return error
     except ValueError:  # closed
         pass

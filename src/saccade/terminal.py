@@ -71,7 +71,7 @@ def tell(error: Explained, json_out: bool = False) -> int:
     if error.told:
         return error.status
     if json_out:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UnheardError):
             print_json({"error": {"status": error.status, "finding": error.finding, "what": error.what,
                                    "where": error.where, "do": error.fix}})  # fmt: skip
     complain(str(error), "red" if error.status not in (75, 130) else "yellow")
@@ -85,11 +85,11 @@ def complain(text: str, colour: str | None = None) -> None:
         typer.secho(printable(text), err=True, fg=colour)
 
 
-def unheard(error: OSError) -> int:
+def unheard(error: UnheardError) -> int:
     """Return the exit status of a command whose answer cannot be written: fine where its reader has heard enough."""
     if error.errno == errno.EPIPE:
         return 0
-    complain(f"the result cannot be written to standard output: {error.strerror or error}", "red")
+    complain(f"the result cannot be written to standard output: {error.reason}", "red")
     return DiskError.status
 
 
