@@ -68,13 +68,19 @@ class Names(Sequence[str]):
 
 
 def decoded(raw: bytes) -> str:
-    """Return a name as text: UTF-8, or else what old Windows and Linux systems wrote in western Europe."""
-    for encoding in ("utf-8", "cp1252"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return raw.decode("latin-1")
+    """Return a path as text: UTF-8, or else what old Windows and Linux systems wrote in western Europe.
+
+    Each part of it for itself: folders and files may have been named on different systems.
+    """
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        if b"/" in raw:
+            return "/".join(map(decoded, raw.split(b"/")))
+    try:
+        return raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def clean_name(raw: str) -> str:
