@@ -13,7 +13,7 @@ from console import run_here
 from saccade.data import verify
 from saccade.data.prepare import prepare
 from saccade.data.sources import open_source
-from saccade.data.sources.peek import peek
+from saccade.data.sources.peek import images_below, peek
 from saccade.log import Log
 
 QUIET = Log(quiet=True)
@@ -44,6 +44,11 @@ def test_images_without_a_usual_ending_are_read_from_every_container(tmp_path: P
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 def test_every_format_that_is_read_is_recognised(kind: str) -> None:
     assert peek(["x", "y.data", "z.txt"], lambda _place: picture(kind)[:32]) == {0}
+
+
+def test_prediction_finds_the_same_files(tmp_path: Path) -> None:
+    make_folder(tmp_path, TREE | OTHERS | {"train/.hidden.jpg": jpeg_file(1), "x.png": b""})
+    assert images_below(tmp_path) == sorted(tmp_path / name for name in [*TREE, "x.png"])
 
 
 def test_only_names_that_say_nothing_are_opened() -> None:

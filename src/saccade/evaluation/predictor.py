@@ -15,6 +15,7 @@ from PIL import Image
 
 from saccade.data import images
 from saccade.data.mix import normalise
+from saccade.data.sources.peek import images_below
 from saccade.errors import DataError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
@@ -106,8 +107,7 @@ def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
         found = [path]
         if path.is_dir():
             folders.append(str(path))
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in images.IMAGE_SUFFIXES)
-            found = sorted(p for p in inside if p.is_file() and not p.name.startswith("."))
+            found = images_below(path)
         for file in found:
             count += 1
             yield str(file), file

@@ -15,7 +15,7 @@ from saccade.data.archives import RECORD_LIMIT_BYTES, clean_name, refuse_duplica
 from saccade.data.sources import cifar, mnist
 from saccade.data.sources.kaggle import OUTSIDE, data_folder
 from saccade.data.sources.listing import Listing
-from saccade.data.sources.peek import HEAD_BYTES
+from saccade.data.sources.peek import read_head
 from saccade.data.sources.raw import unfold
 from saccade.data.sources.shards import open_tars, tars_in
 from saccade.data.sources.split import Source, source_of, stamped
@@ -67,7 +67,7 @@ def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
         return stamped(raw, stamp(found.facts))
 
     def head(i: int) -> bytes:
-        return _read_head(found.paths[i])
+        return read_head(found.paths[i])
 
     named = parse(split_names)
     listing = Listing(path, root, found.names, sizes, read, head, found.folders, ignored, found.lost, named)
@@ -114,14 +114,6 @@ def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) 
         else:
             found.ignored["neither a file nor a folder"] += 1
     return inner
-
-
-def _read_head(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
-    except OSError as error:
-        raise DataError(f"the file cannot be read: {error.strerror}", where=path) from error
 
 
 def _read_file(path: str, size: int) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from saccade.data.images import IMAGE_SUFFIXES, BadImage, Data, format_of
+from saccade.errors import DataError
 
 HEAD_BYTES = 32
 
@@ -24,6 +26,15 @@ def suffix_of(name: str) -> str:
     file = name.rpartition("/")[2]
     stem, dot, end = file.rpartition(".")
     return f".{end.lower()}" if dot and stem else ""
+
+
+def read_head(path: str | Path) -> bytes:
+    """Return the first ``HEAD_BYTES`` of a file; raises DataError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def is_hidden_image(head: Data) -> bool:
@@ -49,3 +60,10 @@ def peek(names: Sequence[str], head: Callable[[int], Data]) -> frozenset[int]:
         for place, suffix in unsaid
         if suffix not in IMAGE_SUFFIXES and suffix not in OTHER_SUFFIXES and is_hidden_image(head(place))
     )
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return the files below a folder that are images by name or content, sorted, without hidden ones."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    unsaid = peek([path.name for path in files], lambda place: read_head(files[place]))
+    return [path for place, path in enumerate(files) if place in unsaid or suffix_of(path.name) in IMAGE_SUFFIXES]
