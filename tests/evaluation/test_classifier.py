@@ -61,6 +61,7 @@ def test_an_odd_recipe_is_refused_by_field_before_anything_is_built(
     [
         {"model": "vit_ti_16", "image_size": 4096, "patch_size": 1}, {"model": "resnet8_x4"}, {"model": "resnet9999"},
         {"model": "resnet20", "strides": [2, 2, 2, 2, 2]}, {"classes": ["a", "b", "c"]}, {"model": "vgg16_x99999"},
+        {"model": "resnet18_x" + "9" * 200}, {"model": "mobilenet_v1_x" + "9" * 400},
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_named_network_takes_no_memory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,16 @@ def test_of_a_checkpoint_the_average_is_taken_and_the_raw_weights_are_named(tmp_
     (raw / "ema.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"damaged: ema\.safetensors"):
         load_weights(taken, raw)
+
+
+def test_a_wrapped_module_is_trained_as_the_network_inside(tmp_path: Path) -> None:
+    start = Shifted()
+    nn.init.constant_(start.fc.bias, 0.25)
+    torch.save(start.state_dict(), tmp_path / "own.pt")
+    for number, wrapped in enumerate((nn.DataParallel(Shifted()), torch.compile(Shifted()))):
+        run = tmp_path / str(number)
+        saccade.train(model=wrapped, init=tmp_path / "own.pt", epochs="1step", quiet=True, out=run)
+        facts = json.loads((run / "run.json").read_text())
+        assert facts["model"]["name"] == "custom:Shifted" and facts["init"]["share"] == 1.0
+        bias = saccade.load(run, Shifted()).network.fc.bias
+        assert (bias - 0.25).abs().max() < 0.1, "one step from where it started"

@@ -207,3 +207,8 @@ def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
         raise CheckpointError(
             f"its network cannot be built: {error.what} ({error.where})", where=str(file), fix=error.fix
         ) from error
+    except Exception as error:  # sizes that no machine holds break any part of any library
+        raise CheckpointError(
+            f"its network {recipe.model[:LONGEST_SHOWN]} cannot be built: {type(error).__name__}", where=str(file),
+            fix="give a run folder or its model.safetensors",
+        ) from error  # fmt: skip

@@ -251,7 +251,7 @@ class Record:
         try:
             with safetensors.safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {}).get("saccade", "{}"))
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
             self.problems.append(f"model.safetensors cannot be read: {error}")
             return {}
         return facts if isinstance(facts, dict) else {}

@@ -78,6 +78,8 @@ def start_from_weights(run: Run, log: Log) -> None:
     log.fact("from", ancestor.phrase)
     for line in str(report).splitlines():
         log.say(line)
+    if report.dialect == "pycls":
+        log.warn("the published weights of pycls were trained on BGR images; this run gives RGB")
     run.init.update(ancestor.record(report.source, report.share))
     log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
 
