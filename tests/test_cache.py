@@ -157,3 +157,15 @@ def test_a_path_that_is_no_utf8_is_kept_exactly_in_json(tmp_path: Path) -> None:
     files.write_json(tmp_path / "x.json", {"where": "caf\udce9"})
     assert files.read_json(tmp_path / "x.json") == {"where": "caf\udce9"}
     assert (tmp_path / "x.json").read_bytes().isascii()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("limit_bytes", [1_500_000_000, 3_000_000_000])
+def test_too_little_memory_to_load_torch_is_said(limit_bytes: int, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2); sys.argv[1:2] = [];"
+        "from saccade.__main__ import start; start()"
+    )
+    command = [sys.executable, "-c", code, str(limit_bytes), "train", "lenet", "--epochs", "1step"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode in (0, 78) and "Traceback" not in done.stderr, done.stderr

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from saccade import signals
-from saccade.errors import DiskError, Explained, InterruptedRunError, StoppedEarlyError, UsageError
+from saccade.errors import ConfigError, DiskError, Explained, InterruptedRunError, StoppedEarlyError, UsageError
 from saccade.printable import printable, to_json
 from saccade.streams import UnheardError
 
@@ -49,7 +49,12 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
     except UnheardError as error:
         raise typer.Exit(unheard(error)) from error
     except OSError as error:
-        told = _of_system(error)
+        told = _of_system(error) or _of_memory(error)
+        if told is None:
+            raise
+        raise typer.Exit(tell(told, json_out)) from error
+    except (ImportError, MemoryError) as error:
+        told = _of_memory(error)
         if told is None:
             raise
         raise typer.Exit(tell(told, json_out)) from error
@@ -64,6 +69,15 @@ def _of_system(error: OSError) -> Explained | None:
         fix = "look at the disk, the rights of the file and the limits of the system (ulimit -a)"
         return DiskError(f"the system refuses it: {os.strerror(error.errno)}", where=where, fix=fix)
     return None
+
+
+def _of_memory(error: Exception) -> Explained | None:
+    """Say that the memory does not even suffice to load what is needed; None for everything else."""
+    short = any(words in str(error) for words in ("failed to map segment", "annot allocate memory"))
+    if not short and not isinstance(error, MemoryError):
+        return None
+    fix = "raise the limit (ulimit -v, or that of the container or job), or ask for less"
+    return ConfigError("there is not enough memory", where=str(error).partition(":")[0], fix=fix)
 
 
 def tell(error: Explained, json_out: bool = False) -> int:
