@@ -80,16 +80,17 @@ def test_a_killed_rank_ends_all_within_seconds_with_the_cause(images: Path, tmp_
         attempt, seconds = ended(process)
     assert attempt.status == 70 and seconds < SOON_S
     assert "rank 1 of 2" in attempt.stderr and "SIGKILL" in attempt.stderr and "Traceback" not in attempt.stderr
+    assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}", "the last whole step is saved first"
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_the_launcher_saves_and_gives_its_status(number: int, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running(toy.command(images, out, *TWO), out, 10) as process:
         process.send_signal(number)
         attempt, _ = ended(process)
-    assert attempt.status == (75 if number == signal.SIGTERM else 130), attempt.stderr
+    assert attempt.status == (130 if number == signal.SIGINT else 75), attempt.stderr
     assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}"
 
 
@@ -141,6 +142,7 @@ def test_a_bad_image_on_one_rank_stops_all_with_its_name(images: Path, tmp_path:
         attempt, seconds = ended(process)
     assert attempt.status == 65 and seconds < SOON_S, attempt.stderr
     assert "unreadable-image" in attempt.stderr and "Traceback" not in attempt.stderr
+    assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}", "the last whole step is saved first"
 
 
 def losses(out: Path) -> list[float]:
