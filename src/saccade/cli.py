@@ -100,7 +100,7 @@ def train(
                                     world=world)  # fmt: skip
         if not outcome.fresh:
             log.say(f"this run is finished: {outcome.folder} (start another with --resume never)")
-        records.conclude(outcome.result, outcome.folder, outcome.seconds, log)
+            records.conclude(outcome.result, outcome.folder, outcome.seconds, log)
         if json_out and world.leads:
             print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
 

@@ -68,12 +68,22 @@ class Log:
         self.console = console(file=cast(TextIO, self._voice), quiet=quiet or rank != 0, soft_wrap=True)
         self._told: set[str] = set()
         self._events: files.Appender | None = None
+        self._text: files.Appender | None = None
         self._waiting: list[dict[str, Any]] = []
+        self._unwritten: list[str] = []
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
 
     def open(self, path: Path) -> None:
-        """Start writing events to ``path``; what was said before is written first."""
+        """Start writing events to ``path``, and what people are told to ``log.txt`` beside it.
+
+        What was said before is written first.
+        """
         if self.rank == 0:
+            self._text = files.Appender(path.with_name("log.txt"))
+            now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+            said, self._unwritten = self._unwritten, []
+            for line in (f"attempt {self.attempt}, {now}", *said):
+                self._text.line(line)
             self._events = files.Appender(path)
             waiting, self._waiting = self._waiting, []
             for event in waiting:
@@ -120,17 +130,27 @@ class Log:
     def say(self, text: str = "") -> None:
         """Print one line for people."""
         self.console.print(printable(text), markup=False)
+        self.note(text)
 
     def fact(self, name: str, text: str) -> None:
         """Print one line of the summary at the start: a name and what was decided."""
         self.console.print(f"  [bold]{name:<10}[/bold] ", end="")
         self.console.print(printable(text), markup=False)
+        self.note(f"  {name:<10} {text}")
 
     def warn(self, text: str) -> None:
         """Print a warning for people and record it."""
         self.console.print("[yellow]warning[/yellow] ", end="")
         self.console.print(printable(text), markup=False)
+        self.note(f"warning {text}")
         self.event("warning", text=text)
+
+    def note(self, text: str) -> None:
+        """Write into ``log.txt`` what people are told, here or elsewhere; a disk that is full ends nothing."""
+        if self._text is not None:
+            self._text.line(printable(text))
+        elif self.rank == 0:
+            self._unwritten.append(printable(text))
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Bar]:
@@ -146,14 +166,15 @@ class Log:
             yield Bar(self.console, what, total, progress)
 
     def close(self) -> None:
-        """Close the event stream."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        """Close the event stream and ``log.txt``."""
+        for file in (self._events, self._text):
+            if file is not None:
+                file.close()
+        self._events = self._text = None
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read an event stream; the last attempt of a step wins.
+    """Read an event stream; the last attempt of a step wins, and what came behind the start of a later one is void.
 
     Lines that a crash cut short are left out, as are those that no run of ours wrote.
     """
@@ -166,9 +187,16 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and _is_ours(event):
+            if event["event"] == "start" and isinstance(event.get("step"), int):
+                events = [e for e in events if not is_behind(e, event["step"])]
             events.append(event)
     last = {what: place for place, event in enumerate(events) if (what := _measured(event))}
     return [e for place, e in enumerate(events) if last.get(_measured(e), place) == place]
+
+
+def is_behind(event: dict[str, Any], step: int) -> bool:
+    """Tell whether an event measured something behind a step from which a later attempt went on."""
+    return event["event"] in ("step", "eval") and int(event["step"]) > step
 
 
 def _is_ours(event: dict[str, Any]) -> bool:

@@ -34,7 +34,7 @@ FLOORS = {
          training.track training.memory training.compiling training.trial training.finding training.doctor
          training.feeders training.census training.utilisation training.ranks training.contact_sheet
          training.ancestor training.descent training.start
-         training.handover training.resuming report.*""",
+         training.handover training.resuming training.table report.*""",
     6: "training.trainer training.proof training.subject report.rates",
     7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,16 +24,23 @@ EVENTS_PER_RUN = 2000
 class Meter:
     """Counts the time of an attempt and writes step and evaluation events.
 
-    Times are in seconds of wall clock. ``earlier_s`` is what earlier attempts took.
+    Times are in seconds of wall clock. ``earlier_s`` is what earlier attempts took, ``since`` what a checkpoint says of
+    the steps since the last evaluation.
     """
 
-    def __init__(self, run: Run, log: Log, begun: float, earlier_s: float) -> None:
+    def __init__(
+        self, run: Run, log: Log, begun: float, earlier_s: float, since: Mapping[str, Any] | None = None
+    ) -> None:
         self._run, self._log = run, log
         self._begun, self._earlier_s = begun, earlier_s
         self._every = run.config.log.every or math.ceil(run.total_steps / EVENTS_PER_RUN)
         self._loss = torch.zeros((), device=run.device)
         self._finite_steps = torch.zeros((), device=run.device)
         self._steps = 0
+        kept = [(since or {}).get(name) for name in ("loss", "steps")]
+        self._epoch = torch.tensor([v if isinstance(v, int | float) else 0.0 for v in kept], device=run.device)
+        self._epoch_steps, self._epoch_mark = 0, time.perf_counter()
+        self._trained: dict[str, Any] = {}
         self._skipped = len(run.state.skipped)
         self._window_wait_s = 0.0
         self._mark = time.perf_counter()
@@ -53,9 +61,12 @@ class Meter:
         """Take note of one finished step; ``loss``, a scalar, stays on the device until it is written."""
         run, step = self._run, self._run.state.step
         finite = torch.isfinite(loss)
-        self._loss += torch.where(finite, loss, 0.0)
+        counted = torch.where(finite, loss, 0.0)
+        self._loss += counted
         self._finite_steps += finite
+        self._epoch += torch.stack([counted, finite.to(counted.dtype)])
         self._steps += 1
+        self._epoch_steps += 1
         self._tell_skipped()
         self._window_wait_s += batch.waited_s
         if step % self._every == 0 or step == run.total_steps:
@@ -118,17 +129,38 @@ class Meter:
         self._tell()
         self.evaluation_s += taken_s
         self._mark += taken_s
+        self._close_epoch(taken_s)
         run, step = self._run, self._run.state.step
         facts = {"step": step, "epoch": round(run.epochs_done(step), 4), "split": split, "views": views}
         entry = facts | result.to_json()
-        self._log.event("eval", **entry, final=final)
+        self._log.event("eval", **entry, **self._trained, final=final)
         self._score = "  " + " ".join(accuracies(entry, len(run.data.val.classes)))
         return entry
+
+    @property
+    def since(self) -> dict[str, float]:
+        """Sum of the training loss since the last evaluation, and its steps: a resumed run adds to it."""
+        loss, steps = self._epoch.tolist()
+        return {"loss": loss, "steps": steps} if math.isfinite(loss) else {}
+
+    def _close_epoch(self, taken_s: float) -> None:
+        """Reckon what training was like since the last evaluation; the one after the last step sees the same."""
+        now, (loss, steps) = time.perf_counter(), self._epoch.tolist()
+        spent_s = now - taken_s - self._epoch_mark
+        if self._epoch_steps:
+            self._trained = {
+                "train_loss": loss / steps if steps else math.nan,
+                "lr": self._run.state.optimizers.lr,
+                "images_per_s": round(self._epoch_steps * self._run.global_batch / max(spent_s, 1e-9), 1),
+            }
+        self._epoch.zero_()
+        self._epoch_steps, self._epoch_mark = 0, now
 
     def pause(self, taken_s: float) -> None:
         """Leave time that was spent on something else, such as saving, out of the speed."""
         self._tell()
         self._mark += taken_s
+        self._epoch_mark += taken_s
 
     def summary(self) -> dict[str, float]:
         """Return where the time of this attempt went."""

@@ -17,13 +17,14 @@ from saccade import __version__, files, units
 from saccade.errors import Explained, PreemptedError, SaccadeError
 from saccade.evaluation import views
 from saccade.evaluation.metrics import accuracies
-from saccade.log import Log
+from saccade.log import Log, read_events
 from saccade.recipes import receipts
 from saccade.training import recorded, surroundings, track
 from saccade.training.ancestor import own_entry
 from saccade.training.launch import Run
 from saccade.training.meter import Meter
 from saccade.training.preflight import Finding
+from saccade.training.table import Table
 
 
 def announce(run: Run, log: Log) -> None:
@@ -64,7 +65,9 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     text = yaml.safe_dump(run.config.dump() | {"resolved": run.resolved}, sort_keys=False, allow_unicode=True)
     files.write_bytes(run.folder / "config.yaml", text.encode())
     log.attempt = attempt
-    log.open(run.folder / "log.jsonl")
+    stream = run.folder / "log.jsonl"
+    log.listeners.append(Table(run.folder / "metrics.csv", read_events(stream), len(run.recipe.classes)))
+    log.open(stream)
     if run.config.log.tensorboard:
         log.listeners.append(track.tensorboard(files.within(run.folder, "tensorboard")))
     log.event("start", step=run.state.step, total_steps=run.total_steps, saccade=__version__)
@@ -117,7 +120,7 @@ def _status(error: Explained) -> str:
     return type(error).__name__.removesuffix("Error").removesuffix("Run").lower()
 
 
-def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
+def checkpoint_meta(run: Run, meter: Meter) -> dict[str, Any]:
     """Return what a checkpoint must know besides its tensors."""
     return {
         "position": run.position(run.state.step),
@@ -129,7 +132,8 @@ def checkpoint_meta(run: Run, seconds: float) -> dict[str, Any]:
         "contents": run.data.contents,
         "environment": surroundings.environment(run.world),
         "attempt": run.attempts[-1],
-        "seconds": seconds,
+        "seconds": meter.seconds,
+        "since": meter.since,
         "lineage": run.lineage,
         "init": run.init,
         "network": run.network,

@@ -97,8 +97,10 @@ def train(
                 if saved is not None:
                     resuming.resume(run, saved, resume_changed, log, named=resume not in resuming.WORDS)
                 outcome = _attempt(run, saved, findings, begun, stop, log)
+                records.conclude(outcome.result, folder, outcome.seconds, log)
             except Explained as error:
                 log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
+                log.note(str(error))
                 records.failed(run, error)
                 raise
             finally:
@@ -121,7 +123,8 @@ def _attempt(
         findings += preflight.trial(run, log, stop.check_here)
     ranks.share_trial(run)
     records.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
-    meter = Meter(run, log, begun, float(saved.meta["seconds"]) if saved else 0.0)
+    before = saved.meta if saved else {}
+    meter = Meter(run, log, begun, float(before.get("seconds", 0)), before.get("since"))
     stop.begin()
     try:
         with memory.explained(run):
@@ -217,7 +220,7 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     held.check(run.folder)  # a deleted folder is no alarm: nothing would ever be read from a new one
     begun = time.perf_counter()
     try:
-        path = checkpoint.save(folder, state, records.checkpoint_meta(run, meter.seconds))
+        path = checkpoint.save(folder, state, records.checkpoint_meta(run, meter))
         best = state.best
         checkpoint.prune(folder, run.config.checkpoint.keep, best["step"] if best else None)
         run.failed_saves.clear()

@@ -1,0 +1,68 @@
+"""``metrics.csv``: the course of a run for a spreadsheet, one row for each evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from saccade import files
+from saccade.errors import DiskError
+from saccade.evaluation.metrics import TOP5_ABOVE
+from saccade.log import is_behind
+from saccade.printable import cell
+
+COLUMNS = {
+    "epoch": "epoch", "step": "step", "split": "split", "views": "views", "train_loss": "train_loss",
+    "val_loss": "loss", "top1": "top1", "top5": "top5", "lr": "lr", "images_per_s": "images_per_s",
+}  # fmt: skip
+"""The field of an event of the kind ``eval`` behind each column."""
+
+
+class Table:
+    """Listens to the events of a run and writes the whole file anew, aside, at each evaluation.
+
+    So no kill leaves half a row, a step that is run again replaces its row, and a row that a full disk refused is there
+    the next time. ``train_loss`` is the mean over the steps since the evaluation before.
+    """
+
+    def __init__(self, path: Path, earlier: Iterable[dict[str, Any]], num_classes: int) -> None:
+        """Begin with the events of ``earlier`` attempts."""
+        self._path = path
+        self._has_top5 = num_classes > TOP5_ABOVE
+        self._rows: list[dict[str, Any]] = []
+        for event in earlier:
+            self._take(event)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take note of an event."""
+        if self._take(event):
+            with contextlib.suppress(DiskError):  # the log says that the disk is full
+                files.write_bytes(self._path, self._text().encode())
+
+    def _take(self, event: dict[str, Any]) -> bool:
+        if event["event"] == "start":
+            self._rows = [row for row in self._rows if not is_behind(row, int(event["step"]))]
+        elif event["event"] == "eval":
+            same = _place(event)
+            self._rows = [row for row in self._rows if _place(row) != same] + [event]
+        return event["event"] in ("start", "eval") and bool(self._rows)
+
+    def _text(self) -> str:
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in self._rows:
+            values = [row.get(name) for name in COLUMNS.values()]
+            shown = [cell(v) if isinstance(v, str) else v for v in values]
+            if not self._has_top5:
+                shown[list(COLUMNS).index("top5")] = None
+            writer.writerow(shown)
+        return out.getvalue()
+
+
+def _place(event: dict[str, Any]) -> tuple[Any, ...]:
+    return event["step"], event.get("split"), event.get("views")
