@@ -25,7 +25,8 @@ from saccade.evaluation.predictor import Picture, Prediction
 from saccade.log import Log
 from saccade.models.readings import unwrapped
 from saccade.training import determinism, launch, resuming, trainer
-from saccade.training.request import FLAGS, Request, compose, flag_settings, preview
+from saccade.training.ranks import settings_of
+from saccade.training.request import FLAGS, Request, compose, flag_settings
 from saccade.training.request import dry_run as settle
 from saccade.training.subject import Conditions, Subject
 from saccade.training.trainer import Outcome
@@ -83,7 +84,7 @@ def train(
         config = settle(request)
         return Outcome(Path(out), {}, 0.0, fresh=False, settings=config.dump())
 
-    with joined(units.seconds(preview(request).ranks.start_limit)) as world:
+    with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
         log = Log(rank=world.rank, quiet=quiet)
         return trainer.train(
             compose(request), module=module, out=str(out), resume=str(resume), resume_changed=resume_changed, log=log,

@@ -84,7 +84,8 @@ def train(
     given = locals()
     with explained(json_out):
         from saccade.training import resuming
-        from saccade.training.request import compose, preview
+        from saccade.training.ranks import settings_of
+        from saccade.training.request import compose
         from saccade.training.request import dry_run as settled
 
         request = resuming.based(_request(given), resume)
@@ -94,7 +95,7 @@ def train(
         from saccade.log import Log
         from saccade.training import records, trainer
 
-        with cli_ranks.ranks(preview(request)) as world:
+        with cli_ranks.ranks(settings_of(request)) as world:
             log = Log(rank=world.rank)
             outcome = trainer.train(compose(request), out=out, resume=resume, resume_changed=resume_changed, log=log,
                                     world=world)  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import toy
+from victim import BROKEN_LOADER_AT
 
 from console import Done
 from saccade.log import read_events
@@ -185,22 +186,27 @@ def test_control_other_images_are_further_apart_than_rounding(images: Path, tmp_
     assert apart > 1e-3
 
 
-def meet_by_hand(images: Path, out: Path, *second: str, first: tuple[str, ...] = ()) -> list[Done]:
-    """Start two ranks as srun would, each with arguments of its own."""
+def start_by_hand(*commands: list[str]) -> list[subprocess.Popen[str]]:
+    """Start ranks as srun would, each by a command of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started = []
-    for rank, more in enumerate((first, second)):
+    for rank, command in enumerate(commands):
         task = {
-            "SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_LOCALID": rank, "SLURM_JOB_ID": 7,
-            "SLURM_STEP_TASKS_PER_NODE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1,
+            "SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": len(commands), "SLURM_LOCALID": rank, "SLURM_JOB_ID": 7,
+            "SLURM_STEP_TASKS_PER_NODE": len(commands), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            "OMP_NUM_THREADS": 1,
         }  # fmt: skip
         environment = os.environ | {name: str(value) for name, value in task.items()}
-        started.append(
-            subprocess.Popen(toy.command(images, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                             env=environment)
-        )  # fmt: skip
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment))
+    return started
+
+
+def meet_by_hand(images: Path, out: Path, *second: str, first: tuple[str, ...] = ()) -> list[Done]:
+    """Start two ranks, each with arguments of its own, and wait for their ends."""
+    started = start_by_hand(toy.command(images, out, *first), toy.command(images, out, *second))
     return [toy.finish(process) for process in started]
 
 
@@ -218,10 +224,66 @@ def test_ranks_with_other_settings_or_other_images_are_refused(images: Path, tmp
     assert [a.status for a in attempts] == [78, 78]
     said = "".join(a.stderr for a in attempts)
     assert said.count("rank 1 differs from rank 0: optimizer.lr: 0.05 -> 0.06") == 1
+    attempts = meet_by_hand(images, tmp_path / "run", "--set", "batch.cell=32")  # two ranks could not share that
+    assert [a.status for a in attempts] == [78, 78]
+    assert "rank 1 differs from rank 0: batch.cell: 16 -> 32" in "".join(a.stderr for a in attempts)
     other = toy.make_images(tmp_path / "waves", num_train=446)
     attempts = meet_by_hand(images, tmp_path / "run", "--data", str(other))
     assert [a.status for a in attempts] == [78, 78] and "images:" in "".join(a.stderr for a in attempts)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("wrong", "status", "words"),
+    [(("--set", "bogus=1"), 78, "unknown setting 'bogus'"), (("--data", "nowhere"), 65, "there is no data")],
+)
+def test_a_rank_that_cannot_even_begin_ends_all_with_its_reason(
+    wrong: tuple[str, ...], status: int, words: str, images: Path, tmp_path: Path
+) -> None:
+    begun = time.monotonic()
+    attempts = meet_by_hand(images, tmp_path / "run", *wrong)
+    assert [a.status for a in attempts] == [status, status]
+    assert "".join(a.stderr for a in attempts).count(words) == 1
+    assert time.monotonic() - begun < 45, "nobody waits a minute for a rank that is gone"
+
+
+@pytest.mark.full
+def test_an_image_that_only_one_rank_cannot_read_stops_all(images: Path, tmp_path: Path) -> None:
+    """Each rank reads a copy of its own, as on local disks; one of these is damaged in mid-run."""
+    copy, out = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(images, copy)
+    started = start_by_hand(toy.command(images, out), toy.command(copy, out))
+    deadline = time.monotonic() + toy.LIMIT_S
+    while toy.last_step(out) < 5 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    for image in (copy / "train").rglob("*.jpg"):
+        image.write_bytes(bytes(image.stat().st_size))
+    begun = time.monotonic()
+    attempts = [toy.finish(process) for process in started]
+    assert [a.status for a in attempts] == [65, 65] and time.monotonic() - begun < SOON_S, attempts
+    said = "".join(a.stderr for a in attempts)
+    assert said.count("unreadable-image") == 1 and "train/" in said and "Traceback" not in said
+    assert "unreadable-image" in toy.facts(out)["message"], "the first rank wrote down what ended the other"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("kind", "words"), [("bug", "RuntimeError: the loader broke"), ("dry", "the loader ran dry at step 20 of 60")]
+)
+def test_a_loader_that_breaks_or_runs_dry_on_one_rank_stops_all(
+    kind: str, words: str, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    started = start_by_hand(toy.command(images, out), toy.command(images, out, faults=("--loader", kind)))
+    deadline = time.monotonic() + toy.LIMIT_S
+    while toy.last_step(out) < BROKEN_LOADER_AT - 2 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    begun = time.monotonic()
+    attempts = [toy.finish(process) for process in started]
+    assert [a.status for a in attempts] == [1, 1] and time.monotonic() - begun < SOON_S, attempts
+    assert words in "".join(a.stderr for a in attempts)
+    assert not (out / "model.safetensors").exists()
 
 
 @pytest.mark.full

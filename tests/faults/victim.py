@@ -25,6 +25,9 @@ from saccade import cli, files
 from saccade.data.order import Order
 from saccade.training import resuming, step, trainer
 
+BROKEN_LOADER_AT = 20
+"""The batch at which ``--loader`` strikes."""
+
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -96,6 +99,20 @@ def plant_nan(steps: list[int]) -> None:
     step.present = present
 
 
+def break_loader(kind: str) -> None:
+    real = trainer.batches
+
+    def batches(*arguments: Any) -> Any:
+        for number, batch in enumerate(real(*arguments)):
+            if number == BROKEN_LOADER_AT and kind == "bug":
+                raise RuntimeError("the loader broke")
+            if number == BROKEN_LOADER_AT:
+                return
+            yield batch
+
+    trainer.batches = batches
+
+
 def leave_out(steps: list[int]) -> None:
     real = step.StepRunner.run
 
@@ -145,6 +162,7 @@ def main() -> None:
     parser.add_argument("--leave-out", type=int, nargs="*", default=[])
     parser.add_argument("--burst", type=int, nargs="*", default=[])
     parser.add_argument("--other-images", type=int, default=-1)
+    parser.add_argument("--loader", choices=("bug", "dry"))
     faults = parser.parse_args(sys.argv[1:split])
     if faults.stage:
         kill_at_stage(faults.stage, faults.count)
@@ -154,6 +172,8 @@ def main() -> None:
     leave_out(faults.leave_out)
     plant_burst(faults.burst)
     mirror_images(faults.other_images)
+    if faults.loader:
+        break_loader(faults.loader)
     if faults.sabotage:
         sabotage(faults.sabotage)
     sys.argv = ["saccade", *sys.argv[split + 1 :]]

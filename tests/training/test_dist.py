@@ -108,11 +108,12 @@ def test_more_ranks_than_two_agree_with_each_other(two: list[dict[str, Any]]) ->
 
 @pytest.mark.full
 @pytest.mark.usefixtures("one_thread")
-def test_three_ranks_do_all_this_too(tmp_path: Path) -> None:
-    three = run_gang(3, tmp_path / "three.json")
-    check_every_image_counts_once(three)
-    assert len({seen["more cells"] for seen in three}) == 1
-    assert all("SIGTERM" in seen["stopped"] and "not finite" in seen["diverged"] for seen in three)
+@pytest.mark.parametrize("size", [3, 4])
+def test_more_ranks_do_all_this_too(size: int, tmp_path: Path) -> None:
+    everyone = run_gang(size, tmp_path / "seen.json")
+    check_every_image_counts_once(everyone)
+    assert len({seen["more cells"] for seen in everyone}) == 1
+    assert all("SIGTERM" in seen["stopped"] and "not finite" in seen["diverged"] for seen in everyone)
 
 
 @pytest.mark.parametrize("size", [2, 4])

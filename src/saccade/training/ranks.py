@@ -10,16 +10,31 @@ import torch
 
 from saccade import __version__, units
 from saccade import config as configuration
-from saccade.config import Config
-from saccade.dist import Devices, World
-from saccade.errors import ConfigError
+from saccade.config import Config, RanksSection
+from saccade.dist import Devices, Start, World, joined
+from saccade.errors import ConfigError, SaccadeError
 from saccade.training import compiling, determinism, devices, launch
 from saccade.training.checkpoint import Saved
 from saccade.training.launch import Data, Run
 from saccade.training.norms import synchronise
+from saccade.training.request import Request, preview
 from saccade.training.state import State
 
 LARGEST_CELL = 128
+
+
+def settings_of(request: Request) -> Config:
+    """Return the settings known before any data is opened; raises ConfigError.
+
+    A rank whose own settings are wrong meets the others first, so that they end with its error instead of waiting.
+    """
+    try:
+        return preview(request)
+    except SaccadeError:
+        if Start.read().size > 1:
+            with joined(units.seconds(RanksSection().start_limit)):
+                raise
+        raise
 
 
 def check_number(config: Config, world: World) -> None:

@@ -75,9 +75,9 @@ def train(
     with determinism.owned(), Stop(world) as stop:
         data = launch.open_data(composed.config, composed.source, composed.val_source)
         config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
-        ranks.check_number(config, world)
         mine = handover.identify(module) if module is not None else {}
         ranks.check_same(config, data, world, mine)
+        ranks.check_number(config, world)
         network = world.share(lambda: mine)
         findings = preflight.examine(config, data, module, log, shrunk) if world.leads else []
         name, anew = launch.model_name(config, module), resume == "never"
@@ -177,6 +177,8 @@ def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
             best = _evaluate_if_due(run, meter, stop, bar)
             if (cadence.is_due(state.step) or best) and state.step < run.total_steps:
                 save(run, meter, log)
+    # on one rank alone this would leave the others waiting for gradients that never come
+    assert state.step == run.total_steps, f"the loader ran dry at step {state.step} of {run.total_steps}"
     run.runner.finite.settle()
 
 
