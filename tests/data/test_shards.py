@@ -295,3 +295,10 @@ def test_compressed_shards_are_read_by_folder_and_by_pattern(
     )
     assert rows(open_source(folder)) == wanted
     assert rows(open_source(f"{folder}/{{train-00000{{0..1}},validation-0}}{ending}")) == wanted
+
+
+def test_text_labels_that_would_be_classes_by_mistake_are_asked_about(tmp_path: Path) -> None:
+    for number, label in enumerate((b"Cat", b"cat|dog", b"nan")):
+        tree = sample("a", 1, b"cat") | sample("b", 2, b"dog") | sample("c", 3, label)
+        error = refused(make_shards(tmp_path / str(number), {"train-0.tar": tree}))
+        assert error.finding == "labels-unclear" and f"'{label.decode()}'" in error.what

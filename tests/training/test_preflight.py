@@ -90,6 +90,13 @@ def test_a_sound_set_has_no_errors(tmp_path: Path) -> None:
     assert findings["too-few-images"].severity == "note"
 
 
+def test_classes_of_one_side_that_differ_in_case_alone_are_named(tmp_path: Path) -> None:
+    side = {"Cat": 4, "cat": 4, "A": 4, "a": 4}
+    findings = found(asked(make_set(tmp_path / "set", {"train": side, "val": side})))
+    assert findings["class-case-differs"].severity == "warning"
+    assert findings["class-case-differs"].items == ("'Cat' / 'cat'",)
+
+
 def test_classes_are_compared_by_name_in_both_directions(tmp_path: Path) -> None:
     layout = {"train": {"a": 4, "b": 4, "Cat": 4}, "val": {"a": 2, "d": 2, "cat": 2}}
     findings = found(asked(make_set(tmp_path / "set", layout)))

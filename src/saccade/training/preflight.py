@@ -7,10 +7,7 @@ speed and the first loss by :mod:`saccade.training.trial`.
 from __future__ import annotations
 
 import dataclasses
-import unicodedata
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +18,7 @@ from saccade.data.ledger import OVERLAP_LIMIT, Ledger
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
 from saccade.data.sound import ADVICE, is_blank
-from saccade.data.sources import Source, Split
+from saccade.data.sources import Split
 from saccade.dist import Devices, World
 from saccade.errors import SaccadeError
 from saccade.evaluation.metrics import wilson_interval
@@ -29,6 +26,7 @@ from saccade.log import Log
 from saccade.models import backends, find, meta_model
 from saccade.models.cost import cost
 from saccade.training import census, descent, handover, launch, ranks
+from saccade.training.class_maps import class_maps, left_out
 from saccade.training.duplicate import duplicate
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
 from saccade.training.launch import Data
@@ -63,8 +61,8 @@ def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shru
     """Return all that ``examine`` checks as findings, raising nothing that is one; say what the data is taken for."""
     census.tell(data, log)
     findings = [
-        *_class_maps(data.train, data.val, held_out=config.data.holdout > 0),
-        *_sources(data),
+        *class_maps(data.train, data.val, held_out=config.data.holdout > 0),
+        *left_out(data),
         *_batch(config, len(data.train), shrunk),
         *_network(config, data, module),
     ]
@@ -106,95 +104,6 @@ def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     finally:
         run.readers.close()
         torch.set_num_threads(threads)
-
-
-def _present(split: Split) -> set[str]:
-    return {split.classes[i] for i in np.unique(split.labels)}
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold().strip()
-
-
-def _class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
-    """Compare the classes of both sides by name; a class without an image does not count as there."""
-    known, judged = _present(train), _present(val)
-    missing, extra = known - judged, judged - known
-    twins = {_folded(name): name for name in extra}
-    pairs = [(name, twins[_folded(name)]) for name in sorted(missing) if _folded(name) in twins]
-    missing -= {a for a, _ in pairs}
-    extra -= {b for _, b in pairs}
-    findings = []
-    if pairs:
-        names = [f"'{a}' / '{b}'" for a, b in pairs]
-        findings.append(Finding(
-            "class-case-differs", "error",
-            f"class names differ only in upper and lower case between {train.name} and {val.name}: "
-            f"{listed(names, len(names))}",
-            f"{train.where} and {val.where}", "give each class one name on both sides", tuple(names), 65,
-        ))  # fmt: skip
-    if missing:
-        findings.append(_missing(sorted(missing), val, held_out))
-    if extra:
-        names = sorted(extra)
-        findings.append(Finding(
-            "class-missing-in-train", "error",
-            f"'{val.name}' has {len(names)} class(es) that the training split '{train.name}' has no images of: "
-            f"{listed(names, len(names))}",
-            val.where, f"add training images of them, or remove them from '{val.name}'", tuple(names), 65,
-        ))  # fmt: skip
-    left_out = sorted({*train.left_out, *val.left_out})
-    if left_out:
-        findings.append(Finding(
-            "class-left-out", "error", f"{len(left_out)} class folder(s) hold files, but none that is read as an "
-            f"image: {listed(left_out, len(left_out))}", train.where,
-            "convert the files to JPEG or PNG, or move these folders away", tuple(left_out), 65,
-        ))  # fmt: skip
-    empty = sorted({*train.empty_classes, *val.empty_classes} - known - judged - {*left_out})
-    if empty:
-        findings.append(Finding(
-            "empty-class", "warning", f"{len(empty)} class folder(s) hold no image and are left out: "
-            f"{listed(empty, len(empty))}", train.where, items=tuple(empty),
-        ))  # fmt: skip
-    if len(known) < 2:
-        findings.append(Finding(
-            "one-class", "error", f"all training images are of one class, {', '.join(known)}: there is nothing to "
-            "learn", train.where, "arrange the images as train/<class>/<image> with two classes or more",
-            tuple(known), 65,
-        ))  # fmt: skip
-    return findings
-
-
-def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
-    if held_out:
-        return Finding(
-            "class-missing-in-val", "warning",
-            f"{len(names)} class(es) have a single image, which is trained on; nothing judges them: "
-            f"{listed(names, len(names))}", val.where, items=tuple(names),
-        )  # fmt: skip
-    hollow = " (its folder is there, but empty)" if set(names) & set(val.empty_classes) else ""
-    return Finding(
-        "class-missing-in-val", "error",
-        f"'{val.name}' has no images of {len(names)} class(es) of the training split: "
-        f"{listed(names, len(names))}{hollow}",
-        val.where, f"add images of them to '{val.name}', or remove these classes from training", tuple(names), 65,
-    )  # fmt: skip
-
-
-def _sources(data: Data) -> list[Finding]:
-    """Say what of the sources is not used."""
-    sources: list[Source] = [data.source] if data.val_source is data.source else [data.source, data.val_source]
-    findings = []
-    for source in sources:
-        findings += [Finding("empty-split", "warning", note, source.where) for note in source.notes]
-        if source.ignored:
-            names = source.ignored_names
-            shown = f": {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else ""
-            findings.append(Finding(
-                "ignored-files", "warning" if source.lacks_images else "note",
-                f"{source.ignored_text()}{shown}", source.where, items=names,
-            ))  # fmt: skip
-    return findings
 
 
 def _batch(config: Config, num_train: int, shrunk: str) -> list[Finding]:

@@ -95,7 +95,7 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
             f"{sum(counts[label] for label in missing):,} images have the label {_quoted(missing)}, which programs "
             "write where there is none",
             where=where,
-            fix="fill the cells or remove the rows; if it is a class, give it another name",
+            fix="give these images a label or leave them out; if it is a class, give it another name",
             finding="labels-unclear",
         )
     several = _several(counts.keys())
@@ -103,7 +103,7 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
         raise DataError(
             f"{sum(counts[label] for label in several):,} images seem to have several labels: {_quoted(several)}",
             where=where,
-            fix="leave one label in each cell; if it is one class, join its words by an underscore",
+            fix="give each image one label; if it is one class, join its words by an underscore",
             finding="labels-unclear",
         )
     spellings: dict[str, list[str]] = defaultdict(list)

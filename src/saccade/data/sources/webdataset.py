@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saccade.data.images import IMAGE_SUFFIXES
+from saccade.data.sources.labels import refuse_odd_labels
 from saccade.data.sources.layout import WHOLE, Layout, is_image, layout_of_rows
 from saccade.data.sources.listing import SideFile, class_name
 from saccade.data.sources.peek import suffix_of
@@ -162,7 +163,7 @@ def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) 
     has the same image name twice.
     """
     lines = titles.text.splitlines() if titles else []
-    named = _class_names({label for shard in shards for label, _, _ in shard.rows}, len(lines), where)
+    named = _class_names(Counter(label for shard in shards for label, _, _ in shard.rows), len(lines), where)
     rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     owner: dict[tuple[str, str], Path] = {}
     for shard, split in zip(shards, splits_of([shard.path for shard in shards]), strict=True):
@@ -182,9 +183,13 @@ def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) 
     return replace(layout, titles=called)
 
 
-def _class_names(labels: Set[str], num_titles: int, where: str) -> dict[str, str]:
-    """Return the class of each label: the label itself, or integers of equal width if all are integers."""
+def _class_names(labels: Mapping[str, int], num_titles: int, where: str) -> dict[str, str]:
+    """Return the class of each label: the label itself, or integers of equal width if all are integers.
+
+    ``labels`` says how many images each has.
+    """
     if not all(label.isdecimal() for label in labels):
+        refuse_odd_labels(labels, where)
         return {label: label for label in labels}
     last = max(map(int, labels), default=0)
     if num_titles and last >= num_titles:
