@@ -311,7 +311,8 @@ def test_a_table_that_claims_to_be_endless_is_not_resized() -> None:
 @pytest.mark.parametrize(
     "prefix",
     ["module.encoder_q.", "module.base_encoder.", "student_backbone.", "teacher_backbone.", "target_encoder.", "trunk.",
-     "module.trunk.", "module.encoder_k.", "teacher.backbone.", "model_ema.module."],
+     "module.trunk.", "module.encoder_k.", "teacher.backbone.", "model_ema.module.", "online_network.net.",
+     "swa_model.module.", "teacher_model.", "momentum_backbone."],
 )  # fmt: skip
 def test_prefixes_of_self_supervised_trainers_are_stripped(prefix: str) -> None:
     model = create_model("resnet8", num_classes=10)
@@ -341,7 +342,8 @@ def test_of_two_networks_in_a_file_the_averaged_one_is_taken_and_both_are_named(
 @pytest.mark.parametrize(
     ("raw", "averaged", "taken"),
     [("student_backbone", "teacher_backbone", 1), ("student", "teacher", 1), ("encoder", "target_encoder", 1),
-     ("encoder_q", "encoder_k", 0), ("base_encoder", "momentum_encoder", 0)],
+     ("encoder_q", "encoder_k", 0), ("base_encoder", "momentum_encoder", 0),
+     ("online_network", "target_network", 1), ("net", "ema_net", 1)],
 )  # fmt: skip
 def test_of_two_networks_in_one_table_the_published_choice_is_taken(raw: str, averaged: str, taken: int) -> None:
     model = create_model("resnet8", num_classes=10)

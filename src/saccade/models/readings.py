@@ -22,16 +22,15 @@ from saccade.models.fitting import squeezed
 
 DIALECTS = ("torchvision", "timm", "pycls")
 WRAPPERS = {
-    *("module", "model", "net", "network", "backbone", "encoder", "features", "trunk", "student", "teacher"),
-    *("online_encoder", "target_encoder", "base_encoder", "momentum_encoder", "encoder_q", "encoder_k"),
-    *("student_backbone", "teacher_backbone", "student_encoder", "teacher_encoder", "backbone_momentum"),
-    *("ema", "ema_model", "model_ema", "backbone_ema"),
+    *("module", "model", "net", "network", "backbone", "encoder", "features", "trunk"),
+    *("student", "teacher", "online", "target", "base", "query", "key", "q", "k", "momentum"),
+    *("ema", "swa", "avg", "average", "averaged", "shadow"),
 }
-"""Words that trainers put before the names of a network."""
+"""Parts, joined by underscores, of the words that trainers put before the names of a network: ``teacher_backbone``."""
 AVERAGES = {"ema", "teacher", "target", "average", "averaged", "avg", "swa", "shadow"}
-"""Words, between dots and underscores, that say of a table or a prefix that it holds averaged weights."""
-KEYS = {"encoder_k", "momentum_encoder", "backbone_momentum"}
-"""Averages that their authors made for the training alone; they hand over the other encoder.
+"""Parts that say of a table or a prefix that it holds averaged weights."""
+KEYS = {"k", "key", "momentum"}
+"""Parts of the names of averages that their authors made for the training alone; they hand over the other encoder.
 
 *Source:* He et al. 2020 and Chen et al. 2021 (MoCo, MoCo v3), the published ``main_lincls.py``.
 """
@@ -68,10 +67,9 @@ class Reading:
     @property
     def rank(self) -> int:
         """How much its authors meant it: 2 an average, 1 weights, 0 an average for the training alone."""
-        words = re.split(r"[.\s]", f"{self.place}.{self.prefix}".lower())
-        if KEYS & set(words):
+        parts = set(re.split(r"[.\s_]", f"{self.place}.{self.prefix}".lower()))
+        if KEYS & parts:
             return 0
-        parts = {part for word in words for part in word.split("_")}
         return 2 if AVERAGES & parts or any(p.endswith("ema") and p != "schema" for p in parts) else 1
 
 
@@ -213,7 +211,7 @@ def _prefixes(names: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
     for name in names:
         chain: tuple[str, ...] = ("",)
         for word in plain_name(name).split(".", LONGEST_CHAIN + 1)[:LONGEST_CHAIN]:
-            if word not in WRAPPERS or len(f"{chain[-1]}{word}.") >= len(plain_name(name)):
+            if not WRAPPERS.issuperset(word.lower().split("_")) or len(f"{chain[-1]}{word}.") >= len(plain_name(name)):
                 break
             chain = (*chain, f"{chain[-1]}{word}.")
             chains.add(chain)
