@@ -33,6 +33,10 @@ DeviceText = Annotated[
 ]
 
 
+LEAST_CELL, LARGEST_CELL = 16, 128
+"""Images in a cell that is chosen by itself: norms over fewer are coarse, and more do not compute faster."""
+
+
 class ModelSection(Section):
     """The network."""
 
@@ -179,6 +183,12 @@ class Config(Section):
                 f"augment.repeats: {self.augment.repeats} does not divide the cell of {self.cell}; the views of an "
                 f"image belong into one cell; divisors are {', '.join(map(str, divisors(self.cell)))}"
             )
+        if self.cell == 1 and self.augment.mixes:
+            near = " or ".join(map(str, nearest_batches(self.batch.global_, self.augment.repeats)))
+            raise ValueError(
+                f"batch.cell: a cell of one image has no other to be mixed with; use --batch-size {near}, "
+                "or set augment.mixup and augment.cutmix to 0"
+            )
         if not Duration.parse(self.epochs or "1ep").value:
             raise ValueError(
                 "epochs: nothing would be trained; take 1step or more, or `saccade eval` for weights as they are"
@@ -189,8 +199,8 @@ class Config(Section):
 
     @property
     def cell(self) -> int:
-        """Images per forward pass: as set, or the largest divisor of the global batch up to 128."""
-        return self.batch.cell or max(d for d in divisors(self.batch.global_) if d <= 128)
+        """Images per forward pass: as set, or the largest part of the global batch up to 128."""
+        return self.batch.cell or largest_cell(self.batch.global_, self.augment.repeats)
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -200,6 +210,23 @@ class Config(Section):
     def dump(self) -> dict[str, Any]:
         """Return plain nested dictionaries, as written to ``config.yaml``."""
         return self.model_dump(by_alias=True, mode="json")
+
+
+def largest_cell(batch: int, repeats: int = 1) -> int:
+    """Return the largest divisor of a batch up to 128; one that holds whole groups of repeated views, if there is."""
+    fitting = [d for d in divisors(batch) if d <= LARGEST_CELL]
+    return max((d for d in fitting if d % repeats == 0), default=fitting[-1])
+
+
+def nearest_batches(batch: int, repeats: int = 1) -> list[int]:
+    """Return the batches nearest to one, from below and from above, whose cells hold 16 images or more."""
+    found = []
+    for step in (-1, 1):
+        near = batch + step
+        while near >= LEAST_CELL and (near % repeats or largest_cell(near, repeats) < LEAST_CELL):
+            near += step
+        found += [near] if near >= LEAST_CELL else []
+    return found or [repeats * -(-LEAST_CELL // repeats)]
 
 
 def divisors(number: int) -> list[int]:

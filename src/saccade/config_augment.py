@@ -52,3 +52,8 @@ class AugmentSection(Section):
     mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
     cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
     sizes: tuple[float, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the images of a cell are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0

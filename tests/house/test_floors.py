@@ -31,8 +31,9 @@ FLOORS = {
     3: "data.loader training.state training.checkpoint training.update training.identity",
     4: "training.bad_steps training.guard training.step evaluation.*",
     5: """training.launch training.request training.meter training.cadence training.records training.preflight
-         training.track training.memory training.compiling training.trial training.finding training.doctor
-         training.feeders training.census training.utilisation training.ranks training.contact_sheet training.class_maps
+         training.cells training.track training.memory training.compiling training.trial training.finding
+         training.doctor training.feeders training.census training.utilisation training.ranks training.contact_sheet
+         training.class_maps
          training.ancestor training.descent training.start
          training.handover training.resuming training.table report.*""",
     6: "training.trainer training.proof training.subject report.rates",

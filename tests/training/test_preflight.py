@@ -86,7 +86,7 @@ def errors(findings: dict[str, Finding]) -> dict[str, int]:
 def test_a_sound_set_has_no_errors(tmp_path: Path) -> None:
     findings = found(asked(make_set(tmp_path / "set")))
     assert errors(findings) == {}
-    assert "128 -> 2" in findings["batch-shrunk"].message
+    assert "128 -> 8" in findings["batch-shrunk"].message
     assert findings["too-few-images"].severity == "note"
 
 

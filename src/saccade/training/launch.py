@@ -33,6 +33,7 @@ from saccade.models.cost import cost
 from saccade.rng import Purpose
 from saccade.training import allocator, determinism, devices, optim, precision, schedule
 from saccade.training.bad_steps import Archive
+from saccade.training.cells import shrink_batch as shrink_batch
 from saccade.training.checkpoint import Saved
 from saccade.training.clock import Clock
 from saccade.training.duplicate import duplicate
@@ -375,17 +376,3 @@ def _average(model: nn.Module, config: Config, epoch_size: int, steps: int) -> E
         return None
     length = units.Duration.parse(config.ema.half_life).samples(epoch_size, config.batch.global_, steps)
     return Ema(model, max(float(length) / config.batch.global_, 1e-3))
-
-
-def shrink_batch(config: Config, num_train: int, explicit: bool) -> tuple[Config, str]:
-    """Fit a default batch into a tiny set: at most a quarter of it, as said in the returned sentence.
-
-    A batch that the user asked for is never changed; preflight refuses it where it is too large.
-    """
-    quarter = max(num_train // 4, 1)
-    if explicit or config.batch.global_ <= quarter:
-        return config, ""
-    size = 2 ** int(math.log2(quarter))
-    batch = config.batch.model_copy(update={"global_": size, "cell": 0})
-    said = f"global batch {config.batch.global_} -> {size}: at most a quarter of {num_train} training images"
-    return config.model_copy(update={"batch": batch}), said

@@ -23,8 +23,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def smaller_cells(run: Run) -> list[int]:
     """Return the cells, in images, that the same global batch could be cut into instead, the largest first."""
-    cell, repeats = run.config.cell, run.config.augment.repeats
-    return [d for d in reversed(configuration.divisors(cell)) if d < cell and d % repeats == 0]
+    cell, augment = run.config.cell, run.config.augment
+    least = 2 if augment.mixes else 1  # one image has no other to be mixed with
+    fitting = (d for d in reversed(configuration.divisors(cell)) if least <= d < cell)
+    return [d for d in fitting if d % augment.repeats == 0]
 
 
 def too_large(run: Run, side: int, fitting: int) -> ConfigError:

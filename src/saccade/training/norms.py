@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from saccade.dist import ALONE, World
 
@@ -25,6 +26,17 @@ def running_statistics(model: nn.Module) -> set[int]:
         for name, buffer in module._buffers.items()
         if buffer is not None and buffer.is_floating_point() and (isinstance(module, _NormBase) or _RUNNING.match(name))
     }
+
+
+def has_batch_statistics(model: nn.Module) -> bool:
+    """Tell whether what a network makes of an image in training depends on the others of its cell."""
+    averaged = running_statistics(model)
+    for module in model.modules():
+        if not module.training or isinstance(module, _InstanceNorm):
+            continue
+        if isinstance(module, _BatchNorm) or any(id(b) in averaged for b in module._buffers.values()):
+            return True
+    return False
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):

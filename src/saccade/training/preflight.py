@@ -25,7 +25,7 @@ from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
 from saccade.models import backends, find, meta_model
 from saccade.models.cost import cost
-from saccade.training import census, descent, handover, launch, ranks
+from saccade.training import cells, census, descent, handover, launch, ranks
 from saccade.training.class_maps import class_maps, left_out
 from saccade.training.duplicate import duplicate
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
@@ -63,7 +63,7 @@ def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shru
     findings = [
         *class_maps(data.train, data.val, held_out=config.data.holdout > 0),
         *left_out(data),
-        *_batch(config, len(data.train), shrunk),
+        *cells.inspect(config, len(data.train), shrunk, module),
         *_network(config, data, module),
     ]
     read = _read_contents(data, log)
@@ -104,18 +104,6 @@ def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     finally:
         run.readers.close()
         torch.set_num_threads(threads)
-
-
-def _batch(config: Config, num_train: int, shrunk: str) -> list[Finding]:
-    wanted = config.batch.global_
-    if wanted > num_train:
-        fitting = 2 ** max((num_train // 4).bit_length() - 1, 0)
-        return [Finding(
-            "batch-larger-than-data", "error",
-            f"the batch of {wanted:,} is larger than the {num_train:,} training images", "batch.global",
-            f"use --batch-size {fitting}, or leave it out and let it be chosen", status=78,
-        )]  # fmt: skip
-    return [Finding("batch-shrunk", "note", shrunk, "batch.global")] if shrunk else []
 
 
 def _network(config: Config, data: Data, module: nn.Module | None) -> list[Finding]:

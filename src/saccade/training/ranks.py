@@ -10,7 +10,7 @@ import torch
 
 from saccade import __version__, units
 from saccade import config as configuration
-from saccade.config import Config, RanksSection
+from saccade.config import LARGEST_CELL, Config, RanksSection
 from saccade.dist import Devices, Start, World, joined
 from saccade.errors import ConfigError, SaccadeError
 from saccade.training import compiling, determinism, devices, launch
@@ -19,8 +19,6 @@ from saccade.training.launch import Data, Run
 from saccade.training.norms import synchronise
 from saccade.training.request import Request, preview
 from saccade.training.state import State
-
-LARGEST_CELL = 128
 
 
 def settings_of(request: Request) -> Config:
@@ -47,8 +45,9 @@ def check_number(config: Config, world: World) -> None:
             fix="leave --devices to `saccade train` alone, or to torchrun or srun alone, or give both the same number",
         )
     if cells % world.size:
-        fitting = [d for d in configuration.divisors(config.batch.global_) if d <= LARGEST_CELL]
-        smaller = max((d for d in fitting if (config.batch.global_ // d) % world.size == 0), default=0)
+        repeats, batch = config.augment.repeats, config.batch.global_
+        fitting = [d for d in configuration.divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0]
+        smaller = max((d for d in fitting if (batch // d) % world.size == 0), default=0)
         cell = f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: another run)"
         numbers = ", ".join(map(str, configuration.divisors(cells)))
         raise ConfigError(

@@ -74,7 +74,7 @@ def train(
     out = out or str(resuming.run_of(resume) or "")
     with determinism.owned(), Stop(world) as stop:
         data = launch.open_data(composed.config, composed.source, composed.val_source)
-        config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
+        config, shrunk = launch.shrink_batch(composed.config, len(data.train), composed.explicit_batch, module)
         mine = handover.identify(module) if module is not None else {}
         ranks.check_same(config, data, world, mine)
         ranks.check_number(config, world)
