@@ -205,8 +205,9 @@ def only_with_data(**flags: Any) -> None:
 def own_split(config: Config, name: str = "") -> Split:
     """Return the split that a run validated on, or another of the same source, rebuilt from its configuration."""
     data = launch.open_data(config, launch.open_training(config))
-    if name in ("", data.val.name):
-        return data.val
+    for split in (data.val, data.chosen_on):
+        if name in ("", split.name):
+            return split
     return data.train if name == "train" else _split_of(data.val_source, name)
 
 

@@ -59,6 +59,8 @@ def test_candidates_are_of_one_split_and_one_view_and_the_last_model_is_among_th
     entries = saved.meta["evaluations"]
     assert [(e["step"], e["split"], e["views"]) for e in entries] == judged(ruined)[:3]
     assert told["best"]["top1"] == max(e["top1"] for e in entries)
+    is_last = told["best"]["step"] == told["result"]["step"]
+    assert (f"saccade eval {ruined} --best" in (ruined / "said").read_text()) != is_last
 
 
 def test_the_best_is_kept_when_it_is_found_however_rare_checkpoints_are(ruined: Path) -> None:
@@ -147,6 +149,7 @@ def test_the_best_is_evaluated_reported_and_predicts(ruined: Path, tmp_path: Pat
     assert exactly(chosen) == exactly(named) and chosen["weights"] == str(place)
     assert exactly(chosen) == exactly(saccade.evaluate(ruined, best=True).to_json())
     assert chosen["split"] == "test" and chosen["views"] == 2
+    assert scored(str(ruined), "--best", "--split", "minival")["n"] == best["n"]
 
     average = safetensors.torch.load_file(place / "ema.safetensors")
     loaded = saccade.load(ruined, best=True).network.state_dict()

@@ -199,3 +199,5 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
     log.say(f"  look      open {folder / 'report.html'}")
     log.say(f"  use       saccade predict {folder} IMAGE")
     log.say(f"  score     saccade eval {folder}")
+    if best is not None and best.get("step") != result.get("step"):
+        log.say(f"  best      saccade eval {folder} --best")
