@@ -341,6 +341,23 @@ def test_the_name_plays_no_part_and_what_is_no_image_says_so() -> None:
             images.size(bad)
 
 
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x4f\xff\x51\0\x2f", "JPEG 2000"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"8BPS\0\1", "Photoshop"),
+    ],
+)
+def test_images_in_formats_that_are_not_read_are_named(head: bytes, name: str) -> None:
+    with pytest.raises(BadImage, match=f"unsupported: a {name} image; save it as JPEG or PNG") as caught:
+        images.decode(head + bytes(100))
+    assert caught.value.kind == look(head + bytes(100), "a.jpg").problem == "unsupported"
+
+
 def test_pixels_that_cannot_be_turned_into_8_bits_are_refused() -> None:
     real = encode(Image.fromarray(PHOTO[..., 0].astype(np.float32)), "TIFF")
     wide = encode(Image.fromarray(PHOTO[..., 0].astype(np.int32) * 100_000), "TIFF")

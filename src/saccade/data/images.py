@@ -39,6 +39,14 @@ _PILLOW_FILTER: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
 _UNSUPPORTED = re.compile(r"Unsupported (JPEG|BMP|color)|unknown raw mode|not (implemented|supported)")
 _AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_OTHER_MAGICS = (
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"8BPS", "Photoshop"),
+)
 _STRIP_PIXELS = 1 << 22
 """Pixels that are converted at once: a copy of a whole large image for each step would take several GB."""
 
@@ -161,7 +169,16 @@ def format_of(data: Data) -> str:
         return "AVIF"
     if not head:
         raise BadImage("not an image: the file is empty", "empty")
+    if named := _other_format(head):
+        raise BadImage(f"unsupported: a {named} image; save it as JPEG or PNG", "unsupported")
     raise BadImage(f"not an image: it begins with {head!r}", "not-an-image")
+
+
+def _other_format(head: bytes) -> str:
+    """Return the name of an image format that is not read, or nothing."""
+    if head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS:
+        return "HEIC"
+    return next((name for magic, name in _OTHER_MAGICS if head.startswith(magic)), "")
 
 
 def _brands(data: Data) -> tuple[bytes, ...]:
