@@ -182,3 +182,17 @@ def test_a_terminal_without_the_letters_gets_them_written_out(
         done = subprocess.run(words, env=os.environ | surroundings, capture_output=True)
         assert done.returncode == 0, done.stderr
         assert b"H\\xfcndin" in done.stdout or b"H\xc3\xbcndin" in done.stdout or b"H\\u00fcndin" in done.stdout
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+def test_a_run_and_its_images_may_lie_under_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"d\xe9")))
+    for number, name in enumerate(f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in "ab" for i in range(4)):
+        (root / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "set" / name).write_bytes(jpeg(number))
+    words = ("train", "lenet", "--data", str(root / "set"), "--image-size", "32", "--epochs", "1step")
+    done = run_here(*words, "--out", str(root / "run"))
+    assert done.status == 0, done.stderr
+    assert "this run is finished" in run_here(*words, "--out", str(root / "run")).stderr
+    for verb in ("eval", "report"):
+        assert run_here(verb, str(root / "run")).status == 0

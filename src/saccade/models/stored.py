@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Header:
 def header(file: Path) -> Header:
     """Read the header of a ``.safetensors`` file; raises CheckpointError when there is none or it does not fit."""
     try:
-        with safetensors.safe_open(str(file), "pt") as handle:
+        with _spelled(file) as path, safetensors.safe_open(path, "pt") as handle:
             names = list(handle.keys())
             if len(names) > LARGEST_TENSORS:
                 raise ValueError(f"it lists {len(names):,} tensors")
@@ -51,9 +52,21 @@ def header(file: Path) -> Header:
         ) from error
 
 
+@contextlib.contextmanager
+def _spelled(file: Path) -> Iterator[str]:
+    """Return a path that safetensors can take: it knows none that is no UTF-8, and Linux has another for each file."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        with file.open("rb") as stream:
+            yield f"/proc/self/fd/{stream.fileno()}"
+    else:
+        yield str(file)
+
+
 def read(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a ``.safetensors`` file by name, in their own shapes ``(...)`` and types, on the CPU."""
-    with safetensors.safe_open(str(file), "pt") as handle:
+    with _spelled(file) as path, safetensors.safe_open(path, "pt") as handle:
         return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
 

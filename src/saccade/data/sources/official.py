@@ -85,7 +85,7 @@ def open_official(name: str) -> Source:
     places = [root / place for root in (store, *others) for place in official.places]
     found = next((place for place in places if _is_there(place)), None)
     if found is None:
-        fetch(official.files, store / name, official.page, Log())
+        fetch(official.files, cache.within("datasets", name), official.page, Log())
         found = places[0]
     return replace(open_folder(found) if found.is_dir() else open_archive(found), name=name)
 
