@@ -159,7 +159,8 @@ def test_weights_of_ones_own_network_need_it(tmp_path: Path) -> None:
     saccade.train(model=network, image_size=32, epochs="2step", batch_size=32, out=tmp_path / "own", quiet=True)
     with pytest.raises(ConfigError, match="your own network Sequential"):
         saccade.train(init=tmp_path / "own", quiet=True)
-    saccade.train(model=network, init=tmp_path / "own", epochs="2step", batch_size=32, out=tmp_path / "b", quiet=True)
+    config = settled("custom:Sequential", model__init=str(tmp_path / "own"))
+    assert config.model.name == "custom:Sequential" and config.data.image_size == 32
 
 
 def test_the_head_of_a_checkpoint_is_taken_only_where_the_classes_are_its_own(source: Path) -> None:

@@ -52,10 +52,11 @@ def test_an_odd_run_json_is_refused_by_field_and_the_way_out_works(content: str,
         path.write_text(content)
     done = console.run_here(*COMMAND, "--out", str(run))
     assert done.status == 66 and "run.json" in done.stderr and field in done.stderr, done.stderr
-    path.unlink()
-    assert console.run_here(*COMMAND, "--out", str(run)).status == 0
-    facts = recorded.facts(run)
-    assert facts is not None and facts["status"] == "done"
+    if content == "[]":  # one is enough: the file is gone in any case
+        path.unlink()
+        assert console.run_here(*COMMAND, "--out", str(run)).status == 0
+        facts = recorded.facts(run)
+        assert facts is not None and facts["status"] == "done"
 
 
 @pytest.mark.parametrize(("content", "field"), [("", "settings"), ("- 1\n", "settings"), ("seed: x\n", "seed")])
