@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import console
 from saccade.data import images
 from saccade.data.archives import BLOCK_BYTES, index_tar
 from saccade.data.known import ARCHIVES
@@ -137,6 +139,29 @@ def test_the_published_tars_are_the_arranged_folder(
     assert train.describe(1) == f"train/n01440764/n01440764_18.JPEG in {TARS['train']}"
     assert val.describe(0) == f"val/n01440764/ILSVRC2012_val_00000004.JPEG in {TARS['val']}"
     assert images.decode(train.read(0)).shape == (16, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "finding", "wnid"),
+    [
+        ("missing", "class-missing-in-train", "n02119789"),
+        ("extra", "class-missing-in-val", "n09999999"),
+        ("whole", "", ""),
+    ],
+)
+def test_a_class_tar_that_is_missing_or_too_many_is_refused_by_name(
+    change: str, finding: str, wnid: str, tmp_path: Path
+) -> None:
+    """FAULTS E3: nobody trains on 999 or 1,001 classes without knowing; of the complete set nothing is said."""
+    tars = {name: data for name, data in CLASS_TARS.items() if change != "missing" or name != f"{wnid}.tar"}
+    if change == "extra":
+        tars[f"{wnid}.tar"] = tar_bytes({f"{wnid}_{i}.JPEG": jpeg_file(100 + i) for i in range(2)})
+    tree = {TARS["train"]: tar_bytes(tars), TARS["val"]: VAL_TAR, SOLUTION: solution(VAL)}
+    folder = make_folder(tmp_path / "imagenet", tree)
+    done = console.run_here("check", "photos-small", "resnet8", "--data", str(folder), "--image-size", "32", "--json")
+    wrong = [f for f in json.loads(done.stdout)["findings"] if f["id"].startswith("class-")]
+    assert done.status == 65, done.stderr  # these few pictures are also alike, which is another finding
+    assert [(f["id"], f["items"]) for f in wrong] == ([(finding, [wnid])] if finding else [])
 
 
 def test_a_split_without_its_tar_may_lie_beside_as_a_folder(tmp_path: Path, expected: dict[str, object]) -> None:
