@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from saccade import config as configuration
+from saccade.config import Config
 from saccade.errors import ConfigError
 from saccade.training.launch import Run
 
@@ -43,6 +44,22 @@ def too_large(run: Run, side: int, fitting: int) -> ConfigError:
         "--set model.checkpointing=true takes less memory for more time and is the same run",
         finding="out-of-memory",
     )
+
+
+@contextmanager
+def building(config: Config) -> Iterator[None]:
+    """Turn running out of memory while network and optimiser are made into ConfigError, which names the network."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"{config.model.name} and its optimiser do not fit into the memory",
+            where="model.name",
+            fix="take a smaller network, or raise the limit (ulimit -v, or that of the container or job)",
+            finding="out-of-memory",
+        ) from error
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from saccade.evaluation.metrics import wilson_interval
 from saccade.log import Log
 from saccade.models import backends, find, meta_model
 from saccade.models.cost import cost
-from saccade.training import cells, census, descent, handover, launch, ranks
+from saccade.training import cells, census, descent, handover, launch, memory, ranks
 from saccade.training.class_maps import class_maps, left_out
 from saccade.training.duplicate import duplicate
 from saccade.training.finding import Finding, is_error, listed, refuse, tell
@@ -97,7 +97,8 @@ def check(composed: Composed, log: Log) -> list[Finding]:
 def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     threads = torch.get_num_threads()
     folder = launch.run_folder(config, data, launch.model_name(config, None), "", fresh=False)
-    run = launch.build(config, data, folder, launch.resolve(config, None), None)
+    with memory.building(config):
+        run = launch.build(config, data, folder, launch.resolve(config, None), None)
     try:
         start(run, log)
         return trial(run, log, lambda: None)

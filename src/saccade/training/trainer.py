@@ -91,7 +91,8 @@ def train(
                 return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
             saved = resuming.earlier(folder, resume, log, world)
             choices, offset = ranks.resolve(config, saved, world), resuming.offset(saved, config)
-            run = launch.build(config, data, folder, choices, module, world, offset)
+            with memory.building(config):
+                run = launch.build(config, data, folder, choices, module, world, offset)
             run = replace(run, network=network)
             try:
                 if saved is not None:
