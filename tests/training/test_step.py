@@ -105,6 +105,26 @@ def test_a_step_that_is_not_finite_leaves_no_trace(poison: str) -> None:
     assert state.digest() != before and state.step == 2
 
 
+@pytest.mark.parametrize("cell", [1, 2])
+def test_a_step_that_an_error_breaks_off_leaves_a_state_that_can_be_saved(cell: int) -> None:
+    state, runner = make(8)
+    runner.run(state, batch())
+    before, seen = state.digest(), []
+
+    def fail(*_: Any) -> None:
+        seen.append(1)
+        if len(seen) == cell:
+            raise OSError("a rank is lost")
+
+    hook = state.model.get_submodule("fc").register_forward_hook(fail)  # batch statistics have moved by then
+    with pytest.raises(OSError, match="lost"):
+        runner.run(state, batch(seed=1))
+    assert (state.digest(), state.whole, state.step) == (before, True, 1)
+    hook.remove()
+    runner.run(state, batch(seed=1))
+    assert state.digest() != before
+
+
 def test_optimiser_state_exists_from_the_start_in_the_layout_of_its_parameter() -> None:
     for name in ("sgd", "adamw", "muon"):
         state, runner = make(8, optimizer__name=name)
