@@ -123,7 +123,10 @@ class Board:
         except RuntimeError:
             absent = [0]
         if absent:
-            return self._lost(absent, "is gone" if "imed out" not in str(error) else "does not answer any more")
+            if "imed out" not in str(error):
+                return self._lost(absent, "is gone")
+            streams.show_threads(f"rank {self.rank} waits in vain for another one; its threads:")
+            return self._lost(absent, "does not answer any more")
         reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0])
         return StalledError(
             f"the ranks lost each other, although all of them answer: {reason}",

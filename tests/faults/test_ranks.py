@@ -131,6 +131,7 @@ def test_a_rank_that_stops_for_good_ends_all(rank: int, images: Path, tmp_path: 
         attempt, seconds = ended(process)
     assert attempt.status == 70 and seconds < 10 + SOON_S, attempt.stderr
     assert f"rank {rank} of 2 does not answer" in attempt.stderr
+    assert attempt.stderr.count("Thread 0x") > 1, "what the threads of the other one are doing"
 
 
 @pytest.mark.full
