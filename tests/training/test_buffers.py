@@ -141,6 +141,16 @@ def test_every_kind_of_buffer_is_right_after_a_step_of_several_cells(replace: bo
     assert not any(buffer.requires_grad for buffer in after.values())
 
 
+def test_a_statistic_that_no_cell_changed_keeps_its_bits_where_a_mean_would_not() -> None:
+    model = Odd()
+    model.running_idle = torch.linspace(0.1, 1, 100)
+    before = model.running_idle.clone()
+    assert not torch.equal((before + before + before) / 3, before), "or this shows nothing"
+    state, runner = make(model, cells=3)
+    runner.run(state, batch(3))
+    assert torch.equal(model.running_idle, before)
+
+
 def test_half_precision_statistics_are_added_up_in_float32() -> None:
     model = Odd()
     model.register_buffer("running_wide", torch.tensor(1.0, dtype=torch.float16))
