@@ -68,9 +68,9 @@ def sabotage(kind: str) -> None:
     """Break one part of the resume: these are the mistakes that other trainers make."""
     real = resuming.resume
 
-    def resume(run: Any, saved: Any, *rest: Any) -> None:
+    def resume(run: Any, saved: Any, *rest: Any, **more: Any) -> None:
         fresh = {name: tensor.clone() for name, tensor in run.state.optimizers.tensors().items()}
-        real(run, saved, *rest)
+        real(run, saved, *rest, **more)
         if kind == "position":
             lost = run.state.step * run.global_batch % len(run.data.train)
             at = Order.at
