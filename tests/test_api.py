@@ -66,7 +66,7 @@ VALUES: dict[str, Any] = {
     "labels": "labels.csv",
     "split_names": "train=Alpha,val=Beta",
     "model": "resnet20",
-    "init": "weights.pth",
+    "init": "torchvision:resnet18",
     "epochs": 3,
     "batch_size": 32,
     "lr": 0.25,

@@ -266,7 +266,7 @@ def test_an_error_is_also_json(tmp_path: Path) -> None:
 def test_a_model_file_from_a_hostile_hand_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
     done = saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
-    assert "not a model that saccade wrote" in done.stderr
+    assert "this is no .safetensors file" in done.stderr
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
     saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
 
