@@ -6,16 +6,19 @@ import os
 import resource
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import saccade
 from saccade.config import AugmentSection
 from saccade.data import pack
 from saccade.data.loader import Readers, TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.sources import open_source
+from saccade.training.meter import Meter
 
 EPOCHS, PART = 1000, 100
 
@@ -49,3 +52,26 @@ def test_a_thousand_epochs_leave_no_trace(packed: bool, tmp_path: Path) -> None:
     slope = np.polyfit(range(len(sizes)), sizes, 1)[0]
     assert slope < 1_000_000, f"{slope / 1e6:.2f} MB per {PART} epochs"
     assert len({mark[1:] for mark in marks[1:]}) == 1, "open files or threads grow"
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_a_thousand_epochs_of_training_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAULTS H3 with all of training: steps, evaluations, checkpoints and the log of 64 images, a thousand times."""
+    digits, marks = open_source("digits").splits, []
+    record = Meter.evaluation
+
+    def evaluation(self: Meter, *facts: Any, **more: Any) -> Any:
+        entry = record(self, *facts, **more)
+        marks.append((resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count()))
+        return entry
+
+    monkeypatch.setattr(Meter, "evaluation", evaluation)
+    train, val = digits["train"].at(np.arange(0, 1408, 22)), digits["test"]
+    settings = {"image_size": 16, "batch_size": 64, "epochs": EPOCHS, "checkpoint__every": "10ep"}
+    saccade.train("digits", model="resnet8", data=train, val=val, out=tmp_path / "run", quiet=True, **settings)
+    assert len(marks) == EPOCHS
+    later = marks[2 * PART :: PART]
+    slope = np.polyfit(range(len(later)), [mark[0] for mark in later], 1)[0]
+    assert slope < 1_000_000, f"{slope / 1e6:.2f} MB per {PART} epochs"
+    assert len({mark[1:] for mark in marks[PART:]}) == 1, "open files or threads grow"
