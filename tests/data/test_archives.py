@@ -158,6 +158,12 @@ def test_any_flipped_bit_of_a_header_is_refused() -> None:
         assert content(TAR, members) == content(TAR, sound)
 
 
+def test_the_folders_of_a_backup_hold_lists_of_names_that_are_no_files() -> None:
+    backup = header(b"train/a/", b"D", octal(14)) + padded(b"Y1.jpg\0Y2.jpg\0") + header() + END  # by tar -g
+    members = index_tar(backup, "x.tar")
+    assert (members.names, members.folders) == (["train/a/1.jpg"], ["train/a"])
+
+
 def test_a_flipped_bit_of_the_data_cannot_be_seen_in_a_tar() -> None:
     assert index_tar(flip(TAR, MIDDLE + 600, 0), "x.tar").names == list(FILES)
 
@@ -176,7 +182,7 @@ def test_a_flipped_bit_of_the_data_cannot_be_seen_in_a_tar() -> None:
         (pax(size="9" * 5000) + header() + END, "not a size"),
         (header(kind=b"x", size=octal(10**8)) + bytes(10**6) + END, "extended header declares"),
         (header(kind=b"x", size=octal(11)) + padded(b"99 path=a\n\n") + header() + END, "malformed"),
-        (header(kind=b"S") + END, "type 'S'"),
+        (header(kind=b"S") + END, "tar archive cannot be used: a member of type 'S'"),
         (pax(GNU__sparse__major="1") + header() + END, "sparse"),
         (header(kind=b"M") + END, "type 'M'"),
         (header(b"../a.jpg") + END, "'../a.jpg'"),

@@ -54,7 +54,8 @@ def test_a_file_that_is_no_archive_is_called_by_its_name(tmp_path: Path, name: s
     [
         (["data/train-0.parquet", "data/val-0.parquet", "README.md"], "'data/train-0.parquet' is a Parquet table"),
         (["train.beton"], "a dataset of FFCV"),
-        (["photos.zip", "notes.txt"], "give one of the archives in it, such as photos.zip"),
+        (["Testing.zip", "Training.zip"], "such as Training.zip, and one with validation images to --val"),
+        (["photos.zip", "notes.txt"], "give one of the archives in it to --data, such as photos.zip,"),
         (["a.tar.zst"], "unpack it, and pack it again"),
         (["emnist-letters-train-images-idx3-ubyte.gz"], "idx files are read under the names of MNIST's"),
         (["notes.txt"], "arrange the images as train/<class>/<image>"),

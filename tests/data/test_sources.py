@@ -313,12 +313,14 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         (pets / "train" / name).symlink_to(real / name)
     (pets / "train" / "n01" / "around").symlink_to(pets / "train")
     (pets / "train" / "n01" / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    (pets / "train" / "n01" / "itself.jpg").symlink_to("itself.jpg")
     (pets / "val").symlink_to(real / "val")
     os.mkfifo(pets / "train" / "pipe.jpg")
     source = open_source(pets)
     assert {name: split.fingerprint for name, split in source.splits.items()} == FINGERPRINTS
     assert dict(source.ignored) == {
-        "link to a folder around itself": 1, "broken link": 1, "neither a file nor a folder": 1,
+        "link to a folder around itself": 1, "broken link": 1, "symbolic link in a circle": 1,
+        "neither a file nor a folder": 1,
     }  # fmt: skip
 
 

@@ -104,6 +104,13 @@ def test_what_may_be_classes_or_splits_is_asked_about(tmp_path: Path, case: str)
     assert list(source.splits) == ["all"] and len(source.splits["all"]) == len(ASKED[case])
 
 
+def test_splits_inside_of_classes_are_not_told_to_be_named(tmp_path: Path) -> None:
+    paths = [f"{kind}/{split}/1.jpg" for kind in ("ant", "bee") for split in ("Training", "Testing")]
+    with pytest.raises(DataError, match="'Training' lie inside the class folders 'ant', 'bee'") as caught:
+        open_source(make_tar(tmp_path / "x.tar", dict.fromkeys(paths, b"x")))
+    assert caught.value.fix.startswith("arrange the images as train/<class>/<image>")
+
+
 @pytest.mark.parametrize(
     "paths",
     [

@@ -29,6 +29,7 @@ _ZEROS = bytes(BLOCK_BYTES)
 _FILES = frozenset((b"0", b"\0", b"7"))
 _LINKS = (b"1", b"2")
 _SYMBOLIC = b"2"
+_DUMPED = b"D"
 _SKIPPED = {b"3": "character device", b"4": "block device", b"6": "named pipe", b"V": "volume label"}
 
 
@@ -119,9 +120,8 @@ class _TarScan:
             while self.step():
                 pass
         except ValueError as error:
-            what = (
-                "this tar archive cannot be used" if self.offset else "this is no tar archive, or its start is damaged"
-            )
+            sound = self.offset or begins_like_tar(bytes(self.view[:BLOCK_BYTES]))
+            what = "this tar archive cannot be used" if sound else "this is no tar archive, or its start is damaged"
             raise DataError(
                 f"{what}: {error} (at byte {self.offset} of {len(self.view)})",
                 where=where,
@@ -158,7 +158,10 @@ class _TarScan:
         if any(name.startswith("GNU.sparse.") for name in fields):
             raise ValueError("sparse members are not supported")
         name = _name(block, fields)
-        if kind in _FILES and name[-1:] != "/":
+        if kind == _DUMPED:  # a folder in a backup of GNU tar: its data are the names of the files in it
+            self.folders.append(clean_name(name))
+            self._move_behind(_number(block[124:136]), name)
+        elif kind in _FILES and name[-1:] != "/":
             size = _decimal(fields["size"]) if "size" in fields else _number(block[124:136])
             start = self.offset + BLOCK_BYTES
             self._move_behind(size, name)

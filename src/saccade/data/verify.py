@@ -21,7 +21,7 @@ from saccade.data import known, shards
 from saccade.data.known import Known
 from saccade.data.ledger import OVERLAP_LIMIT
 from saccade.data.look import ERRORS, NOTES, Integers, Part, first_equal, survey
-from saccade.data.sources.peek import OTHER_SUFFIXES
+from saccade.data.sources.peek import BESIDE_SUFFIXES
 from saccade.data.sources.split import Source, Split
 from saccade.errors import UsageError
 from saccade.log import Log
@@ -214,7 +214,7 @@ def _left_out(source: Source) -> Iterator[Entry]:
         if split.left_out:
             text = f"class folders with files, but none that is read as an image: {', '.join(split.left_out)}"
             yield Entry.of("error", "class-left-out", split.name, split.left_out, text)
-    notes = {f"not an image by its name ({suffix})" for suffix in OTHER_SUFFIXES} | {"hidden or system file"}
+    notes = {f"not an image by its name ({suffix})" for suffix in BESIDE_SUFFIXES} | {"hidden or system file"}
     if source.ignored.keys() - notes:
         severity: Severity = "warning" if source.lacks_images else "note"
         names = source.ignored_names

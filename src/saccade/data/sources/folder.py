@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from array import array
@@ -25,6 +26,9 @@ from saccade.data.stamps import facts_of, stamp
 from saccade.errors import DataError
 
 _Identity = tuple[int, int]
+
+_LOST = {errno.ENOENT: "broken link", errno.ENOTDIR: "broken link", errno.ELOOP: "symbolic link in a circle"}
+"""Why a link leads to no file, by the number of the error."""
 
 
 @dataclass(eq=False)
@@ -99,8 +103,10 @@ def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) 
     for entry in entries:
         try:
             status = entry.stat()
-        except FileNotFoundError:
-            found.lost[clean_name(prefix + entry.name)] = "broken link"
+        except OSError as error:
+            if error.errno not in _LOST:
+                raise
+            found.lost[clean_name(prefix + entry.name)] = _LOST[error.errno]
             continue
         if stat.S_ISDIR(status.st_mode):
             name = clean_name(prefix + entry.name)

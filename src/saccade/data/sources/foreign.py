@@ -98,7 +98,8 @@ def advice(names: Iterable[str]) -> str:
     if idx:
         return f"idx files are read under the names of MNIST's four; write other sets out as files, {_TREE}"
     if packed:
-        return f"give one of the archives in it, such as {sorted(packed)[0]}"
+        first = min(packed, key=lambda name: ("train" not in name.lower(), name))
+        return f"give one of the archives in it to --data, such as {first}, and one with validation images to --val"
     return f"'{sorted(refused)[0]}' is an archive that is not read: {_REPACK}" if refused else ""
 
 

@@ -21,9 +21,10 @@ SPLITS = ("split", "")
 NO_ROW = "image without a row in the table"
 
 _NOTHING = frozenset(("nan", "n/a", "#n/a", "<na>", "null"))
-_NOTHING_EXACTLY = frozenset(("NA", "None", "?"))
+_NOTHING_EXACTLY = frozenset(("NA", "None", "?", "-"))
 _PARTING = re.compile(r"[|;]|,\s*|\s*[+&/]\s*|\s+")
 _SPACING = re.compile(r"[\s_-]+")
+_EDGES = " .'\""
 _Row = tuple[str, str]
 
 
@@ -92,7 +93,7 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
     missing = [label for label in counts if label.lower() in _NOTHING or label in _NOTHING_EXACTLY]
     if missing:
         raise DataError(
-            f"{sum(counts[label] for label in missing):,} images have the label {_quoted(missing)}, which programs "
+            f"{sum(counts[label] for label in missing):,} image(s) have the label {_quoted(missing)}, which programs "
             "write where there is none",
             where=where,
             fix="give these images a label or leave them out; if it is a class, give it another name",
@@ -101,7 +102,7 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
     several = _several(counts.keys())
     if several:
         raise DataError(
-            f"{sum(counts[label] for label in several):,} images seem to have several labels: {_quoted(several)}",
+            f"{sum(counts[label] for label in several):,} image(s) seem to have several labels: {_quoted(several)}",
             where=where,
             fix="give each image one label; if it is one class, join its words by an underscore",
             finding="labels-unclear",
@@ -122,7 +123,8 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
 def _several(labels: Set[str]) -> list[str]:
     """Return the labels that look like several: ``cat|dog``, ``cat dog`` beside both, ``cat old`` beside ``dog old``.
 
-    With a blank or a comma it takes labels that stand alone elsewhere, or the same word behind two of them.
+    With a blank or a comma it takes labels that stand alone elsewhere, or the same word behind two of them. In
+    brackets, as programs write lists, a comma is enough.
     """
     parted = {label: [part for part in _PARTING.split(label) if part] for label in labels}
     behind: dict[str, set[str]] = defaultdict(set)
@@ -132,15 +134,16 @@ def _several(labels: Set[str]) -> list[str]:
     suspects = {label for group in behind.values() if len(group) > 1 for label in group}
     suspects |= {label for label, parts in parted.items() if len(parts) > 1 and set(parts) <= labels}
     suspects |= {label for label, parts in parted.items() if len(parts) > 1 and set(label) & set("|;")}
+    suspects |= {label for label in labels if label[0] in "[({" and label[-1] in "])}" and "," in label}
     return sorted(suspects)
 
 
 def _folded(label: str) -> str:
-    """Return a label without what may differ by mistake: case, spaces and hyphens, ``1.0`` for ``1``."""
+    """Return a label without what may differ by mistake: case, spaces, hyphens, quotes, a full stop, ``1.0``."""
     try:
         return repr(float(label))
     except ValueError:
-        return _SPACING.sub(" ", unicodedata.normalize("NFKC", label).casefold()).strip()
+        return _SPACING.sub(" ", unicodedata.normalize("NFKC", label).casefold()).strip(_EDGES)
 
 
 def _quoted(labels: Sequence[str]) -> str:

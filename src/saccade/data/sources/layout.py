@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data.images import IMAGE_SUFFIXES
-from saccade.data.sources.peek import OTHER_SUFFIXES, suffix_of
+from saccade.data.sources.peek import BESIDE_SUFFIXES, suffix_of
 from saccade.data.sources.split_names import SPLIT_FOLDERS as SPLIT_FOLDERS
 from saccade.data.sources.split_names import Folder, Roots, Unclear, called, find_roots
 
@@ -147,7 +147,7 @@ def _sift(paths: Sequence[str], peeked: Collection[int], lost: Mapping[str, str]
         else:
             found.leave(f"not an image by its name ({suffix or 'no suffix'})", path)
             found.empty.add(tuple(folders))
-            if suffix not in OTHER_SUFFIXES:
+            if suffix not in BESIDE_SUFFIXES:
                 found.full.add(tuple(folders))
     for path, reason in lost.items():
         *folders, file = path.split("/")

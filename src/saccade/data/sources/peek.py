@@ -10,14 +10,19 @@ from saccade.errors import DataError
 
 HEAD_BYTES = 32
 
-_OTHERS = """
+_BESIDE = """
 .txt .md .rst .html .htm .xml .json .jsonl .csv .tsv .yaml .yml .toml .ini .cfg .log .tex .bib .url .lnk
-.pdf .doc .docx .xls .xlsx .ppt .pptx .py .ipynb .sh .m .r .c .cpp .h .js .css .mat .npy .npz .pkl
-.pickle .pt .pth .h5 .hdf5 .parquet .arrow .tfrecord .beton .db .sqlite .mdb .rec .idx .bin .tar .gz
-.tgz .xz .txz .bz2 .zst .zip .7z .rar .mp4 .avi .mov .mkv .webm .mp3 .wav .cls .names .data .cache .lst
-.lock .md5 .sha256 .svg .psd
+.doc .docx .xls .xlsx .ppt .pptx .py .ipynb .sh .m .r .c .cpp .h .js .css .pkl .pickle .pt .pth .cls .names
+.cache .lst .lock .md5 .sha256 .db .sqlite .idx
 """
-OTHER_SUFFIXES = frozenset(_OTHERS.split())
+_OTHERS = """
+.pdf .mat .npy .npz .h5 .hdf5 .parquet .arrow .tfrecord .beton .mdb .rec .tar .gz .tgz .xz .txz .bz2 .zst .zip .7z
+.rar .mp4 .avi .mov .mkv .webm .mp3 .wav .svg .psd
+"""
+BESIDE_SUFFIXES = frozenset(_BESIDE.split())
+"""Endings, in lower case, of files that lie beside images: texts, tables, programs. None was meant as an image."""
+
+OTHER_SUFFIXES = BESIDE_SUFFIXES | frozenset(_OTHERS.split())
 """Endings, in lower case, of files that are never opened to see whether they are images."""
 
 

@@ -253,6 +253,12 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
         raise Unclear(f"'{lone[0]}' is called like a split and holds {_listed(inner[lone[0]])}", settle)
     common, union = set.intersection(*inner.values()), set.union(*inner.values())
     flat = any(not folder for held in below.values() for folder in held)
+    if not flat and common and all(map(called, union)):
+        raise Unclear(
+            f"the split folders {_listed(union)} lie inside the class folders {_listed(below)}",
+            "arrange the images as train/<class>/<image> and val/<class>/<image>; --split-names none takes each class "
+            "as a whole",
+        )
     if not flat and len(common) > 1 and 2 * len(common) >= len(union):
         raise Unclear(f"{_listed(below)} all hold the folders {_listed(common)}, as splits do, not classes", settle)
 
