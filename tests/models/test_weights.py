@@ -356,12 +356,32 @@ def test_of_two_networks_in_one_table_the_published_choice_is_taken(raw: str, av
     assert report.others == (f"state_dict: {names[1 - taken]}",)
 
 
-def test_an_average_without_running_statistics_is_not_taken() -> None:
+@pytest.mark.parametrize("place", ["ema", "ema_shadow", "polyak_params"])
+def test_an_average_of_the_parameters_is_taken_with_the_statistics_of_the_weights(place: str) -> None:
     model = create_model("resnet8", num_classes=10)
     state = state_of(model)
     parameters = {n: t + 1 for n, t in state.items() if "running" not in n and "num_batches" not in n}
-    report = load_weights(model, {"model": state, "ema": parameters})
-    assert equal(model, state) and report.others == ("ema",)
+    report = load_weights(model, {"model": state, place: parameters})
+    assert equal(model, state | parameters) and report.others == ("model",)
+    assert report.source.endswith(f"[{place}, statistics of model]") and report.share == 1.0
+
+    short = dict(list(parameters.items())[1:])
+    load_weights(model, {"model": state, place: short})
+    assert equal(model, state)
+
+
+@pytest.mark.parametrize(
+    "place", ["optimizer.exp_avg", "optimizer_states.ema", "exp_avg_sq", "opt.ema", "optim.shadow", "square_avg"]
+)
+@pytest.mark.parametrize("buffers", [True, False])
+def test_averages_of_gradients_are_not_taken_for_weights(place: str, buffers: bool) -> None:
+    model = create_model("resnet8", num_classes=10)
+    state, moments = state_of(model), state_of(model, 0.25)
+    table: Any = moments if buffers else {n: moments[n] for n, _ in model.named_parameters()}
+    for word in reversed(place.split(".")):
+        table = {word: table}
+    load_weights(model, table | {"net": state})
+    assert equal(model, state)
 
 
 def test_names_that_wrappers_put_into_a_model_are_stripped_there_too() -> None:

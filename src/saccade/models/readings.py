@@ -27,13 +27,15 @@ WRAPPERS = {
     *("ema", "swa", "avg", "average", "averaged", "shadow"),
 }
 """Parts, joined by underscores, of the words that trainers put before the names of a network: ``teacher_backbone``."""
-AVERAGES = {"ema", "teacher", "target", "average", "averaged", "avg", "swa", "shadow"}
+AVERAGES = {"ema", "teacher", "target", "average", "averaged", "avg", "swa", "shadow", "polyak"}
 """Parts that say of a table or a prefix that it holds averaged weights."""
 KEYS = {"k", "key", "momentum"}
 """Parts of the names of averages that their authors made for the training alone; they hand over the other encoder.
 
 *Source:* He et al. 2020 and Chen et al. 2021 (MoCo, MoCo v3), the published ``main_lincls.py``.
 """
+MOMENTS = re.compile(r"optim(i[sz]er|[._]|$)|(^|[._])opt([._]|$)|(exp|square|grad)_avg|avg_(sq|grad)")
+"""Places of an optimiser's averages, which are of gradients and not of weights."""
 INSERTED = re.compile(r"(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "linear", "last_linear")
 COMPUTED = {"relative_position_index", "relative_coords_table", "attn_mask"}
@@ -66,8 +68,11 @@ class Reading:
 
     @property
     def rank(self) -> int:
-        """How much its authors meant it: 2 an average, 1 weights, 0 an average for the training alone."""
-        parts = set(re.split(r"[.\s_]", f"{self.place}.{self.prefix}".lower()))
+        """How much its authors meant it: 2 an average, 1 weights, 0 an average for training alone, -1 no weights."""
+        name = f"{self.place}.{self.prefix}".lower()
+        if MOMENTS.search(name):
+            return -1
+        parts = set(re.split(r"[.\s_]", name))
         if KEYS & parts:
             return 0
         return 2 if AVERAGES & parts or any(p.endswith("ema") and p != "schema" for p in parts) else 1
@@ -92,7 +97,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def best(model: nn.Module, tree: Any, where: str) -> Reading:
     """Return the reading that fits most names; among equals an average of weights, then the model's own names.
 
-    Raises CheckpointError when there are no named tensors, or too many ways to read them.
+    An average of the parameters alone is taken with the running statistics of the weights that it averages. Raises
+    CheckpointError when there are no named tensors, or too many ways to read them.
     """
     own, head = state_of(model), heads_of(model)[0]
     dialects = {dialect: {b: a for a, b in names_in(model, dialect).items()} for dialect in ("", *DIALECTS)}
@@ -119,7 +125,19 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
         return pair[0], pair[1].rank if pair[0] else 0, len(pair[1].tensors)
 
     fits, chosen = max(found, key=worth)  # the first of equals
+    for count, other in found:
+        if chosen.rank == 1 and other.rank == 2 and _averages_parameters(other, chosen, model, own):
+            mixed = _with_others(other, count, found)
+            place = f"{mixed.place}, statistics of {chosen.place or 'the rest'}"
+            return replace(mixed, place=place, tensors=chosen.tensors | mixed.tensors)
     return _with_others(chosen, fits, found)
+
+
+def _averages_parameters(average: Reading, raw: Reading, model: nn.Module, own: Mapping[str, Tensor]) -> bool:
+    """Tell whether an average has each parameter that the raw weights have, in its shape: only buffers may lack."""
+    names = {plain_name(n) for n, _ in model.named_parameters()} & set(raw.tensors)
+    fitting = (n in average.tensors and squeezed(average.tensors[n]) == squeezed(own[n]) for n in names)
+    return bool(names) and all(fitting)
 
 
 def _endless(where: str) -> CheckpointError:
