@@ -70,6 +70,30 @@ def test_the_first_signal_before_there_is_anything_to_save_ends_a_command_with_a
     assert process.returncode == status and "before it was finished" in said and "Traceback" not in said, said
 
 
+# Code in C loses what the handler raises, as torch does while it loads NumPy; then something else fails.
+SWALLOWED = """
+import os
+from saccade import cli, terminal
+@terminal.app.command()
+def odd(number: int) -> None:
+    with terminal.explained(False):
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException:
+            pass
+        raise ImportError("cannot load module more than once per process")
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(TERM, 75), (INT, 130)])
+def test_a_signal_that_a_library_swallows_is_still_the_reason(number: signal.Signals, status: int) -> None:
+    command = [sys.executable, "-c", SWALLOWED, "odd", str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == status and "before it was finished" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_second_control_c_means_now_even_deep_in_a_computation() -> None:
     process = worker("working", DEEP)
     process.send_signal(INT)

@@ -59,6 +59,10 @@ class Signals:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a parent may have withheld them until now
 
+    def swallowed(self) -> Explained | None:
+        """Return what should have ended the command, where a signal came and there was nothing to save; else None."""
+        return early(self.first) if self.first is not None and self.phase == "nothing to save" else None
+
     def watch(self) -> None:
         """Let a thread look for a second signal: nothing interrupts the main one when it is deep in a computation."""
         if not self.caught or self._lines:

@@ -39,7 +39,8 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
     ``again`` says what running the command again does, where a signal ends it before it is finished.
     """
     try:
-        yield
+        with _signal_heeded():
+            yield
     except Explained as error:
         if again and isinstance(error, (StoppedEarlyError, InterruptedRunError)):
             error.fix = again
@@ -58,6 +59,20 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
         if told is None:
             raise
         raise typer.Exit(tell(told, json_out)) from error
+
+
+@contextlib.contextmanager
+def _signal_heeded() -> Iterator[None]:
+    """Let a signal that came first be the reason of whatever fails after it.
+
+    Code in C swallows what a handler raises: torch does while it loads NumPy, which then is there by half.
+    """
+    try:
+        yield
+    except Exception as error:
+        if wish := signals.SIGNALS.swallowed():
+            raise wish from error
+        raise
 
 
 def _of_system(error: OSError) -> Explained | None:
