@@ -350,12 +350,20 @@ def test_the_name_plays_no_part_and_what_is_no_image_says_so() -> None:
         (b"\xff\x0a\xfa\x1f", "JPEG XL"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
         (b"8BPS\0\1", "Photoshop"),
+        (b"PF\n2 2\n-1.0\n", "float PFM"),
+        (b"v/1\x01\2\0\0\0", "float OpenEXR"),
+        (b"\0\0\1\0\1\0\x10\x10", "Windows icon"),
     ],
 )
 def test_images_in_formats_that_are_not_read_are_named(head: bytes, name: str) -> None:
     with pytest.raises(BadImage, match=f"unsupported: a {name} image; save it as JPEG or PNG") as caught:
         images.decode(head + bytes(100))
     assert caught.value.kind == look(head + bytes(100), "a.jpg").problem == "unsupported"
+
+
+def test_jpeg_ls_is_not_called_damaged() -> None:
+    with pytest.raises(BadImage, match="unsupported JPEG: .* JPEG-LS"):
+        images.decode(b"\xff\xd8\xff\xf7\0\x0b\x08\0\4\0\4\1\1\x11\0" + bytes(50) + b"\xff\xd9")
 
 
 def test_pixels_that_cannot_be_turned_into_8_bits_are_refused() -> None:

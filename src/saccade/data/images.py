@@ -46,6 +46,19 @@ _OTHER_MAGICS = (
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"),
     (b"8BPS", "Photoshop"),
+    (b"PF\n", "float PFM"),
+    (b"Pf\n", "float PFM"),
+    (b"P7\n", "PAM"),
+    (b"#?RADIANCE", "float Radiance"),
+    (b"v/1\x01", "float OpenEXR"),
+    (b"SIMPLE  =", "FITS"),
+    (b"II\xbc\x01", "JPEG XR"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+    (b"\0\0\1\0", "Windows icon"),
+    (b"\n\5\1\x08", "PCX"),
+    (b"\1\xda\0\1", "Silicon Graphics"),
+    (b"\1\xda\1\1", "Silicon Graphics"),
 )
 _STRIP_PIXELS = 1 << 22
 """Pixels that are converted at once: a copy of a whole large image for each step would take several GB."""

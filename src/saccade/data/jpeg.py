@@ -13,6 +13,8 @@ from PIL import Image
 _START_OF_FRAME = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _HIERARCHICAL = frozenset((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))
+_LOSSLESS_FRAME = 0xF7
+"""Begins the frame of a JPEG-LS file. *Source:* ITU-T T.87, annex C."""
 _CHROMA: dict[float, str] = {0x11: "4:4:4", 0x21: "4:2:2", 0x22: "4:2:0", 0x12: "4:4:0", 0x41: "4:1:1", 0x42: "4:1:0"}
 _WITHOUT_SEGMENT = frozenset((0x01, *range(0xD0, 0xDB)))
 _USUAL = frozenset(bytes((luma, 0x11, 0x11)) for luma in (0x11, 0x12, 0x14, 0x21, 0x22, 0x41))
@@ -80,6 +82,8 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
             if marker == 0xFF:  # fill byte
                 place += 1
                 continue
+            if marker == _LOSSLESS_FRAME:
+                raise ValueError("Unsupported JPEG process: JPEG-LS")
             if marker in _START_OF_FRAME:
                 height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
                 progressive = marker in _PROGRESSIVE
