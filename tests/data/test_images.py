@@ -421,6 +421,7 @@ def bombs() -> dict[str, bytes]:
         "WEBP lossless": lossless[:21] + b"\xff\xff\xff\x0f" + lossless[25:],
         "PPM": b"P6 60000 60000 255\n" + bytes(100),
         "PPM as text": b"P3 60000 60000 255\n1 2 3",
+        "a line of PPM": b"P6 170000000 1 255\n" + bytes(100),
     }
 
 

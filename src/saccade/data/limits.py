@@ -5,6 +5,9 @@ from __future__ import annotations
 MAX_PIXELS = 178_956_970
 """Larger images are refused from the header. *Source:* Pillow's limit; 4 bytes a pixel keep it under 1 GB."""
 
+MAX_SIDE = 1 << 24
+"""Pixels of a side. Pillow counts the bits of a line in 31 bits, and gives up over more as if memory had ended."""
+
 MAX_SCANNED = 20 * MAX_PIXELS
 """The most pixels times scans of a progressive JPEG: each scan walks over all pixels, and may take no bytes at all."""
 
@@ -26,6 +29,8 @@ def check_size(width: int, height: int) -> None:
         raise BadImage(f"the header says {width} x {height} pixels")
     if width * height > MAX_PIXELS:
         raise BadImage(f"too large: the header says {width} x {height}, the limit is {MAX_PIXELS} pixels", "too-large")
+    if max(width, height) > MAX_SIDE:
+        raise BadImage(f"too large: a side of {max(width, height)} pixels, the limit is {MAX_SIDE}", "too-large")
 
 
 def check_scans(width: int, height: int, scans: int) -> None:
