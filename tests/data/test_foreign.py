@@ -7,7 +7,7 @@ import lzma
 from pathlib import Path
 
 import pytest
-from containers import jpeg_file, make_folder, make_tar
+from containers import jpeg_file, make_folder, make_tar, make_zip
 
 from saccade.data.sources import open_source
 from saccade.errors import DataError
@@ -65,6 +65,12 @@ def test_a_folder_without_images_says_what_its_files_are(tmp_path: Path, names: 
     with pytest.raises(DataError, match="no images in class folders") as caught:
         open_source(make_folder(tmp_path / "x", dict.fromkeys(names, b"PAR1")))
     assert fix in caught.value.fix
+
+
+def test_archives_inside_an_archive_are_to_be_unpacked(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        open_source(make_zip(tmp_path / "x.zip", {"data/photos.zip": b"PK"}))
+    assert caught.value.fix.startswith("unpack it, and give one of the archives in it to --data, such as data/photos")
 
 
 def test_a_tar_whose_first_file_is_called_like_a_page_is_a_tar(tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def test_images_in_formats_that_are_not_read_are_named(head: bytes, name: str) -
 
 
 def test_jpeg_ls_is_not_called_damaged() -> None:
-    with pytest.raises(BadImage, match="unsupported JPEG: .* JPEG-LS"):
+    with pytest.raises(BadImage, match="JPEG-LS"):
         images.decode(b"\xff\xd8\xff\xf7\0\x0b\x08\0\4\0\4\1\1\x11\0" + bytes(50) + b"\xff\xd9")
 
 

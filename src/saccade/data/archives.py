@@ -121,7 +121,9 @@ class _TarScan:
                 pass
         except ValueError as error:
             sound = self.offset or begins_like_tar(bytes(self.view[:BLOCK_BYTES]))
-            what = "this tar archive cannot be used" if sound else "this is no tar archive, or its start is damaged"
+            what = "this tar archive cannot be used"
+            if not sound:
+                what = "this is no tar archive (and no zip), or its start is damaged"
             raise DataError(
                 f"{what}: {error} (at byte {self.offset} of {len(self.view)})",
                 where=where,

@@ -28,6 +28,7 @@ class Foreign(NamedTuple):
 _MAGICS = {
     b"PAR1": Foreign("a Parquet table", _HF),
     b"ARROW1": Foreign("an Arrow table", _HF),
+    b"FEA1": Foreign("a Feather table", _HF),
     b"\x89HDF\r\n\x1a\n": Foreign("an HDF5 file", _WRITE_OUT),
     b"\x93NUMPY": Foreign("a NumPy array", _WRITE_OUT),
     b"MATLAB 5.0": Foreign("a MATLAB file", _WRITE_OUT),
@@ -85,8 +86,11 @@ def recognise(head: bytes, name: str) -> Foreign | None:
     return _text(head)
 
 
-def advice(names: Iterable[str]) -> str:
-    """Return what to do with a listing in which there are no images, by the endings of its files; empty if unknown."""
+def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
+    """Return what to do with a listing in which there are no images, by the endings of its files; empty if unknown.
+
+    ``packed_up`` says that the listing is that of an archive, not of a folder.
+    """
     packed, refused, idx = [], [], False
     for name in names:
         suffix = suffix_of(name)
@@ -99,7 +103,8 @@ def advice(names: Iterable[str]) -> str:
         return f"idx files are read under the names of MNIST's four; write other sets out as files, {_TREE}"
     if packed:
         first = min(packed, key=lambda name: ("train" not in name.lower(), name))
-        return f"give one of the archives in it to --data, such as {first}, and one with validation images to --val"
+        give = "unpack it, and give" if packed_up else "give"
+        return f"{give} one of the archives in it to --data, such as {first}, and one with validation images to --val"
     return f"'{sorted(refused)[0]}' is an archive that is not read: {_REPACK}" if refused else ""
 
 

@@ -201,7 +201,7 @@ def arranged(
         raise DataError(
             "there are no images in class folders",
             where=f"{path} (found {seen})",
-            fix=(not layout.ignored[NO_CLASS_FOLDER] and advice(paths))
+            fix=(not layout.ignored[NO_CLASS_FOLDER] and advice(paths, packed_up=path.is_file()))
             or "arrange the images as train/<class>/<image> and val/<class>/<image>, or as <class>/<image>",
         )
     return layout
