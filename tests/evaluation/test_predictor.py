@@ -17,7 +17,7 @@ from torch import nn
 import saccade
 from saccade.data.fit import Fit
 from saccade.data.loader import Readers
-from saccade.errors import DataError
+from saccade.errors import CheckpointError, DataError, UsageError
 from saccade.evaluation import evaluator
 from saccade.evaluation.classifier import Classifier, Recipe
 
@@ -158,3 +158,25 @@ def test_orientation_is_applied_to_images_of_pillow_as_to_files(classifier: Clas
     (image,) = saccade.predict(applied, Image.open(io.BytesIO(buffer.getvalue())))
     (ignored,) = saccade.predict(classifier, buffer.getvalue())
     assert file.top == image.top != ignored.top
+
+
+@pytest.mark.parametrize("top", [0, -1, "5", None, 1.5])
+def test_a_number_of_classes_that_means_nothing_is_refused(top: Any, classifier: Classifier) -> None:
+    with pytest.raises(UsageError, match="cannot be named"):
+        list(saccade.predict(classifier, PIXELS, top=top))
+
+
+@pytest.mark.parametrize("given", [None, 3, io.BytesIO(b"a\nb\n"), torch.zeros(3, 4, 4)])
+def test_what_is_no_image_is_refused_as_one_in_words(given: Any, classifier: Classifier) -> None:
+    (seen,) = saccade.predict(classifier, given)
+    assert f"a {type(given).__name__} is no image" in seen.error
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_no_probability() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 4))
+    network[1].weight.data.fill_(3e38)
+    recipe = Recipe("custom:Linear", tuple("abcd"), 40, 1.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "ignore")
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        list(saccade.predict(Classifier(network, recipe), PIXELS))
+    with pytest.raises(ValueError, match="std"):
+        Recipe.parse(json.dumps(asdict(replace(recipe, std=(1e-300, 0.2, 0.2)))))

@@ -204,6 +204,25 @@ def test_a_run_that_validates_on_what_its_ancestors_saw_is_refused_and_the_way_o
     assert found.status == 65 and set(ids) == {"init-saw-validation"}
 
 
+def test_a_minival_that_ancestors_were_trained_on_is_a_warning_and_the_way_out_works(
+    photos: Path, tmp_path: Path
+) -> None:
+    first, known, held = tmp_path / "first", ("--holdout", "0.2", "--minival", "0.2"), ("--seed", "3")
+    assert held_out(photos, first, *known, *held).status == 0
+    said = {
+        minival: run_here(
+            "check", "resnet8", "--data", str(photos), "--image-size", "16", "--batch-size", "16", *held,
+            "--holdout", "0.2", "--minival", minival, "--init", str(first), "--json",
+        )
+        for minival in ("0.2", "0.4")
+    }  # fmt: skip
+    found = {minival: json.loads(done.stdout)["findings"] for minival, done in said.items()}
+    assert not [f for f in found["0.2"] if f["id"] == "init-saw-validation"]
+    (warning,) = [f for f in found["0.4"] if f["id"] == "init-saw-validation"]
+    assert warning["severity"] == "warning" and "--minival 0.2 --seed 3" in warning["fix"]
+    assert "of 38 images of 'minival'" in warning["message"]
+
+
 def test_what_cannot_be_judged_is_a_note(source: Path, photos: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(source, tmp_path / "run"))
     facts = json.loads((run / "run.json").read_text())

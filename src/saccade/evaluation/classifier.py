@@ -26,7 +26,7 @@ LONGEST_SHOWN = 80
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-Deviation = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 Stride = Annotated[int, Field(ge=1, le=2)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import IOBase
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from saccade.data import images
 from saccade.data.mix import normalise
 from saccade.data.sources.peek import images_below
-from saccade.errors import DataError
+from saccade.errors import CheckpointError, DataError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
 
@@ -57,8 +58,11 @@ def predict(
     """Yield one prediction for each image, in order, through the same preprocessing as evaluation, in float32.
 
     ``top`` classes are given for each. Folders are searched for images. An image that cannot be read gets a prediction
-    with an ``error``; with ``strict`` it raises DataError instead, as the lack of any image does.
+    with an ``error``; with ``strict`` it raises DataError instead, as the lack of any image does. Raises UsageError for
+    another ``top`` than 1 or more, CheckpointError where the network's answer is no number.
     """
+    if not isinstance(top, int) or top < 1:
+        raise UsageError(f"{top!r} classes cannot be named", where="top", fix="write a whole number, 1 or more")
     classifier.network.eval()
     files = iter(_listed(pictures))
     while chunk := [(name, _prepare(picture, name, classifier)) for name, picture in islice(files, batch)]:
@@ -79,6 +83,8 @@ def several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
         return [pictures]  # type: ignore[list-item]
     if isinstance(pictures, np.ndarray):
         return [pictures] if pictures.ndim <= _IMAGE_DIMENSIONS else list(pictures)
+    if isinstance(pictures, torch.Tensor | IOBase) or not isinstance(pictures, Iterable):
+        return [pictures]  # type: ignore[list-item]  # refused as an image is, in words
     return pictures
 
 
@@ -88,6 +94,11 @@ def _answers(pixels: torch.Tensor, classifier: Classifier, top: int) -> list[tup
     with torch.inference_mode():
         inputs = normalise(pixels.to(next(network.parameters()).device), recipe.mean, recipe.std)
         shares = mean_logits(network, inputs, recipe.eval_views).softmax(1).cpu()
+    if not bool(torch.isfinite(shares).all()):
+        raise CheckpointError(
+            "the network's answer holds NaN or infinity", where=f"a network {recipe.model}",
+            fix="take weights from before they broke, and the mean and deviation that they were trained with",
+        )  # fmt: skip
     best = shares.topk(min(top, len(recipe.classes)))
     rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
     return [

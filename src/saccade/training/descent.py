@@ -23,6 +23,8 @@ ID = "init-saw-validation"
 def findings(config: Config, data: Data) -> list[Finding]:
     """Compare the validation images with what each ancestor was trained on, as far as its images can be had.
 
+    So are those of ``--minival``, which only choose the best model: a warning then.
+
     Weights that are gone were judged when the run began; of foreign weights nobody says what they have seen.
     """
     if not config.model.init:
@@ -39,7 +41,9 @@ def findings(config: Config, data: Data) -> list[Finding]:
             found.append(_unknown(entry))
         elif seen.fingerprint not in known:
             known.add(seen.fingerprint)
-            found += _judged(entry, ledger.audit(seen, data.val), data)
+            found += _judged(entry, ledger.audit(seen, data.val), config, data)
+            if config.data.minival:
+                found += _chosen(entry, ledger.audit(seen, data.chosen_on))
     return found
 
 
@@ -66,7 +70,7 @@ def _places(entry: Mapping[str, Any], config: Config) -> Iterator[dict[str, Any]
     yield here | {"split_names": config.data.split_names}
 
 
-def _judged(entry: Mapping[str, Any], read: Ledger, data: Data) -> list[Finding]:
+def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) -> list[Finding]:
     twice = read.overlap
     if not twice:
         return []
@@ -75,18 +79,34 @@ def _judged(entry: Mapping[str, Any], read: Ledger, data: Data) -> list[Finding]
         ID, "error" if much else "warning",
         f"{twice.count:,} of {read.compared:,} validation images were training images of {_name(entry)}, from which "
         f"this run starts ({read.scope}): {listed(twice.first, twice.count, 2)}",
-        data.val.where, _way_out(entry), twice.first, 65 if much else 0,
+        data.val.where, _way_out(entry, config), twice.first, 65 if much else 0,
     )]  # fmt: skip
 
 
-def _way_out(entry: Mapping[str, Any]) -> str:
-    share = entry["data"].get("holdout")
+def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
+    """Warn where the images that choose the best model are known to weights that the run starts from."""
+    twice = read.overlap
+    if not twice:
+        return []
+    share = entry["data"].get("minival")
+    same = f"choose on what it chose on, --minival {share} --seed {entry['seed']}, or " if share else ""
+    return [Finding(
+        ID, "warning",
+        f"{twice.count:,} of {read.compared:,} images of 'minival', which choose the best model, were training images "
+        f"of {_name(entry)}, from which this run starts ({read.scope}): that choice is optimistic",
+        "data.minival", f"{same}leave --minival out", twice.first,
+    )]  # fmt: skip
+
+
+def _way_out(entry: Mapping[str, Any], config: Config) -> str:
+    share, place = entry["data"].get("holdout"), str(entry["data"].get("train"))
+    data = "" if place == config.data.train else f"--data {place} "
     same = (
-        f"hold out the images that it held out, --holdout {share} --seed {entry['seed']}"
+        f"hold out the images that it held out ({data}--holdout {share} --seed {entry['seed']}, without --val)"
         if share
         else "judge on the validation split that it was judged on"
     )
-    return f"{same}, or on other images with --val"
+    return f"{same}, or judge on other images with --val"
 
 
 def _unknown(entry: Mapping[str, Any]) -> Finding:
