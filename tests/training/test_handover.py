@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,10 @@ REFUSED = {
     "meta": (changed(lambda net: net.to("meta")), "no-weights", "device meta"),
     "frozen": (changed(lambda net: net.requires_grad_(False)), "nothing-to-train", "requires_grad"),
     "lock": (changed(lambda net: setattr(net, "lock", threading.Lock())), "not-copied", "lock"),
+    "closure": (changed(lambda net: setattr(net, "forward", lambda x: net.out(x.mean(3)))), "not-copied", "forward"),
+    "hook": (changed(lambda net: net.register_forward_hook(lambda *a: a[2] * net.out.weight.sum())), "not-copied",
+             "_forward_hooks"),
+    "weak": (changed(lambda net: setattr(net.out, "above", weakref.ref(net))), "not-copied", "out.above"),
     "view": (changed(lambda net: net.register_buffer("row", net.out.weight.data[:1])), "not-saved", "memory of"),
     "expanded": (changed(lambda net: net.register_buffer("one", torch.zeros(1).expand(3))), "not-saved", "one"),
     "sparse": (changed(lambda net: net.register_buffer("eye", torch.eye(3).to_sparse())), "not-saved", "eye"),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,6 +68,8 @@ def of_this_name(body: Callable[[nn.Module, Tensor], Tensor]) -> nn.Module:
         (lambda: changed(lambda net: setattr(net, "power", 2)), ["structure"]),
         (lambda: changed(lambda net: setattr(net, "act", torch.sigmoid)), ["structure"]),
         (lambda: changed(lambda net: net.register_forward_hook(lambda *a: a[2] * 2)), ["structure"]),
+        (lambda: changed(lambda net: setattr(net, "power", np.float32(2))), ["structure"]),
+        (lambda: changed(lambda net: setattr(net, "parents", [net])), ["structure"]),
         (lambda: changed(lambda net: net.conv.requires_grad_(False)), ["tensors"]),
         (lambda: changed(lambda net: net.to(torch.float64)), ["tensors", "values"]),
         (lambda: changed(lambda net: setattr(net.conv, "bias", None)), ["tensors", "structure", "values"]),
@@ -88,6 +96,42 @@ def test_constants_and_functions_that_the_forward_pass_reads_belong_to_it(monkey
     assert differences(before, identify(Net())) == []
     monkeypatch.setitem(globals(), "doubled", lambda x: x + x)
     assert differences(before, identify(Net())) == ["code"]
+
+
+@pytest.mark.parametrize("decorate", [lambda f: f, torch.no_grad(), torch.compiler.disable])
+def test_what_lies_behind_decorators_and_several_functions_belongs_to_it(decorate: Callable[..., Any]) -> None:
+    def network(factor: int) -> nn.Module:
+        def inmost(x: Tensor) -> Tensor:
+            return x * factor
+
+        def middle(x: Tensor) -> Tensor:
+            return inmost(x)
+
+        def outer(x: Tensor) -> Tensor:
+            return middle(x)
+
+        return of_this_name(decorate(lambda self, x: self.out(outer(self.conv(x)).mean((2, 3)))))
+
+    one, same, other = (identify(network(factor)) for factor in (2, 2, 3))
+    assert differences(one, same) == [] and differences(one, other) == ["code"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.float32(3), np.float32(4)),
+        (np.array(["a", None], dtype=object), np.array(["b", None], dtype=object)),
+        (deque([1, 2]), deque([1, 3])),
+        (Random(0), Random(1)),
+        (Fraction(1, 2).limit_denominator, Fraction(1, 3).limit_denominator),
+    ],
+)
+def test_what_attributes_hold_is_seen_whatever_their_class(one: object, other: object) -> None:
+    first, again, second = (
+        identify(changed(lambda net, value=value: setattr(net, "extra", value)))
+        for value in (one, copy.deepcopy(one), other)
+    )
+    assert differences(first, again) == [] and differences(first, second) == ["structure"]
 
 
 def test_tied_weights_are_not_equal_weights() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -57,7 +60,50 @@ def unusable(module: nn.Module) -> list[Finding]:
     except Exception as error:  # any code may run here
         fix = "average and trial need copies: keep open files, locks and the like out of the module"
         return [_error("not-copied", module, f"cannot be copied: {_first_line(error)}", fix)]
+    if holding := functions_holding(module):
+        what = f"has functions that hold parts of itself; a copy would compute with the original's: {_few(holding)}"
+        fix = "write a method of the class that uses self, or bind it: net.forward = types.MethodType(function, net)"
+        return [_error("not-copied", module, what, fix)]
     return []
+
+
+def functions_holding(module: nn.Module) -> list[str]:
+    """Return the names of attributes with functions, such as closures, that hold parts of the network itself.
+
+    ``copy.deepcopy`` copies no function and no weak reference: average and trial would use the original's weights.
+    """
+    own = {id(part) for part in (*module.modules(), *module.parameters(), *module.buffers())}
+    found = []
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            if key not in ("_parameters", "_buffers", "_modules") and _leads_to(own, value, set(), shared=False):
+                found.append(f"{name}.{key}".removeprefix("."))
+    return found
+
+
+def _leads_to(own: set[int], value: Any, seen: set[int], *, shared: bool) -> bool:
+    """Tell whether a value leads to what is ``own`` through something that copies share."""
+    if id(value) in own or id(value) in seen:
+        return shared and id(value) in own
+    inner: Iterable[Any] = ()
+    if isinstance(value, types.FunctionType):
+        inner, shared = identity.reads(value), True
+    elif isinstance(value, weakref.ReferenceType):
+        inner, shared = [value()], True
+    elif isinstance(value, types.MethodType):
+        inner = [value.__func__, value.__self__]
+    elif isinstance(value, functools.partial):
+        inner = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = value
+    elif isinstance(value, nn.Module):
+        inner = value.modules() if shared else ()
+    elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType | Tensor):
+        inner = vars(value).values()
+    seen.add(id(value))
+    return any(_leads_to(own, one, seen, shared=shared) for one in list(inner))
 
 
 def _without_weights(module: nn.Module) -> Finding | None:

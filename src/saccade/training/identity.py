@@ -33,7 +33,12 @@ PARTS = {
 }
 """The digests of an identity, and what is different where they are."""
 
-DEPTH = 6
+MOST_OBJECTS = 6
+"""Objects in one another whose attributes are followed: deeper ones are other things than a network."""
+
+LONGEST_TRAIL = 60
+"""Things of any kind in one another, far below Python's limit on recursion."""
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _INTERNAL = set(vars(nn.Module()))
 _UNSEEN = {"__init__", "__repr__", "extra_repr", "__doc__", "__module__", "__dict__", "__weakref__", "__annotations__",
@@ -41,12 +46,29 @@ _UNSEEN = {"__init__", "__repr__", "extra_repr", "__doc__", "__module__", "__dic
 """Of a class: what `__init__` does shows in its result, and the rest decides no number."""
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device, torch.memory_format,
-          torch.layout, enum.Enum, Path, slice, range)  # fmt: skip
+          torch.layout, enum.Enum, Path, slice, range, np.generic)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Trail:
+    """How a value was reached: what lies ``above`` it, how many ``objects`` are among that, what is ``known`` so far.
+
+    Attributes and closures may lead in circles, and to one thing in many ways. What is known is kept alive: Python
+    gives the ``id`` of what is gone to something else.
+    """
+
+    above: frozenset[int] = frozenset()
+    objects: int = 0
+    known: dict[int, tuple[object, str]] = dataclasses.field(default_factory=dict)
+
+    def through(self, *values: object, objects: int = 0) -> _Trail:
+        return _Trail(self.above | {id(one) for one in values}, self.objects + objects, self.known)
 
 
 def identify(module: nn.Module) -> dict[str, str]:
     """Return the digests of a network by `PARTS`, equal in every process for equal networks."""
-    texts = {"tensors": _tensors(module), "structure": _structure(module), "code": _code(module)}
+    trail = _Trail()
+    texts = {"tensors": _tensors(module), "structure": _structure(module, trail), "code": _code(module, trail)}
     found = {part: hashlib.sha256("\n".join(lines).encode()).hexdigest() for part, lines in texts.items()}
     values = hashlib.sha256()
     for tensor in [*module.parameters(), *module.buffers()]:
@@ -91,25 +113,26 @@ def _tensors(module: nn.Module) -> Iterator[str]:
         yield f"{kind} {name} {tuple(tensor.shape)} {tensor.dtype} {tensor.requires_grad} {tied}"
 
 
-def _structure(module: nn.Module) -> Iterator[str]:
+def _structure(module: nn.Module, trail: _Trail) -> Iterator[str]:
     """Yield the tree: class, what it shows of itself, plain attributes and hooks of each module."""
+    trail = trail.through(*module.modules())
     for name, part in module.named_modules(remove_duplicate=False):
         yield f"{name}: {type(part).__qualname__}({_ADDRESS.sub('', part.extra_repr())})"
         own = {key: value for key, value in vars(part).items() if key not in _INTERNAL}
         tables = {key: vars(part).get(key) for key in sorted(_INTERNAL) if key.endswith("_hooks")}
         hooks = {key: [*table.values()] for key, table in tables.items() if table}
-        yield _described(own | hooks, frozenset())
+        yield _described(own | hooks, trail)
         if isinstance(part, torch.jit.ScriptModule):
             yield str(part.code)
 
 
-def _code(module: nn.Module) -> Iterator[str]:
+def _code(module: nn.Module, trail: _Trail) -> Iterator[str]:
     kinds = dict.fromkeys(type(part) for part in module.modules())
     classes = dict.fromkeys(base for kind in kinds for base in kind.__mro__ if not _is_torch(base.__module__))
     for kind in classes:
         for name, value in sorted(vars(kind).items()):
             if name not in _UNSEEN:
-                yield f"{kind.__qualname__}.{name} = {_described(value, frozenset())}"
+                yield f"{kind.__qualname__}.{name} = {_described(value, trail)}"
 
 
 def _is_torch(name: str) -> bool:
@@ -117,67 +140,99 @@ def _is_torch(name: str) -> bool:
     return name.partition(".")[0] in ("torch", "builtins", "abc", "typing", "collections", "functools", "math", "numpy")
 
 
-def _described(value: Any, above: frozenset[int]) -> str:
+def _described(value: Any, trail: _Trail) -> str:
     """Return a text that is equal in every process for values that mean the same; unknown objects by their type."""
     if isinstance(value, _PLAIN):
         return f"{type(value).__name__} {value!r}"
-    if id(value) in above or len(above) > DEPTH:
+    if id(value) in trail.above or len(trail.above) > LONGEST_TRAIL:
         return "..."
-    above = above | {id(value)}
+    if id(value) not in trail.known:
+        text = _described_data(value, trail.through(value))
+        trail.known[id(value)] = value, text if len(text) < 200 else _sha(text.encode())
+    return trail.known[id(value)][1]
+
+
+def _described_data(value: Any, trail: _Trail) -> str:
     if isinstance(value, Tensor):  # one with a history follows from others
         return f"{tuple(value.shape)} {value.dtype} {_sha(contiguous_bytes(value))}" if value.is_leaf else "made"
     if isinstance(value, np.ndarray):
-        return f"{value.shape} {value.dtype} {_sha(np.ascontiguousarray(value).tobytes())}"
+        content = _described(value.tolist(), trail).encode() if value.dtype.hasobject else value.tobytes()
+        return f"{value.shape} {value.dtype} {_sha(content)}"
     if isinstance(value, Mapping):
-        return (
-            "{" + ", ".join(sorted(f"{_described(k, above)}: {_described(v, above)}" for k, v in value.items())) + "}"
-        )
+        pairs = sorted(f"{_described(k, trail)}: {_described(v, trail)}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(_described(one, above) for one in value)) + "}"
+        return "{" + ", ".join(sorted(_described(one, trail) for one in value)) + "}"
     if isinstance(value, list | tuple):
-        return f"{type(value).__name__}[" + ", ".join(_described(one, above) for one in value) + "]"
-    return _described_code(value, above)
+        return f"{type(value).__name__}[" + ", ".join(_described(one, trail) for one in value) + "]"
+    return _described_code(value, trail)
 
 
-def _described_code(value: Any, above: frozenset[int]) -> str:
+def _described_code(value: Any, trail: _Trail) -> str:
     """Return the same for what can be called, and for objects of classes that people write."""
     if isinstance(value, staticmethod | classmethod):
-        return _described(value.__func__, above)
+        return _described(value.__func__, trail)
     if isinstance(value, property):
-        return _described([value.fget, value.fset], above)
+        return _described([value.fget, value.fset], trail)
     if isinstance(value, functools.partial):
-        return "partial " + _described([value.func, value.args, value.keywords], above)
+        return "partial " + _described([value.func, value.args, value.keywords], trail)
     if isinstance(value, types.MethodType):
-        return "method " + _described(value.__func__, above)
-    if isinstance(value, types.FunctionType) and not _is_torch(value.__module__ or ""):
-        return _function(value, above)
+        return "method " + _described([value.__func__, value.__self__], trail)
+    if isinstance(value, types.FunctionType):
+        return _function(value, trail)
     if isinstance(value, types.CodeType):
-        return _bytecode(value, above)
+        return _bytecode(value, trail)
     if isinstance(value, nn.Module):
-        lines = [*_tensors(value), *_structure(value)]
+        lines = [*_tensors(value), *_structure(value, trail)]
         return f"{type(value).__qualname__} " + _sha("\n".join(lines).encode())
-    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType | types.ModuleType):
-        return f"{type(value).__name__} {name}"
+    if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
+        return f"{type(value).__name__} {_name(value)}"
+    return _object(value, trail.through(objects=1))
+
+
+def _object(value: Any, trail: _Trail) -> str:
+    """Return what an object holds: its fields or attributes, or what it would be copied by where it has none."""
+    kind = type(value)
+    if trail.objects > MOST_OBJECTS:
+        return kind.__qualname__
     if dataclasses.is_dataclass(value):
-        own = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-        return f"{type(value).__qualname__} {_described(own, above)}"
-    inner = vars(value) if hasattr(value, "__dict__") else {}
-    return f"{type(value).__qualname__} {_described(inner, above)}"
+        own: Any = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    elif hasattr(value, "__dict__") and "__reduce__" not in {name for base in kind.__mro__[:-1] for name in vars(base)}:
+        own = vars(value)
+    else:
+        try:
+            made = value.__reduce_ex__(4)
+        except Exception:  # any code may run here
+            made = vars(value) if hasattr(value, "__dict__") else {}
+        own = [list(one) if isinstance(one, Iterator) else one for one in made] if isinstance(made, tuple) else made
+    return f"{kind.__qualname__} {_described(own, trail)}"
 
 
-def _function(function: types.FunctionType, above: frozenset[int]) -> str:
+def _name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+
+
+def _function(function: types.FunctionType, trail: _Trail) -> str:
     """Return a function's bytecode with what it reads: defaults, closure, and globals that it names.
 
-    The globals of an installed library follow from its own code.
+    Bytecode and globals of torch follow from its version, the globals of an installed library from its own code; but
+    a decorator of theirs holds the function of somebody else.
     """
-    if "site-packages" in function.__code__.co_filename:
-        return _bytecode(function.__code__, above)
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
-    names = sorted(set(_globals(function.__code__)))
-    read = {name: function.__globals__[name] for name in names if name in function.__globals__}
-    given = [function.__defaults__, function.__kwdefaults__, cells, read]
-    return f"{_bytecode(function.__code__, above)} {_described(given, above)}"
+    ours = not _is_torch(str(function.__globals__.get("__name__", "")))
+    text = _bytecode(function.__code__, trail) if ours else f"function {_name(function)}"
+    return f"{text} {_described([*reads(function)], trail)}"
+
+
+def reads(function: types.FunctionType) -> Iterator[Any]:
+    """Yield what a function holds on to: defaults, closure, and the globals that it names where it is of no library."""
+    yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    yield from (cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType())
+    library = "site-packages" in function.__code__.co_filename or _is_torch(
+        str(function.__globals__.get("__name__", ""))
+    )
+    if not library:
+        names = sorted(set(_globals(function.__code__)))
+        yield from (function.__globals__[name] for name in names if name in function.__globals__)
 
 
 def _globals(code: types.CodeType) -> Iterator[str]:
@@ -187,10 +242,10 @@ def _globals(code: types.CodeType) -> Iterator[str]:
             yield from _globals(inner)
 
 
-def _bytecode(code: types.CodeType, above: frozenset[int]) -> str:
+def _bytecode(code: types.CodeType, trail: _Trail) -> str:
     """Return what a code object does, without the place where it was written."""
     parts = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_flags, code.co_consts]
-    return f"{_sha(code.co_code)} {_described(parts, above)}"
+    return f"{_sha(code.co_code)} {_described(parts, trail)}"
 
 
 def _sha(content: bytes) -> str:
