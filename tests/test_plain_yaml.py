@@ -60,6 +60,12 @@ def test_dates_and_merges_are_ordinary_words(text: str) -> None:
     assert plain_yaml.load(text) == (text or None)
 
 
+@pytest.mark.parametrize("text", ["012", "-07", "1:30", "190:20:30", "1:30.5", "00"])
+def test_numbers_are_not_counted_in_eights_or_sixties(text: str) -> None:
+    assert plain_yaml.load(text) == text
+    assert plain_yaml.load(f"[{text}, 0, 12, 0.5, 1_000, 0x1f]") == [text, 0, 12, 0.5, 1000, 31]
+
+
 def test_a_merge_key_is_an_ordinary_name() -> None:
     assert plain_yaml.load("<<: {a: 1}") == {"<<": {"a": 1}}
 

@@ -387,6 +387,9 @@ def _short(text: str, limit: int = 200) -> str:
 
 def _unknown(name: str, origin: str) -> ConfigError:
     known = list(kinds())
+    if inside := [k for k in known if k.startswith(f"{name}.")]:
+        what, some = f"'{name}' is a section, and needs settings below it", ", ".join(inside[:4])
+        return ConfigError(what, where=origin, fix=f"write some of {some} ..., or leave '{name}' out")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not near:
         near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]

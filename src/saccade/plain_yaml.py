@@ -6,6 +6,7 @@ a few bytes stand for a gigabyte, and deep nesting fills the stack. None of that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -18,6 +19,9 @@ LIMIT_DEPTH = 32
 
 _LEFT_OUT = ("timestamp", "merge", "value")
 """Kinds of words that have no place in settings: a date is a text here, ``<<`` and ``=`` are ordinary names."""
+
+_OLD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""What YAML 1.1 counts in eights and sixties: ``012`` would be 10, and ``1:30`` would be 90."""
 
 
 class BadYaml(ValueError):
@@ -73,6 +77,12 @@ class _Plain(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        """Leave a number of YAML 1.1 a text, as its newer versions do; its setting says what it takes."""
+        if kind is yaml.ScalarNode and implicit[0] and _OLD_NUMBER.fullmatch(value):
+            return "tag:yaml.org,2002:str"
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Remember the line for what Python itself finds wrong with a number."""
