@@ -109,3 +109,11 @@ def test_the_command_line_refuses_it_before_training_and_its_advice_works(tmp_pa
     assert done.status == 78 and "131 cells (micro-batches) of 1 image" in done.stderr
     assert "--batch-size 130 or 132" in done.stderr and not (tmp_path / "run").exists()
     assert console.run_here(*settings, "--batch-size", "132").status == 0
+
+
+def test_a_cell_of_the_recipe_that_is_left_for_another_batch_is_said(tmp_path: Path) -> None:
+    settings = ("train", "small-images", "resnet8", "--epochs", "1step", "--image-size", "16")
+    done = console.run_here(*settings, "--batch-size", "100", "--out", str(tmp_path / "run"))
+    assert done.status == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "= 1 cell x 100 images x 1 rank; the recipe's cell of 250 does not divide it" in said

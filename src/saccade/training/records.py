@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from saccade import __version__, files, units
+from saccade import __version__, files, recipes, units
+from saccade.config import Config
 from saccade.errors import Explained, PreemptedError, SaccadeError
 from saccade.evaluation import views
 from saccade.evaluation.metrics import accuracies
@@ -46,7 +47,8 @@ def announce(run: Run, log: Log) -> None:
     log.fact(
         "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
     )
-    log.fact("batch", f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images {ranks}")
+    batch = f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images {ranks}"
+    log.fact("batch", batch + _left_cell(config))
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
     for note in run.runner.schedule.notes():
         log.warn(note)
@@ -54,6 +56,14 @@ def announce(run: Run, log: Log) -> None:
     log.fact("runs on", f"{place}, {choices['precision']} ({run.resolved['precision']['reason']}), "
              f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading threads")  # fmt: skip
     log.fact("folder", str(run.folder))
+
+
+def _left_cell(config: Config) -> str:
+    """Say that the cell of the recipe was left for another, because it does not divide the batch that was asked for."""
+    if config.batch.cell or config.recipe not in recipes.names():
+        return ""
+    cell = recipes.find(config.recipe).settings.get("batch", {}).get("cell", 0)
+    return f"; the recipe's cell of {cell} does not divide it" if cell and config.batch.global_ % cell else ""
 
 
 def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
