@@ -179,7 +179,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     Lines that a crash cut short are left out, as are those that no run of ours wrote.
     """
     events: list[dict[str, Any]] = []
-    if not path.exists():
+    if not path.is_file():  # a pipe would be waited for
         return events
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

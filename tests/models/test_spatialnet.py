@@ -168,9 +168,9 @@ def test_weights_of_one_image_size_load_at_another(before: int, after: int) -> N
     for ours, theirs in zip(_pools(new), _pools(old), strict=True):
         torch.testing.assert_close(ours.weight_for(ours.side, ours.side), theirs.weight_for(ours.side, ours.side))
     if before == 224:  # both have the published strides
-        images = torch.randn(2, 3, after, after)
-        with torch.no_grad():
-            torch.testing.assert_close(new(images), old(images), rtol=1e-4, atol=1e-4)
+        images = torch.randn(2, 3, after, after, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():  # logits around 3; the fitted weights are rounded to float32 once more
+            torch.testing.assert_close(new(images), old(images), rtol=0, atol=1e-3)
 
 
 def _pools(model: nn.Module) -> list[LearnedPooling]:
