@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import threading
@@ -141,8 +140,8 @@ def test_standard_error_that_is_gone_and_a_closed_terminal_do_not_end_a_run(
     images: Path, reference: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    process = toy.start_and_reach(toy.command(images, out, "--set", "log.every=1"), out, 10)
-    assert process.stderr
-    os.close(process.stderr.fileno())  # whoever read it is gone
-    assert process.wait(toy.LIMIT_S) == 0
+    with toy.start_and_reach(toy.command(images, out, "--set", "log.every=1"), out, 10) as process:
+        assert process.stderr
+        process.stderr.close()  # whoever read it is gone
+        assert process.wait(toy.LIMIT_S) == 0
     assert toy.digest(out) == toy.digest(reference)
