@@ -216,6 +216,7 @@ REFUSED = {
     "meta": (changed(lambda net: net.to("meta")), "no-weights", "device meta"),
     "frozen": (changed(lambda net: net.requires_grad_(False)), "nothing-to-train", "requires_grad"),
     "lock": (changed(lambda net: setattr(net, "lock", threading.Lock())), "not-copied", "lock"),
+    "plain list": (changed(lambda net: setattr(net, "blocks", [nn.Linear(2, 2)])), "hidden-layers", "blocks"),
     "closure": (changed(lambda net: setattr(net, "forward", lambda x: net.out(x.mean(3)))), "not-copied", "forward"),
     "hook": (changed(lambda net: net.register_forward_hook(lambda *a: a[2] * net.out.weight.sum())), "not-copied",
              "_forward_hooks"),

@@ -127,7 +127,7 @@ def test_a_changed_batch_is_gone_on_with_after_a_kill(run: Path, stop_after: Cal
 def test_only_advice_that_works_is_given(run: Path, change: tuple[str, ...], words: str, advised: bool) -> None:
     refused = train("--resume", str(run), *change, status=78)
     assert words in refused and "--resume never starts another run" in refused
-    assert ("--resume-changed goes on" in refused) == advised
+    assert ("--resume-changed (in Python resume_changed=True) goes on" in refused) == advised
     if not advised:
         command = console.run_here("train", "--resume", str(run), *change, "--resume-changed")
         assert command.status in (66, 78) and facts(run)["status"] == "done"

@@ -53,7 +53,7 @@ def unusable(module: nn.Module) -> list[Finding]:
     """Return why a network cannot be trained, copied or saved, as errors; it is not called."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         return [_error("not-copied", module, "is TorchScript, which cannot be copied", "hand over the Python class")]
-    if found := _without_weights(module) or _not_saved(module):
+    if found := _without_weights(module) or _not_saved(module) or _not_registered(module):
         return [found]
     try:
         duplicate(module)
@@ -116,6 +116,33 @@ def _without_weights(module: nn.Module) -> Finding | None:
         what = f"has tensors without values (device meta): {_few(unreal)}"
         return _error("no-weights", module, what, "build it on a CPU, or give it weights before")
     return None
+
+
+def _not_registered(module: nn.Module) -> Finding | None:
+    """Find layers in a plain list or dictionary: torch does not know them, so nothing trains or saves them."""
+    own = {id(part) for part in module.modules()}
+    hidden = []
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            if key not in ("_parameters", "_buffers", "_modules") and any(
+                id(layer) not in own and any(p.requires_grad for p in layer.parameters())
+                for layer in _modules_in(value)
+            ):
+                hidden.append(f"{name}.{key}".removeprefix("."))
+    if not hidden:
+        return None
+    what = f"has layers in a plain list or dictionary, where nothing trains or saves them: {_few(hidden)}"
+    fix = "keep them in an nn.ModuleList or nn.ModuleDict; what is not to be trained: layer.requires_grad_(False)"
+    return _error("hidden-layers", module, what, fix)
+
+
+def _modules_in(value: Any, depth: int = 3) -> Iterator[nn.Module]:
+    """Yield the modules in lists and dictionaries, and in those inside them."""
+    if isinstance(value, nn.Module):
+        yield value
+    elif depth and isinstance(value, list | tuple | Mapping):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _modules_in(one, depth - 1)
 
 
 def _not_saved(module: nn.Module) -> Finding | None:

@@ -22,6 +22,7 @@ from saccade.training.request import Request
 NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt", "seconds")
 """What `records.checkpoint_meta` adds to a checkpoint, and a resumed run must find there."""
 
+CHANGED = "--resume-changed (in Python resume_changed=True)"
 BESIDE = "--resume never starts another run beside it"
 WORDS = ("auto", "never")
 JUMP = 1.25
@@ -227,14 +228,14 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
         raise ConfigError(
             f"{what}; it stands at step {saved.step}, and with these settings the run ends at step {run.total_steps}: "
             "there is nothing left to train",
-            fix=f"a longer run goes on from there: larger --epochs, with --resume-changed; {BESIDE}",
+            fix=f"a longer run goes on from there: larger --epochs, with {CHANGED}; {BESIDE}",
             finding="run-changed",
         )
     if changed_is_fine:
         return
     fits = not run.world.leads or not checkpoint.compare(saved, run.state)
     jump = _rate(run, saved, saved.meta["evaluations"])
-    goes_on = f"--resume-changed goes on with the new settings{f' ({jump})' if jump else ''}; "
+    goes_on = f"{CHANGED} goes on with the new settings{f' ({jump})' if jump else ''}; "
     raise ConfigError(what, fix=f"{goes_on if fits else ''}{BESIDE}", finding="run-changed")
 
 
