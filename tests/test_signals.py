@@ -28,6 +28,7 @@ import hashlib, sys, time
 from saccade import signals
 from saccade.signals import SIGNALS
 signals.SAME_WISH_S = 0.3
+signals.PATIENCE_S = 1.0
 _, phase, rounds = sys.argv
 SIGNALS.catch()
 SIGNALS.watch()
@@ -100,6 +101,16 @@ def test_a_second_control_c_means_now_even_deep_in_a_computation() -> None:
     time.sleep(0.1)  # the kernel joins two that are not delivered yet
     process.send_signal(INT)
     assert ended(process) == (130, "")
+
+
+@pytest.mark.parametrize(("number", "status"), [(TERM, 75), (INT, 130)])
+def test_a_first_signal_ends_a_command_that_does_not_come_back_for_it(number: signal.Signals, status: int) -> None:
+    process = worker("nothing to save", DEEP)
+    time.sleep(0.3)  # into the long call
+    process.send_signal(number)
+    _, said = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == status and "before it was finished" in said, said
+    assert "Traceback" not in said
 
 
 def test_a_second_control_c_means_now_while_saving() -> None:

@@ -11,6 +11,7 @@ from saccade.config_fields import maths as _maths
 
 Shape = Annotated[float, Field(gt=0, le=100)]
 Strength = Annotated[float, Field(ge=0, le=1)]
+SizeShare = Annotated[float, Field(gt=0, le=4)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
 Policy = Literal[
     "none", "autoaugment-imagenet", "autoaugment-cifar10", "autoaugment-svhn", "randaugment", "trivialaugment",
@@ -51,7 +52,7 @@ class AugmentSection(Section):
     cutout: float = _maths(0.0, "side of a square that is cut out of each image, as a share of its side", ge=0, le=1)
     mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
     cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
-    sizes: tuple[float, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
+    sizes: tuple[SizeShare, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
 
     @property
     def mixes(self) -> bool:

@@ -10,6 +10,7 @@ itself, and what it means by *now* is SIGKILL. Whatever comes, a checkpoint is w
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -23,6 +24,9 @@ from saccade.errors import Explained, InterruptedRunError, PreemptedError, Stopp
 STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name))
 SAME_WISH_S = 1.0
 """A second SIGTERM or SIGHUP that comes so soon is the echo of the first."""
+
+PATIENCE_S = 5.0
+"""How long the main thread may take to hear of a signal while there is nothing to save."""
 
 Phase = Literal["nothing to save", "working", "saving"]
 
@@ -98,13 +102,26 @@ class Signals:
             raise early(number)
 
     def _listen(self, line: int) -> None:
-        """Count the signals as they arrive; the first one is the main thread's own business."""
-        while number := os.read(line, 1):
-            if number[0] not in STOPS:
+        """Count the signals as they arrive; the first one is the main thread's own business.
+
+        Where there is nothing to save and the main thread does not come back for it, deep in a
+        computation of a preflight for example, the command is ended from here.
+        """
+        latest = 0
+        while True:
+            is_unheard = self._arrived == 1 and self.first is None and self.phase == "nothing to save"
+            if not select.select([line], [], [], PATIENCE_S if is_unheard else None)[0]:
+                if self.first is None and self.phase == "nothing to save":
+                    _leave(latest)
                 continue
+            if not (read := os.read(line, 1)):
+                break
+            if read[0] not in STOPS:
+                continue
+            latest = read[0]
             self._arrived += 1
             if self._arrived > 1:
-                self._again(number[0])
+                self._again(latest)
             else:
                 self._first_s = time.monotonic()
         os.close(line)
@@ -116,6 +133,15 @@ class Signals:
             if self.phase == "saving" or is_echo or "SLURM_JOB_ID" in os.environ:
                 return
         os._exit(status(number))  # without a word, which could block; checkpoints are whole or not there
+
+
+def _leave(number: int) -> None:
+    """End the process with the sentence and the status of a signal; standard error may be blocked."""
+    told = f"{early(number)}\n".encode(errors="replace")
+    teller = threading.Thread(target=os.write, args=(2, told), daemon=True)
+    teller.start()
+    teller.join(1.0)
+    os._exit(status(number))
 
 
 SIGNALS = Signals()
