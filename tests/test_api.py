@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import console
 import saccade
-from saccade import cli
+from saccade import api, cli
 from saccade.errors import CheckpointError, ConfigError, DataError, DivergedError, SaccadeError, UsageError
 from saccade.training.request import FLAGS
 
@@ -141,6 +141,7 @@ def test_numbers_of_numpy_and_shares_as_text_or_number_are_taken() -> None:
         ({"data": 5}, UsageError, "saccade.open_source"),
         ({"val": ["a"]}, UsageError, "type list"),
         ({"model": 3}, ConfigError, "model.name"),
+        ({"model": nn.Linear}, UsageError, "make one: model=Linear(...)"),
         ({"epoch": 3}, ConfigError, "did you mean 'epochs'?"),
         ({"batchsize": 3}, ConfigError, "did you mean 'batch_size'?"),
         ({"augment__mixpu": 3}, ConfigError, "did you mean 'augment.mixup'?"),
@@ -151,6 +152,11 @@ def test_every_odd_value_is_answered_with_a_sentence(flags: dict[str, Any], erro
     with pytest.raises(SaccadeError) as caught:
         saccade.train(**flags, dry_run=True)
     assert isinstance(caught.value, error) and words in str(caught.value)
+
+
+def test_a_split_that_is_no_text_is_answered_with_the_splits_there_are() -> None:
+    with pytest.raises(SaccadeError, match="no split called '3'"):
+        api.judged_split(None, saccade.open_source("digits"), 3)  # type: ignore[arg-type]
 
 
 def test_sources_and_splits_that_are_open_already_are_trained_on(tmp_path: Path) -> None:

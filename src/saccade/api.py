@@ -70,7 +70,7 @@ def train(
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``. Raises a SaccadeError
     with the reason and what to do.
     """
-    model = unwrapped(model) if isinstance(model, nn.Module) else model
+    model = _network(model)
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
     request = replace(_request(recipe, flags, set, settings), out=str(out))
@@ -177,6 +177,14 @@ def score(
         torch.set_num_threads(before)
 
 
+def _network(model: Any) -> Any:
+    """Return a network without the wrappers of torch, a name as it is; raises UsageError on a class."""
+    if isinstance(model, type):
+        what = f"model={model.__name__} is a class, and a network is wanted"
+        raise UsageError(what, where="model", fix=f"make one: model={model.__name__}(...)")
+    return unwrapped(model) if isinstance(model, nn.Module) else model
+
+
 def judged_split(
     model: Classifier | Subject, data: Any = None, name: str = "", labels: str | Path = "", split_names: str = ""
 ) -> Split:
@@ -186,6 +194,7 @@ def judged_split(
     """
     if isinstance(data, Split):
         return data
+    name = str(name)
     if data is not None:
         return find_split(_opened("data", data, "val") or str(data), name, str(labels), split_names)
     only_with_data(labels=labels, split_names=split_names)
