@@ -24,8 +24,9 @@ def _doubles(names: set[str]) -> list[str]:
     """Return the names that differ only in case, as ``'Cat' / 'cat'``; letters may be classes of their own."""
     spellings: dict[str, list[str]] = {}
     for name in sorted(names):
-        spellings.setdefault(_folded(name), []).append(f"'{name}'")
-    return [" / ".join(found) for name, found in spellings.items() if len(found) > 1 < len(name)]
+        spellings.setdefault(_folded(name), []).append(name)
+    doubled = [found for found in spellings.values() if len(found) > 1 < len(found[0])]
+    return [" / ".join(f"'{name}'" for name in found) for found in doubled]
 
 
 def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
@@ -45,13 +46,7 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
             f"{listed(names, len(names))}",
             f"{train.where} and {val.where}", "give each class one name on both sides", tuple(names), 65,
         ))  # fmt: skip
-    spellings: dict[str, list[str]] = {}
-    for name in sorted(known):
-        spellings.setdefault(_folded(name), []).append(name)
-    doubles = [
-        " / ".join(f"'{name}'" for name in names) for names in spellings.values() if len(names) > 1 < len(names[0])
-    ]
-    if doubles:
+    if doubles := _doubles(known):
         findings.append(Finding(
             "class-case-differs", "warning",
             f"classes of {train.name} differ only in upper and lower case: {listed(doubles, len(doubles))}",

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
-_TABLES = {"_parameters", "_buffers", "_modules"}
+TABLES = {"_parameters", "_buffers", "_modules"}
+"""Where torch keeps what it knows of; every other attribute of a module is a plain one."""
 
 
 def duplicate(model: M) -> M:
@@ -27,7 +28,7 @@ def left_behind(model: nn.Module) -> Iterator[Tensor]:
     seen: set[int] = set()
     for module in model.modules():
         for name, value in list(vars(module).items()):
-            if name not in _TABLES:
+            if name not in TABLES:
                 yield from _with_history(value, seen)
 
 

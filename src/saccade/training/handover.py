@@ -21,7 +21,7 @@ from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
 from saccade.models import backends
 from saccade.training import checkpoint, determinism, identity
-from saccade.training.duplicate import duplicate
+from saccade.training.duplicate import TABLES, duplicate
 from saccade.training.finding import Finding, listed, refuse
 from saccade.training.launch import Run
 from saccade.training.losses import heads
@@ -76,7 +76,7 @@ def functions_holding(module: nn.Module) -> list[str]:
     found = []
     for name, part in module.named_modules():
         for key, value in vars(part).items():
-            if key not in ("_parameters", "_buffers", "_modules") and _leads_to(own, value, set(), shared=False):
+            if key not in TABLES and _leads_to(own, value, set(), shared=False):
                 found.append(f"{name}.{key}".removeprefix("."))
     return found
 
@@ -124,7 +124,7 @@ def _not_registered(module: nn.Module) -> Finding | None:
     hidden = []
     for name, part in module.named_modules():
         for key, value in vars(part).items():
-            if key not in ("_parameters", "_buffers", "_modules") and any(
+            if key not in TABLES and any(
                 id(layer) not in own and any(p.requires_grad for p in layer.parameters())
                 for layer in _modules_in(value)
             ):

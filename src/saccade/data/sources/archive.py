@@ -23,7 +23,7 @@ from saccade.data.sources.foreign import recognise
 from saccade.data.sources.index import Index, kept, packed
 from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
-from saccade.data.sources.peek import HEAD_BYTES
+from saccade.data.sources.peek import HEAD_BYTES, read_head
 from saccade.data.sources.split import Integers, Read, Source, source_of, stamped
 from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of, side_files
@@ -44,7 +44,7 @@ def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
     ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Members are slices of one
     memory map, so any number of threads may read. Raises DataError on damage.
     """
-    zipped = _first_bytes(path).startswith(_ZIP)
+    zipped = read_head(path, HEAD).startswith(_ZIP)
     plain = path if zipped else plain_tar(path)
     view, stamp = mapped(plain), stamp_of({path, plain})
 
@@ -108,21 +108,13 @@ def _readers(path: Path, names: Names, columns: dict[str, Integers], view: memor
 
 def plain_tar(path: Path) -> Path:
     """Return a tar itself, or its decompressed copy in the cache folder; raises DataError on what is no tar."""
-    head = _first_bytes(path)
+    head = read_head(path, HEAD)
     packed = head.startswith((_GZIP, _XZ))
     plain = _decompressed(path, head) if packed else path
-    if found := recognise(_first_bytes(plain), path.name.removesuffix(path.suffix) if packed else path.name):
+    if found := recognise(read_head(plain, HEAD), path.name.removesuffix(path.suffix) if packed else path.name):
         what = f"a compressed file, and in it {found.what}" if packed else found.what
         raise DataError(f"this is {what}", where=str(path), fix=found.fix)
     return plain
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(HEAD)
-    except OSError as error:
-        raise DataError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def mapped(path: Path) -> memoryview:

@@ -33,11 +33,11 @@ def suffix_of(name: str) -> str:
     return f".{end.lower()}" if dot and stem else ""
 
 
-def read_head(path: str | Path) -> bytes:
-    """Return the first ``HEAD_BYTES`` of a file; raises DataError if it cannot be read."""
+def read_head(path: str | Path, count: int = HEAD_BYTES) -> bytes:
+    """Return the first ``count`` bytes of a file; raises DataError if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
+            return file.read(count)
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
 
