@@ -37,7 +37,7 @@ test-mutants: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/mutants -m mutants $(ARGS)
 
 test-gpu: $(VENV)/.installed-dev
-	SACCADE_TEST_GPU=1 $(BIN)/python -m pytest tests/training/test_gpu.py tests/faults/test_kill_and_resume.py \
+	SACCADE_TEST_GPU=1 $(BIN)/python -m pytest tests/device/test_gpu.py tests/faults/test_kill_and_resume.py \
 	  tests/faults/test_numbers.py $(ARGS)
 
 check: $(VENV)/.installed-dev

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.data.fit import Fit
+from saccade.data.images.fit import Fit
 from saccade.data.loader import EvaluationView, Readers, batches
 from saccade.data.sources import Split, open_source, train_split, validation_split
 

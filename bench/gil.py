@@ -25,11 +25,11 @@ import torch
 from loader import unpack
 
 import saccade  # noqa: F401 - sets the waiting policy before torch loads
-from saccade.config import AugmentSection
-from saccade.data import augment
+from saccade.config.schema import AugmentSection
+from saccade.data.augment import geometry
 from saccade.data.loader import Readers, TrainingView, batches
 from saccade.data.order import Order
-from saccade.data.pack import Settings, pack
+from saccade.data.packing import Settings, pack
 from saccade.data.sources import Split, open_source
 
 SIDE, BATCH = 224, 64
@@ -103,8 +103,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a tar of JPEGs")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    decoder, mirror, resizer = Decoder(simplejpeg.decode_jpeg), Stand(torch.flip), Stand(augment.antialiased_resize)
-    simplejpeg.decode_jpeg, torch.flip, augment.antialiased_resize = decoder, mirror, resizer
+    decoder, mirror, resizer = Decoder(simplejpeg.decode_jpeg), Stand(torch.flip), Stand(geometry.antialiased_resize)
+    simplejpeg.decode_jpeg, torch.flip, geometry.antialiased_resize = decoder, mirror, resizer
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         unpack(given.data, root / "images", 1000)

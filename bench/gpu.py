@@ -24,18 +24,19 @@ import timm.optim
 import torch
 from torch import Tensor, nn
 
-from saccade.config import Layers
+from saccade.config.layers import Layers
 from saccade.data.loader import Batch
+from saccade.device import determinism
+from saccade.device.compile import compile_in_place
+from saccade.device.mfu import mfu
+from saccade.device.step_timer import Clock
 from saccade.models import create_model, meta_model
-from saccade.models.cost import cost
-from saccade.training import determinism, optim
-from saccade.training.clock import Clock
-from saccade.training.compiling import compile_in_place
+from saccade.models.parts.cost import cost
+from saccade.optim import optimizers
+from saccade.optim.schedule import Schedule
 from saccade.training.guard import Finite
-from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner
-from saccade.training.utilisation import mfu
 
 GPU = torch.device("cuda")
 HELD = 4
@@ -66,7 +67,7 @@ def ours(model: str, batch: int, side: int, *, exact: bool = True, compiled: boo
     network = network.to(memory_format=torch.channels_last)
     if compiled:
         compile_in_place(network)
-    state = State(network, optim.build(network, config, GPU), None)
+    state = State(network, optimizers.build(network, config, GPU), None)
     rates = Schedule("constant", 10**6, 0, 1.0)
     runner = StepRunner(config, rates, "bf16", GPU, Finite("lr"), clock=Clock(GPU))
     held = batches(batch, side, torch.channels_last)

@@ -39,8 +39,9 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
     import torch
 
     import saccade  # noqa: F401 - sets the waiting policy before torch loads
-    from saccade.config import AugmentSection
-    from saccade.data import augment, crops
+    from saccade.config.schema import AugmentSection
+    from saccade.data.augment import geometry
+    from saccade.data.images import crops
     from saccade.data.loader import Readers, TrainingView, batches
     from saccade.data.order import Order
     from saccade.data.sources import open_source
@@ -56,7 +57,7 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
     def show(i: int, box: tuple[int, int, int, int]) -> Pixels:
         ((pixels, (inner,)),) = crops.decode([split.read(i)], lambda *_: np.array([[box]]), SIDE, "ignore")
         slot = torch.empty((1, 3, SIDE, SIDE), dtype=torch.uint8).to(memory_format=torch.channels_last)
-        augment.resize_into(slot, pixels, inner, False)
+        geometry.resize_into(slot, pixels, inner, False)
         return slot[0].permute(1, 2, 0).numpy()
 
     return epoch, show, [bytes(split.read(i)) for i in range(min(len(split), 100))]
@@ -243,7 +244,7 @@ def difference(show: Show, files: list[bytes]) -> float:
 
 def _true_size(data: bytes, whole: Pixels) -> tuple[int, int]:
     if importlib.util.find_spec("saccade"):
-        from saccade.data import tiles
+        from saccade.data.images import tiles
 
         if tiles.is_tiled(data):
             width, height = tiles.size(data)
@@ -289,7 +290,7 @@ def unpack(archive: Path, folder: Path, count: int) -> int:
 
 def rows(root: Path, given: argparse.Namespace) -> list[tuple[str, str, str, str, int]]:
     """Prepare the data and return (title, interpreter, pipeline, place, mean bytes) of every row."""
-    from saccade.data.pack import Chroma, Settings, pack
+    from saccade.data.packing import Chroma, Settings, pack
     from saccade.data.sources import open_source
 
     mean = unpack(given.data, root / "images", given.images)

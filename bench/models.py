@@ -25,8 +25,8 @@ import torchvision
 from torch import Tensor, nn
 
 import saccade
+from saccade.device import precision
 from saccade.models import Options, find
-from saccade.training import precision
 from saccade.training.losses import heads
 
 PAIRS = {

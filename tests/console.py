@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from saccade import cli, signals
+from saccade.cli import main
+from saccade.system import signals
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def run_here(*arguments: str, cwd: Path | None = None) -> Done:
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(complained),
         ):
-            cli.main()
+            main.main()
     except SystemExit as end:
         status = end.code
     finally:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 import console
 import saccade
-from saccade import api, cli
+from saccade import api
+from saccade.cli import main
 from saccade.errors import CheckpointError, ConfigError, DataError, DivergedError, SaccadeError, UsageError
-from saccade.training.request import FLAGS
+from saccade.setup.compose import FLAGS
 
 
 class Tiny(nn.Module):
@@ -81,7 +82,7 @@ VALUES: dict[str, Any] = {
 
 
 def flags_of(verb: str) -> set[str]:
-    command = typer.main.get_command(cli.app).commands[verb]  # type: ignore[attr-defined]
+    command = typer.main.get_command(main.app).commands[verb]  # type: ignore[attr-defined]
     return {p.opts[0].removeprefix("--").replace("-", "_") for p in command.params if p.opts[0].startswith("--")}
 
 

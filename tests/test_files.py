@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from saccade import files
-from saccade.data.archives import RECORD_LIMIT_BYTES
+from saccade.data.archives.tars import RECORD_LIMIT_BYTES
+from saccade.data.archives.zips import INFLATED_LIMIT_BYTES
 from saccade.data.sources import open_source
-from saccade.data.zips import INFLATED_LIMIT_BYTES
 from saccade.errors import DataError
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of open files come from /proc")

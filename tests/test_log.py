@@ -119,7 +119,7 @@ def test_a_listener_that_fails_is_left_out_and_the_run_goes_on(tmp_path: Path) -
 
 
 def test_closed_streams_are_replaced_before_a_file_gets_their_number() -> None:
-    code = "from saccade import streams; streams.open_missing(); import os; print(os.open('.', os.O_RDONLY) > 2)"
+    code = "from saccade.system import streams; streams.open_missing(); import os; print(os.open('.', os.O_RDONLY) > 2)"
     done = subprocess.run(f'"{sys.executable}" -c "{code}" 2>&- <&-', shell=True, capture_output=True, text=True)
     assert done.stdout == "True\n"
 

@@ -20,10 +20,11 @@ from PIL import Image
 from rich.table import Table
 
 from console import run_here
-from saccade import consoles, log, printable
+from saccade import log, printable
 from saccade.errors import DataError
 from saccade.printable import cell, to_json
 from saccade.report.html import element
+from saccade.system import consoles
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31mEVIL"
 TURNED = "photo\u202egpj.exe"

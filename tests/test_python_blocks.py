@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import saccade
-from data.containers import make_folder, make_zip
+from containers import make_folder, make_zip
 from saccade.evaluation.classifier import Classifier, Recipe
 
 ROOT = Path(__file__).parents[1]

@@ -14,14 +14,16 @@ from PIL import Image
 
 import saccade
 from saccade import recipes
-from saccade.config import Config, Layers
+from saccade.config.layers import Layers
+from saccade.config.schema import Config
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
 from saccade.data.sources import open_source, train_split
 from saccade.errors import ConfigError
-from saccade.models import Options, find, registry
+from saccade.models import Options, find
+from saccade.models.parts import registry
 from saccade.recipes import receipts
-from saccade.training.request import Request, settings
+from saccade.setup.compose import Request, settings
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from saccade.models import meta_model
-from saccade.models.cost import cost
+from saccade.models.parts.cost import cost
 from saccade.models.spatialnet import LearnedPooling
 
 IMAGES = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"

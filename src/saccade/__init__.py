@@ -12,7 +12,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from saccade._version import __version__ as __version__
 
 # Before torch starts OpenMP: waiting threads sleep instead of spinning. Compute and reading threads share the cores,
 # and on a busy machine spinning makes small networks ten times slower (docs/LOG.md).

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from saccade import signals
 from saccade.errors import Explained
+from saccade.system import signals
 
 
 def start() -> None:
     """Run the command line."""
     try:
         signals.SIGNALS.catch()
-        from saccade.cli import main
+        from saccade.cli.main import main
     except Explained as early:
         print(early, file=sys.stderr)
         sys.exit(early.status)

@@ -11,25 +11,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from saccade import units
-from saccade.config import Config, kinds
+from saccade import trainer, units
+from saccade.config.schema import Config, kinds
 from saccade.data.loader import Readers
 from saccade.data.sources import Source, Split, open_source, train_split, validation_split
 from saccade.data.sources.split import short_name
-from saccade.dist import joined
+from saccade.device import determinism
+from saccade.distributed.world import joined
 from saccade.errors import ConfigError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
 from saccade.evaluation.predictor import Picture, Prediction
 from saccade.log import Log
-from saccade.models.readings import unwrapped
-from saccade.training import determinism, launch, resuming, trainer
-from saccade.training.ranks import settings_of
-from saccade.training.request import FLAGS, Request, compose, flag_settings
-from saccade.training.request import dry_run as settle
-from saccade.training.subject import Conditions, Subject
-from saccade.training.trainer import Outcome
+from saccade.models.weights.readings import unwrapped
+from saccade.runs import resuming
+from saccade.runs.subject import Conditions, Subject
+from saccade.setup.agreement import settings_of
+from saccade.setup.compose import FLAGS, Request, compose, flag_settings
+from saccade.setup.compose import dry_run as settle
+from saccade.trainer import Outcome
+from saccade.training import datasets
 
 
 def train(
@@ -213,7 +215,7 @@ def only_with_data(**flags: Any) -> None:
 
 def own_split(config: Config, name: str = "") -> Split:
     """Return the split that a run validated on, or another of the same source, rebuilt from its configuration."""
-    data = launch.open_data(config, launch.open_training(config))
+    data = datasets.open_data(config, datasets.open_training(config))
     for split in (data.val, data.chosen_on):
         if name in ("", split.name):
             return split
@@ -227,7 +229,7 @@ def find_split(data: str | Source, name: str = "", labels: str = "", split_names
         return _split_of(source, name)
     found = validation_split(source, named=True)
     if found is None:
-        raise launch.no_validation(source)
+        raise datasets.no_validation(source)
     return found
 
 

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from saccade import doors, files
+from saccade import files
 from saccade.errors import DataError, DiskError, SaccadeError
+from saccade.system import doors
 
 ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written and has the space"
 STALE_S = 86_400.0

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from saccade import doors
-from saccade.doors import explained
-from saccade.doors import within as within
-from saccade.locks import locked as locked
-from saccade.locks import try_lock
+from saccade.system import doors
+from saccade.system.doors import explained
+from saccade.system.doors import within as within
+from saccade.system.locks import locked as locked
+from saccade.system.locks import try_lock
 
 COPY_BYTES = 1 << 20
 PENDING_BYTES = 1 << 22  # lines of a log that wait in memory while they cannot be written: hours of a run

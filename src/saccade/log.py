@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from saccade import files
-from saccade.consoles import console
 from saccade.printable import printable, to_json
-from saccade.streams import Voice
+from saccade.system.consoles import console
+from saccade.system.streams import Voice
 
 LOG_VERSION = 1
 PLAIN_EVERY_S = 20.0

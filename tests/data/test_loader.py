@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.config import AugmentSection
+from saccade.config.schema import AugmentSection
 from saccade.data import loader
-from saccade.data.fit import Fit
+from saccade.data.images.fit import Fit
 from saccade.data.loader import Batch, EvaluationView, Readers, TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.sources import Split, open_source

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from saccade.data import images
+from saccade.data.images import decode
 from saccade.data.prepare import MANIFEST, prepare, refuse_case_clashes, refuse_names
 from saccade.data.sources import Source, Split, open_source
 from saccade.errors import ConfigError, DataError, DiskError, UsageError
@@ -123,7 +123,7 @@ def test_portable_maps_become_png_with_the_same_pixels(tmp_path: Path) -> None:
             for i in range(len(split)):
                 data = bytes(tree.splits[name].read(i))
                 assert data.startswith(b"\x89PNG") and (data[25] == 0) == (bytes(split.read(i)[:2]) != b"P6")
-                assert np.array_equal(images.decode(data), images.decode(split.read(i)))
+                assert np.array_equal(decode.decode(data), decode.decode(split.read(i)))
 
 
 def test_a_png_that_another_zlib_packed_is_the_same_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 import saccade
-from saccade.data.fit import Fit
+from saccade.data.images.fit import Fit
 from saccade.data.loader import Readers
 from saccade.errors import CheckpointError, DataError, UsageError
 from saccade.evaluation import evaluator

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import saccade
-from saccade.cli import app
+from saccade.cli.main import app
 from saccade.evaluation.views import mean_logits, views
 
 

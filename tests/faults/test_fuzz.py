@@ -12,7 +12,7 @@ import io, os, sys
 import numpy as np
 from PIL import Image
 from saccade import rng
-from saccade.data.look import ERRORS, look
+from saccade.data.audit.image import ERRORS, look
 
 def encode(form, **options):
     out = io.BytesIO()

@@ -20,7 +20,8 @@ STAGES = 2 * NUM_IMAGES + 1
 POINTS = [*range(2), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 20))]
 VICTIM = """
 import os, sys
-from saccade import cli, files
+from saccade import files
+from saccade.cli import main as cli
 left, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 def stage(_name):
     global left

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import toy
 
-from saccade import held
 from saccade.data import loader
-from saccade.data.decoded import Decoded
+from saccade.data.decoded_cache import Decoded
+from saccade.system import held
 from saccade.training.meter import Meter
 
 RARE = ("--set", "checkpoint.every=1000step", "--set", "data.threads=2")

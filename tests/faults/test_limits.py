@@ -12,8 +12,8 @@ import pytest
 
 from console import Done
 from saccade.errors import ConfigError
-from saccade.training.memory import building
-from saccade.training.request import Request, preview
+from saccade.preflight.out_of_memory import building
+from saccade.setup.compose import Request, preview
 
 LIMIT_S = 120
 

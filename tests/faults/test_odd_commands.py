@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from console import run_here
-from saccade import config
+from saccade.config import schema
 
 VALUES = [
     "", "0", "-1", "1", "null", "true", "~", "[]", "{}", "[1,2,3]", ".nan", ".inf", "-.inf", "1e308", "-1e308",
@@ -29,7 +29,7 @@ VALUES = [
 ]  # fmt: skip
 FLAGS = ["--data", "--val", "--labels", "--model", "--init", "--epochs", "--batch-size", "--lr", "--image-size",
          "--seed", "--devices", "--precision", "--max-time", "--holdout", "--minival"]  # fmt: skip
-FIELDS = [(name, default) for name, _, _, default in config.fields()]
+FIELDS = [(name, default) for name, _, _, default in schema.fields()]
 TABLE = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text(encoding="utf-8")
 DOCUMENTED = set(map(int, re.findall(r"^\| (\d+) \|", TABLE, re.MULTILINE))) - {1}
 """What a user may meet; 1 is a bug of ours."""

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import saccade
-from saccade.config import AugmentSection
-from saccade.data import pack
+from saccade.config.schema import AugmentSection
+from saccade.data import packing
 from saccade.data.loader import Readers, TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.sources import open_source
@@ -38,7 +38,7 @@ def test_a_thousand_epochs_leave_no_trace(packed: bool, tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 256, (80, 90, 3), dtype=np.uint8)).save(folder / f"{i}.jpg")
     place = tmp_path / "set"
     if packed:
-        pack.pack(open_source(place), tmp_path / "pack", pack.Settings())
+        packing.pack(open_source(place), tmp_path / "pack", packing.Settings())
         place = tmp_path / "pack"
     split, readers = open_source(place).splits["train"], Readers(2)
     view = TrainingView(split, Order(64, 0), AugmentSection(), 64, EPOCHS, "ignore")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from console import Done, run_here
-from saccade import files
+from saccade import files, trainer
 from saccade.log import read_events
-from saccade.training import checkpoint, trainer
+from saccade.training import checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and rights are those of POSIX")
 

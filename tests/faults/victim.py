@@ -21,9 +21,11 @@ from typing import Any
 
 import torch
 
-from saccade import cli, files
+from saccade import files, trainer
+from saccade.cli import main as cli
 from saccade.data.order import Order
-from saccade.training import resuming, step, trainer
+from saccade.runs import resuming
+from saccade.training import step
 
 BROKEN_LOADER_AT = 20
 """The batch at which ``--loader`` strikes."""

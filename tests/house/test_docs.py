@@ -18,10 +18,10 @@ from shell_blocks import Block, Command, blocks, commands, pages
 from source_tree import ROOT, Violation, require_none
 
 from saccade import recipes
-from saccade.cli import app
-from saccade.config import Layers
+from saccade.cli.main import app
+from saccade.config.layers import Layers
 from saccade.errors import SaccadeError
-from saccade.models.registry import is_known
+from saccade.models.parts.registry import is_known
 
 RUN_LIMIT_S = 240
 GROUP = typer.main.get_command(app)

@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from source_tree import Module, Violation, parse, require_none, saccade
+from source_tree import ROOT, Module, Violation, parse, require_none, saccade
 
-# A name stands for one module, `name.*` for a folder with everything in it; the more exact entry counts.
+# A name stands for one module of the ground or the roof, `room.*` for a folder with all its files, and no files of a
+# folder below it. docs/architecture.md says what is in which room.
 FLOORS = {
-    0: """errors units config_fields config_optim config_augment config files held streams signals log rng
-          plain_yaml doors locks cache printable consoles""",
-    1: """board dist launcher
-          data data.boxes data.fit data.limits data.jpeg data.png data.tiff data.tiles data.images data.names data.links
-          data.archives data.zips data.shards data.order data.pool
-          data.look data.ledger data.known data.stamps data.download
-          models.registry models.layers models.attention models.network
-          models.cost models.stages models.fitting models.stored
-          models.readings models.weights recipes.*""",
-    2: """data.sources.* data.pack data.crops data.augment data.operations data.policies data.mix
-          data.verify data.prepare data.sound data.decoded models.*
-          training training.losses training.depth training.muon training.lamb training.rmsprop training.optim
-          training.schedule training.ema training.precision training.gradients training.kept training.scale
-          training.clock training.strips training.allocator training.determinism training.late training.norms
-          training.spikes training.recorded training.surroundings training.devices
-          training.duplicate""",
-    3: "data.loader training.state training.checkpoint training.update training.identity",
-    4: "training.bad_steps training.guard training.step evaluation.*",
-    5: """training.launch training.request training.meter training.cadence training.records training.preflight
-         training.cells training.track training.memory training.compiling training.trial training.finding
-         training.doctor training.feeders training.census training.utilisation training.ranks training.contact_sheet
-         training.class_maps
-         training.ancestor training.descent training.start
-         training.handover training.resuming training.table report.*""",
-    6: "training.trainer training.proof training.subject report.rates",
-    7: "api terminal cli_data cli_lr cli_ranks cli_recipes cli __main__",
+    0: "errors units rng printable _version",
+    1: "system.*",
+    2: "files log findings cache",
+    3: "config.* distributed.* data.images.* models.parts.*",
+    4: "device.* recipes.* data.archives.* data.augment.* models.weights.*",
+    5: "optim.* data.sources.* models.*",
+    6: "data.audit.*",
+    7: "data.*",
+    8: "evaluation.*",
+    9: "training.*",
+    10: "setup.*",
+    11: "preflight.* runs.*",
+    12: "report.*",
+    13: "trainer",
+    14: "api",
+    15: "cli.*",
+    16: "__main__",
 }
 PLACES = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 
@@ -48,9 +41,7 @@ def floor_of(name: str) -> int | None:
     """Return the floor of a module named without the package; None when the map does not know it."""
     if name in PLACES:
         return PLACES[name]
-    parts = name.split(".")
-    folders = (".".join(parts[:depth]) + ".*" for depth in range(len(parts), 0, -1))
-    return next((PLACES[folder] for folder in folders if folder in PLACES), None)
+    return PLACES.get(f"{name}.*", PLACES.get(f"{name.rpartition('.')[0]}.*"))
 
 
 def edges(modules: Sequence[Module]) -> list[Edge]:
@@ -90,9 +81,7 @@ def nearest(target: str, known: set[str]) -> str:
 def upward(modules: Sequence[Module], package: str = "saccade") -> list[Violation]:
     """Find imports that break the floors. The package's own root is exempt: it only hands out names lazily."""
     places = {m.name: m.place for m in modules}
-    folders = {
-        m.name: m.name.split(".")[1] if m.is_package or m.name.count(".") > 1 else "" for m in modules if "." in m.name
-    }
+    folders = {m.name: m.name if m.is_package else m.name.rpartition(".")[0] for m in modules}
     found = []
     for importer, imported, line in edges(modules):
         if package in (importer, imported):
@@ -174,6 +163,15 @@ def test_every_module_has_a_floor() -> None:
     assert set(PLACES) <= names | folders, f"FLOORS names what is not there: {set(PLACES) - names - folders}"
 
 
+def test_the_rooms_of_the_docs_are_the_rooms_of_the_code_in_the_order_of_the_floors() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*`) \|", page[page.index("## Rooms") :], flags=re.MULTILINE)
+    named = [name.replace("/", ".").removesuffix(".") for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    floors = [floor_of(name) for name in named]
+    assert sorted(named) == sorted(name.removesuffix(".*") for name in PLACES if name != "__main__")
+    assert floors == sorted(floors, key=lambda floor: -1 if floor is None else floor)
+
+
 def test_modules_import_only_from_lower_floors() -> None:
     require_none("floors", upward(saccade()))
 
@@ -191,7 +189,7 @@ def test_no_import_hides_from_the_floors() -> None:
 def test_the_root_imports_nothing_until_it_is_asked() -> None:
     code = "import sys, saccade; print(sorted(m for m in sys.modules if m.startswith(('saccade.', 'torch', 'numpy'))))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert out.stdout.strip() == "['saccade._version']"
 
 
 def tree_of(folder: Path, files: dict[str, str]) -> list[Module]:
@@ -206,18 +204,23 @@ def test_control_an_upward_import_is_seen_even_inside_a_function(tmp_path: Path)
     modules = tree_of(
         tmp_path,
         {
-            "saccade/rng.py": "def f():\n    from saccade.training.trainer import train\n",
-            "saccade/data/order.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import loader\n",
-            "saccade/data/loader.py": "from saccade import rng\n",
-            "saccade/training/trainer.py": "import saccade.data.loader as loader\nfrom ..report import page\n",
-            "saccade/report/page.py": "from saccade.training.meter import Meter\n",
+            "saccade/rng.py": "def f():\n    from saccade.training.loop import run\n",
+            "saccade/data/order.py": "import typing\nif typing.TYPE_CHECKING:\n    from ..optim import ema\n",
+            "saccade/optim/ema.py": "from saccade import rng\n",
+            "saccade/data/loader.py": "from . import order\n",
+            "saccade/data/audit/verify.py": "import saccade.data.loader as loader\n",
+            "saccade/training/loop.py": "from ..report import page\n",
+            "saccade/report/page.py": "from saccade.training import meter\n",
             "saccade/training/meter.py": "",
+            "saccade/preflight/trial.py": "from saccade.runs import resuming\n",
+            "saccade/runs/resuming.py": "",
         },
     )
     assert sorted(v.what for v in upward(modules)) == [
-        "data.order (floor 1) imports data.loader (floor 3)",
-        "report.page (floor 5) imports training.meter (floor 5)",
-        "rng (floor 0) imports training.trainer (floor 6)",
+        "data.audit.verify (floor 6) imports data.loader (floor 7)",
+        "preflight.trial (floor 11) imports runs.resuming (floor 11)",
+        "rng (floor 0) imports training.loop (floor 9)",
+        "training.loop (floor 9) imports report.page (floor 12)",
     ]
 
 
@@ -235,7 +238,7 @@ def test_control_a_hidden_circle_is_seen(tmp_path: Path) -> None:
 def test_control_lazy_names_and_run_time_imports_are_seen(tmp_path: Path) -> None:
     files = {
         "saccade/files.py": "from saccade import create_model, log\n",
-        "saccade/log.py": "import importlib\nm = importlib.import_module('saccade.cli')\n",
+        "saccade/log.py": "import importlib\nm = importlib.import_module('saccade.cli.main')\n",
     }
     modules = tree_of(tmp_path, files)
     assert [v.what for v in root_names(modules)] == ["takes create_model from the lazy root"]

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from saccade.cli import app
+from saccade.cli.main import app
 
 VERBS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 HEAVY = ("torch", "numpy", "matplotlib", "PIL")

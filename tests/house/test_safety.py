@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from source_tree import Module, Violation, dotted, functions, owners, parse, require_none, saccade
 
-WRITERS = {"saccade.files", "saccade.doors", "saccade.locks"}
+WRITERS = {"saccade.files", "saccade.system.doors", "saccade.system.locks"}
 WRITER = "saccade.files"
 MODE = re.compile(r"[rwaxbtU+]{1,4}([:|]\w*)?")
 OPENERS = {"open", "fdopen", "ZipFile", "TarFile", "GzipFile", "LZMAFile", "BZ2File", "FileIO"}
@@ -27,12 +27,12 @@ MEMORY = {"BytesIO", "StringIO"}
 
 UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"torch.load", "torch.hub.load", "eval", "exec"}
-YAML_DOOR = "saccade.plain_yaml"
+YAML_DOOR = "saccade.config.plain_yaml"
 YAML_READERS = re.compile(r"yaml\.(\w*load\w*|parse|scan|compose\w*|\w*Loader)")
 UNSAFE_METHODS = {"extractall", "extract", "unpack_archive", "Unpickler"}
 
 SPEAKERS = {"print", "typer.echo", "typer.secho", "click.echo", "Console", "rich.print", "rich.console.Console"}
-VOICES = {"saccade.terminal", "saccade.consoles"}
+VOICES = {"saccade.cli.app", "saccade.system.consoles"}
 
 RANDOM_IMPORTS = {"random", "secrets", "uuid"}
 TORCH_DRAWS = re.compile(

@@ -48,7 +48,7 @@ def test_functions_are_short() -> None:
 
 def test_the_training_loop_is_on_one_page() -> None:
     """The function that iterates over the batches and runs the steps: no exception can be written for this one."""
-    trainer = next(m for m in saccade() if m.name == "saccade.training.trainer")
+    trainer = next(m for m in saccade() if m.name == "saccade.trainer")
     loops = [
         function
         for _, function in functions(trainer.tree)

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from saccade.errors import ConfigError
+from saccade.log import Log
 from saccade.models import create_model, meta_model
 from saccade.models.airbench import Airbench, NearIdentity
-from saccade.models.cost import cost
-from saccade.training import launch
-from saccade.training.request import Request, compose
-from saccade.training.start import start
+from saccade.models.parts.cost import cost
+from saccade.setup import build
+from saccade.setup.compose import Request, compose
+from saccade.setup.initial_weights import start
+from saccade.training import datasets
 
 
 def network(side: int = 24) -> Airbench:
@@ -63,13 +65,13 @@ def test_strides_are_refused() -> None:
 def test_a_training_begins_with_a_look_at_its_images(tmp_path: Path) -> None:
     flags = {"model.name": "airbench94", "data.image_size": 24, "batch.global": 128, "ema.half_life": "9step"}
     composed = compose(Request(flags=flags))
-    config, data = composed.config, launch.open_data(composed.config, composed.source)
+    config, data = composed.config, datasets.open_data(composed.config, composed.source)
     threads = torch.get_num_threads()
-    run = launch.build(config, data, tmp_path, launch.resolve(config, None), None)
+    run = build.build(config, data, tmp_path, build.resolve(config, None), None)
     try:
         assert isinstance(run.state.model, Airbench) and run.state.ema
         drawn = run.state.model.whiten.weight.clone()
-        start(run, launch.Log(quiet=True))
+        start(run, Log(quiet=True))
         assert not torch.equal(run.state.model.whiten.weight, drawn)
         assert torch.equal(run.state.ema.model.get_parameter("whiten.weight"), run.state.model.whiten.weight)
     finally:

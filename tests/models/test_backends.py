@@ -15,15 +15,15 @@ import pytest
 import torch
 
 import saccade
-from saccade.config import Layers
+from saccade.config.layers import Layers
 from saccade.data.loader import Batch
 from saccade.errors import CheckpointError, ConfigError, PreemptedError
 from saccade.models import backends, create_model, find, list_models, meta_model
-from saccade.models.network import undecayed
-from saccade.models.registry import is_known
-from saccade.training import optim
+from saccade.models.parts.network import undecayed
+from saccade.models.parts.registry import is_known
+from saccade.optim import optimizers
+from saccade.optim.schedule import Schedule
 from saccade.training.guard import Finite
-from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -127,7 +127,7 @@ def runner(model: torch.nn.Module, **settings: Any) -> tuple[State, StepRunner]:
     for name, value in {"batch.global": 4, "batch.cell": 2, "optimizer.lr": 0.01, **settings}.items():
         layers.set(f"{name}={value}")
     config, cpu = layers.resolve(), torch.device("cpu")
-    state = State(model, optim.build(model, config, cpu), None)
+    state = State(model, optimizers.build(model, config, cpu), None)
     return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", cpu, Finite("lr"))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models import Network, create_model, find, meta_model, names
-from saccade.models.network import undecayed
+from saccade.models.parts.network import undecayed
 from saccade.training.losses import heads
 
 SMALLEST = {

@@ -9,10 +9,10 @@ from trials import first_loss, gap, loss_after, randomised, transplanted
 
 from saccade.models import create_model, find, meta_model
 from saccade.models.convnext import ConvNeXt, Design
-from saccade.models.cost import cost
-from saccade.models.layers import strides_for
-from saccade.models.network import undecayed
-from saccade.models.registry import Options
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import strides_for
+from saccade.models.parts.network import undecayed
+from saccade.models.parts.registry import Options
 
 TABLE = {
     "convnext_tiny": (28_589_128, 4.4555),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from saccade.models import create_model, meta_model
-from saccade.models.cost import cost
-from saccade.models.stages import stages
+from saccade.models.parts.cost import cost
+from saccade.models.parts.stages import stages
 
 
 def on_meta(name: str, side: int) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 from trials import gap, randomised, runs_at_half_size, steps_to_leave_chance, transplanted
 
 from saccade.models import create_model, find, meta_model
-from saccade.models.cost import cost
+from saccade.models.parts.cost import cost
 
 
 def test_parameters_and_macs_are_the_published_ones() -> None:

@@ -11,8 +11,8 @@ from mobile_parity import parity
 from torch import nn
 
 from saccade.models import create_model, find, meta_model
-from saccade.models.cost import cost
-from saccade.models.layers import DropPath
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import DropPath
 
 TABLE = {
     "efficientnet_b0": (5_288_548, 224, 0.386),

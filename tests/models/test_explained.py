@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.models import meta_model
-from saccade.models.cost import cost
+from saccade.models.parts.cost import cost
 
 PAGES = Path(__file__).parents[2] / "docs" / "explain"
 ROW = re.compile(r"^\| `([\w:]+)` \| ([\d,]+) \| ([\d.]+) \|$", re.M)

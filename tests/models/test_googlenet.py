@@ -11,8 +11,8 @@ from torchvision.models.googlenet import GoogLeNet, Inception, InceptionAux
 from trials import as_torch_starts_it, randomised, runs_at_half_size, steps_to_leave_chance, transplanted
 
 from saccade.models import Network, create_model, find, meta_model
-from saccade.models.cost import cost
 from saccade.models.googlenet import window_means
+from saccade.models.parts.cost import cost
 
 TABLE = {"inception_v1": (13_378_280, 1.5827), "googlenet": (13_004_888, 1.4984)}
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from saccade.models import meta_model
-from saccade.models.layers import DepthwiseConv
+from saccade.models.parts.layers import DepthwiseConv
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from trials import runs_at_half_size, steps_to_leave_chance
 
 from saccade.errors import ConfigError
 from saccade.models import create_model, find, meta_model
-from saccade.models.cost import cost
+from saccade.models.parts.cost import cost
 
 
 def test_parameters_and_maps_are_those_of_the_paper() -> None:

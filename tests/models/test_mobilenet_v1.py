@@ -9,7 +9,7 @@ from torch import nn
 
 from saccade.errors import ConfigError
 from saccade.models import create_model, find, meta_model
-from saccade.models.cost import cost
+from saccade.models.parts.cost import cost
 
 
 @pytest.mark.parametrize(

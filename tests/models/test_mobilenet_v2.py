@@ -9,8 +9,8 @@ from mobile_parity import parity
 from torch import nn
 
 from saccade.models import create_model, find, meta_model
-from saccade.models.cost import cost
-from saccade.models.layers import DropPath
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import DropPath
 
 TABLE = {
     "mobilenet_v2": (3_504_872, 0.3008),

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.models.mobilenetv3 import _mobilenet_v3_conf
 
 from saccade.models import find, meta_model
-from saccade.models.cost import cost
-from saccade.models.layers import SqueezeExcitation
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import SqueezeExcitation
 
 TABLE = {
     "mobilenet_v3_small": (2_542_856, 0.0565),

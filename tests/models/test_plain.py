@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from saccade.models.layers import initialise
-from saccade.models.plain import LocalResponseNorm, MeanGrid, fan_in_start
+from saccade.models.parts.layers import initialise
+from saccade.models.parts.plain import LocalResponseNorm, MeanGrid, fan_in_start
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 7), (9, 13), (14, 14), (28, 5)])

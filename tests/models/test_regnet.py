@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from saccade.models import Network, create_model, find, meta_model
-from saccade.models.cost import cost
+from saccade.models.parts.cost import cost
 from saccade.models.regnet import X_DESIGNS, Y_DESIGNS
 
 TABLE = {

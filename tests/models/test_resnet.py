@@ -11,8 +11,8 @@ from torch import nn
 
 from saccade.errors import ConfigError
 from saccade.models import Network, create_model, find, meta_model, names
-from saccade.models.cost import cost
-from saccade.models.layers import DropPath, drop_path_rates
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import DropPath, drop_path_rates
 
 TABLE = {
     "resnet18": (11_689_512, 1.8141),

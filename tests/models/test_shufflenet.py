@@ -9,7 +9,7 @@ from mobile_parity import parity
 
 from saccade.errors import ConfigError
 from saccade.models import create_model, find, meta_model
-from saccade.models.cost import cost
+from saccade.models.parts.cost import cost
 
 TABLE = {
     "shufflenet_v2_x0_5": (1_366_792, 0.0405),

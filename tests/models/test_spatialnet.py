@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.models import Network, Options, create_model, find, load_weights, meta_model
-from saccade.models.cost import cost
-from saccade.models.layers import initialise
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import initialise
 from saccade.models.spatialnet import LearnedPooling, SpatialAttention, spread
 
 TABLE = {
@@ -243,7 +243,7 @@ def test_many_steps_of_the_wide_gate_in_bfloat16_leave_the_memory_whole() -> Non
     """In a process of its own: the fault that this guards against ends it (seen on processors with AMX)."""
     code = """
 import torch
-from saccade.models.layers import initialise
+from saccade.models.parts.layers import initialise
 from saccade.models.spatialnet import SpatialAttention
 gate = SpatialAttention(2304, 2)
 initialise(gate, 0, None)

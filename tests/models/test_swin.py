@@ -15,10 +15,10 @@ from trials import first_loss, gap, loss_after, randomised, transplanted
 
 from saccade.errors import ConfigError
 from saccade.models import create_model, find, meta_model
-from saccade.models.cost import cost
-from saccade.models.layers import DropPath
-from saccade.models.network import undecayed
-from saccade.models.registry import Options
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import DropPath
+from saccade.models.parts.network import undecayed
+from saccade.models.parts.registry import Options
 from saccade.models.swin import Design, SwinTransformer, WindowAttention, Windows, relative_positions
 
 TABLE = {

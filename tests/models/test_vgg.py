@@ -15,8 +15,8 @@ from trials import (
 )
 
 from saccade.models import Network, create_model, find, meta_model
-from saccade.models.cost import cost
-from saccade.models.registry import is_known
+from saccade.models.parts.cost import cost
+from saccade.models.parts.registry import is_known
 
 TABLE = {
     "vgg11": (132_863_336, 7.6091),

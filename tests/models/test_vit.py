@@ -12,11 +12,11 @@ from trials import first_loss, gap, loss_after, randomised, transplanted
 
 from saccade.errors import ConfigError
 from saccade.models import create_model, find, meta_model
-from saccade.models.attention import resized
-from saccade.models.cost import cost
-from saccade.models.layers import initialise
-from saccade.models.network import Level, undecayed
-from saccade.models.registry import Options
+from saccade.models.parts.attention import resized
+from saccade.models.parts.cost import cost
+from saccade.models.parts.layers import initialise
+from saccade.models.parts.network import Level, undecayed
+from saccade.models.parts.registry import Options
 from saccade.models.vit import Design, Patchify, VisionTransformer, waves
 
 TABLE = {

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from saccade.errors import CheckpointError, ConfigError
 from saccade.models import Network, create_model, foreign_state, load_weights
-from saccade.models.network import Level
-from saccade.models.readings import unwrapped
+from saccade.models.parts.network import Level
+from saccade.models.weights.readings import unwrapped
 
 State = dict[str, Tensor]
 

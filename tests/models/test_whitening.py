@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from saccade.models import Network, create_model
-from saccade.models.whitening import Whitening
+from saccade.models.parts.whitening import Whitening
 
 SIDE = 64
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import saccade
-from saccade.cli import app
+from saccade.cli.main import app
 from saccade.models import names
 
 

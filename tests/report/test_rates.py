@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from saccade.cli import app
-from saccade.config_optim import ScheduleSection
+from saccade.cli.main import app
+from saccade.config.optim import ScheduleSection
 from saccade.errors import ConfigError
 from saccade.report import rates
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saccade import files
-from saccade.config import Config
+from saccade.config.schema import Config
 from saccade.data.sources import Split
 from saccade.errors import UsageError
 from saccade.evaluation.metrics import Result, wilson_interval

@@ -19,24 +19,26 @@ import numpy as np
 import torch
 from test_buffers import Odd
 
-from saccade import dist
-from saccade.config import GuardSection, Layers
+from saccade.config.layers import Layers
+from saccade.config.schema import GuardSection
 from saccade.data.loader import Batch, Readers
 from saccade.data.order import Share
 from saccade.data.sources import Split, open_source
-from saccade.dist import ALONE, World
+from saccade.distributed import world as dist
+from saccade.distributed.all_reduce import GradientSum
+from saccade.distributed.sync_batchnorm import synchronise
+from saccade.distributed.world import ALONE, World
 from saccade.errors import DivergedError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.evaluator import evaluate
 from saccade.models import create_model
-from saccade.training import optim
-from saccade.training.ema import Ema
-from saccade.training.gradients import GradientSum
-from saccade.training.guard import Finite, Stop
-from saccade.training.norms import synchronise
-from saccade.training.schedule import Schedule
+from saccade.optim import optimizers
+from saccade.optim.ema import Ema
+from saccade.optim.schedule import Schedule
+from saccade.training.guard import Finite
 from saccade.training.state import State
 from saccade.training.step import StepRunner
+from saccade.training.stop import Stop
 
 CPU = torch.device("cpu")
 IMAGES, CELL, STEPS = 24, 4, 3
@@ -66,7 +68,7 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
     else:
         model = create_model("resnet8", num_classes=4, image_size=16, seed=5, dropout=0.1, drop_path=0.1)
     model = model.to(memory_format=torch.channels_last)
-    state = State(model, optim.build(model, config, CPU), Ema(model, 3.0))
+    state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     gradients = GradientSum(model, world) if world.size > 1 else None
     schedule = Schedule("constant", 100, 0, 1.0)
     return state, StepRunner(config, schedule, precision, CPU, Finite("lr"), world, gradients)

@@ -13,13 +13,14 @@ import torch
 from test_step import CPU, batch, make
 from torch import Tensor
 
-from saccade.config import GuardSection
+from saccade.config.schema import GuardSection
+from saccade.device import precision
+from saccade.device.loss_scale import GROW_AFTER, LEAST, MOST, START, LossScale, following
 from saccade.errors import ConfigError, DivergedError
-from saccade.training import precision, update
+from saccade.training import update
 from saccade.training.bad_steps import MOST_KEPT, Archive
 from saccade.training.guard import Finite
-from saccade.training.scale import GROW_AFTER, LEAST, MOST, START, LossScale, following
-from saccade.training.spikes import LossRecord
+from saccade.training.loss_spike import LossRecord
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 

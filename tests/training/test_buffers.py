@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saccade.config import Layers
+from saccade.config.layers import Layers
 from saccade.data.loader import Batch
 from saccade.errors import ConfigError, DivergedError
-from saccade.training import optim
-from saccade.training.ema import Ema
+from saccade.optim import optimizers
+from saccade.optim.ema import Ema
+from saccade.optim.schedule import Schedule
 from saccade.training.guard import Finite
-from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -86,7 +86,7 @@ def make(model: nn.Module, cells: int = CELLS, **settings: Any) -> tuple[State, 
     for name, value in values.items():
         layers.set(f"{name}={value}")
     config = layers.resolve()
-    state = State(model, optim.build(model, config, CPU), Ema(model, 3.0))
+    state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", CPU, Finite("lr"))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from saccade.config import LossSection
+from saccade.config.schema import LossSection
 from saccade.training.losses import balanced_weights, mixed_loss
 
 

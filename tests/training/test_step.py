@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saccade.config import Layers
+from saccade.config.layers import Layers
 from saccade.data.loader import Batch
 from saccade.errors import DivergedError
 from saccade.models import create_model
-from saccade.training import optim
-from saccade.training.ema import Ema
+from saccade.optim import optimizers
+from saccade.optim.ema import Ema
+from saccade.optim.muon import orthogonalise
+from saccade.optim.schedule import Schedule
 from saccade.training.guard import Finite
-from saccade.training.muon import orthogonalise
-from saccade.training.schedule import Schedule
 from saccade.training.state import State
 from saccade.training.step import StepRunner, draw_drop_path
 
@@ -35,7 +35,7 @@ def make(cell: int, batch: int = 16, **settings: Any) -> tuple[State, StepRunner
         layers.set(f"{name.replace('__', '.')}={value}")
     config = layers.resolve()
     model = create_model("resnet8", num_classes=4, image_size=16, seed=5).to(memory_format=torch.channels_last)
-    state = State(model, optim.build(model, config, CPU), Ema(model, 3.0))
+    state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", CPU, Finite("lr"))
 
 
@@ -78,7 +78,7 @@ def test_without_batchnorm_cells_only_change_the_order_of_summation() -> None:
     for cell in (16, 8, 4):
         _, runner = make(cell, optimizer__lr=0.1)
         model = NoNorm()
-        state = State(model, optim.build(model, runner.config, CPU), None)
+        state = State(model, optimizers.build(model, runner.config, CPU), None)
         for seed in range(3):
             runner.run(state, batch(seed=seed))
         weights.append(model.conv.weight.detach())

@@ -21,16 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade import streams
-from saccade.config import AugmentSection
-from saccade.data import augment, crops, images
-from saccade.data.decoded import Decoded
-from saccade.data.fit import CENTRAL, Fit
+from saccade.config.schema import AugmentSection
+from saccade.data.audit.unreadable import ADVICE
+from saccade.data.augment import geometry
+from saccade.data.augment.policies import Painter
+from saccade.data.decoded_cache import Decoded
+from saccade.data.images import crops, decode
+from saccade.data.images.fit import CENTRAL, Fit
 from saccade.data.order import EVERYTHING, Order, Share
-from saccade.data.policies import Painter
-from saccade.data.sound import ADVICE
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
+from saccade.system import streams
 
 IMAGES_PER_TASK = 32
 """Images that are planned together; two such tasks for each thread are under way or wait."""
@@ -124,7 +125,7 @@ class Readers:
 
             try:
                 work(first, last, watch)
-            except images.BadImage as error:
+            except decode.BadImage as error:
                 raise DataError(
                     f"an image cannot be decoded: {error}",
                     where=_named(self._reading[me]),
@@ -204,9 +205,9 @@ class TrainingView:
         places = self.share.places(global_batch)
         epochs, samples = (drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch))
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
-        boxes = augment.Crops(section, seed, epochs, samples, self.size_at(step), self.fit)
+        boxes = geometry.Crops(section, seed, epochs, samples, self.size_at(step), self.fit)
         painter = Painter(section, seed, epochs, samples)
-        turns = augment.angles(seed, epochs, samples, section.rotate)
+        turns = geometry.angles(seed, epochs, samples, section.rotate)
         if slots is None:
             slots = readers.memory.take(len(samples), self.size_at(step))
         squares, side = torch.split(slots, 1), slots.shape[-1]
@@ -230,7 +231,7 @@ class TrainingView:
             seen = crops.decode(files, choose, side, self.exif, whole=section.rotate > 0)
             for place, (pixels, chosen) in zip(watch(places), seen, strict=True):
                 for copy, box in enumerate(chosen, place):
-                    boxes.cut_into(squares[copy], augment.rotate(pixels, turns[copy]), box, copy)
+                    boxes.cut_into(squares[copy], geometry.rotate(pixels, turns[copy]), box, copy)
                     painter.paint(squares[copy], copy)
 
         labels = torch.from_numpy(self.split.labels[samples])
@@ -265,7 +266,7 @@ class EvaluationView:
                 slots[first:last].copy_(self.fit.squares(held, self.image_size))
                 return
             for place in watch(range(first, last)):
-                pixels = images.decode(self.split.read(int(samples[place])), exif=self.exif)
+                pixels = decode.decode(self.split.read(int(samples[place])), exif=self.exif)
                 slots[place].copy_(self.fit.square(pixels, self.image_size))
 
         labels = torch.from_numpy(self.split.labels[samples])

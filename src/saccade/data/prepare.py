@@ -20,10 +20,9 @@ import numpy as np
 from PIL import Image
 
 from saccade import files
-from saccade.data import images
-from saccade.data.images import RAW_PNM, BadImage, Data
-from saccade.data.look import Integers
-from saccade.data.pool import in_order
+from saccade.data.audit.image import Integers
+from saccade.data.images import decode
+from saccade.data.images.decode import RAW_PNM, BadImage, Data
 from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.folder import open_folder
 from saccade.data.sources.layout import WHOLE, arrange, is_image
@@ -31,6 +30,7 @@ from saccade.data.sources.peek import HEAD_BYTES, peek
 from saccade.data.sources.split import Source, Split
 from saccade.errors import DataError, DiskError, UsageError
 from saccade.log import Log
+from saccade.system.parallel import in_order
 from saccade.units import human_size
 
 MANIFEST = "saccade-prepare.json"
@@ -89,7 +89,7 @@ class _Plan:
         if there == wanted or not _is_map(self.split.names[i]):
             return there == wanted
         try:  # another version of zlib packs the same pixels differently
-            return np.array_equal(images.decode(there), images.decode(wanted))
+            return np.array_equal(decode.decode(there), decode.decode(wanted))
         except BadImage:
             return False
 
@@ -316,7 +316,7 @@ def _png(data: Data, where: str) -> bytes:
     if header and header[4] == b"65535":
         raise DataError("a portable map of 16 bits would lose half of them", where=where, fix="save it as PNG yourself")
     try:
-        pixels = images.decode(data)
+        pixels = decode.decode(data)
     except BadImage as error:
         raise DataError(f"this image cannot be read: {error}", where=where, fix="repair or remove it") from error
     out = io.BytesIO()

@@ -14,12 +14,13 @@ import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from saccade.data.fit import Fit, How
+from saccade.data.images.fit import Fit, How
 from saccade.errors import CheckpointError, ConfigError
-from saccade.models import Network, create_model, meta_model, stored
-from saccade.models.readings import plain_name, unwrapped
-from saccade.models.weights import MODEL_FILE
-from saccade.training.state import separate
+from saccade.models import Network, create_model, meta_model
+from saccade.models.weights import stored
+from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.weights.readings import plain_name, unwrapped
+from saccade.models.weights.tensor_bytes import separate
 
 LONGEST_SHOWN = 80
 
@@ -44,7 +45,7 @@ class Recipe:
     the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
     ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0; ``eval_views`` is
     how many views of an image are averaged, ``precision`` what the run computed in, empty where that is not known.
-    ``fit`` is how an image becomes a square, see ``saccade.data.fit``.
+    ``fit`` is how an image becomes a square, see ``saccade.data.images.fit``.
 
     The limits are checked when a file is read: it may come from anybody. A field that this version does not know is
     refused, as it may change what the pixels mean.

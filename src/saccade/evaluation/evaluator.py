@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import torch
 
-from saccade.data.decoded import Decoded
+from saccade.data.augment.mix import normalise
+from saccade.data.decoded_cache import Decoded
 from saccade.data.loader import EvaluationView, Readers, batches
-from saccade.data.mix import normalise
 from saccade.data.sources import Split
-from saccade.dist import ALONE, World
+from saccade.device.precision import autocast
+from saccade.distributed.world import ALONE, World
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
 from saccade.evaluation.views import mean_logits
-from saccade.training.precision import autocast
 
 CELL = 100
 """Images per forward pass, always: kernels may round differently for other sizes."""

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.data import images
-from saccade.data.mix import normalise
+from saccade.data.augment.mix import normalise
+from saccade.data.images import decode
 from saccade.data.sources.peek import images_below
 from saccade.errors import CheckpointError, DataError, UsageError
 from saccade.evaluation.classifier import Classifier
@@ -131,7 +131,7 @@ def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tenso
     recipe = classifier.recipe
     try:
         pixels = _pixels(picture, recipe.exif)
-    except images.BadImage as error:
+    except decode.BadImage as error:
         return DataError(f"this is not a readable image: {error}", where=name, fix=_READ_FIX)
     except FileNotFoundError:
         return DataError("there is no such file", where=name, fix="give image files or folders of images")
@@ -140,20 +140,20 @@ def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tenso
     return recipe.framing.square(pixels, recipe.eval_side)
 
 
-def _pixels(picture: Picture, exif: images.Exif) -> images.Pixels:
+def _pixels(picture: Picture, exif: decode.Exif) -> decode.Pixels:
     """Return an image as RGB, uint8 (height, width, 3), by the one policy; raises BadImage or OSError."""
     if isinstance(picture, str | Path):
-        return images.decode(Path(picture).read_bytes(), exif=exif)
+        return decode.decode(Path(picture).read_bytes(), exif=exif)
     if isinstance(picture, bytes | bytearray | memoryview):
-        return images.decode(bytes(picture), exif=exif)
+        return decode.decode(bytes(picture), exif=exif)
     if isinstance(picture, Image.Image):
-        return images.from_pillow(picture, exif=exif)
+        return decode.from_pillow(picture, exif=exif)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    raise images.BadImage(f"a {type(picture).__name__} is no image; give a path, bytes, Pillow image or array")
+    raise decode.BadImage(f"a {type(picture).__name__} is no image; give a path, bytes, Pillow image or array")
 
 
-def _from_array(values: NDArray[Any]) -> images.Pixels:
+def _from_array(values: NDArray[Any]) -> decode.Pixels:
     """Return an array, uint8 or uint16 (height, width) or (height, width, 1, 3 or 4), as RGB, uint8 (height, width, 3).
 
     Raises BadImage on any other.
@@ -165,7 +165,7 @@ def _from_array(values: NDArray[Any]) -> images.Pixels:
         or planes.shape[2] not in _MODES
         or not values.size
     ):
-        raise images.BadImage(
+        raise decode.BadImage(
             f"an array of {values.dtype} with shape {values.shape}; give uint8 or uint16, (height, width) or "
             "(height, width, 1, 3 or 4)",
             "unsupported",
@@ -173,4 +173,4 @@ def _from_array(values: NDArray[Any]) -> images.Pixels:
     height, width, count = planes.shape
     levels = planes >> 8 if values.dtype == np.uint16 else planes
     raw = np.ascontiguousarray(levels, dtype=np.uint8).tobytes()
-    return images.from_pillow(Image.frombytes(_MODES[count], (width, height), raw))
+    return decode.from_pillow(Image.frombytes(_MODES[count], (width, height), raw))

@@ -27,10 +27,10 @@ from saccade.models import spatialnet as spatialnet
 from saccade.models import swin as swin
 from saccade.models import vgg as vgg
 from saccade.models import vit as vit
-from saccade.models.layers import initialise
-from saccade.models.network import Network
-from saccade.models.registry import Options, find, names
-from saccade.models.weights import Report, foreign_state, load_weights
+from saccade.models.parts.layers import initialise
+from saccade.models.parts.network import Network
+from saccade.models.parts.registry import Options, find, names
+from saccade.models.weights.loading import Report, foreign_state, load_weights
 
 __all__ = ["Network", "Options", "Report", "create_model", "find", "foreign_state", "list_models", "load_weights",
            "meta_model", "names"]  # fmt: skip

@@ -41,10 +41,10 @@ import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.models.layers import starting
-from saccade.models.network import Level, Network
-from saccade.models.registry import Options, register
-from saccade.models.whitening import BIAS_SCALE, Whitening
+from saccade.models.parts.layers import starting
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.registry import Options, register
+from saccade.models.parts.whitening import BIAS_SCALE, Whitening
 
 SOURCE = "Jordan 2024, arXiv 2404.00498"
 FEATURE_SCALE = 1 / 9

@@ -27,10 +27,10 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.models.layers import strides_for
-from saccade.models.network import Level
-from saccade.models.plain import LocalResponseNorm, PlainNetwork, fan_in_start, quiet_head
-from saccade.models.registry import Options, register
+from saccade.models.parts.layers import strides_for
+from saccade.models.parts.network import Level
+from saccade.models.parts.plain import LocalResponseNorm, PlainNetwork, fan_in_start, quiet_head
+from saccade.models.parts.registry import Options, register
 
 HIDDEN = 4096
 

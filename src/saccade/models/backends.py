@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from saccade import rng
 from saccade.errors import CheckpointError, ConfigError
-from saccade.models.registry import Builder, Entry, Options, register_grammar
+from saccade.models.parts.registry import Builder, Entry, Options, register_grammar
 from saccade.rng import Purpose
 
 SMALLEST = 8

@@ -25,10 +25,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from saccade.models.attention import STD, linear
-from saccade.models.layers import DepthwiseConv, DropPath, Permute, drop_path_rates, starting, strides_for
-from saccade.models.network import Level, Network, renamed
-from saccade.models.registry import Options, register
+from saccade.models.parts.attention import STD, linear
+from saccade.models.parts.layers import DepthwiseConv, DropPath, Permute, drop_path_rates, starting, strides_for
+from saccade.models.parts.network import Level, Network, renamed
+from saccade.models.parts.registry import Options, register
 
 SOURCE = "Liu et al. 2022, arXiv 2201.03545"
 EPS = 1e-6

@@ -24,9 +24,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from saccade.models.layers import ConvNorm, DropPath, drop_path_rates, strides_for, zero_start
-from saccade.models.network import Level, Network
-from saccade.models.registry import Options, register
+from saccade.models.parts.layers import ConvNorm, DropPath, drop_path_rates, strides_for, zero_start
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.registry import Options, register
 
 WIDTHS = (64, 128, 256, 512, 1024)
 DEPTHS = (1, 2, 8, 8, 4)

@@ -34,9 +34,9 @@ from functools import partial
 
 from torch import nn
 
-from saccade.models.depthwise import Block, Design, Stage, StagedNetwork
-from saccade.models.layers import SqueezeExcitation, rounded
-from saccade.models.registry import Options, register
+from saccade.models.parts.depthwise import Block, Design, Stage, StagedNetwork
+from saccade.models.parts.layers import SqueezeExcitation, rounded
+from saccade.models.parts.registry import Options, register
 
 SOURCE = "Tan and Le 2019, arXiv 1905.11946"
 STAGES = (

@@ -32,10 +32,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.models.layers import ConvNorm, starting, strides_for
-from saccade.models.network import Level, Network
-from saccade.models.plain import LocalResponseNorm, MeanGrid, fan_in_start
-from saccade.models.registry import Options, register
+from saccade.models.parts.layers import ConvNorm, starting, strides_for
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.plain import LocalResponseNorm, MeanGrid, fan_in_start
+from saccade.models.parts.registry import Options, register
 
 SOURCE = "Szegedy et al. 2015, arXiv 1409.4842"
 

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.models.googlenet import InceptionNetwork, window_means
-from saccade.models.layers import ConvNorm, starting, strides_for
-from saccade.models.network import Level
-from saccade.models.registry import Options, register
+from saccade.models.parts.layers import ConvNorm, starting, strides_for
+from saccade.models.parts.network import Level
+from saccade.models.parts.registry import Options, register
 
 PADDED_BELOW = 150
 

@@ -25,9 +25,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.models.network import Level, Network
-from saccade.models.plain import MeanGrid, fan_in_start
-from saccade.models.registry import Options, register
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.plain import MeanGrid, fan_in_start
+from saccade.models.parts.registry import Options, register
 
 
 class LeNet(Network):

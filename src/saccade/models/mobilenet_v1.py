@@ -26,9 +26,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.models.depthwise import Activation, Block, Design, Stage, StagedNetwork
-from saccade.models.layers import conv_norm, rounded
-from saccade.models.registry import Entry, Options, multiplier, register, register_grammar
+from saccade.models.parts.depthwise import Activation, Block, Design, Stage, StagedNetwork
+from saccade.models.parts.layers import conv_norm, rounded
+from saccade.models.parts.registry import Entry, Options, multiplier, register, register_grammar
 
 SOURCE = "Howard et al. 2017, arXiv 1704.04861"
 STAGES = ((64, 1, 0), (128, 2, 1), (256, 2, 2), (512, 6, 3), (1024, 2, 4))

@@ -31,9 +31,9 @@ from functools import partial
 
 from torch import nn
 
-from saccade.models.depthwise import Activation, Block, Design, Stage, StagedNetwork
-from saccade.models.layers import rounded
-from saccade.models.registry import Entry, Options, multiplier, register, register_grammar
+from saccade.models.parts.depthwise import Activation, Block, Design, Stage, StagedNetwork
+from saccade.models.parts.layers import rounded
+from saccade.models.parts.registry import Entry, Options, multiplier, register, register_grammar
 
 SOURCE = "Sandler et al. 2018, arXiv 1801.04381"
 STAGES = ((1, 16, 1, 0), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 3), (6, 96, 3, 0), (6, 160, 3, 4), (6, 320, 1, 0))

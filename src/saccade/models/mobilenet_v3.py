@@ -22,9 +22,9 @@ from functools import partial
 
 from torch import nn
 
-from saccade.models.depthwise import Block, Design, Stage, StagedNetwork
-from saccade.models.layers import SqueezeExcitation, rounded
-from saccade.models.registry import Entry, Options, multiplier, register, register_grammar
+from saccade.models.parts.depthwise import Block, Design, Stage, StagedNetwork
+from saccade.models.parts.layers import SqueezeExcitation, rounded
+from saccade.models.parts.registry import Entry, Options, multiplier, register, register_grammar
 
 SOURCE = "Howard et al. 2019, arXiv 1905.02244"
 

@@ -37,7 +37,7 @@ from itertools import groupby
 
 from torch import Tensor, nn
 
-from saccade.models.layers import (
+from saccade.models.parts.layers import (
     DropPath,
     SqueezeExcitation,
     conv_norm,
@@ -46,8 +46,8 @@ from saccade.models.layers import (
     strides_for,
     zero_start,
 )
-from saccade.models.network import Level, Network
-from saccade.models.registry import Entry, Options, find, register, register_grammar
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.registry import Entry, Options, find, register, register_grammar
 
 SOURCE = "Radosavovic et al. 2020, arXiv 2003.13678"
 STEM_WIDTH = 32

@@ -32,10 +32,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.models.layers import BlurPool, DropPath, drop_path_rates, strides_for, zero_start
-from saccade.models.network import Level, Network
-from saccade.models.registry import Entry, Options, multiplier, register, register_grammar
-from saccade.models.whitening import Whitening
+from saccade.models.parts.layers import BlurPool, DropPath, drop_path_rates, strides_for, zero_start
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.registry import Entry, Options, multiplier, register, register_grammar
+from saccade.models.parts.whitening import Whitening
 
 SOURCE = "He et al. 2016, arXiv 1512.03385"
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.models.layers import conv_norm, strides_for
-from saccade.models.network import Level, Network
-from saccade.models.registry import Options, register
+from saccade.models.parts.layers import conv_norm, strides_for
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.registry import Options, register
 
 SOURCE = "Ma et al. 2018, arXiv 1807.11164"
 DEPTHS = (4, 8, 4)

@@ -39,7 +39,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from saccade.models.layers import (
+from saccade.models.parts.layers import (
     DepthwiseConv,
     DropPath,
     SqueezeExcitation,
@@ -51,8 +51,8 @@ from saccade.models.layers import (
     strides_for,
     zero_start,
 )
-from saccade.models.network import Level, Network
-from saccade.models.registry import Options, register
+from saccade.models.parts.network import Level, Network
+from saccade.models.parts.registry import Options, register
 
 DEPTHS = (1.0, 1.1, 1.2, 1.4, 1.8, 2.2, 2.6, 3.1)
 WIDTHS = (1.0, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0)

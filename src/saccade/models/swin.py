@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, pad, scaled_dot_product_attention
 
 from saccade.errors import ConfigError
-from saccade.models.attention import STD, Attention, Block, linear, resized
-from saccade.models.layers import Permute, drop_path_rates, starting
-from saccade.models.network import Level, Network, renamed
-from saccade.models.registry import Entry, Options, register, register_grammar
+from saccade.models.parts.attention import STD, Attention, Block, linear, resized
+from saccade.models.parts.layers import Permute, drop_path_rates, starting
+from saccade.models.parts.network import Level, Network, renamed
+from saccade.models.parts.registry import Entry, Options, register, register_grammar
 
 SOURCE = "Liu et al. 2021, arXiv 2103.14030"
 NEVER = -100.0

@@ -23,10 +23,10 @@ from functools import partial
 
 from torch import nn
 
-from saccade.models.layers import strides_for
-from saccade.models.network import Level
-from saccade.models.plain import PlainNetwork, fan_in_start, quiet_head
-from saccade.models.registry import Entry, Options, multiplier, register, register_grammar
+from saccade.models.parts.layers import strides_for
+from saccade.models.parts.network import Level
+from saccade.models.parts.plain import PlainNetwork, fan_in_start, quiet_head
+from saccade.models.parts.registry import Entry, Options, multiplier, register, register_grammar
 
 SOURCE = "Simonyan and Zisserman 2015, arXiv 1409.1556"
 WIDTHS = (64, 128, 256, 512, 512)

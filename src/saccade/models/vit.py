@@ -37,10 +37,10 @@ import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.models.attention import STD, Attention, Block, resized
-from saccade.models.layers import Permute, drop_path_rates, starting
-from saccade.models.network import Level, Network, renamed
-from saccade.models.registry import Entry, Options, register, register_grammar
+from saccade.models.parts.attention import STD, Attention, Block, resized
+from saccade.models.parts.layers import Permute, drop_path_rates, starting
+from saccade.models.parts.network import Level, Network, renamed
+from saccade.models.parts.registry import Entry, Options, register, register_grammar
 
 SOURCE = "Dosovitskiy et al. 2021, arXiv 2010.11929"
 BASELINE = "Beyer et al. 2022, arXiv 2205.01580"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade import plain_yaml
+from saccade.config import plain_yaml
 from saccade.errors import ConfigError
 
 _FOLDER = Path(__file__).parent

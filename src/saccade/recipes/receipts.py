@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade import config as configuration
-from saccade import files, plain_yaml
+from saccade import files
+from saccade.config import plain_yaml
+from saccade.config import schema as configuration
+from saccade.config.layers import Layers
 from saccade.errors import ConfigError
 from saccade.recipes import RecipeFile, find, names
 
@@ -160,7 +162,7 @@ def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[s
 
 def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) -> None:
     """Raise ConfigError when a run differs from its recipe in anything that decides its numbers."""
-    layers = configuration.Layers()
+    layers = Layers()
     layers.add_file(recipe.path)
     differing = [
         f"{field} {old} -> {new}"

@@ -11,8 +11,8 @@ from rich.table import Table
 from saccade.errors import ConfigError, SaccadeError
 from saccade.log import Log
 from saccade.models import backends, find, meta_model
-from saccade.models.cost import cost
-from saccade.models.stages import stages
+from saccade.models.parts.cost import cost
+from saccade.models.parts.stages import stages
 from saccade.report.tables import console, form
 
 BAR_WIDTH, REST_WIDTH = 28, 64

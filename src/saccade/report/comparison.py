@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saccade import files, units
-from saccade.config import flatten
+from saccade.config.schema import flatten
 from saccade.evaluation import metrics
 from saccade.report import plots, sections
 from saccade.report.html import Html, element, image, join, page, table

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.data import images
+from saccade.data.images import decode
 from saccade.report.html import Html, element, image
 from saccade.report.record import Record
 
@@ -74,7 +74,7 @@ def _pixels(record: Record, place: int) -> NDArray[np.uint8] | None:
     if record.split is None:
         return None
     try:
-        pixels = images.decode(record.split.read(place))
+        pixels = decode.decode(record.split.read(place))
     except (OSError, ValueError) as error:
         record.problems.append(f"{record.split.describe(place)} cannot be shown: {error}")
         return None

@@ -11,9 +11,9 @@ import numpy as np
 
 from saccade import files, units
 from saccade.errors import ConfigError
+from saccade.optim import optimizers, schedule
 from saccade.report import plots
-from saccade.training import optim, schedule
-from saccade.training.request import Request, settings
+from saccade.setup.compose import Request, settings
 
 IMAGENET = 1_281_167
 MOST_POINTS = 1001
@@ -62,7 +62,7 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
     batch = config.batch.global_
     total = max(units.Duration.parse(config.epochs).steps(images, batch), 1)
     curve = schedule.build(config.schedule, images, batch, total)
-    peak, formula = optim.peak(config.optimizer, batch)
+    peak, formula = optimizers.peak(config.optimizer, batch)
     steps = np.unique(np.linspace(0, total - 1, MOST_POINTS).round().astype(int)).tolist()
     notes = curve.notes()
     if curve.name == "plateau":

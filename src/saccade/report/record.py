@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade import files, log, plain_yaml
+from saccade import files, log
+from saccade.config import plain_yaml
 from saccade.data.sources import Split
 from saccade.data.sources.ilsvrc import class_name
 from saccade.errors import DivergedError, UsageError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saccade import units
-from saccade.config import flatten
+from saccade.config.schema import flatten
 from saccade.evaluation import metrics
 from saccade.evaluation.views import phrase
 from saccade.report.html import Html, element, facts, join, table

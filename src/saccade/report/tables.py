@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from saccade import consoles, recipes, units
+from saccade import recipes, units
 from saccade.recipes import receipts
+from saccade.system import consoles
 
 PIPED_WIDTH = 160
 

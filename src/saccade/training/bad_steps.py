@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saccade import files, rng
 from saccade.data.loader import Batch
-from saccade.dist import ALONE, World
+from saccade.distributed.world import ALONE, World
 from saccade.errors import DiskError
 
 MOST_KEPT = 3

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from saccade import files, rng
 from saccade.errors import CheckpointError
-from saccade.training.state import State, separate
+from saccade.models.weights.tensor_bytes import separate
+from saccade.training.state import State
 
 FORMAT = 1
 WIDEST_LAYOUT = 64

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import time
-
-from saccade.config import GuardSection
-from saccade.dist import ALONE, World
-from saccade.errors import DivergedError, InterruptedRunError, PreemptedError
-from saccade.signals import SIGNALS
+from saccade.config.schema import GuardSection
+from saccade.device.async_scalar import Late
+from saccade.errors import DivergedError
 from saccade.training.bad_steps import MOST_KEPT, Archive, Evidence
-from saccade.training.late import Late
 from saccade.training.state import State
-
-_TIME_IS_UP = 1000
-"""Above the number of every signal: ranks agree on the highest of their reasons."""
 
 
 class Finite:
@@ -59,59 +51,3 @@ class Finite:
             "with --resume never; if only a few images are to blame, --set guard.bad_steps=skip leaves such steps out",
             finding="loss-spike" if jumps else "not-finite",
         )
-
-
-class Stop:
-    """Turns signals and the time limit into one wish that the loop polls (``signals.py`` has the rule).
-
-    A signal to one rank stops all of them at the same step.
-    """
-
-    def __init__(self, world: World = ALONE) -> None:
-        self._world = world
-        self._deadline: float | None = None
-        self._caught_here = False
-
-    def __enter__(self) -> Stop:
-        self._caught_here = not SIGNALS.caught  # else the command line has them, and keeps them to its last moment
-        SIGNALS.catch()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._caught_here:
-            SIGNALS.release()
-
-    def limit(self, max_time_s: float | None) -> None:
-        """Stop after so many seconds from now."""
-        self._deadline = None if max_time_s is None else time.monotonic() + max_time_s
-
-    def begin(self) -> None:
-        """From here on there is something to save: signals wait for ``check``."""
-        SIGNALS.phase = "working"
-
-    def save(self) -> None:
-        """From here on a second SIGTERM is ignored: a scheduler may send it while the ranks leave one after another."""
-        SIGNALS.phase = "saving"
-
-    def check(self) -> None:
-        """Raise PreemptedError or InterruptedRunError on all ranks when one of them should save and end."""
-        _raise(self._world.highest(self._reason()))
-
-    def check_here(self) -> None:
-        """Do what ``check`` does while the other ranks wait for this one."""
-        _raise(self._reason())
-
-    def _reason(self) -> int:
-        if SIGNALS.first is not None:
-            return int(SIGNALS.first)
-        return _TIME_IS_UP if self._deadline is not None and time.monotonic() > self._deadline else 0
-
-
-def _raise(reason: int) -> None:
-    again = "the same command continues exactly here"
-    if reason == signal.SIGINT:
-        raise InterruptedRunError("interrupted", fix=again)
-    if reason == _TIME_IS_UP:
-        raise PreemptedError("the time limit is reached", fix=again)
-    if reason:
-        raise PreemptedError(f"asked to stop by {signal.Signals(reason).name}", fix=again)

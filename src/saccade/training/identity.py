@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.training.state import contiguous_bytes
+from saccade.models.weights.tensor_bytes import contiguous_bytes
 
 PARTS = {
     "tensors": "other parameters or buffers: names, shapes, types, or what is frozen",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade.config import LossSection
+from saccade.config.schema import LossSection
 from saccade.errors import ConfigError
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from saccade.data.loader import Batch
+from saccade.device.async_scalar import Late
+from saccade.device.mfu import mfu
+from saccade.device.step_timer import PHASES
 from saccade.evaluation.metrics import Result, accuracies
 from saccade.log import Bar, Log
-from saccade.training.clock import PHASES
-from saccade.training.late import Late
-from saccade.training.launch import Run, image_macs
-from saccade.training.utilisation import mfu
+from saccade.training.run import Run, image_macs
 
 EVENTS_PER_RUN = 2000
 

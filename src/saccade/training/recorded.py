@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from saccade import files
-from saccade.config import Config, Layers
+from saccade.config.layers import Layers
+from saccade.config.schema import Config
 from saccade.errors import CheckpointError, ConfigError
 
 

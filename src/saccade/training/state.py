@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from saccade.training.ema import Ema
-from saccade.training.optim import Optimizers
-from saccade.training.scale import LossScale
-from saccade.training.spikes import LossRecord
+from saccade.device.loss_scale import LossScale
+from saccade.models.weights.tensor_bytes import contiguous_bytes
+from saccade.optim.ema import Ema
+from saccade.optim.optimizers import Optimizers
+from saccade.training.loss_spike import LossRecord
 
 
 @dataclass(slots=True)
@@ -70,24 +70,3 @@ class State:
 def best_of(evaluations: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the evaluation with the highest top-1, the earliest of equals; None where there is none."""
     return max(evaluations, key=lambda e: (e["top1"], -e["step"]), default=None)
-
-
-def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of any shapes ``(...)`` as safetensors takes them: on the CPU, row-major, no memory in common.
-
-    Tied weights are one tensor under several names; each name gets its own copy.
-    """
-    found: dict[str, Tensor] = {}
-    taken: set[int] = set()
-    for name, tensor in tensors.items():
-        plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-        place = plain.untyped_storage().data_ptr()
-        found[name] = plain.clone() if place in taken else plain
-        taken.add(place)
-    return found
-
-
-def contiguous_bytes(tensor: Tensor) -> bytes:
-    """Return the values of a tensor of any shape ``(...)`` and type, in row-major order, as bytes."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from saccade import rng
-from saccade.config import Config
+from saccade.config.schema import Config
+from saccade.data.augment.mix import present
 from saccade.data.loader import Batch
-from saccade.data.mix import present
-from saccade.dist import ALONE, World
-from saccade.models.layers import DropPath
+from saccade.device.precision import autocast
+from saccade.device.small_map_conv import quick_small_maps
+from saccade.device.step_timer import Clock
+from saccade.distributed.all_reduce import GradientSum
+from saccade.distributed.world import ALONE, World
+from saccade.models.parts.layers import DropPath
+from saccade.optim.schedule import Schedule
 from saccade.rng import Purpose
 from saccade.training.bad_steps import Evidence
-from saccade.training.clock import Clock
-from saccade.training.gradients import GradientSum
 from saccade.training.guard import Finite
 from saccade.training.losses import heads, mixed_loss
-from saccade.training.precision import autocast
-from saccade.training.schedule import Schedule
 from saccade.training.state import State
-from saccade.training.strips import quick_small_maps
 from saccade.training.update import Buffers, update
 
 

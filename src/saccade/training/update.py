@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saccade.dist import World, flatten, unflatten
+from saccade.distributed.sync_batchnorm import running_statistics
+from saccade.distributed.world import World, flatten, unflatten
 from saccade.errors import ConfigError
-from saccade.training.kept import Kept
-from saccade.training.norms import running_statistics
+from saccade.optim.rollback import Kept
 from saccade.training.state import State
 
 

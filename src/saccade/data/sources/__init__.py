@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from saccade.data.shards import is_pack
+from saccade.data.archives.packs import is_pack
 from saccade.data.sources import ilsvrc
 from saccade.data.sources.archive import open_archive
 from saccade.data.sources.digits import NAME as DIGITS

@@ -15,8 +15,10 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from saccade import cache, files
-from saccade.data.archives import Members, index_tar
-from saccade.data.names import Names
+from saccade.data.archives.paths import Names
+from saccade.data.archives.stamps import facts_of, stamp_of
+from saccade.data.archives.tars import Members, index_tar
+from saccade.data.archives.zips import ZipMembers, index_zip
 from saccade.data.sources import cifar, ilsvrc, mnist, raw
 from saccade.data.sources.foreign import HEAD_BYTES as HEAD
 from saccade.data.sources.foreign import recognise
@@ -27,8 +29,6 @@ from saccade.data.sources.peek import HEAD_BYTES, read_head
 from saccade.data.sources.split import Integers, Read, Source, source_of, stamped
 from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of, side_files
-from saccade.data.stamps import facts_of, stamp_of
-from saccade.data.zips import ZipMembers, index_zip
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000

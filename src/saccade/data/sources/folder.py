@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.data.archives import RECORD_LIMIT_BYTES, clean_name, refuse_duplicates
+from saccade.data.archives.stamps import facts_of, stamp
+from saccade.data.archives.tars import RECORD_LIMIT_BYTES, clean_name, refuse_duplicates
 from saccade.data.sources import cifar, mnist
 from saccade.data.sources.kaggle import OUTSIDE, data_folder
 from saccade.data.sources.listing import Listing
@@ -22,7 +23,6 @@ from saccade.data.sources.shards import open_tars, tars_in
 from saccade.data.sources.split import Source, source_of, stamped
 from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of
-from saccade.data.stamps import facts_of, stamp
 from saccade.errors import DataError
 
 _Identity = tuple[int, int]

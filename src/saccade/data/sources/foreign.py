@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from saccade.data.archives import begins_like_tar
-from saccade.data.images import BadImage, format_of
+from saccade.data.archives.tars import begins_like_tar
+from saccade.data.images.decode import BadImage, format_of
 from saccade.data.sources.peek import suffix_of
 
 HEAD_BYTES = 512

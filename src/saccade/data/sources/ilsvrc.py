@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.data.archives import Members, index_tar
+from saccade.data.archives.tars import Members, index_tar
 from saccade.data.sources.kaggle import SOLUTION as SOLUTION
 from saccade.data.sources.split import Source, Split
 from saccade.errors import DataError

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from saccade import cache, files
-from saccade.data.names import Names
+from saccade.data.archives.paths import Names
+from saccade.data.archives.stamps import stamp_of
 from saccade.data.sources.layout import Layout, Part
 from saccade.data.sources.split import INDEX_VERSION, Integers, fingerprint
-from saccade.data.stamps import stamp_of
 from saccade.errors import SaccadeError
 
 FORMAT = 2

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
-from saccade.data.names import clean_name
+from saccade.data.archives.paths import clean_name
 from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, is_image, layout_of_rows
 from saccade.data.sources.listing import Listing, SideFile, class_name, counted
 from saccade.data.sources.split_names import called

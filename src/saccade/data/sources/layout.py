@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.images import IMAGE_SUFFIXES
+from saccade.data.images.decode import IMAGE_SUFFIXES
 from saccade.data.sources.peek import BESIDE_SUFFIXES, suffix_of
 from saccade.data.sources.split_names import SPLIT_FOLDERS as SPLIT_FOLDERS
 from saccade.data.sources.split_names import Folder, Roots, Unclear, called, find_roots

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saccade import cache
-from saccade.data.download import Remote, fetch
+from saccade.data.archives.download import Remote, fetch
 from saccade.data.sources import cifar, mnist, raw
 from saccade.data.sources.archive import open_archive
 from saccade.data.sources.folder import open_folder

@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from saccade.data import shards
-from saccade.data.names import Names
+from saccade.data.archives import packs
+from saccade.data.archives.paths import Names
+from saccade.data.archives.stamps import stamp_of
 from saccade.data.sources.split import Source, Split
-from saccade.data.stamps import stamp_of
 from saccade.errors import DataError
 
 
 def open_pack(folder: Path) -> Source:
     """Open a pack; raises DataError on a damaged manifest or index. Records are checked when they are read."""
-    manifest = shards.read_manifest(folder)
+    manifest = packs.read_manifest(folder)
     splits = {name: _open_split(folder, name, entry) for name, entry in manifest["splits"].items()}
     return Source(manifest["name"], str(folder), splits, class_titles=manifest["class_titles"])
 
 
 def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
-    opened = [shards.open_shard(folder / fact["file"]) for fact in entry["shards"]]
+    opened = [packs.open_shard(folder / fact["file"]) for fact in entry["shards"]]
     for shard, fact in zip(opened, entry["shards"], strict=True):
         if shard.index_digest != fact["index"]:
             raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saccade.data.images import IMAGE_SUFFIXES, BadImage, Data, format_of
+from saccade.data.images.decode import IMAGE_SUFFIXES, BadImage, Data, format_of
 from saccade.errors import DataError
 
 HEAD_BYTES = 32

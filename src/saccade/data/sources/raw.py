@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.images import IMAGE_SUFFIXES
+from saccade.data.images.decode import IMAGE_SUFFIXES
 from saccade.data.sources.split import Integers, Read, Source, assemble
 from saccade.errors import DataError
 

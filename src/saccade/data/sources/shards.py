@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.data.archives import RECORD_LIMIT_BYTES, Members, index_tar
+from saccade.data.archives.stamps import stamp_of
+from saccade.data.archives.tars import RECORD_LIMIT_BYTES, Members, index_tar
 from saccade.data.sources.archive import mapped, open_archive, plain_tar
 from saccade.data.sources.ilsvrc import DEVKIT
 from saccade.data.sources.layout import NO_CLASS_FOLDER, NUM_SHOWN, WHOLE, is_image
@@ -20,7 +21,6 @@ from saccade.data.sources.split import Read, Source, Split, short_name, source_o
 from saccade.data.sources.split_names import words
 from saccade.data.sources.webdataset import Shard, is_shard, read_shard, shards_layout, splits_of, title_file
 from saccade.data.sources.wnids import named_shard
-from saccade.data.stamps import stamp_of
 from saccade.errors import DataError
 
 PATTERN_LIMIT = 100_000

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import files, rng
-from saccade.data.names import Names
+from saccade.data.archives.paths import Names
 from saccade.data.sources.foreign import advice
 from saccade.data.sources.layout import NO_CLASS_FOLDER, SPLIT_FOLDERS, WHOLE, Layout, Part, arrange
 from saccade.data.sources.split_names import Unclear
@@ -39,7 +39,7 @@ class Split:
     int64 of shape (n,); ``read`` returns an encoded image and may be called from many threads;
     ``empty_classes`` are class folders without an image, ``left_out`` those of them that hold other files;
     ``where`` names the source for messages and ``folder`` the split's folder in it; ``stamp``
-    tells whether the files that hold the images are still the same (:mod:`saccade.data.stamps`), empty where
+    tells whether the files that hold the images are still the same (:mod:`saccade.data.archives.stamps`), empty where
     nothing tells it; ``known`` is the fingerprint of exactly these images where it was computed before.
     """
 

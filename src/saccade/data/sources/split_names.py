@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from saccade.data.names import clean_name
+from saccade.data.archives.paths import clean_name
 from saccade.errors import ConfigError
 
 SPLIT_FOLDERS = ("train", "val", "validation", "valid", "test")

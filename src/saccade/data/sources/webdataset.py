@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from saccade.data.images import IMAGE_SUFFIXES
+from saccade.data.images.decode import IMAGE_SUFFIXES
 from saccade.data.sources.labels import refuse_odd_labels
 from saccade.data.sources.layout import WHOLE, Layout, is_image, layout_of_rows
 from saccade.data.sources.listing import SideFile, class_name

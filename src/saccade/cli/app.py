@@ -1,0 +1,132 @@
+"""What all verbs share: the application, JSON on stdout, and errors as messages and exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from saccade.errors import ConfigError, DiskError, Explained, InterruptedRunError, StoppedEarlyError, UsageError
+from saccade.printable import printable, to_json
+from saccade.system import signals
+from saccade.system.streams import UnheardError
+
+app = typer.Typer(
+    help="Train image classifiers from scratch: your images in; a trained, evaluated, exactly resumable model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG,
+    errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+@contextlib.contextmanager
+def explained(json_out: bool, again: str = "") -> Iterator[None]:
+    """Turn an explained error into a message on stderr (and JSON on stdout) and its exit status.
+
+    ``again`` says what running the command again does, where a signal ends it before it is finished.
+    """
+    try:
+        with _signal_heeded():
+            yield
+    except Explained as error:
+        if again and isinstance(error, (StoppedEarlyError, InterruptedRunError)):
+            error.fix = again
+        raise typer.Exit(tell(error, json_out)) from error
+    except KeyboardInterrupt as error:  # not by our own hand
+        raise typer.Exit(tell(signals.early(signal.SIGINT), json_out)) from error
+    except UnheardError as error:
+        raise typer.Exit(unheard(error)) from error
+    except OSError as error:
+        told = _of_system(error) or _of_memory(error)
+        if told is None:
+            raise
+        raise typer.Exit(tell(told, json_out)) from error
+    except (ImportError, MemoryError) as error:
+        told = _of_memory(error)
+        if told is None:
+            raise
+        raise typer.Exit(tell(told, json_out)) from error
+
+
+@contextlib.contextmanager
+def _signal_heeded() -> Iterator[None]:
+    """Let a signal that came first be the reason of whatever fails after it.
+
+    Code in C swallows what a handler raises: torch does while it loads NumPy, which then is there by half.
+    """
+    try:
+        yield
+    except Exception as error:
+        if wish := signals.SIGNALS.swallowed():
+            raise wish from error
+        raise
+
+
+def _of_system(error: OSError) -> Explained | None:
+    """Say what the system refused about a file, wherever it did; None for what would be a mistake of ours."""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError("this name is too long for the file system", where=where, fix="use a shorter one")
+    if error.errno in _REFUSALS:
+        fix = "look at the disk, the rights of the file and the limits of the system (ulimit -a)"
+        return DiskError(f"the system refuses it: {os.strerror(error.errno)}", where=where, fix=fix)
+    return None
+
+
+def _of_memory(error: Exception) -> Explained | None:
+    """Say that the memory does not even suffice to load what is needed; None for everything else."""
+    short = any(words in str(error) for words in ("failed to map segment", "annot allocate memory"))
+    if not short and not isinstance(error, MemoryError):
+        return None
+    fix = "raise the limit (ulimit -v, or that of the container or job), or ask for less"
+    return ConfigError("there is not enough memory", where=str(error).partition(":")[0], fix=fix)
+
+
+def tell(error: Explained, json_out: bool = False) -> int:
+    """Say what happened, unless another process has said it, and return the exit status."""
+    if error.told:
+        return error.status
+    if json_out:
+        with contextlib.suppress(OSError, UnheardError):
+            print_json({"error": {"status": error.status, "finding": error.finding, "what": error.what,
+                                   "where": error.where, "do": error.fix}})  # fmt: skip
+    complain(str(error), "red" if error.status not in (75, 130) else "yellow")
+    error.told = True
+    return error.status
+
+
+def complain(text: str, colour: str | None = None) -> None:
+    """Print a line for people on stderr, if that can be written."""
+    with contextlib.suppress(OSError, ValueError):
+        typer.secho(printable(text), err=True, fg=colour)
+
+
+def unheard(error: UnheardError) -> int:
+    """Return the exit status of a command whose answer cannot be written: fine where its reader has heard enough."""
+    if error.errno == errno.EPIPE:
+        return 0
+    complain(f"the result cannot be written to standard output: {error.reason}", "red")
+    return DiskError.status
+
+
+def show(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print a result for people on stdout, as text that acts on no terminal; raises OSError where nobody can hear."""
+    typer.echo(printable(text), nl=nl, err=err)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON on stdout."""
+    typer.echo(to_json(value))

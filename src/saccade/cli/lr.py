@@ -1,0 +1,50 @@
+"""The verb that draws learning rates. Heavy imports wait until it runs, so that help is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saccade.cli.app import Json, explained, print_json, show
+from saccade.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: saccade lr photos photos-small --out rates.svg")
+def lr(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE", help="Recipes, YAML files or run folders; several are drawn in one figure."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The picture: a .png or a .svg.")] = Path("lr.png"),
+    epochs: Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per optimiser step (global).")] = None,
+    num_images: Annotated[
+        int, typer.Option("--images", min=0, help="Training images; default: ImageNet's, or those of the run.")
+    ] = 0,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
+    ] = None,
+    json_out: Json = False,
+) -> None:
+    """Draw the learning rate over the run, of one or several recipes. Opens no data."""
+    with explained(json_out):
+        form = out.suffix.lower().removeprefix(".")
+        if form not in ("png", "svg"):
+            raise UsageError(f"'{out}' is neither a .png nor a .svg", where="--out", fix="write --out lr.png")
+        from saccade import files
+        from saccade.report import rates
+        from saccade.setup.compose import flag_settings
+
+        flags = flag_settings(epochs=epochs, batch_size=batch_size)
+        curves = [rates.follow(word, flags, sets or [], num_images) for word in words]
+        files.write_bytes(out, rates.draw(curves, form))
+        if json_out:
+            print_json({"picture": str(out), "rates": [curve.to_json() for curve in curves]})
+            return
+        for curve in curves:
+            show(curve.text)
+        show(str(out))

@@ -1,0 +1,43 @@
+"""The verb for recipes and their receipts. Heavy imports wait until it runs, so that help is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saccade.cli.app import Json, explained, print_json, show
+from saccade.errors import UsageError
+
+app = typer.Typer()
+
+Words = Annotated[list[str] | None, typer.Argument(help="A recipe to show, or: record RUN..., or: records.")]
+
+
+@app.command(epilog="Example: saccade recipes photos-small; saccade recipes record runs/resnet18-photos-1a2b3c4d")
+def recipes(words: Words = None, json_out: Json = False) -> None:
+    """List the recipes with their receipts: measured, ported or untested. `record` writes receipts from run folders."""
+    with explained(json_out):
+        from saccade import recipes as shelf
+        from saccade.recipes import receipts
+        from saccade.report.tables import print_table, recipe_rows
+
+        first, *rest = words or [""]
+        if first == "record":
+            if not rest:
+                raise UsageError("no run is named", where="saccade recipes record", fix="give finished run folders")
+            written = receipts.record([Path(run) for run in rest])
+            rows = recipe_rows([receipt.recipe for receipt in written])
+        elif first == "records":
+            show(receipts.table(), nl=False)
+            return
+        elif first and not json_out:
+            show(shelf.find(first).path.read_text(encoding="utf-8"), nl=False)
+            return
+        else:
+            rows = recipe_rows([first] if first else shelf.names())
+        if json_out:
+            print_json(rows)
+        else:
+            print_table(rows, "recipes")

@@ -1,0 +1,1 @@
+"""The configuration: its schema, its fields, and how files and flags are merged into it."""

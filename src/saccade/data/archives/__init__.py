@@ -1,0 +1,1 @@
+"""Files that hold many files, read in place."""

@@ -1,0 +1,1 @@
+"""What augmentation does to an image and to a cell (micro-batch)."""

@@ -1,0 +1,143 @@
+"""Only the pixels that random crops need: of tiled JPEGs the tiles, of large crops the low frequencies.
+
+While one thread holds Python's lock all others wait. So the crops of all files of a task are planned together, by few
+calls of numpy, and each file is then one call of the decoder, which lets go of the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.data.images import decode as images
+from saccade.data.images import jpeg, tiles
+from saccade.data.images.decode import BadImage, Data, Exif
+
+SHARPNESS = 1.5
+"""The decoder may halve the sides of an image while each crop stays this many times as wide and high as the output."""
+
+_FACTORS = np.array([2, 4, 8])
+_thread = threading.local()
+
+ROOM_BYTES = 64_000_000
+"""The most memory that a thread keeps for pixels."""
+
+Pixels = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+Boxes = list[list[int]]
+Choose = Callable[[list[int], Integers], Integers]
+
+
+class _Part(NamedTuple):
+    """A JPEG to be decoded: its sides in pixels, by how much they are reduced, and the boxes in what that gives."""
+
+    data: Data
+    width: int
+    height: int
+    factor: int
+    boxes: Boxes
+
+
+def decode(
+    files: Sequence[Data], choose: Choose, side: int, exif: Exif, *, whole: bool = False
+) -> Iterator[tuple[Pixels, Boxes]]:
+    """Decode as much of each image file as its crops need, and yield the pixels with the boxes in them.
+
+    ``choose(which, sizes)`` returns the boxes in k of the files, int64 (k, copies, 4) as in ``Box``, in pixels of the
+    upright images; ``sizes`` are their (width, height), int64 (k, 2). ``side`` is the side of the output in pixels;
+    ``whole`` asks for every pixel. Pixels are uint8 (height, width, 3). Reduced pixels make boxes fractional: they are
+    rounded, half a reduced pixel of shift at most. The pixels are valid until the next ones are asked for. Raises
+    BadImage when the turn comes to a file that is none.
+    """
+    plan = {} if whole else _plan(files, choose, side, exif)
+    for i, data in enumerate(files):
+        part = plan.get(i)
+        if part is None:
+            pixels = images.decode(data, exif=exif)
+            yield pixels, choose([i], np.array([pixels.shape[1::-1]])).tolist()[0]
+        elif isinstance(part, BadImage):
+            raise part
+        else:
+            try:
+                pixels = _decode(part)
+            except ValueError as error:
+                raise images.bad_image(data, "JPEG", error) from error
+            yield pixels, part.boxes
+
+
+def _plan(files: Sequence[Data], choose: Choose, side: int, exif: Exif) -> dict[int, _Part | BadImage]:
+    """Plan what to decode of each JPEG of a usual kind that need not be turned, or say what is wrong with it."""
+    plan: dict[int, _Part | BadImage] = {}
+    tiled, plain, sizes = [], [], []
+    for i, data in enumerate(files):
+        if bytes(data[:2]) != b"\xff\xd8" or (exif == "apply" and images.orientation(data) != 1):
+            continue
+        if tiles.is_tiled(data):
+            tiled.append(i)
+            continue
+        try:
+            size = images.size(data)
+        except BadImage as error:
+            plan[i] = error
+            continue
+        if jpeg.probe(data).is_usual:
+            plain.append(i)
+            sizes.append(size)
+    _plan_cuts(plan, files, tiled, choose, side)
+    if plain:
+        whole = np.array(sizes, np.int64)
+        found = _parts([files[i] for i in plain], np.zeros_like(whole), whole, choose(plain, whole), side)
+        plan.update(zip(plain, found, strict=True))
+    return plan
+
+
+def _plan_cuts(
+    plan: dict[int, _Part | BadImage], files: Sequence[Data], tiled: list[int], choose: Choose, side: int
+) -> None:
+    """Add to a plan which tiles of the tiled JPEGs among some files to decode."""
+    if not tiled:
+        return
+    grids = tiles.Grids([files[i] for i in tiled])
+    if not grids.sound.all():
+        for k in np.flatnonzero(~grids.sound).tolist():
+            reason = "the table of tiles contradicts itself or the size of the file"
+            plan[tiled[k]] = images.bad_image(files[tiled[k]], "JPEG", reason)
+        _plan_cuts(plan, files, [i for i in tiled if i not in plan], choose, side)
+        return
+    boxes = choose(tiled, grids.sizes)
+    start = boxes[..., :2].min(axis=1)
+    stop = (boxes[..., :2] + boxes[..., 2:]).max(axis=1)
+    cuts = grids.cut(np.concatenate([start, stop - start], axis=1))
+    plan.update(zip(tiled, _parts(*cuts, boxes, side), strict=True))
+
+
+def _parts(data: Sequence[Data], corners: Integers, sizes: Integers, boxes: Integers, side: int) -> Iterator[_Part]:
+    """Choose the factors of k JPEGs, cut out of their images at ``corners``, and move their boxes into what they give.
+
+    ``corners``, (left, top), and ``sizes``, (width, height), are int64 (k, 2); ``boxes`` int64 (k, copies, 4).
+    """
+    smallest = boxes[..., 2:].min(axis=(1, 2))
+    factors = 1 << (smallest[:, None] >= SHARPNESS * side * _FACTORS).sum(axis=1)
+    factor = factors[:, None, None]
+    inside = np.empty_like(boxes)
+    inside[..., 2:] = np.maximum(np.rint(boxes[..., 2:] / factor), 1)
+    most = -(-sizes[:, None] // factor) - inside[..., 2:]
+    inside[..., :2] = np.minimum(np.rint((boxes[..., :2] - corners[:, None]) / factor), most)
+    for one, (width, height), by, places in zip(data, sizes.tolist(), factors.tolist(), inside.tolist(), strict=True):
+        yield _Part(one, width, height, by, places)
+
+
+def _decode(part: _Part) -> Pixels:
+    """Decode into the room of this thread: fresh memory for each image costs page faults."""
+    data, width, height, factor, _ = part
+    needed = 3 * -(-width // factor) * -(-height // factor)
+    if needed > ROOM_BYTES:
+        return jpeg.decode_part(data, width, height, factor)
+    room: bytearray = getattr(_thread, "room", bytearray())
+    if len(room) < needed:
+        _thread.room = room = bytearray(needed)
+    return jpeg.decode_part(data, width, height, factor, room)

@@ -1,0 +1,229 @@
+"""Packs: a dataset in few large files, its photographs smaller and in tiles, so that training reads and decodes less.
+
+A pack is a folder of shards (``shards.py``) with ``pack.json``: classes, counts, digests, settings, and what it was
+made of. It is made shard by shard, each published whole, so that a second run goes on where a killed one stopped; the
+bytes depend on the source and the settings alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from saccade import files
+from saccade.data.archives import packs
+from saccade.data.images import decode, jpeg, tiles
+from saccade.data.images.decode import BadImage
+from saccade.data.sources.split import Source, Split
+from saccade.errors import ConfigError, DataError, DiskError
+from saccade.system.parallel import in_order
+from saccade.units import human_size
+
+SHARD_IMAGES = 2048
+SHARD_BYTES = 256_000_000
+SMALL_PIXELS = 64 * 64
+"""Images up to this size are kept as they are: a JPEG of them is neither smaller nor faster."""
+
+Tick = Callable[[int], None]
+Chroma = Literal["source", "4:2:0", "4:4:4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How images are packed.
+
+    ``original`` keeps every file as it is. Otherwise the longer side is reduced to ``max_side`` pixels (0: never),
+    and the image is encoded at libjpeg's ``quality`` in tiles ``tile`` pixels wide. ``chroma`` is how finely colour is
+    stored: as in the source, where formats other than JPEG count as 4:4:4, or at half the width and height.
+    """
+
+    max_side: int = 500
+    quality: int = 90
+    tile: int = tiles.DEFAULT_TILE
+    original: bool = False
+    chroma: Chroma = "source"
+
+    def check(self) -> Settings:
+        """Return the settings; raises ConfigError on values that make no sense."""
+        if not (0 <= self.max_side <= 65500 and 1 <= self.quality <= 100 and 8 <= self.tile <= 1024):
+            raise ConfigError(
+                f"max side {self.max_side}, quality {self.quality} and tile {self.tile} are out of range",
+                where="pack",
+                fix="max side 0 (never reduce) to 65500, quality 1 to 100, tile 8 to 1024 pixels",
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What came out: images and bytes before and after, and the shards that were already there."""
+
+    folder: Path
+    images: int
+    source_bytes: int
+    bytes: int
+    shards: int
+    reused: int
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        again = f", {self.reused} of them from an earlier run" if self.reused else ""
+        return (
+            f"{self.folder}: {self.images:,} images, {human_size(self.source_bytes)} became {human_size(self.bytes)} "
+            f"in {self.shards} shards{again}; train with --data {self.folder}"
+        )
+
+    def to_json(self) -> dict[str, str | int]:
+        """Return everything as plain values."""
+        return asdict(self) | {"folder": str(self.folder)}
+
+
+def pack(source: Source, folder: Path, settings: Settings, tick: Tick = lambda _done: None) -> Packed:
+    """Write a pack of all splits of a source; ``tick`` is told how many images are done.
+
+    Goes on where an earlier run with the same source and settings stopped. Raises DataError on an image that cannot be
+    read, ConfigError when the folder holds something else, DiskError.
+    """
+    settings.check()
+    with files.locked(folder):
+        _refuse_foreign(folder)
+        files.sweep_parts(folder)
+        _check_space(source, folder)
+        done, reused, entries = 0, 0, {}
+        shard_bytes: list[int] = []
+        for name, split in source.splits.items():
+            facts = []
+            for number, (first, last) in enumerate(_runs(split)):
+                path = folder / f"{files.safe_name(name)}-{number:05d}.shard"
+                reused += _shard(split, settings, range(first, last), path, partial(_add, tick, done))
+                done += last - first
+                tick(done)
+                size = path.stat().st_size
+                facts.append({"file": path.name, "count": last - first, "bytes": size, "sha256": files.digest(path),
+                              "index": packs.open_shard(path).index_digest})  # fmt: skip
+                shard_bytes.append(size)
+            entries[name] = {
+                "classes": list(split.classes), "empty_classes": list(split.empty_classes), "folder": split.folder,
+                "count": len(split), "parent": split.fingerprint, "shards": facts,
+            }  # fmt: skip
+        manifest = {"format": packs.FORMAT, "name": source.name, "settings": asdict(settings), "splits": entries,
+                    "class_titles": dict(source.class_titles)}  # fmt: skip
+        files.write_bytes(folder / packs.MANIFEST, packs.manifest_bytes(manifest))
+    before = sum(int(split.sizes.sum()) for split in source.splits.values())
+    return Packed(folder, done, before, sum(shard_bytes), len(shard_bytes), reused)
+
+
+def _add(tick: Tick, before: int, done: int) -> None:
+    tick(before + done)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    foreign = [
+        p.name
+        for p in folder.iterdir()
+        if p.suffix not in (".shard", ".part") and p.name not in (packs.MANIFEST, ".lock")
+    ]
+    if foreign:
+        raise ConfigError(
+            f"the folder is not empty and no pack: it holds {', '.join(sorted(foreign)[:3])}",
+            where=str(folder),
+            fix="name a new folder",
+        )
+
+
+def _check_space(source: Source, folder: Path) -> None:
+    needed = sum(int(split.sizes.sum()) for split in source.splits.values())
+    present = sum(p.stat().st_size for p in folder.glob("*.shard"))
+    free = files.free_bytes(folder)
+    if free + present < needed // 4:
+        raise DiskError(
+            f"the images are {human_size(needed)} and only {human_size(free)} are free",
+            where=str(folder),
+            fix="free some space or name a folder on another disk",
+        )
+
+
+def _runs(split: Split) -> Iterator[tuple[int, int]]:
+    """Cut a split into shards of neighbours, bounded in number and in bytes of the source."""
+    first, total = 0, 0
+    for i, size in enumerate(split.sizes.tolist()):
+        if i > first and (i - first >= SHARD_IMAGES or total + size > SHARD_BYTES):
+            yield first, i
+            first, total = i, 0
+        total += size
+    yield first, len(split)
+
+
+def _words(split: Split, settings: Settings, first: int, last: int) -> dict[str, str]:
+    """Return what a shard is known by: it may be kept if these words are the same."""
+    chosen = {"original": "true"} if settings.original else {k: str(v) for k, v in asdict(settings).items()}
+    return {"source": split.fingerprint, "range": f"{first}-{last}", "pillow": PIL.__version__} | chosen
+
+
+def _shard(split: Split, settings: Settings, run: range, path: Path, tick: Tick) -> bool:
+    """Write a shard unless it is there already; returns whether it was."""
+    words = _words(split, settings, run.start, run.stop)
+    if _is_there(path, words):
+        return True
+    records = []
+    for count, record in enumerate(in_order(partial(_record, split, settings), run), 1):
+        records.append(record)
+        tick(count)
+    names = [split.names[i] for i in run]
+    labels = split.labels[run.start : run.stop].tolist()
+    files.write_bytes(path, packs.to_bytes(records, names, labels, words))
+    files.stage(f"shard {path.name}")
+    return False
+
+
+def _is_there(path: Path, words: dict[str, str]) -> bool:
+    try:
+        return path.exists() and packs.open_shard(path).facts == words
+    except DataError:
+        return False
+
+
+def _record(split: Split, settings: Settings, i: int) -> bytes | memoryview:
+    data = split.read(i)
+    if settings.original:
+        return data
+    try:
+        return encode(data, settings)
+    except BadImage as error:
+        raise DataError(
+            f"an image cannot be decoded: {error}",
+            where=split.describe(i),
+            fix="repair or remove it; `saccade verify` lists every bad image",
+            finding="unreadable-image",
+        ) from error
+
+
+def encode(data: bytes | memoryview, settings: Settings) -> bytes | memoryview:
+    """Return an image file as a tiled JPEG; a very small image stays as it is.
+
+    Gray stays gray, and the EXIF orientation is kept. Raises BadImage.
+    """
+    width, height = decode.size(data)
+    if width * height <= SMALL_PIXELS:
+        return data
+    pixels = decode.decode(data)
+    longest = max(width, height)
+    if settings.max_side and longest > settings.max_side:
+        scale = settings.max_side / longest
+        target = (max(round(width * scale), 1), max(round(height * scale), 1))
+        pixels = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.LANCZOS))
+    sampling: str = "4:4:4" if settings.chroma == "source" else settings.chroma
+    if bytes(data[:2]) == b"\xff\xd8":
+        header = jpeg.probe(data)
+        if settings.chroma == "source":
+            sampling = header.chroma if header.chroma in ("4:4:4", "4:2:2") else "4:2:0"
+        pixels = np.ascontiguousarray(pixels[..., 0]) if header.components == 1 else pixels
+    return tiles.encode(pixels, settings.quality, sampling, settings.tile, decode.orientation(data))

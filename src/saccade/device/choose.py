@@ -1,0 +1,34 @@
+"""Which device a run computes on."""
+
+from __future__ import annotations
+
+import torch
+
+from saccade.distributed.world import Devices
+from saccade.errors import ConfigError
+
+
+def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
+    """Return (device type, the reason) for what ``--devices`` says, and make a GPU the current one.
+
+    Raises ConfigError when it is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    devices = Devices.parse(wanted)
+    kind, reason = devices.kind, "as asked"
+    if kind == "auto":
+        kind, reason = next(name for name, present in available.items() if present), "the fastest one here"
+    if not available[kind]:
+        present = [n for n, p in available.items() if p]
+        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (devices.count > 1)
+        raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
+    if kind == "cuda":
+        number = devices.numbers[local_rank] if devices.numbers else local_rank
+        if number >= torch.cuda.device_count():
+            raise ConfigError(
+                f"there is no GPU {number} for rank {local_rank} of this machine: it has {torch.cuda.device_count()}",
+                where="device",
+                fix="start at most as many ranks as there are GPUs",
+            )
+        torch.cuda.set_device(number)
+    return kind, reason

@@ -1,0 +1,1 @@
+"""What architectures are built from, and what is known about them."""

@@ -1,0 +1,276 @@
+"""Weights in and out: what others saved is read by name, fitted where that can mean only one thing, and reported.
+
+A file may wrap its tensors (``{"model": {...}, "epoch": 3}``), prefix their names (``module.``, ``backbone.``), use the
+names of torchvision, timm or pycls, or be of another number of classes, pixels or colours. Every combination of table,
+prefix and names is tried, and the one that fits most of the model's names is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saccade import files
+from saccade.errors import CheckpointError, ConfigError
+from saccade.models.weights import stored
+from saccade.models.weights.fitting import fit, form
+from saccade.models.weights.readings import (
+    COMPUTED,
+    COUNTERS,
+    DIALECTS,
+    Reading,
+    best,
+    heads_of,
+    listed,
+    names_in,
+    plain_name,
+    state_of,
+)
+
+MODEL_FILE = "model.safetensors"
+AVERAGE_FILE = "ema.safetensors"
+_SCALAR = np.float64(0).__reduce__()[0]
+PLAIN_VALUES: list[Any] = [
+    argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType,
+    (_SCALAR, "numpy._core.multiarray.scalar"), (_SCALAR, "numpy.core.multiarray.scalar"),
+]  # fmt: skip
+"""What many files hold beside tensors, options and numpy's numbers: reading these runs no code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of every tensor, by the model's names; ``unused`` by those of the source.
+
+    ``source`` is the file and the table in it, ``dialect`` whose names it uses (empty = the model's own). ``fitted``
+    were changed to fit, ``misshaped`` could not be, each with how; ``head`` stays as it starts because the classes are
+    others. ``share`` of the model's weights, heads aside, was loaded. ``others`` are tables and prefixes of the source
+    that would have fitted, too. ``first`` says how the layer that sees the pixels does not fit (empty = it does), and
+    ``patch`` is the side, in pixels, of the patches that the source's first layer sees where it is another (0 = no).
+    """
+
+    source: str
+    dialect: str = ""
+    loaded: tuple[str, ...] = ()
+    fitted: tuple[tuple[str, str], ...] = ()
+    head: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    misshaped: tuple[tuple[str, str], ...] = ()
+    share: float = 0.0
+    others: tuple[str, ...] = ()
+    first: str = ""
+    patch: int = 0
+
+    def __str__(self) -> str:
+        count = len(self.loaded) + len(self.fitted)
+        total = count + len(self.head) + len(self.missing) + len(self.misshaped)
+        whose = f", names of {self.dialect}" if self.dialect else ""
+        lines = [f"{count} of {total} tensors ({self.share:.1%} of the weights) from {self.source}{whose}"]
+        sections = {
+            "would have fitted, too": self.others,
+            "fitted": [f"{name}: {how}" for name, how in self.fitted],
+            "fresh head (other classes)": self.head,
+            "missing there": self.missing,
+            "unused": self.unused,
+            "of another shape": [f"{name}: {how}" for name, how in self.misshaped],
+        }
+        return "\n".join(lines + [f"  {title}: {listed(names)}" for title, names in sections.items() if names])
+
+
+def load_weights(
+    model: nn.Module, source: Mapping[str, Any] | str | Path, *, classes: Sequence[str] = (), strict: bool = False
+) -> Report:
+    """Copy what fits of foreign weights, tensors of any shape ``(...)`` by name, into a model; say what did not.
+
+    ``source`` is a .safetensors, .pth or .pt file, a run folder, a checkpoint folder, or a mapping such as a state
+    dict; of a checkpoint with an average of the weights the average is taken, for it is the model. Fitted are: linear
+    layers to 1x1 convolutions and back, position tables to other image sizes, relative position tables to other
+    windows, the first convolution to other channels. A head of another number of classes is left alone, as is one of
+    other ``classes`` where a file of ours names them. Raises CheckpointError, the model untouched, when the file
+    cannot be read, nothing fits or, if ``strict``, anything is left over.
+    """
+    where = "the state dict" if isinstance(source, Mapping) else str(source)
+    tree, known = (source, ()) if isinstance(source, Mapping) else _read(Path(source))
+    reading, parameters = best(model, tree, where), [n for n, _ in model.named_parameters()]
+    other_classes = bool(classes and known) and tuple(classes) != known
+    values, report = _fit_all(model, reading, where, other_classes)
+    if not values:
+        raise _stranger(model, reading, where)
+    if hole := stored.first_not_finite({n: values[n] for n in map(plain_name, parameters) if n in values}):
+        fix = "take weights from before they broke"
+        raise CheckpointError(f"these weights are broken: {hole} holds NaN or infinity", where=where, fix=fix)
+    left = [*report.missing, *report.unused, *(n for n, _ in report.misshaped)]
+    if strict and left:
+        raise CheckpointError(f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict")
+    names = {plain_name(n): n for n in model.state_dict()}
+    model.load_state_dict({names[n]: t for n, t in values.items()}, strict=False)
+    return report
+
+
+def foreign_state(model: nn.Module, dialect: str, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return the state of a model, tensors of any shape ``(...)``, under the names that another library uses.
+
+    ``dialect`` is torchvision, timm or pycls. ``like`` is a state dict of theirs whose shapes are taken, where they
+    keep a linear layer for a 1x1 convolution. The tensors share memory with the model. Raises ConfigError.
+    """
+    if dialect not in DIALECTS:
+        raise ConfigError(f"nobody's names are '{dialect}'", where="dialect", fix=f"give {', '.join(DIALECTS)}")
+    theirs = names_in(model, dialect)
+    state = {theirs.get(n, n): t for n, t in model.state_dict().items()}
+    assert len(state) == len(model.state_dict()), "two tensors got one name"
+    return {n: t.reshape(like[n].shape) if like and n in like else t for n, t in state.items()}
+
+
+def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return what a file holds and, where it is one of ours, the names of its classes."""
+    file = path / MODEL_FILE if path.is_dir() else path
+    if file.name == MODEL_FILE and file.with_name("manifest.json").is_file():
+        return _checkpoint(file.parent)
+    if not file.is_file():
+        fix = "give a run folder, a .safetensors, a .pth or a .pt file"
+        raise CheckpointError("there are no weights here", where=str(file), fix=fix)
+    if file.suffix == ".safetensors":
+        remarks = stored.header(file).remarks
+        return stored.read(file), _classes(remarks, file)
+    try:
+        with torch.serialization.safe_globals(PLAIN_VALUES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
+            # A mapped file gives no tensor more bytes than it has; torch's other reader trusts what the file claims.
+            mapped = stored.is_honest_zip(file)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped), ()
+    except Exception as error:  # a damaged or hostile file can break its reader in any way
+        raise _unreadable(file, error) from error
+
+
+def _checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], tuple[str, ...]]:
+    """Return the weights of a checkpoint and their average, tensors of any shape ``(...)``, once it is verified.
+
+    The names of its classes are in ``run.json`` of the run around it; empty where there is none.
+    """
+    try:
+        names = files.verify_folder(folder)
+    except ValueError as error:
+        fix = "give another checkpoint, or the run folder"
+        raise CheckpointError(f"this checkpoint is damaged: {error}", where=str(folder), fix=fix) from error
+    tables = {"model": MODEL_FILE, "ema": AVERAGE_FILE}
+    found = {table: stored.read(folder / name) for table, name in tables.items() if name in names}
+    try:
+        classes = files.read_json(folder.parent.parent / "run.json")["dataset"]["classes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return found, ()
+    return found, tuple(map(str, classes)) if isinstance(classes, list) else ()
+
+
+def _classes(remarks: Mapping[str, str], file: Path) -> tuple[str, ...]:
+    """Return the class names in the remarks of one of our files; raises CheckpointError when they are none."""
+    try:
+        names = json.loads(remarks.get("saccade", "{}")).get("classes", ())
+        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        reason = "its classes are no list of names"
+    except (ValueError, AttributeError, RecursionError) as error:
+        reason = f"its facts are no JSON object ({type(error).__name__})"
+    raise CheckpointError(
+        f"this is not a model that saccade wrote: {reason}", where=f"{file}, metadata 'saccade'",
+        fix="give the file as it was, or its tensors alone",
+    )  # fmt: skip
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    text = str(error)
+    code = re.search(r"GLOBAL ([\w.]+)", text)
+    if type(error).__name__ == "UnpicklingError" or "TorchScript" in text:
+        return CheckpointError(
+            f"this file holds more than tensors, perhaps a program{f' ({code[1]})' if code else ''}, so it is not read",
+            where=str(file),
+            fix='load it where it was made, then torch.save(model.state_dict(), "weights.pth") and give that file',
+        )
+    reason = text.strip().split("\n")[0]
+    return CheckpointError(
+        f"this is no file of weights: {type(error).__name__} {reason}",
+        where=str(file),
+        fix="give a .safetensors file, or a .pth or .pt that torch.save wrote",
+    )
+
+
+def _fit_all(model: nn.Module, reading: Reading, where: str, other_classes: bool) -> tuple[dict[str, Tensor], Report]:
+    """Return the tensors, any shape ``(...)``, to copy into the model, and the report about all of them."""
+    own, heads = state_of(model), heads_of(model)
+    of_heads = {f"{h}.{part}" for h in heads for part in ("weight", "bias")}
+    widths = {_width(state.get(f"{heads[0]}.weight")) for state in (own, reading.tensors)} - {0}
+    first = next((n for n, t in own.items() if t.dim() == 4), "")
+    values, fitted, head, missing, misshaped = {}, [], [], [], []
+    for name, ours in own.items():
+        last = name.rpartition(".")[2]
+        theirs = reading.tensors.get(name)
+        if last in COMPUTED or (theirs is None and last in COUNTERS):
+            continue
+        if theirs is None:
+            missing.append(name)
+        elif (name in of_heads and other_classes) or (len(widths) > 1 and {_width(ours), _width(theirs)} == widths):
+            head.append(name)
+        elif (fits := fit(last, theirs, ours, is_first=name == first)) is None:
+            misshaped.append((name, f"{form(theirs)} there, {form(ours)} here"))
+        else:
+            values[name], how = fits
+            if how:
+                fitted.append((name, how))
+    parameters = {plain_name(n): p.numel() for n, p in model.named_parameters()}
+    weights = {n: count for n, count in parameters.items() if n not in of_heads}
+    changed = {name for name, _ in fitted}
+    entry = _first_layer(model)
+    reasons = dict(misshaped) | dict.fromkeys(missing, "missing there")
+    wrong = entry not in of_heads and entry in reasons
+    return values, Report(
+        source=f"{where} [{reading.place}]" if reading.place else where,
+        dialect=reading.dialect,
+        loaded=tuple(n for n in values if n not in changed),
+        fitted=tuple(fitted),
+        head=tuple(head),
+        missing=tuple(missing),
+        unused=reading.unused,
+        misshaped=tuple(misshaped),
+        share=sum(n in values and count for n, count in weights.items()) / sum(weights.values()) if weights else 1.0,
+        others=reading.others,
+        first=f"{entry} ({reasons[entry]})" if wrong else "",
+        patch=_patch(reading.tensors.get(entry), own[entry]) if wrong else 0,
+    )
+
+
+def _first_layer(model: nn.Module) -> str:
+    """Return the name of the weight of the first layer, which sees the pixels; empty where there is none."""
+    layers = (n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    return next((plain_name(f"{n}.weight") for n in layers), "")
+
+
+def _patch(theirs: Tensor | None, ours: Tensor) -> int:
+    """Return the side of the patches behind a first layer (C, colours, P, P) or (C, colours P P) that does not fit."""
+    if theirs is None or theirs.dim() != ours.dim() or theirs.shape[0] != ours.shape[0]:
+        return 0
+    side = theirs.shape[-1] if theirs.dim() == 4 else math.isqrt(theirs.shape[-1] // 3)
+    return side if theirs.numel() == theirs.shape[0] * 3 * side**2 else 0
+
+
+def _width(tensor: Tensor | None) -> int:
+    return tensor.shape[0] if tensor is not None and tensor.dim() else 0
+
+
+def _stranger(model: nn.Module, reading: Reading, where: str) -> CheckpointError:
+    theirs, ours = [*reading.tensors, *reading.unused], list(state_of(model))
+    return CheckpointError(
+        f"none of its tensors fits this {type(model).__name__}: there are {listed(theirs, 3)}; the model has "
+        f"{listed(ours, 3)}",
+        where=where,
+        fix="name the architecture that the weights belong to with --model",
+    )

@@ -1,0 +1,262 @@
+"""Ways to read named tensors: which table, which prefix, whose names; the way that fits a model best is taken.
+
+Many files hold several networks of one form: a student and the teacher that averages it, the weights and their moving
+average. The averaged one is the model its authors evaluated, so among ways that fit equally well it is taken.
+
+Work is bounded whatever a file claims: its tables, the prefixes of its names and the names read in all have limits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from saccade.errors import CheckpointError
+from saccade.models.weights.fitting import squeezed
+
+DIALECTS = ("torchvision", "timm", "pycls")
+WRAPPERS = {
+    *("module", "model", "net", "network", "backbone", "encoder", "features", "trunk"),
+    *("student", "teacher", "online", "target", "base", "query", "key", "q", "k", "momentum"),
+    *("ema", "swa", "avg", "average", "averaged", "shadow"),
+}
+"""Parts, joined by underscores, of the words that trainers put before the names of a network: ``teacher_backbone``."""
+AVERAGES = {"ema", "teacher", "target", "average", "averaged", "avg", "swa", "shadow", "polyak"}
+"""Parts that say of a table or a prefix that it holds averaged weights."""
+KEYS = {"k", "key", "momentum"}
+"""Parts of the names of averages that their authors made for the training alone; they hand over the other encoder.
+
+*Source:* He et al. 2020 and Chen et al. 2021 (MoCo, MoCo v3), the published ``main_lincls.py``.
+"""
+MOMENTS = re.compile(r"optim(i[sz]er|[._]|$)|(^|[._])opt([._]|$)|(exp|square|grad)_avg|avg_(sq|grad)")
+"""Places of an optimiser's averages, which are of gradients and not of weights."""
+INSERTED = re.compile(r"(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "linear", "last_linear")
+COMPUTED = {"relative_position_index", "relative_coords_table", "attn_mask"}
+COUNTERS = {"num_batches_tracked"}
+
+DEPTH = 4
+SHOWN = 6
+LONGEST_CHAIN = 6
+"""Words of a prefix; ``module.model.backbone.encoder`` is as long as they are seen."""
+MOST_TABLES = 100
+MOST_PLACES = 100_000
+"""Entries of nested tables that are looked at."""
+MOST_NAMES = 400_000
+"""Names that are read in all ways together: a file of 1,000 names has some 20 ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to read a source: tensors of any shape ``(...)`` by our names, and the names that have no place.
+
+    ``place`` is the table and ``prefix`` what was stripped there; ``others`` names further ways that would fit.
+    """
+
+    place: str
+    dialect: str
+    tensors: dict[str, Tensor]
+    unused: tuple[str, ...]
+    prefix: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """How much its authors meant it: 2 an average, 1 weights, 0 an average for training alone, -1 no weights."""
+        name = f"{self.place}.{self.prefix}".lower()
+        if MOMENTS.search(name):
+            return -1
+        parts = set(re.split(r"[.\s_]", name))
+        if KEYS & parts:
+            return 0
+        return 2 if AVERAGES & parts or any(p.endswith("ema") and p != "schema" for p in parts) else 1
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a tensor without what torch.compile and the like put between its words."""
+    return INSERTED.sub("", name)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return the network inside what torch.compile, DataParallel or DistributedDataParallel made of it."""
+    while True:
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def best(model: nn.Module, tree: Any, where: str) -> Reading:
+    """Return the reading that fits most names; among equals an average of weights, then the model's own names.
+
+    An average of the parameters alone is taken with the running statistics of the weights that it averages. Raises
+    CheckpointError when there are no named tensors, or too many ways to read them.
+    """
+    own, head = state_of(model), heads_of(model)[0]
+    dialects = {dialect: {b: a for a, b in names_in(model, dialect).items()} for dialect in ("", *DIALECTS)}
+    found: list[tuple[int, Reading]] = []
+    work = 0
+
+    for place, table in _tables(tree, where):
+        for chain in _prefixes(table):
+            work += len(table) * len(dialects)
+            if work > MOST_NAMES:
+                raise _endless(where)
+            for dialect, ours in dialects.items():
+                reading = _translated(place, dialect, table, chain, ours, own, head)
+                fits = sum(
+                    n.rpartition(".")[2] not in COUNTERS and squeezed(t) == squeezed(own[n])
+                    for n, t in reading.tensors.items()
+                )
+                found.append((fits, reading))
+    if not found:
+        fix = "give the state dict of a network, or a file that holds one"
+        raise CheckpointError("there are no named tensors in it", where=where, fix=fix)
+
+    def worth(pair: tuple[int, Reading]) -> tuple[int, int, int]:
+        return pair[0], pair[1].rank if pair[0] else 0, len(pair[1].tensors)
+
+    fits, chosen = max(found, key=worth)  # the first of equals
+    for count, other in found:
+        if chosen.rank == 1 and other.rank == 2 and _averages_parameters(other, chosen, model, own):
+            mixed = _with_others(other, count, found)
+            place = f"{mixed.place}, statistics of {chosen.place or 'the rest'}"
+            return replace(mixed, place=place, tensors=chosen.tensors | mixed.tensors)
+    return _with_others(chosen, fits, found)
+
+
+def _averages_parameters(average: Reading, raw: Reading, model: nn.Module, own: Mapping[str, Tensor]) -> bool:
+    """Tell whether an average has each parameter that the raw weights have, in its shape: only buffers may lack."""
+    names = {plain_name(n) for n, _ in model.named_parameters()} & set(raw.tensors)
+    fitting = (n in average.tensors and squeezed(average.tensors[n]) == squeezed(own[n]) for n in names)
+    return bool(names) and all(fitting)
+
+
+def _endless(where: str) -> CheckpointError:
+    return CheckpointError(
+        "its names can be read in too many ways", where=where, fix="save the state dict of the network alone"
+    )
+
+
+def _with_others(chosen: Reading, fits: int, found: Sequence[tuple[int, Reading]]) -> Reading:
+    """Return the chosen reading with the names of those that would have filled at least half as much otherwise."""
+    seen = {id(t) for t in chosen.tensors.values()}
+    others = []
+    for count, other in sorted(found, key=lambda pair: -pair[0]):
+        tensors = {id(t) for t in other.tensors.values()}
+        if count * 2 > fits and not tensors & seen:
+            seen |= tensors
+            others.append(other)
+    beside = any(other.place == chosen.place for other in others)
+    place = _label(chosen) if beside else chosen.place
+    return replace(chosen, place=place, others=tuple(map(_label, others)))
+
+
+def _label(reading: Reading) -> str:
+    return ": ".join(part for part in (reading.place, reading.prefix and f"{reading.prefix}*") if part)
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model, any shape ``(...)``, by their plain names."""
+    return {plain_name(n): t for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+
+
+def heads_of(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the layers that make logits, the main one first."""
+    if name := getattr(model, "head_name", ""):
+        return (name, *getattr(model, "aux_names", ()))
+    last = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1:]
+    return tuple(plain_name(n) for n in last) or ("",)
+
+
+def names_in(model: nn.Module, dialect: str) -> dict[str, str]:
+    """Return the names of a model that another library spells otherwise, each with theirs."""
+    translate = getattr(model, "foreign_names", None)
+    return translate(dialect) if translate and dialect else {}
+
+
+def listed(names: Sequence[str], shown: int = SHOWN) -> str:
+    """Return the first names as a phrase: ``a, b and 7 more``."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
+    """Return the largest mappings from names to tensors of any shape ``(...)`` in a nest, each with its place.
+
+    A mapping that lies in several places is taken once: in a small file it can lie in millions.
+    """
+    seen: set[int] = set()
+    found: list[tuple[str, dict[str, Tensor]]] = []
+    waiting: list[tuple[Any, str, int]] = [(tree, "", 0)]
+    looked = 0
+    while waiting:
+        branch, place, depth = waiting.pop()
+        if not isinstance(branch, Mapping) or depth > DEPTH or id(branch) in seen:
+            continue
+        seen.add(id(branch))
+        looked += len(branch)
+        if looked > MOST_PLACES:
+            raise _endless(where)
+        plain = {n: t for n, t in branch.items() if isinstance(n, str) and isinstance(t, Tensor) and _is_plain(t)}
+        if plain:
+            found.append((place, plain))
+        inner = [(value, f"{place}.{name}".lstrip("."), depth + 1) for name, value in branch.items()]
+        waiting += reversed([entry for entry in inner if isinstance(entry[0], Mapping)])
+
+    largest = sorted(range(len(found)), key=lambda i: -len(found[i][1]))[:MOST_TABLES]
+    return [found[i] for i in sorted(largest)]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
+
+
+def _prefixes(names: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
+    """Return the chains of prefixes that may be stripped, shortest first: ('',), ('', 'module.'), ...
+
+    Every name loses the longest prefix of a chain that it has, for names of the same model may be prefixed or not.
+    """
+    chains: set[tuple[str, ...]] = {("",)}
+    for name in names:
+        chain: tuple[str, ...] = ("",)
+        for word in plain_name(name).split(".", LONGEST_CHAIN + 1)[:LONGEST_CHAIN]:
+            if not WRAPPERS.issuperset(word.lower().split("_")) or len(f"{chain[-1]}{word}.") >= len(plain_name(name)):
+                break
+            chain = (*chain, f"{chain[-1]}{word}.")
+            chains.add(chain)
+    return sorted(chains, key=lambda chain: (len(chain), chain))
+
+
+def _translated(
+    place: str, dialect: str, table: Mapping[str, Tensor], prefixes: tuple[str, ...], ours: Mapping[str, str],
+    own: Mapping[str, Tensor], head: str,
+) -> Reading:  # fmt: skip
+    """Read a table of tensors of any shape ``(...)`` by stripping prefixes and turning foreign names into ``ours``."""
+    taken, renamed = {}, set(ours.values())
+    stripped = {}
+    for name in table:
+        clean = plain_name(name)
+        prefix = max((p for p in prefixes if clean.startswith(p)), key=len)
+        stripped[name] = (len(prefix), clean.removeprefix(prefix))
+    for name, (_, short) in sorted(stripped.items(), key=lambda item: item[1][0]):  # the longest prefix wins
+        target = ours.get(short, short)
+        if target in own and (short in ours or target not in renamed):
+            taken[target] = name
+    for alias in HEADS:
+        if f"{head}.weight" in own and f"{head}.weight" not in taken:
+            spare = {short: name for name, (_, short) in stripped.items() if name not in taken.values()}
+            parts = [p for p in ("weight", "bias") if f"{alias}.{p}" in spare and f"{head}.{p}" in own]
+            taken |= {f"{head}.{p}": spare[f"{alias}.{p}"] for p in parts}
+    used = set(taken.values())
+    unused = tuple(n for n in table if n not in used and n.rpartition(".")[2] not in COMPUTED | COUNTERS)
+    tensors = {target: table[name] for target, name in taken.items()}
+    return Reading(place, dialect, tensors, unused, prefixes[-1])

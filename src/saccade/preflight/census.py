@@ -1,0 +1,55 @@
+"""What a set is taken for, in a few lines: its classes, and how many images of each every split has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from saccade.data.sources import Split
+from saccade.data.sources.ilsvrc import class_name
+from saccade.log import Log
+from saccade.training.datasets import Data
+
+SHOWN = 5
+LONGEST = 24
+"""Letters of a class name in a line that is read at a glance."""
+
+
+def tell(data: Data, log: Log) -> None:
+    """Print the classes, then one line for each split: images, and the classes with the fewest and the most.
+
+    A wrong reading of a folder is seen here: classes called ``train`` and ``test``, or one class too many.
+    """
+    log.fact("classes", f"{len(data.train.classes):,}: {names(data.train.classes)}")
+    used = {split.name: split for split in (data.train, data.chosen_on, data.val)}
+    for name, split in used.items():
+        log.fact(name, spread(split))
+    sources = data.source.splits | data.val_source.splits
+    left = [f"'{n}' ({len(s):,} images)" for n, s in sources.items() if n not in used]
+    if left:
+        log.fact("unused", ", ".join(left))
+
+
+def names(classes: Sequence[str]) -> str:
+    """Return the first class names and the last: ``ant, bee, cat, dog, elk ... yak``."""
+    first = ", ".join(_short(name) for name in classes[:SHOWN])
+    rest = classes[SHOWN:]
+    return f"{first}{', ' if len(rest) == 1 else ' ... '}{_short(rest[-1])}" if rest else first
+
+
+def spread(split: Split) -> str:
+    """Say how many images a split has, and how few and how many of one class."""
+    counts = np.bincount(split.labels, minlength=len(split.classes))
+    fewest, most = int(counts.argmin()), int(counts.argmax())
+    low, high = int(counts[fewest]), int(counts[most])
+    total = f"{len(split):,} images"
+    if low == high:
+        return f"{total}: {low:,} of each class"
+    few, many = _short(split.classes[fewest]), _short(split.classes[most])
+    return f"{total}: fewest {low:,} of '{few}', most {high:,} of '{many}'"
+
+
+def _short(name: str) -> str:
+    title = class_name(name)
+    return title if len(title) <= LONGEST else title[: LONGEST - 3] + "..."

@@ -1,0 +1,127 @@
+"""A picture of what the network will see: the real loader, erasing and mixing included, beside the evaluation view."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from saccade.config.schema import Config
+from saccade.data.augment.mix import Mix, draw_mix, present
+from saccade.data.images.fit import Fit
+from saccade.data.loader import EvaluationView, Readers, TrainingView, batches
+from saccade.data.order import Indices, Order
+from saccade.data.sources import Split
+
+TILE_PIXELS = (96, 256)
+"""Tiny images are shown enlarged by a whole factor, huge ones reduced."""
+
+LINE_PIXELS, GAP_PIXELS = 15, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The picture, uint8 (H, W, 3), and what it shows: the images' names and a caption for each column."""
+
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    images: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def to_png(self) -> bytes:
+        """Return the picture as a PNG file."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+class _SameImages(Order):
+    """A stream in which every step sees the same images in the same order, each time in another epoch."""
+
+    def __init__(self, chosen: Indices, num_samples: int, seed: int) -> None:
+        super().__init__(num_samples, seed)
+        self._chosen = chosen
+
+    def at(self, start: int, stop: int) -> tuple[Indices, Indices]:
+        epochs, places = np.divmod(np.arange(start, stop, dtype=np.int64), len(self._chosen))
+        return epochs, self._chosen[places]
+
+
+def contact_sheet(config: Config, train: Split, num_images: int, num_views: int) -> Sheet:
+    """Draw images spread over a training split as rows: first as evaluated, then as trained on in several epochs.
+
+    The columns also walk through the image sizes of the run. Each column is one cell, mixed as one. Raises DataError
+    for an image that cannot be read.
+    """
+    chosen = np.unique(np.linspace(0, len(train) - 1, num_images).astype(np.int64))
+    readers = Readers(2)
+    try:
+        columns = [_evaluated(config, train.at(chosen), readers)]
+        columns += _trained_on(config, train, chosen, num_views, readers)
+    finally:
+        readers.close()
+    names = tuple(train.describe(int(i)) for i in chosen)
+    classes = [train.classes[label] for label in train.labels[chosen]]
+    return Sheet(_draw(columns, classes), names, tuple(caption for caption, _ in columns))
+
+
+def _evaluated(config: Config, split: Split, readers: Readers) -> tuple[str, Tensor]:
+    section = config.data
+    side = section.eval_size or section.image_size
+    view = EvaluationView(split, side, Fit.of(section.fit, section.eval_crop, section.mean), section.exif)
+    (batch,) = batches(view, readers, len(split), 0, 1)
+    return f"evaluation, {side} px", batch.images
+
+
+def _trained_on(
+    config: Config, train: Split, chosen: Indices, num_views: int, readers: Readers
+) -> list[tuple[str, Tensor]]:
+    order, section = _SameImages(chosen, len(train), config.seed), config.data
+    fit = Fit.of(section.fit, section.eval_crop, section.mean)
+    view = TrainingView(train, order, config.augment, section.image_size, num_views, section.exif, fit=fit)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.data.mean, config.data.std))
+    columns = []
+    for step, batch in enumerate(batches(view, readers, len(chosen), 0, num_views)):
+        seen, share = present(batch.images, batch.epochs, batch.samples, config, step, 0)
+        pixels = ((seen * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        how = _mixing(draw_mix(config.augment, config.seed, step, 0), share)
+        columns.append((f"epoch {step}, {pixels.shape[-1]} px{how}", pixels))
+    return columns
+
+
+def _mixing(mix: Mix, share: float) -> str:
+    if share == 1.0:
+        return ""
+    return f", {'mixup' if mix.box is None else 'cutmix'} {share:.2f}"
+
+
+def _lines(caption: str, width: int) -> str:
+    """Break a caption at its last comma where it would touch the next one, so many pixels away."""
+    wide = ImageDraw.Draw(Image.new("L", (1, 1))).textlength(caption) > width - 8
+    return "\n".join(caption.rsplit(", ", 1)) if wide else caption
+
+
+def _draw(columns: list[tuple[str, Tensor]], classes: list[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    side = max(images.shape[-1] for _, images in columns)
+    tile = min(side * -(-TILE_PIXELS[0] // side), TILE_PIXELS[1])
+    pitch = tile + GAP_PIXELS
+    captions = [_lines(caption, tile) for caption, _ in columns]
+    head = LINE_PIXELS * max(caption.count("\n") + 1 for caption in captions) + 3
+    sheet = Image.new("RGB", (len(columns) * pitch, head + len(classes) * pitch), "white")
+    pen = ImageDraw.Draw(sheet)
+    for across, (caption, (_, images)) in enumerate(zip(captions, columns, strict=True)):
+        pen.text((across * pitch + 2, 3), caption, "black")
+        for down, image in enumerate(images):
+            picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+            enlarged = picture.width < tile
+            picture = picture.resize((tile, tile), Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
+            sheet.paste(picture, (across * pitch, head + down * pitch))
+    for down, name in enumerate(classes):
+        corner = (2, head + down * pitch + 2)
+        pen.rectangle(pen.textbbox(corner, name), fill="white")
+        pen.text(corner, name, "black")
+    return np.asarray(sheet)

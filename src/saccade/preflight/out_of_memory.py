@@ -1,0 +1,81 @@
+"""Running out of memory: recognised in all its forms, and answered with a cell that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from saccade.config import schema as configuration
+from saccade.config.schema import Config
+from saccade.errors import ConfigError
+from saccade.training.run import Run
+
+SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory ran out; torch says it in several ways."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def smaller_cells(run: Run) -> list[int]:
+    """Return the cells, in images, that the same global batch could be cut into instead, the largest first."""
+    cell, augment = run.config.cell, run.config.augment
+    least = 2 if augment.mixes else 1  # one image has no other to be mixed with
+    fitting = (d for d in reversed(configuration.divisors(cell)) if least <= d < cell)
+    return [d for d in fitting if d % augment.repeats == 0]
+
+
+def too_large(run: Run, side: int, fitting: int) -> ConfigError:
+    """Return the refusal of a cell of images of ``side`` px; ``fitting`` is the largest that was seen to fit, or 0."""
+    if fitting:
+        fix = f"--set batch.cell={fitting} fits (tried) and computes the same global batch in smaller cells"
+    else:
+        guess = next(iter(smaller_cells(run)), 1)
+        fix = f"--set batch.cell={guess} or less computes the same global batch in smaller cells"
+    return ConfigError(
+        f"a cell of {run.config.cell} images of {side} px does not fit into the memory of {run.device.type}",
+        where="batch.cell",
+        fix=f"{fix} (batch statistics and mixing belong to a cell, so it is a different run); "
+        "--set model.checkpointing=true takes less memory for more time and is the same run",
+        finding="out-of-memory",
+    )
+
+
+@contextmanager
+def building(config: Config) -> Iterator[None]:
+    """Turn running out of memory while network and optimiser are made into ConfigError, which names the network."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"{config.model.name} and its optimiser do not fit into the memory",
+            where="model.name",
+            fix="take a smaller network, or raise the limit (ulimit -v, or that of the container or job)",
+            finding="out-of-memory",
+        ) from error
+
+
+@contextmanager
+def explained(run: Run) -> Iterator[None]:
+    """Turn running out of memory in the middle of a run into ConfigError, which names step and cell."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        smaller = next(iter(smaller_cells(run)), 1)
+        raise ConfigError(
+            f"out of memory on {run.device.type} at step {run.state.step}, with cells of {run.config.cell} images of "
+            f"{run.view.size_at(min(run.state.step, run.total_steps - 1))} px, which had fitted before",
+            where=f"rank {run.world.rank}" if run.world.size > 1 else "batch.cell",
+            fix="if something else had taken the memory, the same command continues from the last checkpoint; "
+            f"--set model.checkpointing=true continues with less; --set batch.cell={smaller} is another run",
+            finding="out-of-memory",
+        ) from error

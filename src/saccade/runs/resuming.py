@@ -1,0 +1,275 @@
+"""Going on from a checkpoint: which one, whether the run is the same, and what a change means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from saccade import files
+from saccade.config import schema as configuration
+from saccade.config.schema import Config
+from saccade.device import environment
+from saccade.distributed.world import World
+from saccade.errors import CheckpointError, ConfigError
+from saccade.log import Log
+from saccade.models.weights.loading import MODEL_FILE
+from saccade.setup.compose import Request
+from saccade.training import checkpoint, identity, recorded
+from saccade.training.checkpoint import Saved
+from saccade.training.datasets import Data
+from saccade.training.run import NAMED, Run
+
+NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt", "seconds")
+"""What `records.checkpoint_meta` adds to a checkpoint, and a resumed run must find there."""
+
+CHANGED = "--resume-changed (in Python resume_changed=True)"
+BESIDE = "--resume never starts another run beside it"
+WORDS = ("auto", "never")
+JUMP = 1.25
+"""The rates of two neighbouring steps rarely differ by more than this factor in one schedule."""
+
+
+def run_of(resume: str) -> Path | None:
+    """Return the run folder that ``--resume`` names, itself or by one of its checkpoints, or None.
+
+    Raises CheckpointError where it names something that cannot be gone on from.
+    """
+    if resume in WORDS:
+        return None
+    path = Path(resume)
+    if path.is_file():
+        run = path.resolve().parent
+        run = run.parent.parent if checkpoint.is_one(run) else run
+        goes_on = f"`--resume {run}` goes on with its run; " if _is_run(run) else ""
+        raise CheckpointError(
+            "a file of weights is no place to go on from: it has no optimiser state and no position",
+            where=f"--resume {resume}",
+            fix=f"{goes_on}`--init {resume}` starts another run from the weights",
+        )
+    if checkpoint.is_one(path):
+        around = path.resolve().parent.parent
+        return _short(around) if _is_run(around) else None
+    if path.name == "checkpoints" and _is_run(path.parent):
+        return path.parent
+    if not _is_run(path):
+        raise CheckpointError(
+            "there is no checkpoint here" if path.is_dir() else "there is no such run or checkpoint",
+            where=f"--resume {resume}", fix="name a run folder, or one of its checkpoints/step_XXXXXXXX",
+        )  # fmt: skip
+    return path
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file() and (path / "checkpoints").is_dir()
+
+
+def _short(path: Path) -> Path:
+    """Write a path from the working folder on, where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def based(request: Request, resume: str) -> Request:
+    """Take the settings of the run that ``--resume`` names, where no recipe, file or model is named beside it."""
+    run = None if request.words else run_of(resume)
+    return replace(request, words=[str(run / "config.yaml")]) if run else request
+
+
+def finished(folder: Path, config: Config, data: Data, network: Mapping[str, str] = NAMED) -> dict[str, Any] | None:
+    """Return ``run.json`` of a finished run in this folder, or None where there is something to go on with.
+
+    ``network`` is the identity of one that was handed over.
+    Raises ConfigError if it is another run, CheckpointError if its files are not as they were written.
+    """
+    facts, settings = recorded.facts(folder), recorded.settings(folder)
+    if facts is None or settings is None or facts["status"] != "done" or not (folder / MODEL_FILE).is_file():
+        return None
+    dataset = facts["dataset"]
+    changes = Changes.between(settings.dump(), config, (dataset["fingerprint"], dataset.get("contents")), data)
+    if not changes:
+        identity.require_same(facts["model"].get("identity", {}), network, f"{folder} holds a finished run")
+        return facts
+    if checkpoint.steps_on_disk(folder / "checkpoints"):
+        return None  # ``resume`` says whether, and how, it can go on
+    raise ConfigError(
+        f"{folder} holds a finished run with other settings: {changes}; its checkpoints are gone",
+        fix=BESIDE, finding="run-changed",
+    )  # fmt: skip
+
+
+def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
+    """Find what to continue from: the newest checkpoint that verifies, or the one that was named; None = scratch.
+
+    Only the first rank reads it; on the others it comes without tensors.
+    """
+    saved = _find(folder, resume, log) if world.leads else None
+    if saved and (missing := [name for name in NEEDED if name not in saved.meta]):
+        raise CheckpointError(
+            f"this checkpoint cannot be used: state.json has no '{missing[0]}'", where=str(saved.path),
+            fix="give another one, or start anew with `--resume never`",
+        )  # fmt: skip
+    path, meta = world.share(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
+    return saved if saved or not path else Saved(Path(path), {}, meta)
+
+
+def _find(folder: Path, resume: str, log: Log) -> Saved | None:
+    place = files.within(folder, "checkpoints")
+    files.sweep_parts(folder)
+    files.sweep_parts(place)
+    named = Path(resume) if resume not in WORDS else None
+    if named is not None and checkpoint.is_one(named):
+        return checkpoint.read(named)
+    run = run_of(resume)
+    own = run is None or run.resolve() == folder.resolve()
+    saved, damaged = checkpoint.newest(place if own else run / "checkpoints")  # type: ignore[operator]
+    for error in damaged:
+        log.warn(f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using the one before it")
+    if own:
+        checkpoint.set_aside(damaged)
+    return saved
+
+
+def offset(saved: Saved | None, config: Config) -> int:
+    """Return how many samples more were consumed than the steps of a checkpoint would have with this batch.
+
+    Raises ConfigError where the stream of samples cannot be gone on with.
+    """
+    if saved is None:
+        return 0
+    position, repeats = int(saved.meta["position"]), config.augment.repeats
+    if position % repeats:
+        raise ConfigError(
+            f"{saved.path.name} stands at sample {position}, which is no multiple of {repeats} views of an image",
+            where="augment.repeats", fix=f"keep the number that it was made with; {BESIDE}",
+        )  # fmt: skip
+    return position - saved.step * config.batch.global_
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs between a run and its earlier attempt: settings by name, each as a phrase, and the images."""
+
+    settings: tuple[str, ...]
+    phrases: tuple[str, ...]
+    images: bool
+
+    @classmethod
+    def between(cls, before: dict[str, Any], config: Config, images: tuple[str, str | None], data: Data) -> Changes:
+        """Compare settings, and (fingerprint, digest of a sample of the contents) of the images."""
+        differing = [(n, f"{n}: {a} -> {b}") for n, kind, a, b in configuration.diff(before, config.dump())
+                     if kind != "run"]  # fmt: skip
+        phrases = [phrase for _, phrase in differing]
+        fingerprint, contents = images
+        if fingerprint != data.fingerprint:
+            phrases.append(f"the images: {fingerprint} -> {data.fingerprint}")
+        elif contents not in (None, data.contents):
+            phrases.append(f"the bytes of the images, under the same names and sizes: {contents} -> {data.contents}")
+        return cls(tuple(n for n, _ in differing), tuple(phrases), len(phrases) > len(differing))
+
+    def __bool__(self) -> bool:
+        return bool(self.phrases)
+
+    def __str__(self) -> str:
+        return "; ".join(self.phrases)
+
+    @property
+    def judging(self) -> bool:
+        """Whether images are judged otherwise than before, so that figures cannot be compared."""
+        return self.images or any(n.startswith("data.") and n != "data.epoch_size" for n in self.settings)
+
+
+def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bool = False) -> None:
+    """Restore a checkpoint into a run; raises ConfigError when the run is not the same, CheckpointError.
+
+    Where the user has ``named`` the checkpoint, the values that a network was handed over with do not matter.
+    """
+    meta = saved.meta
+    run.lineage[:] = meta.get("lineage", [])
+    changes = Changes.between(meta["config"], run.config, (meta["dataset"], meta.get("contents")), run.data)
+    if changes:
+        _refuse(run, saved, changes, changed_is_fine)
+        run.lineage.append({"step": saved.step, "changed": str(changes)})
+        log.warn(f"continuing with changed settings: {changes}")
+    _take_network(run, saved, changed_is_fine, named, log)
+    run.init.update(meta.get("init") or {})
+    if run.world.leads:
+        checkpoint.restore(saved, run.state)
+    else:
+        checkpoint.follow(saved, run.state)
+    _keep_comparable(run, changes, log)
+    if changes and (jump := _rate(run, saved, run.state.evaluations)):
+        log.warn(jump)
+    lost = environment.bit_exactness_lost({"ranks": 1} | meta["environment"], environment.environment(run.world))
+    if lost:
+        log.warn(f"no longer bit-exact with the first attempt: {'; '.join(lost)}")
+    log.say(f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) from {saved.path}")
+    if run.world.leads:
+        _leave_behind(run, log)
+
+
+def _take_network(run: Run, saved: Saved, changed_is_fine: bool, named: bool, log: Log) -> None:
+    """Compare a network that was handed over with the one that the run began with; raises ConfigError."""
+    begun_with = saved.meta.get("network", {})
+    now = run.network | {"values": begun_with["values"]} if named and begun_with else run.network
+    try:
+        identity.require_same(begun_with, now, f"{saved.path.name} was saved")
+    except ConfigError as error:
+        if not changed_is_fine:
+            raise
+        run.lineage.append({"step": saved.step, "changed": error.what})
+        log.warn(f"continuing with changed settings: {error.what}")
+    if run.network and begun_with:
+        run.network["values"] = begun_with["values"]  # those that the run began with
+
+
+def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> None:
+    """Raise ConfigError where a changed run cannot go on, or may not; the advice is what does work."""
+    what = f"{saved.path.name} was saved with other settings: {changes}"
+    if saved.step >= run.total_steps:
+        raise ConfigError(
+            f"{what}; it stands at step {saved.step}, and with these settings the run ends at step {run.total_steps}: "
+            "there is nothing left to train",
+            fix=f"a longer run goes on from there: larger --epochs, with {CHANGED}; {BESIDE}",
+            finding="run-changed",
+        )
+    if changed_is_fine:
+        return
+    fits = not run.world.leads or not checkpoint.compare(saved, run.state)
+    jump = _rate(run, saved, saved.meta["evaluations"])
+    goes_on = f"{CHANGED} goes on with the new settings{f' ({jump})' if jump else ''}; "
+    raise ConfigError(what, fix=f"{goes_on if fits else ''}{BESIDE}", finding="run-changed")
+
+
+def _rate(run: Run, saved: Saved, evaluations: Sequence[dict[str, Any]]) -> str:
+    """Say how the learning rate jumps where the run goes on; empty where it does not, or nothing is known."""
+    before = saved.meta.get("lr")
+    run.state.optimizers.follow(run.runner.schedule, saved.step, evaluations)
+    now = run.state.optimizers.lr
+    if not isinstance(before, int | float) or max(before, now) <= JUMP * min(before, now):
+        return ""
+    return f"the learning rate jumps from {before:.4g} at step {saved.step} to {now:.4g} at the next"
+
+
+def _keep_comparable(run: Run, changes: Changes, log: Log) -> None:
+    """Drop evaluations that the coming ones cannot be compared with: the best is chosen among the rest."""
+    state, split = run.state, run.data.chosen_on.name
+    kept = [e for e in state.evaluations if e.get("split") == split and e.get("views", 1) == 1]
+    kept = [] if changes.judging else kept
+    if len(kept) < len(state.evaluations):
+        log.warn(
+            f"{len(state.evaluations) - len(kept)} earlier evaluations were made otherwise; the best is chosen "
+            "without them"
+        )
+        state.evaluations[:] = kept
+
+
+def _leave_behind(run: Run, log: Log) -> None:
+    """Set newer checkpoints aside where the run goes on from an older one: the newest one counts at a resume."""
+    place = files.within(run.folder, "checkpoints")
+    newer = [step for step in checkpoint.steps_on_disk(place) if step > run.state.step]
+    for step in newer:
+        files.set_aside(place / f"step_{step:08d}", "left")
+    if newer:
+        named = ", ".join(f"step_{step:08d}" for step in sorted(newer))
+        log.warn(f"newer checkpoints are set aside, renamed to left-...: {named}")

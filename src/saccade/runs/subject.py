@@ -1,0 +1,187 @@
+"""The trained model that a path names: of a run, of its best checkpoint, of one of its checkpoints, of a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from saccade.config import plain_yaml
+from saccade.config.layers import Layers
+from saccade.config.schema import Config
+from saccade.device import precision
+from saccade.device.choose import pick_device
+from saccade.errors import CheckpointError, ConfigError
+from saccade.evaluation.classifier import Classifier, Recipe, no_model
+from saccade.models.weights.loading import MODEL_FILE
+from saccade.training import checkpoint, recorded
+from saccade.training.checkpoint import Saved
+from saccade.training.state import best_of
+
+SETTINGS_FILE = "config.yaml"
+MOST_THREADS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A trained model and what is known about its run.
+
+    ``path`` is the model file or the checkpoint folder, ``saved`` the checkpoint where it is one,
+    ``folder`` the run folder around it where there is one; ``resolved`` are the automatic choices
+    of the run, empty where nothing says them.
+    """
+
+    path: Path
+    folder: Path | None = None
+    saved: Saved | None = None
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path, best: bool = False) -> Subject:
+        """Find what a path names; ``best`` takes the best checkpoint of a run folder.
+
+        Raises CheckpointError where there is none, or where it is damaged.
+        """
+        if checkpoint.is_one(path):
+            if best:
+                raise CheckpointError(
+                    "this is a checkpoint; only a run has a best one", where=str(path),
+                    fix="name the run folder, or leave out --best",
+                )  # fmt: skip
+            return cls._of_checkpoint(path)
+        folder = path if path.is_dir() else path.parent
+        if best:
+            return cls._of_checkpoint(best_checkpoint(folder))
+        known = folder if (folder / SETTINGS_FILE).is_file() else None
+        return cls(path / MODEL_FILE if path.is_dir() else path, known, None, _resolved(folder))
+
+    @classmethod
+    def _of_checkpoint(cls, path: Path) -> Subject:
+        saved = checkpoint.read(path, "name another checkpoint of the run, or the run folder")
+        run = path.resolve().parent.parent
+        known = run if (run / SETTINGS_FILE).is_file() else None
+        return cls(path, known, saved, saved.meta.get("resolved") or {})
+
+    @property
+    def phrase(self) -> str:
+        """Which weights these are, for people."""
+        return f"checkpoint {self.path.name}" if self.saved else "final weights"
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run; raises CheckpointError when nothing says them, ConfigError."""
+        if self.saved is not None:
+            layers = Layers()
+            layers.add(self.saved.meta.get("config", {}), str(self.path / "state.json"))
+            return layers.resolve()
+        found = recorded.settings(self.folder) if self.folder else None
+        if found is not None:
+            return found
+        if not self.path.exists():
+            raise no_model(self.path)
+        raise CheckpointError(
+            "this file does not say which images it was judged on", where=str(self.path), fix="add --data"
+        )  # fmt: skip
+
+    def classifier(self, module: nn.Module | None = None) -> Classifier:
+        """Build the network with its weights: the average, where the run keeps one.
+
+        ``module`` is needed when the network is the user's own. Raises CheckpointError.
+        """
+        if self.saved is None:
+            return Classifier.load(self.path, module)
+        try:
+            recipe = Recipe.parse(json.dumps(self.saved.meta["recipe"]))
+        except (KeyError, ValueError) as error:
+            reason = str(error) if isinstance(error, ValueError) else "an earlier version wrote it"
+            raise CheckpointError(
+                f"this checkpoint does not say what its network and classes are: {reason}",
+                where=str(self.path / "state.json"), fix="name the run folder",
+            ) from error  # fmt: skip
+        group = "ema" if "ema" in self.saved.tensors else "model"
+        return Classifier.load(self.path / f"{group}.safetensors", module, recipe)
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """Return the folder of a run's best checkpoint, finished or not; raises CheckpointError."""
+    place = folder / "checkpoints"
+    saved, _ = checkpoint.newest(place)
+    evaluations = saved.meta["evaluations"] if saved else []
+    best = best_of(evaluations)
+    if best is None:
+        raise CheckpointError(
+            "there is no best checkpoint here: nothing was judged yet" if saved else "there is no checkpoint here",
+            where=str(place), fix="train to the end of an epoch; evaluations are made there",
+        )  # fmt: skip
+    path = place / f"step_{best['step']:08d}"
+    if not path.is_dir():
+        raise CheckpointError(
+            f"the best checkpoint (step {best['step']}, top-1 {best['top1']:.2%}) is no longer here",
+            where=str(path), fix="it could not be saved, or was removed; the final weights need no --best",
+        )  # fmt: skip
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How a figure is computed; ``threads`` compute, ``notes`` say what differs from the run."""
+
+    device: torch.device
+    precision: str
+    threads: int
+    deterministic: bool
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, recipe: Recipe, resolved: Mapping[str, Any], devices: str = "auto", wanted: str = "auto") -> Conditions:
+        """Compute as the run did, unless other devices or another precision are asked for.
+
+        Raises ConfigError for what this machine does not have.
+        """
+        known = {n: choice.get("value") for n, choice in resolved.items() if isinstance(choice, dict)}
+        notes = []
+        place, before = devices, known.get("device")
+        if devices == "auto" and before:
+            try:
+                place = pick_device(str(before))[0]
+            except ConfigError:
+                notes.append(f"the run computed on {before}, which is not here")
+        device = torch.device(pick_device(place)[0])
+        number_format, said = _precision(recipe.precision, wanted, device)
+        threads = known.get("compute_threads") if device.type == before == "cpu" else None
+        if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+            threads = torch.get_num_threads()
+        return cls(
+            device, number_format, threads,
+            device.type == before == "cuda" and bool(known.get("deterministic")), (*notes, *said),
+        )  # fmt: skip
+
+
+def _precision(before: str, wanted: str, device: torch.device) -> tuple[str, list[str]]:
+    """Return the number format to compute in, and what is to be said about it."""
+    if wanted != "auto" or not before:
+        chosen, _ = precision.choose(wanted, device)
+        differs = before and chosen != before
+        return chosen, [f"the run computed in {before}, this is {chosen}, as asked"] if differs else []
+    try:
+        chosen, reason = precision.choose(before, device)
+    except ConfigError:
+        return "fp32", [f"the run computed in {before}, which this {device.type} cannot: this is fp32"]
+    if "slow" in reason:
+        return chosen, [f"{chosen}, as in the run, is slow here; --precision fp32 would be faster"]
+    return chosen, []
+
+
+def _resolved(folder: Path) -> dict[str, Any]:
+    """Return the automatic choices in config.yaml of a run folder; empty where there are none to read."""
+    try:
+        tree = plain_yaml.load((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = tree.get("resolved") if isinstance(tree, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,116 @@
+"""What must be true before several ranks train together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from saccade import units
+from saccade._version import __version__
+from saccade.config import schema as configuration
+from saccade.config.schema import LARGEST_CELL, Config, RanksSection
+from saccade.device import choose, compile, determinism
+from saccade.distributed.sync_batchnorm import synchronise
+from saccade.distributed.world import Devices, Start, World, joined
+from saccade.errors import ConfigError, SaccadeError
+from saccade.setup import build
+from saccade.setup.compose import Request, preview
+from saccade.training.checkpoint import Saved
+from saccade.training.datasets import Data
+from saccade.training.run import NAMED, Run
+from saccade.training.state import State
+
+
+def settings_of(request: Request) -> Config:
+    """Return the settings known before any data is opened; raises ConfigError.
+
+    A rank whose own settings are wrong meets the others first, so that they end with its error instead of waiting.
+    """
+    try:
+        return preview(request)
+    except SaccadeError:
+        if Start.read().size > 1:
+            with joined(units.seconds(RanksSection().start_limit)):
+                raise
+        raise
+
+
+def check_number(config: Config, world: World) -> None:
+    """Raise ConfigError when there are more or fewer ranks than asked for, or when they cannot share the cells."""
+    count, cells = Devices.parse(config.device).count, config.batch.global_ // config.cell
+    if count and count != world.local_size:
+        raise ConfigError(
+            f"--devices {config.device} asks for {count} ranks on a machine, but {world.local_size} were started here",
+            where="device",
+            fix="leave --devices to `saccade train` alone, or to torchrun or srun alone, or give both the same number",
+        )
+    if cells % world.size:
+        repeats, batch = config.augment.repeats, config.batch.global_
+        fitting = [d for d in configuration.divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0]
+        smaller = max((d for d in fitting if (batch // d) % world.size == 0), default=0)
+        cell = f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: another run)"
+        numbers = ", ".join(map(str, configuration.divisors(cells)))
+        raise ConfigError(
+            f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared equally by {world.size} ranks",
+            where="batch.cell",
+            fix=f"take {numbers} rank{'s' * (cells > 1)}{cell if smaller else ''}",
+        )
+
+
+def check_same(config: Config, data: Data, world: World, network: Mapping[str, str] = NAMED) -> None:
+    """Raise ConfigError on all ranks when one of them has other settings, images or versions than the first.
+
+    Of a network that was handed over all but the starting values must agree; these are the first rank's.
+    """
+    settings = {n: v for n, v in configuration.flatten(config.dump()).items() if configuration.kinds()[n] != "run"}
+    facts = {"images": data.fingerprint, "saccade": __version__, "torch": torch.__version__, **settings}
+    facts |= {f"the network's {part}": digest[:12] for part, digest in network.items() if part != "values"}
+    first, *others = world.exchange(facts)
+    for rank, theirs in enumerate(others, 1):
+        wrong = [f"{n}: {first.get(n)} -> {theirs.get(n)}" for n in first | theirs if first.get(n) != theirs.get(n)]
+        if wrong:
+            raise ConfigError(
+                f"rank {rank} differs from rank 0: {'; '.join(wrong)}", where="the ranks",
+                fix="start all ranks with the same command on the same images", finding="ranks-differ",
+            )  # fmt: skip
+
+
+def resolve(config: Config, saved: Saved | None, world: World) -> dict[str, dict[str, Any]]:
+    """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen device."""
+    choices = world.share(lambda: build.resolve(config, saved, world.local_rank))
+    device = torch.device(choices["device"]["value"])
+    if world.size > 1:
+        choose.pick_device(config.device if device.type == "cuda" else device.type, world.local_rank)
+        place = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+        world.connect(place, units.seconds(config.ranks.step_limit))
+    return choices
+
+
+def copy_state(state: State, world: World) -> None:
+    """Give every rank the tensors of the first one, bit for bit."""
+    if world.size > 1:
+        world.wait()  # building and restoring do not count as a step
+        world.copy_from_first_([t for group in state.tensors().values() for t in group.values()])
+        world.copy_from_first_(list(state.model.buffers()))  # those that are not saved, too
+
+
+def share_trial(run: Run) -> None:
+    """Do as the first rank, which has tried how many reading threads it takes, and what pays or works on its device.
+
+    From here on all ranks compute together, so this is also where norms begin to share their statistics.
+    """
+    if run.config.ranks.sync_norms and run.world.size > 1:
+        synchronise(run.state.model, run.world)
+    count = run.world.share(lambda: run.readers.threads)
+    if count != run.readers.threads:
+        run.readers.resize(count)
+        torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
+    for name in ("compile", "deterministic"):
+        run.resolved[name] = run.world.share(partial(run.resolved.__getitem__, name))
+    if run.device.type == "cuda":
+        determinism.switch_on(strict=bool(run.resolved["deterministic"]["value"]))
+    if run.resolved["compile"]["value"]:
+        compile.compile_in_place(run.state.model)

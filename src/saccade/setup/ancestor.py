@@ -1,0 +1,248 @@
+"""The weights that a run starts from: where they lie, what they are known by, and what they were trained with.
+
+They are known by their digest: a moved file is the same source, a changed one is not. What a run of ours was trained
+with is followed unless the user wants otherwise; what it was trained on is handed down in ``run.json``, so that a run
+knows all its ancestors even when their folders are gone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from saccade import files
+from saccade.config.schema import Config, DataSection
+from saccade.errors import CheckpointError, SaccadeError
+from saccade.evaluation.classifier import Recipe
+from saccade.models import Network, backends, find, meta_model
+from saccade.models.parts.layers import strides_for
+from saccade.models.weights import stored
+from saccade.models.weights.loading import AVERAGE_FILE, MODEL_FILE
+from saccade.training import checkpoint, recorded
+
+METHOD = "classification"
+PATCHED = ("vit", "swin")
+"""Families whose first layer sees patches of ``model.patch_size`` pixels."""
+
+LONGEST_LINEAGE = 20
+"""Runs that are looked back upon."""
+
+_APART = {"eval_size", "eval_views"}  # how a run was judged, which decides nothing about its weights
+FOLLOWED = tuple(f"data.{f.name}" for f in fields(Recipe) if f.name in {*DataSection.model_fields} - _APART)
+"""What decides which pixels the weights expect."""
+
+SHAPES = ("model.name", "model.strides", "model.patch_size")
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestor:
+    """Where weights come from.
+
+    ``text`` is what the user wrote, ``path`` the file or checkpoint folder, None for a library's weights; ``digest`` is
+    the SHA-256 of the weights, or a library's name of them. ``settings`` are those it was trained with, by dotted name,
+    as far as anything says so; ``run`` is the run folder around it and ``lineage`` what it and its own ancestors were
+    trained on, nearest first. ``is_gone``: only the records of the run that started from it are left.
+    """
+
+    text: str
+    path: Path | None
+    digest: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    run: Path | None = None
+    lineage: tuple[Mapping[str, Any], ...] = ()
+    is_gone: bool = False
+
+    @property
+    def model(self) -> str:
+        """The name of its network, empty where nothing says it."""
+        return str(self.settings.get("model.name", ""))
+
+    def shape(self) -> dict[str, Any]:
+        """Return its strides and its patch where the size of its images decided them; another size would give others.
+
+        Empty where its network has neither.
+        """
+        if not self.model or self.model.startswith("custom:") or backends.is_backend(self.model):
+            return {}
+        side = int(self.settings["data.image_size"])
+        strides = strides_for(side, tuple(self.settings["model.strides"]))
+        patch = int(self.settings["model.patch_size"])
+        if find(self.model).family in PATCHED:
+            network = meta_model(self.model, num_classes=2, image_size=side, patch_size=patch)
+            assert isinstance(network, Network)
+            return {"model.patch_size": network.levels[0].stride}
+        try:
+            meta_model(self.model, num_classes=2, image_size=side, strides=strides)
+        except SaccadeError:
+            return {}  # a network that has no strides to set
+        return {"model.strides": list(strides)}
+
+    @property
+    def phrase(self) -> str:
+        """What it is and what is followed of it, for the lines at the start."""
+        known = {n.partition(".")[2]: v for n, v in self.settings.items() if v not in ([], 0, "")}
+        said = ", ".join(f"{name} {_written(value)}" for name, value in known.items() if name != "name")
+        digest = f" (SHA-256 {self.digest[:12]})" if self.path else ""
+        return f"{self.text}{digest}" + f": {self.model}, {said}" * bool(said)
+
+    def record(self, took: str, share: float) -> dict[str, Any]:
+        """Return what ``run.json`` says of it; ``took`` is the table of tensors, ``share`` that of the weights."""
+        return {
+            "source": self.text,
+            "path": str(self.path.absolute()) if self.path else None,
+            "digest": self.digest,
+            "run": str(self.run.absolute()) if self.run else None,
+            "method": METHOD if self.run else None,
+            "took": took,
+            "share": round(share, 4),
+            "settings": dict(self.settings),
+            "lineage": [dict(entry) for entry in self.lineage],
+        }
+
+
+def own_entry(config: Config, fingerprint: str) -> dict[str, Any]:
+    """Return what a run says of the images it is trained on, so that its descendants can find them again."""
+    try:
+        folder = os.getcwd()
+    except OSError:  # it was deleted under our feet
+        folder = ""
+    data = config.dump()["data"]
+    return {"method": METHOD, "data": data, "seed": config.seed, "folder": folder, "fingerprint": fingerprint}
+
+
+def seek(text: str, out: str = "") -> Ancestor:
+    """Find the weights that ``model.init`` names; those that are gone are known from the run that began with them.
+
+    ``out`` is that run's folder, empty for all in ``runs``. Raises CheckpointError when there are none.
+    """
+    try:
+        return find_weights(text)
+    except FileNotFoundError as error:
+        for folder in [Path(out)] if out else sorted(Path("runs").glob("*")):
+            if known := _remembered(text, folder):
+                return known
+        raise CheckpointError(
+            "there are no weights here", where=text,
+            fix="give a run folder, a checkpoint folder, a .safetensors, a .pth or a .pt file",
+        ) from error  # fmt: skip
+
+
+def _remembered(text: str, folder: Path) -> Ancestor | None:
+    """Return the source of a run as it remembers it, if it began with what is called so."""
+    try:
+        facts = recorded.facts(folder)
+        init = (facts or {}).get("init")
+    except CheckpointError:
+        return None
+    if not isinstance(init, dict) or not {"source", "path", "digest", "settings"} <= set(init):
+        return None
+    path = Path(str(init["path"]))
+    mine = Path(text).expanduser().absolute()
+    if text != init["source"] and not (path == mine or mine in path.parents):
+        return None
+    settings = init["settings"] if isinstance(init["settings"], dict) else {}
+    return Ancestor(text, path, str(init["digest"]), settings, is_gone=True)
+
+
+def find_weights(text: str) -> Ancestor:
+    """Find weights that are there; raises FileNotFoundError when they are not, CheckpointError for odd ones."""
+    if backends.is_backend(text):
+        library, _, name = text.partition(":")
+        settings = {"model.name": f"{library.lower()}:{name.partition('.')[0]}"}
+        return Ancestor(text, None, f"{library.lower()}:{name}", settings)
+
+    path = Path(text).expanduser()
+    if path.is_dir() and not (path / MODEL_FILE).is_file():
+        path = _newest(path)
+    elif path.name == MODEL_FILE and _is_checkpoint(path.parent):
+        path = path.parent
+    if _is_checkpoint(path):
+        return _of_checkpoint(text, path)
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(file)
+    return _of_file(text, file)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return all((path / name).is_file() for name in (MODEL_FILE, "manifest.json", "state.json"))
+
+
+def _newest(run: Path) -> Path:
+    """Return the newest checkpoint of an unfinished run that verifies; raises FileNotFoundError."""
+    for step in checkpoint.steps_on_disk(run / "checkpoints"):
+        folder = run / "checkpoints" / f"step_{step:08d}"
+        try:
+            files.verify_folder(folder)
+        except ValueError:
+            continue
+        return folder
+    raise FileNotFoundError(run / MODEL_FILE)
+
+
+def _of_checkpoint(text: str, folder: Path) -> Ancestor:
+    meta = checkpoint.read_meta(folder)
+    average = folder / AVERAGE_FILE
+    digest = files.digest(average if average.is_file() else folder / MODEL_FILE)
+    config = recorded.resolved(meta["config"], folder / "state.json")
+    return _with_run(Ancestor(text, folder, digest, _settings_of(config)), folder.parent.parent)
+
+
+def _of_file(text: str, file: Path) -> Ancestor:
+    known = Ancestor(text, file, files.digest(file))
+    if file.suffix != ".safetensors":
+        return known
+    facts = stored.header(file).remarks.get("saccade")
+    if facts is None:
+        return known
+    try:
+        recipe = Recipe.parse(facts)
+    except ValueError as error:
+        raise CheckpointError(
+            f"this is not a model that saccade wrote: {error}", where=f"{file}, metadata 'saccade'",
+            fix="give the file as it was, or its tensors alone",
+        ) from error  # fmt: skip
+    settings = {name: getattr(recipe, name.partition(".")[2]) for name in FOLLOWED}
+    settings |= {"model.name": recipe.model, "model.strides": recipe.strides, "model.patch_size": recipe.patch_size}
+    return _with_run(replace(known, settings=_plain(settings)), file.parent)
+
+
+def _settings_of(config: Config) -> dict[str, Any]:
+    tree = config.dump()
+    return {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in (*SHAPES, *FOLLOWED)}
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def _with_run(known: Ancestor, folder: Path) -> Ancestor:
+    """Add what the run folder around the weights says of the images that they and their ancestors were trained on."""
+    facts = recorded.facts(folder)
+    if facts is None:
+        return known
+    return replace(known, run=folder, lineage=tuple(_entries(folder, facts)))
+
+
+def _entries(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    own = facts.get("trained_on")
+    if not isinstance(own, dict):  # a run of an earlier version
+        config = recorded.settings(folder)
+        own = own_entry(config, str(facts["dataset"]["fingerprint"])) | {"folder": ""} if config else None
+    init = facts.get("init")
+    older = init.get("lineage") if isinstance(init, dict) else None
+    entries = [own and own | {"run": str(folder.absolute())}, *(older if isinstance(older, list) else ())]
+    yield from filter(_is_entry, entries[:LONGEST_LINEAGE])
+
+
+def _is_entry(entry: Any) -> bool:
+    """Tell whether an entry of a lineage, which may come from anybody, has the form of `own_entry`."""
+    forms = {"data": dict, "seed": int, "folder": str, "fingerprint": str, "run": str}
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), form) for name, form in forms.items())
+
+
+def _written(value: Any) -> str:
+    return " ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,97 @@
+"""The batch and its cells before a run: a default batch for a tiny set, and cells too small for a norm over them."""
+
+from __future__ import annotations
+
+import functools
+
+from torch import nn
+
+from saccade.config import schema as configuration
+from saccade.config.schema import LEAST_CELL, Config
+from saccade.distributed.sync_batchnorm import has_batch_statistics
+from saccade.findings import Finding
+from saccade.models import meta_model
+from saccade.models.parts.duplicate import duplicate
+
+
+def needs_batches(config: Config, module: nn.Module | None) -> bool:
+    """Tell whether the network, by its name or handed over, has norms over the images of a cell."""
+    if module is None:
+        return _named_needs_batches(config.model.name, config.data.image_size, tuple(config.shape.items()))
+    try:
+        return has_batch_statistics(duplicate(module).train())  # some keep their norms in evaluation
+    except Exception:  # any code may run here; the preflight says what is wrong with it
+        return has_batch_statistics(module)
+
+
+@functools.lru_cache(maxsize=8)
+def _named_needs_batches(name: str, side: int, shape: tuple[tuple[str, object], ...]) -> bool:
+    given: dict[str, object] = dict(shape)
+    network = meta_model(name, num_classes=2, image_size=side, **given)  # type: ignore[arg-type]
+    return has_batch_statistics(network.train())
+
+
+def shrink_batch(config: Config, num_train: int, explicit: bool, module: nn.Module | None = None) -> tuple[Config, str]:
+    """Fit a default batch into a tiny set, as said in the returned sentence.
+
+    At most a quarter of the set, but 16 images (or all there are) where the network has norms over
+    them, and two where they are mixed. A batch that the user asked for is never changed; preflight
+    refuses it where it is too large.
+    """
+    quarter = max(num_train // 4, 1)
+    if explicit or config.batch.global_ <= quarter:
+        return config, ""
+
+    repeats = config.augment.repeats
+    least = 2 * repeats if config.augment.mixes else 1
+    why = f"at most a quarter of {num_train} training images"
+    if _rounded(quarter, repeats) < LEAST_CELL and needs_batches(config, module):
+        least = LEAST_CELL
+        why = f"a norm over the batch needs {LEAST_CELL} of the {num_train} training images, or all of them"
+
+    size = max(_rounded(quarter, repeats), min(_rounded_up(least, repeats), _rounded(num_train, repeats)))
+    if size >= config.batch.global_:
+        return config, ""
+    batch = config.batch.model_copy(update={"global_": size, "cell": 0})
+    said = f"global batch {config.batch.global_} -> {size}: {why}"
+    return config.model_copy(update={"batch": batch}), said
+
+
+def _rounded(count: int, repeats: int) -> int:
+    """Return the largest power of two, times the repeats, that is no more than ``count``; at least one group."""
+    return int(repeats * 2 ** (max(count // repeats, 1).bit_length() - 1))
+
+
+def _rounded_up(count: int, repeats: int) -> int:
+    below = _rounded(count, repeats)
+    return below if below >= count else 2 * below
+
+
+def inspect(config: Config, num_train: int, shrunk: str, module: nn.Module | None) -> list[Finding]:
+    """Judge the batch against the set, and its cells against the network."""
+    wanted = config.batch.global_
+    if wanted > num_train:
+        fitting = 2 ** max((num_train // 4).bit_length() - 1, 0)
+        return [Finding(
+            "batch-larger-than-data", "error",
+            f"the batch of {wanted:,} is larger than the {num_train:,} training images", "batch.global",
+            f"use --batch-size {fitting}, or leave it out and let it be chosen", status=78,
+        )]  # fmt: skip
+    said = [Finding("batch-shrunk", "note", shrunk, "batch.global")] if shrunk else []
+    return said + _too_small(config, module)
+
+
+def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
+    """Refuse small cells that nobody asked for where norms take their statistics over them."""
+    cell, batch = config.cell, config.batch.global_
+    if cell >= LEAST_CELL or not needs_batches(config, module):
+        return []
+    images = f"{cell} image{'s' * (cell > 1)}"
+    if config.batch.cell or 1 < cell == batch:
+        text = f"BatchNorm and the like take their statistics over {images}, which makes them coarse"
+        return [Finding("small-cells", "warning", text, "batch.cell", f"{LEAST_CELL} or more are usual")]
+    good = configuration.nearest_batches(batch, config.augment.repeats)
+    text = f"a batch of {batch:,} can only be cut into {batch // cell:,} cells (micro-batches) of {images}, over which "
+    text += "BatchNorm and the like would take their statistics"
+    fix = f"use --batch-size {' or '.join(map(str, good))}, or set batch.cell yourself"
+    return [Finding("small-cells", "error", text, "batch.global", fix, status=78)]

@@ -1,0 +1,326 @@
+"""From what the user typed to one configuration: files, recipes, model names, flags, in that order."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saccade import recipes, units
+from saccade.config.layers import Layers
+from saccade.config.optim import OptimizerSection
+from saccade.config.schema import Config
+from saccade.data.images import decode
+from saccade.data.sources import KNOWN, Source, train_split
+from saccade.data.sources.official import OFFICIAL
+from saccade.errors import ConfigError, UsageError
+from saccade.models import find
+from saccade.models.parts import registry
+from saccade.optim import optimizers
+from saccade.setup.ancestor import seek
+from saccade.training.datasets import open_training
+
+YAML_SUFFIXES = (".yaml", ".yml")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".xz", ".tgz")
+FLAGS = {
+    "data": "data.train",
+    "val": "data.val",
+    "labels": "data.labels",
+    "split_names": "data.split_names",
+    "model": "model.name",
+    "init": "model.init",
+    "epochs": "epochs",
+    "batch_size": "batch.global",
+    "lr": "lr",
+    "image_size": "data.image_size",
+    "seed": "seed",
+    "devices": "device",
+    "precision": "precision",
+    "max_time": "max_time",
+    "holdout": "data.holdout",
+    "minival": "data.minival",
+}
+"""The setting behind each flag of the command line, which is also a keyword of the same name in Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for: positional words, flags by dotted field name, and ``--set`` assignments.
+
+    ``data`` and ``val`` are sources that were opened before; the flags name them then for the records alone. ``out`` is
+    the run folder where it is known.
+    """
+
+    words: Sequence[str] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    sets: Sequence[str] = ()
+    data: Source | None = None
+    val: Source | None = None
+    out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """The configuration, the opened source, and whether the user chose the batch.
+
+    ``val_source`` is one that was handed over open; None: as the configuration says.
+    """
+
+    config: Config
+    source: Source
+    explicit_batch: bool
+    val_source: Source | None = None
+
+
+def flag_settings(**flags: Any) -> dict[str, Any]:
+    """Translate flags, by the names in ``FLAGS``, into dotted settings; None means not given.
+
+    Raises UsageError or ConfigError with the flag's name where a value means nothing.
+    """
+    given = {name: _plain(value) for name, value in flags.items() if value is not None}
+    return {FLAGS[name]: _READERS.get(name, _as_it_is)(name, value) for name, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Turn numbers of numpy into Python's, and paths into text."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
+
+
+def _read_share(name: str, value: Any) -> float:
+    try:
+        return units.share(value)
+    except ValueError as error:
+        raise UsageError(str(error), where=f"--{name}") from error
+
+
+def _read_rate(name: str, value: Any) -> float:
+    try:
+        rate = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 <= rate < math.inf:
+        raise ConfigError(
+            f"{value!r} is not a learning rate",
+            where=f"--{name}",
+            fix="write a number that is not negative, such as 0.1; it is the effective rate, never scaled",
+        )
+    return rate
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "holdout": _read_share,
+    "minival": _read_share,
+    "lr": _read_rate,
+}
+
+
+def compose(request: Request) -> Composed:
+    """Merge everything into one configuration; raises ConfigError or DataError.
+
+    A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor recipe is named, the
+    recipe that fits the data is the base. What weights to start from were trained with goes over that base, and under
+    whatever the user names.
+    """
+    named, asked, based = _layers(request)
+    source = request.data or open_training(_stack(named, asked).resolve())
+    layers = _followed(Layers() if based else _recipe(_default_recipe(source)), [named, asked], request)
+    explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
+    return Composed(_settled(layers, request), source, explicit, request.val)
+
+
+def dry_run(request: Request) -> Config:
+    """Return the configuration that ``compose`` would, opening no data that it can do without.
+
+    Data is opened only to find the recipe that fits it: where a file or a recipe is named, or a set whose size is
+    known, nothing is read and nothing is downloaded.
+    """
+    named, asked, based = _layers(request)
+    name = _stack(named, asked).resolve().data.train
+    if not based and (request.data is not None or name not in OFFICIAL):
+        return compose(request).config
+    base = Layers()
+    if not based:
+        official = OFFICIAL[name]
+        base = _recipe(recipes.default_for(name, official.num_train, official.side_px))
+    return _settled(_followed(base, [named, asked], request), request)
+
+
+def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layers:
+    """Return all settings: those that the weights in ``model.init`` were trained with stand between base and wanted.
+
+    Where other images are wanted, the strides or the patch that their size had decided are kept all the same: the
+    weights were trained for them.
+    """
+    plain, asked = _stack(base, *wanted), _stack(*wanted)
+    model = plain.resolve().model
+    if not model.init:
+        return plain
+    ancestor, place = seek(model.init, request.out), f"--init {model.init}"
+    if ancestor.model.startswith("custom:") and not asked.origin("model.name"):
+        raise ConfigError(
+            f"these are weights of your own network {ancestor.model.removeprefix('custom:')}", where=place,
+            fix="start it from Python: saccade.train(model=YourNetwork(), init=...)",
+        )  # fmt: skip
+
+    settings, known = dict(ancestor.settings), Layers()
+    if asked.origin("model.name") and ancestor.model and _model(model.name) != _model(ancestor.model):
+        settings = {n: v for n, v in settings.items() if not n.startswith("model.")}  # another network's own affair
+    known.add(_nested(settings), place)
+    side = _stack(base, known, *wanted).resolve().data.image_size
+    if "model.name" in settings and settings.get("data.image_size", side) != side:
+        known.add(_nested(ancestor.shape()), place)
+
+    layers = _stack(base, known, *wanted)
+    layers.add({"model": {"init_digest": ancestor.digest}}, place)
+    return layers
+
+
+def _recipe(name: str) -> Layers:
+    layers = Layers()
+    layers.add_file(recipes.find(name).path)
+    return layers
+
+
+def _settled(layers: Layers, request: Request) -> Config:
+    """Check all settings, apply ``--lr``, and call the model by the name it is registered under."""
+    config = layers.resolve()
+    if request.flags.get("lr") is not None:
+        config = _with_rate(config, float(request.flags["lr"]))
+    model = config.model.model_copy(update={"name": _model(config.model.name)})
+    return config.model_copy(update={"model": model})
+
+
+def preview(request: Request) -> Config:
+    """Return the settings as far as they are known before any data is opened; raises ConfigError."""
+    return _stack(*_layers(request)[:2]).resolve()
+
+
+def settings(request: Request) -> Config:
+    """Merge a recipe or a YAML file with flags and assignments, opening no data; raises ConfigError."""
+    for word in request.words:
+        if not _add_word(Layers(), word):
+            raise ConfigError(
+                f"'{word}' is a model, and a model alone has no settings", where="the command line",
+                fix="name a recipe: see `saccade recipes`",
+            )  # fmt: skip
+    return preview(request)
+
+
+def _layers(request: Request) -> tuple[Layers, Layers, bool]:
+    """Return what the words say, what flags and ``--set`` say, and whether a word is a whole recipe."""
+    named = Layers()
+    based = False
+    for word in request.words:
+        based |= _add_word(named, word)
+    asked = Layers()
+    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
+    for assignment in request.sets:
+        asked.set(assignment)
+    return named, asked, based
+
+
+def _stack(*layers: Layers) -> Layers:
+    total = Layers()
+    for layer in layers:
+        total.merge(layer)
+    _leave_the_cell_of_a_recipe(total)
+    return total
+
+
+def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
+    """Forget a recipe's cell where another batch is asked for that it does not divide: it is chosen anew then."""
+    cell, batch = layers.value("batch.cell"), layers.value("batch.global")
+    of_recipe = layers.origin("batch.cell") in map(str, recipes.paths())
+    if not of_recipe or layers.origin("batch.global") == layers.origin("batch.cell"):
+        return
+    if isinstance(batch, int) and isinstance(cell, int) and cell > 0 and batch % cell:
+        layers.forget("batch.cell")
+
+
+def _add_word(layers: Layers, word: str) -> bool:
+    """Merge a positional word; returns whether it is a whole recipe rather than just a model."""
+    path = Path(word)
+    if path.is_file() and path.suffix not in ARCHIVE_SUFFIXES:
+        layers.add_file(path)
+        return True
+    if word in recipes.names():
+        layers.add_file(recipes.find(word).path)
+        return True
+    if path.suffix in YAML_SUFFIXES or not (registry.is_known(word) or word.startswith("custom:")):
+        raise _unknown_word(word)
+    layers.add({"model": {"name": word}}, "the command line")
+    return False
+
+
+def _unknown_word(word: str) -> ConfigError:
+    """Refuse a positional word, with what was probably meant: data, a file beside it, a recipe, a model."""
+    path = Path(word)
+    what, place = f"'{word}' is neither a YAML file, nor a recipe, nor a model", "the command line"
+    if word in KNOWN or path.exists():
+        return ConfigError(what, where=place, fix=f"it is data: --data {word}")
+    if path.suffix in YAML_SUFFIXES:
+        what = f"there is no YAML file '{word}'"
+
+    beside = {p.name.lower(): str(p) for s in YAML_SUFFIXES for p in sorted(path.parent.glob(f"*{s}"))}
+    data = {name: f"--data {name}" for name in KNOWN}
+    known = data | registry.aliases() | beside | {name: name for name in recipes.names()}
+    texts = [path.name.lower()] + [path.stem.lower()] * (path.suffix in YAML_SUFFIXES)
+    near = [known[m] for text in texts for m in difflib.get_close_matches(text, known, n=3, cutoff=0.6)]
+    fix = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
+    return ConfigError(what, where=place, fix=fix or "see `saccade recipes` and `saccade models`")
+
+
+def _model(name: str) -> str:
+    return name if name.startswith("custom:") else find(name).name
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        inner = tree
+        *sections, last = name.split(".")
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return tree
+
+
+def _default_recipe(source: Source) -> str:
+    split = train_split(source)
+    return recipes.default_for(source.name, len(split), typical_side(source))
+
+
+def typical_side(source: Source) -> int:
+    """Return the median short side, in pixels, of 15 images spread over the training split; 224 if none is readable."""
+    split = train_split(source)
+    sides = []
+    for i in np.linspace(0, len(split) - 1, min(15, len(split))).astype(int):
+        try:
+            sides.append(min(decode.size(split.read(int(i)))))
+        except decode.BadImage:
+            continue  # preflight reports it by name
+    return int(statistics.median(sides)) if sides else 224
+
+
+def _with_rate(config: Config, lr: float) -> Config:
+    """Apply ``--lr``: the effective rate of the main group, never scaled; Muon's other rate keeps its proportion."""
+    section = config.optimizer
+    update: dict[str, Any] = {"lr": repr(lr)}
+    if section.name == "muon":
+        before, _ = optimizers.peak(section, config.batch.global_)
+        rest, _ = optimizers.rest_peak(section, config.batch.global_)
+        update["rest_lr"] = repr(rest * lr / before) if before else section.rest_lr
+    checked = OptimizerSection.model_validate(section.model_dump() | update)
+    return config.model_copy(update={"optimizer": checked})

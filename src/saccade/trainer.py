@@ -1,0 +1,280 @@
+"""The training loop: :func:`train` is the order of things, :func:`_loop` the loop itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from saccade import files, units
+from saccade.data.loader import batches
+from saccade.data.sources import Split
+from saccade.device import determinism
+from saccade.distributed.world import ALONE, World
+from saccade.errors import (
+    DiskError,
+    DivergedError,
+    Explained,
+    InterruptedRunError,
+    PreemptedError,
+    SaccadeError,
+)
+from saccade.evaluation.classifier import Classifier
+from saccade.evaluation.evaluator import evaluate
+from saccade.evaluation.metrics import Result
+from saccade.findings import Finding
+from saccade.log import Bar, Log
+from saccade.models.parts.duplicate import duplicate
+from saccade.models.weights.loading import MODEL_FILE
+from saccade.preflight import checks, out_of_memory, own_network
+from saccade.report import write_report
+from saccade.runs import resuming, run_folder
+from saccade.setup import agreement, build
+from saccade.setup.compose import Composed
+from saccade.setup.initial_weights import start
+from saccade.system import held
+from saccade.training import checkpoint, datasets
+from saccade.training.cadence import Cadence
+from saccade.training.checkpoint import Saved
+from saccade.training.meter import Meter
+from saccade.training.reader_processes import feed
+from saccade.training.run import Run
+from saccade.training.stop import Stop
+
+FAILED_SAVES_ALLOWED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out of a run: its folder and the figures of the saved weights on the validation set.
+
+    ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished before; ``settings`` is
+    the resolved configuration, as in ``config.yaml``.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    seconds: float
+    fresh: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def train(
+    composed: Composed, *, module: nn.Module | None = None, out: str = "", resume: str = "auto",
+    resume_changed: bool = False, log: Log | None = None, world: World = ALONE,
+) -> Outcome:  # fmt: skip
+    """Train to the end of the run, from scratch or from where an earlier attempt stopped.
+
+    ``resume`` is ``auto``, ``never`` or the path of a run or of a checkpoint, which goes on in its own folder without
+    ``out``. With several ranks all of them call this, and only the first reads and writes in the run folder. ``module``
+    is a network of the user's own; it is left as it is until the run is done, and then holds the final weights. Raises
+    a SaccadeError with the exit status of what happened; whatever is worth saving is saved before.
+    """
+    begun, log = time.monotonic(), log or Log(rank=world.rank)
+    out = out or str(resuming.run_of(resume) or "")
+    with determinism.owned(), Stop(world) as stop:
+        data = datasets.open_data(composed.config, composed.source, composed.val_source)
+        config, shrunk = build.shrink_batch(composed.config, len(data.train), composed.explicit_batch, module)
+        mine = own_network.identify(module) if module is not None else {}
+        agreement.check_same(config, data, world, mine)
+        agreement.check_number(config, world)
+        network = world.share(lambda: mine)
+        findings = checks.examine(config, data, module, log, shrunk) if world.leads else []
+        name, anew = build.model_name(config, module), resume == "never"
+        folder = Path(world.share(lambda: str(build.run_folder(config, data, name, out, fresh=anew, network=network))))
+        with world.only_first(files.locked(folder)):
+            stop.limit(units.seconds(config.max_time) if config.max_time else None)
+            done = world.share(lambda: resuming.finished(folder, config, data, network))
+            if done is not None:
+                if module is not None and (folder / MODEL_FILE).is_file():
+                    Classifier.load(folder, module)
+                return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
+            saved = resuming.earlier(folder, resume, log, world)
+            choices, offset = agreement.resolve(config, saved, world), resuming.offset(saved, config)
+            with out_of_memory.building(config):
+                run = build.build(config, data, folder, choices, module, world, offset)
+            run = replace(run, network=network)
+            try:
+                if saved is not None:
+                    resuming.resume(run, saved, resume_changed, log, named=resume not in resuming.WORDS)
+                outcome = _attempt(run, saved, findings, begun, stop, log)
+                run_folder.conclude(outcome.result, folder, outcome.seconds, log)
+            except Explained as error:
+                log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
+                log.note(str(error))
+                run_folder.failed(run, error)
+                raise
+            finally:
+                run.readers.close()
+                log.close()
+            if module is not None:
+                own_network.give_back(module, run.state.final_model)
+            return outcome
+
+
+def _attempt(
+    run: Run, saved: Saved | None, findings: list[Finding], begun: float, stop: Stop, log: Log
+) -> Outcome:  # fmt: skip
+    """Train from the state at hand to the end; what ends it on the way is raised when the state is saved."""
+    run_folder.announce(run, log)
+    if saved is None:
+        start(run, log)
+    agreement.copy_state(run.state, run.world)
+    if saved is None and run.world.leads:
+        findings += checks.trial(run, log, stop.check_here)
+    agreement.share_trial(run)
+    run_folder.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
+    before = saved.meta if saved else {}
+    meter = Meter(run, log, begun, float(before.get("seconds", 0)), before.get("since"))
+    stop.begin()
+    try:
+        with out_of_memory.explained(run):
+            _loop(run, meter, stop, log)
+        return _finish(run, meter, stop, log)
+    except (PreemptedError, InterruptedRunError) as wish:
+        stop.save()
+        _leave(run, meter, log, wish)
+        raise
+    except (DivergedError, DiskError):
+        raise  # there is nothing better to save than what is saved, or no place for it
+    except BaseException:
+        stop.save()
+        _rescue(run, meter, log)
+        raise
+
+
+def _leave(run: Run, meter: Meter, log: Log, wish: PreemptedError | InterruptedRunError) -> None:
+    """Save because that was asked for, and say so; raises DiskError where it fails. All ranks leave together."""
+    save(run, meter, log, last=True)
+    wish.what += "; the run is saved" if run.state.step else " before the first step; there is nothing to save"
+    run.world.wait()
+
+
+def _rescue(run: Run, meter: Meter, log: Log) -> None:
+    """Save what is well although an error ends the run; whatever happens here, the error is what is told."""
+    if not run.state.whole:
+        return
+    try:
+        with run.world.saving():
+            save(run, meter, log, last=True)
+    except SaccadeError as error:
+        log.warn(f"the steps since the last checkpoint are lost: {error.what}")
+
+
+def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
+    """Load, step, evaluate where an epoch ends, save when it is time; until the last step is done."""
+    state, rhythm = run.state, run.config.checkpoint.every
+    cadence = Cadence(rhythm, run.view.order.epoch_size, run.global_batch, run.total_steps)
+    with log.progress("training", run.total_steps) as bar, feed(run) as view:
+        bar.start_at(state.step)
+        if _evaluate_if_due(run, meter, stop, bar):
+            save(run, meter, log)
+        for batch in batches(view, run.readers, run.global_batch, state.step, run.total_steps):
+            loss = run.runner.run(state, batch)
+            meter.step(loss, batch, bar)
+            stop.check()
+            if run.world.leads:
+                held.check_now_and_then(run.folder)
+            best = _evaluate_if_due(run, meter, stop, bar)
+            if (cadence.is_due(state.step) or best) and state.step < run.total_steps:
+                save(run, meter, log)
+    # on one rank alone this would leave the others waiting for gradients that never come
+    assert state.step == run.total_steps, f"the loader ran dry at step {state.step} of {run.total_steps}"
+    run.runner.finite.settle()
+
+
+def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
+    """Evaluate where an epoch has just ended; after a resume also where the evaluation had been cut off.
+
+    One view of each image is enough on the way; `data.eval_views` is for the figure at the end. Returns whether no
+    earlier evaluation was better: such a state is saved at once, for nothing else keeps it.
+    """
+    state = run.state
+    if not run.evaluation_is_due(state.step) or any(e["step"] == state.step for e in state.evaluations):
+        return False
+    run.runner.finite.settle()
+    begun = time.perf_counter()
+
+    def poll(done: int) -> None:
+        bar.update(state.step, f"evaluating {done}/{len(run.data.chosen_on)}")
+        stop.check()
+
+    classifier = Classifier(state.final_model, replace(run.recipe, eval_views=1))
+    result = _score(run, classifier, run.data.chosen_on, poll)
+    entry = meter.evaluation(result, run.data.chosen_on.name, 1, time.perf_counter() - begun)
+    state.evaluations.append(entry)
+    return state.best is entry
+
+
+def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
+    return evaluate(classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split))
+
+
+def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
+    """Publish a checkpoint and prune older ones; a failed save is an alarm, the third in a row ends the run.
+
+    So does the first one where it is the ``last`` thing that the run does. The first rank does it; the others wait for
+    it at the end of their next step.
+    """
+    state, folder = run.state, run.folder / "checkpoints"
+    run.runner.finite.settle()
+    if state.step == 0 or not run.world.leads:
+        return
+    held.check(run.folder)  # a deleted folder is no alarm: nothing would ever be read from a new one
+    begun = time.perf_counter()
+    try:
+        path = checkpoint.save(folder, state, run_folder.checkpoint_meta(run, meter))
+        best = state.best
+        checkpoint.prune(folder, run.config.checkpoint.keep, best["step"] if best else None)
+        run.failed_saves.clear()
+        log.event("checkpoint", step=state.step, path=path.name)
+    except DiskError as error:
+        run.failed_saves.append(error)
+        log.warn(f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})")
+        if last or len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
+            raise
+    meter.pause(time.perf_counter() - begun)
+
+
+def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
+    """Write the final weights, read them back from the disk, and let only these be judged."""
+    model_file = run.folder / MODEL_FILE
+    if run.world.leads:
+        files.write_bytes(model_file, run.classifier().to_bytes())
+    skeleton = duplicate(run.state.final_model)
+    tensors = [*skeleton.parameters(), *skeleton.buffers()]
+    with torch.no_grad():
+        for tensor in skeleton.state_dict().values():  # buffers that are not saved, such as indices, stay
+            tensor.zero_()
+    reread = Classifier.load(run.folder, skeleton) if run.world.leads else Classifier(skeleton, run.recipe)
+    run.world.copy_from_first_(tensors)
+    begun = time.perf_counter()
+    with log.progress("final evaluation", len(run.data.val)) as bar:
+
+        def poll(done: int) -> None:
+            bar.update(done, "the saved weights, read back from disk")
+            stop.check()
+
+        result = _score(run, reread, run.data.val, poll)
+    taken_s, state = time.perf_counter() - begun, run.state
+    entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, taken_s, final=True)
+    if run.final_is_candidate:
+        state.evaluations[:] = [e for e in state.evaluations if e["step"] != state.step] + [entry]
+    save(run, meter, log)
+    if run.world.leads:
+        _hand_over(run, meter, result, entry, log)
+    return Outcome(run.folder, entry, meter.seconds, settings=run.config.dump())
+
+
+def _hand_over(run: Run, meter: Meter, result: Result, entry: dict[str, Any], log: Log) -> None:
+    """Write what is looked at afterwards: predictions, run.json, the report."""
+    answers = {"logits": result.logits, "labels": result.labels}
+    files.write_bytes(run.folder / "predictions.safetensors", safetensors.torch.save(answers))
+    log.event("end", status="done", step=run.state.step, **result.to_json())
+    run_folder.complete(run, entry, meter)
+    write_report(run.folder, run.data.val)

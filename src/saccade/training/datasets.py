@@ -1,0 +1,123 @@
+"""What a run trains on and validates on, and how its images are seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from saccade.config.schema import Config
+from saccade.data.audit import sample
+from saccade.data.audit.unreadable import without_unreadable
+from saccade.data.augment.policies import paints
+from saccade.data.decoded_cache import Decoded
+from saccade.data.images.fit import Fit
+from saccade.data.loader import TrainingView
+from saccade.data.order import EVERYTHING, Order, Share
+from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
+from saccade.data.sources.split_names import shared
+from saccade.errors import ConfigError, DataError
+from saccade.log import Log
+from saccade.rng import Purpose
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on`` picks the best.
+
+    ``dropped`` names the training images that cannot be read and are left out, with the reasons.
+    """
+
+    source: Source
+    train: Split
+    val: Split
+    chosen_on: Split
+    val_source: Source
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """One digest over both sets."""
+        return f"{self.train.fingerprint[:16]}-{self.val.fingerprint[:16]}"
+
+    @cached_property
+    def contents(self) -> str:
+        """A digest of the bytes of some images of both sets, read when it is first asked for."""
+        return sample.contents(self.train, self.val)
+
+
+def open_training(config: Config) -> Source:
+    """Open the source that a configuration trains on; raises DataError and ConfigError."""
+    section = config.data
+    return open_source(section.train, section.labels, shared(section.split_names, apart=bool(section.val))[0])
+
+
+def open_data(config: Config, source: Source, val_source: Source | None = None) -> Data:
+    """Find the training and validation splits; raises DataError when there is no honest validation set.
+
+    ``val_source`` is one that was handed over open; without it the configuration says where the validation data is.
+    """
+    section = config.data
+    if val_source is None:
+        said = shared(section.split_names, apart=True)[1]
+        val_source = open_source(section.val, split_names=said) if section.val else source
+    train = train_split(source)
+    dropped: tuple[str, ...] = ()
+    if section.unreadable == "drop":
+        with Log().progress("looking for unreadable images", len(train)) as bar:
+            train, dropped = without_unreadable(train, lambda done: bar.update(done, "read, decoded"))
+    val = validation_split(val_source, section.split, named=bool(section.val))
+    if section.holdout:
+        if val is not None and val_source is not source:
+            raise ConfigError("both --val and --holdout are given", where="data.holdout", fix="give one of them")
+        train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
+    if val is None:
+        raise no_validation(source)
+    val = val.called_as(train.classes)
+    chosen_on = val
+    if section.minival:
+        train, chosen_on = hold_out(train, section.minival, config.seed, Purpose.MINIVAL)
+    return Data(source, train, val, chosen_on, val_source, dropped)
+
+
+def no_validation(source: Source) -> DataError:
+    """Return the refusal to train without a validation set: accuracy on training images means nothing."""
+    held = [f"'{name}' with {_classes_of(split)}" for name, split in source.splits.items()]
+    found = "; ".join([*held, *source.notes])
+    return DataError(
+        f"there is no validation split: looked for val/, validation/, valid/ and test/, found {found}",
+        where=source.where,
+        fix="add one, give --val PATH, or hold out a share of the training images with --holdout 10%",
+        finding="no-val-split",
+    )
+
+
+def _classes_of(split: Split) -> str:
+    """Name the first classes, where a folder that was misread would be seen."""
+    first, count = ", ".join(split.classes[:4]), len(split.classes)
+    return f"the class{'es' * (count > 1)} {first}" + f" and {count - 4:,} more" * (count > 4)
+
+
+def offset_in_steps(offset: int, config: Config) -> float:
+    """Return an offset in samples as steps of this batch, a fraction where it is no whole number of them."""
+    batch = config.batch.global_
+    return offset / batch if offset % batch else offset // batch
+
+
+def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
+    """Say which of so many training images come when."""
+    size = config.data.epoch_size
+    wanted = max(round(size * num_train), 1) if 0 < size < 1 else int(size)
+    return Order(num_train, config.seed, config.augment.repeats, wanted, offset)
+
+
+def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
+    """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
+    section, augmentation = config.data, config.augment
+    fit = Fit.of(section.fit, section.eval_crop, section.mean)
+    ahead = offset_in_steps(order.offset, config)
+    view = TrainingView(
+        split, order, augmentation, section.image_size, steps, section.exif, share, fit=fit, ahead=ahead
+    )
+    if augmentation.crop != "padded" or augmentation.rotate or paints(augmentation):
+        return view
+    return replace(view, decoded=Decoded.of(split, section.exif, min(view.sides)))

@@ -1,0 +1,211 @@
+"""Reading in processes of their own, where one interpreter cannot feed the device: batches come in shared memory.
+
+A batch is a pure function of its step, so every process opens the data again, is told the number of a step, and fills
+the place in memory that it is given. Steps go to the processes in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saccade import errors
+from saccade.config.schema import Config
+from saccade.data.loader import Batch, Readers, TrainingView, View, batches_ahead
+from saccade.data.order import Share
+from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
+from saccade.system import signals
+from saccade.training import datasets
+from saccade.training.run import Run
+
+
+class Feeders:
+    """Processes that fill batches; used in place of the view that they were made from."""
+
+    def __init__(self, view: TrainingView, config: Config, readers: int) -> None:
+        """Start ``config.data.processes`` processes that share ``readers`` threads.
+
+        Raises ConfigError where the system has no memory to share.
+        """
+        if not hasattr(os, "memfd_create"):
+            raise ConfigError("reading processes need Linux", where="data.processes", fix="set it to 0")
+        self._view = view
+        images = len(view.share.places(config.batch.global_))
+        self.slots = batches_ahead(readers, images) + 2  # one in use, one asked for, the others ahead
+        self._room = 3 * max(view.sides) ** 2 * images
+        self._file = os.memfd_create("saccade-batches")
+        os.ftruncate(self._file, self.slots * self._room)
+        self._memory = mmap.mmap(self._file, self.slots * self._room)
+        count = config.data.processes
+        start = {
+            "config": config.dump(), "total_steps": view.total_steps, "room": self._room,
+            "threads": -(-readers // count),
+            "fingerprint": view.split.fingerprint, "share": asdict(view.share), "offset": view.order.offset,
+        }  # fmt: skip
+        self._processes = [_Feeder(start, self._file) for _ in range(count)]
+
+    def start(self, readers: Readers, step: int, global_batch: int) -> tuple[Batch, list[Future[None]]]:
+        """Ask for the batch of a step, images uint8 (B, 3, S, S); it is complete when the returned task is done."""
+        places = self._view.share.places(global_batch)
+        drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
+        epochs, samples = (each[places] for each in drawn)
+        slot = step % self.slots
+        images = _slot(self._memory, slot, self._room, len(samples), self._view.size_at(step))
+        task = self._processes[step % len(self._processes)].ask(step, slot, global_batch)
+        labels = torch.from_numpy(self._view.split.labels[samples])
+        return Batch(images, labels, samples, epochs), [task]
+
+    @property
+    def pids(self) -> list[int]:
+        """The process numbers."""
+        return [process.pid for process in self._processes]
+
+    def close(self) -> None:
+        """End the processes."""
+        for process in self._processes:
+            process.close()
+        os.close(self._file)
+
+
+@contextmanager
+def feed(run: Run) -> Iterator[View]:
+    """Hand out what fills the batches of a run: the view itself, or processes where they are asked for."""
+    if not run.config.data.processes or run.state.step >= run.total_steps:
+        yield run.view
+        return
+    feeders = Feeders(run.view, run.config, run.readers.threads)
+    try:
+        yield feeders
+    finally:
+        feeders.close()
+
+
+class _Feeder:
+    """One process, and the thread that hears from it."""
+
+    def __init__(self, start: dict[str, Any], memory: int) -> None:
+        ours, theirs = socket.socketpair()
+        code = f"from saccade.training.reader_processes import serve; serve({theirs.fileno()}, {memory})"
+        with theirs, signals.withheld():
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], pass_fds=(theirs.fileno(), memory), start_new_session=True
+            )
+        self.pid = self._process.pid
+        self._line = Connection(ours.detach())
+        self._waiting: deque[Future[None]] = deque()
+        with suppress(OSError):  # a process that is already gone is named by the first batch asked of it
+            self._line.send_bytes(json.dumps(start).encode())
+        self._hearer = threading.Thread(target=self._hear, name="saccade-feeder", daemon=True)
+        self._hearer.start()
+
+    def ask(self, step: int, slot: int, global_batch: int) -> Future[None]:
+        task: Future[None] = Future()
+        self._waiting.append(task)
+        try:
+            self._line.send_bytes(json.dumps([step, slot, global_batch]).encode())
+        except OSError:
+            self._fail(task)
+        return task
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                answer = json.loads(self._line.recv_bytes())
+            except (OSError, EOFError):
+                break
+            task = self._waiting.popleft()
+            if not task.set_running_or_notify_cancel():
+                continue  # nobody waits for it any more
+            if answer:
+                kind = answer.pop("kind")
+                task.set_exception(getattr(errors, kind)(answer.pop("what"), **answer))
+            else:
+                task.set_result(None)
+        for task in list(self._waiting):
+            self._fail(task)
+
+    def _fail(self, task: Future[None]) -> None:
+        status = self._process.poll()
+        with suppress(InvalidStateError):  # asker and hearer may both notice the end, or nobody waits any more
+            task.set_exception(StalledError(
+                f"a reading process has ended (status {status})", where="data.processes",
+                fix="was it killed, perhaps for want of memory? the same command goes on; data.processes=0 needs less",
+            ))  # fmt: skip
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._hearer.join()  # it reads to the end, now near; closing a line under its reader breaks the reader
+        self._line.close()
+
+
+def serve(line: int, memory: int) -> None:
+    """Fill batches until the line is closed: what a feeding process does, given two file descriptors."""
+    for number in signals.STOPS:
+        signal.signal(number, signal.SIG_IGN)  # the trainer decides when it is over, and saves first
+    connection = Connection(line)
+    start = json.loads(connection.recv_bytes())
+    view, failure = None, None
+    try:
+        view = _open_view(start)
+    except SaccadeError as error:
+        failure = error
+    readers = Readers(start["threads"])
+    room = mmap.mmap(memory, 0)
+    begun: deque[list[Future[None]]] = deque()
+    try:
+        while True:
+            while connection.poll(0 if begun else None):
+                step, slot, batch = json.loads(connection.recv_bytes())
+                if view is None:
+                    begun.append([])
+                    continue
+                count = len(view.share.places(batch))
+                images = _slot(room, slot, start["room"], count, view.size_at(step))
+                begun.append(view.start(readers, step, batch, images)[1])
+            try:
+                readers.wait(begun.popleft())
+            except SaccadeError as error:
+                failure = error
+            connection.send_bytes(json.dumps(_told(failure)).encode())
+    except (EOFError, OSError):
+        os._exit(0)  # the trainer is gone, and nothing here is worth keeping
+
+
+def _told(error: SaccadeError | None) -> dict[str, str]:
+    if error is None:
+        return {}
+    fields = {"what": error.what, "where": error.where, "fix": error.fix, "finding": error.finding}
+    return {"kind": type(error).__name__, **fields}
+
+
+def _open_view(start: dict[str, Any]) -> TrainingView:
+    """Open the data again as the trainer did; raises DataError when it is not the same any more."""
+    config = Config.model_validate(start["config"])
+    data = datasets.open_data(config, datasets.open_training(config))
+    if data.train.fingerprint != start["fingerprint"]:
+        raise DataError("the data changed while the run began", where=data.train.where, fix="run the command again")
+    order = datasets.training_order(config, len(data.train), start["offset"])
+    return datasets.training_view(config, data.train, order, start["total_steps"], Share(**start["share"]))
+
+
+def _slot(memory: mmap.mmap, slot: int, room: int, num_images: int, side: int) -> Tensor:
+    """Return a place in the shared memory as images: uint8 (B, 3, S, S) in channels_last order."""
+    flat = torch.frombuffer(memory, dtype=torch.uint8, count=3 * side**2 * num_images, offset=slot * room)
+    return flat.view(num_images, side, side, 3).permute(0, 3, 1, 2)

@@ -1,0 +1,528 @@
+"""From bytes to RGB: one policy for every format, and nothing damaged or oversized gets through."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import tracemalloc
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, features
+
+from saccade.data.audit.image import look
+from saccade.data.images import decode, jpeg
+from saccade.data.images.decode import BadImage
+from saccade.errors import ConfigError
+
+SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "imagenet-samples.tar"
+
+RNG = np.random.default_rng(7)
+COARSE = RNG.integers(0, 256, (7, 9, 4))
+PHOTO = np.asarray(Image.fromarray(COARSE.astype(np.uint8)).resize((71, 53), Image.Resampling.BICUBIC))
+"""Smooth colours with an alpha plane, uint8 (53, 71, 4)."""
+RGB = Image.fromarray(np.ascontiguousarray(PHOTO[..., :3]))
+RGBA = Image.fromarray(PHOTO)
+
+
+def encode(image: Image.Image, form: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def pillow(data: bytes) -> NDArray[np.int64]:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int64)
+
+
+def difference(data: bytes, expected: NDArray[Any]) -> int:
+    """Largest difference in levels; also checks the promise about shape, dtype and layout."""
+    pixels = decode.decode(data)
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
+    assert pixels.shape == expected.shape
+    assert decode.size(data) == (pixels.shape[1], pixels.shape[0])
+    return int(np.abs(pixels.astype(np.int64) - expected).max())
+
+
+def on_white(rgba: NDArray[Any]) -> NDArray[np.float64]:
+    alpha = rgba[..., 3:] / 255
+    return rgba[..., :3] * alpha + 255 * (1 - alpha)
+
+
+def png16(values: NDArray[Any], colour: int, extra: bytes = b"", bits: int = 16) -> bytes:
+    """Write a PNG by hand, 16-bit if nothing else is said, which Pillow cannot do in colour."""
+    height, width = values.shape[:2]
+    places = 1 << np.arange(bits - 1, -1, -1)
+    samples = (values.reshape(height, -1, 1) & places > 0).reshape(height, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in samples)
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+def with_header_size(data: bytes, width: int, height: int) -> bytes:
+    place = next(data.index(m) for m in (b"\xff\xc0", b"\xff\xc2") if m in data)
+    return data[: place + 5] + struct.pack(">HH", height, width) + data[place + 9 :]
+
+
+def is_refused(data: bytes) -> bool:
+    try:
+        decode.decode(data)
+    except BadImage:
+        return True
+    return False
+
+
+# JPEG
+
+JPEG = encode(RGB, "JPEG", quality=90)
+JPEGS = {
+    "4:4:4": encode(RGB, "JPEG", subsampling=0),
+    "4:2:2": encode(RGB, "JPEG", subsampling=1),
+    "4:2:0": encode(RGB, "JPEG", subsampling=2),
+    "progressive": encode(RGB, "JPEG", progressive=True),
+    "restart markers": encode(RGB, "JPEG", restart_marker_blocks=2),
+    "gray": encode(RGB.convert("L"), "JPEG"),
+    "RGB without YCbCr": encode(RGB, "JPEG", keep_rgb=True),
+    "CMYK": encode(RGBA.convert("RGB").convert("CMYK"), "JPEG"),
+    "true CMYK": encode(Image.frombytes("CMYK", RGBA.size, PHOTO.tobytes()), "JPEG"),
+}
+_ADOBE = JPEGS["true CMYK"].index(b"Adobe") + 11
+JPEGS["YCCK"] = JPEGS["true CMYK"][:_ADOBE] + b"\x02" + JPEGS["true CMYK"][_ADOBE + 1 :]
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_every_kind_of_jpeg_decodes_as_pillow_does(kind: str) -> None:
+    assert difference(JPEGS[kind], pillow(JPEGS[kind])) <= 1
+    view = memoryview(bytearray(JPEGS[kind])).toreadonly()
+    assert np.array_equal(decode.decode(view), decode.decode(JPEGS[kind]))
+
+
+def test_probe_reads_what_the_header_says() -> None:
+    assert jpeg.probe(JPEG) == jpeg.Header(71, 53, 3, 8, False, -1, 0, b"\x22\x11\x11")
+    assert jpeg.probe(JPEGS["progressive"]).progressive
+    assert jpeg.probe(JPEGS["gray"]).components == 1
+    assert (jpeg.probe(JPEGS["CMYK"]).cmyk, jpeg.probe(JPEGS["CMYK"]).adobe) == (True, 0)
+    assert jpeg.probe(JPEGS["YCCK"]).adobe == 2
+    filled = JPEG[:2] + b"\xff\xff\xff" + JPEG[2:]
+    assert jpeg.probe(filled)[:2] == (71, 53)
+
+
+def test_probe_refuses_everything_that_ends_before_the_frame_header() -> None:
+    end = JPEG.index(b"\xff\xc0") + 10
+    assert jpeg.probe(JPEG[:end]).width == 71
+    for length in range(end):
+        with pytest.raises(ValueError, match=r"not a JPEG|before the frame header"):
+            jpeg.probe(JPEG[:length])
+    for body in (b"\xff\xda" + bytes(20), b"\xff\xd9" + bytes(20), b"abc" + JPEG[2:]):
+        with pytest.raises(ValueError, match="frame header"):
+            jpeg.probe(b"\xff\xd8" + body)
+
+
+@pytest.mark.parametrize("kind", ["4:2:0", "progressive", "gray", "true CMYK"])
+def test_a_damaged_jpeg_is_refused(kind: str) -> None:
+    data = JPEGS[kind]
+    cuts = {f"cut at {p} %": data[: len(data) * p // 100] for p in range(1, 100, 7)}
+    damages = cuts | {
+        "no end marker": data[:-2],
+        "end marker overwritten": data[:-2] + b"\0\0" + bytes(100),
+        "height doubled": with_header_size(data, 71, 106),
+        "no width": with_header_size(data, 0, 53),
+        "no height": with_header_size(data, 71, 0),
+        "12 bits": data.replace(b"\x08\x00\x35\x00\x47", b"\x0c\x00\x35\x00\x47"),
+    }
+    accepted = [damage for damage, bad in damages.items() if not is_refused(bad)]
+    assert accepted == []
+
+
+def test_garbage_after_the_end_of_a_jpeg_changes_nothing() -> None:
+    assert np.array_equal(decode.decode(JPEG + b"garbage" * 200), decode.decode(JPEG))
+
+
+def test_a_jpeg_with_two_components_is_refused() -> None:
+    frame = segment(0xC0, b"\x08\x00\x08\x00\x08\x02" + b"\x01\x11\x00\x02\x11\x00")
+    with pytest.raises(BadImage, match="2 components"):
+        decode.decode(b"\xff\xd8" + frame + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("call", [decode.decode, decode.size])
+def test_a_header_bomb_is_refused_without_memory(call: Callable[[bytes], object]) -> None:
+    bomb = with_header_size(encode(RGB.resize((1000, 1000)), "JPEG"), 65500, 65500)
+    tracemalloc.start()
+    with pytest.raises(BadImage, match="too large: the header says 65500 x 65500"):
+        call(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
+# other formats
+
+
+@pytest.mark.parametrize(
+    ("image", "form", "options", "expected", "tolerance"),
+    [
+        (RGB, "PNG", {}, RGB, 0),
+        (RGB.convert("L"), "PNG", {}, RGB.convert("L").convert("RGB"), 0),
+        (RGB.convert("1"), "PNG", {}, RGB.convert("1").convert("RGB"), 0),
+        (RGB.quantize(16), "PNG", {}, RGB.quantize(16).convert("RGB"), 0),
+        (RGB, "BMP", {}, RGB, 0),
+        (RGB.convert("L"), "BMP", {}, RGB.convert("L").convert("RGB"), 0),
+        (RGB, "TIFF", {}, RGB, 0),
+        (RGB, "TIFF", {"compression": "tiff_lzw"}, RGB, 0),
+        (RGB.convert("CMYK"), "TIFF", {}, RGB.convert("CMYK").convert("RGB"), 0),
+        (RGB, "WEBP", {"lossless": True}, RGB, 0),
+        (RGB, "PPM", {}, RGB, 0),
+        (RGB.convert("L"), "PPM", {}, RGB.convert("L").convert("RGB"), 0),
+        (RGB.quantize(16), "GIF", {}, RGB.quantize(16).convert("RGB"), 0),
+    ],
+)
+def test_opaque_images_keep_their_colours(
+    image: Image.Image, form: str, options: dict[str, Any], expected: Image.Image, tolerance: int
+) -> None:
+    assert difference(encode(image, form, **options), np.asarray(expected).astype(np.int64)) <= tolerance
+
+
+def transparent_palette(form: str) -> bytes:
+    palette = RGB.quantize(8)
+    return encode(palette, form, transparency=int(np.bincount(np.asarray(palette).ravel()).argmax()))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(RGBA, "PNG"),
+        encode(RGBA, "WEBP", lossless=True, exact=True),
+        encode(RGBA, "TIFF"),
+        encode(RGBA.convert("LA"), "PNG"),
+        encode(RGB, "PNG", transparency=tuple(PHOTO[3, 4, :3].tolist())),
+        encode(RGB.convert("L"), "PNG", transparency=int(np.asarray(RGB.convert("L"))[3, 4])),
+        encode(RGB.quantize(8), "PNG", transparency=bytes(range(0, 256, 32))),
+        transparent_palette("PNG"),
+        transparent_palette("GIF"),
+    ],
+    ids=["PNG", "WebP", "TIFF", "gray", "key colour", "key gray", "palette of alphas", "palette PNG", "palette GIF"],
+)
+def test_transparency_is_composited_on_white(data: bytes) -> None:
+    rgba = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.float64)
+    assert (rgba[..., 3] < 255).any()
+    assert difference(data, on_white(rgba)) <= 1
+
+
+DEEP = RNG.integers(0, 65536, (5, 6, 4))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (png16(DEEP[..., 0], 0), np.repeat(DEEP[..., :1] >> 8, 3, 2)),
+        (png16(DEEP[..., :3], 2), DEEP[..., :3] >> 8),
+        (png16(DEEP, 6), on_white(DEEP >> 8)),
+        (png16(DEEP[..., :2], 4), on_white((DEEP >> 8)[..., [0, 0, 0, 1]])),
+        (encode(Image.fromarray(DEEP[..., 0].astype(np.uint16)), "TIFF"), np.repeat(DEEP[..., :1] >> 8, 3, 2)),
+        (b"P5 6 5 65535\n" + DEEP[..., 0].astype(">u2").tobytes(), np.repeat(DEEP[..., :1] >> 8, 3, 2)),
+        (b"P6\n#16 bits\n6 5\n65535\n" + DEEP[..., :3].astype(">u2").tobytes(), DEEP[..., :3] >> 8),
+    ],
+    ids=["gray PNG", "RGB PNG", "RGBA PNG", "gray alpha PNG", "TIFF", "PGM", "PPM"],
+)
+def test_16_bits_become_8_by_shifting(data: bytes, expected: NDArray[Any]) -> None:
+    assert difference(data, expected) <= 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_the_transparent_colour_of_a_png_becomes_white_in_the_depth_of_the_file(bits: int, planes: int) -> None:
+    if planes == 3 and bits < 8:
+        pytest.skip("PNG has no such colours")
+    values = DEEP[..., :planes] >> 16 - bits
+    values[0, 0] = values[2, 3] ^ 1  # the nearest colour, which is opaque
+    key = b"".join(struct.pack(">H", sample) for sample in values[2, 3])
+    data = png16(values, 2 if planes == 3 else 0, chunk(b"tRNS", key), bits)
+    expected = values >> 8 if bits == 16 else values * 255 // ((1 << bits) - 1)
+    expected[(values == values[2, 3]).all(axis=2)] = 255
+    assert difference(data, np.broadcast_to(expected, (5, 6, 3))) == 0
+    assert look(data, "a.png").notes == ("16-bit",) * (bits == 16) + ("alpha",)
+    opaque = png16(values, 2 if planes == 3 else 0, bits=bits)
+    assert "alpha" not in look(opaque, "a.png").notes
+
+
+def test_a_huge_colour_profile_and_a_bomb_of_text_change_no_pixel() -> None:
+    profile = chunk(b"iCCP", b"huge\0\0" + zlib.compress(RNG.bytes(3_000_000)))
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000)))
+    data = encode(RGB, "PNG")
+    assert difference(data[:33] + profile + text + data[33:], PHOTO[..., :3].astype(np.int64)) == 0
+    assert look(data[:33] + profile + text + data[33:], "a.png").problem == ""
+
+
+def test_a_png_in_the_form_of_phones_is_unsupported() -> None:
+    data = encode(RGB, "PNG")
+    with pytest.raises(BadImage, match="CgBI") as caught:
+        decode.decode(data[:8] + chunk(b"CgBI", b"\x50\0\x20\x06") + data[8:])
+    assert caught.value.kind == "unsupported"
+
+
+def test_a_bitmap_whose_fourth_byte_is_empty_is_opaque() -> None:
+    clear = Image.fromarray(np.dstack([PHOTO[..., :3], np.zeros_like(PHOTO[..., 0])]))
+    buffer = io.BytesIO()
+    clear.save(buffer, "BMP")
+    plain = buffer.getvalue()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 71, 53, 1, 32, 3, 71 * 53 * 4, 0, 0, 0, 0) + masks + bytes(52)
+    data = plain[:10] + struct.pack("<I", 14 + 108) + head + plain[-71 * 53 * 4 :]
+    assert Image.open(io.BytesIO(data)).mode == "RGBA"
+    assert difference(data, PHOTO[..., :3].astype(np.int64)) == 0
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+def test_avif_is_read_whatever_its_name() -> None:
+    data = encode(RGB, "AVIF", quality=100)
+    assert difference(data, pillow(data)) == 0
+    assert (
+        difference(
+            encode(RGBA, "AVIF", quality=100),
+            on_white(np.asarray(Image.open(io.BytesIO(encode(RGBA, "AVIF", quality=100)))).astype(np.float64)),
+        )
+        <= 1
+    )
+    assert (look(data, "a.jpg").form, look(data, "a.jpg").notes) == ("AVIF", ("wrong-extension",))
+    turned = encode(RGB, "AVIF", exif=exif_block(6))
+    assert decode.orientation(turned) == 6 and decode.decode(turned, exif="apply").shape == (71, 53, 3)
+    assert is_refused(data[: len(data) // 2])
+
+
+def test_large_images_are_converted_in_strips_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [encode(RGBA, "PNG"), encode(RGB.quantize(16), "PNG"), encode(RGBA, "TIFF")]
+    whole = [decode.decode(data) for data in files]
+    monkeypatch.setattr(decode, "_STRIP_PIXELS", 71 * 4)
+    assert all(np.array_equal(decode.decode(data), seen) for data, seen in zip(files, whole, strict=True))
+
+
+def test_animations_give_their_first_frame() -> None:
+    frames = [RGB, RGB.transpose(Image.Transpose.ROTATE_180)]
+    for form, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
+        data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
+        assert difference(data, PHOTO[..., :3].astype(np.int64)) == 0
+    gif = encode(frames[0].quantize(16), "GIF", save_all=True, append_images=[frames[1].quantize(16)])
+    assert difference(gif, np.asarray(frames[0].quantize(16).convert("RGB")).astype(np.int64)) == 0
+
+
+def test_portable_maps_with_comments_text_and_other_depths() -> None:
+    gray = np.repeat(np.array([[1, 2], [3, 250]])[..., None], 3, 2)
+    assert difference(b"P5 # made by hand\n2\t2 # size\n255\n\x01\x02\x03\xfa", gray) == 0
+    assert difference(b"P2 2 2 255\n1 2 3 250\n", gray) == 0
+    assert difference(b"P5 2 2 15\n\x00\x05\x0a\x0f", np.repeat(np.array([[0, 85], [170, 255]])[..., None], 3, 2)) == 0
+    for bad in (b"P5 2 2 255\n\x01\x02\x03", b"P6 2 2 255\n" + bytes(11), b"P5 2 2", b"P5 0 2 255\n", b"P5 -2 2 255\n"):
+        with pytest.raises(BadImage):
+            decode.decode(bad)
+
+
+def test_the_name_plays_no_part_and_what_is_no_image_says_so() -> None:
+    for bad in (b"", b"\0", b"<html><body>404</body></html>", b"%PDF-1.7", b"RIFF\0\0\0\0WAVEfmt ", bytes(1000)):
+        with pytest.raises(BadImage, match="not an image"):
+            decode.decode(bad)
+        with pytest.raises(BadImage, match="not an image"):
+            decode.size(bad)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\xff\x4f\xff\x51\0\x2f", "JPEG 2000"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"PF\n2 2\n-1.0\n", "float PFM"),
+        (b"v/1\x01\2\0\0\0", "float OpenEXR"),
+        (b"\0\0\1\0\1\0\x10\x10", "Windows icon"),
+    ],
+)
+def test_images_in_formats_that_are_not_read_are_named(head: bytes, name: str) -> None:
+    with pytest.raises(BadImage, match=f"unsupported: a {name} image; save it as JPEG or PNG") as caught:
+        decode.decode(head + bytes(100))
+    assert caught.value.kind == look(head + bytes(100), "a.jpg").problem == "unsupported"
+
+
+def test_jpeg_ls_is_not_called_damaged() -> None:
+    with pytest.raises(BadImage, match="JPEG-LS"):
+        decode.decode(b"\xff\xd8\xff\xf7\0\x0b\x08\0\4\0\4\1\1\x11\0" + bytes(50) + b"\xff\xd9")
+
+
+def test_pixels_that_cannot_be_turned_into_8_bits_are_refused() -> None:
+    real = encode(Image.fromarray(PHOTO[..., 0].astype(np.float32)), "TIFF")
+    wide = encode(Image.fromarray(PHOTO[..., 0].astype(np.int32) * 100_000), "TIFF")
+    for data, reason in ((real, "1 x 32 bits float, gray"), (wide, "1 x 32 bits signed")):
+        with pytest.raises(BadImage, match=reason):
+            decode.decode(data)
+
+
+OTHERS = {
+    "PNG": encode(RGB, "PNG"),
+    "GIF": encode(RGB, "GIF"),
+    "BMP": encode(RGB, "BMP"),
+    "WEBP": encode(RGB, "WEBP"),
+    "TIFF": encode(RGB, "TIFF"),
+    "TIFF packed": encode(RGB, "TIFF", compression="tiff_adobe_deflate"),
+    "PPM": encode(RGB, "PPM"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_truncated_file_is_refused(kind: str) -> None:
+    data = OTHERS[kind]
+    for length in range(0, len(data) - 60, max(len(data) // 40, 1)):
+        with pytest.raises(BadImage):
+            decode.decode(data[:length])
+
+
+def test_every_flipped_bit_of_png_pixels_is_refused() -> None:
+    data = encode(RGB.resize((9, 8)), "PNG")
+    first, last = data.index(b"IHDR"), len(data) - 1
+    for bit in range(8 * first, 8 * last, 5):
+        bad = data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+        with pytest.raises(BadImage):
+            decode.decode(bad)
+    with pytest.raises(BadImage, match="truncated PNG"):
+        decode.decode(data[:-12])
+    with pytest.raises(BadImage, match="holds no pixels"):
+        decode.decode(data[: data.index(b"IDAT") - 4] + data[-12:])
+
+
+def bombs() -> dict[str, bytes]:
+    side = struct.pack(">II", 60000, 60000)
+    png = OTHERS["PNG"]
+    ihdr = chunk(b"IHDR", side + png[24:29])
+    webp = b"RIFF" + struct.pack("<I", 30) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + b"\xff\x3f\0" * 2
+    lossless = encode(RGB, "WEBP", lossless=True)
+    return {
+        "PNG": png[:8] + ihdr + png[33:],
+        "GIF": OTHERS["GIF"][:6] + struct.pack("<HH", 60000, 60000) + OTHERS["GIF"][10:],
+        "BMP": OTHERS["BMP"][:18] + struct.pack("<II", 60000, 60000) + OTHERS["BMP"][26:],
+        "WEBP animated": webp + bytes(30),
+        "WEBP": OTHERS["WEBP"][:26] + struct.pack("<HH", 0x3FFF, 0x3FFF) + OTHERS["WEBP"][30:],
+        "WEBP lossless": lossless[:21] + b"\xff\xff\xff\x0f" + lossless[25:],
+        "PPM": b"P6 60000 60000 255\n" + bytes(100),
+        "PPM as text": b"P3 60000 60000 255\n1 2 3",
+        "a line of PPM": b"P6 170000000 1 255\n" + bytes(100),
+    }
+
+
+@pytest.mark.parametrize("kind", bombs())
+def test_a_bomb_of_any_format_is_refused_from_its_header(kind: str) -> None:
+    for call in (decode.decode, decode.size):
+        with pytest.raises(BadImage, match="too large"):
+            call(bombs()[kind])
+
+
+# EXIF
+
+
+def exif_block(turn: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    exif[0x010E] = "a picture"
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_ignored_unless_applied(form: str, turn: int) -> None:
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encode(RGB, form, exif=exif_block(turn), **options)
+    assert decode.orientation(data) == turn
+    assert np.array_equal(decode.decode(data), decode.decode(encode(RGB, form, **options)))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    applied = decode.decode(data, exif="apply")
+    assert applied.shape == np.asarray(expected).shape and applied.flags.c_contiguous
+    assert np.abs(applied.astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff", b""]))
+def test_a_broken_exif_block_turns_nothing(junk: bytes, start: bytes) -> None:
+    data = JPEG[:2] + segment(0xE1, b"Exif\0\0" + start + junk) + JPEG[2:]
+    assert 1 <= decode.orientation(data) <= 8
+    assert np.array_equal(decode.decode(data), decode.decode(JPEG))
+
+
+def test_images_without_exif_are_upright() -> None:
+    assert [decode.orientation(data) for data in (JPEG, *OTHERS.values())] == [1] * (1 + len(OTHERS))
+
+
+# the surroundings
+
+
+def test_warnings_of_pillow_do_not_leak() -> None:
+    # Pillow warns above 89 million pixels and about a false tag count in a TIFF; both are images to us.
+    large = OTHERS["BMP"][:18] + struct.pack("<II", 10_000, 10_000) + OTHERS["BMP"][26:]
+    apng = encode(RGB, "PNG", save_all=True, append_images=[RGB.rotate(90)])
+    place = apng.index(b"acTL")
+    no_frames = chunk(b"acTL", bytes(8))
+    odd = apng[: place - 4] + no_frames + apng[place + 16 :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode.size(large) == (10_000, 10_000)
+        assert difference(odd, PHOTO[..., :3].astype(np.int64)) == 0
+        with pytest.raises(DeprecationWarning):  # only Pillow is hushed
+            warnings.warn("ours", DeprecationWarning)
+
+
+def test_many_threads_decode_the_same_pixels() -> None:
+    files = [*OTHERS.values(), *JPEGS.values()]
+    expected = [decode.decode(data) for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            for pixels, wanted in zip(pool.map(decode.decode, files * 4), expected * 4, strict=True):
+                assert np.array_equal(pixels, wanted)
+
+
+def test_a_program_that_lets_pillow_accept_truncated_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ConfigError, match="truncated"):
+        decode.decode(OTHERS["BMP"])
+    assert decode.decode(JPEG).shape == (53, 71, 3)  # does not go through Pillow
+
+
+@pytest.mark.parametrize("kind", ["JPEG", *OTHERS])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_mutated_files_give_pixels_or_bad_image(kind: str, data: st.DataObject) -> None:
+    sound = JPEG if kind == "JPEG" else OTHERS[kind]
+    offset = data.draw(st.integers(0, min(len(sound), 400)) | st.integers(0, len(sound)))
+    junk = data.draw(st.binary(min_size=1, max_size=12))
+    bad = sound[:offset] + junk + sound[offset + data.draw(st.sampled_from([0, len(junk)])) :]
+    try:
+        size = decode.size(bad)
+        if size[0] * size[1] > 4_000_000:
+            return
+        pixels = decode.decode(bad, exif="apply")
+    except BadImage:
+        return
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+@pytest.mark.skipif(not SAMPLES.exists(), reason="the ImageNet samples are not beside the repository")
+def test_real_photographs_decode_as_pillow_does() -> None:
+    with tarfile.open(SAMPLES) as archive:
+        for member in archive.getmembers()[:40]:
+            stream = archive.extractfile(member)
+            assert stream is not None
+            data = stream.read()
+            assert difference(data, pillow(data)) <= 1
