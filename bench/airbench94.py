@@ -1,11 +1,12 @@
-"""The published CIFAR-10 speed record with Muon, written down plainly: what our own recipe has to be measured against.
+"""The published CIFAR-10 speed record with Muon, written down plainly: what our own recipe has to
+be measured against.
 
     python bench/airbench94.py --data cifar10-jpeg.tar.xz [--runs 3] [--epochs 8] [--device cuda]
 
-Network, start, optimiser, augmentation and test-time augmentation follow the public code of Jordan 2024 ("94% on
-CIFAR-10 in 3.29 seconds on a single GPU") in its version with Muon: batch 2000, 8 epochs, no compilation. Images are
-decoded once into memory before the clock starts, as there. It prints one line a run: top-1 with and without six views,
-and the time.
+Network, start, optimiser, augmentation and test-time augmentation follow the public code of Jordan
+2024 ("94% on CIFAR-10 in 3.29 seconds on a single GPU") in its version with Muon: batch 2000, 8
+epochs, no compilation. Images are decoded once into memory before the clock starts, as there. It
+prints one line a run: top-1 with and without six views, and the time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def decoded(split: Split) -> tuple[Tensor, Tensor]:
     readers, count = Readers(2), len(split)
     parts = [
         b.images
-        for b in batches(EvaluationView(split, 32, Fit(share=1.0), "ignore"), readers, 500, 0, -(-count // 500))
+        for b in batches(
+            EvaluationView(split, 32, Fit(share=1.0), "ignore"), readers, 500, 0, -(-count // 500)
+        )
     ]
     readers.close()
     pixels = torch.cat(parts)[:count].float() / 255
@@ -45,7 +48,9 @@ def decoded(split: Split) -> tuple[Tensor, Tensor]:
 class Group(nn.Module):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
-        self.conv1, self.conv2 = (nn.Conv2d(c, c_out, 3, padding=1, bias=False) for c in (c_in, c_out))
+        self.conv1, self.conv2 = (
+            nn.Conv2d(c, c_out, 3, padding=1, bias=False) for c in (c_in, c_out)
+        )
         self.norm1, self.norm2 = (nn.BatchNorm2d(c_out, eps=1e-12, momentum=0.4) for _ in range(2))
         for norm in (self.norm1, self.norm2):
             norm.weight.requires_grad_(False)
@@ -64,7 +69,9 @@ class Net(nn.Module):
         self.whiten.weight.requires_grad_(False)
         self.whiten.weight.data.copy_(whitening(images))
         nn.init.zeros_(self.whiten.bias)
-        self.groups = nn.Sequential(*(Group(a, b) for a, b in zip((24, *WIDTHS), WIDTHS, strict=False)))
+        self.groups = nn.Sequential(
+            *(Group(a, b) for a, b in zip((24, *WIDTHS), WIDTHS, strict=False))
+        )
         self.head = nn.Linear(WIDTHS[-1], 10, bias=False)
         self.head.weight.data.div_(self.head.weight.data.std())
 
@@ -103,18 +110,26 @@ class Muon:
             weight.add_(update.view_as(weight), alpha=-rate)
 
 
-def epoch_batches(images: Tensor, labels: Tensor, epoch: int, flipped: Tensor, draws: torch.Generator) -> Iterator:
-    """Yield batches of images, shifted by up to two pixels and mirrored in every second epoch, in a new order."""
+def epoch_batches(
+    images: Tensor, labels: Tensor, epoch: int, flipped: Tensor, draws: torch.Generator
+) -> Iterator:
+    """Yield batches of images, shifted by up to two pixels and mirrored in every second epoch,
+    in a new order.
+    """
     mirrored = flipped if epoch % 2 == 0 else ~flipped
     padded = F.pad(images, (SHIFT,) * 4, "reflect")
     here, count = images.device, torch.arange(32, device=images.device)
     places = torch.randperm(len(images), generator=draws, device=here)
     for start in range(0, len(images) // BATCH * BATCH, BATCH):
         chosen = places[start : start + BATCH]
-        down, across = (torch.randint(0, 2 * SHIFT + 1, (BATCH, 1, 1), generator=draws, device=here) for _ in range(2))
+        down, across = (
+            torch.randint(0, 2 * SHIFT + 1, (BATCH, 1, 1), generator=draws, device=here)
+            for _ in range(2)
+        )
         rows, columns = count.view(1, 32, 1) + down, count.view(1, 1, 32) + across
         columns = torch.where(mirrored[chosen].view(-1, 1, 1), columns.flip(2), columns)
-        batch = padded[chosen.view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2)  # channels_last in memory
+        # channels_last in memory
+        batch = padded[chosen.view(-1, 1, 1), :, rows, columns].permute(0, 3, 1, 2)
         yield batch, labels[chosen]
 
 
@@ -124,10 +139,15 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> Net:
     net = Net(images[:5000].cpu()).to(images.device).to(memory_format=torch.channels_last)
     biases = [p for n, p in net.named_parameters() if "norm" in n and p.requires_grad]
     sgd = torch.optim.SGD(
-        [{"params": [net.whiten.bias], "rate": BIAS_RATE}, {"params": biases, "rate": BIAS_RATE},
-         {"params": [net.head.weight], "rate": HEAD_RATE}],
-        lr=1.0, momentum=SGD_MOMENTUM, nesterov=True,
-    )  # fmt: skip
+        [
+            {"params": [net.whiten.bias], "rate": BIAS_RATE},
+            {"params": biases, "rate": BIAS_RATE},
+            {"params": [net.head.weight], "rate": HEAD_RATE},
+        ],
+        lr=1.0,
+        momentum=SGD_MOMENTUM,
+        nesterov=True,
+    )
     muon = Muon([p for p in net.parameters() if p.dim() == 4 and p.requires_grad])
     flipped = torch.rand(len(images), generator=draws, device=images.device) < 0.5
     per_epoch = len(images) // BATCH
@@ -136,7 +156,9 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> Net:
         for batch, answers in epoch_batches(images, labels, epoch, flipped, draws):
             with torch.autocast(images.device.type, torch.bfloat16):
                 logits = net(batch)
-            F.cross_entropy(logits.float(), answers, label_smoothing=SMOOTHING, reduction="sum").backward()
+            F.cross_entropy(
+                logits.float(), answers, label_smoothing=SMOOTHING, reduction="sum"
+            ).backward()
             left = 1 - step / total
             whitening_left = max(0.0, 1 - step / (WHITENING_EPOCHS * per_epoch))
             for group, share in zip(sgd.param_groups, (whitening_left, left, left), strict=True):
@@ -167,7 +189,9 @@ def judge(net: Net, images: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
@@ -178,7 +202,9 @@ def main() -> None:
     val = validation_split(source, "", named=False)
     assert val is not None
     judged, answers = decoded(val)
-    images, judged = (x.to(given.device, memory_format=torch.channels_last) for x in (images, judged))
+    images, judged = (
+        x.to(given.device, memory_format=torch.channels_last) for x in (images, judged)
+    )
     labels, answers = labels.to(given.device), answers.to(given.device)
     scores = []
     for seed in range(given.runs):
@@ -190,9 +216,15 @@ def main() -> None:
         one, six = judge(net, judged, answers)
         whole_s = time.perf_counter() - begun
         scores.append(six)
-        print(f"seed {seed}: {six:.2f} % (six views), {one:.2f} % (one), {trained_s:.1f} s, {whole_s:.1f} s with test")
+        print(
+            f"seed {seed}: {six:.2f} % (six views), {one:.2f} % (one), {trained_s:.1f} s, "
+            f"{whole_s:.1f} s with test"
+        )
     spread = statistics.stdev(scores) if len(scores) > 1 else math.nan
-    print(f"mean {statistics.mean(scores):.2f} %, standard deviation {spread:.2f}, n = {len(scores)}, six views")
+    print(
+        f"mean {statistics.mean(scores):.2f} %, standard deviation {spread:.2f}, n = "
+        f"{len(scores)}, six views"
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""Time of a training step at equal settings: Saccade, timm's script, and a loop of torchvision's parts.
+"""Time of a training step at equal settings: Saccade, timm's script, and a loop of torchvision's
+parts.
 
-    python bench/epoch.py --data imagenette224.tar [--rounds 3] [--per-class 320] [--timm train.py] [--peers PYTHON]
+    python bench/epoch.py --data imagenette224.tar [--rounds 3] [--per-class 320] [--timm
+    train.py] [--peers PYTHON]
 
-ResNet-18 at 128 px, batch 64, SGD, random crops and flips, one epoch over the first images of each class, everything
-that belongs to a step included: reading, decoding, forward, backward, update. timm and torchvision run once as their
-defaults are (float32, the usual layout) and once with their best flags (bf16, channels_last, two workers); ours runs
-with its defaults, which are the same arithmetic, and in float32. The commands run in turn, ``--rounds`` times. What is
-shown is milliseconds a step as each tool itself counts them, the first steps included; starting and testing are not.
-timm's script is not in its package: `--timm` is its path, `--peers` an interpreter that has timm.
+ResNet-18 at 128 px, batch 64, SGD, random crops and flips, one epoch over the first images of each
+class, everything that belongs to a step included: reading, decoding, forward, backward, update.
+timm and torchvision run once as their defaults are (float32, the usual layout) and once with their
+best flags (bf16, channels_last, two workers); ours runs with its defaults, which are the same
+arithmetic, and in float32. The commands run in turn, ``--rounds`` times. What is shown is
+milliseconds a step as each tool itself counts them, the first steps included; starting and testing
+are not. timm's script is not in its package: `--timm` is its path, `--peers` an interpreter that
+has timm.
 """
 
 from __future__ import annotations
@@ -35,10 +39,35 @@ def ours(folder: Path, scratch: Path, *flags: str) -> float:
     """Run ``saccade train`` for an epoch and return its milliseconds a step."""
     out = scratch / "ours"
     shutil.rmtree(out, ignore_errors=True)
-    equal = ("optimizer.name=sgd", "optimizer.lr=0.05", "augment.sizes=[1.0]", "augment.crop_area=[0.08,1.0]",
-             "augment.alternate_flip=false")  # fmt: skip
-    command = [sys.executable, "-m", "saccade", "train", "imagenette-5ep", "--data", str(folder), "--out", str(out)]
-    command += ["--model", "resnet18", "--image-size", str(SIZE), "--epochs", "1ep", "--batch-size", str(BATCH), *flags]
+    equal = (
+        "optimizer.name=sgd",
+        "optimizer.lr=0.05",
+        "augment.sizes=[1.0]",
+        "augment.crop_area=[0.08,1.0]",
+        "augment.alternate_flip=false",
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "saccade",
+        "train",
+        "imagenette-5ep",
+        "--data",
+        str(folder),
+        "--out",
+        str(out),
+    ]
+    command += [
+        "--model",
+        "resnet18",
+        "--image-size",
+        str(SIZE),
+        "--epochs",
+        "1ep",
+        "--batch-size",
+        str(BATCH),
+        *flags,
+    ]
     command += [word for setting in equal for word in ("--set", setting)]
     subprocess.run(command, check=True, capture_output=True)
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -51,21 +80,42 @@ def steps(folder: Path) -> int:
 
 
 def timm(folder: Path, scratch: Path, script: Path, python: str, *flags: str) -> float:
-    """Run timm's script for an epoch and return the mean time of its batches, reading included, in milliseconds."""
-    command = f"{script} --data-dir {folder} --model resnet18 --num-classes 10 --img-size {SIZE} --batch-size {BATCH}"
-    command += f" --epochs 1 --opt sgd --lr 0.05 --warmup-epochs 0 --device cpu --output {scratch / 'timm'}"
+    """Run timm's script for an epoch and return the mean time of its batches, reading included,
+    in milliseconds.
+    """
+    command = (
+        f"{script} --data-dir {folder} --model resnet18 --num-classes 10 --img-size {SIZE} "
+        f"--batch-size {BATCH}"
+    )
+    command += (
+        " --epochs 1 --opt sgd --lr 0.05 --warmup-epochs 0 --device cpu --output "
+        f"{scratch / 'timm'}"
+    )
     command += " --log-interval 10"
-    done = subprocess.run([python, *command.split(), *flags], check=True, capture_output=True, text=True)
-    told = re.findall(r"Train: .*Time: *[0-9.]+s, *[0-9.]+/s *\( *([0-9.]+)s", done.stdout + done.stderr)
+    done = subprocess.run(
+        [python, *command.split(), *flags], check=True, capture_output=True, text=True
+    )
+    told = re.findall(
+        r"Train: .*Time: *[0-9.]+s, *[0-9.]+/s *\( *([0-9.]+)s", done.stdout + done.stderr
+    )
     return 1000 * float(told[-1])
 
 
 def parts(folder: Path, best: bool) -> float:
-    """Train an epoch with torchvision's ImageFolder, transforms and model, and return milliseconds a step."""
+    """Train an epoch with torchvision's ImageFolder, transforms and model, and return
+    milliseconds a step.
+    """
     norm = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    crop = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.ToTensor(), norm]
+    crop = [
+        transforms.RandomResizedCrop(SIZE),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        norm,
+    ]
     images = torchvision.datasets.ImageFolder(str(folder / "train"), transforms.Compose(crop))
-    loader = torch.utils.data.DataLoader(images, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True)
+    loader = torch.utils.data.DataLoader(
+        images, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True
+    )
     model = torchvision.models.resnet18(num_classes=10)
     layout = torch.channels_last if best else torch.contiguous_format
     model = model.to(memory_format=layout)
@@ -97,7 +147,9 @@ def main() -> None:
     if sys.argv[1:2] == ["--parts"]:  # in a process of its own
         print(parts(Path(sys.argv[2]), sys.argv[3] == "best"))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--per-class", type=int, default=320)
@@ -132,7 +184,10 @@ def main() -> None:
     print(f"{'':34} {'ms a step':>10} {'spread':>13} {'x ours':>7}   n")
     for name, times in found.items():
         middle = statistics.median(times)
-        print(f"{name:34} {middle:10.0f} {min(times):6.0f}-{max(times):<6.0f} {middle / own:7.2f}   {len(times)}")
+        print(
+            f"{name:34} {middle:10.0f} {min(times):6.0f}-{max(times):<6.0f} "
+            f"{middle / own:7.2f}   {len(times)}"
+        )
 
 
 if __name__ == "__main__":

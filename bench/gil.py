@@ -2,11 +2,12 @@
 
     python bench/gil.py --data imagenet-samples.tar
 
-Python threads share one lock; decoding, mirroring and resizing release it. This replaces them by sleeps of the length
-that they were measured to take on this machine, so that any number of threads has as many processors as it wants. What
-remains is the interpreter: the rate says how far the loader scales before it needs a second process. Beside it stands
-the processor time per image, which is the time under the lock and that of waking up, and the rate of threads that only
-sleep as long, the most that this machine could show.
+Python threads share one lock; decoding, mirroring and resizing release it. This replaces them by
+sleeps of the length that they were measured to take on this machine, so that any number of threads
+has as many processors as it wants. What remains is the interpreter: the rate says how far the
+loader scales before it needs a second process. Beside it stands the processor time per image, which
+is the time under the lock and that of waking up, and the rate of threads that only sleep as long,
+the most that this machine could show.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def rate(split: Split, threads: int, images: int) -> float:
 
 
 class Stand:
-    """A native call, and the sleep that replaces it: the median time it took, and the result of its first call."""
+    """A native call, and the sleep that replaces it: the median time it took, and the result of
+    its first call.
+    """
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call, self.times, self.length_s = call, [], 0.0
@@ -70,7 +73,9 @@ class Stand:
         return result
 
     def result(self, options: dict[str, Any]) -> Any:
-        """Return what the call would, without computing it: an array of the right size, or nothing."""
+        """Return what the call would, without computing it: an array of the right size, or
+        nothing.
+        """
         return None
 
 
@@ -99,22 +104,33 @@ def floor(lengths_s: tuple[float, float], threads: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="a tar of JPEGs")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    decoder, mirror, resizer = Decoder(simplejpeg.decode_jpeg), Stand(torch.flip), Stand(geometry.antialiased_resize)
+    decoder, mirror, resizer = (
+        Decoder(simplejpeg.decode_jpeg),
+        Stand(torch.flip),
+        Stand(geometry.antialiased_resize),
+    )
     simplejpeg.decode_jpeg, torch.flip, geometry.antialiased_resize = decoder, mirror, resizer
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         unpack(given.data, root / "images", 1000)
-        pack(open_source(str(root / "images")), root / "pack", Settings(max_side=400, chroma="4:2:0"))
+        pack(
+            open_source(str(root / "images")), root / "pack", Settings(max_side=400, chroma="4:2:0")
+        )
         split = open_source(str(root / "pack")).splits["train"]
         decoder.times.clear()
         alone = rate(split, 1, 640)
         native = [statistics.median(stand.times) for stand in (decoder, mirror, resizer)]
-        print(f"one thread, real work: {alone:.0f} img/s; medians of {1e6 * native[0]:.0f} us to decode, "
-              f"{1e6 * native[1]:.0f} to mirror every second image, {1e6 * native[2]:.0f} to resize")  # fmt: skip
+        print(
+            f"one thread, real work: {alone:.0f} img/s; medians of {1e6 * native[0]:.0f} us "
+            "to decode, "
+            f"{1e6 * native[1]:.0f} to mirror every second image, {1e6 * native[2]:.0f} to resize"
+        )
         for stand, length_s in zip((decoder, mirror, resizer), native, strict=True):
             stand.length_s = length_s
         for threads in THREADS:
@@ -122,9 +138,12 @@ def main() -> None:
             for _ in range(ROUNDS):
                 found.append(rate(split, threads, images))
             busy_s = (time.process_time() - begun) / (ROUNDS * (images + WARM * BATCH))
-            print(f"{threads:3} threads: {statistics.median(found):7.0f} img/s ({min(found):.0f} to {max(found):.0f}, "
-                  f"n={ROUNDS}), {1e6 * busy_s:.0f} us of processor time an image; "
-                  f"sleeping alone {floor((native[0], native[2]), threads):.0f}")  # fmt: skip
+            print(
+                f"{threads:3} threads: {statistics.median(found):7.0f} img/s "
+                f"({min(found):.0f} to {max(found):.0f}, "
+                f"n={ROUNDS}), {1e6 * busy_s:.0f} us of processor time an image; "
+                f"sleeping alone {floor((native[0], native[2]), threads):.0f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Images a second of a training step on a GPU with synthetic images: Saccade's step and timm's, in turn.
+"""Images a second of a training step on a GPU with synthetic images: Saccade's step and timm's, in
+turn.
 
-    python bench/gpu.py [--model resnet50] [--batch 256] [--side 224] [--rounds 5] [--steps 20] [--compile] [--profile]
+    python bench/gpu.py [--model resnet50] [--batch 256] [--side 224] [--rounds 5] [--steps 20]
+    [--compile] [--profile]
 
-Both take uint8 images from pinned memory, normalise them on the GPU, and end with updated weights: SGD with Nesterov
-momentum, label smoothing 0.1, bfloat16. Ours is the program's own step (`StepRunner`), as it runs by default, which
-includes the guard against bad numbers and deterministic kernels, and once without the latter. timm's is its model, its
-optimiser factory and its `PrefetchLoader`, in the order of its training script; with its defaults (float32, the usual
-layout) and with its best flags (bfloat16, channels_last). All run in one process, ``--rounds`` times in turn.
+Both take uint8 images from pinned memory, normalise them on the GPU, and end with updated weights:
+SGD with Nesterov momentum, label smoothing 0.1, bfloat16. Ours is the program's own step
+(`StepRunner`), as it runs by default, which includes the guard against bad numbers and
+deterministic kernels, and once without the latter. timm's is its model, its optimiser factory and
+its `PrefetchLoader`, in the order of its training script; with its defaults (float32, the usual
+layout) and with its best flags (bfloat16, channels_last). All run in one process, ``--rounds``
+times in turn.
 """
 
 from __future__ import annotations
@@ -56,11 +60,19 @@ def batches(batch: int, side: int, layout: torch.memory_format) -> list[Batch]:
     return held
 
 
-def ours(model: str, batch: int, side: int, *, exact: bool = True, compiled: bool = False, cell: int = 0) -> Steps:
+def ours(
+    model: str, batch: int, side: int, *, exact: bool = True, compiled: bool = False, cell: int = 0
+) -> Steps:
     """Return what takes so many of our steps."""
     layers = Layers()
-    for setting in (f"batch.global={batch}", f"batch.cell={cell or batch}", f"data.image_size={side}",
-                    "loss.label_smoothing=0.1", "optimizer.name=sgd", "optimizer.nesterov=true"):  # fmt: skip
+    for setting in (
+        f"batch.global={batch}",
+        f"batch.cell={cell or batch}",
+        f"data.image_size={side}",
+        "loss.label_smoothing=0.1",
+        "optimizer.name=sgd",
+        "optimizer.nesterov=true",
+    ):
         layers.set(setting)
     config = layers.resolve()
     network = create_model(model, num_classes=1000, image_size=side, seed=0).to(GPU)
@@ -86,8 +98,12 @@ def ours(model: str, batch: int, side: int, *, exact: bool = True, compiled: boo
 def timms(model: str, batch: int, side: int, *, best: bool, compiled: bool = False) -> Steps:
     """Return what takes so many of timm's steps."""
     layout = torch.channels_last if best else torch.contiguous_format
-    network: nn.Module = timm.create_model(model, num_classes=1000).to(GPU, memory_format=layout).train()
-    optimizer = timm.optim.create_optimizer_v2(network, opt="sgd", lr=0.1, momentum=0.9, weight_decay=5e-5)
+    network: nn.Module = (
+        timm.create_model(model, num_classes=1000).to(GPU, memory_format=layout).train()
+    )
+    optimizer = timm.optim.create_optimizer_v2(
+        network, opt="sgd", lr=0.1, momentum=0.9, weight_decay=5e-5
+    )
     if compiled:
         network = torch.compile(network)
     criterion = timm.loss.LabelSmoothingCrossEntropy(0.1).to(GPU)
@@ -129,11 +145,17 @@ def profile(run: Steps) -> None:
     with torch.profiler.profile(activities=kinds) as seen:
         run(10)
         torch.cuda.synchronize()
-    print(seen.key_averages().table(sort_by="self_device_time_total", row_limit=30, max_name_column_width=90))
+    print(
+        seen.key_averages().table(
+            sort_by="self_device_time_total", row_limit=30, max_name_column_width=90
+        )
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--side", type=int, default=224)
@@ -163,14 +185,16 @@ def main() -> None:
     macs = cost(meta_model(given.model, num_classes=1000, image_size=given.side), given.side).macs
     base = statistics.median(found["timm, best flags"])
     print(
-        f"{gpu}, torch {torch.__version__}, {given.model} at {given.side} px, batch {given.batch}, n = {given.rounds}"
+        f"{gpu}, torch {torch.__version__}, {given.model} at {given.side} px, batch "
+        f"{given.batch}, n = {given.rounds}"
     )
     print(f"{'':28} {'img/s':>7} {'spread':>13} {'x timm best':>12} {'MFU':>6}")
     for name, speeds in found.items():
         middle = statistics.median(speeds)
         share = mfu(macs, middle, [gpu]) or 0.0
         print(
-            f"{name:28} {middle:7.0f} {min(speeds):6.0f}-{max(speeds):<6.0f} {middle / base:12.2f} {share:6.1%}",
+            f"{name:28} {middle:7.0f} {min(speeds):6.0f}-{max(speeds):<6.0f} "
+            f"{middle / base:12.2f} {share:6.1%}",
             flush=True,
         )
     if given.profile:

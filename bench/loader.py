@@ -1,12 +1,15 @@
-"""Images per second of input pipelines, side by side: RandomResizedCrop(224) and flip, batches of 64 as uint8.
+"""Images per second of input pipelines, side by side: RandomResizedCrop(224) and flip, batches of
+64 as uint8.
 
-    python bench/loader.py --data imagenet-samples.tar [--images 1000] [--rounds 3] [--threads 2] [--ffcv PYTHON]
+    python bench/loader.py --data imagenet-samples.tar [--images 1000] [--rounds 3] [--threads
+    2] [--ffcv PYTHON]
 
-The images are repeated to ``--images``, unpacked into a temporary folder and packed; each pipeline then reads whole
-epochs for some seconds in a process of its own, in turn, ``--rounds`` times. Peers that are not installed are left out;
-FFCV may live in another environment, whose interpreter ``--ffcv`` names. Each row proves its pixels where it can: the
-mean absolute difference, in levels, between its own crops and full decode, crop and antialiased resize of the same
-file, over 500 fixed crops. Above 0.5 a row is marked: it does less work.
+The images are repeated to ``--images``, unpacked into a temporary folder and packed; each pipeline
+then reads whole epochs for some seconds in a process of its own, in turn, ``--rounds`` times. Peers
+that are not installed are left out; FFCV may live in another environment, whose interpreter
+``--ffcv`` names. Each row proves its pixels where it can: the mean absolute difference, in levels,
+between its own crops and full decode, crop and antialiased resize of the same file, over 500 fixed
+crops. Above 0.5 a row is marked: it does less work.
 """
 
 from __future__ import annotations
@@ -55,8 +58,12 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
             yield len(batch.images)
 
     def show(i: int, box: tuple[int, int, int, int]) -> Pixels:
-        ((pixels, (inner,)),) = crops.decode([split.read(i)], lambda *_: np.array([[box]]), SIDE, "ignore")
-        slot = torch.empty((1, 3, SIDE, SIDE), dtype=torch.uint8).to(memory_format=torch.channels_last)
+        ((pixels, (inner,)),) = crops.decode(
+            [split.read(i)], lambda *_: np.array([[box]]), SIDE, "ignore"
+        )
+        slot = torch.empty((1, 3, SIDE, SIDE), dtype=torch.uint8).to(
+            memory_format=torch.channels_last
+        )
         geometry.resize_into(slot, pixels, inner, False)
         return slot[0].permute(1, 2, 0).numpy()
 
@@ -64,19 +71,28 @@ def saccade(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
 
 
 def torchvision_pil(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
-    """ImageFolder and DataLoader as in torchvision's reference, without normalisation (uint8 out)."""
+    """ImageFolder and DataLoader as in torchvision's reference, without normalisation (uint8
+    out).
+    """
     from PIL import Image
     from torchvision import transforms
     from torchvision.transforms import functional as tf
 
-    crop = transforms.Compose([transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip(),
-                               transforms.PILToTensor()])  # fmt: skip
+    crop = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIDE),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+        ]
+    )
     files = sorted(Path(place, "train").rglob("*.jpg"))
 
     def show(i: int, box: tuple[int, int, int, int]) -> Pixels:
         left, top, width, height = box
         with Image.open(files[i]) as image:
-            return np.asarray(tf.resized_crop(image.convert("RGB"), top, left, height, width, [SIDE, SIDE]))
+            return np.asarray(
+                tf.resized_crop(image.convert("RGB"), top, left, height, width, [SIDE, SIDE])
+            )
 
     return _folder_epoch(place, threads, crop, None), show, [f.read_bytes() for f in files[:100]]
 
@@ -95,7 +111,9 @@ def torchvision_v2(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
 
     def show(i: int, box: tuple[int, int, int, int]) -> Pixels:
         left, top, width, height = box
-        seen = tf.resized_crop(load(str(files[i])), top, left, height, width, [SIDE, SIDE], antialias=True)
+        seen = tf.resized_crop(
+            load(str(files[i])), top, left, height, width, [SIDE, SIDE], antialias=True
+        )
         return seen.permute(1, 2, 0).numpy()
 
     return _folder_epoch(place, threads, crop, load), show, [f.read_bytes() for f in files[:100]]
@@ -107,7 +125,9 @@ def _folder_epoch(place: str, threads: int, crop: Any, load: Any) -> Epoch:
 
     options = {"loader": load} if load else {}
     dataset = ImageFolder(str(Path(place, "train")), crop, **options)
-    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, drop_last=True, persistent_workers=True)
+    loader = DataLoader(
+        dataset, BATCH, shuffle=True, num_workers=threads, drop_last=True, persistent_workers=True
+    )
 
     def epoch() -> Iterator[int]:
         for images, _ in loader:
@@ -117,12 +137,23 @@ def _folder_epoch(place: str, threads: int, crop: Any, load: Any) -> Epoch:
 
 
 def timm(place: str, threads: int) -> tuple[Epoch, None, None]:
-    """timm's create_loader with its prefetcher off (that needs a GPU) and no automatic augmentation."""
+    """timm's create_loader with its prefetcher off (that needs a GPU) and no automatic
+    augmentation.
+    """
     from timm.data import create_dataset, create_loader
 
     dataset = create_dataset("", str(Path(place, "train")))
-    loader = create_loader(dataset, (3, SIDE, SIDE), BATCH, is_training=True, use_prefetcher=False, num_workers=threads,
-                           interpolation="bilinear", color_jitter=None, persistent_workers=True)  # fmt: skip
+    loader = create_loader(
+        dataset,
+        (3, SIDE, SIDE),
+        BATCH,
+        is_training=True,
+        use_prefetcher=False,
+        num_workers=threads,
+        interpolation="bilinear",
+        color_jitter=None,
+        persistent_workers=True,
+    )
 
     def epoch() -> Iterator[int]:
         for images, _ in loader:
@@ -139,9 +170,15 @@ def dali(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
 
     @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=None, prefetch_queue_depth=2)
     def training() -> Any:
-        data, labels = fn.readers.file(file_root=str(Path(place, "train")), random_shuffle=True, name="files")
-        images = fn.decoders.image_random_crop(data, device="cpu", output_type=types.RGB, random_area=[0.08, 1.0])
-        images = fn.resize(images, resize_x=SIDE, resize_y=SIDE, interp_type=types.INTERP_TRIANGULAR)
+        data, labels = fn.readers.file(
+            file_root=str(Path(place, "train")), random_shuffle=True, name="files"
+        )
+        images = fn.decoders.image_random_crop(
+            data, device="cpu", output_type=types.RGB, random_area=[0.08, 1.0]
+        )
+        images = fn.resize(
+            images, resize_x=SIDE, resize_y=SIDE, interp_type=types.INTERP_TRIANGULAR
+        )
         return fn.flip(images, horizontal=fn.random.coin_flip()), labels
 
     pipeline = training()
@@ -158,10 +195,19 @@ def dali(place: str, threads: int) -> tuple[Epoch, Show, list[bytes]]:
         @pipeline_def(batch_size=1, num_threads=1, device_id=None)
         def one() -> Any:
             data, _ = fn.readers.file(files=[str(files[i])])
-            part = fn.decoders.image_slice(data, [left, top], [width, height], axis_names="WH", device="cpu",
-                                           output_type=types.RGB, normalized_anchor=False,
-                                           normalized_shape=False)  # fmt: skip
-            return fn.resize(part, resize_x=SIDE, resize_y=SIDE, interp_type=types.INTERP_TRIANGULAR)
+            part = fn.decoders.image_slice(
+                data,
+                [left, top],
+                [width, height],
+                axis_names="WH",
+                device="cpu",
+                output_type=types.RGB,
+                normalized_anchor=False,
+                normalized_shape=False,
+            )
+            return fn.resize(
+                part, resize_x=SIDE, resize_y=SIDE, interp_type=types.INTERP_TRIANGULAR
+            )
 
         single = one()
         single.build()
@@ -178,8 +224,15 @@ def ffcv(place: str, threads: int) -> tuple[Epoch, None, None]:
     from ffcv.transforms import RandomHorizontalFlip, ToTensor
 
     stages = [RandomResizedCropRGBImageDecoder((SIDE, SIDE)), RandomHorizontalFlip(), ToTensor()]
-    loader = Loader(place, batch_size=BATCH, num_workers=threads, order=OrderOption.RANDOM, drop_last=True,
-                    pipelines={"image": stages}, os_cache=True)  # fmt: skip
+    loader = Loader(
+        place,
+        batch_size=BATCH,
+        num_workers=threads,
+        order=OrderOption.RANDOM,
+        drop_last=True,
+        pipelines={"image": stages},
+        os_cache=True,
+    )
 
     def epoch() -> Iterator[int]:
         for batch in loader:
@@ -214,13 +267,19 @@ def write_ffcv(folder: str, place: str, side: int) -> None:
 
 
 PIPELINES: dict[str, Callable[[str, int], Any]] = {
-    "saccade": saccade, "torchvision-pil": torchvision_pil, "torchvision-v2": torchvision_v2, "timm": timm,
-    "dali": dali, "ffcv": ffcv,
-}  # fmt: skip
+    "saccade": saccade,
+    "torchvision-pil": torchvision_pil,
+    "torchvision-v2": torchvision_v2,
+    "timm": timm,
+    "dali": dali,
+    "ffcv": ffcv,
+}
 
 
 def difference(show: Show, files: list[bytes]) -> float:
-    """Return the mean absolute difference, in levels, to full decode, crop and antialiased resize."""
+    """Return the mean absolute difference, in levels, to full decode, crop and antialiased
+    resize.
+    """
     import simplejpeg
     import torch
     from torchvision.transforms.v2 import functional as tf
@@ -237,7 +296,11 @@ def difference(show: Show, files: list[bytes]) -> float:
         w, h = int(rng.integers(width // 4, width + 1)), int(rng.integers(height // 4, height + 1))
         left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
         image = torch.from_numpy(whole).permute(2, 0, 1)
-        exact = tf.resized_crop(image, top, left, h, w, [SIDE, SIDE], antialias=True).permute(1, 2, 0).numpy()
+        exact = (
+            tf.resized_crop(image, top, left, h, w, [SIDE, SIDE], antialias=True)
+            .permute(1, 2, 0)
+            .numpy()
+        )
         differences.append(float(np.abs(show(i, (left, top, w, h)).astype(int) - exact).mean()))
     return statistics.mean(differences)
 
@@ -269,13 +332,19 @@ def ask(python: str, *words: str) -> dict[str, float] | None:
     """Run this script in a process of its own; None when a pipeline is not installed there."""
     done = subprocess.run([python, __file__, *words], capture_output=True, text=True)
     if done.returncode:
-        print(f"  left out: {' '.join(words[:3])}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        print(
+            f"  left out: {' '.join(words[:3])}: {done.stderr.strip().splitlines()[-1:]}",
+            file=sys.stderr,
+        )
         return None
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def unpack(archive: Path, folder: Path, count: int) -> int:
-    """Write ``count`` JPEGs, repeating those of the archive, as one class; return their mean size in bytes."""
+    """Write ``count`` JPEGs, repeating those of the archive, as one class.
+
+    Return their mean size in bytes.
+    """
     originals = []
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -289,7 +358,9 @@ def unpack(archive: Path, folder: Path, count: int) -> int:
 
 
 def rows(root: Path, given: argparse.Namespace) -> list[tuple[str, str, str, str, int]]:
-    """Prepare the data and return (title, interpreter, pipeline, place, mean bytes) of every row."""
+    """Prepare the data and return (title, interpreter, pipeline, place, mean bytes) of every
+    row.
+    """
     from saccade.data.packing import Chroma, Settings, pack
     from saccade.data.sources import open_source
 
@@ -303,29 +374,53 @@ def rows(root: Path, given: argparse.Namespace) -> list[tuple[str, str, str, str
     chromas: tuple[Chroma, ...] = ("4:2:0", "4:4:4")
     for side, chroma in itertools.product((500, 400), chromas):
         place = root / f"pack{side}-{chroma[2:].replace(':', '')}"
-        done = pack(open_source(str(root / "images")), place, Settings(max_side=side, chroma=chroma))
-        found.append((f"saccade, {side} px, {chroma}", sys.executable, "saccade", str(place),
-                      done.bytes // done.images))  # fmt: skip
+        done = pack(
+            open_source(str(root / "images")), place, Settings(max_side=side, chroma=chroma)
+        )
+        found.append(
+            (
+                f"saccade, {side} px, {chroma}",
+                sys.executable,
+                "saccade",
+                str(place),
+                done.bytes // done.images,
+            )
+        )
     for name in ("torchvision-pil", "torchvision-v2", "timm", "dali"):
         found.append((name, given.peers or sys.executable, name, str(root / "images"), mean))
     for side in (500, 400):
         if given.ffcv:
             beton = root / f"{side}.beton"
-            if ask(given.ffcv, "--write-ffcv", str(root / "images" / "train"), str(beton), str(side)) is not None:
+            if (
+                ask(
+                    given.ffcv,
+                    "--write-ffcv",
+                    str(root / "images" / "train"),
+                    str(beton),
+                    str(side),
+                )
+                is not None
+            ):
                 size = beton.stat().st_size // given.images
                 found.append((f"ffcv, {side} px, 4:4:4", given.ffcv, "ffcv", str(beton), size))
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="a tar of JPEGs")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peers", help="interpreter of the environment of timm and DALI, if another")
+    parser.add_argument(
+        "--peers", help="interpreter of the environment of timm and DALI, if another"
+    )
     parser.add_argument("--ffcv", help="interpreter of the environment of FFCV")
-    parser.add_argument("--one", nargs=3, metavar=("PIPELINE", "PLACE", "rate|proof"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one", nargs=3, metavar=("PIPELINE", "PLACE", "rate|proof"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--write-ffcv", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -338,7 +433,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         table = rows(Path(temporary), given)
-        proofs = {title: ask(python, "--one", name, place, "proof") for title, python, name, place, _ in table}
+        proofs = {
+            title: ask(python, "--one", name, place, "proof")
+            for title, python, name, place, _ in table
+        }
         rates: dict[str, list[float]] = {}
         for _ in range(given.rounds):
             for title, python, name, place, _ in table:
@@ -346,7 +444,10 @@ def main() -> None:
                 if answer is not None:
                     rates.setdefault(title, []).append(answer["rate"])
     base = statistics.median(rates.get("torchvision-pil", [float("nan")]))
-    print(f"{'':24} {'img/s':>7} {'spread':>13} {'n':>2} {'x torchvision':>13} {'kB/image':>8}  pixels")
+    print(
+        f"{'':24} {'img/s':>7} {'spread':>13} {'n':>2} {'x torchvision':>13} {'kB/image':>8} "
+        " pixels"
+    )
     for title, _, _, _, size in table:
         if title in rates:
             values, proof = rates[title], (proofs[title] or {}).get("difference", float("nan"))
@@ -354,7 +455,10 @@ def main() -> None:
             verdict = "not proven" if proof != proof else f"{proof:.3f}{warning}"
             spread = f"{min(values):.0f}-{max(values):.0f}"
             middle = statistics.median(values)
-            figures = f"{middle:7.0f} {spread:>13} {len(values):2} {middle / base:13.2f} {size / 1e3:8.1f}"
+            figures = (
+                f"{middle:7.0f} {spread:>13} {len(values):2} {middle / base:13.2f} "
+                f"{size / 1e3:8.1f}"
+            )
             print(f"{title:24} {figures}  {verdict}")
 
 

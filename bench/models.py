@@ -1,15 +1,18 @@
-"""Forward and backward of our networks beside torchvision's or timm's same ones, in one process, in turn.
+"""Forward and backward of our networks beside torchvision's or timm's same ones, in one process, in
+turn.
 
     python bench/models.py                      every family, on this machine
     python bench/models.py resnet50 vit_s_16 --batch 64 --size 224 --device cuda
 
-Each pair of runs gives a ratio, ours to theirs. The table shows the median of the ratios with its 95 % interval (order
-statistics: of 20 ratios the 6th and the 15th): below 1 ours is faster. `same` runs both in float32 and the usual
-layout; `defaults` runs ours as `saccade train` would, channels_last and bfloat16, beside theirs as their scripts would
-without options. Before any timing the logits of both, with the same weights, are compared. A row ends with LOSES where
-an interval lies above 1, or that of the defaults not below 1.
+Each pair of runs gives a ratio, ours to theirs. The table shows the median of the ratios with its
+95 % interval (order statistics: of 20 ratios the 6th and the 15th): below 1 ours is faster. `same`
+runs both in float32 and the usual layout; `defaults` runs ours as `saccade train` would,
+channels_last and bfloat16, beside theirs as their scripts would without options. Before any timing
+the logits of both, with the same weights, are compared. A row ends with LOSES where an interval
+lies above 1, or that of the defaults not below 1.
 
-On a machine that others use, threads wait for each other and walls of time mean nothing: `--threads 1 --cpu-time`.
+On a machine that others use, threads wait for each other and walls of time mean nothing: `--threads
+1 --cpu-time`.
 """
 
 from __future__ import annotations
@@ -59,9 +62,13 @@ def peer(name: str, size: int) -> nn.Module:
     """Build their network, dropout and drop path at 0: ours are compared without, too."""
     library, _, model = name.partition(":")
     if library == "timm":
-        theirs: nn.Module = timm.create_model(model, **({"img_size": size} if model.startswith("vit") else {}))
+        theirs: nn.Module = timm.create_model(
+            model, **({"img_size": size} if model.startswith("vit") else {})
+        )
     else:
-        options: dict[str, object] = {"aux_logits": True, "init_weights": False} if model in TWO_HEADS else {}
+        options: dict[str, object] = (
+            {"aux_logits": True, "init_weights": False} if model in TWO_HEADS else {}
+        )
         options |= {"image_size": size} if model.startswith("vit") else {}
         theirs = torchvision.models.get_model(model, weights=None, **options)
     for module in theirs.modules():
@@ -81,8 +88,12 @@ def same(name: str, theirs: nn.Module, size: int) -> nn.Module:
     return ours
 
 
-def runner(model: nn.Module, batch: Tensor, labels: Tensor, how: str, clock: Callable[[], float]) -> Runner:
-    """Return a function that runs one training step without the optimiser and returns its seconds."""
+def runner(
+    model: nn.Module, batch: Tensor, labels: Tensor, how: str, clock: Callable[[], float]
+) -> Runner:
+    """Return a function that runs one training step without the optimiser and returns its
+    seconds.
+    """
     on_gpu = batch.device.type == "cuda"
 
     def run() -> float:
@@ -118,15 +129,24 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     ranked, margin = sorted(values), int(0.98 * len(values) ** 0.5)
     middle = len(ranked) // 2
     return (
-        statistics.median(ranked), ranked[max(middle - margin - 1, 0)], ranked[min(middle + margin, len(ranked) - 1)],
-    )  # fmt: skip
+        statistics.median(ranked),
+        ranked[max(middle - margin - 1, 0)],
+        ranked[min(middle + margin, len(ranked) - 1)],
+    )
 
 
-def batch_for(model: nn.Module, size: int, seconds: float, device: torch.device, clock: Callable[[], float]) -> int:
-    """Return the batch with which one of their steps takes about so many seconds, a power of two."""
+def batch_for(
+    model: nn.Module, size: int, seconds: float, device: torch.device, clock: Callable[[], float]
+) -> int:
+    """Return the batch with which one of their steps takes about so many seconds, a power of
+    two.
+    """
     count = SMALLEST_BATCH
     while count < LARGEST_BATCH:
-        batch, labels = torch.randn(count, 3, size, size, device=device), torch.arange(count, device=device)
+        batch, labels = (
+            torch.randn(count, 3, size, size, device=device),
+            torch.arange(count, device=device),
+        )
         run = runner(model.train(), batch, labels, "fp32", clock)
         run()
         if min(run(), run()) > 0.7 * seconds:  # the next would be further off
@@ -137,7 +157,10 @@ def batch_for(model: nn.Module, size: int, seconds: float, device: torch.device,
 
 def compare(name: str, theirs_name: str, given: argparse.Namespace) -> str:
     """Measure one pair and return its row."""
-    device, clock = torch.device(given.device), time.process_time if given.cpu_time else time.perf_counter
+    device, clock = (
+        torch.device(given.device),
+        time.process_time if given.cpu_time else time.perf_counter,
+    )
     size = given.size or SIZES.get(name, SIZE)
     torch.manual_seed(0)
     theirs = peer(theirs_name, size)
@@ -148,28 +171,46 @@ def compare(name: str, theirs_name: str, given: argparse.Namespace) -> str:
         expected = theirs.eval()(images)
         off = float((ours.eval()(images) - expected).abs().max() / expected.abs().max())
     count = given.batch or batch_for(theirs, size, given.seconds, device, clock)
-    batch, labels = torch.randn(count, 3, size, size, device=device), torch.arange(count, device=device) % 1000
+    batch, labels = (
+        torch.randn(count, 3, size, size, device=device),
+        torch.arange(count, device=device) % 1000,
+    )
     other, cells, verdict = runner(theirs.train(), batch, labels, "fp32", clock), [], ""
     low_precision, _ = precision.choose("auto", device)
     for layout, how in ((torch.contiguous_format, "fp32"), (torch.channels_last, low_precision)):
-        mine = runner(ours.train().to(memory_format=layout), batch.contiguous(memory_format=layout), labels, how, clock)
+        mine = runner(
+            ours.train().to(memory_format=layout),
+            batch.contiguous(memory_format=layout),
+            labels,
+            how,
+            clock,
+        )
         median, low, high = interval(ratios(mine, other, given.pairs))
         cells.append(f"{median:.2f} ({low:.2f} to {high:.2f})")
         if low > 1 or (cells[1:] and high >= 1):
             verdict += f" LOSES ({'defaults' if cells[1:] else 'same'})"
-    return f"| {name} | {theirs_name} | {size} | {count} | {off:.0e} | {cells[0]} | {cells[1]} |{verdict}"
+    return (
+        f"| {name} | {theirs_name} | {size} | {count} | {off:.0e} | {cells[0]} | {cells[1]} "
+        f"|{verdict}"
+    )
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="our names; all pairs without one")
     parser.add_argument("--pairs", type=int, default=20, help="pairs of runs")
-    parser.add_argument("--seconds", type=float, default=0.55, help="of one step of theirs; the batch follows")
+    parser.add_argument(
+        "--seconds", type=float, default=0.55, help="of one step of theirs; the batch follows"
+    )
     parser.add_argument("--batch", type=int, default=0, help="the batch itself")
     parser.add_argument("--size", type=int, default=0, help="pixels")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--cpu-time", action="store_true", help="count the seconds of the processor")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count the seconds of the processor"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     if given.threads:
@@ -178,17 +219,25 @@ def main() -> None:
     low_precision, why = precision.choose("auto", torch.device(given.device))
     seconds = f"{'processor' if given.cpu_time else 'wall'} seconds"
     print(
-        f"{given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, torchvision "
-        f"{torchvision.__version__}, timm {timm.__version__}; n = {given.pairs} pairs, median (95 % interval) of "
+        f"{given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        "torchvision "
+        f"{torchvision.__version__}, timm {timm.__version__}; n = {given.pairs} pairs, "
+        "median (95 % interval) of "
         f"{seconds}; defaults: channels_last, {low_precision} ({why})"
     )
-    print("| ours | theirs | px | batch | logits differ by | same: ours / theirs | defaults: ours / theirs |")
+    print(
+        "| ours | theirs | px | batch | logits differ by | same: ours / theirs | defaults: "
+        "ours / theirs |"
+    )
     print("|---|---|---|---|---|---|---|", flush=True)
     rows = []
     for name in given.names or PAIRS:
         rows.append(compare(name, PAIRS[name], given))
         print(rows[-1], flush=True)
-    print(f"{sum('LOSES' in row for row in rows)} of {len(rows)} lose; {time.perf_counter() - begun:.0f} s")
+    print(
+        f"{sum('LOSES' in row for row in rows)} of {len(rows)} lose; "
+        f"{time.perf_counter() - begun:.0f} s"
+    )
 
 
 if __name__ == "__main__":

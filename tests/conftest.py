@@ -13,20 +13,29 @@ from hypothesis import settings
 
 THREADS = "2"
 
-# Bits depend on the number of threads. It is set here, before anything imports torch, and child processes inherit it.
+# Bits depend on the number of threads. It is set here, before anything imports torch, and child
+# processes inherit it.
 os.environ.update(OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OMP_DYNAMIC="FALSE")
-# Waiting threads sleep instead of spinning: on a busy machine spinning makes small networks ten times slower.
+# Waiting threads sleep instead of spinning: on a busy machine spinning makes small networks ten
+# times slower.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-# The tests are about the CPU, which every machine has; `make test-gpu` runs those that are about a GPU as well.
+# The tests are about the CPU, which every machine has; `make test-gpu` runs those that are about a
+# GPU as well.
 if os.environ.get("SACCADE_TEST_GPU") != "1":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-settings.register_profile("house", deadline=None, print_blob=True)  # a busy machine is not a failure
+# a busy machine is not a failure
+settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--one-in", type=int, default=1, help="run only every n-th of the chosen tests, always the same")
+    parser.addoption(
+        "--one-in",
+        type=int,
+        default=1,
+        help="run only every n-th of the chosen tests, always the same",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,7 +58,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Return what makes the next training in this process save and end after so many steps, as if it were asked to."""
+    """Return what makes the next training in this process save and end after so many steps, as
+    if it were asked to.
+    """
     from saccade.errors import PreemptedError
     from saccade.training.meter import Meter
 
@@ -73,7 +84,11 @@ def no_network() -> Iterator[None]:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
-        inside = self.family not in (socket.AF_INET, socket.AF_INET6) or address[0] in ("127.0.0.1", "::1", "localhost")
+        inside = self.family not in (socket.AF_INET, socket.AF_INET6) or address[0] in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        )
         if not inside:
             raise RuntimeError(f"a test wanted to connect to {address}")
         connect(self, address)

@@ -1,4 +1,6 @@
-"""The command line as the tests call it: within this process, or as a process of its own where that is the point."""
+"""The command line as the tests call it: within this process, or as a process of its own where
+that is the point.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Done:
 
 
 def run_here(*arguments: str, cwd: Path | None = None) -> Done:
-    """Run ``saccade`` in this process, which saves the seconds that a new one takes to import torch."""
+    """Run ``saccade`` in this process, which saves the seconds that a new one takes to import
+    torch.
+    """
     said, complained = io.StringIO(), io.StringIO()
     before, threads, status = sys.argv, torch.get_num_threads(), None
     sys.argv = ["saccade", *arguments]
@@ -48,5 +52,7 @@ def run_here(*arguments: str, cwd: Path | None = None) -> Done:
 
 def run_process(*arguments: str, cwd: Path | None = None) -> Done:
     """Run ``saccade`` as a user does, by an interpreter of its own."""
-    done = subprocess.run([sys.executable, "-m", "saccade", *arguments], cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "saccade", *arguments], cwd=cwd, capture_output=True, text=True
+    )
     return Done(done.returncode, done.stdout, done.stderr)

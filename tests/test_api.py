@@ -18,7 +18,14 @@ import console
 import saccade
 from saccade import api
 from saccade.cli import main
-from saccade.errors import CheckpointError, ConfigError, DataError, DivergedError, SaccadeError, UsageError
+from saccade.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    SaccadeError,
+    UsageError,
+)
 from saccade.setup.compose import FLAGS
 
 
@@ -83,14 +90,20 @@ VALUES: dict[str, Any] = {
 
 def flags_of(verb: str) -> set[str]:
     command = typer.main.get_command(main.app).commands[verb]  # type: ignore[attr-defined]
-    return {p.opts[0].removeprefix("--").replace("-", "_") for p in command.params if p.opts[0].startswith("--")}
+    return {
+        p.opts[0].removeprefix("--").replace("-", "_")
+        for p in command.params
+        if p.opts[0].startswith("--")
+    }
 
 
 @pytest.mark.parametrize(
-    ("verb", "function"), [("train", saccade.train), ("eval", saccade.evaluate), ("predict", saccade.predict)]
+    ("verb", "function"),
+    [("train", saccade.train), ("eval", saccade.evaluate), ("predict", saccade.predict)],
 )
 def test_every_flag_is_a_keyword_of_the_same_name(verb: str, function: Any) -> None:
-    flags = flags_of(verb) - {"json", "csv"}  # how an answer is printed or written: Python has it at hand
+    # how an answer is printed or written: Python has it at hand
+    flags = flags_of(verb) - {"json", "csv"}
     assert len(flags) >= 1
     assert flags - set(inspect.signature(function).parameters) == set()
 
@@ -98,16 +111,23 @@ def test_every_flag_is_a_keyword_of_the_same_name(verb: str, function: Any) -> N
 def test_every_flag_means_the_same_as_its_keyword(tmp_path: Path) -> None:
     assert set(VALUES) == set(FLAGS)
     for name, value in VALUES.items():
-        typed = console.run_here("train", "digits", "--dry-run", f"--{name.replace('_', '-')}", str(value))
+        typed = console.run_here(
+            "train", "digits", "--dry-run", f"--{name.replace('_', '-')}", str(value)
+        )
         assert typed.status == 0, typed.stderr
         outcome = saccade.train("digits", dry_run=True, **{name: value})
         assert outcome.settings == yaml.safe_load(typed.stdout)
-        assert outcome.settings != saccade.train("digits", dry_run=True).settings or name in ("data", "model")
+        assert outcome.settings != saccade.train("digits", dry_run=True).settings or name in (
+            "data",
+            "model",
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_words_and_assignments_are_as_on_the_command_line() -> None:
-    typed = console.run_here("train", "cifar10", "resnet18", "--dry-run", "--set", "augment.mixup=0.2")
+    typed = console.run_here(
+        "train", "cifar10", "resnet18", "--dry-run", "--set", "augment.mixup=0.2"
+    )
     same = {"augment__mixup": 0.2}, {"set": "augment.mixup=0.2"}, {"set": ["augment.mixup=0.2"]}
     for given in same:
         outcome = saccade.train(["cifar10", "resnet18"], dry_run=True, **given)  # type: ignore[arg-type]
@@ -118,7 +138,9 @@ def test_numbers_of_numpy_and_shares_as_text_or_number_are_taken() -> None:
     def settled(**flags: Any) -> dict[str, Any]:
         return saccade.train("digits", dry_run=True, **flags).settings
 
-    assert settled(epochs=np.int64(2), seed=np.int32(3), lr=np.float64(0.5)) == settled(epochs="2ep", seed=3, lr=0.5)
+    assert settled(epochs=np.int64(2), seed=np.int32(3), lr=np.float64(0.5)) == settled(
+        epochs="2ep", seed=3, lr=0.5
+    )
     assert settled(holdout=0.1, minival="2%") == settled(holdout="10%", minival=0.02)
     assert settled(data__holdout="10%") == settled(holdout=0.1)
     assert settled(max_time=90) == settled(max_time="90s")
@@ -149,7 +171,9 @@ def test_numbers_of_numpy_and_shares_as_text_or_number_are_taken() -> None:
         ({"recipe": "resnet81"}, ConfigError, "did you mean"),
     ],
 )
-def test_every_odd_value_is_answered_with_a_sentence(flags: dict[str, Any], error: type, words: str) -> None:
+def test_every_odd_value_is_answered_with_a_sentence(
+    flags: dict[str, Any], error: type, words: str
+) -> None:
     with pytest.raises(SaccadeError) as caught:
         saccade.train(**flags, dry_run=True)
     assert isinstance(caught.value, error) and words in str(caught.value)
@@ -164,12 +188,21 @@ def test_sources_and_splits_that_are_open_already_are_trained_on(tmp_path: Path)
     digits = saccade.open_source("digits")
     whole = saccade.train(data=digits, epochs="2step", quiet=True, out=tmp_path / "whole")
     assert whole.result["n"] == 360
-    assert saccade.evaluate(whole.folder).n == 360 and saccade.evaluate(whole.folder, split="train").n == 1437
+    assert (
+        saccade.evaluate(whole.folder).n == 360
+        and saccade.evaluate(whole.folder, split="train").n == 1437
+    )
     parts = saccade.train(
-        data=digits.splits["train"], val=digits.splits["test"], epochs="2step", quiet=True, out=tmp_path / "parts"
+        data=digits.splits["train"],
+        val=digits.splits["test"],
+        epochs="2step",
+        quiet=True,
+        out=tmp_path / "parts",
     )
     assert parts.result["correct"] == whole.result["correct"]
-    held = saccade.train(data=digits.splits["test"], holdout=0.5, epochs="2step", quiet=True, out=tmp_path / "held")
+    held = saccade.train(
+        data=digits.splits["test"], holdout=0.5, epochs="2step", quiet=True, out=tmp_path / "held"
+    )
     assert 180 <= held.result["n"] <= 185  # half of each class, rounded
     with pytest.raises(DataError, match="no validation split"):
         saccade.train(data=digits.splits["train"], quiet=True)
@@ -194,7 +227,10 @@ def test_equal_logits_do_not_score_and_nan_raises() -> None:
 
 def test_open_source_and_create_model_are_at_hand() -> None:
     source = saccade.open_source("digits")
-    assert {name: len(split) for name, split in source.splits.items()} == {"train": 1437, "test": 360}
+    assert {name: len(split) for name, split in source.splits.items()} == {
+        "train": 1437,
+        "test": 360,
+    }
     assert saccade.create_model("resnet8", num_classes=3)(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         _ = saccade.tarin

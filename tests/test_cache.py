@@ -1,4 +1,6 @@
-"""The cache folder: wherever it can be, bounded, cleaned of what killed processes left, and never a reason to fail."""
+"""The cache folder: wherever it can be, bounded, cleaned of what killed processes left, and
+never a reason to fail.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from saccade import cache, files
 from saccade.data.sources import archive, open_source
 from saccade.errors import DataError, DiskError
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the places and rights are those of POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="the places and rights are those of POSIX"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,9 @@ def test_without_a_home_it_is_a_private_temporary_folder(homeless: Path) -> None
 
 
 @pytest.mark.parametrize("made", ["open", "link"])
-def test_a_temporary_folder_that_others_can_change_is_not_used(homeless: Path, made: str, tmp_path: Path) -> None:
+def test_a_temporary_folder_that_others_can_change_is_not_used(
+    homeless: Path, made: str, tmp_path: Path
+) -> None:
     if made == "open":
         homeless.mkdir()
         homeless.chmod(0o777)
@@ -92,14 +98,19 @@ with files.aside(Path(sys.argv[1])) as out:
 
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(own: Path) -> None:
     def writer(name: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(own / name)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(own / name)], stdout=subprocess.PIPE
+        )
         assert process.stdout is not None and process.stdout.readline() == b"writing\n"
         return process
 
     dead, alive = writer("dead.tar"), writer("alive.tar")
     dead.send_signal(signal.SIGKILL)
     dead.communicate()
-    assert sorted(p.name for p in own.iterdir()) == [f".alive.tar.{alive.pid}.part", f".dead.tar.{dead.pid}.part"]
+    assert sorted(p.name for p in own.iterdir()) == [
+        f".alive.tar.{alive.pid}.part",
+        f".dead.tar.{dead.pid}.part",
+    ]
     try:
         cache.copy("new.tar", io.BytesIO(b"1"), 5)
         assert sorted(p.name for p in own.iterdir()) == [f".alive.tar.{alive.pid}.part", "new.tar"]
@@ -107,7 +118,9 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
         alive.kill()
         alive.communicate()
     cache.copy("new.tar", io.BytesIO(b"1"), 5)
-    assert [p.name for p in own.iterdir()] == ["new.tar"], "swept, too, where the copy is there already"
+    assert [p.name for p in own.iterdir()] == ["new.tar"], (
+        "swept, too, where the copy is there already"
+    )
 
 
 def test_half_written_results_are_swept_when_they_are_old(own: Path) -> None:
@@ -142,12 +155,28 @@ def test_a_deleted_working_directory_is_said(tmp_path: Path) -> None:
 LONG = "q" * 300
 
 
-@pytest.mark.parametrize("words", [
-    ("verify", LONG), ("verify", "{a,a}" * 1200), ("verify", "{" * 3000 + "}" * 3000), ("eval", LONG), ("report", LONG),
-    ("predict", LONG, LONG), ("train", "--data", LONG), ("train", LONG), ("lr", LONG), ("recipes", LONG),
-    ("train", "--init", LONG, "--data", "digits"), ("train", "--out", LONG), ("verify", f"{LONG}.tar"),
-    ("train", "--val", LONG), ("verify", "digits", "--out", LONG), ("train", f"{LONG}.yaml"),
-], ids=lambda words: " ".join(words)[:20])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", LONG),
+        ("verify", "{a,a}" * 1200),
+        ("verify", "{" * 3000 + "}" * 3000),
+        ("eval", LONG),
+        ("report", LONG),
+        ("predict", LONG, LONG),
+        ("train", "--data", LONG),
+        ("train", LONG),
+        ("lr", LONG),
+        ("recipes", LONG),
+        ("train", "--init", LONG, "--data", "digits"),
+        ("train", "--out", LONG),
+        ("verify", f"{LONG}.tar"),
+        ("train", "--val", LONG),
+        ("verify", "digits", "--out", LONG),
+        ("train", f"{LONG}.yaml"),
+    ],
+    ids=lambda words: " ".join(words)[:20],
+)
 def test_a_name_that_no_file_system_holds_is_said(words: tuple[str, ...], tmp_path: Path) -> None:
     done = run_here(*words, cwd=tmp_path)
     assert done.status in (2, 65, 66, 74, 78) and done.stderr
@@ -163,7 +192,8 @@ def test_a_path_that_is_no_utf8_is_kept_exactly_in_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit_bytes", [1_500_000_000, 3_000_000_000])
 def test_too_little_memory_to_load_torch_is_said(limit_bytes: int, tmp_path: Path) -> None:
     code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2); sys.argv[1:2] = [];"
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * "
+        "2); sys.argv[1:2] = [];"
         "from saccade.__main__ import start; start()"
     )
     command = [sys.executable, "-c", code, str(limit_bytes), "train", "lenet", "--epochs", "1step"]

@@ -1,4 +1,6 @@
-"""Durable files: the order of the calls that make them durable, repairs, and limits of what is read."""
+"""Durable files: the order of the calls that make them durable, repairs, and limits of what is
+read.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,30 @@ from saccade.data.archives.zips import INFLATED_LIMIT_BYTES
 from saccade.data.sources import open_source
 from saccade.errors import DataError
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of open files come from /proc")
+linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="names of open files come from /proc"
+)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
-    """What the system is asked to do, in order: (call, name of the file, its size in bytes at that moment)."""
+    """What the system is asked to do, in order: (call, name of the file, its size in bytes at
+    that moment).
+    """
     seen: list[tuple[str, str, int]] = []
 
     def watch(name: str) -> None:
         real: Callable[..., Any] = getattr(os, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            path = os.readlink(f"/proc/self/fd/{arguments[0]}") if name == "fsync" else str(arguments[0])
-            seen.append((name, Path(path).name, os.stat(path).st_size if os.path.isfile(path) else -1))
+            path = (
+                os.readlink(f"/proc/self/fd/{arguments[0]}")
+                if name == "fsync"
+                else str(arguments[0])
+            )
+            seen.append(
+                (name, Path(path).name, os.stat(path).st_size if os.path.isfile(path) else -1)
+            )
             return real(*arguments, **options)
 
         monkeypatch.setattr(os, name, call)
@@ -45,15 +57,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
 def test_a_folder_is_published_in_an_order_that_survives_a_power_cut(
     tmp_path: Path, calls: list[tuple[str, str, int]]
 ) -> None:
-    """Every file with all its bytes, then their folder, then the name, then the folder of the name."""
+    """Every file with all its bytes, then their folder, then the name, then the folder of the
+    name.
+    """
     contents = {"model.safetensors": b"x" * 100_000, "state.json": b"{}"}
     files.publish_folder(tmp_path / "checkpoints" / "step_1", contents)
     part = f"step_1.part-{os.getpid()}"
     manifest = (tmp_path / "checkpoints" / "step_1" / "manifest.json").stat().st_size
     assert calls == [
-        ("fsync", "model.safetensors", 100_000), ("fsync", "state.json", 2), ("fsync", "manifest.json", manifest),
-        ("fsync", part, -1), ("rename", part, -1), ("fsync", "checkpoints", -1),
-    ]  # fmt: skip
+        ("fsync", "model.safetensors", 100_000),
+        ("fsync", "state.json", 2),
+        ("fsync", "manifest.json", manifest),
+        ("fsync", part, -1),
+        ("rename", part, -1),
+        ("fsync", "checkpoints", -1),
+    ]
 
 
 @linux
@@ -72,16 +90,26 @@ def test_a_file_is_written_in_an_order_that_survives_a_power_cut(
     partial = files.Partial(tmp_path / "set.bin")
     partial.append(b"123")
     partial.publish()
-    assert calls == [("fsync", partial.path.name, 3), ("replace", partial.path.name, 3), ("fsync", tmp_path.name, -1)]
+    assert calls == [
+        ("fsync", partial.path.name, 3),
+        ("replace", partial.path.name, 3),
+        ("fsync", tmp_path.name, -1),
+    ]
 
 
 @linux
-def test_an_old_folder_loses_its_name_before_its_files(tmp_path: Path, calls: list[tuple[str, str, int]]) -> None:
+def test_an_old_folder_loses_its_name_before_its_files(
+    tmp_path: Path, calls: list[tuple[str, str, int]]
+) -> None:
     files.publish_folder(tmp_path / "step_1", {"a": b"1"})
     calls.clear()
     stages: list[tuple[str, list[str]]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "stage", lambda name: stages.append((name, sorted(p.name for p in tmp_path.iterdir()))))
+        patch.setattr(
+            files,
+            "stage",
+            lambda name: stages.append((name, sorted(p.name for p in tmp_path.iterdir()))),
+        )
         files.remove_tree(tmp_path / "step_1")
     assert calls[0] == ("rename", "step_1", -1)
     assert stages == [("renamed for removal", [f"step_1.part-{os.getpid()}-removed"])]
@@ -94,7 +122,12 @@ def test_json_is_read_within_limits(tmp_path: Path) -> None:
     assert files.read_json(path, 8) == {"a": 1}
     with pytest.raises(ValueError, match="larger than 7 bytes"):
         files.read_json(path, 7)
-    for text, reason in (("[" * 200_000, "deep"), ("[NaN]", "NaN"), ("[-Infinity]", "-Infinity"), ("{", "Expecting")):
+    for text, reason in (
+        ("[" * 200_000, "deep"),
+        ("[NaN]", "NaN"),
+        ("[-Infinity]", "-Infinity"),
+        ("{", "Expecting"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=reason):
             files.read_json(path)
@@ -115,8 +148,13 @@ def test_a_file_too_large_for_an_image_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [INFLATED_LIMIT_BYTES + 1, RECORD_LIMIT_BYTES + 1])
-def test_a_member_too_large_for_an_image_is_refused_by_what_it_declares(tmp_path: Path, size: int) -> None:
-    """The size stands in the directory of the zip, four bytes at a known place; nothing is unpacked to find it."""
+def test_a_member_too_large_for_an_image_is_refused_by_what_it_declares(
+    tmp_path: Path, size: int
+) -> None:
+    """The size stands in the directory of the zip, four bytes at a known place.
+
+    Nothing is unpacked to find it.
+    """
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name in ("train/a/0.jpg", "train/b/0.jpg"):

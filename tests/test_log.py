@@ -1,4 +1,6 @@
-"""What a run says goes on being said: on a full disk, without standard error, with a listener that fails."""
+"""What a run says goes on being said: on a full disk, without standard error, with a listener
+that fails.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_lines_that_find_no_space_are_written_when_there_is_some(tmp_path: Path)
     lines.line("one")
     with full_disk(6):
         lines.line("two")
-        assert (tmp_path / "log").read_text() == "one\ntw", "a disk that is nearly full takes a part"
+        assert (tmp_path / "log").read_text() == "one\ntw", (
+            "a disk that is nearly full takes a part"
+        )
         lines.line("three")
         assert lines.trouble == os.strerror(errno.EFBIG)  # ENOSPC on a real disk
     lines.line("four")
@@ -56,7 +60,9 @@ def test_lines_that_find_no_space_are_written_when_there_is_some(tmp_path: Path)
     assert (tmp_path / "log").read_text() == "one\ntwo\nthree\nfour\n"
 
 
-def test_lines_without_space_are_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_without_space_are_bounded_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "PENDING_BYTES", 12)
     lines = files.Appender(tmp_path / "log")
     with full_disk(0):
@@ -85,11 +91,21 @@ def test_a_log_on_a_full_disk_says_so_once_on_standard_error_and_then_that_it_is
     log.event("step", step=3)
     log.close()
     said = capsys.readouterr().err
-    assert said.count("log.jsonl cannot be written") == 1 and said.count("no line of it is missing") == 1
-    assert [e["step"] for e in read_events(tmp_path / "log.jsonl") if e["event"] == "step"] == [0, 1, 2, 3]
+    assert (
+        said.count("log.jsonl cannot be written") == 1
+        and said.count("no line of it is missing") == 1
+    )
+    assert [e["step"] for e in read_events(tmp_path / "log.jsonl") if e["event"] == "step"] == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
-def test_a_run_whose_standard_error_is_gone_says_so_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_standard_error_is_gone_says_so_in_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = Log()
     log.open(tmp_path / "log.jsonl")
     with no_reader(monkeypatch):
@@ -115,19 +131,32 @@ def test_a_listener_that_fails_is_left_out_and_the_run_goes_on(tmp_path: Path) -
         log.event("step", step=step)
     log.close()
     events = read_events(tmp_path / "log.jsonl")
-    assert [e["event"] for e in events] == ["step", "warning", "step"] and "No space left" in events[1]["text"]
+    assert [e["event"] for e in events] == [
+        "step",
+        "warning",
+        "step",
+    ] and "No space left" in events[1]["text"]
 
 
 def test_closed_streams_are_replaced_before_a_file_gets_their_number() -> None:
-    code = "from saccade.system import streams; streams.open_missing(); import os; print(os.open('.', os.O_RDONLY) > 2)"
-    done = subprocess.run(f'"{sys.executable}" -c "{code}" 2>&- <&-', shell=True, capture_output=True, text=True)
+    code = (
+        "from saccade.system import streams; streams.open_missing(); import os; "
+        "print(os.open('.', os.O_RDONLY) > 2)"
+    )
+    done = subprocess.run(
+        f'"{sys.executable}" -c "{code}" 2>&- <&-', shell=True, capture_output=True, text=True
+    )
     assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        ("recipes >/dev/full", 74, "the result cannot be written to standard output: No space left on device"),
+        (
+            "recipes >/dev/full",
+            74,
+            "the result cannot be written to standard output: No space left on device",
+        ),
         ("--help >&-", 74, "the result cannot be written to standard output"),
         ("--help | head -c 1", 0, ""),  # who has heard enough is not told of an error
         ("--help 2>&-", 0, ""),
@@ -142,5 +171,7 @@ def test_a_result_that_cannot_be_written_is_no_success(words: str, status: int, 
         stdout=subprocess.DEVNULL,
         text=True,
     )
-    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
     assert said or done.stderr == ""

@@ -28,7 +28,19 @@ from saccade.system import consoles
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31mEVIL"
 TURNED = "photo\u202egpj.exe"
-WILD = [ESCAPES, TURNED, "\x9b31m", "a\rb", "a\x08b", "\u2066x\u2069", "\ufeffx", "a\u2028b", "\x7f", "\udce9", "\x00"]
+WILD = [
+    ESCAPES,
+    TURNED,
+    "\x9b31m",
+    "a\rb",
+    "a\x08b",
+    "\u2066x\u2069",
+    "\ufeffx",
+    "a\u2028b",
+    "\x7f",
+    "\udce9",
+    "\x00",
+]
 TAME = ["cat", "Hündin", "日本", "a b", "من‌کتاب", "👩‍👩‍👧", "e\u0301", "a\u00a0b", "a\\b"]
 
 
@@ -59,7 +71,10 @@ def test_what_people_write_is_left_alone(text: str) -> None:
 
 
 def test_how_it_is_written_out() -> None:
-    shown = [printable.printable(text) for text in ("\x1b[2J", "\u202e", "caf\udce9", "\U000e0001", "a\nb")]
+    shown = [
+        printable.printable(text)
+        for text in ("\x1b[2J", "\u202e", "caf\udce9", "\U000e0001", "a\nb")
+    ]
     assert shown == ["\\x1b[2J", "\\u202e", "caf\\xe9", "\\U000e0001", "a\nb"]
     assert printable.printable("a\nb", keep="") == "a\\x0ab"
 
@@ -95,7 +110,9 @@ def test_an_error_cannot_pretend_to_have_another_line() -> None:
     assert [line[:6] for line in str(error).splitlines()] == ["'a", "      ", "  wher", "  do: "]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", "\tx", "\rx", "＝1", "=cmd|' /C calc'!A0"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(1)", "\tx", "\rx", "＝1", "=cmd|' /C calc'!A0"]
+)
 def test_no_cell_is_a_formula(text: str) -> None:
     assert cell(text)[0] == "'" and cell(text, path=True)[:2] == "./"
     for shown in (cell(text), cell(text, path=True)):
@@ -114,15 +131,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on classes whose names are formulas and commands."""
     root = tmp_path_factory.mktemp("evil")
     names = ["=1+1", f"dog{ESCAPES}"]
-    tree = {f"{s}/{c}/{i}{TURNED}.jpg": jpeg(2 * i + k + 100 * (s == "val")) for s in ("train", "val")
-            for k, c in enumerate(names) for i in range(8)}  # fmt: skip
+    tree = {
+        f"{s}/{c}/{i}{TURNED}.jpg": jpeg(2 * i + k + 100 * (s == "val"))
+        for s in ("train", "val")
+        for k, c in enumerate(names)
+        for i in range(8)
+    }
     with tarfile.open(root / "set.tar", "w") as archive:
         for name, data in tree.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    done = run_here("train", "resnet8", "--data", str(root / "set.tar"), "--image-size", "32", "--epochs", "1",
-                    "--out", str(root / "run"))  # fmt: skip
+    done = run_here(
+        "train",
+        "resnet8",
+        "--data",
+        str(root / "set.tar"),
+        "--image-size",
+        "32",
+        "--epochs",
+        "1",
+        "--out",
+        str(root / "run"),
+    )
     assert done.status == 0 and not acts(done.stdout + done.stderr)
     return root / "run"
 
@@ -132,11 +163,18 @@ def test_every_verb_shows_names_and_obeys_none(run: Path, tmp_path: Path) -> Non
     image.write_bytes(jpeg(0))
     data = str(run.parent / "set.tar")
     for words in (
-        ("check", "resnet8", "--data", data, "--image-size", "32"), ("verify", data), ("eval", str(run)),
-        ("report", str(run)), ("predict", str(run), str(image)), ("predict", str(run), str(image), "--json"),
-        ("verify", data, "--json"), ("predict", str(run), f"{image}.gone"), ("verify", f"{image}.gone"),
-        ("train", "--data", f"{image}.gone", "--set", f"{ESCAPES}=1"), ("train", f"x{ESCAPES}"),
-    ):  # fmt: skip
+        ("check", "resnet8", "--data", data, "--image-size", "32"),
+        ("verify", data),
+        ("eval", str(run)),
+        ("report", str(run)),
+        ("predict", str(run), str(image)),
+        ("predict", str(run), str(image), "--json"),
+        ("verify", data, "--json"),
+        ("predict", str(run), f"{image}.gone"),
+        ("verify", f"{image}.gone"),
+        ("train", "--data", f"{image}.gone", "--set", f"{ESCAPES}=1"),
+        ("train", f"x{ESCAPES}"),
+    ):
         done = run_here(*words)
         assert done.status in (0, 2, 65, 66, 78), (words, done)
         assert not acts(done.stdout + done.stderr), words
@@ -145,7 +183,9 @@ def test_every_verb_shows_names_and_obeys_none(run: Path, tmp_path: Path) -> Non
     assert not acts(page)
 
 
-def test_a_spreadsheet_opens_the_answers_as_text(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spreadsheet_opens_the_answers_as_text(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("=1+1.jpg").write_bytes(jpeg(0))
     assert run_here("predict", str(run), "=1+1.jpg", "--csv", "p.csv").status == 0
@@ -171,8 +211,10 @@ def test_a_name_that_is_no_utf8_is_answered_shown_and_written(run: Path, tmp_pat
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("surroundings", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0",
-                                                                        "PYTHONCOERCECLOCALE": "0"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "surroundings",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
 def test_a_terminal_without_the_letters_gets_them_written_out(
     run: Path, tmp_path: Path, surroundings: dict[str, str]
 ) -> None:
@@ -182,16 +224,31 @@ def test_a_terminal_without_the_letters_gets_them_written_out(
         words = [sys.executable, "-m", "saccade", "predict", str(run), str(image), *more]
         done = subprocess.run(words, env=os.environ | surroundings, capture_output=True)
         assert done.returncode == 0, done.stderr
-        assert b"H\\xfcndin" in done.stdout or b"H\xc3\xbcndin" in done.stdout or b"H\\u00fcndin" in done.stdout
+        assert (
+            b"H\\xfcndin" in done.stdout
+            or b"H\xc3\xbcndin" in done.stdout
+            or b"H\\u00fcndin" in done.stdout
+        )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
 def test_a_run_and_its_images_may_lie_under_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     root = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"d\xe9")))
-    for number, name in enumerate(f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in "ab" for i in range(4)):
+    for number, name in enumerate(
+        f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in "ab" for i in range(4)
+    ):
         (root / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "set" / name).write_bytes(jpeg(number))
-    words = ("train", "lenet", "--data", str(root / "set"), "--image-size", "32", "--epochs", "1step")
+    words = (
+        "train",
+        "lenet",
+        "--data",
+        str(root / "set"),
+        "--image-size",
+        "32",
+        "--epochs",
+        "1step",
+    )
     done = run_here(*words, "--out", str(root / "run"))
     assert done.status == 0, done.stderr
     assert "this run is finished" in run_here(*words, "--out", str(root / "run")).stderr

@@ -1,4 +1,6 @@
-"""Every block of Python that the documentation shows really runs, on small data under the names that it uses."""
+"""Every block of Python that the documentation shows really runs, on small data under the names
+that it uses.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,16 @@ def shown(pages: list[Path]) -> Iterator[tuple[str, str]]:
             yield f"{page.name}:{text.count(chr(10), 0, match.start()) + 2}", match[1]
 
 
-BLOCKS = dict(shown([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]))
+BLOCKS = dict(
+    shown([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))])
+)
 
 
 def photo(number: int) -> bytes:
     """Return a PNG file of 20 x 16 pixels, no two alike; even numbers are dark, odd ones bright."""
-    pixels = np.random.default_rng(number).integers(0, 128, (16, 20, 3), np.uint8) + np.uint8(number % 2 * 127)
+    pixels = np.random.default_rng(number).integers(0, 128, (16, 20, 3), np.uint8) + np.uint8(
+        number % 2 * 127
+    )
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
@@ -71,9 +77,14 @@ class MyNetwork(nn.Module):
 def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Lay out the files that the pages speak of, and return the names that they take as given."""
     monkeypatch.chdir(tmp_path)
-    kinds = {f"{'dog' if number % 2 else 'cat'}/{number}.png": photo(number) for number in range(20)}
+    kinds = {
+        f"{'dog' if number % 2 else 'cat'}/{number}.png": photo(number) for number in range(20)
+    }
     make_zip(tmp_path / "photos.zip", kinds)
-    halves = {f"{'train' if n % 4 < 2 else 'val'}/{name}": data for n, (name, data) in enumerate(kinds.items())}
+    halves = {
+        f"{'train' if n % 4 < 2 else 'val'}/{name}": data
+        for n, (name, data) in enumerate(kinds.items())
+    }
     make_folder(tmp_path / "photos", halves)
     Image.new("RGB", (30, 20), (200, 0, 0)).save(tmp_path / "cat.jpg")
 
@@ -89,14 +100,19 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", BLOCKS)
-def test_a_block_of_python_runs(place: str, names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_block_of_python_runs(
+    place: str, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     run(BLOCKS[place], names, place)
     assert len(BLOCKS) >= SHOWN
 
 
 def test_control_a_wrong_block_is_seen(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
-    page.write_text("```python\nimport saccade\nsaccade.train(hold_out=0.1)\n```\n```python\n>>> 1 + 1\n3\n\n```\n")
+    page.write_text(
+        "```python\nimport saccade\nsaccade.train(hold_out=0.1)\n```\n```python\n>>> 1 + "
+        "1\n3\n\n```\n"
+    )
     for place, code in shown([page]):
         with pytest.raises((saccade.SaccadeError, AssertionError)):
             run(code, {}, place)

@@ -1,4 +1,6 @@
-"""Recipes and receipts: `measured` comes from run folders only, and an edited recipe no longer has it."""
+"""Recipes and receipts: `measured` comes from run folders only, and an edited recipe no longer
+has it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_folder(shelf: Path, seed: int, top1: float = 0.9, status: str = "done", **changed: Any) -> Path:
+def run_folder(
+    shelf: Path, seed: int, top1: float = 0.9, status: str = "done", **changed: Any
+) -> Path:
     layers = Layers()
     layers.add_file(shelf / "tiny.yaml")
     layers.add({"seed": seed} | changed, "test")
@@ -50,12 +54,20 @@ def run_folder(shelf: Path, seed: int, top1: float = 0.9, status: str = "done", 
     (folder / "config.yaml").write_text(yaml.safe_dump(layers.resolve().dump()))
     (folder / "log.jsonl").write_text(json.dumps({"seed": seed}))
     facts = {
-        "status": status, "ended": "2026-01-02T03:04:05+00:00", "seconds": 10.0 + seed,
+        "status": status,
+        "ended": "2026-01-02T03:04:05+00:00",
+        "seconds": 10.0 + seed,
         "command": "train tiny --data ../toys.tar --out here",
         "dataset": {"name": "toys", "train": 100, "val": 50},
-        "environment": {"torch": "2.14.1", "processor": "AVX512", "threads": 2, "cores": 2, "commit": "ab" * 20},
+        "environment": {
+            "torch": "2.14.1",
+            "processor": "AVX512",
+            "threads": 2,
+            "cores": 2,
+            "commit": "ab" * 20,
+        },
         "result": {"top1": top1, "correct": round(50 * top1), "n": 50},
-    }  # fmt: skip
+    }
     (folder / "run.json").write_text(json.dumps(facts))
     return folder
 
@@ -82,7 +94,11 @@ def test_a_recipe_edited_after_its_receipt_says_so(shelf: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "complaint"),
-    [({"epochs": "2ep"}, "epochs"), ({"status": "PreemptedError"}, "not finished"), ({"seed": 0}, "same seed")],
+    [
+        ({"epochs": "2ep"}, "epochs"),
+        ({"status": "PreemptedError"}, "not finished"),
+        ({"seed": 0}, "same seed"),
+    ],
 )
 def test_other_settings_unfinished_runs_and_a_seed_twice_are_refused(
     shelf: Path, changed: dict[str, Any], complaint: str
@@ -134,9 +150,13 @@ def test_every_recipe_composes_and_its_network_takes_every_size_of_it(name: str)
     config = shown(name)
     model = config.model
     options = Options(
-        10, config.data.image_size, dropout=model.dropout, drop_path=model.drop_path, strides=model.strides,
+        10,
+        config.data.image_size,
+        dropout=model.dropout,
+        drop_path=model.drop_path,
+        strides=model.strides,
         patch_size=model.patch_size,
-    )  # fmt: skip
+    )
     with torch.device("meta"), torch.no_grad():
         network = find(model.name).build(options).eval()
         for side in sides(config):
@@ -151,16 +171,27 @@ def test_the_page_of_recipes_lists_what_the_files_say() -> None:
 
 def row(name: str) -> str:
     recipe, config = recipes.find(name), shown(name)
-    what = f"{config.model.name}, {config.epochs}, {config.data.image_size} px, batch {config.batch.global_:,}"
+    what = (
+        f"{config.model.name}, {config.epochs}, {config.data.image_size} px, batch "
+        f"{config.batch.global_:,}"
+    )
     return f"| `{name}` | {what} | {recipe.claims or '-'} | {recipe.source or 'ours'} |"
 
 
 @pytest.mark.parametrize(
     ("images", "side", "name"),
-    [(2_999, 224, "photos-few"), (3_000, 224, "photos-small"), (200_000, 224, "photos"), (2_999, 32, "small-images"),
-     (20_000, 64, "cifar10"), (20_000, 65, "photos-small")],
-)  # fmt: skip
-def test_the_recipe_follows_number_and_size_of_the_images(images: int, side: int, name: str) -> None:
+    [
+        (2_999, 224, "photos-few"),
+        (3_000, 224, "photos-small"),
+        (200_000, 224, "photos"),
+        (2_999, 32, "small-images"),
+        (20_000, 64, "cifar10"),
+        (20_000, 65, "photos-small"),
+    ],
+)
+def test_the_recipe_follows_number_and_size_of_the_images(
+    images: int, side: int, name: str
+) -> None:
     assert recipes.default_for("set", images, side) == name
     assert recipes.default_for("digits", images, side) == "digits"
 
@@ -189,9 +220,14 @@ def folder_of_noise(place: Path) -> Path:
 def test_every_ported_recipe_takes_three_steps_at_its_own_size(name: str, tmp_path: Path) -> None:
     views = shown(name).augment.repeats
     outcome = saccade.train(
-        name, data=folder_of_noise(tmp_path / "data"), epochs="3step", out=tmp_path / "run", quiet=True,
-        batch__global=4 if views == 1 else 2 * views, batch__cell=0,
-    )  # fmt: skip
+        name,
+        data=folder_of_noise(tmp_path / "data"),
+        epochs="3step",
+        out=tmp_path / "run",
+        quiet=True,
+        batch__global=4 if views == 1 else 2 * views,
+        batch__cell=0,
+    )
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert outcome.result["n"] == 4 and facts["status"] == "done"
 

@@ -1,4 +1,6 @@
-"""Counter randomness: golden values that no version may change, and the distributions they must have."""
+"""Counter randomness: golden values that no version may change, and the distributions they must
+have.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,20 @@ WORD = st.integers(0, 2**63 - 1)
 def test_golden_values_of_this_draws_version() -> None:
     assert rng.DRAWS_VERSION == 1
     assert [hex(int(k)) for k in rng.key(1, 2, np.arange(3))] == [
-        "0xe68e6fc01df08360", "0xb815246f417cade2", "0xe930af93af0daf48",
-    ]  # fmt: skip
-    assert rng.uniform(rng.key(0, 1), 3).tolist() == [0.2691303195904541, 0.653200308834717, 0.5781814693974294]
+        "0xe68e6fc01df08360",
+        "0xb815246f417cade2",
+        "0xe930af93af0daf48",
+    ]
+    assert rng.uniform(rng.key(0, 1), 3).tolist() == [
+        0.2691303195904541,
+        0.653200308834717,
+        0.5781814693974294,
+    ]
     normal = rng.normal(rng.uniform(rng.key(0, 7), 4))
     assert np.allclose(
-        normal, [-0.5062301782121008, 0.3604342859547705, 0.2892395444432508, -0.4338311229878703], rtol=1e-14
+        normal,
+        [-0.5062301782121008, 0.3604342859547705, 0.2892395444432508, -0.4338311229878703],
+        rtol=1e-14,
     )
     pairs = ((0.1, 0.2), (0.3, 0.4), (0.75, 1.0), (0.9, 2.0))
     golden = [0.0002477646921761334, 0.16944411396980286, 0.75, 0.8041998744010925]
@@ -47,7 +57,9 @@ def test_uniform_draws_fill_the_unit_interval_evenly() -> None:
     assert draws[0] >= 0 and draws[-1] < 1
     distance = np.abs(draws - (np.arange(draws.size) + 0.5) / draws.size).max()
     assert distance < 1.63 / np.sqrt(draws.size), "Kolmogorov-Smirnov at 1 %"
-    assert np.abs(draws**2 - (np.arange(draws.size) + 0.5) / draws.size).max() > 0.1, "the control must fail"
+    assert np.abs(draws**2 - (np.arange(draws.size) + 0.5) / draws.size).max() > 0.1, (
+        "the control must fail"
+    )
 
 
 @given(st.floats(1e-9, 1 - 1e-9))

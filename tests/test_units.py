@@ -13,7 +13,9 @@ from saccade.units import Duration, Rate
 
 
 @given(epochs=st.integers(1, 600), samples=st.integers(1, 2_000_000), batch=st.integers(1, 8192))
-def test_epochs_become_the_fewest_steps_that_see_every_sample(epochs: int, samples: int, batch: int) -> None:
+def test_epochs_become_the_fewest_steps_that_see_every_sample(
+    epochs: int, samples: int, batch: int
+) -> None:
     steps = Duration.parse(f"{epochs}ep").steps(samples, batch)
     assert (steps - 1) * batch < epochs * samples <= steps * batch
 
@@ -32,7 +34,10 @@ def test_nonsense_is_no_duration(text: str) -> None:
 
 
 def test_a_rate_is_scaled_once_and_says_how() -> None:
-    assert Rate.parse("0.5 per 1024").effective(256, "linear") == (0.125, "0.125 = 0.5 x 256/1024 (linear)")
+    assert Rate.parse("0.5 per 1024").effective(256, "linear") == (
+        0.125,
+        "0.125 = 0.5 x 256/1024 (linear)",
+    )
     value, text = Rate.parse("0.001 per 1024").effective(256, "sqrt")
     assert math.isclose(value, 0.0005) and "sqrt(256/1024)" in text
     assert Rate.parse("0.3").effective(4096, "linear")[0] == 0.3
@@ -45,10 +50,21 @@ def test_nonsense_is_no_rate(text: str) -> None:
 
 
 def test_times_shares_and_sizes() -> None:
-    assert [units.seconds(t) for t in ("90s", "20m", "5min", "2h", "1d")] == [90, 1200, 300, 7200, 86400]
+    assert [units.seconds(t) for t in ("90s", "20m", "5min", "2h", "1d")] == [
+        90,
+        1200,
+        300,
+        7200,
+        86400,
+    ]
     assert units.share("10%") == units.share("0.1") == 0.1
     for bad in ("100%", "-1%", "x", "1.0"):
         with pytest.raises(ValueError, match="is not a share"):
             units.share(bad)
-    assert [units.human_time(t) for t in (0.44, 42, 200, 7500)] == ["0.4 s", "42 s", "3 min 20 s", "2 h 05 min"]
+    assert [units.human_time(t) for t in (0.44, 42, 200, 7500)] == [
+        "0.4 s",
+        "42 s",
+        "3 min 20 s",
+        "2 h 05 min",
+    ]
     assert [units.human_size(s) for s in (12, 17_028_916, 3e12)] == ["12 B", "17.0 MB", "3.0 TB"]

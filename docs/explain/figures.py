@@ -23,7 +23,14 @@ from saccade.models.parts.cost import cost
 from saccade.models.spatialnet import LearnedPooling
 
 IMAGES = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
-INK, FAINT, BLUE, ORANGE, GREEN, GRAY = "#222222", "#8a8a8a", "#cfe2f6", "#fbdcb8", "#cfead2", "#ececec"
+INK, FAINT, BLUE, ORANGE, GREEN, GRAY = (
+    "#222222",
+    "#8a8a8a",
+    "#cfe2f6",
+    "#fbdcb8",
+    "#cfead2",
+    "#ececec",
+)
 LINES = ("#1f6fb4", "#d0741a", "#2d8a4e")
 PUBLISHED = (2, 2, 2, 2, 2)
 
@@ -40,18 +47,27 @@ def canvas(width: float, height: float) -> Axes:
 
 
 def save(name: str) -> None:
-    """Write the current figure, without the version of the program in it: the same drawing gives the same bytes."""
+    """Write the current figure, without the version of the program in it: the same drawing gives
+    the same bytes.
+    """
     plt.savefig(IMAGES / f"{name}.png", metadata={"Software": None})
     plt.close()
 
 
-def box(axes: Axes, middle: Point, text: str, below: str = "", colour: str = GRAY, width: float = 1.3) -> None:
+def box(
+    axes: Axes, middle: Point, text: str, below: str = "", colour: str = GRAY, width: float = 1.3
+) -> None:
     """Draw a labelled box around a point, with a shape written under it."""
     x, y = middle
     shape = FancyBboxPatch(
-        (x - width / 2, y - 0.27), width, 0.54, boxstyle="round,pad=0,rounding_size=0.08", facecolor=colour,
-        edgecolor=INK, linewidth=1,
-    )  # fmt: skip
+        (x - width / 2, y - 0.27),
+        width,
+        0.54,
+        boxstyle="round,pad=0,rounding_size=0.08",
+        facecolor=colour,
+        edgecolor=INK,
+        linewidth=1,
+    )
     axes.add_patch(shape)
     axes.text(x, y, text, ha="center", va="center", fontsize=10, color=INK, linespacing=1.15)
     axes.text(x, y - 0.33, below, ha="center", va="top", fontsize=8.5, color="#555555")
@@ -62,19 +78,30 @@ def arrow(axes: Axes, *points: Point) -> None:
     for start, end in pairwise(points[:-1]):
         axes.plot(*zip(start, end, strict=True), color=INK, linewidth=1.2, solid_capstyle="round")
     head = FancyArrowPatch(
-        points[-2], points[-1], arrowstyle="-|>", mutation_scale=11, color=INK, linewidth=1.2, shrinkA=0, shrinkB=0
+        points[-2],
+        points[-1],
+        arrowstyle="-|>",
+        mutation_scale=11,
+        color=INK,
+        linewidth=1.2,
+        shrinkA=0,
+        shrinkB=0,
     )
     axes.add_patch(head)
 
 
 def shapes(name: str, block: str) -> dict[str, str]:
-    """Return what each layer of a block gives for one image, such as "480 x 15 x 15", by the layer's name in it."""
+    """Return what each layer of a block gives for one image, such as "480 x 15 x 15", by the
+    layer's name in it.
+    """
     model = meta_model(name, num_classes=1000).eval()
     found: dict[str, str] = {}
 
     def record(place: str) -> None:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            found[place] = " x ".join(str(n) for n in output.shape[1:] if n > 1 or output.dim() == 2)
+            found[place] = " x ".join(
+                str(n) for n in output.shape[1:] if n > 1 or output.dim() == 2
+            )
 
         model.get_submodule(f"{block}.{place}".rstrip(".")).register_forward_hook(hook)
 
@@ -90,14 +117,26 @@ def spatialnet_block() -> None:
     at = shapes("SpatialNet:0", "stages.3.1")
     axes = canvas(11.4, 4.4)
     top, middle, low = 3.75, 2.45, 1.15
-    gate = f"{at['attention.pool']} to {at['attention.channel_gate.0']} to {at['attention.channel_gate']}"
+    gate = (
+        f"{at['attention.pool']} to {at['attention.channel_gate.0']} to "
+        f"{at['attention.channel_gate']}"
+    )
     box(axes, (1.75, middle), "1x1, norm\nSiLU", at["expand"])
     box(axes, (3.5, middle), "3x3 depthwise\nnorm, SiLU", at["depthwise"], width=1.4)
     box(axes, (5.2, top), "learned\npooling", at["attention.pool"], BLUE)
     box(axes, (6.8, top), "gate of each\nchannel", gate, BLUE)
-    box(axes, (5.2, low), "1x1 to one map\n8 x 8 means", at["attention.merge"] + " to 8 x 8", ORANGE, width=1.4)
+    box(
+        axes,
+        (5.2, low),
+        "1x1 to one map\n8 x 8 means",
+        at["attention.merge"] + " to 8 x 8",
+        ORANGE,
+        width=1.4,
+    )
     box(axes, (6.8, low), "gate of each\nplace", "8 x 8 to " + at["attention.merge"], ORANGE)
-    box(axes, (8.45, middle), "r (1 + a + s)\nclipped to 0 ... 6", at["attention"], GREEN, width=1.5)
+    box(
+        axes, (8.45, middle), "r (1 + a + s)\nclipped to 0 ... 6", at["attention"], GREEN, width=1.5
+    )
     box(axes, (10.05, middle), "1x1, norm", at["project"], width=1.0)
     arrow(axes, (0.1, middle), (1.1, middle))
     arrow(axes, (2.4, middle), (2.8, middle))
@@ -113,10 +152,23 @@ def spatialnet_block() -> None:
     arrow(axes, (0.85, middle), (0.85, 0.35), (10.95, 0.35), (10.95, middle - 0.1))
     arrow(axes, (11.05, middle), (11.35, middle))
     plus(axes, (10.95, middle))
-    for point, text in (((6.0, middle + 0.08), "r"), ((7.95, top + 0.08), "a"), ((7.64, low + 0.08), "s")):
+    for point, text in (
+        ((6.0, middle + 0.08), "r"),
+        ((7.95, top + 0.08), "a"),
+        ((7.64, low + 0.08), "s"),
+    ):
         axes.text(*point, text, fontsize=12, style="italic", color=INK, ha="center")
-    axes.text(5.9, 0.42, "shortcut, where the shape stays", fontsize=9, color="#555555", ha="center")
-    axes.text(0.08, middle - 0.08, at["project"].replace(" x ", " x\n", 1), fontsize=8.5, color="#555555", va="top")
+    axes.text(
+        5.9, 0.42, "shortcut, where the shape stays", fontsize=9, color="#555555", ha="center"
+    )
+    axes.text(
+        0.08,
+        middle - 0.08,
+        at["project"].replace(" x ", " x\n", 1),
+        fontsize=8.5,
+        color="#555555",
+        va="top",
+    )
     save("spatialnet-block")
 
 
@@ -148,17 +200,23 @@ def plus(axes: Axes, middle: Point, sign: str = "+") -> None:
 
 
 def learned_pooling() -> None:
-    """An example of pooling weights for a map of 15 x 15, and what becomes of them on other maps."""
+    """An example of pooling weights for a map of 15 x 15, and what becomes of them on other
+    maps.
+    """
     pool = LearnedPooling(15)
     rows, columns = torch.meshgrid(torch.arange(15) / 14, torch.arange(15) / 14, indexing="ij")
     example = 0.2 + torch.exp(-9 * ((rows - 0.4) ** 2 + (columns - 0.55) ** 2)) - 0.6 * rows**3
     pool.place_weights.data = example.flatten() / example.mean() / 15
-    figure, pictures = plt.subplots(1, 3, figsize=(8.4, 2.9), dpi=110, facecolor="white", layout="constrained")
+    figure, pictures = plt.subplots(
+        1, 3, figsize=(8.4, 2.9), dpi=110, facecolor="white", layout="constrained"
+    )
     for axes, side in zip(pictures, (15, 8, 23), strict=True):
         weights = pool.weight_for(side, side).detach()
         picture = axes.imshow(weights * side**2, cmap="PuOr_r", vmin=-3.6, vmax=3.6)
         what = "an example" if side == 15 else "resized"
-        axes.set_title(f"{side} x {side}, {what}\nsum {float(weights.sum()):.3f}", fontsize=10, color=INK)
+        axes.set_title(
+            f"{side} x {side}, {what}\nsum {float(weights.sum()):.3f}", fontsize=10, color=INK
+        )
         axes.set(xticks=[], yticks=[])
     bar = figure.colorbar(picture, ax=pictures, fraction=0.03)
     bar.set_label("weight x number of places", fontsize=9, color=INK)
@@ -167,24 +225,35 @@ def learned_pooling() -> None:
 
 
 def width_multipliers() -> None:
-    """Parameters and multiply-accumulates of ResNet-50 over its width, beside the square of the width."""
+    """Parameters and multiply-accumulates of ResNet-50 over its width, beside the square of the
+    width.
+    """
     widths = {"xp25": 0.25, "xp5": 0.5, "xp75": 0.75, "x1": 1.0, "x1p5": 1.5, "x2": 2.0}
-    counts = {w: cost(meta_model(f"resnet50_{suffix}", num_classes=1000), 224) for suffix, w in widths.items()}
+    counts = {
+        w: cost(meta_model(f"resnet50_{suffix}", num_classes=1000), 224)
+        for suffix, w in widths.items()
+    }
     figure, axes = plt.subplots(figsize=(6.2, 3.9), dpi=110, facecolor="white")
     square = [w**2 for w in counts]
-    axes.plot(list(counts), square, color=FAINT, linestyle="--", linewidth=1.5, label="width squared")
+    axes.plot(
+        list(counts), square, color=FAINT, linestyle="--", linewidth=1.5, label="width squared"
+    )
     for label, values, colour, mark in (
         ("parameters", [c.params for c in counts.values()], LINES[0], "o"),
         ("multiply-accumulates", [c.macs for c in counts.values()], LINES[1], "s"),
         ("activations", [c.activations for c in counts.values()], LINES[2], "^"),
     ):
         share = [v / values[3] for v in values]
-        axes.plot(list(counts), share, color=colour, marker=mark, markersize=6, linewidth=1.5, label=label)
+        axes.plot(
+            list(counts), share, color=colour, marker=mark, markersize=6, linewidth=1.5, label=label
+        )
     ticks = list(counts)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(ticks, [f"{w:g}" for w in ticks])
-    axes.set_yticks([1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["1/16", "1/8", "1/4", "1/2", "1", "2", "4"])
+    axes.set_yticks(
+        [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["1/16", "1/8", "1/4", "1/2", "1", "2", "4"]
+    )
     axes.minorticks_off()
     axes.set_xlabel("width multiplier of ResNet-50")
     axes.set_ylabel("times ResNet-50")
@@ -197,15 +266,42 @@ def width_multipliers() -> None:
 def small_images() -> None:
     """The maps of ResNet-18 for an image of 32 px, with the published strides and with ours."""
     axes = canvas(8.6, 3.9)
-    for row, (title, strides) in enumerate((("as published: 2 2 2 2 2", PUBLISHED), ("below 48 px: 1 1 1 2 2", ()))):
+    for row, (title, strides) in enumerate(
+        (("as published: 2 2 2 2 2", PUBLISHED), ("below 48 px: 1 1 1 2 2", ()))
+    ):
         y, x = 1.95 - 1.75 * row, 1.9
         sides = [32, *map_sides("resnet18", 32, strides)]
-        axes.text(0.15, y + 0.85, title.replace(": ", "\n"), fontsize=11, color=INK, va="center", linespacing=1.5)
-        for place, side in zip(("image", "stem", "stage 1", "stage 2", "stage 3", "stage 4"), sides, strict=True):
+        axes.text(
+            0.15,
+            y + 0.85,
+            title.replace(": ", "\n"),
+            fontsize=11,
+            color=INK,
+            va="center",
+            linespacing=1.5,
+        )
+        for place, side in zip(
+            ("image", "stem", "stage 1", "stage 2", "stage 3", "stage 4"), sides, strict=True
+        ):
             draw_map(axes, (x + 0.5, y + 0.85), side)
-            axes.text(x + 0.5, y + 0.12, f"{place}\n{side} x {side}", fontsize=9, ha="center", va="center", color=INK)
+            axes.text(
+                x + 0.5,
+                y + 0.12,
+                f"{place}\n{side} x {side}",
+                fontsize=9,
+                ha="center",
+                va="center",
+                color=INK,
+            )
             x += 1.1
-    axes.text(0.15, 3.6, "Maps of ResNet-18 for an image of 32 x 32 pixels", fontsize=12, color=INK, va="center")
+    axes.text(
+        0.15,
+        3.6,
+        "Maps of ResNet-18 for an image of 32 x 32 pixels",
+        fontsize=12,
+        color=INK,
+        va="center",
+    )
     save("small-images")
 
 
@@ -216,7 +312,9 @@ def map_sides(name: str, size: int, strides: tuple[int, ...]) -> list[int]:
     model.get_submodule("maxpool").register_forward_hook(
         lambda _module, _inputs, output: sides.append(output.shape[-1])
     )
-    return sides + [m.shape[-1] for m in model.features(torch.empty(1, 3, size, size, device="meta"))]
+    return sides + [
+        m.shape[-1] for m in model.features(torch.empty(1, 3, size, size, device="meta"))
+    ]
 
 
 def draw_map(axes: Axes, middle: Point, side: int) -> None:
@@ -227,11 +325,19 @@ def draw_map(axes: Axes, middle: Point, side: int) -> None:
     for line in range(1, side):
         axes.plot([x + line * cell] * 2, [y, y + length], color="white", linewidth=0.5)
         axes.plot([x, x + length], [y + line * cell] * 2, color="white", linewidth=0.5)
-    axes.add_patch(Rectangle((x, y), length, length, fill=False, edgecolor=INK, linewidth=1, zorder=3))
+    axes.add_patch(
+        Rectangle((x, y), length, length, fill=False, edgecolor=INK, linewidth=1, zorder=3)
+    )
 
 
 if __name__ == "__main__":
     IMAGES.mkdir(parents=True, exist_ok=True)
     plt.rcParams["font.family"] = "DejaVu Sans"  # comes with matplotlib
-    for draw in (spatialnet_block, learned_pooling, squeeze_excitation, width_multipliers, small_images):
+    for draw in (
+        spatialnet_block,
+        learned_pooling,
+        squeeze_excitation,
+        width_multipliers,
+        small_images,
+    ):
         draw()

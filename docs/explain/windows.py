@@ -31,13 +31,17 @@ MARK = "#e8590c"
 Text = Callable[[int, int], str]
 
 
-def grid(axes: Axes, colours: np.ndarray, title: str, text: Text | None = None, size: float = 8) -> None:
+def grid(
+    axes: Axes, colours: np.ndarray, title: str, text: Text | None = None, size: float = 8
+) -> None:
     """Paint one cell for each row and column of ``colours``, shape (H, W, 4), with a text in it."""
     height, width = colours.shape[:2]
     axes.imshow(colours, interpolation="nearest")
     for y in range(height):
         for x in range(width):
-            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=0.8))
+            axes.add_patch(
+                Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=0.8)
+            )
             if text:
                 axes.text(x, y, text(y, x), ha="center", va="center", fontsize=size, color=INK)
     axes.set_title(title, fontsize=9.5, color=GRAY)
@@ -48,14 +52,18 @@ def grid(axes: Axes, colours: np.ndarray, title: str, text: Text | None = None, 
 
 
 def shades(name: str, values: np.ndarray, white: float = 0.0) -> np.ndarray:
-    """Return the colours (..., 4) of values from 0 to 1 in a map of matplotlib's, mixed with a share of white."""
+    """Return the colours (..., 4) of values from 0 to 1 in a map of matplotlib's, mixed with a
+    share of white.
+    """
     return matplotlib.colormaps[name](values) * (1 - white) + white
 
 
 def frame(axes: Axes, y: float, x: float, height: float, width: float, colour: str = INK) -> None:
     """Put a strong line around some cells."""
     corner = (x - 0.5, y - 0.5)
-    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=2.2, clip_on=False))
+    axes.add_patch(
+        Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=2.2, clip_on=False)
+    )
 
 
 def figure(
@@ -63,7 +71,9 @@ def figure(
 ) -> tuple[Figure, list[Axes]]:
     """Return an empty figure with panels side by side; sizes in inches."""
     canvas = Figure(figsize=(width, height), layout="constrained")
-    axes = canvas.subplots(1, panels, squeeze=False, gridspec_kw={"width_ratios": ratios} if ratios else None)
+    axes = canvas.subplots(
+        1, panels, squeeze=False, gridspec_kw={"width_ratios": ratios} if ratios else None
+    )
     return canvas, list(axes[0])
 
 
@@ -105,7 +115,9 @@ def table_of_positions() -> Figure:
 
 
 def biases_of_queries() -> Figure:
-    """What a head that likes the token below adds to the keys of three queries of a window of 7 x 7."""
+    """What a head that likes the token below adds to the keys of three queries of a window of 7
+    x 7.
+    """
     side = 7
     away = np.arange(1 - side, side)
     table = np.exp(-((away[:, None] + 1) ** 2 + (away[None, :] / 1.5) ** 2) / 8)  # made up
@@ -132,18 +144,27 @@ def colours_of(windows: Windows) -> np.ndarray:
 
 
 def shift() -> Figure:
-    """Windows, shifted windows, and the map after it was rolled: pieces from two sides share a window."""
+    """Windows, shifted windows, and the map after it was rolled: pieces from two sides share a
+    window.
+    """
     plain, shifted = Windows(8, 8, 4), Windows(8, 8, 4, shifted=True)
     number = torch.arange(64).view(1, 8, 8, 1)
     down, right = shifted.shifts
     rolled = number.roll((-down, -right), (1, 2))[0, :, :, 0].numpy()
-    assert torch.equal(shifted.cut(number)[0, 1, :, 0].reshape(4, 4), torch.from_numpy(rolled[:4, 4:]))
+    assert torch.equal(
+        shifted.cut(number)[0, 1, :, 0].reshape(4, 4), torch.from_numpy(rolled[:4, 4:])
+    )
     canvas, axes = figure(3, 10, 3.7)
     place: Text = lambda y, x: f"{y}{x}"  # noqa: E731
     grid(axes[0], WINDOWS(colours_of(plain)), "a block: windows of 4 x 4", place)
     grid(axes[1], WINDOWS(colours_of(shifted)), "the next block: shifted by 2", place)
     at = WINDOWS(colours_of(shifted))[rolled // 8, rolled % 8]
-    grid(axes[2], at, "the same, rolled up and left by 2", lambda y, x: f"{rolled[y, x] // 8}{rolled[y, x] % 8}")
+    grid(
+        axes[2],
+        at,
+        "the same, rolled up and left by 2",
+        lambda y, x: f"{rolled[y, x] // 8}{rolled[y, x] % 8}",
+    )
     for y in (0, 4):
         for x in (0, 4):
             frame(axes[0], y, x, 4, 4)

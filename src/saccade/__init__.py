@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__ as __version__
 
-# Before torch starts OpenMP: waiting threads sleep instead of spinning. Compute and reading threads share the cores,
-# and on a busy machine spinning makes small networks ten times slower (docs/LOG.md).
+# Before torch starts OpenMP: waiting threads sleep instead of spinning. Compute and reading threads
+# share the cores, and on a busy machine spinning makes small networks ten times slower
+# (docs/LOG.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
@@ -44,12 +45,26 @@ _HOMES = {
     "top_k_accuracy": "saccade.evaluation.metrics",
     "train": "saccade.api",
 }
-__all__ = ["SaccadeError", "__version__", "create_model", "evaluate", "foreign_state", "list_models", "load",
-           "load_weights", "open_source", "predict", "top_k_accuracy", "train"]  # fmt: skip
+__all__ = [
+    "SaccadeError",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "foreign_state",
+    "list_models",
+    "load",
+    "load_weights",
+    "open_source",
+    "predict",
+    "top_k_accuracy",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first used, so that ``saccade --help`` need not import torch."""
+    """Import the public names when they are first used, so that ``saccade --help`` need not
+    import torch.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'saccade' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

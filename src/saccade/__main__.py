@@ -1,4 +1,6 @@
-"""``python -m saccade`` and the program ``saccade``: signals are caught before anything slow begins."""
+"""``python -m saccade`` and the program ``saccade``: signals are caught before anything slow
+begins.
+"""
 
 from __future__ import annotations
 

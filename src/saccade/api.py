@@ -63,14 +63,15 @@ def train(
 ) -> Outcome:
     """Train a classifier as ``saccade train`` does and return its folder and figures.
 
-    Every flag of the command line is a keyword of the same name and means the same. ``recipe`` is one word or several:
-    a YAML file, a recipe, a model. ``data`` and ``val`` may also be a source or a split that is open already, ``model``
-    your own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes). ``batch_size`` is global, ``lr``
-    the effective rate; ``holdout`` and ``minival`` are shares such as 0.1 or ``"10%"``, ``max_time`` a text with a unit
-    or seconds. ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
+    Every flag of the command line is a keyword of the same name and means the same. ``recipe`` is
+    one word or several: a YAML file, a recipe, a model. ``data`` and ``val`` may also be a source
+    or a split that is open already, ``model`` your own ``nn.Module`` that maps float images (B, 3,
+    S, S) to logits (B, classes). ``batch_size`` is global, ``lr`` the effective rate; ``holdout``
+    and ``minival`` are shares such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds.
+    ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
 
-    Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``. Raises a SaccadeError
-    with the reason and what to do.
+    Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``.
+    Raises a SaccadeError with the reason and what to do.
     """
     model = _network(model)
     flags = {name: value for name, value in locals().items() if name in FLAGS}
@@ -78,9 +79,10 @@ def train(
     request = replace(_request(recipe, flags, set, settings), out=str(out))
     if not isinstance(resume, str | Path):
         raise UsageError(
-            f"resume={resume!r} says nothing", where="resume",
+            f"resume={resume!r} says nothing",
+            where="resume",
             fix="write 'auto' (go on where the run stopped), 'never', or the path of a checkpoint",
-        )  # fmt: skip
+        )
     request = resuming.based(request, str(resume))
     if dry_run:
         config = settle(request)
@@ -89,13 +91,21 @@ def train(
     with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
         log = Log(rank=world.rank, quiet=quiet)
         return trainer.train(
-            compose(request), module=module, out=str(out), resume=str(resume), resume_changed=resume_changed, log=log,
+            compose(request),
+            module=module,
+            out=str(out),
+            resume=str(resume),
+            resume_changed=resume_changed,
+            log=log,
             world=world,
-        )  # fmt: skip
+        )
 
 
 def _request(
-    words: str | Path | Sequence[str | Path], flags: dict[str, Any], sets: str | Sequence[str], settings: dict[str, Any]
+    words: str | Path | Sequence[str | Path],
+    flags: dict[str, Any],
+    sets: str | Sequence[str],
+    settings: dict[str, Any],
 ) -> Request:
     """Turn the keywords of ``train`` into what the command line would have asked for."""
     opened, judged = _opened("data", flags["data"], "train"), _opened("val", flags["val"], "val")
@@ -104,11 +114,20 @@ def _request(
         flags["model"] = f"custom:{type(flags['model']).__name__}"
     words = [words] if isinstance(words, str | Path) else words
     sets = [sets] if isinstance(sets, str) else sets
-    return Request([str(w) for w in words if w], flag_settings(**flags) | _dotted(settings), sets, opened, judged)
+    return Request(
+        [str(w) for w in words if w],
+        flag_settings(**flags) | _dotted(settings),
+        sets,
+        opened,
+        judged,
+    )
 
 
 def _opened(name: str, given: Any, split: str) -> Source | None:
-    """Return a source for what was handed over open, None for a name or a path; raises UsageError."""
+    """Return a source for what was handed over open, None for a name or a path.
+
+    Raises UsageError.
+    """
     if given is None or isinstance(given, str | Path):
         return None
     if isinstance(given, Source):
@@ -116,9 +135,10 @@ def _opened(name: str, given: Any, split: str) -> Source | None:
     if isinstance(given, Split):
         return Source(short_name(Path(given.where or name)), given.where or name, {split: given})
     raise UsageError(
-        f"data of the type {type(given).__name__} is not understood", where=name,
+        f"data of the type {type(given).__name__} is not understood",
+        where=name,
         fix="give a known name, a path, or what saccade.open_source returns, or one of its splits",
-    )  # fmt: skip
+    )
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,29 +147,40 @@ def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         near = difflib.get_close_matches(name, FLAGS, n=1, cutoff=0.75)
         if near and name.split("__")[0] not in known:
-            raise ConfigError(f"unknown keyword '{name}'", where="saccade.train", fix=f"did you mean '{near[0]}'?")
+            raise ConfigError(
+                f"unknown keyword '{name}'", where="saccade.train", fix=f"did you mean '{near[0]}'?"
+            )
     return {name.replace("__", "."): value for name, value in settings.items()}
 
 
 def load(run: str | Path, module: nn.Module | None = None, *, best: bool = False) -> Classifier:
-    """Load the classifier of a run folder, of one of its checkpoints, or of a ``.safetensors`` file.
+    """Load the classifier of a run folder, of one of its checkpoints, or of a ``.safetensors``
+    file.
 
-    ``best`` takes the best checkpoint of a run folder; ``module`` is for a network of your own. Weights of a checkpoint
-    are the average where the run keeps one. Raises CheckpointError.
+    ``best`` takes the best checkpoint of a run folder; ``module`` is for a network of your own.
+    Weights of a checkpoint are the average where the run keeps one. Raises CheckpointError.
     """
     return Subject.of(Path(run), best).classifier(module)
 
 
 def evaluate(
-    model: Classifier | str | Path, data: str | Path | Source | Split | None = None, *, labels: str | Path = "",
-    split_names: str = "", split: str = "", best: bool = False, devices: str = "auto", precision: str = "auto",
-) -> Result:  # fmt: skip
-    """Score a classifier on the validation split of a source, or on a split, every image exactly once.
+    model: Classifier | str | Path,
+    data: str | Path | Source | Split | None = None,
+    *,
+    labels: str | Path = "",
+    split_names: str = "",
+    split: str = "",
+    best: bool = False,
+    devices: str = "auto",
+    precision: str = "auto",
+) -> Result:
+    """Score a classifier on the validation split of a source, or on a split, every image exactly
+    once.
 
-    ``model`` may be what ``load`` takes; without ``data`` a run is scored on the split that it was validated on, and
-    ``best`` takes its best checkpoint. Computed as the run computed, on its device and in its precision, unless others
-    are asked for; what differs is said on standard error. Raises DataError when there is no such split,
-    CheckpointError when nothing says which.
+    ``model`` may be what ``load`` takes; without ``data`` a run is scored on the split that it was
+    validated on, and ``best`` takes its best checkpoint. Computed as the run computed, on its
+    device and in its precision, unless others are asked for; what differs is said on standard
+    error. Raises DataError when there is no such split, CheckpointError when nothing says which.
     """
     given = model if isinstance(model, Classifier) else Subject.of(Path(model), best)
     classifier = given if isinstance(given, Classifier) else given.classifier()
@@ -159,9 +190,16 @@ def evaluate(
 
 
 def score(
-    classifier: Classifier, split: Split, resolved: Mapping[str, Any], devices: str = "auto", precision: str = "auto"
+    classifier: Classifier,
+    split: Split,
+    resolved: Mapping[str, Any],
+    devices: str = "auto",
+    precision: str = "auto",
 ) -> tuple[Result, Conditions]:
-    """Score a classifier on a split; ``resolved`` is how its run computed. Returns the figures and what was done."""
+    """Score a classifier on a split; ``resolved`` is how its run computed.
+
+    Returns the figures and what was done.
+    """
     how = Conditions.of(classifier.recipe, resolved, devices, precision)
     for note in how.notes:
         Log().warn(note)
@@ -169,7 +207,8 @@ def score(
     before = torch.get_num_threads()
     readers = Readers(max(2, before))
     try:
-        torch.set_num_threads(how.threads)  # the last bits depend on it; the readers have set theirs to one
+        # the last bits depend on it; the readers have set theirs to one
+        torch.set_num_threads(how.threads)
         with determinism.put_back():
             if how.deterministic:
                 determinism.switch_on()
@@ -180,7 +219,10 @@ def score(
 
 
 def _network(model: Any) -> Any:
-    """Return a network without the wrappers of torch, a name as it is; raises UsageError on a class."""
+    """Return a network without the wrappers of torch, a name as it is.
+
+    Raises UsageError on a class.
+    """
     if isinstance(model, type):
         what = f"model={model.__name__} is a class, and a network is wanted"
         raise UsageError(what, where="model", fix=f"make one: model={model.__name__}(...)")
@@ -188,11 +230,16 @@ def _network(model: Any) -> Any:
 
 
 def judged_split(
-    model: Classifier | Subject, data: Any = None, name: str = "", labels: str | Path = "", split_names: str = ""
+    model: Classifier | Subject,
+    data: Any = None,
+    name: str = "",
+    labels: str | Path = "",
+    split_names: str = "",
 ) -> Split:
     """Return the images to score on: those of ``data``, or the ones that a run was validated on.
 
-    Raises DataError when there is no such split, CheckpointError when nothing says which images, UsageError.
+    Raises DataError when there is no such split, CheckpointError when nothing says which images,
+    UsageError.
     """
     if isinstance(data, Split):
         return data
@@ -201,7 +248,9 @@ def judged_split(
         return find_split(_opened("data", data, "val") or str(data), name, str(labels), split_names)
     only_with_data(labels=labels, split_names=split_names)
     if isinstance(model, Classifier):
-        raise UsageError("a classifier does not say which images to score", where="data", fix="give data=")
+        raise UsageError(
+            "a classifier does not say which images to score", where="data", fix="give data="
+        )
     return own_split(model.config, name)
 
 
@@ -214,7 +263,9 @@ def only_with_data(**flags: Any) -> None:
 
 
 def own_split(config: Config, name: str = "") -> Split:
-    """Return the split that a run validated on, or another of the same source, rebuilt from its configuration."""
+    """Return the split that a run validated on, or another of the same source, rebuilt from its
+    configuration.
+    """
     data = datasets.open_data(config, datasets.open_training(config))
     for split in (data.val, data.chosen_on):
         if name in ("", split.name):
@@ -222,8 +273,13 @@ def own_split(config: Config, name: str = "") -> Split:
     return data.train if name == "train" else _split_of(data.val_source, name)
 
 
-def find_split(data: str | Source, name: str = "", labels: str = "", split_names: str = "") -> Split:
-    """Return a split of a source by name, or its validation split; raises DataError when there is none."""
+def find_split(
+    data: str | Source, name: str = "", labels: str = "", split_names: str = ""
+) -> Split:
+    """Return a split of a source by name, or its validation split.
+
+    Raises DataError when there is none.
+    """
     source = data if isinstance(data, Source) else open_source(data, labels, split_names)
     if name:
         return _split_of(source, name)
@@ -250,14 +306,25 @@ def predict(
     """Yield the most probable classes of each image, in order.
 
     ``model`` may be what ``load`` takes; ``best`` takes the best checkpoint of a run folder.
-    ``images`` is one image or several: a path (of a folder: every image in it), the bytes of a file, an image of
-    Pillow, or an array, uint8 or uint16 of shape (height, width) or (height, width, channels); an array with one more
-    dimension in front holds several. An image that cannot be read gets a prediction with ``error`` and no classes;
-    with ``strict`` it raises DataError.
+    ``images`` is one image or several: a path (of a folder: every image in it), the bytes of a
+    file, an image of Pillow, or an array, uint8 or uint16 of shape (height, width) or (height,
+    width, channels); an array with one more dimension in front holds several. An image that cannot
+    be read gets a prediction with ``error`` and no classes; with ``strict`` it raises DataError.
     """
     classifier = model if isinstance(model, Classifier) else load(model, best=best)
     return predictor.predict(classifier, predictor.several(images), top, strict=strict)
 
 
-__all__ = ["Classifier", "Outcome", "Prediction", "Result", "Source", "Split", "evaluate", "load", "open_source",
-           "predict", "train"]  # fmt: skip
+__all__ = [
+    "Classifier",
+    "Outcome",
+    "Prediction",
+    "Result",
+    "Source",
+    "Split",
+    "evaluate",
+    "load",
+    "open_source",
+    "predict",
+    "train",
+]

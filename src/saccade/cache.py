@@ -18,11 +18,14 @@ from saccade.system import doors
 
 ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written and has the space"
 STALE_S = 86_400.0
-"""Half-written small files of the cache are as old as this before they count as left over: writing takes seconds."""
+"""Half-written small files of the cache are as old as this before they count as left over:
+writing takes seconds.
+"""
 
 
 def folder() -> Path:
-    """Return the user's cache folder for Saccade: the platform's usual place, a private temporary one without a home.
+    """Return the user's cache folder for Saccade: the platform's usual place, a private temporary
+    one without a home.
 
     Raises DiskError where there is none that only this user can change.
     """
@@ -33,13 +36,16 @@ def folder() -> Path:
             base = Path.home() / "Library" / "Caches"
         else:
             base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # neither HOME nor an entry in the list of users: a container under a number
+    # neither HOME nor an entry in the list of users: a container under a number
+    except RuntimeError:
         base = _private()
     return base / "saccade"
 
 
 def _private() -> Path:
-    """Return a folder for this user below the temporary one, where others could have put one of this name before."""
+    """Return a folder for this user below the temporary one, where others could have put one of
+    this name before.
+    """
     path = Path(tempfile.gettempdir()) / f"saccade-cache-{os.getuid()}"  # type: ignore[attr-defined,unused-ignore]
     with doors.explained(path, ELSEWHERE):
         if not doors.is_private(path):
@@ -53,7 +59,10 @@ def within(*names: str) -> Path:
 
 
 def remember(path: Path, facts: Any) -> None:
-    """Keep a result if that can be written; without one, looking again costs time and nothing else."""
+    """Keep a result if that can be written.
+
+    Without one, looking again costs time and nothing else.
+    """
     try:
         files.write_json(path, facts)
     except (SaccadeError, OSError, ValueError):
@@ -69,7 +78,9 @@ def forget(path: Path) -> None:
 
 
 def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
-    """Copy a stream into the cache under ``name``, once; raises DataError above ``limit_bytes``, DiskError.
+    """Copy a stream into the cache under ``name``, once.
+
+    Raises DataError above ``limit_bytes``, DiskError.
 
     What killed processes left of such copies is removed first: one may have many gigabytes.
     """
@@ -93,7 +104,9 @@ def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
 
 
 def _sweep(place: Path) -> None:
-    """Remove half-written copies that no living process holds, and small files that were never finished."""
+    """Remove half-written copies that no living process holds, and small files that were never
+    finished.
+    """
     for part in place.glob(".*.part"):
         files.remove_abandoned(part)
     for part in (*place.glob("*/*.part-*"), *place.glob("*/.*.part")):

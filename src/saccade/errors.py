@@ -1,6 +1,7 @@
 """Every error a user can meet: what happened, where, and what to do about it.
 
-The exit status of the program is the ``status`` of the error that ended it; ``docs/exit-codes.md`` lists them.
+The exit status of the program is the ``status`` of the error that ended it; ``docs/exit-codes.md``
+lists them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from saccade.printable import printable
 class Explained(BaseException):
     """What is explained to the user instead of shown as a traceback.
 
-    ``what`` is one sentence, ``where`` names the file, record or field, ``fix`` says what to do next, and
-    ``finding`` is the stable id of the preflight finding behind it, if there is one. ``told`` means that another
-    process has shown it to the user.
+    ``what`` is one sentence, ``where`` names the file, record or field, ``fix`` says what to do
+    next, and ``finding`` is the stable id of the preflight finding behind it, if there is one.
+    ``told`` means that another process has shown it to the user.
     """
 
     status = 1
@@ -27,7 +28,8 @@ class Explained(BaseException):
         self.finding = finding
 
     def __str__(self) -> str:
-        what = self.what.replace("\n", "\n    ")  # a name with a line end in it cannot pretend to be the next line
+        # a name with a line end in it cannot pretend to be the next line
+        what = self.what.replace("\n", "\n    ")
         lines = [f"[{self.finding}] {what}" if self.finding else what]
         if self.where:
             lines.append(f"  where: {printable(self.where, keep='')}")
@@ -75,7 +77,10 @@ class DiskError(SaccadeError):
 
 
 class PreemptedError(SaccadeError):
-    """The run was asked to stop or its time is up; it is saved and the same command continues it."""
+    """The run was asked to stop or its time is up.
+
+    It is saved and the same command continues it.
+    """
 
     status = 75
 
@@ -95,8 +100,8 @@ class ConfigError(SaccadeError):
 class InterruptedRunError(Explained, KeyboardInterrupt):
     """The user pressed Ctrl-C; what was worth saving is saved.
 
-    In Python it is the KeyboardInterrupt that it was: ``except Exception`` around one training of many does not swallow
-    it.
+    In Python it is the KeyboardInterrupt that it was: ``except Exception`` around one training of
+    many does not swallow it.
     """
 
     status = 130

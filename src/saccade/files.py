@@ -1,6 +1,8 @@
-"""The only module that writes, with the doors below it: durable files, atomic folders, digests, locks.
+"""The only module that writes, with the doors below it: durable files, atomic folders, digests,
+locks.
 
-Nothing is written in place. A file or folder appears under its final name only when its bytes are on the disk.
+Nothing is written in place. A file or folder appears under its final name only when its bytes are
+on the disk.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from saccade.system.locks import locked as locked
 from saccade.system.locks import try_lock
 
 COPY_BYTES = 1 << 20
-PENDING_BYTES = 1 << 22  # lines of a log that wait in memory while they cannot be written: hours of a run
+# lines of a log that wait in memory while they cannot be written: hours of a run
+PENDING_BYTES = 1 << 22
 
 
 def _no_stage(_name: str) -> None:
@@ -33,13 +36,18 @@ def _no_stage(_name: str) -> None:
 
 
 stage: Callable[[str], None] = _no_stage
-"""Called at every step of publishing a folder; the fault tests replace it to kill the process just there."""
+"""Called at every step of publishing a folder.
+
+The fault tests replace it to kill the process just there.
+"""
 
 
 def digest(path: Path, kind: str = "sha256") -> str:
     """Return the SHA-256, or another ``kind`` of digest, of a file in hexadecimal digits."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(kind, usedforsecurity=False)
+        ).hexdigest()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -70,7 +78,10 @@ def json_bytes(value: Any) -> bytes:
 
 
 def read_json(path: Path, limit_bytes: int = 64_000_000) -> Any:
-    """Read a JSON file of at most ``limit_bytes``; raises ValueError on bad JSON, depth or constants."""
+    """Read a JSON file of at most ``limit_bytes``.
+
+    Raises ValueError on bad JSON, depth or constants.
+    """
     data = doors.read_bytes(path, limit_bytes)
 
     def refuse(constant: str) -> None:
@@ -83,17 +94,24 @@ def read_json(path: Path, limit_bytes: int = 64_000_000) -> Any:
 
 
 def read_text(path: Path, limit_bytes: int) -> str:
-    """Read a UTF-8 file of at most ``limit_bytes``; raises OSError, ValueError on another file or text."""
+    """Read a UTF-8 file of at most ``limit_bytes``.
+
+    Raises OSError, ValueError on another file or text.
+    """
     return doors.read_bytes(path, limit_bytes).decode()
 
 
 def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
-    """Publish a folder of files atomically; it exists under ``final`` only when every byte is safe and re-read.
+    """Publish a folder of files atomically.
 
-    An older folder of that name is there until then. A ``manifest.json`` with size and SHA-256 of each file is added.
-    Raises DiskError, leaving nothing behind.
+    It exists under ``final`` only when every byte is safe and re-read.
+
+    An older folder of that name is there until then. A ``manifest.json`` with size and SHA-256 of
+    each file is added. Raises DiskError, leaving nothing behind.
     """
-    facts = {n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in contents.items()}
+    facts = {
+        n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in contents.items()
+    }
     everything = contents | {"manifest.json": json_bytes({"format": 1, "files": facts})}
     part = final.with_name(f"{final.name}.part-{os.getpid()}")
     with explained(final):
@@ -107,7 +125,9 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
             _sync_folder(part)
             for name, fact in facts.items():
                 if digest(part / name) != fact["sha256"]:
-                    raise OSError(errno.EIO, "the disk returned other bytes than were written", name)
+                    raise OSError(
+                        errno.EIO, "the disk returned other bytes than were written", name
+                    )
             stage("verified")
             replaced = _set_out_of_sight(final)
             os.rename(part, final)
@@ -121,10 +141,12 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
 
 
 def verify_folder(folder: Path) -> tuple[str, ...]:
-    """Check a published folder against its manifest and return the names of its files, the manifest's own aside.
+    """Check a published folder against its manifest and return the names of its files, the
+    manifest's own aside.
 
-    Raises ValueError naming the first bad file. A file that the manifest does not list is bad, too: nothing vouches for
-    it. Hidden files, which systems leave everywhere and nobody reads, are no part of the folder.
+    Raises ValueError naming the first bad file. A file that the manifest does not list is bad, too:
+    nothing vouches for it. Hidden files, which systems leave everywhere and nobody reads, are no
+    part of the folder.
     """
     try:
         for path in (folder, folder / "manifest.json"):
@@ -133,9 +155,13 @@ def verify_folder(folder: Path) -> tuple[str, ...]:
         if json_bytes(manifest) != (folder / "manifest.json").read_bytes():
             raise ValueError("not as it was written")
         facts = manifest["files"]
-        names = {str(name): (int(fact["bytes"]), str(fact["sha256"])) for name, fact in facts.items()}
+        names = {
+            str(name): (int(fact["bytes"]), str(fact["sha256"])) for name, fact in facts.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"manifest.json is missing or unreadable ({type(error).__name__})") from error
+        raise ValueError(
+            f"manifest.json is missing or unreadable ({type(error).__name__})"
+        ) from error
     for name, (size, sha256) in names.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -147,14 +173,21 @@ def verify_folder(folder: Path) -> tuple[str, ...]:
         if digest(path) != sha256:
             raise ValueError(f"{name} does not match its digest")
     for path in sorted(folder.iterdir()):
-        if path.name not in names and path.name != "manifest.json" and not path.name.startswith("."):
+        if (
+            path.name not in names
+            and path.name != "manifest.json"
+            and not path.name.startswith(".")
+        ):
             raise ValueError(f"{path.name} is not listed in manifest.json")
     return tuple(sorted(names))
 
 
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Make a folder for ``place`` inside one that this process has locked; what dead processes left is removed."""
+    """Make a folder for ``place`` inside one that this process has locked.
+
+    What dead processes left is removed.
+    """
     sweep_parts(folder)
     part = folder / f".saccade.part-{os.getpid()}"
     with explained(part):
@@ -167,7 +200,10 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
-    """Write a file in the folder ``aside`` and rename it: it is never half there. ``settle`` makes it durable."""
+    """Write a file in the folder ``aside`` and rename it: it is never half there.
+
+    ``settle`` makes it durable.
+    """
     part = aside / str(threading.get_ident())
     with explained(final):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -181,8 +217,8 @@ def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
 def settle(paths: Iterable[Path]) -> None:
     """Bring files that ``place`` wrote safely to the disk, with their folders.
 
-    One sync for all: an fsync of each waits for a flush of the disk's own cache, measured at 1.4 ms for a file that was
-    long written, which is half an hour for ImageNet.
+    One sync for all: an fsync of each waits for a flush of the disk's own cache, measured at 1.4 ms
+    for a file that was long written, which is half an hour for ImageNet.
     """
     if sys.platform != "win32":
         os.sync()
@@ -194,7 +230,9 @@ def settle(paths: Iterable[Path]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder if it exists; a published one is renamed first so that no half folder is seen.
+    """Remove a folder if it exists.
+
+    A published one is renamed first so that no half folder is seen.
 
     Of a link only the link is removed.
     """
@@ -230,8 +268,9 @@ def sweep_parts(folder: Path) -> None:
 class Appender:
     """A file of lines that only grows, and that never ends a run.
 
-    A line cut off by a crash is repaired when the file is opened again. What cannot be written, as on a full disk,
-    waits in memory for the next line; ``trouble`` says why, and ``lost`` counts the lines that found no room there.
+    A line cut off by a crash is repaired when the file is opened again. What cannot be written, as
+    on a full disk, waits in memory for the next line; ``trouble`` says why, and ``lost`` counts the
+    lines that found no room there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -251,7 +290,8 @@ class Appender:
         """Append one line in a single write, so that a kill cannot interleave two."""
         if self._file.closed:
             return
-        data = text.encode("utf-8", "backslashreplace") + b"\n"  # half a character of a name that is no UTF-8
+        # half a character of a name that is no UTF-8
+        data = text.encode("utf-8", "backslashreplace") + b"\n"
         if len(self._pending) + len(data) > PENDING_BYTES:
             self.lost += 1
         else:
@@ -276,9 +316,11 @@ class Appender:
 
 
 class Partial:
-    """A file that arrives piece by piece, over several processes if need be, and has its name only when it is whole.
+    """A file that arrives piece by piece, over several processes if need be, and has its name only
+    when it is whole.
 
-    What has arrived survives a crash. The caller holds the lock of the folder. Methods raise DiskError.
+    What has arrived survives a crash. The caller holds the lock of the folder. Methods raise
+    DiskError.
     """
 
     def __init__(self, final: Path) -> None:
@@ -312,7 +354,9 @@ class Partial:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the free space, in bytes, of the disk that holds ``path`` or its nearest existing parent."""
+    """Return the free space, in bytes, of the disk that holds ``path`` or its nearest existing
+    parent.
+    """
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
@@ -320,7 +364,8 @@ def free_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def aside(final: Path) -> Iterator[BinaryIO]:
-    """Open a file that is written piece by piece and gets its name, durably, at the end of the ``with`` block.
+    """Open a file that is written piece by piece and gets its name, durably, at the end of the
+    ``with`` block.
 
     It is locked meanwhile, so that ``remove_abandoned`` knows it from what a killed process left.
     """
@@ -331,7 +376,8 @@ def aside(final: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if sys.platform != "win32":  # which renames no open file; elsewhere the lock holds until the name is there
+            # which renames no open file; elsewhere the lock holds until the name is there
+            if sys.platform != "win32":
                 os.replace(part, final)
         if sys.platform == "win32":
             os.replace(part, final)
@@ -341,18 +387,25 @@ def aside(final: Path) -> Iterator[BinaryIO]:
 
 
 def _held(part: Path) -> BinaryIO:
-    """Open a new file and lock it; another process may take it for abandoned before it is locked, but not twice."""
+    """Open a new file and lock it.
+
+    Another process may take it for abandoned before it is locked, but not twice.
+    """
     file = doors.fresh(part)
     if try_lock(file) and part.exists():
         return file
     file.close()
     file = doors.fresh(part)
-    try_lock(file)  # where the file system has no locks, there is none that others could take, either
+    # where the file system has no locks, there is none that others could take, either
+    try_lock(file)
     return file
 
 
 def remove_abandoned(part: Path) -> None:
-    """Remove what ``aside`` was writing when its process was killed; nothing happens while that still lives."""
+    """Remove what ``aside`` was writing when its process was killed.
+
+    Nothing happens while that still lives.
+    """
     with contextlib.suppress(OSError), doors.existing(part) as file:
         if try_lock(file):
             part.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""What the preflight finds, under stable ids: told to people, kept in run.json, raised where it stops the run."""
+"""What the preflight finds, under stable ids: told to people, kept in run.json, raised where it
+stops the run.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ _KINDS = {kind.status: kind for kind in (DataError, DiskError, DivergedError, Co
 class Finding:
     """One thing that was found before training; ``docs/preflight.md`` explains every id.
 
-    ``items`` names the first files or classes concerned; ``status`` is the exit status of a run that an error stops.
+    ``items`` names the first files or classes concerned; ``status`` is the exit status of a run
+    that an error stops.
     """
 
     id: str
@@ -30,8 +33,17 @@ class Finding:
 
     @classmethod
     def of(cls, error: SaccadeError) -> Finding:
-        """Return the finding behind an error, for those who list findings instead of stopping at the first."""
-        return cls(error.finding or "error", "error", error.what, error.where, error.fix, status=error.status)
+        """Return the finding behind an error, for those who list findings instead of stopping at
+        the first.
+        """
+        return cls(
+            error.finding or "error",
+            "error",
+            error.what,
+            error.where,
+            error.fix,
+            status=error.status,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as plain values."""
@@ -44,13 +56,17 @@ def is_error(finding: Finding) -> bool:
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Raise the SaccadeError of the first error among findings, naming the ids of all further ones."""
+    """Raise the SaccadeError of the first error among findings, naming the ids of all further
+    ones.
+    """
     errors = [f for f in findings if is_error(f)]
     if not errors:
         return
     first, others = errors[0], dict.fromkeys(f.id for f in errors[1:])
     also = f" (also found: {', '.join(others)})" if others else ""
-    raise _KINDS[first.status](first.message + also, where=first.where, fix=first.fix, finding=first.id)
+    raise _KINDS[first.status](
+        first.message + also, where=first.where, fix=first.fix, finding=first.id
+    )
 
 
 def tell(findings: Iterable[Finding], log: Log) -> None:

@@ -1,4 +1,6 @@
-"""What a run says: lines and a progress bar on stderr for people, one JSONL event stream for programs."""
+"""What a run says: lines and a progress bar on stderr for people, one JSONL event stream for
+programs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from saccade import files
@@ -51,21 +61,25 @@ class Bar:
         if now - self._last >= PLAIN_EVERY_S and done > self._first:
             self._last = now
             left = (now - self._begun) / (done - self._first) * (self._total - done)
-            self._console.print(f"{self._what} {done}/{self._total}  {detail}  about {left:.0f} s left")
+            self._console.print(
+                f"{self._what} {done}/{self._total}  {detail}  about {left:.0f} s left"
+            )
 
 
 class Log:
     """The voice of one run on one rank.
 
-    Only rank 0 talks to people; every event gets the attempt number, so that steps that were run again after a kill
-    can be told apart (readers take the last).
+    Only rank 0 talks to people; every event gets the attempt number, so that steps that were run
+    again after a kill can be told apart (readers take the last).
     """
 
     def __init__(self, *, rank: int = 0, quiet: bool = False) -> None:
         self.rank = rank
         self.attempt = 1
         self._voice = Voice()
-        self.console = console(file=cast(TextIO, self._voice), quiet=quiet or rank != 0, soft_wrap=True)
+        self.console = console(
+            file=cast(TextIO, self._voice), quiet=quiet or rank != 0, soft_wrap=True
+        )
         self._told: set[str] = set()
         self._events: files.Appender | None = None
         self._text: files.Appender | None = None
@@ -90,7 +104,10 @@ class Log:
                 self._write(event)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Record one event; numbers that are not finite are written as null with their name in ``not_finite``."""
+        """Record one event.
+
+        Numbers that are not finite are written as null with their name in ``not_finite``.
+        """
         if self.rank != 0:
             return
         event: dict[str, Any] = {"event": kind, "time": round(time.time(), 3)}
@@ -109,23 +126,37 @@ class Log:
             for listener in list(self.listeners):
                 try:
                     listener(line)
-                except Exception as error:  # of another program, which writes files of its own: no reason to end a run
+                # of another program, which writes files of its own: no reason to end a run
+                except Exception as error:
                     self.listeners.remove(listener)
                     self.warn(f"events are no longer shown elsewhere: {error}")
             self._tell_trouble(self._events)
 
     def _tell_trouble(self, events: files.Appender) -> None:
-        """Say on the one way what is wrong with the other, once each time; a run does not end for want of a log."""
+        """Say on the one way what is wrong with the other, once each time.
+
+        A run does not end for want of a log.
+        """
         if events.trouble and "log" not in self._told:
             self._told.add("log")
-            self.warn(f"log.jsonl cannot be written ({events.trouble}); the run goes on, and the lines wait in memory")
+            self.warn(
+                f"log.jsonl cannot be written ({events.trouble}); the run goes on, and the "
+                "lines wait in memory"
+            )
         elif not events.trouble and "log" in self._told:
             self._told.discard("log")
-            missing = f"{events.lost:,} lines of it are missing" if events.lost else "no line of it is missing"
+            missing = (
+                f"{events.lost:,} lines of it are missing"
+                if events.lost
+                else "no line of it is missing"
+            )
             self.warn(f"log.jsonl is written again; {missing}")
         if self._voice.trouble and "voice" not in self._told:
             self._told.add("voice")
-            self.event("warning", text=f"standard error cannot be written ({self._voice.trouble}); the run goes on")
+            self.event(
+                "warning",
+                text=f"standard error cannot be written ({self._voice.trouble}); the run goes on",
+            )
 
     def say(self, text: str = "") -> None:
         """Print one line for people."""
@@ -146,7 +177,10 @@ class Log:
         self.event("warning", text=text)
 
     def note(self, text: str) -> None:
-        """Write into ``log.txt`` what people are told, here or elsewhere; a disk that is full ends nothing."""
+        """Write into ``log.txt`` what people are told, here or elsewhere.
+
+        A disk that is full ends nothing.
+        """
         if self._text is not None:
             self._text.line(printable(text))
         elif self.rank == 0:
@@ -154,15 +188,24 @@ class Log:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Bar]:
-        """Show progress with an estimate of the time left; inside another bar this one is silent."""
+        """Show progress with an estimate of the time left.
+
+        Inside another bar this one is silent.
+        """
         if not self.console.is_terminal or self.console.quiet:
             yield Bar(self.console, what, total, None)
             return
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn(), _Detail(),
-        )  # fmt: skip
-        with Progress(*columns, console=self.console, transient=True, refresh_per_second=5) as progress:
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+            _Detail(),
+        )
+        with Progress(
+            *columns, console=self.console, transient=True, refresh_per_second=5
+        ) as progress:
             yield Bar(self.console, what, total, progress)
 
     def close(self) -> None:
@@ -174,7 +217,9 @@ class Log:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read an event stream; the last attempt of a step wins, and what came behind the start of a later one is void.
+    """Read an event stream.
+
+    The last attempt of a step wins, and what came behind the start of a later one is void.
 
     Lines that a crash cut short are left out, as are those that no run of ours wrote.
     """
@@ -208,7 +253,9 @@ def _is_ours(event: dict[str, Any]) -> bool:
 
 
 def _measured(event: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what an event measured, alike for events of which the last counts; empty for those that all count.
+    """Return what an event measured, alike for events of which the last counts.
+
+    Empty for those that all count.
 
     At its last step a run may be judged on two splits, or with several views beside one.
     """

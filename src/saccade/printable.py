@@ -1,8 +1,9 @@
-"""Text that a terminal, a page or a table only shows: what would act on it is written out as ``\\x1b``.
+"""Text that a terminal, a page or a table only shows: what would act on it is written out as
+``\\x1b``.
 
-Names come from archives of strangers. A control character in one can clear the screen, rename the window or hide a
-line; a mark of writing direction turns round what stands behind it; a cell that begins with ``=`` is a formula in a
-spreadsheet.
+Names come from archives of strangers. A control character in one can clear the screen, rename the
+window or hide a line; a mark of writing direction turns round what stands behind it; a cell that
+begins with ``=`` is a formula in a spreadsheet.
 """
 
 from __future__ import annotations
@@ -11,38 +12,58 @@ import json
 from typing import Any
 
 _JOINERS = "\u200c\u200d"  # needed to spell Persian and the languages of India, and in emoji
-_SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_SPACES = (
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """Return a text with everything written out that is no visible character, except what is in ``keep``.
+    """Return a text with everything written out that is no visible character, except what is in
+    ``keep``.
 
     A byte of a file name that is no UTF-8 becomes ``\\xe9``, as every character below 256.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep or c in _JOINERS or c in _SPACES else _written(c) for c in text)
+    return "".join(
+        c if c.isprintable() or c in keep or c in _JOINERS or c in _SPACES else _written(c)
+        for c in text
+    )
 
 
 def _written(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # how Python stands for a byte that is no UTF-8
         code -= 0xDC00
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
 
 
 def to_json(value: Any) -> str:
-    """Return one line of JSON that shows on a terminal what it means; raises ValueError on NaN and infinity."""
+    """Return one line of JSON that shows on a terminal what it means.
+
+    Raises ValueError on NaN and infinity.
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if text.isprintable():
         return text
-    safe = (c if c.isprintable() or c in _JOINERS or c in _SPACES else json.dumps(c)[1:-1] for c in text)
+    safe = (
+        c if c.isprintable() or c in _JOINERS or c in _SPACES else json.dumps(c)[1:-1] for c in text
+    )
     return "".join(safe)
 
 
 def cell(text: str, *, path: bool = False) -> str:
-    """Return what a spreadsheet shows as this text instead of computing it: ``'=1+1``, for a path ``./=1+1``."""
+    """Return what a spreadsheet shows as this text instead of computing it: ``'=1+1``, for a
+    path ``./=1+1``.
+    """
     shown = printable(text, keep="")
     if not text.startswith(_FORMULA):
         return shown

@@ -1,7 +1,8 @@
 """Randomness as a pure function: every draw comes from a counter key, never from a stream.
 
-A key is a hash of words such as (seed, purpose, epoch, sample, copy). Nothing has to be saved for a resume, and the
-number of threads or ranks cannot change a draw. Changing any function here changes every run: bump ``DRAWS_VERSION``.
+A key is a hash of words such as (seed, purpose, epoch, sample, copy). Nothing has to be saved for a
+resume, and the number of threads or ranks cannot change a draw. Changing any function here changes
+every run: bump ``DRAWS_VERSION``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ class Purpose(IntEnum):
 
 
 def _finalise(words: Keys) -> Keys:
-    """Mix 64-bit words of any shape. *Source:* splitmix64 finaliser, Steele et al. 2014, figure 17."""
+    """Mix 64-bit words of any shape. *Source:* splitmix64 finaliser, Steele et al.
+
+    2014, figure 17.
+    """
     words = (words ^ (words >> np.uint64(30))) * _MUL1
     words = (words ^ (words >> np.uint64(27))) * _MUL2
     return words ^ (words >> np.uint64(31))
@@ -55,7 +59,8 @@ def _finalise(words: Keys) -> Keys:
 def key(*words: ArrayLike) -> Keys:
     """Hash integer words into 64-bit keys.
 
-    Each word is an integer or an integer array; they broadcast against each other and the result has that shape.
+    Each word is an integer or an integer array; they broadcast against each other and the result
+    has that shape.
     """
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
@@ -70,7 +75,9 @@ def integer(*words: ArrayLike) -> int:
 
 
 def uniform(keys: Keys, num: int) -> Floats:
-    """Return ``num`` uniform draws in [0, 1) for each key, shape ``keys.shape + (num,)``, from the top 53 bits."""
+    """Return ``num`` uniform draws in [0, 1) for each key, shape ``keys.shape + (num,)``, from
+    the top 53 bits.
+    """
     with np.errstate(over="ignore"):
         counters = np.arange(1, num + 1, dtype=np.uint64) * _GAMMA
         words = _finalise(np.asarray(keys, np.uint64)[..., None] + counters)
@@ -79,23 +86,71 @@ def uniform(keys: Keys, num: int) -> Floats:
 
 # *Source:* Wichura 1988, algorithm AS 241 (PPND16); coefficients from the highest power down.
 _CENTRE = (
-    (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
-     13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
-    (5226.495278852545925, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
-     5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
-)  # fmt: skip
+    (
+        2509.0809287301226727,
+        33430.575583588128105,
+        67265.770927008700853,
+        45921.953931549871457,
+        13731.693765509461125,
+        1971.5909503065514427,
+        133.14166789178437745,
+        3.387132872796366608,
+    ),
+    (
+        5226.495278852545925,
+        28729.085735721942674,
+        39307.89580009271061,
+        21213.794301586595867,
+        5394.1960214247511077,
+        687.1870074920579083,
+        42.313330701600911252,
+        1.0,
+    ),
+)
 _MIDDLE = (
-    (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
-     3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734),
-    (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
-     0.68976733498510000455, 1.6763848301838038494, 2.05319162663775882187, 1.0),
-)  # fmt: skip
+    (
+        7.7454501427834140764e-4,
+        0.0227238449892691845833,
+        0.24178072517745061177,
+        1.27045825245236838258,
+        3.64784832476320460504,
+        5.7694972214606914055,
+        4.6303378461565452959,
+        1.42343711074968357734,
+    ),
+    (
+        1.05075007164441684324e-9,
+        5.475938084995344946e-4,
+        0.0151986665636164571966,
+        0.14810397642748007459,
+        0.68976733498510000455,
+        1.6763848301838038494,
+        2.05319162663775882187,
+        1.0,
+    ),
+)
 _TAIL = (
-    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 0.0012426609473880784386, 0.026532189526576123093,
-     0.29656057182850489123, 1.7848265399172913358, 5.4637849111641143699, 6.6579046435011037772),
-    (2.04426310338993978564e-15, 1.4215117583164458887e-7, 1.8463183175100546818e-5, 7.868691311456132591e-4,
-     0.0148753612908506148525, 0.13692988092273580531, 0.59983220655588793769, 1.0),
-)  # fmt: skip
+    (
+        2.01033439929228813265e-7,
+        2.71155556874348757815e-5,
+        0.0012426609473880784386,
+        0.026532189526576123093,
+        0.29656057182850489123,
+        1.7848265399172913358,
+        5.4637849111641143699,
+        6.6579046435011037772,
+    ),
+    (
+        2.04426310338993978564e-15,
+        1.4215117583164458887e-7,
+        1.8463183175100546818e-5,
+        7.868691311456132591e-4,
+        0.0148753612908506148525,
+        0.13692988092273580531,
+        0.59983220655588793769,
+        1.0,
+    ),
+)
 
 
 def _ratio(table: tuple[tuple[float, ...], tuple[float, ...]], x: Floats) -> Floats:
@@ -122,10 +177,12 @@ def normal(probabilities: Floats) -> Floats:
 
 
 def beta(probability: float, alpha: float) -> float:
-    """Map one uniform draw in [0, 1) to the symmetric Beta(alpha, alpha) distribution, rounded to float32.
+    """Map one uniform draw in [0, 1) to the symmetric Beta(alpha, alpha) distribution, rounded to
+    float32.
 
-    Bisection on the regularised incomplete beta function; the rounding hides the last bits of the platform's
-    logarithm. *Source:* Press et al., Numerical Recipes, section 6.4 (continued fraction).
+    Bisection on the regularised incomplete beta function; the rounding hides the last bits of the
+    platform's logarithm. *Source:* Press et al., Numerical Recipes, section 6.4 (continued
+    fraction).
     """
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -139,10 +196,11 @@ def beta(probability: float, alpha: float) -> float:
 
 @functools.lru_cache(maxsize=8)
 def beta_table(alpha: float, beta: float) -> tuple[Floats, Floats]:
-    """Return the CDF of Beta(alpha, beta), float64 of shape ``(1025,)``, and the evenly spaced places of its values.
+    """Return the CDF of Beta(alpha, beta), float64 of shape ``(1025,)``, and the evenly spaced
+    places of its values.
 
-    ``np.interp(u, *beta_table(a, b))`` maps uniform draws in [0, 1) to that distribution, linearly between the places:
-    thousands of times faster than inverting it exactly.
+    ``np.interp(u, *beta_table(a, b))`` maps uniform draws in [0, 1) to that distribution, linearly
+    between the places: thousands of times faster than inverting it exactly.
     """
     places = np.linspace(0.0, 1.0, 1025)
     return np.array([_beta_cdf(x, alpha, beta) for x in places.tolist()]), places

@@ -51,10 +51,11 @@ FAILED_SAVES_ALLOWED = 3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came out of a run: its folder and the figures of the saved weights on the validation set.
+    """What came out of a run: its folder and the figures of the saved weights on the validation
+    set.
 
-    ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished before; ``settings`` is
-    the resolved configuration, as in ``config.yaml``.
+    ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished
+    before; ``settings`` is the resolved configuration, as in ``config.yaml``.
     """
 
     folder: Path
@@ -65,47 +66,73 @@ class Outcome:
 
 
 def train(
-    composed: Composed, *, module: nn.Module | None = None, out: str = "", resume: str = "auto",
-    resume_changed: bool = False, log: Log | None = None, world: World = ALONE,
-) -> Outcome:  # fmt: skip
+    composed: Composed,
+    *,
+    module: nn.Module | None = None,
+    out: str = "",
+    resume: str = "auto",
+    resume_changed: bool = False,
+    log: Log | None = None,
+    world: World = ALONE,
+) -> Outcome:
     """Train to the end of the run, from scratch or from where an earlier attempt stopped.
 
-    ``resume`` is ``auto``, ``never`` or the path of a run or of a checkpoint, which goes on in its own folder without
-    ``out``. With several ranks all of them call this, and only the first reads and writes in the run folder. ``module``
-    is a network of the user's own; it is left as it is until the run is done, and then holds the final weights. Raises
-    a SaccadeError with the exit status of what happened; whatever is worth saving is saved before.
+    ``resume`` is ``auto``, ``never`` or the path of a run or of a checkpoint, which goes on in its
+    own folder without ``out``. With several ranks all of them call this, and only the first reads
+    and writes in the run folder. ``module`` is a network of the user's own; it is left as it is
+    until the run is done, and then holds the final weights. Raises a SaccadeError with the exit
+    status of what happened; whatever is worth saving is saved before.
     """
     begun, log = time.monotonic(), log or Log(rank=world.rank)
     out = out or str(resuming.run_of(resume) or "")
     with determinism.owned(), Stop(world) as stop:
         data = datasets.open_data(composed.config, composed.source, composed.val_source)
-        config, shrunk = build.shrink_batch(composed.config, len(data.train), composed.explicit_batch, module)
+        config, shrunk = build.shrink_batch(
+            composed.config, len(data.train), composed.explicit_batch, module
+        )
         mine = own_network.identify(module) if module is not None else {}
         agreement.check_same(config, data, world, mine)
         agreement.check_number(config, world)
         network = world.share(lambda: mine)
         findings = checks.examine(config, data, module, log, shrunk) if world.leads else []
         name, anew = build.model_name(config, module), resume == "never"
-        folder = Path(world.share(lambda: str(build.run_folder(config, data, name, out, fresh=anew, network=network))))
+        folder = Path(
+            world.share(
+                lambda: str(build.run_folder(config, data, name, out, fresh=anew, network=network))
+            )
+        )
         with world.only_first(files.locked(folder)):
             stop.limit(units.seconds(config.max_time) if config.max_time else None)
             done = world.share(lambda: resuming.finished(folder, config, data, network))
             if done is not None:
                 if module is not None and (folder / MODEL_FILE).is_file():
                     Classifier.load(folder, module)
-                return Outcome(folder, done["result"], float(done["seconds"]), fresh=False, settings=config.dump())
+                return Outcome(
+                    folder,
+                    done["result"],
+                    float(done["seconds"]),
+                    fresh=False,
+                    settings=config.dump(),
+                )
             saved = resuming.earlier(folder, resume, log, world)
-            choices, offset = agreement.resolve(config, saved, world), resuming.offset(saved, config)
+            choices, offset = (
+                agreement.resolve(config, saved, world),
+                resuming.offset(saved, config),
+            )
             with out_of_memory.building(config):
                 run = build.build(config, data, folder, choices, module, world, offset)
             run = replace(run, network=network)
             try:
                 if saved is not None:
-                    resuming.resume(run, saved, resume_changed, log, named=resume not in resuming.WORDS)
+                    resuming.resume(
+                        run, saved, resume_changed, log, named=resume not in resuming.WORDS
+                    )
                 outcome = _attempt(run, saved, findings, begun, stop, log)
                 run_folder.conclude(outcome.result, folder, outcome.seconds, log)
             except Explained as error:
-                log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
+                log.event(
+                    "end", status=type(error).__name__, step=run.state.step, message=error.what
+                )
                 log.note(str(error))
                 run_folder.failed(run, error)
                 raise
@@ -119,8 +146,11 @@ def train(
 
 def _attempt(
     run: Run, saved: Saved | None, findings: list[Finding], begun: float, stop: Stop, log: Log
-) -> Outcome:  # fmt: skip
-    """Train from the state at hand to the end; what ends it on the way is raised when the state is saved."""
+) -> Outcome:
+    """Train from the state at hand to the end.
+
+    What ends it on the way is raised when the state is saved.
+    """
     run_folder.announce(run, log)
     if saved is None:
         start(run, log)
@@ -149,14 +179,24 @@ def _attempt(
 
 
 def _leave(run: Run, meter: Meter, log: Log, wish: PreemptedError | InterruptedRunError) -> None:
-    """Save because that was asked for, and say so; raises DiskError where it fails. All ranks leave together."""
+    """Save because that was asked for, and say so; raises DiskError where it fails.
+
+    All ranks leave together.
+    """
     save(run, meter, log, last=True)
-    wish.what += "; the run is saved" if run.state.step else " before the first step; there is nothing to save"
+    wish.what += (
+        "; the run is saved"
+        if run.state.step
+        else " before the first step; there is nothing to save"
+    )
     run.world.wait()
 
 
 def _rescue(run: Run, meter: Meter, log: Log) -> None:
-    """Save what is well although an error ends the run; whatever happens here, the error is what is told."""
+    """Save what is well although an error ends the run.
+
+    Whatever happens here, the error is what is told.
+    """
     if not run.state.whole:
         return
     try:
@@ -167,7 +207,10 @@ def _rescue(run: Run, meter: Meter, log: Log) -> None:
 
 
 def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
-    """Load, step, evaluate where an epoch ends, save when it is time; until the last step is done."""
+    """Load, step, evaluate where an epoch ends, save when it is time.
+
+    Until the last step is done.
+    """
     state, rhythm = run.state, run.config.checkpoint.every
     cadence = Cadence(rhythm, run.view.order.epoch_size, run.global_batch, run.total_steps)
     with log.progress("training", run.total_steps) as bar, feed(run) as view:
@@ -184,18 +227,25 @@ def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
             if (cadence.is_due(state.step) or best) and state.step < run.total_steps:
                 save(run, meter, log)
     # on one rank alone this would leave the others waiting for gradients that never come
-    assert state.step == run.total_steps, f"the loader ran dry at step {state.step} of {run.total_steps}"
+    assert state.step == run.total_steps, (
+        f"the loader ran dry at step {state.step} of {run.total_steps}"
+    )
     run.runner.finite.settle()
 
 
 def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
-    """Evaluate where an epoch has just ended; after a resume also where the evaluation had been cut off.
+    """Evaluate where an epoch has just ended.
 
-    One view of each image is enough on the way; `data.eval_views` is for the figure at the end. Returns whether no
-    earlier evaluation was better: such a state is saved at once, for nothing else keeps it.
+    After a resume also where the evaluation had been cut off.
+
+    One view of each image is enough on the way; `data.eval_views` is for the figure at the end.
+    Returns whether no earlier evaluation was better: such a state is saved at once, for nothing
+    else keeps it.
     """
     state = run.state
-    if not run.evaluation_is_due(state.step) or any(e["step"] == state.step for e in state.evaluations):
+    if not run.evaluation_is_due(state.step) or any(
+        e["step"] == state.step for e in state.evaluations
+    ):
         return False
     run.runner.finite.settle()
     begun = time.perf_counter()
@@ -212,20 +262,25 @@ def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
 
 
 def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
-    return evaluate(classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split))
+    return evaluate(
+        classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split)
+    )
 
 
 def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
-    """Publish a checkpoint and prune older ones; a failed save is an alarm, the third in a row ends the run.
+    """Publish a checkpoint and prune older ones.
 
-    So does the first one where it is the ``last`` thing that the run does. The first rank does it; the others wait for
-    it at the end of their next step.
+    A failed save is an alarm, the third in a row ends the run.
+
+    So does the first one where it is the ``last`` thing that the run does. The first rank does it;
+    the others wait for it at the end of their next step.
     """
     state, folder = run.state, run.folder / "checkpoints"
     run.runner.finite.settle()
     if state.step == 0 or not run.world.leads:
         return
-    held.check(run.folder)  # a deleted folder is no alarm: nothing would ever be read from a new one
+    # a deleted folder is no alarm: nothing would ever be read from a new one
+    held.check(run.folder)
     begun = time.perf_counter()
     try:
         path = checkpoint.save(folder, state, run_folder.checkpoint_meta(run, meter))
@@ -235,7 +290,9 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
         log.event("checkpoint", step=state.step, path=path.name)
     except DiskError as error:
         run.failed_saves.append(error)
-        log.warn(f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})")
+        log.warn(
+            f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})"
+        )
         if last or len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
             raise
     meter.pause(time.perf_counter() - begun)
@@ -249,9 +306,14 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     skeleton = duplicate(run.state.final_model)
     tensors = [*skeleton.parameters(), *skeleton.buffers()]
     with torch.no_grad():
-        for tensor in skeleton.state_dict().values():  # buffers that are not saved, such as indices, stay
+        # buffers that are not saved, such as indices, stay
+        for tensor in skeleton.state_dict().values():
             tensor.zero_()
-    reread = Classifier.load(run.folder, skeleton) if run.world.leads else Classifier(skeleton, run.recipe)
+    reread = (
+        Classifier.load(run.folder, skeleton)
+        if run.world.leads
+        else Classifier(skeleton, run.recipe)
+    )
     run.world.copy_from_first_(tensors)
     begun = time.perf_counter()
     with log.progress("final evaluation", len(run.data.val)) as bar:

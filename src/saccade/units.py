@@ -22,15 +22,25 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str) -> Duration:
-        """Read ``90ep``, ``5000step``, ``20000sample`` or ``25%``; raises ValueError on anything else."""
+        """Read ``90ep``, ``5000step``, ``20000sample`` or ``25%``.
+
+        Raises ValueError on anything else.
+        """
         match = _DURATION.match(str(text))
         if match is None:
-            raise ValueError(f"'{text}' is not a duration; write 90ep, 5000step, 20000sample or 25%")
+            raise ValueError(
+                f"'{text}' is not a duration; write 90ep, 5000step, 20000sample or 25%"
+            )
         unit = {"e": "ep", "s": "step", "%": "%"}[match[2][0]]
         return cls(Fraction(match[1]), "sample" if match[2].startswith("sample") else unit)
 
-    def samples(self, epoch_samples: int, global_batch: int, total_steps: int | None = None) -> Fraction:
-        """Return the length in samples; ``%`` needs ``total_steps``, the length of the whole run in steps."""
+    def samples(
+        self, epoch_samples: int, global_batch: int, total_steps: int | None = None
+    ) -> Fraction:
+        """Return the length in samples.
+
+        ``%`` needs ``total_steps``, the length of the whole run in steps.
+        """
         if self.unit == "ep":
             return self.value * epoch_samples
         if self.unit == "sample":
@@ -38,17 +48,24 @@ class Duration:
         if self.unit == "step":
             return self.value * global_batch
         if total_steps is None:
-            raise ValueError("a share of the run needs the length of the run; write epochs or steps here")
+            raise ValueError(
+                "a share of the run needs the length of the run; write epochs or steps here"
+            )
         return self.value / 100 * total_steps * global_batch
 
     def steps(self, epoch_samples: int, global_batch: int, total_steps: int | None = None) -> int:
-        """Return the length in whole steps, rounded up: 90 epochs of n samples are ceil(90 n / B) steps."""
+        """Return the length in whole steps, rounded up: 90 epochs of n samples are ceil(90 n /
+        B) steps.
+        """
         return math.ceil(self.samples(epoch_samples, global_batch, total_steps) / global_batch)
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A learning rate and the global batch it was found at; ``per`` is 0 for an effective, unscaled rate."""
+    """A learning rate and the global batch it was found at.
+
+    ``per`` is 0 for an effective, unscaled rate.
+    """
 
     value: float
     per: int
@@ -62,24 +79,37 @@ class Rate:
         except ValueError:
             value = math.nan
         if match is None or not math.isfinite(value) or value < 0:
-            raise ValueError(f"'{text}' is not a learning rate; write '0.5 per 1024' (scaled once) or 0.1 (as it is)")
+            raise ValueError(
+                f"'{text}' is not a learning rate; write '0.5 per 1024' (scaled once) or 0.1 "
+                "(as it is)"
+            )
         return cls(value, int(match[2] or 0))
 
     def effective(self, global_batch: int, rule: str) -> tuple[float, str]:
-        """Return the rate at this global batch and the formula as text; ``rule`` is ``linear`` or ``sqrt``.
+        """Return the rate at this global batch and the formula as text.
 
-        *Source:* linear: Goyal et al. 2017, section 2.1; square root for Adam-type methods: Krizhevsky 2014, section 5.
+        ``rule`` is ``linear`` or ``sqrt``.
+
+        *Source:* linear: Goyal et al. 2017, section 2.1; square root for Adam-type methods:
+        Krizhevsky 2014, section 5.
         """
         if self.per == 0:
             return self.value, f"{self.value:g} (as given, never scaled)"
         ratio = global_batch / self.per
         value = self.value * (ratio if rule == "linear" else math.sqrt(ratio))
         term = f"{global_batch}/{self.per}"
-        return value, f"{value:g} = {self.value:g} x {term if rule == 'linear' else f'sqrt({term})'} ({rule})"
+        return (
+            value,
+            f"{value:g} = {self.value:g} x {term if rule == 'linear' else f'sqrt({term})'} "
+            f"({rule})",
+        )
 
 
 def seconds(text: str) -> float:
-    """Read a time such as ``90s``, ``20m``, ``5min``, ``2h`` or ``1d`` as seconds; raises ValueError."""
+    """Read a time such as ``90s``, ``20m``, ``5min``, ``2h`` or ``1d`` as seconds.
+
+    Raises ValueError.
+    """
     match = _TIME.match(str(text))
     if match is None:
         raise ValueError(f"'{text}' is not a time; write 90s, 20m, 2h or 1d")

@@ -1,4 +1,7 @@
-"""The command line as a user meets it: every verb, every status, on the built-in digits; some as a real process."""
+"""The command line as a user meets it: every verb, every status, on the built-in digits.
+
+Some as a real process.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(place: Path) -> dict[str, Any]:
     done = process("train", *QUICK, "--json", "--set", "log.tensorboard=true", cwd=place)
-    for words in ("1,437 training images", "360 in 'test'", "global 64 = 1 cell x 64", "top-1", "predict"):
+    for words in (
+        "1,437 training images",
+        "360 in 'test'",
+        "global 64 = 1 cell x 64",
+        "top-1",
+        "predict",
+    ):
         assert words in done.stderr, words
     return dict(json.loads(done.stdout))
 
@@ -54,7 +63,15 @@ def run(place: Path, trained: dict[str, Any]) -> Path:
 
 def test_training_leaves_a_complete_run_folder(run: Path, trained: dict[str, Any]) -> None:
     names = {p.name for p in run.iterdir()}
-    assert {"config.yaml", "run.json", "log.jsonl", "checkpoints", "model.safetensors", "report.html", "plots"} <= names
+    assert {
+        "config.yaml",
+        "run.json",
+        "log.jsonl",
+        "checkpoints",
+        "model.safetensors",
+        "report.html",
+        "plots",
+    } <= names
     assert run.parent.name == "runs" and run.name.startswith("resnet8")
     assert {"loss.png", "accuracy.png", "learning_rate.png", "confusion.png", "mistakes.png"} <= {
         p.name for p in (run / "plots").iterdir()
@@ -63,16 +80,24 @@ def test_training_leaves_a_complete_run_folder(run: Path, trained: dict[str, Any
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_eval_gives_the_figure_of_the_saved_weights(run: Path, place: Path, trained: dict[str, Any]) -> None:
+def test_eval_gives_the_figure_of_the_saved_weights(
+    run: Path, place: Path, trained: dict[str, Any]
+) -> None:
     scored = json.loads(saccade("eval", str(run), "--json", cwd=place).stdout)
     assert (scored["correct"], scored["n"], scored["split"]) == (trained["correct"], 360, "test")
-    on_train = json.loads(saccade("eval", str(run), "--data", "digits", "--split", "train", "--json", cwd=place).stdout)
+    on_train = json.loads(
+        saccade(
+            "eval", str(run), "--data", "digits", "--split", "train", "--json", cwd=place
+        ).stdout
+    )
     assert on_train["n"] == 1437
     spoken = saccade("eval", str(run), cwd=place).stdout
     assert "95 % interval" in spoken and f"{trained['correct']} of 360" in spoken
 
 
-def test_the_same_command_again_reports_and_does_not_train(run: Path, place: Path, trained: dict[str, Any]) -> None:
+def test_the_same_command_again_reports_and_does_not_train(
+    run: Path, place: Path, trained: dict[str, Any]
+) -> None:
     before = (run / "log.jsonl").read_bytes()
     done = saccade("train", *QUICK, "--json", "--set", "log.tensorboard=true", cwd=place)
     assert json.loads(done.stdout)["correct"] == trained["correct"] and "finished" in done.stderr
@@ -96,7 +121,9 @@ def test_predict_names_images_and_writes_csv(run: Path, place: Path) -> None:
     Image.new("L", (8, 8), 200).save(folder / "gray.png")
     Image.new("RGBA", (20, 30), (255, 0, 0, 0)).save(folder / "clear.png")
     rows = json.loads(
-        saccade("predict", str(run), str(folder), "--top", "3", "--csv", "out.csv", "--json", cwd=place).stdout
+        saccade(
+            "predict", str(run), str(folder), "--top", "3", "--csv", "out.csv", "--json", cwd=place
+        ).stdout
     )
     assert [Path(r["path"]).name for r in rows] == ["clear.png", "gray.png"]
     for row in rows:
@@ -104,7 +131,9 @@ def test_predict_names_images_and_writes_csv(run: Path, place: Path) -> None:
         assert len(shares) == 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 1.0001
     table = list(csv.DictReader(io.StringIO((place / "out.csv").read_text())))
     assert len(table) == 6 and set(table[0]) == {"path", "rank", "class", "probability"}
-    assert saccade("predict", str(run), "nothing-here", cwd=place, status=65).stderr.startswith("there is no such file")
+    assert saccade("predict", str(run), "nothing-here", cwd=place, status=65).stderr.startswith(
+        "there is no such file"
+    )
 
 
 def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
@@ -113,17 +142,32 @@ def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
     for name in ("a", "c", "d"):
         Image.new("L", (8, 8), ord(name)).save(folder / f"{name}.png")
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:50])
-    told = saccade("predict", str(run), str(folder), "missing.png", "--csv", "mixed.csv", cwd=place, status=65)
+    told = saccade(
+        "predict", str(run), str(folder), "missing.png", "--csv", "mixed.csv", cwd=place, status=65
+    )
     assert [Path(line.split(":")[0]).stem for line in told.stdout.splitlines()] == ["a", "c", "d"]
-    assert f"truncated PNG: the file ends before its last chunk\n  where: {folder / 'b.png'}\n" in told.stderr
+    assert (
+        f"truncated PNG: the file ends before its last chunk\n  where: {folder / 'b.png'}\n"
+        in told.stderr
+    )
     assert "there is no such file\n  where: missing.png\n" in told.stderr
     assert told.stderr.endswith("2 of 5 images could not be read; they are named above\n")
     table = list(csv.DictReader(io.StringIO((place / "mixed.csv").read_text())))
     assert len(table) == 15 and {Path(row["path"]).stem for row in table} == {"a", "c", "d"}
-    rows = json.loads(saccade("predict", str(run), str(folder), "--json", cwd=place, status=65).stdout)
-    assert [("error" in row, len(row["top"])) for row in rows] == [(False, 5), (True, 0), (False, 5), (False, 5)]
+    rows = json.loads(
+        saccade("predict", str(run), str(folder), "--json", cwd=place, status=65).stdout
+    )
+    assert [("error" in row, len(row["top"])) for row in rows] == [
+        (False, 5),
+        (True, 0),
+        (False, 5),
+        (False, 5),
+    ]
     stopped = saccade("predict", str(run), str(folder), "--strict", cwd=place, status=65)
-    assert stopped.stdout.count("\n") == 1 and "this is not a readable image: truncated PNG" in stopped.stderr
+    assert (
+        stopped.stdout.count("\n") == 1
+        and "this is not a readable image: truncated PNG" in stopped.stderr
+    )
 
 
 def test_check_finds_nothing_in_digits_and_leaves_nothing_behind(place: Path) -> None:
@@ -138,7 +182,10 @@ def test_models_and_recipes_are_listed(place: Path) -> None:
     assert rows[0]["params"] == 11_689_512
     names = {r["recipe"]: r for r in json.loads(saccade("recipes", "--json", cwd=place).stdout)}
     assert {"digits", "photos-small", "small-images", "photos"} <= set(names)
-    assert all(r["status"] in ("measured", "changed since measured", "ported", "untested") for r in names.values())
+    assert all(
+        r["status"] in ("measured", "changed since measured", "ported", "untested")
+        for r in names.values()
+    )
     assert "crop_area" in saccade("recipes", "photos-small", cwd=place).stdout
     assert "resnet50" in saccade("models", "resnet5?", cwd=place).stdout
 
@@ -146,7 +193,9 @@ def test_models_and_recipes_are_listed(place: Path) -> None:
 def test_report_is_written_again_and_compares_runs(run: Path, place: Path) -> None:
     (run / "report.html").unlink()
     assert saccade("report", str(run), cwd=place).stdout.strip() == str(run / "report.html")
-    page = saccade("report", str(run), str(run) + "-2", "--out", "both.html", cwd=place).stdout.strip()
+    page = saccade(
+        "report", str(run), str(run) + "-2", "--out", "both.html", cwd=place
+    ).stdout.strip()
     assert page == "both.html" and (place / page).stat().st_size > 10_000
 
 
@@ -154,12 +203,16 @@ def test_prepare_and_verify_a_tree_of_files(tmp_path: Path) -> None:
     done = json.loads(saccade("prepare", "digits", "out", "--json", cwd=tmp_path).stdout)
     assert done == {"target": "out", "splits": {"test": 360, "train": 1437}, "written": 1797}
     assert "0 written now" in saccade("prepare", "digits", "out", cwd=tmp_path).stdout
-    assert saccade("verify", "out", "--out", "ledger.json", cwd=tmp_path).stdout.endswith("nothing is wrong\n")
+    assert saccade("verify", "out", "--out", "ledger.json", cwd=tmp_path).stdout.endswith(
+        "nothing is wrong\n"
+    )
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["splits"]["train"]["colours"] == {"gray": 1437} and ledger["findings"] == []
     victim = next((tmp_path / "out" / "train" / "7").iterdir())
     victim.write_bytes(victim.read_bytes()[:-9])
-    found = json.loads(saccade("verify", "out", "--json", cwd=tmp_path, status=65).stdout)["findings"]
+    found = json.loads(saccade("verify", "out", "--json", cwd=tmp_path, status=65).stdout)[
+        "findings"
+    ]
     assert [(f["severity"], f["kind"], f["count"]) for f in found] == [("error", "truncated", 1)]
     assert found[0]["images"][0].startswith(f"train/7/{victim.name} in out: truncated PNG")
     refused = saccade("prepare", "digits", "out", cwd=tmp_path, status=65).stderr
@@ -197,7 +250,9 @@ def test_a_dry_run_opens_no_data_that_it_can_do_without(
 
 
 def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path: Path) -> None:
-    settings = yaml.safe_load(saccade("train", "--data", "digits", "resnet20", "--dry-run", cwd=tmp_path).stdout)
+    settings = yaml.safe_load(
+        saccade("train", "--data", "digits", "resnet20", "--dry-run", cwd=tmp_path).stdout
+    )
     assert (settings["recipe"], settings["model"]["name"]) == ("digits", "resnet20")
     refused = saccade("train", "--data", "nowhere", "--dry-run", cwd=tmp_path, status=65)
     assert "there is no data at 'nowhere'" in refused.stderr
@@ -244,17 +299,36 @@ def test_a_misspelt_file_is_found_beside_it(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text("epochs: 2\nmax_time: 90\nema: {half_life: 1}\n")
     (tmp_path / "photos").mkdir()
     done = saccade("train", "experimnt.yml", cwd=tmp_path, status=78)
-    assert "there is no YAML file 'experimnt.yml'" in done.stderr and "did you mean experiment.yaml?" in done.stderr
-    assert "did you mean photos?" in saccade("train", "--data", "phots", cwd=tmp_path, status=65).stderr
-    assert "it is data: --data ./photos" in saccade("train", "./photos", cwd=tmp_path, status=78).stderr
+    assert (
+        "there is no YAML file 'experimnt.yml'" in done.stderr
+        and "did you mean experiment.yaml?" in done.stderr
+    )
+    assert (
+        "did you mean photos?"
+        in saccade("train", "--data", "phots", cwd=tmp_path, status=65).stderr
+    )
+    assert (
+        "it is data: --data ./photos"
+        in saccade("train", "./photos", cwd=tmp_path, status=78).stderr
+    )
     settings = yaml.safe_load(saccade("train", "experiment.yaml", "--dry-run", cwd=tmp_path).stdout)
-    assert (settings["epochs"], settings["max_time"], settings["ema"]["half_life"]) == ("2ep", "90s", "1ep")
+    assert (settings["epochs"], settings["max_time"], settings["ema"]["half_life"]) == (
+        "2ep",
+        "90s",
+        "1ep",
+    )
 
 
 def test_eval_of_a_split_that_is_not_there_is_a_sentence(run: Path, place: Path) -> None:
     done = saccade("eval", str(run), "--split", "foo", cwd=place, status=65)
-    assert "there is no split called 'foo'; found: test, train" in done.stderr and "Traceback" not in done.stderr
-    assert json.loads(saccade("eval", str(run), "--split", "train", "--json", cwd=place).stdout)["n"] == 1437
+    assert (
+        "there is no split called 'foo'; found: test, train" in done.stderr
+        and "Traceback" not in done.stderr
+    )
+    assert (
+        json.loads(saccade("eval", str(run), "--split", "train", "--json", cwd=place).stdout)["n"]
+        == 1437
+    )
 
 
 def test_an_error_is_also_json(tmp_path: Path) -> None:
@@ -279,7 +353,9 @@ def test_the_saved_model_knows_its_classes_and_preprocessing(run: Path) -> None:
 def test_pack_verify_and_look_at_the_loader(tmp_path: Path) -> None:
     done = json.loads(saccade("pack", "digits", "small", "--json", cwd=tmp_path).stdout)
     assert (done["images"], done["shards"], done["reused"]) == (1797, 2, 0)
-    assert "2 of them from an earlier run" in saccade("pack", "digits", "small", cwd=tmp_path).stdout
+    assert (
+        "2 of them from an earlier run" in saccade("pack", "digits", "small", cwd=tmp_path).stdout
+    )
     assert saccade("verify", "small", cwd=tmp_path).stdout.endswith("nothing is wrong\n")
     shard = tmp_path / "small" / "test-00000.shard"
     hurt = bytearray(shard.read_bytes())
@@ -290,7 +366,9 @@ def test_pack_verify_and_look_at_the_loader(tmp_path: Path) -> None:
 
 
 def test_verify_resume_proves_the_users_own_setup(tmp_path: Path) -> None:
-    done = saccade("verify-resume", "--kills", "1", "--steps", "24", "--json", "--seed", "3", cwd=tmp_path)
+    done = saccade(
+        "verify-resume", "--kills", "1", "--steps", "24", "--json", "--seed", "3", cwd=tmp_path
+    )
     proof = json.loads(done.stdout)
     assert proof["identical"] and proof["kills"] == 1 and len(proof["resumed_at"]) == 1
     assert os.listdir(tmp_path) == []
@@ -300,8 +378,9 @@ def test_verify_resume_proves_the_users_own_setup(tmp_path: Path) -> None:
 def test_every_verb_finds_what_it_needs_in_a_process_of_its_own(tmp_path: Path) -> None:
     """In the process of the tests another test may have imported it already."""
     lines = """
-        models resnet18 | recipes | check | train --epochs 6step --out run | eval run | report run | lr run
-        prepare digits files | predict run files/test/7 | verify files | pack files small | bench loader --data small
+        models resnet18 | recipes | check | train --epochs 6step --out run | eval run | report run
+        lr run | prepare digits files | predict run files/test/7 | verify files
+        pack files small | bench loader --data small
         show-augment | launch slurm | verify-resume --kills 1 --steps 12
         """
     commands = [words.split() for words in lines.replace("\n", "|").split("|") if words.strip()]

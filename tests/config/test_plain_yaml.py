@@ -1,4 +1,6 @@
-"""The one reader of YAML: what settings need is read as PyYAML reads it, everything else is refused in a sentence."""
+"""The one reader of YAML: what settings need is read as PyYAML reads it, everything else is
+refused in a sentence.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def test_recipes_are_read_as_by_pyyaml(name: str) -> None:
 
 TEXTS = st.text(max_size=20)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
-PLAIN = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=10)
+PLAIN = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=10
+)
 
 
 @settings(max_examples=50)
@@ -92,11 +96,16 @@ def test_what_we_write_is_read_as_by_pyyaml(value: object) -> None:
 @pytest.mark.parametrize(
     "assignment",
     [
-        "data.train=2024-13-45", "seed=0x_", "seed=!!int abc", "data.mean=[.nan,.inf,1]", "model=&a {b: *a}",
-        "seed=" + "[" * 5000, "." * 9000 + "=1",
+        "data.train=2024-13-45",
+        "seed=0x_",
+        "seed=!!int abc",
+        "data.mean=[.nan,.inf,1]",
+        "model=&a {b: *a}",
+        "seed=" + "[" * 5000,
+        "." * 9000 + "=1",
     ],
     ids=lambda text: ascii(text[:20]),
-)  # fmt: skip
+)
 def test_an_odd_value_on_the_command_line_ends_in_a_documented_status(assignment: str) -> None:
     done = run_here("train", "--dry-run", "--set", assignment)
     assert done.status in (65, 78)
@@ -106,7 +115,11 @@ def test_an_odd_value_on_the_command_line_ends_in_a_documented_status(assignment
 
 def test_an_odd_file_of_settings_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    for text in ("seed: 1\nmodel: &a {name: *a}\n", "seed: 1\nepochs: !!timestamp 1\n", "seed: 1\nseed: 2\n"):
+    for text in (
+        "seed: 1\nmodel: &a {name: *a}\n",
+        "seed: 1\nepochs: !!timestamp 1\n",
+        "seed: 1\nseed: 2\n",
+    ):
         path.write_text(text)
         done = run_here("train", "--dry-run", str(path))
         assert done.status == 78

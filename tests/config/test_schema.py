@@ -26,17 +26,30 @@ def resolved(*assignments: str) -> Config:
 def test_numbers_without_a_unit_are_epochs_or_seconds() -> None:
     layers = Layers()
     for assignment in (
-        "epochs=2", "ema.half_life=0.5", "schedule.warmup=5", "schedule.every=30", "schedule.milestones=[1, 2.5, 3ep]",
-        "schedule.decay=1", "checkpoint.every=2", "max_time=90", "ranks.start_limit=30", "ranks.step_limit=1.5",
-        "data.holdout=10%", "data.minival=0.02",
-    ):  # fmt: skip
+        "epochs=2",
+        "ema.half_life=0.5",
+        "schedule.warmup=5",
+        "schedule.every=30",
+        "schedule.milestones=[1, 2.5, 3ep]",
+        "schedule.decay=1",
+        "checkpoint.every=2",
+        "max_time=90",
+        "ranks.start_limit=30",
+        "ranks.step_limit=1.5",
+        "data.holdout=10%",
+        "data.minival=0.02",
+    ):
         layers.set(assignment)
     config = layers.resolve()
     assert (config.epochs, config.ema.half_life, config.checkpoint.every) == ("2ep", "0.5ep", "2ep")
     schedule = config.schedule
     assert (schedule.warmup, schedule.every, schedule.decay) == ("5ep", "30ep", "1ep")
     assert schedule.milestones == ("1ep", "2.5ep", "3ep")
-    assert (config.max_time, config.ranks.start_limit, config.ranks.step_limit) == ("90s", "30s", "1.5s")
+    assert (config.max_time, config.ranks.start_limit, config.ranks.step_limit) == (
+        "90s",
+        "30s",
+        "1.5s",
+    )
     assert (config.data.holdout, config.data.minival) == (0.1, 0.02)
 
 
@@ -53,7 +66,10 @@ def test_numbers_without_a_unit_are_epochs_or_seconds() -> None:
         ("augment.crop_area=[0.9,0.1]", ["augment.crop_area", "in order"]),
         ("checkpoint.every=often", ["checkpoint.every", "'often' is not a time"]),
         ("schedule={name: step, every: 0ep}", ["schedule.every", "above zero"]),
-        ("schedule={name: multistep, milestones: [soon]}", ["schedule.milestones", "'soon' is not a duration"]),
+        (
+            "schedule={name: multistep, milestones: [soon]}",
+            ["schedule.milestones", "'soon' is not a duration"],
+        ),
         ("data.std=[0.2, 0, 0.2]", ["data.std", "above zero"]),
         ("data.mean=[.nan, 0, 0]", ["data.mean", "finite"]),
         ("optimizer.clip=.inf", ["optimizer.clip", "finite"]),
@@ -63,7 +79,9 @@ def test_numbers_without_a_unit_are_epochs_or_seconds() -> None:
         ("seed=-1", ["seed", "greater than or equal to 0"]),
     ],
 )
-def test_a_mistake_is_named_with_its_field_and_what_is_allowed(assignment: str, words: list[str]) -> None:
+def test_a_mistake_is_named_with_its_field_and_what_is_allowed(
+    assignment: str, words: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         resolved(assignment)
     text = str(caught.value)
@@ -73,7 +91,9 @@ def test_a_mistake_is_named_with_its_field_and_what_is_allowed(assignment: str, 
 
 
 def test_a_schedule_says_what_it_still_needs() -> None:
-    with pytest.raises(ConfigError, match=r"schedule.milestones: multistep needs them; write \[30ep"):
+    with pytest.raises(
+        ConfigError, match=r"schedule.milestones: multistep needs them; write \[30ep"
+    ):
         resolved("schedule.name=multistep")
 
 
@@ -104,7 +124,9 @@ def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_the_dump_of_a_config_makes_the_same_config(tmp_path: Path) -> None:
-    config = resolved("seed=7", "batch.global=96", "augment.sizes=[0.5,1.0]", "optimizer.lr='0.2 per 256'")
+    config = resolved(
+        "seed=7", "batch.global=96", "augment.sizes=[0.5,1.0]", "optimizer.lr='0.2 per 256'"
+    )
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config.dump() | {"resolved": {"device": "cpu"}}))
     layers = Layers()
@@ -115,7 +137,12 @@ def test_the_dump_of_a_config_makes_the_same_config(tmp_path: Path) -> None:
 
 def test_the_fingerprint_ignores_only_where_and_how_it_runs() -> None:
     base = configuration.fingerprint(Config())
-    changed: dict[str, Any] = {"device": "cpu", "data.threads": 3, "checkpoint.keep": 9, "log.every": 5}
+    changed: dict[str, Any] = {
+        "device": "cpu",
+        "data.threads": 3,
+        "checkpoint.keep": 9,
+        "log.every": 5,
+    }
     for name, value in changed.items():
         assert configuration.fingerprint(resolved(f"{name}={value}")) == base
     for name, value in {"seed": 1, "data.exif": "apply", "batch.cell": 1, "epochs": "1ep"}.items():
@@ -131,7 +158,9 @@ def test_every_field_has_a_kind_and_a_description() -> None:
 def test_every_field_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     for name, kind, description, _ in configuration.fields():
-        assert f"| `{name}` | {kind} | {description} |" in page, f"docs/configuration.md lacks {name}"
+        assert f"| `{name}` | {kind} | {description} |" in page, (
+            f"docs/configuration.md lacks {name}"
+        )
 
 
 @given(st.integers(1, 20_000))
@@ -139,7 +168,9 @@ def test_divisors_divide_and_none_is_missing(number: int) -> None:
     found = divisors(number)
     assert found == sorted(set(found)) and found[0] == 1 and found[-1] == number
     assert all(number % d == 0 for d in found)
-    assert sum(number % d == 0 for d in range(1, int(number**0.5) + 1)) == sum(d <= number**0.5 for d in found)
+    assert sum(number % d == 0 for d in range(1, int(number**0.5) + 1)) == sum(
+        d <= number**0.5 for d in found
+    )
 
 
 @pytest.mark.parametrize("length", ["0ep", "0step", "0.0ep", "0sample"])

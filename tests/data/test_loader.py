@@ -48,7 +48,9 @@ def stream(split: Split, threads: int, first: int, last: int) -> list[Batch]:
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
     pairs = list(zip(a, b, strict=True))
-    return all(torch.equal(x.images, y.images) and np.array_equal(x.samples, y.samples) for x, y in pairs)
+    return all(
+        torch.equal(x.images, y.images) and np.array_equal(x.samples, y.samples) for x, y in pairs
+    )
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
@@ -61,7 +63,9 @@ def test_the_number_of_threads_does_not_change_the_batches(threads: int, digits:
 def test_a_stream_can_begin_at_any_step(digits: Split) -> None:
     whole = stream(digits, 2, 0, 40)
     assert same(whole[27:], stream(digits, 2, 27, 40))
-    assert {b.images.shape[-1] for b in whole[:30]} == {8} and {b.images.shape[-1] for b in whole[30:]} == {16}
+    assert {b.images.shape[-1] for b in whole[:30]} == {8} and {
+        b.images.shape[-1] for b in whole[30:]
+    } == {16}
     assert all(b.images.is_contiguous(memory_format=torch.channels_last) for b in whole)
 
 

@@ -1,4 +1,7 @@
-"""The endless stream: every sample once per epoch, whatever the batch; positions are all that counts."""
+"""The endless stream: every sample once per epoch, whatever the batch.
+
+Positions are all that counts.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ def test_every_sample_comes_once_per_epoch(num: int, seed: int, epoch: int) -> N
 
 
 @given(num=st.integers(1, 40), cuts=st.lists(st.integers(0, 200), min_size=2, max_size=6))
-def test_the_stream_does_not_depend_on_how_it_is_cut_or_where_it_begins(num: int, cuts: list[int]) -> None:
+def test_the_stream_does_not_depend_on_how_it_is_cut_or_where_it_begins(
+    num: int, cuts: list[int]
+) -> None:
     cuts = sorted(cuts)
     whole = Order(num, 7).at(cuts[0], cuts[-1])[1]
     parts = [Order(num, 7).at(a, b)[1] for a, b in itertools.pairwise(cuts)]
@@ -27,7 +32,9 @@ def test_the_stream_does_not_depend_on_how_it_is_cut_or_where_it_begins(num: int
 
 
 def test_epochs_and_seeds_have_unrelated_orders() -> None:
-    places = [np.argsort(Order(1000, seed).permutation(epoch)) for seed in range(3) for epoch in range(5)]
+    places = [
+        np.argsort(Order(1000, seed).permutation(epoch)) for seed in range(3) for epoch in range(5)
+    ]
     correlation = np.corrcoef(places)[~np.eye(15, dtype=bool)]
     assert np.abs(correlation).max() < 0.13
     assert Order(10, 0).permutation(0).tolist() == [1, 6, 5, 4, 8, 3, 7, 9, 2, 0]
@@ -38,9 +45,13 @@ def test_repeated_views_come_in_a_row_and_every_sample_comes_as_often() -> None:
     epochs, samples = order.at(0, 42)
     assert (samples.reshape(14, 3) == samples.reshape(14, 3)[:, :1]).all()
     assert np.array_equal(np.bincount(samples[:21]), np.full(7, 3))
-    assert len(set(zip(epochs.tolist(), samples.tolist(), strict=True))) == 42, "each view has draws of its own"
+    assert len(set(zip(epochs.tolist(), samples.tolist(), strict=True))) == 42, (
+        "each view has draws of its own"
+    )
     assert np.array_equal(samples[::3], Order(7, seed=1).at(0, 14)[1])
-    assert all(np.array_equal(a[5:], b) for a, b in zip((epochs, samples), order.at(5, 42), strict=True))
+    assert all(
+        np.array_equal(a[5:], b) for a, b in zip((epochs, samples), order.at(5, 42), strict=True)
+    )
 
 
 def test_a_shorter_epoch_is_the_start_of_the_whole_one() -> None:

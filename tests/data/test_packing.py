@@ -1,4 +1,6 @@
-"""Packs: the same images in fewer bytes, made once, resumed where it stopped, and every flipped bit found."""
+"""Packs: the same images in fewer bytes, made once, resumed where it stopped, and every flipped
+bit found.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ def test_a_reduced_pack_holds_the_same_pictures_smaller(photos: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("chroma", ["4:2:0", "4:4:4"])
-def test_colour_is_stored_as_finely_as_asked_for(chroma: packing.Chroma, photos: Path, tmp_path: Path) -> None:
+def test_colour_is_stored_as_finely_as_asked_for(
+    chroma: packing.Chroma, photos: Path, tmp_path: Path
+) -> None:
     source = packed(photos, tmp_path / "p", Settings(max_side=80, chroma=chroma))
     split = source.splits["train"]
     kept = [jpeg.probe(split.read(i)).chroma for i in range(len(split)) if len(split.read(i))]
@@ -97,10 +101,16 @@ def test_colour_is_stored_as_finely_as_asked_for(chroma: packing.Chroma, photos:
 
 
 def test_gray_stays_gray_and_chroma_stays_as_fine(photos: Path, tmp_path: Path) -> None:
-    split, kept = open_source(photos).splits["train"], packed(photos, tmp_path / "p").splits["train"]
+    split, kept = (
+        open_source(photos).splits["train"],
+        packed(photos, tmp_path / "p").splits["train"],
+    )
     modes = {"L": 0, "4:4:4": 0, "4:2:0": 0}
     for i in range(len(split)):
-        with Image.open(io.BytesIO(split.read(i))) as before, Image.open(io.BytesIO(kept.read(i))) as after:
+        with (
+            Image.open(io.BytesIO(split.read(i))) as before,
+            Image.open(io.BytesIO(kept.read(i))) as after,
+        ):
             assert (before.mode, after.mode) in (("L", "L"), ("RGB", "RGB"))
             sampling = "4:2:0" if b"\x03\x01\x22" in bytes(kept.read(i)) else "4:4:4"
             modes["L" if after.mode == "L" else sampling] += 1
@@ -121,14 +131,19 @@ def test_the_bytes_depend_on_source_and_settings_alone(photos: Path, tmp_path: P
     assert a == b
 
 
-def test_a_killed_pack_goes_on_and_ends_the_same(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_pack_goes_on_and_ends_the_same(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packing, "SHARD_IMAGES", 5)
     packed(photos, tmp_path / "whole")
     script = (
-        "import os, signal, sys\nfrom saccade import files\nfrom saccade.data import packing as pack\n"
+        "import os, signal, sys\nfrom saccade import files\nfrom saccade.data import packing "
+        "as pack\n"
         "from saccade.data.sources import open_source\npack.SHARD_IMAGES = 5\n"
-        "files.stage = lambda name: 'train-00002' in name and os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"pack.pack(open_source({str(photos)!r}), __import__('pathlib').Path({str(tmp_path / 'cut')!r}), "
+        "files.stage = lambda name: 'train-00002' in name and os.kill(os.getpid(), "
+        "signal.SIGKILL)\n"
+        f"pack.pack(open_source({str(photos)!r}), "
+        f"__import__('pathlib').Path({str(tmp_path / 'cut')!r}), "
         "pack.Settings(max_side=80))\n"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
@@ -183,7 +198,9 @@ def test_a_flipped_bit_in_a_record_is_caught_when_it_is_read(photos: Path, tmp_p
     assert caught == 200
 
 
-def test_a_flipped_bit_in_the_index_is_caught_when_the_pack_is_opened(photos: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_index_is_caught_when_the_pack_is_opened(
+    photos: Path, tmp_path: Path
+) -> None:
     packed(photos, tmp_path / "p")
     path = tmp_path / "p" / "train-00000.shard"
     whole, records = path.read_bytes(), packs.open_shard(path).offsets[-1]
@@ -205,7 +222,9 @@ def test_a_folder_with_other_things_is_not_touched(photos: Path, tmp_path: Path)
     assert (tmp_path / "diary.txt").read_text() == "dear diary"
 
 
-def test_an_image_that_cannot_be_read_stops_the_pack_and_is_named(photos: Path, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_stops_the_pack_and_is_named(
+    photos: Path, tmp_path: Path
+) -> None:
     shutil.copytree(photos, tmp_path / "src")
     (tmp_path / "src" / "train" / "cat" / "99.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     with pytest.raises(DataError) as caught:

@@ -1,4 +1,6 @@
-"""What holds on a GPU: the host never waits, bad steps leave no trace, the numbers are those of the CPU."""
+"""What holds on a GPU: the host never waits, bad steps leave no trace, the numbers are those of
+the CPU.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +33,31 @@ from saccade.training.state import State
 from saccade.training.step import StepRunner
 
 if not torch.cuda.is_available():
-    pytest.skip("there is no GPU, or it is hidden: `make test-gpu` looks for one", allow_module_level=True)
+    pytest.skip(
+        "there is no GPU, or it is hidden: `make test-gpu` looks for one", allow_module_level=True
+    )
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 OPTIMISERS = ("sgd", "adam", "adamw", "rmsprop", "rmsprop-tf", "lamb", "muon")
 EVERYTHING = {
-    "augment__mixup": 0.4, "augment__cutmix": 1.0, "augment__erase": 0.5, "augment__erase_fill": "noise",
-    "loss__label_smoothing": 0.1, "optimizer__clip": 1.0,
-}  # fmt: skip
+    "augment__mixup": 0.4,
+    "augment__cutmix": 1.0,
+    "augment__erase": 0.5,
+    "augment__erase_fill": "noise",
+    "loss__label_smoothing": 0.1,
+    "optimizer__clip": 1.0,
+}
 
 
 def make(
-    model: str = "resnet8", precision: str = "bf16", device: torch.device = GPU, batch: int = 16, side: int = 16,
-    drop_path: float = 0.0, **settings: Any,
-) -> tuple[State, StepRunner]:  # fmt: skip
+    model: str = "resnet8",
+    precision: str = "bf16",
+    device: torch.device = GPU,
+    batch: int = 16,
+    side: int = 16,
+    drop_path: float = 0.0,
+    **settings: Any,
+) -> tuple[State, StepRunner]:
     layers = Layers()
     for name, value in {"batch__global": batch, "batch__cell": batch // 2, **settings}.items():
         layers.set(f"{name.replace('__', '.')}={value}")
@@ -55,7 +68,13 @@ def make(
     network = network.to(device).to(memory_format=torch.channels_last)
     scale = LossScale(device) if precision == "fp16" else None
     losses = LossRecord(4.0, device)
-    state = State(network, optimizers.build(network, config, device), Ema(network, 3.0), scale=scale, losses=losses)
+    state = State(
+        network,
+        optimizers.build(network, config, device),
+        Ema(network, 3.0),
+        scale=scale,
+        losses=losses,
+    )
     schedule = Schedule("constant", 100, 0, 1.0)
     return state, StepRunner(config, schedule, precision, device, Finite("lr"), clock=Clock(device))
 
@@ -72,9 +91,17 @@ def images(count: int = 16, side: int = 16, seed: int = 0) -> Batch:
 @pytest.mark.parametrize("model", ["resnet8", "vit_ti_16"])
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_the_host_never_waits_for_the_gpu_in_a_step(model: str, precision: str, optimiser: str) -> None:
+def test_the_host_never_waits_for_the_gpu_in_a_step(
+    model: str, precision: str, optimiser: str
+) -> None:
     state, runner = make(
-        model, precision, side=32, drop_path=0.1, optimizer__name=optimiser, optimizer__lr=1e-4, **EVERYTHING
+        model,
+        precision,
+        side=32,
+        drop_path=0.1,
+        optimizer__name=optimiser,
+        optimizer__lr=1e-4,
+        **EVERYTHING,
     )
     batches = [images(side=32, seed=seed) for seed in range(6)]
     runner.run(state, batches[0])
@@ -114,7 +141,9 @@ def test_a_bad_step_leaves_no_trace(optimiser: str, precision: str, poison: str)
 def test_the_same_steps_give_the_same_bits(optimiser: str) -> None:
     digests = []
     for _ in range(2):
-        state, runner = make(side=32, drop_path=0.1, optimizer__name=optimiser, optimizer__lr=1e-3, **EVERYTHING)
+        state, runner = make(
+            side=32, drop_path=0.1, optimizer__name=optimiser, optimizer__lr=1e-3, **EVERYTHING
+        )
         for seed in range(5):
             runner.run(state, images(side=32, seed=seed))
         digests.append(state.digest())
@@ -125,7 +154,9 @@ def test_the_same_steps_give_the_same_bits(optimiser: str) -> None:
 def test_gpu_and_cpu_take_the_same_steps(optimiser: str) -> None:
     ends = []
     for device in (GPU, CPU):
-        state, runner = make(precision="fp32", device=device, optimizer__name=optimiser, optimizer__lr=1e-3)
+        state, runner = make(
+            precision="fp32", device=device, optimizer__name=optimiser, optimizer__lr=1e-3
+        )
         losses = [float(runner.run(state, images(seed=seed))) for seed in range(3)]
         ends.append((losses, [p.detach().cpu() for p in state.model.parameters()]))
     np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=1e-3)
@@ -159,7 +190,9 @@ def test_the_time_of_a_step_is_split_into_its_phases() -> None:
     assert sum(spent.values()) <= whole
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:TensorFloat32 tensor cores")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:TensorFloat32 tensor cores"
+)
 def test_a_compiled_network_takes_the_same_steps() -> None:
     ends = []
     for compiled in (False, True):
@@ -179,7 +212,11 @@ class Enlarging(nn.Module):
         self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(nn.functional.interpolate(self.conv(x), scale_factor=2, mode="bicubic").relu().mean((2, 3)))
+        return self.fc(
+            nn.functional.interpolate(self.conv(x), scale_factor=2, mode="bicubic")
+            .relu()
+            .mean((2, 3))
+        )
 
 
 @pytest.mark.filterwarnings("ignore:upsample_bicubic2d_backward")

@@ -18,5 +18,7 @@ def test_several_gpus_share_the_work() -> None:
 
 
 def test_the_more_exact_name_counts_and_an_unknown_gpu_gives_no_figure() -> None:
-    assert peak_flops("NVIDIA H100 PCIe") == 756e12 and peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert (
+        peak_flops("NVIDIA H100 PCIe") == 756e12 and peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    )
     assert mfu(1e9, 1000, ["Some GPU"]) is None and mfu(1e9, 1000, []) is None

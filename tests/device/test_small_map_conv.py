@@ -16,13 +16,18 @@ sides = st.integers(1, 5)
 
 
 def gradients(conv: nn.Conv2d, images: Tensor, *, quick: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return output and gradients of images and filters, for a gradient of the output that follows from its shape.
+    """Return output and gradients of images and filters, for a gradient of the output that follows
+    from its shape.
 
-    All that goes in is in bfloat16 whatever the precision, so that only sums and results are rounded.
+    All that goes in is in bfloat16 whatever the precision, so that only sums and results are
+    rounded.
     """
     images = images.detach().requires_grad_()
     conv.zero_grad()
-    with quick_small_maps(conv, "bf16" if quick else "fp32", CPU), torch.autocast("cpu", torch.bfloat16):
+    with (
+        quick_small_maps(conv, "bf16" if quick else "fp32", CPU),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
         out = conv(images)
         out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).bfloat16().to(out.dtype))
     assert images.grad is not None
@@ -31,32 +36,48 @@ def gradients(conv: nn.Conv2d, images: Tensor, *, quick: bool) -> tuple[Tensor, 
 
 
 def takes(conv: nn.Conv2d, images: Tensor) -> bool:
-    """Tell whether a convolution that trains in bfloat16 leaves the library's way: its graph does not begin with it."""
+    """Tell whether a convolution that trains in bfloat16 leaves the library's way: its graph
+    does not begin with it.
+    """
     with quick_small_maps(conv, "bf16", CPU), torch.autocast("cpu", torch.bfloat16):
         return type(conv(images).grad_fn).__name__ != "ConvolutionBackward0"
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(2, 9), st.integers(1, 6), st.integers(8, 80), st.tuples(sides, sides),
-    st.sampled_from([(1, 1), (3, 3), (1, 3), (5, 1), (5, 5)]), st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.integers(2, 9),
+    st.integers(1, 6),
+    st.integers(8, 80),
+    st.tuples(sides, sides),
+    st.sampled_from([(1, 1), (3, 3), (1, 3), (5, 1), (5, 5)]),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
     st.booleans(),
-)  # fmt: skip
+)
 def test_maps_side_by_side_give_what_each_gives_alone(
-    batch: int, channels: int, filter_count: int, side: tuple[int, int], kernel: tuple[int, int],
-    stride: tuple[int, int], channels_last: bool,
-) -> None:  # fmt: skip
+    batch: int,
+    channels: int,
+    filter_count: int,
+    side: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    channels_last: bool,
+) -> None:
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     padding = (kernel[0] // 2, kernel[1] // 2)
-    conv = nn.Conv2d(channels, filter_count, kernel, stride, padding, bias=False).to(memory_format=layout)
+    conv = nn.Conv2d(channels, filter_count, kernel, stride, padding, bias=False).to(
+        memory_format=layout
+    )
     images = torch.randn(batch, channels, *side).bfloat16().contiguous(memory_format=layout)
     assume(takes(conv, images))
     conv.weight.data = conv.weight.data.bfloat16().float()
     quick = gradients(conv, images, quick=True)
-    exact = gradients(conv.double(), images.double(), quick=False)  # the library's bfloat16 reads foreign memory here:
+    # the library's bfloat16 reads foreign memory here:
+    exact = gradients(conv.double(), images.double(), quick=False)
     for ours, theirs in zip(quick, exact, strict=True):  # strides such as (1, 2) over one column
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max()) + 1e-6)
+        torch.testing.assert_close(
+            ours.double(), theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max()) + 1e-6
+        )
 
 
 @pytest.mark.parametrize("side", [2, 7, 8])
@@ -86,18 +107,25 @@ def test_neighbours_in_a_strip_do_not_see_each_other(side: int) -> None:
         (nn.Conv2d(64, 64, 1, padding=1, bias=False), 4, False),
     ],
 )
-def test_only_plain_filters_over_small_maps_are_taken(conv: nn.Conv2d, side: int, taken: bool) -> None:
+def test_only_plain_filters_over_small_maps_are_taken(
+    conv: nn.Conv2d, side: int, taken: bool
+) -> None:
     images = torch.randn(8, 64, side, side).bfloat16()
     assert takes(conv, images) == taken
     for found in gradients(conv, images, quick=True):
         assert found.isfinite().all()
 
 
-@pytest.mark.parametrize(("precision", "device"), [("fp32", CPU), ("fp16", CPU), ("bf16", torch.device("cuda"))])
+@pytest.mark.parametrize(
+    ("precision", "device"), [("fp32", CPU), ("fp16", CPU), ("bf16", torch.device("cuda"))]
+)
 def test_it_is_used_on_a_cpu_in_bfloat16_alone(precision: str, device: torch.device) -> None:
     conv = nn.Conv2d(64, 64, 3, padding=1, bias=False)
     with quick_small_maps(conv, precision, device), torch.autocast("cpu", torch.bfloat16):
-        assert type(conv(torch.randn(2, 64, 4, 4).bfloat16()).grad_fn).__name__ == "ConvolutionBackward0"
+        assert (
+            type(conv(torch.randn(2, 64, 4, 4).bfloat16()).grad_fn).__name__
+            == "ConvolutionBackward0"
+        )
 
 
 def test_a_convolution_that_computes_otherwise_is_left_alone() -> None:
@@ -107,7 +135,9 @@ def test_a_convolution_that_computes_otherwise_is_left_alone() -> None:
 
     conv = Doubled(8, 64, 3, padding=1, bias=False)
     images = torch.randn(4, 8, 2, 2).bfloat16()
-    torch.testing.assert_close(gradients(conv, images, quick=True)[0], gradients(conv, images, quick=False)[0])
+    torch.testing.assert_close(
+        gradients(conv, images, quick=True)[0], gradients(conv, images, quick=False)[0]
+    )
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -27,7 +27,16 @@ from saccade.data.sources import open_source
 from saccade.distributed import rendezvous as boards
 from saccade.distributed.launcher import SlurmJob
 from saccade.distributed.rendezvous import Board
-from saccade.distributed.world import ALONE, Devices, Start, World, first_host, flatten, joined, unflatten
+from saccade.distributed.world import (
+    ALONE,
+    Devices,
+    Start,
+    World,
+    first_host,
+    flatten,
+    joined,
+    unflatten,
+)
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError, StoppedEarlyError
 from saccade.setup import agreement
 
@@ -39,14 +48,23 @@ def free_port() -> int:
 
 
 def variables(rank: int, size: int, port: int) -> dict[str, str]:
-    return {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def run_gang(size: int, out: Path) -> list[dict[str, Any]]:
     port = free_port()
     command = [sys.executable, gang.__file__, str(out)]
-    started = [subprocess.Popen(command, env=os.environ | variables(r, size, port)) for r in range(size)]
+    started = [
+        subprocess.Popen(command, env=os.environ | variables(r, size, port)) for r in range(size)
+    ]
     assert [process.wait(timeout=200) for process in started] == [0] * size
     return list(json.loads(out.read_text()))
 
@@ -66,7 +84,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", gang.KINDS)
-def test_two_ranks_are_bit_for_bit_one_rank_with_two_cells(kind: str, two: list[dict[str, Any]]) -> None:
+def test_two_ranks_are_bit_for_bit_one_rank_with_two_cells(
+    kind: str, two: list[dict[str, Any]]
+) -> None:
     alone = gang.digest(kind, ALONE, 2)
     assert [seen[kind] for seen in two] == [alone, alone]
 
@@ -113,7 +133,9 @@ def test_more_ranks_do_all_this_too(size: int, tmp_path: Path) -> None:
     everyone = run_gang(size, tmp_path / "seen.json")
     check_every_image_counts_once(everyone)
     assert len({seen["more cells"] for seen in everyone}) == 1
-    assert all("SIGTERM" in seen["stopped"] and "not finite" in seen["diverged"] for seen in everyone)
+    assert all(
+        "SIGTERM" in seen["stopped"] and "not finite" in seen["diverged"] for seen in everyone
+    )
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -132,21 +154,34 @@ def test_ranks_together_see_the_same_images_as_one(size: int) -> None:
             assert np.array_equal(mine[step].samples, everything.samples[places])
             assert torch.equal(mine[step].images, everything.images[places])
     readers.close()
-    assert sorted(np.concatenate([Share(8, rank, size).places(64) for rank in range(size)])) == list(range(64))
+    assert sorted(
+        np.concatenate([Share(8, rank, size).places(64) for rank in range(size)])
+    ) == list(range(64))
 
 
 def test_flattened_tensors_come_back_in_their_own_layout() -> None:
-    tensors = [torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last), torch.randn(5), torch.randn(())]
+    tensors = [
+        torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last),
+        torch.randn(5),
+        torch.randn(()),
+    ]
     copies = [torch.zeros_like(t) for t in tensors]
     unflatten(flatten(tensors), copies)
-    assert all(torch.equal(a, b) and a.stride() == b.stride() for a, b in zip(tensors, copies, strict=True))
+    assert all(
+        torch.equal(a, b) and a.stride() == b.stride() for a, b in zip(tensors, copies, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "devices"),
-    [("auto", Devices("auto")), ("cpu:2", Devices("cpu", 2)), ("8", Devices("cuda", 8)),
-     ("0,2", Devices("cuda", 2, (0, 2))), ("3,", Devices("cuda", 1, (3,)))],
-)  # fmt: skip
+    [
+        ("auto", Devices("auto")),
+        ("cpu:2", Devices("cpu", 2)),
+        ("8", Devices("cuda", 8)),
+        ("0,2", Devices("cuda", 2, (0, 2))),
+        ("3,", Devices("cuda", 1, (3,))),
+    ],
+)
 def test_devices_are_read(text: str, devices: Devices) -> None:
     assert Devices.parse(text) == devices
 
@@ -164,9 +199,14 @@ def test_torchrun_and_srun_say_who_a_process_is() -> None:
     start = Start.read(variables(1, 4, 29500))
     assert (start.rank, start.size, start.address, start.port) == (1, 4, "127.0.0.1", 29500)
     task = {
-        "SLURM_PROCID": "9", "SLURM_STEP_NUM_TASKS": "11", "SLURM_LOCALID": "1", "SLURM_NODEID": "2",
-        "SLURM_STEP_TASKS_PER_NODE": "4(x2),3", "SLURM_STEP_NODELIST": "gpu[07-09]", "SLURM_JOB_ID": "41",
-    }  # fmt: skip
+        "SLURM_PROCID": "9",
+        "SLURM_STEP_NUM_TASKS": "11",
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "4(x2),3",
+        "SLURM_STEP_NODELIST": "gpu[07-09]",
+        "SLURM_JOB_ID": "41",
+    }
     start = Start.read(task)
     assert (start.rank, start.size, start.local_rank, start.local_size) == (9, 11, 1, 3)
     assert (start.address, start.port) == ("gpu07", 20041)
@@ -174,7 +214,12 @@ def test_torchrun_and_srun_say_who_a_process_is() -> None:
     assert Start.read(batch_script).size == 1, "a batch script is not one of its own tasks"
     with pytest.raises(ConfigError, match="rank 1 of 2"):
         Start.read({"RANK": "1", "WORLD_SIZE": "2"})
-    assert [first_host(n) for n in ("a1", "a1,a2", "n[003,7-9]-ib,b", "")] == ["a1", "a1", "n003-ib", ""]
+    assert [first_host(n) for n in ("a1", "a1,a2", "n[003,7-9]-ib,b", "")] == [
+        "a1",
+        "a1",
+        "n003-ib",
+        "",
+    ]
 
 
 def test_a_taken_port_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,8 +251,13 @@ def test_a_first_rank_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def pair() -> Iterator[tuple[Board, Board]]:
     port = free_port()
-    stores = [TCPStore("127.0.0.1", port, None, first, wait_for_workers=False) for first in (True, False)]
-    both = [Board(store, rank, 2, hosts_store=rank == 0, under_agent=False) for rank, store in enumerate(stores)]
+    stores = [
+        TCPStore("127.0.0.1", port, None, first, wait_for_workers=False) for first in (True, False)
+    ]
+    both = [
+        Board(store, rank, 2, hosts_store=rank == 0, under_agent=False)
+        for rank, store in enumerate(stores)
+    ]
     together(lambda: both[0].meet(20), lambda: both[1].meet(20))
     yield both[0], both[1]
     together(both[0].close, both[1].close)
@@ -240,12 +290,16 @@ def test_notes_are_exchanged_in_the_order_of_the_ranks(pair: tuple[Board, Board]
 def test_the_error_of_one_rank_is_everyones(pair: tuple[Board, Board]) -> None:
     def fail() -> object:
         time.sleep(0.1)
-        return pair[1].report(DataError("an image cannot be decoded", where="a/b.jpg", fix="remove it"))
+        return pair[1].report(
+            DataError("an image cannot be decoded", where="a/b.jpg", fix="remove it")
+        )
 
     heard, before = together(lambda: pair[0].exchange(None), fail)
     assert before is None and isinstance(heard, DataError)
     first = pair[0].report(StoppedEarlyError("asked to stop by SIGTERM"))
-    assert isinstance(first, DataError), "whoever is told to go meanwhile leaves with the status of the first"
+    assert isinstance(first, DataError), (
+        "whoever is told to go meanwhile leaves with the status of the first"
+    )
     assert (heard.what, heard.where) == ("rank 1: an image cannot be decoded", "a/b.jpg")
     assert isinstance(pair[0].explain(RuntimeError("Connection closed by peer")), DataError)
 
@@ -255,7 +309,9 @@ def test_a_lost_connection_between_living_ranks_is_said(pair: tuple[Board, Board
     assert isinstance(error, StalledError) and "network" in error.fix and "reset" in error.what
 
 
-def test_a_rank_that_says_nothing_is_named(pair: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_says_nothing_is_named(
+    pair: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(boards, "ANSWER_S", 0.1)
     with pytest.raises(StalledError, match=r"rank 1 of 2 does not answer after 0\.2 s"):
         pair[0].exchange(None, 0.2)
@@ -271,8 +327,13 @@ def test_other_settings_and_other_images_on_one_rank_are_named(pair: tuple[Board
         return lambda: agreement.check_same(layers.resolve(), data, world)
 
     assert together(look(0, "aa", 1), look(1, "aa", 1)) == [None, None]
-    for errors in (together(look(0, "aa", 1), look(1, "aa", 2)), together(look(0, "aa", 1), look(1, "bb", 1))):
-        assert all(isinstance(error, ConfigError) and "rank 1 differs" in error.what for error in errors)
+    for errors in (
+        together(look(0, "aa", 1), look(1, "aa", 2)),
+        together(look(0, "aa", 1), look(1, "bb", 1)),
+    ):
+        assert all(
+            isinstance(error, ConfigError) and "rank 1 differs" in error.what for error in errors
+        )
     assert "images: aa -> bb" in errors[0].what
 
 
@@ -280,7 +341,9 @@ def test_cells_that_the_ranks_cannot_share_are_refused_with_the_numbers_that_can
     layers = Layers()
     layers.set("batch.global=96")
     layers.set("batch.cell=16")
-    with pytest.raises(ConfigError, match="6 cells of 16 images cannot be shared equally by 4 ranks") as caught:
+    with pytest.raises(
+        ConfigError, match="6 cells of 16 images cannot be shared equally by 4 ranks"
+    ) as caught:
         agreement.check_number(layers.resolve(), World(0, 4, 0, 4))
     assert "1, 2, 3, 6 ranks" in caught.value.fix and "batch.cell=24" in caught.value.fix
     agreement.check_number(layers.resolve(), World(0, 3, 0, 3))
@@ -295,17 +358,23 @@ TRAIN = ["resnet50", "--data", "my photos.zip"]
 def test_the_batch_script_starts_ranks_saves_in_time_and_queues_again() -> None:
     script = SlurmJob(2, 8, time="12:00:00").script([*TRAIN, "--out", "my run"])
     for line in (
-        "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8", "#SBATCH --time=12:00:00",
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks-per-node=8",
+        "#SBATCH --gpus-per-node=8",
+        "#SBATCH --time=12:00:00",
         "#SBATCH --signal=TERM@120",
-        "srun --kill-on-bad-exit=1 python -m saccade train resnet50 --data 'my photos.zip' --out 'my run'",
-    ):  # fmt: skip
+        "srun --kill-on-bad-exit=1 python -m saccade train resnet50 --data 'my photos.zip' "
+        "--out 'my run'",
+    ):
         assert line in script.splitlines(), line
     assert "partition" not in script and "'my run/run.json'" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
 def test_the_run_folder_of_a_batch_script_follows_from_its_arguments() -> None:
-    first, again, other = (SlurmJob().script(words) for words in (TRAIN, TRAIN, [*TRAIN, "--seed", "1"]))
+    first, again, other = (
+        SlurmJob().script(words) for words in (TRAIN, TRAIN, [*TRAIN, "--seed", "1"])
+    )
     assert first == again != other and "--out runs/slurm-" in first
     assert "runs/slurm" not in SlurmJob().script([*TRAIN, "--out=there"])
 
@@ -314,9 +383,11 @@ def test_the_run_folder_of_a_batch_script_follows_from_its_arguments() -> None:
     ("status", "facts", "queued"),
     [
         (75, None, True),  # stopped before there was a run
-        (143, {"job": "7.0", "status": "preempted"}, True),  # one rank was slower than srun's patience
+        # one rank was slower than srun's patience
+        (143, {"job": "7.0", "status": "preempted"}, True),
         (143, {"job": "7.0", "status": "data"}, False),
-        (65, {"job": "6.0", "status": "preempted"}, False),  # of an earlier job: this one did not come so far
+        # of an earlier job: this one did not come so far
+        (65, {"job": "6.0", "status": "preempted"}, False),
         (143, {"job": None, "status": "preempted"}, False),
         (143, None, False),
         (0, {"job": "7.0", "status": "done"}, False),
@@ -337,7 +408,11 @@ def test_a_job_is_queued_again_when_run_json_says_that_it_was_preempted(
     for name, text in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a"}
+    env = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "a",
+    }
     script = SlurmJob().script([*TRAIN, "--out", str(place)])
     assert subprocess.run(["bash"], input=script, text=True, env=env).returncode == status
     assert (tmp_path / "queued").exists() == queued

@@ -1,4 +1,6 @@
-"""Model files of strangers: every field has limits, and nothing is allocated before names and shapes fit."""
+"""Model files of strangers: every field has limits, and nothing is allocated before names and
+shapes fit.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from saccade.models import create_model
 RECIPE = Recipe("resnet8", ("cat", "dog"), 32, 0.9, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "ignore")
 
 
-def written(folder: Path, tensors: dict[str, Tensor] | None = None, text: str = "", **changes: Any) -> Path:
+def written(
+    folder: Path, tensors: dict[str, Tensor] | None = None, text: str = "", **changes: Any
+) -> Path:
     """Write a model file whose recipe or tensors are changed."""
     facts = text or json.dumps(asdict(RECIPE) | changes)
     state = tensors if tensors is not None else create_model("resnet8", num_classes=2).state_dict()
@@ -37,16 +41,30 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"image_size": 10**6}, "image_size"), ({"image_size": "x"}, "image_size"), ({"image_size": 0}, "image_size"),
-        ({"mean": ["a"] * 3}, "mean"), ({"mean": [0.5] * 2}, "mean"), ({"std": [0, 0, 0]}, "std"),
-        ({"std": [1.0, -1.0, 1.0]}, "std"), ({"exif": "sideways"}, "exif"), ({"eval_views": 7}, "eval_views"),
-        ({"model": ["x"]}, "model"), ({"classes": {"a": 1, "b": 2}}, "classes"), ({"classes": [1, 2]}, "classes"),
-        ({"classes": ["a", "a"]}, "classes"), ({"classes": []}, "classes"), ({"strides": [10**6] * 5}, "strides"),
-        ({"eval_crop": -1.0}, "eval_crop"), ({"patch_size": 10**9}, "patch_size"), ({"eval_size": -4}, "eval_size"),
-        ({"of_the_future": True}, "of_the_future"), ({"text": "[" * 100_000}, "metadata"), ({"text": "[1]"}, ""),
+        ({"image_size": 10**6}, "image_size"),
+        ({"image_size": "x"}, "image_size"),
+        ({"image_size": 0}, "image_size"),
+        ({"mean": ["a"] * 3}, "mean"),
+        ({"mean": [0.5] * 2}, "mean"),
+        ({"std": [0, 0, 0]}, "std"),
+        ({"std": [1.0, -1.0, 1.0]}, "std"),
+        ({"exif": "sideways"}, "exif"),
+        ({"eval_views": 7}, "eval_views"),
+        ({"model": ["x"]}, "model"),
+        ({"classes": {"a": 1, "b": 2}}, "classes"),
+        ({"classes": [1, 2]}, "classes"),
+        ({"classes": ["a", "a"]}, "classes"),
+        ({"classes": []}, "classes"),
+        ({"strides": [10**6] * 5}, "strides"),
+        ({"eval_crop": -1.0}, "eval_crop"),
+        ({"patch_size": 10**9}, "patch_size"),
+        ({"eval_size": -4}, "eval_size"),
+        ({"of_the_future": True}, "of_the_future"),
+        ({"text": "[" * 100_000}, "metadata"),
+        ({"text": "[1]"}, ""),
         ({"text": json.dumps(asdict(RECIPE)).replace("0.9", "NaN")}, "eval_crop"),
     ],
-)  # fmt: skip
+)
 def test_an_odd_recipe_is_refused_by_field_before_anything_is_built(
     changes: dict[str, Any], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,11 +77,16 @@ def test_an_odd_recipe_is_refused_by_field_before_anything_is_built(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model": "vit_ti_16", "image_size": 4096, "patch_size": 1}, {"model": "resnet8_x4"}, {"model": "resnet9999"},
-        {"model": "resnet20", "strides": [2, 2, 2, 2, 2]}, {"classes": ["a", "b", "c"]}, {"model": "vgg16_x99999"},
-        {"model": "resnet18_x" + "9" * 200}, {"model": "mobilenet_v1_x" + "9" * 400},
+        {"model": "vit_ti_16", "image_size": 4096, "patch_size": 1},
+        {"model": "resnet8_x4"},
+        {"model": "resnet9999"},
+        {"model": "resnet20", "strides": [2, 2, 2, 2, 2]},
+        {"classes": ["a", "b", "c"]},
+        {"model": "vgg16_x99999"},
+        {"model": "resnet18_x" + "9" * 200},
+        {"model": "mobilenet_v1_x" + "9" * 400},
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_the_named_network_takes_no_memory(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +117,9 @@ class Masked(nn.Module):
 
 
 def test_an_infinite_buffer_of_the_users_own_network_is_no_broken_weight(tmp_path: Path) -> None:
-    loaded = Classifier.load(written(tmp_path, Masked().state_dict(), model="custom:Masked"), Masked())
+    loaded = Classifier.load(
+        written(tmp_path, Masked().state_dict(), model="custom:Masked"), Masked()
+    )
     assert loaded.network.mask.isinf().all()
     with pytest.raises(CheckpointError, match="your own network Masked"):
         Classifier.load(written(tmp_path, Masked().state_dict(), model="custom:Masked"))

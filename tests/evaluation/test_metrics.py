@@ -27,7 +27,9 @@ def batches(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits from few distinct values, so that ties are common, and labels."""
     n, classes = draw(st.integers(1, 12)), draw(st.integers(1, 8))
     values = st.sampled_from([-1.5, -0.0, 0.0, 0.25, 2.0, 30.0])
-    rows = draw(st.lists(st.lists(values, min_size=classes, max_size=classes), min_size=n, max_size=n))
+    rows = draw(
+        st.lists(st.lists(values, min_size=classes, max_size=classes), min_size=n, max_size=n)
+    )
     labels = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
     return torch.tensor(rows, dtype=torch.float32), torch.tensor(labels)
 
@@ -41,7 +43,9 @@ def slow_rank(row: list[float], label: int) -> int:
 @settings(max_examples=100, deadline=None)
 def test_rank_is_the_place_in_a_stable_sort(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, labels = batch
-    expected = [slow_rank(row, label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True)]
+    expected = [
+        slow_rank(row, label) for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
+    ]
     assert ranks(logits, labels).tolist() == expected
     share = [sum(r < k for r in expected) / len(expected) for k in (1, 2, 5)]
     assert top_k_accuracy(logits, labels, (1, 2, 5)) == tuple(share)
@@ -49,7 +53,9 @@ def test_rank_is_the_place_in_a_stable_sort(batch: tuple[torch.Tensor, torch.Ten
 
 @given(batches())
 @settings(max_examples=40, deadline=None)
-def test_confusion_trace_is_the_number_correct_even_with_ties(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_confusion_trace_is_the_number_correct_even_with_ties(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
     logits, labels = batch
     confusion = confusion_matrix(logits, labels)
     slow = np.zeros_like(confusion)
@@ -127,7 +133,12 @@ def test_top_k_refuses_a_k_of_zero_and_an_empty_set() -> None:
 def test_result_holds_counts_behind_its_fractions() -> None:
     result = Result.of(torch.eye(4), torch.tensor([0, 1, 2, 0]))
     facts = result.to_json()
-    assert facts["correct"] == 3 and facts["n"] == 4 and facts["top1"] == 0.75 and facts["correct5"] == 4
+    assert (
+        facts["correct"] == 3
+        and facts["n"] == 4
+        and facts["top1"] == 0.75
+        and facts["correct5"] == 4
+    )
     assert not {"logits", "labels"} & set(facts)
 
 
@@ -145,12 +156,14 @@ def test_wilson_bounds_solve_their_equation(n: int, data: st.DataObject) -> None
     low, high = wilson_interval(correct, n)
     assert 0 <= low <= correct / n <= high <= 1
     assert (low == 0) == (correct == 0) and (high == 1) == (correct == n)
-    for bound in (low, high):  # each is where the normal approximation around it just reaches the measured share
+    # each is where the normal approximation around it just reaches the measured share
+    for bound in (low, high):
         distance = (correct / n - bound) ** 2
         assert distance == pytest.approx(1.959964**2 * bound * (1 - bound) / n, rel=1e-5, abs=1e-12)
 
 
 def test_wilson_interval_has_the_published_values() -> None:
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I, method 3
+    # Newcombe 1998, table I, method 3
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     with pytest.raises(ValueError, match="proportion"):
         wilson_interval(0, 0)

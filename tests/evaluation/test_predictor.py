@@ -1,4 +1,6 @@
-"""Prediction in Python: every form of an image gives the same answer, and a bad one costs no other."""
+"""Prediction in Python: every form of an image gives the same answer, and a bad one costs no
+other.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ PIXELS[:20] = (200, 30, 60, 90)
 def classifier() -> Classifier:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 4))
-    recipe = Recipe("custom:Linear", tuple("abcd"), 40, 1.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "ignore")
+    recipe = Recipe(
+        "custom:Linear", tuple("abcd"), 40, 1.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "ignore"
+    )
     return Classifier(network, recipe)
 
 
@@ -46,8 +50,14 @@ FORMS: dict[str, tuple[Image.Image, Any]] = {
     "alpha": (Image.fromarray(PIXELS), PIXELS),
     "gray": (Image.fromarray(GRAY.copy()), GRAY),
     "gray of one plane": (Image.fromarray(GRAY.copy()), GRAY[..., None]),
-    "16-bit gray": (Image.fromarray(GRAY.astype(np.uint16) * 256 + 200), GRAY.astype(np.uint16) * 256 + 200),
-    "16-bit RGB": (Image.fromarray(PIXELS[..., :3].copy()), PIXELS[..., :3].astype(np.uint16) * 256 + 200),
+    "16-bit gray": (
+        Image.fromarray(GRAY.astype(np.uint16) * 256 + 200),
+        GRAY.astype(np.uint16) * 256 + 200,
+    ),
+    "16-bit RGB": (
+        Image.fromarray(PIXELS[..., :3].copy()),
+        PIXELS[..., :3].astype(np.uint16) * 256 + 200,
+    ),
 }
 
 
@@ -61,7 +71,14 @@ def test_a_file_its_bytes_an_image_and_an_array_give_one_answer(
     (wanted,) = saccade.predict(classifier, file)
     assert wanted.path == str(file) and len(wanted.top) == 4 and wanted.label == wanted.top[0][0]
     opened = Image.open(file)  # not decoded yet
-    for given in (str(file), file.read_bytes(), memoryview(file.read_bytes()), image, opened, values):
+    for given in (
+        str(file),
+        file.read_bytes(),
+        memoryview(file.read_bytes()),
+        image,
+        opened,
+        values,
+    ):
         (seen,) = saccade.predict(classifier, given)
         assert seen.top == wanted.top and seen.error == ""
 
@@ -114,7 +131,9 @@ def test_a_bad_image_costs_no_other_answer(bad: Any, reason: str, classifier: Cl
 
 
 @pytest.mark.parametrize("how", ["crop", "squash", "pad"])
-def test_a_model_sees_images_as_it_was_trained_to_see_them(how: Any, classifier: Classifier, tmp_path: Path) -> None:
+def test_a_model_sees_images_as_it_was_trained_to_see_them(
+    how: Any, classifier: Classifier, tmp_path: Path
+) -> None:
     fitted = Classifier(classifier.network, replace(classifier.recipe, fit=how))
     for split in ("train", "val"):
         for name in "abcd":
@@ -128,7 +147,9 @@ def test_a_model_sees_images_as_it_was_trained_to_see_them(how: Any, classifier:
     files = [tmp_path / "val" / name / "0.png" for name in "abcd"]
     for row, seen in zip(judged.tolist(), saccade.predict(fitted, files), strict=True):
         assert dict(seen.top) == pytest.approx(dict(zip("abcd", row, strict=True)), abs=1e-5)
-    pixels = torch.stack([fitted.recipe.framing.square(np.array(Image.open(file)), 40) for file in files])
+    pixels = torch.stack(
+        [fitted.recipe.framing.square(np.array(Image.open(file)), 40) for file in files]
+    )
     wanted = classifier.network(((pixels / 255 - 0.5) / 0.2).contiguous()).softmax(1)
     assert torch.allclose(judged, wanted, atol=1e-4)
 
@@ -136,7 +157,9 @@ def test_a_model_sees_images_as_it_was_trained_to_see_them(how: Any, classifier:
 def test_models_from_before_there_was_a_choice_see_the_central_square() -> None:
     old = Recipe("custom:N", ("a", "b"), 40, 0.875, (0.5, 0.25, 0.0), (0.2, 0.2, 0.2), "ignore")
     stored = {key: value for key, value in asdict(old).items() if key != "fit"}
-    assert Recipe.parse(json.dumps(stored)) == old and old.framing == Fit("crop", 0.875, (128, 64, 0))
+    assert Recipe.parse(json.dumps(stored)) == old and old.framing == Fit(
+        "crop", 0.875, (128, 64, 0)
+    )
     assert Recipe.parse(json.dumps(stored | {"fit": "pad"})).framing.how == "pad"
     with pytest.raises(ValueError, match=r"^fit"):
         Recipe.parse(json.dumps(stored | {"fit": "stretch"}))
@@ -161,7 +184,9 @@ def test_orientation_is_applied_to_images_of_pillow_as_to_files(classifier: Clas
 
 
 @pytest.mark.parametrize("top", [0, -1, "5", None, 1.5])
-def test_a_number_of_classes_that_means_nothing_is_refused(top: Any, classifier: Classifier) -> None:
+def test_a_number_of_classes_that_means_nothing_is_refused(
+    top: Any, classifier: Classifier
+) -> None:
     with pytest.raises(UsageError, match="cannot be named"):
         list(saccade.predict(classifier, PIXELS, top=top))
 
@@ -175,7 +200,9 @@ def test_what_is_no_image_is_refused_as_one_in_words(given: Any, classifier: Cla
 def test_an_answer_that_is_no_number_is_an_error_and_no_probability() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 4))
     network[1].weight.data.fill_(3e38)
-    recipe = Recipe("custom:Linear", tuple("abcd"), 40, 1.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "ignore")
+    recipe = Recipe(
+        "custom:Linear", tuple("abcd"), 40, 1.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), "ignore"
+    )
     with pytest.raises(CheckpointError, match="NaN or infinity"):
         list(saccade.predict(Classifier(network, recipe), PIXELS))
     with pytest.raises(ValueError, match="std"):

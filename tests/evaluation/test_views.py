@@ -27,7 +27,9 @@ def image() -> Tensor:
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])
-def test_there_are_as_many_views_as_said_all_different_and_the_first_is_the_image(count: int) -> None:
+def test_there_are_as_many_views_as_said_all_different_and_the_first_is_the_image(
+    count: int,
+) -> None:
     seen = list(views(image(), count))
     assert len(seen) == count
     assert torch.equal(seen[0], image())

@@ -23,7 +23,10 @@ def reference(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def half_done(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run killed after its step 37, whose newest checkpoint (35) lies inside an epoch; tests work on copies."""
+    """A run killed after its step 37, whose newest checkpoint (35) lies inside an epoch.
+
+    Tests work on copies.
+    """
     out = tmp_path_factory.mktemp("half") / "run"
     toy.signal_after_step(toy.command(images, out), out, 37)
     return out

@@ -1,4 +1,6 @@
-"""FAULTS D5: mutated images go through the image door by the thousand: nothing crashes and no memory is lost."""
+"""FAULTS D5: mutated images go through the image door by the thousand: nothing crashes and no
+memory is lost.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-sound = [encode("JPEG"), encode("JPEG", progressive=True), encode("PNG"), encode("GIF"), encode("WEBP")]
+sound = [encode("JPEG"), encode("JPEG", progressive=True)]
+sound += [encode(form) for form in ("PNG", "GIF", "WEBP")]
 sound = [sound[0], sound[0], sound[1], *sound]
 count = int(sys.argv[1])
 refused, begun = 0, 0
@@ -46,9 +49,13 @@ print(refused, (resident() - begun) // (count - count // 4))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory from /proc")
-@pytest.mark.parametrize(("count", "limit"), [(3000, 6000), pytest.param(20_000, 1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("count", "limit"), [(3000, 6000), pytest.param(20_000, 1000, marks=pytest.mark.full)]
+)
 def test_mutated_images_neither_crash_nor_leak(count: int, limit: int) -> None:
-    """The allocator's own ups and downs are some MB, so that a short run sees only what loses whole images (9 kB)."""
+    """The allocator's own ups and downs are some MB, so that a short run sees only what loses
+    whole images (9 kB).
+    """
     done = subprocess.run([sys.executable, "-c", CHILD, str(count)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     refused, bytes_per_image = map(int, done.stdout.split())

@@ -1,4 +1,6 @@
-"""FAULTS A1, A2, A3, A4, A6, A7, B7: a run that was killed anywhere ends bit for bit like one that was not."""
+"""FAULTS A1, A2, A3, A4, A6, A7, B7: a run that was killed anywhere ends bit for bit like one
+that was not.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,17 @@ QUICK_SEEDS = range(1)
 FULL_SEEDS = range(1, 20)
 SEEDS = [*QUICK_SEEDS, *(pytest.param(seed, marks=pytest.mark.full) for seed in FULL_SEEDS)]
 STAGES = (
-    "started", "wrote model.safetensors", "wrote optimizer.safetensors", "wrote ema.safetensors", "wrote state.json",
-    "wrote manifest.json", "verified", "renamed", "published", "renamed for removal",
-)  # fmt: skip
+    "started",
+    "wrote model.safetensors",
+    "wrote optimizer.safetensors",
+    "wrote ema.safetensors",
+    "wrote state.json",
+    "wrote manifest.json",
+    "verified",
+    "renamed",
+    "published",
+    "renamed for removal",
+)
 QUICK_STAGES = ("wrote optimizer.safetensors", "renamed")
 CASES = [pytest.param(s, marks=() if s in QUICK_STAGES else pytest.mark.full) for s in STAGES]
 
@@ -63,7 +73,9 @@ def verified(out: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("stage", CASES)
-def test_killed_while_a_checkpoint_is_published(stage: str, images: Path, reference: Path, tmp_path: Path) -> None:
+def test_killed_while_a_checkpoint_is_published(
+    stage: str, images: Path, reference: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     count = 1 if stage == "renamed for removal" else 4
     killed = toy.run(toy.command(images, out, faults=("--stage", stage, "--count", str(count))))
@@ -76,7 +88,9 @@ def test_killed_while_a_checkpoint_is_published(stage: str, images: Path, refere
     assert not list((out / "checkpoints").glob("*.part*")), "a leftover was not swept"
 
 
-def test_killed_in_the_middle_of_an_evaluation(images: Path, reference: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_an_evaluation(
+    images: Path, reference: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     assert toy.run(toy.command(images, out, faults=("--evaluation", "2"))).status == -signal.SIGKILL
     assert toy.run_here(toy.command(images, out)).status == 0
@@ -103,10 +117,14 @@ def test_ten_kills_in_one_run(images: Path, reference: Path, tmp_path: Path) -> 
     began = toy.resumed_at(out)
     assert len(began) == 10 and any(step % toy.STEPS_PER_EPOCH != 0 for step in began)
     done = [e for e in read_events(out / "log.jsonl") if e["event"] == "step"]
-    assert len(done) <= toy.STEPS + 10 * toy.EVERY, "a kill costs more than one interval of checkpoints"
+    assert len(done) <= toy.STEPS + 10 * toy.EVERY, (
+        "a kill costs more than one interval of checkpoints"
+    )
 
 
-def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(images: Path, reference: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(
+    images: Path, reference: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     attempt = toy.signal_after_step(toy.command(images, out), out, 17, signal.SIGTERM)
     assert attempt.status == 75, attempt.stderr
@@ -132,14 +150,17 @@ def test_time_limit_saves_and_exits_75(images: Path, reference: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "broken", ["position", *(pytest.param(part, marks=pytest.mark.full) for part in ("optimizer", "layout"))]
+    "broken",
+    ["position", *(pytest.param(part, marks=pytest.mark.full) for part in ("optimizer", "layout"))],
 )
 def test_control_a_broken_resume_is_noticed(
     broken: str, images: Path, reference: Path, half_done: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(half_done, tmp_path / "run"))
     assert toy.run(toy.command(images, out, faults=("--sabotage", broken))).status == 0
-    assert toy.digest(out) != toy.digest(reference), f"the toy is too small to notice a lost {broken}"
+    assert toy.digest(out) != toy.digest(reference), (
+        f"the toy is too small to notice a lost {broken}"
+    )
 
 
 def test_a_finished_run_is_not_trained_again(images: Path, reference: Path) -> None:

@@ -1,4 +1,7 @@
-"""FAULTS A3, E4: prepare is killed anywhere, started twice, cut off from power; the same command ends the same."""
+"""FAULTS A3, E4: prepare is killed anywhere, started twice, cut off from power.
+
+The same command ends the same.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +55,20 @@ def clean(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     return read(out)
 
 
-def start(source: Path, out: Path, stage: int = 0, number: int = signal.SIGKILL) -> subprocess.Popen[str]:
+def start(
+    source: Path, out: Path, stage: int = 0, number: int = signal.SIGKILL
+) -> subprocess.Popen[str]:
     """Start ``saccade prepare``; at the given stage it sends itself a signal."""
-    command = [sys.executable, "-c", VICTIM, str(stage), str(int(number)), "prepare", str(source), str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        VICTIM,
+        str(stage),
+        str(int(number)),
+        "prepare",
+        str(source),
+        str(out),
+    ]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
@@ -66,7 +80,11 @@ def finish(process: subprocess.Popen[str], words: str = "") -> int:
 
 def read(out: Path) -> dict[str, bytes]:
     """Read everything except the lock."""
-    found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    found = {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file()
+    }
     return {name: data for name, data in found.items() if name != ".lock"}
 
 
@@ -77,7 +95,9 @@ def test_killed_at_a_random_point_the_same_command_ends_identical(
     point = 1 + int(rng.uniform(rng.key(seed, 4021), 1)[0] * STAGES)
     out = tmp_path / "out"
     assert finish(start(source, out, point)) == -signal.SIGKILL, f"it ended before stage {point}"
-    left = {name: data for name, data in read(out).items() if ".part-" not in name and name != MANIFEST}
+    left = {
+        name: data for name, data in read(out).items() if ".part-" not in name and name != MANIFEST
+    }
     assert left.items() <= clean.items(), "a file under its final name is not whole"
     assert json.loads((out / MANIFEST).read_text())["splits"]["train"]["state"] == "begun"
     assert finish(start(source, out)) == 0
@@ -90,7 +110,9 @@ def test_killed_again_and_again_on_the_way_it_ends_identical(
     out = tmp_path / "out"
     for _ in range(3):
         assert finish(start(source, out, STAGES // 4)) == -signal.SIGKILL
-    assert 3 * STAGES // 8 - 9 < len(read(out)) < NUM_IMAGES, "an attempt did not go on where the last one was"
+    assert 3 * STAGES // 8 - 9 < len(read(out)) < NUM_IMAGES, (
+        "an attempt did not go on where the last one was"
+    )
     assert finish(start(source, out)) == 0
     assert read(out) == clean
 
@@ -118,7 +140,10 @@ def test_two_at_once_the_second_is_refused_and_a_dead_one_holds_no_lock(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         before = read(out)
-        assert finish(start(source, out), f"another process (pid {first.pid}) is using this folder") == 78
+        assert (
+            finish(start(source, out), f"another process (pid {first.pid}) is using this folder")
+            == 78
+        )
         assert read(out) == before
     finally:
         first.kill()
@@ -135,9 +160,11 @@ def test_a_disk_that_fills_up_leaves_whole_files_and_the_same_command_goes_on(
     out = tmp_path / "out"
     command = [sys.executable, "-m", "saccade", "prepare", str(source), str(out)]
     full = subprocess.run(
-        command, capture_output=True, text=True,
+        command,
+        capture_output=True,
+        text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)),
-    )  # fmt: skip
+    )
     assert full.returncode == 74 and "cannot write" in full.stderr
     left = read(out)
     assert left.pop(MANIFEST) and left and left.items() <= clean.items()
@@ -146,18 +173,30 @@ def test_a_disk_that_fills_up_leaves_whole_files_and_the_same_command_goes_on(
 
 
 def test_control_without_renaming_a_torn_file_would_be_seen(source: Path, tmp_path: Path) -> None:
-    """The check of the kill test has a way to fail: a victim that writes in place leaves a file that is not whole."""
+    """The check of the kill test has a way to fail: a victim that writes in place leaves a file
+    that is not whole.
+    """
     careless = VICTIM.replace(
         "files.stage = stage",
         "files.stage = stage\n"
         "def place(aside, final, data):\n"
         "    final.parent.mkdir(parents=True, exist_ok=True)\n"
         "    with open(final, 'wb') as file:\n"
-        "        file.write(data[:len(data) // 2]); file.flush(); stage('half'); file.write(data[len(data) // 2:])\n"
+        "        file.write(data[:len(data) // 2]); file.flush(); stage('half'); "
+        "file.write(data[len(data) // 2:])\n"
         "files.place = place",
     )
     out = tmp_path / "out"
-    command = [sys.executable, "-c", careless, "40", str(int(signal.SIGKILL)), "prepare", str(source), str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        careless,
+        "40",
+        str(int(signal.SIGKILL)),
+        "prepare",
+        str(source),
+        str(out),
+    ]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     sizes = {path.relative_to(out): path.stat().st_size for path in out.rglob("*.jpg")}
     assert any(size != (source / path).stat().st_size for path, size in sizes.items())

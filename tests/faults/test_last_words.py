@@ -1,4 +1,7 @@
-"""FAULTS A5, A8, B5: an error in mid-run saves what is well first; a folder that is gone is not made anew."""
+"""FAULTS A5, A8, B5: an error in mid-run saves what is well first.
+
+A folder that is gone is not made anew.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,11 @@ def test_a_bad_image_in_mid_run_saves_the_last_whole_step_first(
 
 
 def test_a_stall_saves_first_and_shows_what_every_thread_does(
-    images: Path, tmp_path: Path, at_step: AtStep, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    images: Path,
+    tmp_path: Path,
+    at_step: AtStep,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     out, frozen, take = tmp_path / "run", threading.Event(), Decoded.take
     monkeypatch.setattr(loader, "STALL_LIMIT_S", 0.5)
@@ -88,7 +95,9 @@ def test_a_stall_saves_first_and_shows_what_every_thread_does(
     assert attempt.status == 70 and "no image arrived" in attempt.stderr, attempt.stderr
     assert newest(out) >= STEP and toy.facts(out)["status"] == "stalled"
     said = capfd.readouterr().err
-    assert "in hang" in said and said.count("Thread 0x") > 2, "the stack of the thread that is stuck"
+    assert "in hang" in said and said.count("Thread 0x") > 2, (
+        "the stack of the thread that is stuck"
+    )
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
@@ -105,7 +114,11 @@ def test_a_run_folder_that_is_gone_ends_the_run_and_is_not_made_anew(
 
     at_step(act)
     attempt = toy.run_here(toy.command(images, out, *RARE))
-    assert attempt.status == 74 and "deleted or replaced" in attempt.stderr and str(out) in attempt.stderr
+    assert (
+        attempt.status == 74
+        and "deleted or replaced" in attempt.stderr
+        and str(out) in attempt.stderr
+    )
     assert not out.exists() if how == "deleted" else not list(out.iterdir())
 
 

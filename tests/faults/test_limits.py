@@ -22,7 +22,9 @@ def limited(kind: int, most: int, cwd: Path, *arguments: str) -> Done:
     """Run ``saccade train`` in a process that may have so much of something."""
     command = [sys.executable, "-m", "saccade", "train", *arguments]
     begin: Callable[[], None] = lambda: resource.setrlimit(kind, (most, most))  # noqa: E731
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, preexec_fn=begin)
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_S, preexec_fn=begin
+    )
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -30,8 +32,19 @@ def limited(kind: int, most: int, cwd: Path, *arguments: str) -> Done:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to these limits")
 @pytest.mark.parametrize("model", ["vgg16", "resnet50"])
 def test_too_little_memory_is_named_and_nothing_is_left_behind(model: str, tmp_path: Path) -> None:
-    flags = ("photos-small", model, "--image-size", "224", "--batch-size", "512", "--set", "batch.cell=512")
-    done = limited(resource.RLIMIT_AS, 4_000_000_000, tmp_path, *flags, "--epochs", "2step", "--out", "run")
+    flags = (
+        "photos-small",
+        model,
+        "--image-size",
+        "224",
+        "--batch-size",
+        "512",
+        "--set",
+        "batch.cell=512",
+    )
+    done = limited(
+        resource.RLIMIT_AS, 4_000_000_000, tmp_path, *flags, "--epochs", "2step", "--out", "run"
+    )
     assert (done.status, "[out-of-memory]" in done.stderr) == (78, True), done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "run" / "model.safetensors").exists()
 
@@ -39,7 +52,9 @@ def test_too_little_memory_is_named_and_nothing_is_left_behind(model: str, tmp_p
 @pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to these limits")
 @pytest.mark.parametrize(("most", "statuses"), [(64, (0,)), (12, (74, 78))])
-def test_few_open_files_are_enough_or_are_named(most: int, statuses: tuple[int, ...], tmp_path: Path) -> None:
+def test_few_open_files_are_enough_or_are_named(
+    most: int, statuses: tuple[int, ...], tmp_path: Path
+) -> None:
     done = limited(resource.RLIMIT_NOFILE, most, tmp_path, "--epochs", "6step", "--out", "run")
     assert done.status in statuses, done.stderr
     if done.status:
@@ -47,11 +62,15 @@ def test_few_open_files_are_enough_or_are_named(most: int, statuses: tuple[int, 
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")]
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")],
 )
 def test_memory_that_ends_while_the_network_is_made_is_a_finding(error: Exception) -> None:
     config = preview(Request(["resnet8"]))
-    with pytest.raises(ConfigError, match="resnet8 and its optimiser do not fit") as caught, building(config):
+    with (
+        pytest.raises(ConfigError, match="resnet8 and its optimiser do not fit") as caught,
+        building(config),
+    ):
         raise error
     assert caught.value.finding == "out-of-memory"
     with pytest.raises(ZeroDivisionError), building(preview(Request())):

@@ -1,4 +1,6 @@
-"""FAULTS G1, G2: a NaN in one image of one step, alone and on one of two ranks, and a burst of wrong labels."""
+"""FAULTS G1, G2: a NaN in one image of one step, alone and on one of two ranks, and a burst of
+wrong labels.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,28 @@ NAN = ("--nan", str(BAD))
 
 
 def two_ranks(arguments: list[str]) -> list[Done]:
-    """Run both ranks as torchrun would; those that ``--devices`` starts would have no fault planted in them."""
+    """Run both ranks as torchrun would.
+
+    Those that ``--devices`` starts would have no fault planted in them.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     started = []
     for rank in ("0", "1"):
-        environment = os.environ | shared | {"OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank}
+        environment = (
+            os.environ | shared | {"OMP_NUM_THREADS": "1", "RANK": rank, "LOCAL_RANK": rank}
+        )
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, env=environment))
+        started.append(
+            subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, env=environment)
+        )
     return [toy.finish(process) for process in started]
 
 
@@ -67,7 +81,9 @@ def test_a_skipped_step_never_happened_even_for_a_run_that_was_killed_after_it(
     assert [e["step"] for e in read_events(out / "log.jsonl") if e["event"] == "skipped"] == [BAD]
 
 
-def test_all_ranks_skip_what_is_bad_on_one_of_them(images: Path, without: str, tmp_path: Path) -> None:
+def test_all_ranks_skip_what_is_bad_on_one_of_them(
+    images: Path, without: str, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     attempts = two_ranks(toy.command(images, out, *SKIP, faults=NAN))
     assert [a.status for a in attempts] == [0, 0], attempts
@@ -113,7 +129,9 @@ def test_a_burst_of_wrong_labels_leaves_no_trace_even_for_a_run_that_was_killed_
     command = toy.command(images, whole, *watch, faults=("--burst", *burst))
     attempt = toy.run(command)
     assert attempt.status == 0, attempt.stderr
-    assert toy.facts(whole)["skipped_steps"] == [int(step) for step in burst], "found at its first step"
+    assert toy.facts(whole)["skipped_steps"] == [int(step) for step in burst], (
+        "found at its first step"
+    )
     assert toy.digest(whole) == toy.digest(without)
 
     command = toy.command(images, killed, *watch, faults=("--burst", *burst))

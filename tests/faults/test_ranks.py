@@ -1,4 +1,6 @@
-"""FAULTS A5, A6, A8, C1, C2, C4 to C7 with real ranks: all of them go on together, or all end soon, and say why."""
+"""FAULTS A5, A6, A8, C1, C2, C4 to C7 with real ranks: all of them go on together, or all end
+soon, and say why.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
 
 @contextmanager
 def running(arguments: list[str], out: Path, step: int) -> Iterator[subprocess.Popen[str]]:
-    """Start ranks and wait until the log says that a step is done; at the end nothing of them is left."""
+    """Start ranks and wait until the log says that a step is done.
+
+    At the end nothing of them is left.
+    """
     process = toy.start_and_reach(arguments, out, step)
     pids = ranks_of(process)
     try:
@@ -62,7 +67,9 @@ def ended(process: subprocess.Popen[str]) -> tuple[Done, float]:
 
 
 @pytest.mark.full
-def test_two_ranks_stopped_by_sigterm_to_one_end_as_one_rank(images: Path, reference: Path, tmp_path: Path) -> None:
+def test_two_ranks_stopped_by_sigterm_to_one_end_as_one_rank(
+    images: Path, reference: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     with running(toy.command(images, out, *TWO), out, 17) as process:
         os.kill(ranks_of(process)[1], signal.SIGTERM)
@@ -80,13 +87,21 @@ def test_a_killed_rank_ends_all_within_seconds_with_the_cause(images: Path, tmp_
         os.kill(ranks_of(process)[1], signal.SIGKILL)
         attempt, seconds = ended(process)
     assert attempt.status == 70 and seconds < SOON_S
-    assert "rank 1 of 2" in attempt.stderr and "SIGKILL" in attempt.stderr and "Traceback" not in attempt.stderr
-    assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}", "the last whole step is saved first"
+    assert (
+        "rank 1 of 2" in attempt.stderr
+        and "SIGKILL" in attempt.stderr
+        and "Traceback" not in attempt.stderr
+    )
+    assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}", (
+        "the last whole step is saved first"
+    )
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_to_the_launcher_saves_and_gives_its_status(number: int, images: Path, tmp_path: Path) -> None:
+def test_a_signal_to_the_launcher_saves_and_gives_its_status(
+    number: int, images: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     with running(toy.command(images, out, *TWO), out, 10) as process:
         process.send_signal(number)
@@ -96,7 +111,9 @@ def test_a_signal_to_the_launcher_saves_and_gives_its_status(number: int, images
 
 
 @pytest.mark.full
-def test_a_killed_launcher_leaves_no_rank_behind(images: Path, reference: Path, tmp_path: Path) -> None:
+def test_a_killed_launcher_leaves_no_rank_behind(
+    images: Path, reference: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     with running(toy.command(images, out, *TWO), out, 10) as process:
         pids = ranks_of(process)
@@ -113,7 +130,9 @@ def test_a_killed_launcher_leaves_no_rank_behind(images: Path, reference: Path, 
 @pytest.mark.full
 def test_a_rank_that_pauses_goes_on(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with running(toy.command(images, out, *TWO, "--set", "ranks.step_limit=20s"), out, 10) as process:
+    with running(
+        toy.command(images, out, *TWO, "--set", "ranks.step_limit=20s"), out, 10
+    ) as process:
         pid = ranks_of(process)[1]
         os.kill(pid, signal.SIGSTOP)
         time.sleep(3)
@@ -126,7 +145,9 @@ def test_a_rank_that_pauses_goes_on(images: Path, reference: Path, tmp_path: Pat
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_stops_for_good_ends_all(rank: int, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with running(toy.command(images, out, *TWO, "--set", "ranks.step_limit=10s"), out, 10) as process:
+    with running(
+        toy.command(images, out, *TWO, "--set", "ranks.step_limit=10s"), out, 10
+    ) as process:
         os.kill(ranks_of(process)[rank], signal.SIGSTOP)
         attempt, seconds = ended(process)
     assert attempt.status == 70 and seconds < 10 + SOON_S, attempt.stderr
@@ -144,20 +165,27 @@ def test_a_bad_image_on_one_rank_stops_all_with_its_name(images: Path, tmp_path:
         attempt, seconds = ended(process)
     assert attempt.status == 65 and seconds < SOON_S, attempt.stderr
     assert "unreadable-image" in attempt.stderr and "Traceback" not in attempt.stderr
-    assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}", "the last whole step is saved first"
+    assert toy.checkpoints(out)[0].name == f"step_{toy.last_step(out):08d}", (
+        "the last whole step is saved first"
+    )
 
 
 def losses(out: Path) -> list[float]:
-    """Return the loss of every step of a run, which shows whether its images, crops and mixes were the same."""
+    """Return the loss of every step of a run, which shows whether its images, crops and mixes
+    were the same.
+    """
     return [e["loss"] for e in read_events(out / "log.jsonl") if e["event"] == "step"]
 
 
-# A network without batch statistics only amplifies the order of summation a little; BatchNorm does a lot.
+# A network without batch statistics only amplifies the order of summation a little; BatchNorm does
+# a lot.
 LENET = ("--model", "lenet5", "--set", "model.drop_path=null", "--set", "augment.sizes=[1.0]")
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("network", "limit"), [(LENET, 1e-3), ((), 0.05)], ids=["lenet5", "resnet8"])
+@pytest.mark.parametrize(
+    ("network", "limit"), [(LENET, 1e-3), ((), 0.05)], ids=["lenet5", "resnet8"]
+)
 def test_resume_on_other_numbers_of_ranks_continues_the_same_order(
     network: tuple[str, ...], limit: float, images: Path, tmp_path: Path
 ) -> None:
@@ -195,13 +223,20 @@ def start_by_hand(*commands: list[str]) -> list[subprocess.Popen[str]]:
     started = []
     for rank, command in enumerate(commands):
         task = {
-            "SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": len(commands), "SLURM_LOCALID": rank, "SLURM_JOB_ID": 7,
-            "SLURM_STEP_TASKS_PER_NODE": len(commands), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            "SLURM_PROCID": rank,
+            "SLURM_STEP_NUM_TASKS": len(commands),
+            "SLURM_LOCALID": rank,
+            "SLURM_JOB_ID": 7,
+            "SLURM_STEP_TASKS_PER_NODE": len(commands),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
             "OMP_NUM_THREADS": 1,
-        }  # fmt: skip
+        }
         environment = os.environ | {name: str(value) for name, value in task.items()}
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment))
+        started.append(
+            subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+        )
     return started
 
 
@@ -220,24 +255,32 @@ def test_tasks_of_srun_train_together(images: Path, reference: Path, tmp_path: P
 
 
 @pytest.mark.full
-def test_ranks_with_other_settings_or_other_images_are_refused(images: Path, tmp_path: Path) -> None:
+def test_ranks_with_other_settings_or_other_images_are_refused(
+    images: Path, tmp_path: Path
+) -> None:
     attempts = meet_by_hand(images, tmp_path / "run", "--lr", "0.06")
     assert [a.status for a in attempts] == [78, 78]
     said = "".join(a.stderr for a in attempts)
     assert said.count("rank 1 differs from rank 0: optimizer.lr: 0.05 -> 0.06") == 1
-    attempts = meet_by_hand(images, tmp_path / "run", "--set", "batch.cell=32")  # two ranks could not share that
+    # two ranks could not share that
+    attempts = meet_by_hand(images, tmp_path / "run", "--set", "batch.cell=32")
     assert [a.status for a in attempts] == [78, 78]
     assert "rank 1 differs from rank 0: batch.cell: 16 -> 32" in "".join(a.stderr for a in attempts)
     other = toy.make_images(tmp_path / "waves", num_train=446)
     attempts = meet_by_hand(images, tmp_path / "run", "--data", str(other))
-    assert [a.status for a in attempts] == [78, 78] and "images:" in "".join(a.stderr for a in attempts)
+    assert [a.status for a in attempts] == [78, 78] and "images:" in "".join(
+        a.stderr for a in attempts
+    )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("wrong", "status", "words"),
-    [(("--set", "bogus=1"), 78, "unknown setting 'bogus'"), (("--data", "nowhere"), 65, "there is no data")],
+    [
+        (("--set", "bogus=1"), 78, "unknown setting 'bogus'"),
+        (("--data", "nowhere"), 65, "there is no data"),
+    ],
 )
 def test_a_rank_that_cannot_even_begin_ends_all_with_its_reason(
     wrong: tuple[str, ...], status: int, words: str, images: Path, tmp_path: Path
@@ -265,18 +308,23 @@ def test_an_image_that_only_one_rank_cannot_read_stops_all(images: Path, tmp_pat
     assert [a.status for a in attempts] == [65, 65] and time.monotonic() - begun < SOON_S, attempts
     said = "".join(a.stderr for a in attempts)
     assert said.count("unreadable-image") == 1 and "train/" in said and "Traceback" not in said
-    assert "unreadable-image" in toy.facts(out)["message"], "the first rank wrote down what ended the other"
+    assert "unreadable-image" in toy.facts(out)["message"], (
+        "the first rank wrote down what ended the other"
+    )
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("kind", "words"), [("bug", "RuntimeError: the loader broke"), ("dry", "the loader ran dry at step 20 of 60")]
+    ("kind", "words"),
+    [("bug", "RuntimeError: the loader broke"), ("dry", "the loader ran dry at step 20 of 60")],
 )
 def test_a_loader_that_breaks_or_runs_dry_on_one_rank_stops_all(
     kind: str, words: str, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    started = start_by_hand(toy.command(images, out), toy.command(images, out, faults=("--loader", kind)))
+    started = start_by_hand(
+        toy.command(images, out), toy.command(images, out, faults=("--loader", kind))
+    )
     deadline = time.monotonic() + toy.LIMIT_S
     while toy.last_step(out) < BROKEN_LOADER_AT - 2 and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -288,14 +336,29 @@ def test_a_loader_that_breaks_or_runs_dry_on_one_rank_stops_all(
 
 
 @pytest.mark.full
-def test_two_agents_meet_over_a_port_as_two_hosts_would(images: Path, reference: Path, tmp_path: Path) -> None:
+def test_two_agents_meet_over_a_port_as_two_hosts_would(
+    images: Path, reference: Path, tmp_path: Path
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     agent = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend",
-        "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "saccade", "--local-addr", "127.0.0.1",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        "1",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        f"127.0.0.1:{port}",
+        "--rdzv-id",
+        "saccade",
+        "--local-addr",
+        "127.0.0.1",
+    ]
     command = toy.command(images, tmp_path / "run")
     arguments = ["-m", "saccade", *command[command.index("--") + 1 :]]
     started = [toy.start([*agent, *arguments]) for _ in range(2)]
@@ -309,7 +372,10 @@ def test_two_agents_meet_over_a_port_as_two_hosts_would(images: Path, reference:
 def test_what_cannot_work_is_refused_within_seconds(images: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
     cells = toy.run(toy.command(images, tmp_path / "run", "--devices", "cpu:3"))
-    assert cells.status == 78 and cells.stderr.count("2 cells of 16 images cannot be shared equally by 3 ranks") == 1
+    assert (
+        cells.status == 78
+        and cells.stderr.count("2 cells of 16 images cannot be shared equally by 3 ranks") == 1
+    )
     gpus = toy.run(toy.command(images, tmp_path / "run", "--devices", "64"))
     assert gpus.status == 78 and "--devices 64" in gpus.stderr
     assert time.monotonic() - begun < 4 * SOON_S

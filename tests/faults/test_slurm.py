@@ -1,4 +1,7 @@
-"""Preempted by a real scheduler: SLURM on one node, without a key or systemd; every job is queued again."""
+"""Preempted by a real scheduler: SLURM on one node, without a key or systemd.
+
+Every job is queued again.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ import pytest
 import toy
 
 PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "scancel", "scontrol")
-MISSING = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None]
+MISSING = [
+    name
+    for name in PROGRAMS
+    if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None
+]
 pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(bool(MISSING), reason=f"SLURM is not installed: no {', '.join(MISSING)}"),
@@ -79,7 +86,9 @@ def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder, host = tmp_path / "slurm", socket.gethostname().partition(".")[0]
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
-    text = SETTINGS.format(folder=folder, host=host, ctld=free_port(), slurmd=free_port(), cpus=os.cpu_count())
+    text = SETTINGS.format(
+        folder=folder, host=host, ctld=free_port(), slurmd=free_port(), cpus=os.cpu_count()
+    )
     (folder / "slurm.conf").write_text(text)
     monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin")
@@ -96,23 +105,46 @@ def said(*command: str) -> str:
 
 
 def facts_of(job: str) -> dict[str, str]:
-    return dict(re.findall(r"(JobState|Restarts|ExitCode)=(\S+)", said("scontrol", "show", "job", job)))
+    return dict(
+        re.findall(r"(JobState|Restarts|ExitCode)=(\S+)", said("scontrol", "show", "job", job))
+    )
 
 
 @pytest.mark.usefixtures("scheduler")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two ranks want two cores")
-def test_a_preempted_job_of_two_ranks_is_queued_again_every_time(images: Path, tmp_path: Path) -> None:
+def test_a_preempted_job_of_two_ranks_is_queued_again_every_time(
+    images: Path, tmp_path: Path
+) -> None:
     settings = [*toy.SETTINGS, "--set", "checkpoint.every=1000step", "--epochs", "4000step"]
     for trial in range(TRIALS):
         out, script = tmp_path / f"run{trial}", tmp_path / f"{trial}.sbatch"
         words = ["--data", str(images), *settings, "--out", str(out)]
-        written = [sys.executable, "-m", "saccade", "launch", "slurm", "--no-gpus", "--ranks", "2", "--cpus", "1",
-                   "--time", "00:10:00", "--script", str(script), *words]  # fmt: skip
+        written = [
+            sys.executable,
+            "-m",
+            "saccade",
+            "launch",
+            "slurm",
+            "--no-gpus",
+            "--ranks",
+            "2",
+            "--cpus",
+            "1",
+            "--time",
+            "00:10:00",
+            "--script",
+            str(script),
+            *words,
+        ]
         subprocess.run(written, check=True, capture_output=True, cwd=tmp_path)
         job = said("sbatch", "--parsable", f"--output={tmp_path}/{trial}.out", str(script)).strip()
         until(lambda out=out: toy.last_step(out) > 3)  # type: ignore[misc]
         said("scancel", "--signal=TERM", job)
-        until(lambda job=job: facts_of(job)["Restarts"] == "1" or facts_of(job)["JobState"] == "FAILED")  # type: ignore[misc]
+        until(
+            lambda job=job: (
+                facts_of(job)["Restarts"] == "1" or facts_of(job)["JobState"] == "FAILED"
+            )
+        )  # type: ignore[misc]
         told = facts_of(job)
         said("scancel", job)
         assert told["Restarts"] == "1", (trial, told, (tmp_path / f"{trial}.out").read_text())

@@ -56,8 +56,12 @@ def test_a_thousand_epochs_leave_no_trace(packed: bool, tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-def test_a_thousand_epochs_of_training_leave_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FAULTS H3 with all of training: steps, evaluations, checkpoints and the log of 64 images, a thousand times."""
+def test_a_thousand_epochs_of_training_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAULTS H3 with all of training: steps, evaluations, checkpoints and the log of 64 images,
+    a thousand times.
+    """
     digits, marks = open_source("digits").splits, []
     record = Meter.evaluation
 
@@ -69,7 +73,9 @@ def test_a_thousand_epochs_of_training_leave_no_trace(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Meter, "evaluation", evaluation)
     train, val = digits["train"].at(np.arange(0, 1408, 22)), digits["test"]
     settings = {"image_size": 16, "batch_size": 64, "epochs": EPOCHS, "checkpoint__every": "10ep"}
-    saccade.train("digits", model="resnet8", data=train, val=val, out=tmp_path / "run", quiet=True, **settings)
+    saccade.train(
+        "digits", model="resnet8", data=train, val=val, out=tmp_path / "run", quiet=True, **settings
+    )
     assert len(marks) == EPOCHS
     later = marks[2 * PART :: PART]
     slope = np.polyfit(range(len(later)), [mark[0] for mark in later], 1)[0]

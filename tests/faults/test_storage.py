@@ -16,7 +16,13 @@ from saccade.errors import CheckpointError
 from saccade.training import checkpoint
 
 FLIPS = 200
-FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json", "manifest.json")
+FILES = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "ema.safetensors",
+    "state.json",
+    "manifest.json",
+)
 
 
 @pytest.fixture
@@ -46,7 +52,9 @@ def test_every_flipped_bit_is_noticed(half_done: Path, tmp_path: Path) -> None:
         shutil.rmtree(victim)
 
 
-@pytest.mark.parametrize("name", [FILES[0], *(pytest.param(n, marks=pytest.mark.full) for n in FILES[1:])])
+@pytest.mark.parametrize(
+    "name", [FILES[0], *(pytest.param(n, marks=pytest.mark.full) for n in FILES[1:])]
+)
 def test_resume_falls_back_past_a_flipped_bit_and_ends_identical(
     name: str, images: Path, reference: Path, copy: Path
 ) -> None:
@@ -56,7 +64,9 @@ def test_resume_falls_back_past_a_flipped_bit_and_ends_identical(
     assert attempt.status == 0, attempt.stderr
     assert "skipped a damaged checkpoint" in attempt.stderr and newest.name in attempt.stderr
     assert toy.resumed_at(copy) == [int(older.name.removeprefix("step_"))]
-    assert list((copy / "checkpoints").glob(f"damaged-{newest.name}-*")), "it must be set aside, not lost"
+    assert list((copy / "checkpoints").glob(f"damaged-{newest.name}-*")), (
+        "it must be set aside, not lost"
+    )
     assert toy.digest(copy) == toy.digest(reference)
 
 
@@ -69,7 +79,11 @@ def test_a_cut_or_missing_file_is_refused_by_name(name: str, damage: str, copy: 
     if damage == "deleted":
         path.unlink()
     else:
-        path.write_bytes({"cut in half": data[: len(data) // 2], "one byte short": data[:-1], "emptied": b""}[damage])
+        path.write_bytes(
+            {"cut in half": data[: len(data) // 2], "one byte short": data[:-1], "emptied": b""}[
+                damage
+            ]
+        )
     with pytest.raises(CheckpointError, match=name):
         checkpoint.read(victim)
     saved, errors = checkpoint.newest(copy / "checkpoints")
@@ -124,7 +138,9 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"}
 
 
-def test_a_checkpoint_with_a_renamed_layer_is_refused_with_both_names(images: Path, copy: Path) -> None:
+def test_a_checkpoint_with_a_renamed_layer_is_refused_with_both_names(
+    images: Path, copy: Path
+) -> None:
     newest = toy.checkpoints(copy)[0]
     contents = contents_of(newest)
     tensors = safetensors.torch.load(contents["model.safetensors"])
@@ -133,7 +149,10 @@ def test_a_checkpoint_with_a_renamed_layer_is_refused_with_both_names(images: Pa
     republish(newest, contents)
     attempt = toy.run_here(toy.command(images, copy))
     assert attempt.status == 66
-    assert "conv1.weight is missing" in attempt.stderr and "stem.weight is only in the checkpoint" in attempt.stderr
+    assert (
+        "conv1.weight is missing" in attempt.stderr
+        and "stem.weight is only in the checkpoint" in attempt.stderr
+    )
 
 
 def test_a_checkpoint_of_another_version_is_refused(copy: Path) -> None:
@@ -146,13 +165,17 @@ def test_a_checkpoint_of_another_version_is_refused(copy: Path) -> None:
         checkpoint.read(newest)
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_the_difference(images: Path, copy: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
+    images: Path, copy: Path
+) -> None:
     attempt = toy.run_here(toy.command(images, copy, "--model", "resnet8_x2"))
     assert attempt.status == 78 and "model.name: resnet8 -> resnet8_x2" in attempt.stderr
     attempt = toy.run_here(toy.command(images, copy, "--model", "resnet8_x2", "--resume-changed"))
     assert attempt.status == 66 and "float32[32, 3, 3, 3] here" in attempt.stderr
 
 
-def test_more_reading_threads_after_a_resume_change_nothing(images: Path, reference: Path, copy: Path) -> None:
+def test_more_reading_threads_after_a_resume_change_nothing(
+    images: Path, reference: Path, copy: Path
+) -> None:
     assert toy.run_here(toy.command(images, copy, "--set", "data.threads=5")).status == 0
     assert toy.digest(copy) == toy.digest(reference)

@@ -1,4 +1,6 @@
-"""FAULTS B4 and H4: a disk that fills and is emptied, and a clock, rights, a time zone and paths that are odd."""
+"""FAULTS B4 and H4: a disk that fills and is emptied, and a clock, rights, a time zone and paths
+that are odd.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,26 @@ from saccade import files, trainer
 from saccade.log import read_events
 from saccade.training import checkpoint
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and rights are those of POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="limits and rights are those of POSIX"
+)
 
 
 def train(out: str, *more: str, cwd: Path) -> Done:
-    return run_here("train", "lenet", "--epochs", "12step", "--batch-size", "32", "--out", out,
-                    "--set", "checkpoint.every=2step", *more, cwd=cwd)  # fmt: skip
+    return run_here(
+        "train",
+        "lenet",
+        "--epochs",
+        "12step",
+        "--batch-size",
+        "32",
+        "--out",
+        out,
+        "--set",
+        "checkpoint.every=2step",
+        *more,
+        cwd=cwd,
+    )
 
 
 def digest(run: Path) -> str:
@@ -67,7 +83,10 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(
 def test_clock_rights_zone_and_path_change_nothing(
     usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock goes back an hour at every look; the path holds spaces, quotes, a dollar and three alphabets."""
+    """The clock goes back an hour at every look.
+
+    The path holds spaces, quotes, a dollar and three alphabets.
+    """
     place = tmp_path / "d ü 日本 q\"' $x"
     place.mkdir()
     real, looks = time.time, []
@@ -91,5 +110,7 @@ def test_clock_rights_zone_and_path_change_nothing(
     assert done.status == 0 and looks, done.stderr
     assert digest(run) == digest(usual)
     kinds = {(p.is_dir(), p.stat().st_mode & 0o777) for p in run.rglob("*")}
-    assert kinds == {(True, 0o750), (False, 0o640)}, "0777 and 0666 without what the mask takes away"
+    assert kinds == {(True, 0o750), (False, 0o640)}, (
+        "0777 and 0666 without what the mask takes away"
+    )
     assert run_here("eval", str(run)).status == run_here("report", str(run)).status == 0

@@ -1,6 +1,7 @@
 """Sets and settings on which other trainers end with status 0 and a meaningless number.
 
-Each is refused with its id and status; beside it stands the repaired set, which trains with the same command.
+Each is refused with its id and status; beside it stands the repaired set, which trains with the
+same command.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ FLAGS = ("--image-size", "32", "--epochs", "1", "--seed", "3")
 
 
 def photo(*words: object) -> bytes:
-    """Return a JPEG of a colour that follows from the first word, with noise that follows from all of them."""
+    """Return a JPEG of a colour that follows from the first word, with noise that follows from
+    all of them.
+    """
     colour = np.random.default_rng(list(str(words[0]).encode())).integers(40, 216, 3)
     noise = np.random.default_rng(list(repr(words).encode())).integers(-40, 40, (SIDE, SIDE, 3))
     out = io.BytesIO()
@@ -49,11 +52,15 @@ def make_set(root: Path, layout: Layout) -> Path:
     return root
 
 
-def outcome(data: Path, *arguments: str, run: Callable[..., console.Done] = console.run_here) -> console.Done:
+def outcome(
+    data: Path, *arguments: str, run: Callable[..., console.Done] = console.run_here
+) -> console.Done:
     return run("train", "resnet8", "--data", str(data), "--out", f"{data}-run", *FLAGS, *arguments)
 
 
-def refusal(data: Path, *arguments: str, run: Callable[..., console.Done] = console.run_here) -> tuple[int, str]:
+def refusal(
+    data: Path, *arguments: str, run: Callable[..., console.Done] = console.run_here
+) -> tuple[int, str]:
     """Run the command on a set that must not train; returns status and message."""
     done = outcome(data, *arguments, run=run)
     assert not (Path(f"{data}-run") / "model.safetensors").exists()
@@ -88,12 +95,15 @@ def changed(layout: Layout, split: str, **classes: int) -> Layout:
 
 def test_train_without_validation_is_refused_and_test_is_a_validation_split(tmp_path: Path) -> None:
     only_train = make_set(tmp_path / "only", {"train": USUAL["train"]})
-    with_test = make_set(tmp_path / "test", {"train": USUAL["train"], "test": {"cat": 3, "dog": 1, "owl": 2}})
+    with_test = make_set(
+        tmp_path / "test", {"train": USUAL["train"], "test": {"cat": 3, "dog": 1, "owl": 2}}
+    )
     status, said = refusal(only_train, run=console.run_process)
     must_train(with_test)
     assert (status, "[no-val-split]" in said) == (65, True), said
     assert "val/, validation/, valid/ and test/" in said and "--holdout" in said
-    assert answers(with_test)["labels"].tolist() == [0, 0, 0, 1, 2, 2]  # the test images, each once, and no other
+    # the test images, each once, and no other
+    assert answers(with_test)["labels"].tolist() == [0, 0, 0, 1, 2, 2]
     assert (facts(with_test)["result"]["n"], facts(with_test)["result"]["split"]) == (6, "test")
 
 
@@ -124,13 +134,19 @@ def test_a_rate_beyond_all_reason_ends_before_the_first_step(method: str, tmp_pa
     data = make_set(tmp_path / "set", USUAL)
     status, said = refusal(data, "--lr", "1e12", "--set", f"optimizer.name={method}")
     assert (status, "[not-finite]" in said) == (76, True), said
-    assert "lr 1e+12" in said and "in the trial before training" in said and "lower the learning rate" in said
+    assert (
+        "lr 1e+12" in said
+        and "in the trial before training" in said
+        and "lower the learning rate" in said
+    )
     assert not {"best", "result"} & set(facts(data)) and "CUDA" not in said
 
 
 @pytest.mark.parametrize("side", ["train", "val"])
 def test_images_that_show_nothing_are_refused(side: str, tmp_path: Path) -> None:
-    """What a broken converter or a disk full of zeros leaves: sound files, all black, each of another size."""
+    """What a broken converter or a disk full of zeros leaves: sound files, all black, each of
+    another size.
+    """
     data = make_set(tmp_path / "set", USUAL)
     for number, path in enumerate(sorted((data / side).rglob("*.jpg"))):
         Image.new("RGB", (SIDE + number, SIDE)).save(path, "PNG")
@@ -181,7 +197,15 @@ def test_a_run_that_diverges_after_an_evaluation_has_no_best(tmp_path: Path) -> 
     run = tmp_path / "run"
     data = make_set(tmp_path / "set", USUAL)
     with pytest.raises(DivergedError) as caught:
-        api.train(model=Poisoned(12), data=data, out=run, epochs=4, image_size=32, batch_size=4, quiet=True)
+        api.train(
+            model=Poisoned(12),
+            data=data,
+            out=run,
+            epochs=4,
+            image_size=32,
+            batch_size=4,
+            quiet=True,
+        )
     assert (caught.value.finding, "step 11" in str(caught.value)) == ("not-finite", True)
     told = files.read_json(run / "run.json")
     assert (told["status"], told["exit_status"]) == ("diverged", 76)
@@ -226,30 +250,41 @@ def test_a_resume_inside_an_epoch_sees_every_other_sample_once(
     tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
     grays = range(2, 26)
-    for gray in grays:  # images of one gray level each, 8 apart: crops and flips cannot hide which one it is
+    # images of one gray level each, 8 apart: crops and flips cannot hide which one it is
+    for gray in grays:
         for split in ("train", "val"):
             path = tmp_path / "set" / split / f"class{gray % 2}" / f"{gray}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (SIDE, SIDE + (split == "val")), gray * 8).save(path)
     settings: dict[str, Any] = {
-        "data": tmp_path / "set", "out": tmp_path / "run", "epochs": 3, "image_size": 32, "batch_size": 5,
-        "quiet": True, "checkpoint__every": "1step", "data__mean": (0.5,) * 3, "data__std": (0.5,) * 3,
+        "data": tmp_path / "set",
+        "out": tmp_path / "run",
+        "epochs": 3,
+        "image_size": 32,
+        "batch_size": 5,
+        "quiet": True,
+        "checkpoint__every": "1step",
+        "data__mean": (0.5,) * 3,
+        "data__std": (0.5,) * 3,
         "precision": "fp32",
-    }  # fmt: skip
+    }
     first, second = Recorder(), Recorder()
     stop_after(7)
     with pytest.raises(PreemptedError):
         api.train(model=first, **settings)
     api.train(model=second, **settings)
     # before the first step the preflight has shown a few images to copies
-    seen = first.seen[-35:] + second.seen[-40:]  # one epoch of 24 and 11 images; the rest of 3 epochs
+    # one epoch of 24 and 11 images; the rest of 3 epochs
+    seen = first.seen[-35:] + second.seen[-40:]
     for epoch in range(3):
         assert Counter(seen[24 * epoch : 24 * (epoch + 1)]) == Counter(grays), epoch
     assert seen[:24] != seen[24:48]
 
 
 def test_three_classes_get_a_head_of_three(usual: Path) -> None:
-    status, said = refusal(usual.with_name("wide"), "--data", str(usual), "--set", "model.num_classes=1000")
+    status, said = refusal(
+        usual.with_name("wide"), "--data", str(usual), "--set", "model.num_classes=1000"
+    )
     assert (status, "[head-width]" in said, "1,000" in said) == (78, True, True), said
     weights = safetensors.torch.load((Path(f"{usual}-run") / "model.safetensors").read_bytes())
     assert weights["fc.weight"].shape[0] == 3
@@ -279,4 +314,6 @@ def test_broken_images_are_named_all_at_once(tmp_path: Path) -> None:
 def test_a_class_name_in_other_case_is_named(tmp_path: Path) -> None:
     mixed = make_set(tmp_path / "mixed", changed(USUAL, "val", cat=2, Dog=2, owl=2))
     status, said = refusal(mixed)
-    assert (status, "[class-case-differs]" in said, "'dog' / 'Dog'" in said) == (65, True, True), said
+    assert (status, "[class-case-differs]" in said, "'dog' / 'Dog'" in said) == (65, True, True), (
+        said
+    )

@@ -1,7 +1,8 @@
-"""The toy run that the fault tests kill, corrupt and resume: small, but with every kind of state that hides.
+"""The toy run that the fault tests kill, corrupt and resume: small, but with every kind of state
+that hides.
 
-BatchNorm, bf16, channels_last, EMA, momentum, mixup, dropout and drop path; 448 training images, so that neither the
-checkpoints (every 7 steps) nor the kills fall on the end of an epoch (14 steps).
+BatchNorm, bf16, channels_last, EMA, momentum, mixup, dropout and drop path; 448 training images, so
+that neither the checkpoints (every 7 steps) nor the kills fall on the end of an epoch (14 steps).
 """
 
 from __future__ import annotations
@@ -29,16 +30,43 @@ STEPS_PER_EPOCH = 14
 EVERY, KEEP = 7, 3  # steps between two checkpoints; how many stay
 LIMIT_S = 180
 SETTINGS = (
-    "--model", "resnet8", "--image-size", "32", "--batch-size", "32", "--epochs", f"{STEPS}step", "--precision", "bf16",
-    "--set", "batch.cell=16", "--set", "optimizer.name=sgd", "--set", "optimizer.lr=0.05",
-    "--set", f"checkpoint.every={EVERY}step", "--set", f"checkpoint.keep={KEEP}", "--set", "ema.half_life=5step",
-    "--set", "augment.mixup=0.4", "--set", "model.dropout=0.1", "--set", "model.drop_path=0.1",
-    "--set", "augment.sizes=[0.75,1.0]",
-)  # fmt: skip
+    "--model",
+    "resnet8",
+    "--image-size",
+    "32",
+    "--batch-size",
+    "32",
+    "--epochs",
+    f"{STEPS}step",
+    "--precision",
+    "bf16",
+    "--set",
+    "batch.cell=16",
+    "--set",
+    "optimizer.name=sgd",
+    "--set",
+    "optimizer.lr=0.05",
+    "--set",
+    f"checkpoint.every={EVERY}step",
+    "--set",
+    f"checkpoint.keep={KEEP}",
+    "--set",
+    "ema.half_life=5step",
+    "--set",
+    "augment.mixup=0.4",
+    "--set",
+    "model.dropout=0.1",
+    "--set",
+    "model.drop_path=0.1",
+    "--set",
+    "augment.sizes=[0.75,1.0]",
+)
 
 
 def make_images(folder: Path, num_train: int = 448, num_val: int = 64, side: int = 48) -> Path:
-    """Write JPEGs of two classes (horizontal and vertical waves under noise) as train/ and val/ class folders."""
+    """Write JPEGs of two classes (horizontal and vertical waves under noise) as train/ and val/
+    class folders.
+    """
     for split, count in (("train", num_train), ("val", num_val)):
         for label, name in enumerate(("across", "down")):
             place = folder / split / name
@@ -48,7 +76,9 @@ def make_images(folder: Path, num_train: int = 448, num_val: int = 64, side: int
                 wave = np.sin(np.arange(side) * (0.3 + draws[0]) + 6 * draws[1])
                 grid = np.broadcast_to(wave[:, None] if label else wave, (side, side))
                 pixels = 127 + 60 * grid + 60 * (draws[2:].reshape(side, side) - 0.5)
-                Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(place / f"{i:04d}.jpg", quality=90)
+                Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(
+                    place / f"{i:04d}.jpg", quality=90
+                )
     return folder
 
 
@@ -72,7 +102,9 @@ def command(images: Path, out: Path, *more: str, faults: tuple[str, ...] = ()) -
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     """Start a process with one compute thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> Done:
@@ -87,9 +119,11 @@ def run(arguments: list[str]) -> Done:
 
 
 def run_here(arguments: list[str]) -> Done:
-    """Run a command without planted faults in this process: after a kill, when the process that resumes is any other.
+    """Run a command without planted faults in this process: after a kill, when the process that
+    resumes is any other.
 
-    It saves the import of torch. The bits are the same, as a toy cell is computed by one thread wherever it runs.
+    It saves the import of torch. The bits are the same, as a toy cell is computed by one thread
+    wherever it runs.
     """
     split = arguments.index("--")
     assert arguments[1:split] == [str(VICTIM)], "faults are planted in processes of their own"
@@ -97,7 +131,10 @@ def run_here(arguments: list[str]) -> Done:
 
 
 def start_and_reach(arguments: list[str], out: Path, step: int) -> subprocess.Popen[str]:
-    """Start a process and wait until its log says that ``step`` is done; fails if it ends before."""
+    """Start a process and wait until its log says that ``step`` is done.
+
+    Fails if it ends before.
+    """
     process = start(arguments)
     deadline = time.monotonic() + LIMIT_S
     while last_step(out) < step:
@@ -107,8 +144,13 @@ def start_and_reach(arguments: list[str], out: Path, step: int) -> subprocess.Po
     return process
 
 
-def signal_after_step(arguments: list[str], out: Path, step: int, number: int = signal.SIGKILL) -> Done:
-    """Send a signal as soon as the log says that ``step`` is done; fails if the process ended before."""
+def signal_after_step(
+    arguments: list[str], out: Path, step: int, number: int = signal.SIGKILL
+) -> Done:
+    """Send a signal as soon as the log says that ``step`` is done.
+
+    Fails if the process ended before.
+    """
     process = start_and_reach(arguments, out, step)
     process.send_signal(number)
     attempt = finish(process)
@@ -119,7 +161,9 @@ def signal_after_step(arguments: list[str], out: Path, step: int, number: int = 
 
 def last_step(out: Path) -> int:
     """Return the highest step in the log of a run, 0 without one."""
-    return max((int(e["step"]) for e in read_events(out / "log.jsonl") if e["event"] == "step"), default=0)
+    return max(
+        (int(e["step"]) for e in read_events(out / "log.jsonl") if e["event"] == "step"), default=0
+    )
 
 
 def facts(out: Path) -> dict[str, Any]:

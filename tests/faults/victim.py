@@ -1,14 +1,19 @@
-"""Runs the real command line with a fault planted in it; started as a process of its own by the fault tests.
+"""Runs the real command line with a fault planted in it.
 
-    python victim.py [--stage NAME --count K] [--evaluation K] [--sabotage position|optimizer|layout]
-                     [--nan STEP ...] [--leave-out STEP ...] [--burst STEP ...] [--other-images STEP] -- train ...
+Started as a process of its own by the fault tests.
 
-``--stage`` kills the process (SIGKILL, by itself) when the K-th checkpoint reaches a stage of being published;
-``--evaluation`` kills it in the middle of the K-th evaluation; ``--sabotage`` breaks the resume on purpose, for the
-controls that must turn red. ``--nan`` makes one image of the second cell of these steps NaN, which is a cell of the
-second rank where there are two; ``--leave-out`` jumps over steps. ``--burst`` gives every image of these steps another
-class with great certainty, as a run of wrong labels does to a trained network; ``--other-images`` mirrors the images of
-one step, the smallest mistake in the data that a control must see.
+    python victim.py [--stage NAME --count K] [--evaluation K] [--sabotage
+    position|optimizer|layout]
+                     [--nan STEP ...] [--leave-out STEP ...] [--burst STEP ...] [--other-images
+                     STEP] -- train ...
+
+``--stage`` kills the process (SIGKILL, by itself) when the K-th checkpoint reaches a stage of being
+published; ``--evaluation`` kills it in the middle of the K-th evaluation; ``--sabotage`` breaks the
+resume on purpose, for the controls that must turn red. ``--nan`` makes one image of the second cell
+of these steps NaN, which is a cell of the second rank where there are two; ``--leave-out`` jumps
+over steps. ``--burst`` gives every image of these steps another class with great certainty, as a
+run of wrong labels does to a trained network; ``--other-images`` mirrors the images of one step,
+the smallest mistake in the data that a control must see.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-FENCE = re.compile(r"^```(?P<kind>\w*)[ \t]*(?P<tags>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.M | re.S)
+FENCE = re.compile(
+    r"^```(?P<kind>\w*)[ \t]*(?P<tags>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.M | re.S
+)
 SHELLS = {"bash", "sh", "shell", "console"}
 PREFIXES = {"time", "nice", "env", "sudo"}
 
@@ -36,7 +38,13 @@ class Command:
 def pages(root: Path) -> list[Path]:
     """Return the pages whose commands must work."""
     return [
-        p for p in [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").rglob("*.md"))] if p.exists()
+        p
+        for p in [
+            root / "README.md",
+            root / "CONTRIBUTING.md",
+            *sorted((root / "docs").rglob("*.md")),
+        ]
+        if p.exists()
     ]
 
 
@@ -59,12 +67,16 @@ def commands(block: Block) -> Iterator[Command]:
         words = shlex.shlex(joined, posix=True, punctuation_chars=";&|<>")
         words.commenters = "#"
         words.whitespace_split = True
-        yield from (Command(Path(c[0]).name, c[1:], block.place, line) for c in simple_commands(list(words)))
+        yield from (
+            Command(Path(c[0]).name, c[1:], block.place, line) for c in simple_commands(list(words))
+        )
         line += text.count("\n") + 1
 
 
 def simple_commands(words: list[str]) -> Iterator[list[str]]:
-    """Split words at ``;``, ``&&`` and ``|``, and cut off redirections, assignments and ``time``."""
+    """Split words at ``;``, ``&&`` and ``|``, and cut off redirections, assignments and
+    ``time``.
+    """
     part: list[str] = []
     for word in [*words, ";"]:
         if set(word) <= set(";&|"):

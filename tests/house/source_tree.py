@@ -1,4 +1,6 @@
-"""The parsed source of the package, and the exceptions to the rules that somebody gave a reason for."""
+"""The parsed source of the package, and the exceptions to the rules that somebody gave a reason
+for.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One Python file: its dotted name, its place as people write it, its text and its syntax tree."""
+    """One Python file: its dotted name, its place as people write it, its text and its syntax
+    tree.
+    """
 
     name: str
     place: str
@@ -39,14 +43,19 @@ class Violation:
 
 
 def parse(package: Path, root: Path) -> list[Module]:
-    """Parse every Python file below a folder; names start with the folder's name, places are relative to ``root``."""
+    """Parse every Python file below a folder.
+
+    Names start with the folder's name, places are relative to ``root``.
+    """
     modules = []
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
         is_package = parts[-1] == "__init__"
         text = path.read_text(encoding="utf-8")
         name = ".".join(parts[:-1] if is_package else parts)
-        modules.append(Module(name, path.relative_to(root).as_posix(), is_package, text, ast.parse(text)))
+        modules.append(
+            Module(name, path.relative_to(root).as_posix(), is_package, text, ast.parse(text))
+        )
     return modules
 
 
@@ -80,7 +89,9 @@ def owners(tree: ast.AST) -> dict[ast.AST, str]:
 
 
 def dotted(node: ast.AST) -> str:
-    """Write ``a.b.c`` for a chain of attributes of a name, and the empty string for anything else."""
+    """Write ``a.b.c`` for a chain of attributes of a name, and the empty string for anything
+    else.
+    """
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
@@ -90,7 +101,10 @@ def dotted(node: ast.AST) -> str:
 
 
 def exceptions(rule: str) -> dict[str, str]:
-    """Read the permitted places of one rule with their reasons; a line is ``rule place reason...``."""
+    """Read the permitted places of one rule with their reasons.
+
+    A line is ``rule place reason...``.
+    """
     lines = [line.split(None, 2) for line in EXCEPTIONS.read_text(encoding="utf-8").splitlines()]
     entries = [words for words in lines if words and not words[0].startswith("#")]
     for words in entries:
@@ -99,9 +113,13 @@ def exceptions(rule: str) -> dict[str, str]:
 
 
 def require_none(rule: str, violations: list[Violation]) -> None:
-    """Fail with the violations that are not permitted, and with permissions that nobody needs any more."""
+    """Fail with the violations that are not permitted, and with permissions that nobody needs
+    any more.
+    """
     permitted = exceptions(rule)
     left = [str(v) for v in violations if v.place not in permitted]
     stale = sorted(set(permitted) - {v.place for v in violations})
     assert not left, f"{rule}:\n  " + "\n  ".join(left)
-    assert not stale, f"{EXCEPTIONS.name} permits {rule} where it is no longer needed: {', '.join(stale)}"
+    assert not stale, (
+        f"{EXCEPTIONS.name} permits {rule} where it is no longer needed: {', '.join(stale)}"
+    )

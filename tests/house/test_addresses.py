@@ -10,17 +10,27 @@ from source_tree import ROOT, Violation, require_none
 
 # The brackets keep the patterns from finding themselves.
 REGISTRY = re.compile(
-    r"py[p]i\.|pythonhoste[d]\.|inde[x]-url|anacond[a]\.|download\.pytorc[h]|npmj[s]\.|trusted-hos[t]", re.I
+    r"py[p]i\.|pythonhoste[d]\.|inde[x]-url|anacond[a]\.|download\.pytorc[h]|npmj[s]\.|trusted-hos[t]",
+    re.I,
 )
 MACHINE = re.compile(
     r"(?<![\w.~}/])(/roo[t]/|/hom[e]/\w|/User[s]/\w|/tm[p]/|/wor[k]/|/mn[t]/|/medi[a]/)|\b[A-Z]:\\\\?User[s]"
 )
-# The index knows another project by our name: whoever follows such advice installs a stranger's code.
+# The index knows another project by our name: whoever follows such advice installs a stranger's
+# code.
 NAMESAKE = re.compile(r"saccad[e]\[[a-z]|pip3? instal[l]\s+(-\S+\s+)*[\"']?saccad[e]\b", re.I)
 GENERATED = {
-    ".git", ".venv", "runs", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis",
-    "dist", "build",
-}  # fmt: skip
+    ".git",
+    ".venv",
+    "runs",
+    "__pycache__",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".hypothesis",
+    "dist",
+    "build",
+}
 
 
 def committed(folder: Path) -> Iterator[Path]:
@@ -44,7 +54,11 @@ def addresses(folder: Path, *patterns: re.Pattern[str]) -> list[Violation]:
             continue  # not a text file
         for number, line in enumerate(lines, 1):
             for match in filter(None, (pattern.search(line) for pattern in patterns)):
-                found.append(Violation(path.relative_to(folder).as_posix(), number, f"names {match.group()!r}"))
+                found.append(
+                    Violation(
+                        path.relative_to(folder).as_posix(), number, f"names {match.group()!r}"
+                    )
+                )
     return found
 
 
@@ -64,7 +78,11 @@ def test_constraints_are_names_and_versions_only() -> None:
 
 def test_control_addresses_are_seen(tmp_path: Path) -> None:
     for number, line in enumerate(
-        ["pip install -i https://py" + "pi.org/simple", "data: /ho" + "me/ann/set", "/de" + "v/null"]
+        [
+            "pip install -i https://py" + "pi.org/simple",
+            "data: /ho" + "me/ann/set",
+            "/de" + "v/null",
+        ]
     ):
         (tmp_path / f"{number}.txt").write_text(line)
     assert [v.place for v in addresses(tmp_path, REGISTRY, MACHINE)] == ["0.txt", "1.txt"]

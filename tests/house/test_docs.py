@@ -1,4 +1,7 @@
-"""Every command that the documentation shows exists, with its flags, settings, recipes and models; some really run."""
+"""Every command that the documentation shows exists, with its flags, settings, recipes and models.
+
+Some really run.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ from saccade.models.parts.registry import is_known
 RUN_LIMIT_S = 240
 GROUP = typer.main.get_command(app)
 VERBS: dict[str, typer.core.TyperCommand] = GROUP.commands  # type: ignore[attr-defined]
-UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])  # click's, or the copy that typer brings
+# click's, or the copy that typer brings
+UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 
 def objection(arguments: list[str]) -> str:
@@ -79,7 +83,11 @@ def wrong(shown: list[Command]) -> list[Violation]:
         if command.program == "saccade":
             what = objection(command.arguments)
         elif command.program == "make":
-            missing = [w for w in command.arguments if not re.match(r"-|\w+=", w) and w not in make_targets()]
+            missing = [
+                w
+                for w in command.arguments
+                if not re.match(r"-|\w+=", w) and w not in make_targets()
+            ]
             what = f"the Makefile has no target {missing}" if missing else ""
         if what:
             found.append(Violation(command.place, command.line, what))
@@ -103,19 +111,28 @@ def test_readme_states_the_two_commands_and_ci_runs_the_second() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for a POSIX shell")
-@pytest.mark.parametrize("block", [b for b in shown_blocks() if b.runs], ids=lambda b: f"{b.place}:{b.line}")
+@pytest.mark.parametrize(
+    "block", [b for b in shown_blocks() if b.runs], ids=lambda b: f"{b.place}:{b.line}"
+)
 def test_blocks_marked_run_really_run(block: Block, tmp_path: Path) -> None:
     shim = tmp_path / "bin" / "saccade"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m saccade "$@"\n')
     shim.chmod(0o755)
     (tmp_path / "work").mkdir()
-    environment = os.environ | {"PATH": f"{shim.parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
+    environment = os.environ | {
+        "PATH": f"{shim.parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "120",
+    }
     script = re.sub(r"^\$ ", "", block.text, flags=re.M)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=RUN_LIMIT_S,
-    )  # fmt: skip
+        cwd=tmp_path / "work",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT_S,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -139,5 +156,7 @@ def test_control_a_wrong_command_is_seen(tmp_path: Path) -> None:
 
 def test_control_only_blocks_marked_run_are_run(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
-    page.write_text("```bash run\nsaccade models\n```\n```bash\nmake demo\n```\n```python\nrun\n```\n")
+    page.write_text(
+        "```bash run\nsaccade models\n```\n```bash\nmake demo\n```\n```python\nrun\n```\n"
+    )
     assert [b.runs for b in blocks([page], tmp_path)] == [True, False]

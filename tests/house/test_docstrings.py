@@ -11,7 +11,10 @@ from source_tree import Function, Module, Violation, functions, parse, require_n
 
 ARRAYS = {"Tensor", "NDArray", "ndarray"}
 SHAPE = re.compile(r"\([^()]*,[^()]*\)|\bscalars?\b|\bshapes?\b")
-QUANTITY = re.compile(r"(^|_)(timeout|time|size|duration|delay|interval|wait|period|age|elapsed|length)$")
+SENTENCE = re.compile(r"(.*\.$|.*\n.*\.(\s|$))", re.MULTILINE)
+QUANTITY = re.compile(
+    r"(^|_)(timeout|time|size|duration|delay|interval|wait|period|age|elapsed|length)$"
+)
 FLOATS = {"float", "float | None", "None | float", "Optional[float]"}
 
 
@@ -22,7 +25,10 @@ def public(module: Module) -> Iterator[tuple[str, ast.AST]]:
 
 
 def public_members(body: list[ast.stmt], inside: str) -> Iterator[tuple[str, ast.AST]]:
-    """Yield the public definitions of a module or class body; what is inside a function is not public."""
+    """Yield the public definitions of a module or class body.
+
+    What is inside a function is not public.
+    """
     for node in body:
         if isinstance(node, ast.If | ast.Try):
             yield from public_members(node.body + node.orelse, inside)
@@ -37,21 +43,32 @@ def public_members(body: list[ast.stmt], inside: str) -> Iterator[tuple[str, ast
 
 
 def undocumented(modules: Sequence[Module]) -> list[Violation]:
-    """Find public things without a docstring whose first line is a sentence."""
+    """Find public things without a docstring that begins with a sentence of at most two lines."""
     found = []
     for module in modules:
         for name, node in public(module):
-            assert isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            assert isinstance(
+                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            )
             lines = (ast.get_docstring(node) or "").splitlines()
             if not lines:
                 found.append(violation(module, name, node, "has no docstring"))
-            elif not lines[0].rstrip().endswith("."):
-                found.append(violation(module, name, node, f"first line is no sentence: {lines[0]!r}"))
+            elif not SENTENCE.match("\n".join(lines[:2])):
+                found.append(
+                    violation(
+                        module,
+                        name,
+                        node,
+                        f"it does not begin with a sentence of one or two lines: {lines[0]!r}",
+                    )
+                )
     return found
 
 
 def shapeless(modules: Sequence[Module]) -> list[Violation]:
-    """Find public functions and classes with tensors or arrays whose docstring names no shape and no scalar."""
+    """Find public functions and classes with tensors or arrays whose docstring names no shape
+    and no scalar.
+    """
     found = []
     for module in modules:
         aliases = array_aliases(module)
@@ -60,24 +77,37 @@ def shapeless(modules: Sequence[Module]) -> list[Violation]:
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 annotations = [a.annotation for a in arguments] + [node.returns]
             elif isinstance(node, ast.ClassDef):
-                annotations = [s.annotation for s in node.body if isinstance(s, ast.AnnAssign) and is_public(s.target)]
+                annotations = [
+                    s.annotation
+                    for s in node.body
+                    if isinstance(s, ast.AnnAssign) and is_public(s.target)
+                ]
             else:
                 continue
-            if any(mentions_array(a, aliases) for a in annotations) and not SHAPE.search(documentation(node)):
+            if any(mentions_array(a, aliases) for a in annotations) and not SHAPE.search(
+                documentation(node)
+            ):
                 found.append(
-                    violation(module, name, node, "has tensors or arrays, but names no shape (...) and no scalar")
+                    violation(
+                        module,
+                        name,
+                        node,
+                        "has tensors or arrays, but names no shape (...) and no scalar",
+                    )
                 )
     return found
 
 
 def array_aliases(module: Module) -> set[str]:
-    """Return the names that stand for arrays in a module, its own aliases such as ``Floats = NDArray[...]`` too."""
+    """Return the names that stand for arrays in a module, its own aliases such as ``Floats =
+    NDArray[...]`` too.
+    """
     names = set(ARRAYS)
     for node in module.tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            is_alias = isinstance(node.value, ast.Name | ast.Attribute | ast.Subscript) and mentions_array(
-                node.value, names
-            )
+            is_alias = isinstance(
+                node.value, ast.Name | ast.Attribute | ast.Subscript
+            ) and mentions_array(node.value, names)
             names |= {node.targets[0].id} if is_alias else set()
     return names
 
@@ -90,7 +120,9 @@ def mentions_array(annotation: ast.AST | None, names: set[str]) -> bool:
 
 
 def documentation(node: Function | ast.ClassDef) -> str:
-    """Return the docstring of a function, or of a class together with the strings under its fields."""
+    """Return the docstring of a function, or of a class together with the strings under its
+    fields.
+    """
     strings = [ast.get_docstring(node) or ""]
     if isinstance(node, ast.ClassDef):
         strings += [ast.unparse(s) for s in node.body if isinstance(s, ast.Expr)]
@@ -114,14 +146,24 @@ def unitless(modules: Sequence[Module]) -> list[Violation]:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 named.append((node.target.id, node.target.id, node.annotation, node.lineno))
         for place, name, annotation, line in named:
-            if annotation is not None and ast.unparse(annotation) in FLOATS and QUANTITY.search(name):
-                found.append(Violation(f"{module.place}::{place}", line, f"float '{name}' has no unit in its name"))
+            if (
+                annotation is not None
+                and ast.unparse(annotation) in FLOATS
+                and QUANTITY.search(name)
+            ):
+                found.append(
+                    Violation(
+                        f"{module.place}::{place}", line, f"float '{name}' has no unit in its name"
+                    )
+                )
     return found
 
 
 def violation(module: Module, name: str, node: ast.AST, what: str) -> Violation:
     """Place a violation at a public thing."""
-    return Violation(f"{module.place}::{name}" if name else module.place, getattr(node, "lineno", 1), what)
+    return Violation(
+        f"{module.place}::{name}" if name else module.place, getattr(node, "lineno", 1), what
+    )
 
 
 def test_everything_public_has_a_docstring_that_begins_with_a_sentence() -> None:
@@ -152,6 +194,12 @@ def test_control_what_is_missing_is_seen(tmp_path: Path) -> None:
         'def turn(x: Tensor) -> Tensor:\n    """Turn ``x``, (n, 3)."""\n'
     )
     modules = parse(tmp_path / "saccade", tmp_path)
-    assert [v.place for v in undocumented(modules)] == ["saccade/mix.py::Box", "saccade/mix.py::bare"]
+    assert [v.place for v in undocumented(modules)] == [
+        "saccade/mix.py::Box",
+        "saccade/mix.py::bare",
+    ]
     assert [v.place for v in shapeless(modules)] == ["saccade/mix.py::Box", "saccade/mix.py::flip"]
-    assert [v.place for v in unitless(modules)] == ["saccade/mix.py::flip", "saccade/mix.py::timeout"]
+    assert [v.place for v in unitless(modules)] == [
+        "saccade/mix.py::flip",
+        "saccade/mix.py::timeout",
+    ]

@@ -1,4 +1,7 @@
-"""A module imports only from lower floors, or from its own floor inside its own folder; nothing goes in circles."""
+"""A module imports only from lower floors, or from its own floor inside its own folder.
+
+Nothing goes in circles.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from pathlib import Path
 
 from source_tree import ROOT, Module, Violation, parse, require_none, saccade
 
-# A name stands for one module of the ground or the roof, `room.*` for a folder with all its files, and no files of a
-# folder below it. docs/architecture.md says what is in which room.
+# A name stands for one module of the ground or the roof, `room.*` for a folder with all its files,
+# and no files of a folder below it. docs/architecture.md says what is in which room.
 FLOORS = {
     0: "errors units rng printable _version",
     1: "system.*",
@@ -38,14 +41,19 @@ Edge = tuple[str, str, int]
 
 
 def floor_of(name: str) -> int | None:
-    """Return the floor of a module named without the package; None when the map does not know it."""
+    """Return the floor of a module named without the package.
+
+    None when the map does not know it.
+    """
     if name in PLACES:
         return PLACES[name]
     return PLACES.get(f"{name}.*", PLACES.get(f"{name.rpartition('.')[0]}.*"))
 
 
 def edges(modules: Sequence[Module]) -> list[Edge]:
-    """List (importer, imported, line) for every import of a module of the package, wherever it is written."""
+    """List (importer, imported, line) for every import of a module of the package, wherever it
+    is written.
+    """
     known = {m.name for m in modules}
     found: list[Edge] = []
     for module in modules:
@@ -57,12 +65,17 @@ def edges(modules: Sequence[Module]) -> list[Edge]:
             else:
                 continue
             named = {nearest(target, known) for target in targets}
-            found += [(module.name, target, node.lineno) for target in sorted(named - {"", module.name})]
+            found += [
+                (module.name, target, node.lineno) for target in sorted(named - {"", module.name})
+            ]
     return found
 
 
 def from_targets(module: Module, node: ast.ImportFrom) -> list[str]:
-    """Return the dotted names that a ``from ... import ...`` mentions, relative ones made absolute."""
+    """Return the dotted names that a ``from ...
+
+    Import ...`` mentions, relative ones made absolute.
+    """
     base = node.module or ""
     if node.level:
         parts = module.name.split(".")
@@ -72,14 +85,19 @@ def from_targets(module: Module, node: ast.ImportFrom) -> list[str]:
 
 
 def nearest(target: str, known: set[str]) -> str:
-    """Return the module that a dotted name lives in, or the empty string when it is not one of ours."""
+    """Return the module that a dotted name lives in, or the empty string when it is not one of
+    ours.
+    """
     while target and target not in known:
         target = target.rpartition(".")[0]
     return target
 
 
 def upward(modules: Sequence[Module], package: str = "saccade") -> list[Violation]:
-    """Find imports that break the floors. The package's own root is exempt: it only hands out names lazily."""
+    """Find imports that break the floors.
+
+    The package's own root is exempt: it only hands out names lazily.
+    """
     places = {m.name: m.place for m in modules}
     folders = {m.name: m.name if m.is_package else m.name.rpartition(".")[0] for m in modules}
     found = []
@@ -119,7 +137,9 @@ def circle(modules: Sequence[Module], package: str = "saccade") -> list[str]:
 
 
 def root_names(modules: Sequence[Module], package: str = "saccade") -> list[Violation]:
-    """Find modules that take a lazy name from the package's root, which would hide an import from the floors."""
+    """Find modules that take a lazy name from the package's root, which would hide an import
+    from the floors.
+    """
     known = {m.name for m in modules}
     found = []
     for module in modules:
@@ -130,21 +150,42 @@ def root_names(modules: Sequence[Module], package: str = "saccade") -> list[Viol
                     for a in node.names
                     if a.name == package or (a.name.startswith(package + ".") and not a.asname)
                 ]
-                found += [Violation(module.place, node.lineno, f"`import {name}` opens the lazy root") for name in bare]
-            elif isinstance(node, ast.ImportFrom) and module.name != package and node.module == package:
-                lazy = [a.name for a in node.names if f"{package}.{a.name}" not in known and a.name != "__version__"]
-                found += [Violation(module.place, node.lineno, f"takes {name} from the lazy root") for name in lazy]
+                found += [
+                    Violation(module.place, node.lineno, f"`import {name}` opens the lazy root")
+                    for name in bare
+                ]
+            elif (
+                isinstance(node, ast.ImportFrom)
+                and module.name != package
+                and node.module == package
+            ):
+                lazy = [
+                    a.name
+                    for a in node.names
+                    if f"{package}.{a.name}" not in known and a.name != "__version__"
+                ]
+                found += [
+                    Violation(module.place, node.lineno, f"takes {name} from the lazy root")
+                    for name in lazy
+                ]
     return found
 
 
 def dynamic(modules: Sequence[Module], package: str = "saccade") -> list[Violation]:
-    """Find imports by name at run time, which no floor can see; only the lazy root may have them."""
+    """Find imports by name at run time, which no floor can see.
+
+    Only the lazy root may have them.
+    """
     found = []
     for module in modules:
         for node in ast.walk(module.tree):
             names = {getattr(node, "id", ""), getattr(node, "attr", "")}
             if module.name != package and names & {"import_module", "__import__"}:
-                found.append(Violation(module.place, getattr(node, "lineno", 0), "imports by name at run time"))
+                found.append(
+                    Violation(
+                        module.place, getattr(node, "lineno", 0), "imports by name at run time"
+                    )
+                )
     return found
 
 
@@ -159,14 +200,22 @@ def test_every_module_has_a_floor() -> None:
         ],
     )
     names = {m.name.partition(".")[2] for m in modules}
-    folders = {".".join(n.split(".")[:depth]) + ".*" for n in names for depth in range(1, n.count(".") + 2)}
-    assert set(PLACES) <= names | folders, f"FLOORS names what is not there: {set(PLACES) - names - folders}"
+    folders = {
+        ".".join(n.split(".")[:depth]) + ".*" for n in names for depth in range(1, n.count(".") + 2)
+    }
+    assert set(PLACES) <= names | folders, (
+        f"FLOORS names what is not there: {set(PLACES) - names - folders}"
+    )
 
 
 def test_the_rooms_of_the_docs_are_the_rooms_of_the_code_in_the_order_of_the_floors() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`[^|]*`) \|", page[page.index("## Rooms") :], flags=re.MULTILINE)
-    named = [name.replace("/", ".").removesuffix(".") for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    named = [
+        name.replace("/", ".").removesuffix(".")
+        for row in rows
+        for name in re.findall(r"`([^`]+)`", row)
+    ]
     floors = [floor_of(name) for name in named]
     assert sorted(named) == sorted(name.removesuffix(".*") for name in PLACES if name != "__main__")
     assert floors == sorted(floors, key=lambda floor: -1 if floor is None else floor)
@@ -187,7 +236,10 @@ def test_no_import_hides_from_the_floors() -> None:
 
 
 def test_the_root_imports_nothing_until_it_is_asked() -> None:
-    code = "import sys, saccade; print(sorted(m for m in sys.modules if m.startswith(('saccade.', 'torch', 'numpy'))))"
+    code = (
+        "import sys, saccade; print(sorted(m for m in sys.modules if m.startswith(('saccade.', "
+        "'torch', 'numpy'))))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "['saccade._version']"
 
@@ -205,7 +257,7 @@ def test_control_an_upward_import_is_seen_even_inside_a_function(tmp_path: Path)
         tmp_path,
         {
             "saccade/rng.py": "def f():\n    from saccade.training.loop import run\n",
-            "saccade/data/order.py": "import typing\nif typing.TYPE_CHECKING:\n    from ..optim import ema\n",
+            "saccade/data/order.py": "if 0:\n    from ..optim import ema\n",
             "saccade/optim/ema.py": "from saccade import rng\n",
             "saccade/data/loader.py": "from . import order\n",
             "saccade/data/audit/verify.py": "import saccade.data.loader as loader\n",
@@ -228,7 +280,9 @@ def test_control_a_hidden_circle_is_seen(tmp_path: Path) -> None:
     files = {
         "saccade/log.py": "def f():\n    import saccade.files as files\n",
         "saccade/files.py": "from saccade import errors\n",
-        "saccade/errors.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from saccade.log import Log\n",
+        "saccade/errors.py": (
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from saccade.log import Log\n"
+        ),
     }
     ring = circle(tree_of(tmp_path, files))
     assert ring == ["saccade.errors", "saccade.log", "saccade.files", "saccade.errors"]

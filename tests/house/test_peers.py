@@ -1,4 +1,6 @@
-"""Peers are a backend behind one door: nobody else imports them, and that door only when it is asked."""
+"""Peers are a backend behind one door: nobody else imports them, and that door only when it is
+asked.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,10 @@ def test_peers_are_imported_by_one_module_alone() -> None:
 
 def test_our_own_networks_are_built_without_them() -> None:
     code = (
-        "import sys; from saccade.models import create_model, list_models; create_model('resnet8', num_classes=3);"
-        "list_models(); print(sorted({m.split('.')[0] for m in sys.modules} & {'timm', 'torchvision'}))"
+        "import sys; from saccade.models import create_model, list_models; "
+        "create_model('resnet8', num_classes=3);"
+        "list_models(); print(sorted({m.split('.')[0] for m in sys.modules} & {'timm', "
+        "'torchvision'}))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
@@ -48,6 +52,10 @@ def test_control_an_import_elsewhere_or_at_the_top_is_seen(tmp_path: Path) -> No
     (tmp_path / "saccade" / "models").mkdir(parents=True)
     inside = "def f():\n    import timm\n    from torchvision import models\n"
     for name in ("backends", "resnet"):
-        (tmp_path / "saccade" / "models" / f"{name}.py").write_text(inside + "import torchvision.models as m\n")
-    found = {m.name: [v.line for v in peer_imports(m)] for m in parse(tmp_path / "saccade", tmp_path)}
+        (tmp_path / "saccade" / "models" / f"{name}.py").write_text(
+            inside + "import torchvision.models as m\n"
+        )
+    found = {
+        m.name: [v.line for v in peer_imports(m)] for m in parse(tmp_path / "saccade", tmp_path)
+    }
     assert found == {"saccade.models.backends": [4], "saccade.models.resnet": [4, 2, 3]}

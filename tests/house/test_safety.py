@@ -15,23 +15,68 @@ WRITER = "saccade.files"
 MODE = re.compile(r"[rwaxbtU+]{1,4}([:|]\w*)?")
 OPENERS = {"open", "fdopen", "ZipFile", "TarFile", "GzipFile", "LZMAFile", "BZ2File", "FileIO"}
 CHANGES = {
-    "write_text", "unlink", "rename", "mkdir", "rmdir", "touch", "symlink_to", "hardlink_to", "chmod",
-    "savez", "savez_compressed", "savetxt", "tofile", "save_file", "FileHandler", "sendfile",
-}  # fmt: skip
+    "write_text",
+    "unlink",
+    "rename",
+    "mkdir",
+    "rmdir",
+    "touch",
+    "symlink_to",
+    "hardlink_to",
+    "chmod",
+    "savez",
+    "savez_compressed",
+    "savetxt",
+    "tofile",
+    "save_file",
+    "FileHandler",
+    "sendfile",
+}
 OS_CHANGES = {
-    "rename", "renames", "replace", "remove", "unlink", "rmdir", "removedirs", "mkdir", "makedirs", "truncate", "link",
-    "symlink", "utime", "mkfifo", "write", "pwrite",
-}  # fmt: skip
+    "rename",
+    "renames",
+    "replace",
+    "remove",
+    "unlink",
+    "rmdir",
+    "removedirs",
+    "mkdir",
+    "makedirs",
+    "truncate",
+    "link",
+    "symlink",
+    "utime",
+    "mkfifo",
+    "write",
+    "pwrite",
+}
 HARMLESS_SHUTIL = {"disk_usage", "which", "get_terminal_size"}
 MEMORY = {"BytesIO", "StringIO"}
 
-UNSAFE_IMPORTS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNSAFE_IMPORTS = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+}
 UNSAFE_CALLS = {"torch.load", "torch.hub.load", "eval", "exec"}
 YAML_DOOR = "saccade.config.plain_yaml"
 YAML_READERS = re.compile(r"yaml\.(\w*load\w*|parse|scan|compose\w*|\w*Loader)")
 UNSAFE_METHODS = {"extractall", "extract", "unpack_archive", "Unpickler"}
 
-SPEAKERS = {"print", "typer.echo", "typer.secho", "click.echo", "Console", "rich.print", "rich.console.Console"}
+SPEAKERS = {
+    "print",
+    "typer.echo",
+    "typer.secho",
+    "click.echo",
+    "Console",
+    "rich.print",
+    "rich.console.Console",
+}
 VOICES = {"saccade.cli.app", "saccade.system.consoles"}
 
 RANDOM_IMPORTS = {"random", "secrets", "uuid"}
@@ -40,9 +85,21 @@ TORCH_DRAWS = re.compile(
     r"|random\.(?!fork_rng$)\w+|cuda\.manual_seed\w*|Generator|distributions(\.\w+)*)"
 )
 DRAWING_METHODS = {
-    "uniform_", "normal_", "bernoulli_", "random_", "exponential_", "cauchy_", "log_normal_", "geometric_",
-    "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "orthogonal_",
-}  # fmt: skip
+    "uniform_",
+    "normal_",
+    "bernoulli_",
+    "random_",
+    "exponential_",
+    "cauchy_",
+    "log_normal_",
+    "geometric_",
+    "xavier_uniform_",
+    "xavier_normal_",
+    "kaiming_uniform_",
+    "kaiming_normal_",
+    "trunc_normal_",
+    "orthogonal_",
+}
 THE_ONE_SEED = ("saccade.training.step", "torch.manual_seed")
 
 
@@ -52,7 +109,9 @@ def writes(module: Module) -> list[Violation]:
     memory = in_memory_names(module)
     found = []
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Call) and (what := writing(node, memory.get(owner.get(node, ""), set()))):
+        if isinstance(node, ast.Call) and (
+            what := writing(node, memory.get(owner.get(node, ""), set()))
+        ):
             place = f"{module.place}::{owner[node]}" if node in owner else module.place
             found.append(Violation(place, node.lineno, f"{what}: only files.py writes"))
     return found
@@ -65,10 +124,16 @@ def writing(call: ast.Call, memory: set[str]) -> str:
     if owner == "os":
         flags = {getattr(n, "attr", "") for argument in call.args[1:] for n in ast.walk(argument)}
         opens = name == "open" and flags & {"O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND", "O_TRUNC"}
-        return f"os.{name}" if name in OS_CHANGES or (opens and dotted(call.args[0]) != "os.devnull") else ""
+        return (
+            f"os.{name}"
+            if name in OS_CHANGES or (opens and dotted(call.args[0]) != "os.devnull")
+            else ""
+        )
     if owner == "shutil":
         return "" if name in HARMLESS_SHUTIL else f"shutil.{name}"
-    if (owner == "tempfile" and name != "gettempdir") or (name == "save" and owner in ("torch", "np", "numpy")):
+    if (owner == "tempfile" and name != "gettempdir") or (
+        name == "save" and owner in ("torch", "np", "numpy")
+    ):
         return f"{owner}.{name}"
     if name in OPENERS:
         return opening(call, name)
@@ -87,14 +152,25 @@ def writing(call: ast.Call, memory: set[str]) -> str:
 
 
 def opening(call: ast.Call, name: str) -> str:
-    """Say in which mode a call of some ``open`` writes; a mode that is not a constant counts as writing."""
+    """Say in which mode a call of some ``open`` writes.
+
+    A mode that is not a constant counts as writing.
+    """
     mode = next((k.value for k in call.keywords if k.arg == "mode"), None)
     candidates = [mode] if mode is not None else call.args[:2]
     for value in candidates:
         text = value.value if isinstance(value, ast.Constant) else None
-        if isinstance(text, str) and MODE.fullmatch(text) and set(re.split("[:|]", text)[0]) & set("wax+"):
+        if (
+            isinstance(text, str)
+            and MODE.fullmatch(text)
+            and set(re.split("[:|]", text)[0]) & set("wax+")
+        ):
             return f"{name}(..., {text!r})"
-    return f"{name} with a computed mode" if mode is not None and not isinstance(mode, ast.Constant) else ""
+    return (
+        f"{name} with a computed mode"
+        if mode is not None and not isinstance(mode, ast.Constant)
+        else ""
+    )
 
 
 def is_memory(target: ast.expr, names: set[str]) -> bool:
@@ -110,14 +186,18 @@ def in_memory_names(module: Module) -> dict[str, set[str]]:
         name: {
             node.targets[0].id
             for node in ast.walk(function)
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and is_memory(node.value, set())
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and is_memory(node.value, set())
         }
         for name, function in functions(module.tree)
     }
 
 
 def imported_roots(module: Module) -> Iterator[tuple[str, int]]:
-    """Yield the first word of every imported name with its line, and the whole name of ``numpy.random``."""
+    """Yield the first word of every imported name with its line, and the whole name of
+    ``numpy.random``.
+    """
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -134,7 +214,9 @@ def imported_roots(module: Module) -> Iterator[tuple[str, int]]:
 def speaks(module: Module) -> list[Violation]:
     """Find what prints past the two modules that make names of strangers printable."""
     return [
-        Violation(module.place, node.lineno, f"calls {name}: terminal.show and consoles.console print")
+        Violation(
+            module.place, node.lineno, f"calls {name}: terminal.show and consoles.console print"
+        )
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call) and (name := dotted(node.func)) in SPEAKERS
     ]
@@ -153,8 +235,12 @@ def unsafe(module: Module) -> list[Violation]:
         name = dotted(node.func)
         method = node.func.attr if isinstance(node.func, ast.Attribute) else name
         if YAML_READERS.fullmatch(name) and module.name != YAML_DOOR:
-            found.append(Violation(module.place, node.lineno, f"calls {name}: only plain_yaml reads YAML"))
-        pickled = any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords)
+            found.append(
+                Violation(module.place, node.lineno, f"calls {name}: only plain_yaml reads YAML")
+            )
+        pickled = any(
+            k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords
+        )
         if name in UNSAFE_CALLS or method in UNSAFE_METHODS or pickled:
             found.append(Violation(module.place, node.lineno, f"calls {name or method}"))
     return found
@@ -171,7 +257,11 @@ def global_chance(module: Module) -> list[Violation]:
         if not isinstance(node, ast.Attribute) or (module.name, dotted(node)) == THE_ONE_SEED:
             continue
         name = dotted(node)
-        if TORCH_DRAWS.fullmatch(name) or name in {"np.random", "numpy.random"} or node.attr in DRAWING_METHODS:
+        if (
+            TORCH_DRAWS.fullmatch(name)
+            or name in {"np.random", "numpy.random"}
+            or node.attr in DRAWING_METHODS
+        ):
             found.append(Violation(module.place, node.lineno, f"uses {name or node.attr}"))
     return found
 
@@ -198,7 +288,9 @@ def test_every_draw_comes_from_counter_keys() -> None:
 
 
 def test_files_is_where_the_writing_is() -> None:
-    """The control that needs no synthetic tree: the finder sees the writes of the module that has them."""
+    """The control that needs no synthetic tree: the finder sees the writes of the module that
+    has them.
+    """
     module = next(m for m in saccade() if m.name == WRITER)
     assert len({v.place for v in writes(module)}) >= 5
 
@@ -212,25 +304,54 @@ def parsed(folder: Path, text: str, name: str = "log") -> Module:
 @pytest.mark.parametrize(
     "line",
     [
-        "open(p, 'w')", "open(p, mode='ab')", "p.open('x')", "open(p, 'r+b')", "gzip.open(p, 'wt')", "open(p, mode=m)",
-        "tarfile.open(p, 'w:xz')", "zipfile.ZipFile(p, 'a')", "p.write_text('x')", "p.write_bytes(b'')", "p.rename(q)",
-        "p.replace(q)", "os.replace(p, q)", "os.remove(p)", "os.open(p, os.O_RDWR)", "shutil.rmtree(p)",
-        "np.save(p, x)", "torch.save(x, p)", "figure.savefig(p)", "image.save(p)", "tempfile.mkdtemp()", "p.mkdir()",
+        "open(p, 'w')",
+        "open(p, mode='ab')",
+        "p.open('x')",
+        "open(p, 'r+b')",
+        "gzip.open(p, 'wt')",
+        "open(p, mode=m)",
+        "tarfile.open(p, 'w:xz')",
+        "zipfile.ZipFile(p, 'a')",
+        "p.write_text('x')",
+        "p.write_bytes(b'')",
+        "p.rename(q)",
+        "p.replace(q)",
+        "os.replace(p, q)",
+        "os.remove(p)",
+        "os.open(p, os.O_RDWR)",
+        "shutil.rmtree(p)",
+        "np.save(p, x)",
+        "torch.save(x, p)",
+        "figure.savefig(p)",
+        "image.save(p)",
+        "tempfile.mkdtemp()",
+        "p.mkdir()",
     ],
-)  # fmt: skip
+)
 def test_control_a_write_is_seen(tmp_path: Path, line: str) -> None:
-    assert [v.place for v in writes(parsed(tmp_path, f"def f():\n    {line}\n"))] == ["saccade/log.py::f"]
+    assert [v.place for v in writes(parsed(tmp_path, f"def f():\n    {line}\n"))] == [
+        "saccade/log.py::f"
+    ]
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "open(p, 'rb')", "open(p)", "tarfile.open(p, 'r:xz')", "p.open()", "name.replace('a', 'b')",
-        "shutil.disk_usage(p)", "files.write_bytes(p, b'')", "image.save(io.BytesIO())", "safetensors.torch.save(x)",
-        "replace(config, lr=1)", "os.open(os.devnull, os.O_WRONLY)", "save(run, log)",
+        "open(p, 'rb')",
+        "open(p)",
+        "tarfile.open(p, 'r:xz')",
+        "p.open()",
+        "name.replace('a', 'b')",
+        "shutil.disk_usage(p)",
+        "files.write_bytes(p, b'')",
+        "image.save(io.BytesIO())",
+        "safetensors.torch.save(x)",
+        "replace(config, lr=1)",
+        "os.open(os.devnull, os.O_WRONLY)",
+        "save(run, log)",
         "Image.open(io.BytesIO(d), formats=('PNG',))",
     ],
-)  # fmt: skip
+)
 def test_control_reading_is_not_writing(tmp_path: Path, line: str) -> None:
     assert writes(parsed(tmp_path, f"def f():\n    {line}\n")) == []
 
@@ -253,16 +374,24 @@ def test_control_a_danger_is_seen(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "import random", "from numpy.random import default_rng", "np.random.rand(3)", "torch.randn(3)",
-        "torch.manual_seed(1)", "x.normal_()", "torch.nn.init.kaiming_normal_(x)", "torch.Generator()",
+        "import random",
+        "from numpy.random import default_rng",
+        "np.random.rand(3)",
+        "torch.randn(3)",
+        "torch.manual_seed(1)",
+        "x.normal_()",
+        "torch.nn.init.kaiming_normal_(x)",
+        "torch.Generator()",
     ],
-)  # fmt: skip
+)
 def test_control_global_chance_is_seen(tmp_path: Path, line: str) -> None:
     assert len(global_chance(parsed(tmp_path, line + "\n"))) == 1
 
 
 def test_control_the_one_seed_is_allowed_in_one_place(tmp_path: Path) -> None:
     (tmp_path / "saccade" / "training").mkdir(parents=True)
-    (tmp_path / "saccade" / "training" / "step.py").write_text("torch.manual_seed(1)\ntorch.rand(2)\n")
+    (tmp_path / "saccade" / "training" / "step.py").write_text(
+        "torch.manual_seed(1)\ntorch.rand(2)\n"
+    )
     (module,) = parse(tmp_path / "saccade", tmp_path)
     assert [v.what for v in global_chance(module)] == ["uses torch.rand"]

@@ -12,7 +12,18 @@ FILE_LINES = 400
 TEST_FILE_LINES = 600  # a list of behaviours is looked up, not read from top to bottom
 FUNCTION_LINES = 60
 PAGE_LINES = 60
-EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers", "base", "tools"}
+EMPTY_NAMES = {
+    "utils",
+    "util",
+    "helpers",
+    "helper",
+    "common",
+    "misc",
+    "manager",
+    "managers",
+    "base",
+    "tools",
+}
 
 
 def long_files(modules: Sequence[Module]) -> list[Violation]:
@@ -47,12 +58,16 @@ def test_functions_are_short() -> None:
 
 
 def test_the_training_loop_is_on_one_page() -> None:
-    """The function that iterates over the batches and runs the steps: no exception can be written for this one."""
+    """The function that iterates over the batches and runs the steps: no exception can be
+    written for this one.
+    """
     trainer = next(m for m in saccade() if m.name == "saccade.trainer")
     loops = [
         function
         for _, function in functions(trainer.tree)
-        if any(isinstance(n, ast.For) and "batches(" in ast.unparse(n.iter) for n in ast.walk(function))
+        if any(
+            isinstance(n, ast.For) and "batches(" in ast.unparse(n.iter) for n in ast.walk(function)
+        )
     ]
     assert len(loops) == 1, "one function of trainer.py holds `for ... in batches(...)`"
     assert (loops[0].end_lineno or 0) - loops[0].lineno < PAGE_LINES
@@ -60,13 +75,17 @@ def test_the_training_loop_is_on_one_page() -> None:
 
 def test_no_file_is_named_after_nothing() -> None:
     named = [m for m in ours() if EMPTY_NAMES & set(m.name.lower().replace("_", ".").split("."))]
-    require_none("empty-name", [Violation(m.place, 1, "says nothing about its content") for m in named])
+    require_none(
+        "empty-name", [Violation(m.place, 1, "says nothing about its content") for m in named]
+    )
 
 
 def test_control_a_long_file_and_a_long_function_are_seen(tmp_path: Path) -> None:
     (tmp_path / "saccade").mkdir()
     body = "".join(f"        x{i} = {i}\n" for i in range(FUNCTION_LINES))
-    (tmp_path / "saccade" / "log.py").write_text(f"class A:\n    def f(self):\n{body}" + "#\n" * FILE_LINES)
+    (tmp_path / "saccade" / "log.py").write_text(
+        f"class A:\n    def f(self):\n{body}" + "#\n" * FILE_LINES
+    )
     modules = parse(tmp_path / "saccade", tmp_path)
     assert [v.place for v in long_files(modules)] == ["saccade/log.py"]
     assert [v.place for v in long_functions(modules)] == ["saccade/log.py::A.f"]

@@ -1,4 +1,6 @@
-"""What the tests of small networks share: another library's weights in ours, and the largest difference."""
+"""What the tests of small networks share: another library's weights in ours, and the largest
+difference.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from saccade.models import Network, create_model
 
 
 def parity(name: str, theirs: nn.Module, dialect: str, *, training: bool) -> float:
-    """Give our network the weights of theirs by name and return the largest difference of the logits.
+    """Give our network the weights of theirs by name and return the largest difference of the
+    logits.
 
-    The difference is relative to the largest logit. Raises when a name, a shape or, after training, a buffer differs.
+    The difference is relative to the largest logit. Raises when a name, a shape or, after training,
+    a buffer differs.
     """
     torch.manual_seed(0)
     images = torch.randn(4, 3, 64, 64) + nn.functional.interpolate(torch.randn(4, 3, 4, 4), size=64)
@@ -26,14 +30,20 @@ def parity(name: str, theirs: nn.Module, dialect: str, *, training: bool) -> flo
         expected = theirs.train(training)(images)
         got = ours.train(training)(images)
     for n, buffer in ours.named_buffers():
-        torch.testing.assert_close(buffer, theirs.state_dict()[names.get(n, n)], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            buffer, theirs.state_dict()[names.get(n, n)], rtol=1e-4, atol=1e-5
+        )
     spread = float((expected - expected.mean(0)).abs().max() / expected.abs().max())
-    assert spread > 0.01, f"the images hardly matter to the logits ({spread:.1e}): equality would say nothing"
+    assert spread > 0.01, (
+        f"the images hardly matter to the logits ({spread:.1e}): equality would say nothing"
+    )
     return float((got - expected).abs().max() / expected.abs().max())
 
 
 def _disturb(model: nn.Module, images: torch.Tensor) -> None:
-    """Give every parameter and buffer a value of its own that keeps the images (B, 3, H, W) visible in the logits."""
+    """Give every parameter and buffer a value of its own that keeps the images (B, 3, H, W)
+    visible in the logits.
+    """
     for module in model.modules():
         if type(module).__name__ in ("Dropout", "StochasticDepth"):
             module.p = 0.0
@@ -48,6 +58,7 @@ def _disturb(model: nn.Module, images: torch.Tensor) -> None:
     for norm in momenta:
         norm.momentum = 1.0
     with torch.no_grad():
-        model.train()(images.flip(0, 1) * 1.1 + 0.1)  # statistics of other images than those compared
+        # statistics of other images than those compared
+        model.train()(images.flip(0, 1) * 1.1 + 0.1)
     for norm, momentum in momenta.items():
         norm.momentum = momentum

@@ -53,7 +53,12 @@ def test_the_one_for_photographs_halves_the_side_five_times() -> None:
         maps = model.features(torch.randn(1, 3, 128, 128))
         smallest = model.features(torch.randn(1, 3, 33, 33))
     assert smallest[-1].shape[2:] == (2, 2), "odd sides are rounded up"
-    assert [tuple(m.shape[1:]) for m in maps] == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (64, 32, 32),
+        (128, 16, 16),
+        (256, 8, 8),
+        (512, 4, 4),
+    ]
     assert [level.stride for level in model.levels] == [4, 8, 16, 32]
 
 
@@ -63,7 +68,12 @@ def test_strides_are_refused() -> None:
 
 
 def test_a_training_begins_with_a_look_at_its_images(tmp_path: Path) -> None:
-    flags = {"model.name": "airbench94", "data.image_size": 24, "batch.global": 128, "ema.half_life": "9step"}
+    flags = {
+        "model.name": "airbench94",
+        "data.image_size": 24,
+        "batch.global": 128,
+        "ema.half_life": "9step",
+    }
     composed = compose(Request(flags=flags))
     config, data = composed.config, datasets.open_data(composed.config, composed.source)
     threads = torch.get_num_threads()
@@ -73,7 +83,9 @@ def test_a_training_begins_with_a_look_at_its_images(tmp_path: Path) -> None:
         drawn = run.state.model.whiten.weight.clone()
         start(run, Log(quiet=True))
         assert not torch.equal(run.state.model.whiten.weight, drawn)
-        assert torch.equal(run.state.ema.model.get_parameter("whiten.weight"), run.state.model.whiten.weight)
+        assert torch.equal(
+            run.state.ema.model.get_parameter("whiten.weight"), run.state.model.whiten.weight
+        )
     finally:
         run.readers.close()
         torch.set_num_threads(threads)

@@ -1,4 +1,6 @@
-"""AlexNet: torchvision's logits, the published sizes, the published order of layers, and that it learns."""
+"""AlexNet: torchvision's logits, the published sizes, the published order of layers, and that it
+learns.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +47,37 @@ def test_logits_equal_torchvision_with_the_same_weights(side: int) -> None:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize(("name", "widths"), [("alexnet_v1", (96, 256, 384)), ("alexnet_v2", (64, 192, 384))])
-def test_logits_equal_those_of_the_layers_of_the_paper(name: str, widths: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "widths"), [("alexnet_v1", (96, 256, 384)), ("alexnet_v2", (64, 192, 384))]
+)
+def test_logits_equal_those_of_the_layers_of_the_paper(
+    name: str, widths: tuple[int, int, int]
+) -> None:
     first, second, third = widths
     norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
     theirs = nn.Sequential(
-        nn.Conv2d(3, first, 11, 4, 2), nn.ReLU(), norm, nn.MaxPool2d(3, 2),
-        nn.Conv2d(first, second, 5, padding=2), nn.ReLU(), norm, nn.MaxPool2d(3, 2),
-        nn.Conv2d(second, third, 3, padding=1), nn.ReLU(), nn.Conv2d(third, 384, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten(),
-        nn.Linear(9216, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 7),
-    )  # fmt: skip
+        nn.Conv2d(3, first, 11, 4, 2),
+        nn.ReLU(),
+        norm,
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(first, second, 5, padding=2),
+        nn.ReLU(),
+        norm,
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(second, third, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(third, 384, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Flatten(),
+        nn.Linear(9216, 4096),
+        nn.ReLU(),
+        nn.Linear(4096, 4096),
+        nn.ReLU(),
+        nn.Linear(4096, 7),
+    )
     randomised(theirs)
     ours = create_model(name, num_classes=7, dropout=0.0)
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
@@ -65,4 +87,7 @@ def test_logits_equal_those_of_the_layers_of_the_paper(name: str, widths: tuple[
 @pytest.mark.models
 @pytest.mark.parametrize("name", TABLE)
 def test_it_leaves_chance_level_with_dropout(name: str) -> None:
-    assert steps_to_leave_chance(create_model(name, num_classes=2, image_size=16, seed=1), 16, lr=0.01) is not None
+    assert (
+        steps_to_leave_chance(create_model(name, num_classes=2, image_size=16, seed=1), 16, lr=0.01)
+        is not None
+    )

@@ -1,4 +1,6 @@
-"""Networks of timm and torchvision under their names: built, seeded, trained, resumed and read back like ours."""
+"""Networks of timm and torchvision under their names: built, seeded, trained, resumed and read
+back like ours.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +35,28 @@ constants = pytest.importorskip("huggingface_hub.constants")
 
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the hub's client from looking for its server, but where a test sends it to one of its own."""
+    """Keep the hub's client from looking for its server, but where a test sends it to one of its
+    own.
+    """
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
-QUICK: dict[str, Any] = {"image_size": 32, "epochs": "6step", "batch_size": 64, "quiet": True, "precision": "fp32"}
+QUICK: dict[str, Any] = {
+    "image_size": 32,
+    "epochs": "6step",
+    "batch_size": 64,
+    "quiet": True,
+    "precision": "fp32",
+}
 
 
 def test_names_keep_what_follows_the_colon() -> None:
     assert find("TIMM:test_vit").name == "timm:test_vit" and find("timm:test_vit").image_size == 160
     assert find("torchvision:inception_v3").image_size == 299
     assert not is_known("keras:resnet50")
-    assert list_models("timm:test_vi?") == ["timm:test_vit"] and "torchvision:vgg11" in list_models("torchvision:*")
+    assert list_models("timm:test_vi?") == ["timm:test_vit"] and "torchvision:vgg11" in list_models(
+        "torchvision:*"
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +95,9 @@ def test_weights_are_a_function_of_the_seed_and_the_global_generator_stays(name:
 
 
 def test_rates_sizes_and_colours_go_where_the_network_takes_them() -> None:
-    model = create_model("timm:test_vit", num_classes=3, image_size=48, dropout=0.3, drop_path=0.2, in_channels=1)
+    model = create_model(
+        "timm:test_vit", num_classes=3, image_size=48, dropout=0.3, drop_path=0.2, in_channels=1
+    )
     assert model.head_drop.p == 0.3 and model.blocks[-1].drop_path1.drop_prob == pytest.approx(0.2)
     assert model.pos_embed.shape[1] == 1 + 3 * 3
     assert model.eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 3), "training grows its images"
@@ -103,7 +117,9 @@ def test_rates_sizes_and_colours_go_where_the_network_takes_them() -> None:
         ("torchvision:resnet18", {"checkpointing": True}, "cannot recompute"),
     ],
 )
-def test_what_a_network_does_not_take_is_said(name: str, options: dict[str, Any], words: str) -> None:
+def test_what_a_network_does_not_take_is_said(
+    name: str, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         create_model(name, num_classes=3, **options)
 
@@ -124,7 +140,12 @@ def test_networks_are_built_without_memory(name: str) -> None:
 
 def runner(model: torch.nn.Module, **settings: Any) -> tuple[State, StepRunner]:
     layers = Layers()
-    for name, value in {"batch.global": 4, "batch.cell": 2, "optimizer.lr": 0.01, **settings}.items():
+    for name, value in {
+        "batch.global": 4,
+        "batch.cell": 2,
+        "optimizer.lr": 0.01,
+        **settings,
+    }.items():
         layers.set(f"{name}={value}")
     config, cpu = layers.resolve(), torch.device("cpu")
     state = State(model, optimizers.build(model, config, cpu), None)
@@ -140,7 +161,9 @@ def batch(side: int) -> Batch:
 def test_drop_path_and_dropout_of_others_depend_on_seed_step_and_cell_alone() -> None:
     weights = []
     for noise in (1, 2):
-        model = create_model("timm:test_vit", num_classes=3, image_size=32, dropout=0.3, drop_path=0.4)
+        model = create_model(
+            "timm:test_vit", num_classes=3, image_size=32, dropout=0.3, drop_path=0.4
+        )
         state, step = runner(model)
         for number in range(3):
             torch.manual_seed(noise + number)  # whatever else draws from it
@@ -189,7 +212,9 @@ def test_weights_that_cannot_be_had_are_an_explained_error(monkeypatch: pytest.M
         raise OSError("We couldn't connect to the hub\nand a traceback of forty lines")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(CheckpointError, match="cannot be had: We couldn't connect to the hub\n") as caught:
+    with pytest.raises(
+        CheckpointError, match="cannot be had: We couldn't connect to the hub\n"
+    ) as caught:
         backends.pretrained("timm:test_vit")
     assert "--init PATH" in caught.value.fix
     with pytest.raises(ConfigError, match="no model"):
@@ -205,8 +230,12 @@ def test_a_hub_out_of_reach_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://localhost:{closed.getsockname()[1]}")
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it wants to wait {seconds} s"))
-        with pytest.raises(CheckpointError, match="cannot be had: localhost cannot be reached") as caught:
+        monkeypatch.setattr(
+            time, "sleep", lambda seconds: pytest.fail(f"it wants to wait {seconds} s")
+        )
+        with pytest.raises(
+            CheckpointError, match="cannot be had: localhost cannot be reached"
+        ) as caught:
             backends.pretrained("timm:resnet18.a1_in1k")
     assert "--init PATH" in caught.value.fix
     assert not constants.HF_HUB_OFFLINE
@@ -215,7 +244,9 @@ def test_a_hub_out_of_reach_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("setting", ["proxy", "offline", "server"])
 def test_a_hub_that_may_be_in_reach_is_asked(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: tried.append(constants.HF_HUB_OFFLINE) or 1 / 0)
+    monkeypatch.setattr(
+        timm, "create_model", lambda *_, **__: tried.append(constants.HF_HUB_OFFLINE) or 1 / 0
+    )
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         monkeypatch.setattr(constants, "ENDPOINT", f"http://localhost:{server.getsockname()[1]}")
@@ -230,23 +261,41 @@ def test_a_hub_that_may_be_in_reach_is_asked(setting: str, monkeypatch: pytest.M
 
 
 @pytest.mark.models
-def test_published_weights_start_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_published_weights_start_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     published = create_model("timm:test_vit", num_classes=1000, seed=8)
     published.pretrained_cfg = {"mean": (0.4, 0.5, 0.6), "std": (0.5, 0.5, 0.5)}
     make = timm.create_model
     monkeypatch.setattr(
-        timm, "create_model", lambda name, pretrained=False, **kw: published if pretrained else make(name, **kw)
+        timm,
+        "create_model",
+        lambda name, pretrained=False, **kw: published if pretrained else make(name, **kw),
     )
-    settings = QUICK | {"epochs": "1step", "quiet": False, "optimizer__name": "sgd", "optimizer__lr": "1e-9"}
-    saccade.train(**settings, model="timm:test_vit", model__init="timm:test_vit", out=tmp_path / "run")
+    settings = QUICK | {
+        "epochs": "1step",
+        "quiet": False,
+        "optimizer__name": "sgd",
+        "optimizer__lr": "1e-9",
+    }
+    saccade.train(
+        **settings, model="timm:test_vit", model__init="timm:test_vit", out=tmp_path / "run"
+    )
     said = capsys.readouterr().err
-    assert "10x10 -> 2x2 positions" in said and "fresh head (other classes): head.weight, head.bias" in said
+    assert (
+        "10x10 -> 2x2 positions" in said
+        and "fresh head (other classes): head.weight, head.bias" in said
+    )
     assert "data.mean [0.4, 0.5, 0.6]" in said
     trained = saccade.load(tmp_path / "run").network.get_parameter("blocks.0.attn.qkv.weight")
-    torch.testing.assert_close(trained, published.get_parameter("blocks.0.attn.qkv.weight"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        trained, published.get_parameter("blocks.0.attn.qkv.weight"), atol=1e-5, rtol=0
+    )
 
 
 def test_an_image_size_that_a_network_refuses_is_a_finding(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fails on images of 40 x 40") as caught:
-        saccade.train(model="torchvision:inception_v3", **QUICK | {"image_size": 40}, out=tmp_path / "run")
+        saccade.train(
+            model="torchvision:inception_v3", **QUICK | {"image_size": 40}, out=tmp_path / "run"
+        )
     assert caught.value.finding == "model-fails"

@@ -1,4 +1,7 @@
-"""What every architecture can do, whatever its family: one smallest member each; all names on the long shelf."""
+"""What every architecture can do, whatever its family: one smallest member each.
+
+All names on the long shelf.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,9 @@ def all_of_ours() -> list[str]:
 
 @cache
 def built(family: str) -> Network:
-    """Return the network for ten classes, with seed 1: drawing millions of weights is most of the time of a test."""
+    """Return the network for ten classes, with seed 1: drawing millions of weights is most of
+    the time of a test.
+    """
     name = SMALLEST[family]
     model = create_model(name, num_classes=10, image_size=find(name).smallest, seed=1)
     assert isinstance(model, Network)
@@ -68,7 +73,9 @@ def images(model_name: str, count: int = 4, channels: int = 3) -> Tensor:
 
 
 def awake(model: Network) -> Network:
-    """Give zero scales and heads a value: they would hide from the first backward pass what lies behind them."""
+    """Give zero scales and heads a value: they would hide from the first backward pass what lies
+    behind them.
+    """
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():
@@ -87,7 +94,9 @@ def test_forward_gives_logits_in_both_modes_and_in_bf16(family: str) -> None:
         logits, *others = heads(model.train(training)(batch))
         assert logits.shape == (4, 10) and logits.isfinite().all()
         assert len(others) == (len(model.aux_names) if training else 0)
-        assert all(other.shape == (4, 10) for other in others) and bool(others) <= (model.aux_weight > 0)
+        assert all(other.shape == (4, 10) for other in others) and bool(others) <= (
+            model.aux_weight > 0
+        )
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         low = heads(model.eval()(batch))[0].float()
         assert low.isfinite().all()
@@ -112,7 +121,10 @@ def test_features_are_as_the_levels_say(family: str) -> None:
         assert len(maps) == len(model.levels)
         for found, level in zip(maps, model.levels, strict=True):
             assert found.shape[:2] == (2, level.channels)
-            assert abs(found.shape[2] - batch.shape[2] / level.stride) <= 1 and found.shape[2] == found.shape[3]
+            assert (
+                abs(found.shape[2] - batch.shape[2] / level.stride) <= 1
+                and found.shape[2] == found.shape[3]
+            )
         assert min(maps[-1].shape[2:]) >= 2, "hardly any place is left to look at"
         assert pooled.dim() == 2 and torch.equal(model.head(pooled).flatten(1), model(batch))
 
@@ -146,12 +158,16 @@ def test_weights_are_a_function_of_the_seed_and_heads_of_their_width(family: str
     name, first = SMALLEST[family], built(family)
     torch.manual_seed(7)
     again = create_model(name, num_classes=10, image_size=find(name).smallest, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
+    )
     assert isinstance(again, Network)
     again.reset_head(7)
     assert all(o.shape == (4, 7) for o in heads(again.train()(images(name))))
     again.reset_head(10, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -191,7 +207,10 @@ def test_recomputing_activations_changes_no_gradient_and_no_buffer(family: str) 
 
 
 def test_recomputing_is_asked_for_when_a_network_is_built() -> None:
-    models = [create_model("resnet8", num_classes=3, image_size=8, checkpointing=asked) for asked in (False, True)]
+    models = [
+        create_model("resnet8", num_classes=3, image_size=8, checkpointing=asked)
+        for asked in (False, True)
+    ]
     assert [isinstance(model, Network) and model.checkpointing for model in models] == [False, True]
 
 
@@ -206,8 +225,11 @@ def test_every_name_builds_and_counts(name: str) -> None:
         assert heads(model.eval()(batch))[0].shape == (2, 1000)
         maps = model.features(batch)
         assert [m.shape[1] for m in maps] == [level.channels for level in model.levels]
-        missing = [side / level.stride - m.shape[2] for m, level in zip(maps, model.levels, strict=True)]
-        assert all(-1 <= pixels <= 4 for pixels in missing)  # LeNet and Inception V3 do not pad all of their layers
+        missing = [
+            side / level.stride - m.shape[2] for m, level in zip(maps, model.levels, strict=True)
+        ]
+        # LeNet and Inception V3 do not pad all of their layers
+        assert all(-1 <= pixels <= 4 for pixels in missing)
 
 
 @pytest.mark.models
@@ -224,14 +246,25 @@ def test_every_name_takes_its_smallest_image_and_forty_and_seventy_pixels(name: 
 @pytest.mark.models
 @pytest.mark.parametrize("name", all_of_ours())
 def test_every_network_leaves_chance_level(name: str) -> None:
-    """Two classes that differ in a wide pattern, full depth, smallest size: half of ln 2 within the steps."""
+    """Two classes that differ in a wide pattern, full depth, smallest size: half of ln 2 within
+    the steps.
+    """
     side = find(name).smallest
-    if sum(p.numel() for p in meta_model(name, num_classes=2, image_size=side).parameters()) > LARGE:
+    if (
+        sum(p.numel() for p in meta_model(name, num_classes=2, image_size=side).parameters())
+        > LARGE
+    ):
         pytest.skip("too large for here: its smaller relatives are run")
-    model = create_model(name, num_classes=2, image_size=side, seed=2).to(memory_format=torch.channels_last).train()
+    model = (
+        create_model(name, num_classes=2, image_size=side, seed=2)
+        .to(memory_format=torch.channels_last)
+        .train()
+    )
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.0)
     torch.manual_seed(0)
-    pattern = torch.randn(3, 4, 4).repeat_interleave(-(-side // 4), 1).repeat_interleave(-(-side // 4), 2)
+    pattern = (
+        torch.randn(3, 4, 4).repeat_interleave(-(-side // 4), 1).repeat_interleave(-(-side // 4), 2)
+    )
     recent: list[float] = []
     for _ in range(STEPS):
         labels = torch.arange(8) % 2
@@ -249,7 +282,9 @@ def test_every_network_leaves_chance_level(name: str) -> None:
         recent = [*recent[-3:], float(loss.detach())]
         if len(recent) == 4 and sum(recent) / 4 < math.log(2) / 2:
             return
-    pytest.fail(f"loss {sum(recent) / 4:.3f} after {STEPS} steps; half of ln 2 is {math.log(2) / 2:.3f}")
+    pytest.fail(
+        f"loss {sum(recent) / 4:.3f} after {STEPS} steps; half of ln 2 is {math.log(2) / 2:.3f}"
+    )
 
 
 STEPS = 80

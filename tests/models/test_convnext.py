@@ -45,10 +45,14 @@ def test_logits_equal_timm_with_the_same_weights() -> None:
     assert gap(ours, theirs, torch.randn(2, 3, 64, 80)) < 1e-5
 
 
-@pytest.mark.parametrize(("size", "strides"), [(8, [1, 1, 2, 4]), (32, [1, 1, 2, 4]), (64, [2, 4, 8, 16])])
+@pytest.mark.parametrize(
+    ("size", "strides"), [(8, [1, 1, 2, 4]), (32, [1, 1, 2, 4]), (64, [2, 4, 8, 16])]
+)
 def test_small_images_keep_their_resolution_longer(size: int, strides: list[int]) -> None:
     stem, pool, *halvings = strides_for(size)
-    model = ConvNeXt(Design((4, 8, 8, 16), (1, 1, 1, 1), 0.0), (stem * pool, *halvings), Options(3, size)).eval()
+    model = ConvNeXt(
+        Design((4, 8, 8, 16), (1, 1, 1, 1), 0.0), (stem * pool, *halvings), Options(3, size)
+    ).eval()
     assert [level.stride for level in model.levels] == strides
     with torch.no_grad():
         maps = model.features(torch.randn(1, 3, size, size))

@@ -1,4 +1,6 @@
-"""What a model costs: published counts, what training really keeps, and stages that add up, all without memory."""
+"""What a model costs: published counts, what training really keeps, and stages that add up, all
+without memory.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(self.patch(x).flatten(2).mT).chunk(3, -1)
-        return self.fc(F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask).mean(1))
+        return self.fc(
+            F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask).mean(1)
+        )
 
 
 class Layers(nn.Module):
@@ -37,7 +41,9 @@ class Layers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), nn.GroupNorm(2, 8))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.GELU(), nn.GroupNorm(2, 8)
+        )
         self.norm = nn.LayerNorm(8)
         self.body = nn.ModuleList(nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()) for _ in range(3))
         self.table = nn.Parameter(torch.zeros(5))
@@ -60,12 +66,16 @@ class Layers(nn.Module):
         ("torchvision:googlenet", 224, 13_004_888, 1.4984),
     ],
 )
-def test_published_counts_with_the_products_of_attention(name: str, side: int, params: int, giga: float) -> None:
+def test_published_counts_with_the_products_of_attention(
+    name: str, side: int, params: int, giga: float
+) -> None:
     counts = cost(on_meta(name, side), side)
     assert counts.params == params and counts.macs / 1e9 == pytest.approx(giga, abs=1e-4)
 
 
-@pytest.mark.parametrize("model", [Layers(), Attention(False), Attention(True)], ids=["layers", "attention", "mask"])
+@pytest.mark.parametrize(
+    "model", [Layers(), Attention(False), Attention(True)], ids=["layers", "attention", "mask"]
+)
 def test_stand_ins_change_no_count(model: nn.Module) -> None:
     shadow = model.to("meta")
     counts = cost(shadow, 32)
@@ -108,7 +118,9 @@ def test_a_model_is_left_as_it_was() -> None:
     model.layer1.eval()
     cost(model, 32)
     stages(model, 32)
-    assert model.training and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert model.training and not any(
+        m._forward_hooks or m._forward_pre_hooks for m in model.modules()
+    )
     with pytest.raises(RuntimeError):
         cost(model, 0)
     assert model.training and not any(m._forward_hooks for m in model.modules())
@@ -117,10 +129,15 @@ def test_a_model_is_left_as_it_was() -> None:
 def test_stages_are_the_papers() -> None:
     found = stages(on_meta("resnet50", 224), 224)
     assert [(s.name, s.shape, s.blocks) for s in found] == [
-        ("conv1", (64, 112, 112), 0), ("maxpool", (64, 56, 56), 0), ("layer1", (256, 56, 56), 3),
-        ("layer2", (512, 28, 28), 4), ("layer3", (1024, 14, 14), 6), ("layer4", (2048, 7, 7), 3),
-        ("avgpool", (2048, 1, 1), 0), ("fc", (1000,), 0),
-    ]  # fmt: skip
+        ("conv1", (64, 112, 112), 0),
+        ("maxpool", (64, 56, 56), 0),
+        ("layer1", (256, 56, 56), 3),
+        ("layer2", (512, 28, 28), 4),
+        ("layer3", (1024, 14, 14), 6),
+        ("layer4", (2048, 7, 7), 3),
+        ("avgpool", (2048, 1, 1), 0),
+        ("fc", (1000,), 0),
+    ]
 
 
 def test_a_flat_list_is_grouped_and_a_dominant_part_taken_apart() -> None:
@@ -136,12 +153,18 @@ def test_what_never_runs_is_a_line_of_its_own() -> None:
     found = {s.name: s for s in stages(Layers().to("meta"), 32)}
     assert found["aux"].shape == () and found["aux"].params == 56
     assert found["table"].params == 5 and found["body"].blocks == 3
-    assert found["stem.0"].params == 8 * 28 + 16 + 16, "the norms belong to the convolution before them"
+    assert found["stem.0"].params == 8 * 28 + 16 + 16, (
+        "the norms belong to the convolution before them"
+    )
 
 
-@pytest.mark.parametrize("name", ["resnet20", "torchvision:googlenet", "torchvision:vit_b_32", "timm:test_maxvit"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "torchvision:googlenet", "torchvision:vit_b_32", "timm:test_maxvit"]
+)
 def test_stages_add_up_to_the_whole(name: str) -> None:
     model = on_meta(name, 224)
     counts, found = cost(model, 224), stages(model, 224)
-    assert sum(s.params for s in found) == counts.params and sum(s.macs for s in found) == counts.macs
+    assert (
+        sum(s.params for s in found) == counts.params and sum(s.macs for s in found) == counts.macs
+    )
     assert len({s.name for s in found}) == len(found)

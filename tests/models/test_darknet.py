@@ -14,7 +14,8 @@ from saccade.models.parts.cost import cost
 def test_parameters_and_macs_are_the_published_ones() -> None:
     counts = cost(meta_model("darknet53", num_classes=1000), 256)
     assert counts.params == 41_609_928
-    assert counts.macs / 1e9 == pytest.approx(18.57 / 2, rel=0.01)  # 18.57 billion operations, two for each
+    # 18.57 billion operations, two for each
+    assert counts.macs / 1e9 == pytest.approx(18.57 / 2, rel=0.01)
     assert counts.last_map == (8, 8)
     assert find("DarkNet-53").name == "darknet53"
 
@@ -42,4 +43,9 @@ def test_logits_equal_timm_with_the_same_weights_and_the_slope_of_the_paper() ->
 
 @pytest.mark.models
 def test_it_leaves_chance_level() -> None:
-    assert steps_to_leave_chance(create_model("darknet53", num_classes=2, image_size=8, seed=1), 8, lr=0.01) is not None
+    assert (
+        steps_to_leave_chance(
+            create_model("darknet53", num_classes=2, image_size=8, seed=1), 8, lr=0.01
+        )
+        is not None
+    )

@@ -1,4 +1,6 @@
-"""EfficientNet: published sizes and resolutions, torchvision's logits, the paper's regularisation."""
+"""EfficientNet: published sizes and resolutions, torchvision's logits, the paper's
+regularisation.
+"""
 
 from __future__ import annotations
 
@@ -89,14 +91,19 @@ def test_drop_path_rises_to_the_papers_and_can_be_set() -> None:
     assert len(rates) == 9 and rates == sorted(rates) and 0.18 < rates[-1] < 0.2
     assert not [
         m
-        for m in create_model("efficientnet_b0", num_classes=2, image_size=8, drop_path=0.0).modules()
+        for m in create_model(
+            "efficientnet_b0", num_classes=2, image_size=8, drop_path=0.0
+        ).modules()
         if isinstance(m, DropPath)
     ]
 
 
 @pytest.mark.parametrize(("size", "last"), [(8, 2), (32, 8), (64, 4), (96, 3)])
 def test_small_images_keep_a_map_worth_looking_at(size: int, last: int) -> None:
-    assert cost(meta_model("efficientnet_b0", num_classes=10, image_size=size), size).last_map == (last, last)
+    assert cost(meta_model("efficientnet_b0", num_classes=10, image_size=size), size).last_map == (
+        last,
+        last,
+    )
 
 
 def test_names_of_other_systems_resolve() -> None:

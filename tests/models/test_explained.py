@@ -17,8 +17,14 @@ from saccade.models.parts.cost import cost
 
 PAGES = Path(__file__).parents[2] / "docs" / "explain"
 ROW = re.compile(r"^\| `([\w:]+)` \| ([\d,]+) \| ([\d.]+) \|$", re.M)
-ROWS = {m[1]: (m[2], m[3]) for page in sorted(PAGES.glob("*.md")) for m in ROW.finditer(page.read_text("utf-8"))}
-STRIDES = re.compile(r"^\| `([\w:]+)`, (\d+) px \| (\d) x \d, ([\d.]+) \| (\d) x \d, ([\d.]+) \|$", re.M)
+ROWS = {
+    m[1]: (m[2], m[3])
+    for page in sorted(PAGES.glob("*.md"))
+    for m in ROW.finditer(page.read_text("utf-8"))
+}
+STRIDES = re.compile(
+    r"^\| `([\w:]+)`, (\d+) px \| (\d) x \d, ([\d.]+) \| (\d) x \d, ([\d.]+) \|$", re.M
+)
 
 
 @pytest.mark.models
@@ -35,13 +41,19 @@ def test_rows_of_strides_are_measured() -> None:
     for name, size, *wanted in rows:
         got = []
         for strides in ((2, 2, 2, 2, 2), ()):
-            counts = cost(meta_model(name, num_classes=10, image_size=int(size), strides=strides), int(size))
+            counts = cost(
+                meta_model(name, num_classes=10, image_size=int(size), strides=strides), int(size)
+            )
             got += [str(counts.last_map[0]), f"{counts.macs / 1e9:.3f}"]
         assert got == wanted
 
 
 def test_every_figure_is_small_and_shown_on_a_page() -> None:
-    shown = {f for page in PAGES.glob("*.md") for f in re.findall(r"\]\(images/([^)]+)\)", page.read_text("utf-8"))}
+    shown = {
+        f
+        for page in PAGES.glob("*.md")
+        for f in re.findall(r"\]\(images/([^)]+)\)", page.read_text("utf-8"))
+    }
     assert shown == {figure.name for figure in (PAGES / "images").iterdir()}
     assert all(figure.stat().st_size < 60_000 for figure in (PAGES / "images").iterdir())
 
@@ -55,11 +67,16 @@ def test_the_figures_are_what_the_scripts_draw(tmp_path: Path) -> None:
     assert set(drawn) == set(shown)
     for name, picture in shown.items():
         assert drawn[name].shape == picture.shape
-        assert np.abs(drawn[name] - picture).mean() < 1, f"{name}: run the scripts of docs/explain again"
+        assert np.abs(drawn[name] - picture).mean() < 1, (
+            f"{name}: run the scripts of docs/explain again"
+        )
 
 
 def pixels(figure: Path) -> NDArray[np.float64]:
-    """Return a picture on white, (H, W, 3), 0 to 255; other versions of matplotlib set letters a little differently."""
+    """Return a picture on white, (H, W, 3), 0 to 255.
+
+    Other versions of matplotlib set letters a little differently.
+    """
     with Image.open(figure) as picture:
         colours = np.asarray(picture.convert("RGBA"), np.float64)
     opaque = colours[..., 3:] / 255

@@ -1,4 +1,6 @@
-"""GoogLeNet: torchvision's logits with norms, those of the paper without, auxiliary heads, and that it learns."""
+"""GoogLeNet: torchvision's logits with norms, those of the paper without, auxiliary heads, and
+that it learns.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.googlenet import GoogLeNet, Inception, InceptionAux
-from trials import as_torch_starts_it, randomised, runs_at_half_size, steps_to_leave_chance, transplanted
+from trials import (
+    as_torch_starts_it,
+    randomised,
+    runs_at_half_size,
+    steps_to_leave_chance,
+    transplanted,
+)
 
 from saccade.models import Network, create_model, find, meta_model
 from saccade.models.googlenet import window_means
@@ -58,7 +66,10 @@ def largest_gap(ours: nn.Module, theirs: nn.Module, images: Tensor) -> float:
     found = 0.0
     with torch.no_grad():
         mine, (main, second, first) = ours.train()(images), theirs.train()(images)
-        pairs = [*zip(mine, (main, first, second), strict=True), (ours.eval()(images), theirs.eval()(images))]
+        pairs = [
+            *zip(mine, (main, first, second), strict=True),
+            (ours.eval()(images), theirs.eval()(images)),
+        ]
     for got, expected in pairs:
         assert expected.std() > 0.05
         found = max(found, float((got - expected).abs().max() / expected.abs().max()))
@@ -68,9 +79,11 @@ def largest_gap(ours: nn.Module, theirs: nn.Module, images: Tensor) -> float:
 @pytest.mark.models
 @pytest.mark.parametrize("side", [64, 224])
 def test_logits_equal_torchvision_with_the_same_weights(side: int) -> None:
-    theirs = randomised(torchvision.models.googlenet(
-        num_classes=7, aux_logits=True, init_weights=False, dropout=0.0, dropout_aux=0.0
-    ))  # fmt: skip
+    theirs = randomised(
+        torchvision.models.googlenet(
+            num_classes=7, aux_logits=True, init_weights=False, dropout=0.0, dropout_aux=0.0
+        )
+    )
     ours = transplanted("googlenet", theirs, "torchvision", image_size=224, dropout=0.0)
     assert largest_gap(ours, theirs, torch.randn(4, 3, side, side)) < 1e-4
 
@@ -128,7 +141,10 @@ def test_logits_equal_those_of_the_layers_of_the_paper() -> None:
 @pytest.mark.models
 @pytest.mark.parametrize("name", TABLE)
 def test_it_leaves_chance_level_with_dropout(name: str) -> None:
-    assert steps_to_leave_chance(create_model(name, num_classes=2, image_size=8, seed=1), 8, lr=0.01) is not None
+    assert (
+        steps_to_leave_chance(create_model(name, num_classes=2, image_size=8, seed=1), 8, lr=0.01)
+        is not None
+    )
 
 
 @pytest.mark.models

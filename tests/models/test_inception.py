@@ -32,7 +32,9 @@ def test_every_size_goes_through_and_half_of_it() -> None:
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
-    return randomised(torchvision.models.inception_v3(num_classes=7, init_weights=False, dropout=0.0))
+    return randomised(
+        torchvision.models.inception_v3(num_classes=7, init_weights=False, dropout=0.0)
+    )
 
 
 def difference(got: torch.Tensor, expected: torch.Tensor) -> float:

@@ -37,7 +37,11 @@ def test_logits_equal_timm_with_the_same_weights(training: bool) -> None:
 
 def test_the_paper_has_relu_and_timm_relu6() -> None:
     for name, act in (("mobilenet_v1", nn.ReLU), ("mobilenetv1_100", nn.ReLU6)):
-        found = {type(m) for m in meta_model(name, num_classes=2).modules() if isinstance(m, nn.ReLU | nn.ReLU6)}
+        found = {
+            type(m)
+            for m in meta_model(name, num_classes=2).modules()
+            if isinstance(m, nn.ReLU | nn.ReLU6)
+        }
         assert found == {act}
 
 

@@ -1,4 +1,6 @@
-"""MobileNetV2: published sizes, torchvision's logits, the two activations under their two spellings."""
+"""MobileNetV2: published sizes, torchvision's logits, the two activations under their two
+spellings.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,12 @@ def test_cifar_sizes_are_those_of_edgeai_torchvision() -> None:
 @pytest.mark.models
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("name", "width"), [("mobilenet_v2", 1.0), ("mobilenet_v2_xp25", 0.25), ("mobilenet_v2_x1p4", 1.4)]
+    ("name", "width"),
+    [("mobilenet_v2", 1.0), ("mobilenet_v2_xp25", 0.25), ("mobilenet_v2_x1p4", 1.4)],
 )
-def test_logits_equal_torchvision_with_the_same_weights(name: str, width: float, training: bool) -> None:
+def test_logits_equal_torchvision_with_the_same_weights(
+    name: str, width: float, training: bool
+) -> None:
     theirs = torchvision.models.mobilenet_v2(num_classes=7, width_mult=width)
     assert parity(name, theirs, "torchvision", training=training) == 0
 
@@ -53,9 +58,13 @@ def test_logits_equal_timm_with_the_same_weights(training: bool) -> None:
 
 def test_the_paper_has_relu6_and_dropout_and_edgeai_torchvision_relu_without() -> None:
     expected = {
-        "mobilenet_v2": (nn.ReLU6, 0.2), "mobilenetv2": (nn.ReLU6, 0.2), "mobilenet_v2_x1p4": (nn.ReLU6, 0.2),
-        "mobilenetv2_x1": (nn.ReLU, 0.0), "mobilenetv2_tv_x1": (nn.ReLU, 0.0), "mobilenetv2_xp5": (nn.ReLU, 0.0),
-    }  # fmt: skip
+        "mobilenet_v2": (nn.ReLU6, 0.2),
+        "mobilenetv2": (nn.ReLU6, 0.2),
+        "mobilenet_v2_x1p4": (nn.ReLU6, 0.2),
+        "mobilenetv2_x1": (nn.ReLU, 0.0),
+        "mobilenetv2_tv_x1": (nn.ReLU, 0.0),
+        "mobilenetv2_xp5": (nn.ReLU, 0.0),
+    }
     for name, (act, dropout) in expected.items():
         model = meta_model(name, num_classes=2)
         assert {type(m) for m in model.modules() if isinstance(m, nn.ReLU | nn.ReLU6)} == {act}
@@ -68,7 +77,10 @@ def test_suffixes_multiply_the_channels_and_set_the_expansion() -> None:
         assert levels[-1].channels == pytest.approx(float(width.replace("p", ".")) * 320, rel=0.1)
         assert all(level.channels % 8 == 0 for level in levels)
     assert meta_model("mobilenet_v2_xp5", num_classes=2).head.in_features == 1280
-    assert meta_model("mobilenet_v2_x1_t3", num_classes=2).stages[2][1].block[0][0].out_channels == 3 * 32
+    assert (
+        meta_model("mobilenet_v2_x1_t3", num_classes=2).stages[2][1].block[0][0].out_channels
+        == 3 * 32
+    )
     assert find("mobilenetv2_x2_t2").name == "mobilenetv2_tv_x2_t2"
 
 
@@ -85,4 +97,8 @@ def test_levels_are_those_of_the_maps_and_strides_can_be_set() -> None:
     with torch.no_grad():
         maps = model.features(torch.randn(1, 3, 32, 32))
     assert [m.shape[1] for m in maps] == [level.channels for level in model.levels]
-    assert [m.shape[2] for m in maps] == [32, 32, 16, 16, 8] == [32 // level.stride for level in model.levels]
+    assert (
+        [m.shape[2] for m in maps]
+        == [32, 32, 16, 16, 8]
+        == [32 // level.stride for level in model.levels]
+    )

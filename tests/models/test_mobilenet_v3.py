@@ -1,4 +1,6 @@
-"""MobileNetV3: published sizes, torchvision's logits, and the variant without hard-swish and gates."""
+"""MobileNetV3: published sizes, torchvision's logits, and the variant without hard-swish and
+gates.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,15 @@ def test_logits_equal_torchvision_with_the_same_weights(size: str, training: boo
 
 @pytest.mark.models
 @pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize(("suffix", "width", "reduced_tail"), [("_xp75", 0.75, False), ("_xp5r", 0.5, True)])
+@pytest.mark.parametrize(
+    ("suffix", "width", "reduced_tail"), [("_xp75", 0.75, False), ("_xp5r", 0.5, True)]
+)
 def test_suffixes_equal_torchvision_with_the_same_weights(
     size: str, suffix: str, width: float, reduced_tail: bool
 ) -> None:
-    rows, last = _mobilenet_v3_conf(f"mobilenet_v3_{size}", width_mult=width, reduced_tail=reduced_tail)
+    rows, last = _mobilenet_v3_conf(
+        f"mobilenet_v3_{size}", width_mult=width, reduced_tail=reduced_tail
+    )
     theirs = torchvision.models.MobileNetV3(rows, last, num_classes=7)
     assert parity(f"mobilenet_v3_{size}{suffix}", theirs, "torchvision", training=True) <= 1e-4
 
@@ -67,7 +73,11 @@ def test_a_reduced_tail_halves_the_last_stage_and_what_follows() -> None:
 def test_names_of_other_systems_resolve() -> None:
     assert find("MobileNetV3-Large").name == "mobilenet_v3_large"
     assert find("mobilenetv3_lite_small").name == "mobilenetv3_lite_small_x1"
-    assert find("mobilenet_v3_small_xp75").family == find("mobilenetv3_lite_small_x2r").family == "mobilenet_v3"
+    assert (
+        find("mobilenet_v3_small_xp75").family
+        == find("mobilenetv3_lite_small_x2r").family
+        == "mobilenet_v3"
+    )
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large"])

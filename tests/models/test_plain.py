@@ -1,4 +1,6 @@
-"""What networks without shortcuts share: pools of any size, response norms, a start that carries through depth."""
+"""What networks without shortcuts share: pools of any size, response norms, a start that carries
+through depth.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from saccade.models.parts.plain import LocalResponseNorm, MeanGrid, fan_in_start
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 7), (9, 13), (14, 14), (28, 5)])
 @pytest.mark.parametrize("side", [4, 6, 7])
-def test_a_grid_of_means_is_adaptive_pooling_backwards_too(size: tuple[int, int], side: int) -> None:
+def test_a_grid_of_means_is_adaptive_pooling_backwards_too(
+    size: tuple[int, int], side: int
+) -> None:
     torch.manual_seed(0)
     ours = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
     theirs = ours.detach().clone().requires_grad_(True)
@@ -51,4 +55,6 @@ def mean_square_after(depth: int, start: bool) -> float:
 
 def test_a_signal_keeps_its_size_through_twenty_layers() -> None:
     assert 0.3 < mean_square_after(20, start=True) < 3
-    assert mean_square_after(20, start=False) < 1e-2, "torch's own start should lose it: the control"
+    assert mean_square_after(20, start=False) < 1e-2, (
+        "torch's own start should lose it: the control"
+    )

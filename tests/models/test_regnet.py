@@ -1,4 +1,6 @@
-"""RegNets: the paper's line gives the published widths, torchvision's and timm's weights the same logits."""
+"""RegNets: the paper's line gives the published widths, torchvision's and timm's weights the
+same logits.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,28 @@ TABLE = {
     "regnet_y_8gf_tv": (39_381_472, 8.473),
 }
 ROUNDED_OTHERWISE = {"regnet_x_400mf", "regnet_y_800mf", "regnet_y_8gf"}
-"""Torchvision's networks of these names are wider than the paper's; ours with ``_tv`` are equal to them."""
+"""Torchvision's networks of these names are wider than the paper's.
+
+Ours with ``_tv`` are equal to them.
+"""
 AS_IN_TORCHVISION = [n for n in TABLE if n not in ROUNDED_OTHERWISE]
-CODES = {"400mf": "004", "800mf": "008", "1_6gf": "016", "3_2gf": "032", "8gf": "080", "16gf": "160", "32gf": "320"}
+CODES = {
+    "400mf": "004",
+    "800mf": "008",
+    "1_6gf": "016",
+    "3_2gf": "032",
+    "8gf": "080",
+    "16gf": "160",
+    "32gf": "320",
+}
 
 
 QUICK = ("regnet_x_400mf", "regnet_y_800mf")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.models) for n in TABLE])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.models) for n in TABLE]
+)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -63,7 +78,9 @@ def randomise(model: nn.Module) -> None:
     torch.manual_seed(0)
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.is_floating_point():
-            nn.init.uniform_(tensor.data, 0.2, 0.6) if tensor.dim() < 2 else nn.init.kaiming_normal_(tensor.data)
+            nn.init.uniform_(
+                tensor.data, 0.2, 0.6
+            ) if tensor.dim() < 2 else nn.init.kaiming_normal_(tensor.data)
 
 
 def logits(model: nn.Module, images: Tensor, training: bool) -> Tensor:
@@ -73,7 +90,11 @@ def logits(model: nn.Module, images: Tensor, training: bool) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "regnet_y_400mf" else pytest.mark.models) for n in AS_IN_TORCHVISION]
+    "name",
+    [
+        pytest.param(n, marks=[] if n == "regnet_y_400mf" else pytest.mark.models)
+        for n in AS_IN_TORCHVISION
+    ],
 )
 def test_logits_equal_torchvision_with_the_same_weights(name: str) -> None:
     theirs = getattr(torchvision.models, name.removesuffix("_tv"))(num_classes=7)
@@ -83,7 +104,9 @@ def test_logits_equal_torchvision_with_the_same_weights(name: str) -> None:
     images = torch.randn(2, 3, 64, 64)
     for training in (False, True):
         expected = logits(theirs, images, training)
-        assert torch.isfinite(expected).all() and torch.equal(logits(ours, images, training), expected)
+        assert torch.isfinite(expected).all() and torch.equal(
+            logits(ours, images, training), expected
+        )
 
 
 def translated(ours: Network, state: dict[str, Tensor], dialect: str) -> dict[str, Tensor]:
@@ -105,7 +128,9 @@ def test_logits_equal_timm_with_the_same_weights(name: str) -> None:
     images = torch.randn(2, 3, 64, 64)
     for training in (False, True):
         expected = logits(theirs, images, training)
-        assert float((logits(ours, images, training) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+        assert float((logits(ours, images, training) - expected).abs().max()) <= 1e-4 * float(
+            expected.abs().max()
+        )
 
 
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "regnet_y_800mf"])
@@ -119,50 +144,81 @@ def test_state_names_translate_to_those_of_pycls(name: str) -> None:
             wanted |= {f"{place}.{layer}.weight" for layer in "abc"}
             wanted |= {f"{place}.{layer}_bn.{n}" for layer in "abc" for n in norm}
             if kind == "y":
-                wanted |= {f"{place}.se.f_ex.{layer}.{n}" for layer in (0, 2) for n in ("weight", "bias")}
+                wanted |= {
+                    f"{place}.se.f_ex.{layer}.{n}" for layer in (0, 2) for n in ("weight", "bias")
+                }
     model = meta_model(name, num_classes=10, image_size=224)
     names = model.foreign_names("pycls")
     assert sorted(names.get(n, n) for n in model.state_dict()) == sorted(wanted)
     assert model.foreign_names("torchvision") == {}
 
 
-@pytest.mark.parametrize("name", ["regnet_y_400mf", pytest.param("regnet_x_400mf", marks=pytest.mark.models)])
+@pytest.mark.parametrize(
+    "name", ["regnet_y_400mf", pytest.param("regnet_x_400mf", marks=pytest.mark.models)]
+)
 def test_the_first_loss_is_that_of_guessing_and_backward_reaches_every_parameter(name: str) -> None:
     model = create_model(name, num_classes=1000, image_size=32, seed=1)
     torch.manual_seed(0)
     images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
     with torch.no_grad():
-        assert abs(float(nn.functional.cross_entropy(model(images), labels)) / math.log(1000) - 1) < 0.1
+        assert (
+            abs(float(nn.functional.cross_entropy(model(images), labels)) / math.log(1000) - 1)
+            < 0.1
+        )
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)  # a zero scale would hide the branch behind it
     nn.functional.cross_entropy(model(images), labels).backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ] == []
 
 
 def test_small_images_keep_a_map_worth_looking_at_and_given_strides_win() -> None:
     assert cost(meta_model("regnet_x_800mf", num_classes=100, image_size=32), 32).last_map == (8, 8)
-    counts = cost(meta_model("regnet_x_800mf", num_classes=100, image_size=32, strides=(1, 2, 1, 2, 2)), 32)
-    assert (counts.params, round(counts.macs / 1e9, 4), counts.last_map) == (6_653_956, 0.2339, (4, 4))
+    counts = cost(
+        meta_model("regnet_x_800mf", num_classes=100, image_size=32, strides=(1, 2, 1, 2, 2)), 32
+    )
+    assert (counts.params, round(counts.macs / 1e9, 4), counts.last_map) == (
+        6_653_956,
+        0.2339,
+        (4, 4),
+    )
 
 
 def test_maps_are_those_of_the_four_stages() -> None:
     model = meta_model("regnet_x_400mf", num_classes=5, image_size=128)
     maps = model.features(torch.empty(1, 3, 128, 128, device="meta"))
-    assert [tuple(m.shape[1:]) for m in maps] == [(32, 32, 32), (64, 16, 16), (160, 8, 8), (384, 4, 4)]
-    assert [(level.channels, level.stride) for level in model.levels] == [(32, 4), (64, 8), (160, 16), (384, 32)]
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (32, 32, 32),
+        (64, 16, 16),
+        (160, 8, 8),
+        (384, 4, 4),
+    ]
+    assert [(level.channels, level.stride) for level in model.levels] == [
+        (32, 4),
+        (64, 8),
+        (160, 16),
+        (384, 32),
+    ]
 
 
 @pytest.mark.parametrize(
     ("spelling", "name"),
     [
-        ("regnetx400mf_x1", "regnet_x_400mf"), ("regnetx_400mf", "regnet_x_400mf"),
-        ("RegNetX-800MF", "regnet_x_800mf"), ("regnetx800mf_bgr", "regnet_x_800mf"),
-        ("regnetx800mf_x1_bgr", "regnet_x_800mf"), ("regnetx1p6gf_x1", "regnet_x_1_6gf"),
-        ("regnetx1p6gf_bgr", "regnet_x_1_6gf"), ("RegNetX-3.2GF", "regnet_x_3_2gf"),
-        ("regnetx3p2gf_x1", "regnet_x_3_2gf"), ("regnety_400mf", "regnet_y_400mf"),
-        ("regnet_y_1_6gf", "regnet_y_1_6gf"), ("regnety_32gf", "regnet_y_32gf"),
+        ("regnetx400mf_x1", "regnet_x_400mf"),
+        ("regnetx_400mf", "regnet_x_400mf"),
+        ("RegNetX-800MF", "regnet_x_800mf"),
+        ("regnetx800mf_bgr", "regnet_x_800mf"),
+        ("regnetx800mf_x1_bgr", "regnet_x_800mf"),
+        ("regnetx1p6gf_x1", "regnet_x_1_6gf"),
+        ("regnetx1p6gf_bgr", "regnet_x_1_6gf"),
+        ("RegNetX-3.2GF", "regnet_x_3_2gf"),
+        ("regnetx3p2gf_x1", "regnet_x_3_2gf"),
+        ("regnety_400mf", "regnet_y_400mf"),
+        ("regnet_y_1_6gf", "regnet_y_1_6gf"),
+        ("regnety_32gf", "regnet_y_32gf"),
     ],
-)  # fmt: skip
+)
 def test_every_spelling_finds_the_network(spelling: str, name: str) -> None:
     assert find(spelling).name == name

@@ -38,7 +38,9 @@ def test_logits_equal_torchvision_with_the_same_weights(name: str, training: boo
     torch.manual_seed(0)
     for tensor in [*theirs.parameters(), *theirs.buffers()]:
         if tensor.is_floating_point():
-            nn.init.uniform_(tensor.data, 0.2, 0.6) if tensor.dim() < 2 else nn.init.kaiming_normal_(tensor.data)
+            nn.init.uniform_(
+                tensor.data, 0.2, 0.6
+            ) if tensor.dim() < 2 else nn.init.kaiming_normal_(tensor.data)
     ours = create_model(name, num_classes=7, image_size=224)
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(4, 3, 96, 96)
@@ -50,7 +52,9 @@ def test_logits_equal_torchvision_with_the_same_weights(name: str, training: boo
         assert torch.equal(buffer, dict(theirs.named_buffers())[name_])
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet18", 64), ("resnet50", 32), ("resnet8", 8), ("resnet20_x2", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", 64), ("resnet50", 32), ("resnet8", 8), ("resnet20_x2", 32)]
+)
 def test_the_first_loss_is_that_of_guessing(name: str, size: int) -> None:
     model = create_model(name, num_classes=10, image_size=size, seed=1)
     assert isinstance(model, Network)
@@ -66,10 +70,13 @@ def test_the_first_loss_is_that_of_guessing(name: str, size: int) -> None:
 @pytest.mark.parametrize(("name", "size"), [("resnet18", 32), ("resnet50", 32), ("resnet8", 8)])
 def test_backward_reaches_every_parameter(name: str, size: int) -> None:
     model = create_model(name, num_classes=3, image_size=size)
-    for module in model.modules():  # zero scales would hide the branch behind them in the first step
+    # zero scales would hide the branch behind them in the first step
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
-    nn.functional.cross_entropy(model(torch.randn(4, 3, size, size)), torch.tensor([0, 1, 2, 0])).backward()
+    nn.functional.cross_entropy(
+        model(torch.randn(4, 3, size, size)), torch.tensor([0, 1, 2, 0])
+    ).backward()
     dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert dead == []
 
@@ -85,16 +92,26 @@ def test_weights_are_a_function_of_the_seed_alone() -> None:
     assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / (512 * 9)), rel=0.01)
 
 
-@pytest.mark.parametrize(("size", "last"), [(24, 6), (32, 8), (47, 12), (48, 3), (64, 4), (95, 6), (96, 3), (128, 4)])
+@pytest.mark.parametrize(
+    ("size", "last"), [(24, 6), (32, 8), (47, 12), (48, 3), (64, 4), (95, 6), (96, 3), (128, 4)]
+)
 def test_small_images_keep_a_map_worth_looking_at(size: int, last: int) -> None:
-    assert cost(meta_model("resnet18", num_classes=10, image_size=size), size).last_map == (last, last)
+    assert cost(meta_model("resnet18", num_classes=10, image_size=size), size).last_map == (
+        last,
+        last,
+    )
 
 
 def test_stages_give_maps_at_falling_resolution() -> None:
     model = create_model("resnet50", num_classes=10, image_size=128)
     with torch.no_grad():
         maps = model.features(torch.randn(1, 3, 128, 128))
-    assert [tuple(m.shape[1:]) for m in maps] == [(256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4)]
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (256, 32, 32),
+        (512, 16, 16),
+        (1024, 8, 8),
+        (2048, 4, 4),
+    ]
 
 
 def test_names_resolve_whatever_their_case_and_a_near_miss_is_suggested() -> None:
@@ -105,9 +122,13 @@ def test_names_resolve_whatever_their_case_and_a_near_miss_is_suggested() -> Non
 
 
 def test_another_activation_changes_no_weight() -> None:
-    plain, smooth = (create_model(name, num_classes=4, image_size=32) for name in ("resnet50_d", "resnet50_d_silu"))
+    plain, smooth = (
+        create_model(name, num_classes=4, image_size=32)
+        for name in ("resnet50_d", "resnet50_d_silu")
+    )
     assert all(
-        torch.equal(a, b) for a, b in zip(plain.state_dict().values(), smooth.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(plain.state_dict().values(), smooth.state_dict().values(), strict=True)
     )
     kinds = {type(m) for m in smooth.modules()}
     assert nn.SiLU in kinds and nn.ReLU not in kinds

@@ -44,7 +44,9 @@ def test_names_of_other_systems_resolve() -> None:
 
 @pytest.mark.parametrize(("size", "stride"), [(16, 1), (32, 1), (64, 2), (96, 2)])
 def test_levels_are_those_of_the_maps_and_channels_last_survives(size: int, stride: int) -> None:
-    model = create_model("shufflenet_v2_x0_5", num_classes=2, image_size=size).to(memory_format=torch.channels_last)
+    model = create_model("shufflenet_v2_x0_5", num_classes=2, image_size=size).to(
+        memory_format=torch.channels_last
+    )
     with torch.no_grad():
         maps = model.features(torch.randn(2, 3, size, size).to(memory_format=torch.channels_last))
     assert [m.shape[1] for m in maps] == [level.channels for level in model.levels]

@@ -38,7 +38,9 @@ BOTH = ["spatialnet_0", "efficientnet_spec_0"]
 STRIDES_OF_STAGES = (1, 2, 2, 2, 1, 2, 1)
 
 
-@pytest.mark.parametrize("name", ["SpatialNet:0", *(pytest.param(n, marks=pytest.mark.models) for n in [*TABLE][1:])])
+@pytest.mark.parametrize(
+    "name", ["SpatialNet:0", *(pytest.param(n, marks=pytest.mark.models) for n in [*TABLE][1:])]
+)
 def test_parameters_and_macs_are_those_of_the_description(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -47,13 +49,20 @@ def test_parameters_and_macs_are_those_of_the_description(name: str) -> None:
 
 
 def in_steps(model: Network, x: Tensor, spatial: bool, training: bool) -> Tensor:
-    """Compute the logits (B, classes) of a network for 224 px, step by step as the block is described."""
+    """Compute the logits (B, classes) of a network for 224 px, step by step as the block is
+    described.
+    """
     state = model.state_dict()
 
     def conv(x: Tensor, place: str, **options: int) -> Tensor:
         x = F.conv2d(x, state[f"{place}.0.weight"], state[f"{place}.0.bias"], **options)
-        mean, var = state[f"{place}.1.running_mean"].clone(), state[f"{place}.1.running_var"].clone()
-        return F.batch_norm(x, mean, var, state[f"{place}.1.weight"], state[f"{place}.1.bias"], training=training)
+        mean, var = (
+            state[f"{place}.1.running_mean"].clone(),
+            state[f"{place}.1.running_var"].clone(),
+        )
+        return F.batch_norm(
+            x, mean, var, state[f"{place}.1.weight"], state[f"{place}.1.bias"], training=training
+        )
 
     def linear(x: Tensor, place: str) -> Tensor:
         return F.linear(x, state[f"{place}.weight"].flatten(1), state[f"{place}.bias"])
@@ -72,14 +81,19 @@ def in_steps(model: Network, x: Tensor, spatial: bool, training: bool) -> Tensor
         by_channel = torch.sigmoid(q)[:, :, None, None] * r
         m = F.conv2d(r, state[f"{place}.merge.weight"], state[f"{place}.merge.bias"])
         m = F.adaptive_avg_pool2d(m, 8).flatten(1)
-        m = torch.sigmoid(linear(swish(linear(m, f"{place}.place_gate.0")), f"{place}.place_gate.2"))
+        m = torch.sigmoid(
+            linear(swish(linear(m, f"{place}.place_gate.0")), f"{place}.place_gate.2")
+        )
         by_place = F.interpolate(m.view(-1, 1, 8, 8), r.shape[-2:], mode="nearest") * r
         return F.relu6(by_channel + by_place + r)
 
     x = swish(conv(x, "stem", stride=2, padding=1))
     for number, stage in enumerate(model.stages):
         for index in range(len(stage)):
-            place, stride = f"stages.{number}.{index}", STRIDES_OF_STAGES[number] if index == 0 else 1
+            place, stride = (
+                f"stages.{number}.{index}",
+                STRIDES_OF_STAGES[number] if index == 0 else 1,
+            )
             u = swish(conv(x, f"{place}.expand")) if number else x
             r = swish(conv(u, f"{place}.depthwise", stride=stride, padding=1, groups=u.shape[1]))
             y = (both_gates if spatial else squeeze_excitation)(r, f"{place}.attention")
@@ -96,7 +110,9 @@ def test_logits_are_those_of_the_described_steps(name: str, training: bool) -> N
     images = torch.randn(2, 3, 224, 224, dtype=torch.float64)
     with torch.no_grad():
         expected = in_steps(model, images, name.startswith("spatial"), training)
-        torch.testing.assert_close(model(images), expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            model(images), expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max())
+        )
 
 
 def randomised(model: Network) -> Network:
@@ -123,7 +139,9 @@ def test_resized_pooling_gives_a_constant_map_the_same_value(height: int, width:
     pool = LearnedPooling(8)
     nn.init.normal_(pool.place_weights)
     wanted = float(pool(torch.full((1, 1, 8, 8), 3.0)).detach())
-    assert float(pool(torch.full((1, 1, height, width), 3.0)).detach()) == pytest.approx(wanted, abs=1e-4)
+    assert float(pool(torch.full((1, 1, height, width), 3.0)).detach()) == pytest.approx(
+        wanted, abs=1e-4
+    )
 
 
 def test_resized_pooling_still_looks_at_the_same_place() -> None:
@@ -162,14 +180,21 @@ def test_weights_of_one_image_size_load_at_another(before: int, after: int) -> N
     old = randomised(create_model("spatialnet_0", num_classes=3, image_size=before, seed=1)).eval()
     new = create_model("spatialnet_0", num_classes=3, image_size=after, seed=2).eval()
     report = load_weights(new, old.state_dict())
-    assert report.share == 1 and not (report.missing or report.unused or report.misshaped or report.head)
-    assert [n for n, _ in report.fitted] == [n for n, _ in new.named_parameters() if n.endswith("pool.place_weights")]
+    assert report.share == 1 and not (
+        report.missing or report.unused or report.misshaped or report.head
+    )
+    assert [n for n, _ in report.fitted] == [
+        n for n, _ in new.named_parameters() if n.endswith("pool.place_weights")
+    ]
     assert len(report.fitted) == 16 and "places, bilinear" in str(report)
     for ours, theirs in zip(_pools(new), _pools(old), strict=True):
-        torch.testing.assert_close(ours.weight_for(ours.side, ours.side), theirs.weight_for(ours.side, ours.side))
+        torch.testing.assert_close(
+            ours.weight_for(ours.side, ours.side), theirs.weight_for(ours.side, ours.side)
+        )
     if before == 224:  # both have the published strides
         images = torch.randn(2, 3, after, after, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():  # logits around 3; the fitted weights are rounded to float32 once more
+        # logits around 3; the fitted weights are rounded to float32 once more
+        with torch.no_grad():
             torch.testing.assert_close(new(images), old(images), rtol=0, atol=1e-3)
 
 
@@ -181,14 +206,19 @@ def test_the_number_of_parameters_depends_on_the_size_through_the_pooling_alone(
     counts = set()
     for size in (8, 32, 64, 128, 224):
         model = meta_model("SpatialNet:0", num_classes=1000, image_size=size)
-        counts.add(sum(p.numel() for p in model.parameters()) - sum(p.place_weights.numel() for p in _pools(model)))
+        counts.add(
+            sum(p.numel() for p in model.parameters())
+            - sum(p.place_weights.numel() for p in _pools(model))
+        )
     assert len(counts) == 1
 
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 48), (24, 40), (8, 8)])
-def test_a_network_takes_other_sizes_than_it_was_built_for(name: str, height: int, width: int) -> None:
+def test_a_network_takes_other_sizes_than_it_was_built_for(
+    name: str, height: int, width: int
+) -> None:
     model = create_model(name, num_classes=5, image_size=32).eval()
     with torch.no_grad():
         assert torch.isfinite(model(torch.randn(2, 3, height, width))).all()
@@ -196,12 +226,19 @@ def test_a_network_takes_other_sizes_than_it_was_built_for(name: str, height: in
 
 @pytest.mark.parametrize(
     ("size", "sides"),
-    [(8, [8, 8, 8, 4, 2]), (32, [32, 32, 32, 16, 8]), (64, [33, 33, 17, 9, 5]), (224, [113, 57, 29, 15, 8])],
+    [
+        (8, [8, 8, 8, 4, 2]),
+        (32, [32, 32, 32, 16, 8]),
+        (64, [33, 33, 17, 9, 5]),
+        (224, [113, 57, 29, 15, 8]),
+    ],
 )
 def test_small_images_keep_a_map_worth_looking_at(size: int, sides: list[int]) -> None:
     model = meta_model("EfficientNet:0", num_classes=5, image_size=size)
     maps = model.features(torch.empty(1, 3, size, size, device="meta"))
-    assert [tuple(m.shape[1:]) for m in maps] == [(c, s, s) for c, s in zip([16, 24, 40, 112, 320], sides, strict=True)]
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (c, s, s) for c, s in zip([16, 24, 40, 112, 320], sides, strict=True)
+    ]
 
 
 def test_the_stem_reads_every_second_row_and_column() -> None:
@@ -213,7 +250,9 @@ def test_the_stem_reads_every_second_row_and_column() -> None:
     assert read[1::2, 1::2].all() and int(read.sum()) == 64
 
 
-@pytest.mark.parametrize("name", ["spatialnet_0", pytest.param("efficientnet_spec_0", marks=pytest.mark.models)])
+@pytest.mark.parametrize(
+    "name", ["spatialnet_0", pytest.param("efficientnet_spec_0", marks=pytest.mark.models)]
+)
 def test_the_first_loss_is_that_of_guessing_and_backward_reaches_every_parameter(name: str) -> None:
     model = create_model(name, num_classes=10, image_size=32, seed=1)
     torch.manual_seed(0)
@@ -225,8 +264,14 @@ def test_the_first_loss_is_that_of_guessing_and_backward_reaches_every_parameter
     assert abs(float(loss.detach()) / math.log(10) - 1) < 0.1
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
     # A bias before a norm is taken out again: its gradient is nothing but rounding.
-    taken_out = {f"{n}.0.bias" for n, m in model.named_modules() if isinstance(m, nn.Sequential) and _normed(m)}
-    moved = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    taken_out = {
+        f"{n}.0.bias"
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Sequential) and _normed(m)
+    }
+    moved = {
+        n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
     assert set(dict(model.named_parameters())) - moved - taken_out == set()
 
 
@@ -235,12 +280,18 @@ def _normed(layers: nn.Sequential) -> bool:
 
 
 def test_every_spelling_finds_the_network() -> None:
-    assert {find(n).name for n in ("SpatialNet:3", "spatialnet3", "SPATIALNET-3", "spatialnet_3")} == {"spatialnet_3"}
-    assert {find(n).name for n in ("EfficientNet:7", "efficientnet_spec_7")} == {"efficientnet_spec_7"}
+    assert {
+        find(n).name for n in ("SpatialNet:3", "spatialnet3", "SPATIALNET-3", "spatialnet_3")
+    } == {"spatialnet_3"}
+    assert {find(n).name for n in ("EfficientNet:7", "efficientnet_spec_7")} == {
+        "efficientnet_spec_7"
+    }
 
 
 def test_many_steps_of_the_wide_gate_in_bfloat16_leave_the_memory_whole() -> None:
-    """In a process of its own: the fault that this guards against ends it (seen on processors with AMX)."""
+    """In a process of its own: the fault that this guards against ends it (seen on processors
+    with AMX).
+    """
     code = """
 import torch
 from saccade.models.parts.layers import initialise

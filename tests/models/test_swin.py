@@ -1,4 +1,6 @@
-"""Swin transformers: the logits of torchvision and timm, published sizes, who meets whom in a window, learning."""
+"""Swin transformers: the logits of torchvision and timm, published sizes, who meets whom in a
+window, learning.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ from saccade.models.parts.cost import cost
 from saccade.models.parts.layers import DropPath
 from saccade.models.parts.network import undecayed
 from saccade.models.parts.registry import Options
-from saccade.models.swin import Design, SwinTransformer, WindowAttention, Windows, relative_positions
+from saccade.models.swin import (
+    Design,
+    SwinTransformer,
+    WindowAttention,
+    Windows,
+    relative_positions,
+)
 
 TABLE = {
     "swin_t": (28_288_354, 4.4906, 224),
@@ -43,7 +51,8 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize(
-    ("name", "size"), [("swin_t", (64, 64)), ("swin_t", (100, 130)), ("swin_t", (224, 96)), ("swin_b", (64, 64))]
+    ("name", "size"),
+    [("swin_t", (64, 64)), ("swin_t", (100, 130)), ("swin_t", (224, 96)), ("swin_b", (64, 64))],
 )
 def test_logits_equal_torchvision_with_the_same_weights(name: str, size: tuple[int, int]) -> None:
     theirs = randomised(getattr(torchvision.models, name)(num_classes=7))
@@ -54,14 +63,20 @@ def test_logits_equal_torchvision_with_the_same_weights(name: str, size: tuple[i
 @pytest.mark.models
 def test_logits_equal_timm_with_the_same_weights() -> None:
     timm = pytest.importorskip("timm")
-    theirs = randomised(timm.create_model("swin_tiny_patch4_window7_224", num_classes=7, drop_path_rate=0.0))
+    theirs = randomised(
+        timm.create_model("swin_tiny_patch4_window7_224", num_classes=7, drop_path_rate=0.0)
+    )
     ours = transplanted("swin_t", theirs, "timm", image_size=224)
     assert gap(ours, theirs, torch.randn(1, 3, 224, 224)) < 1e-5
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(8, 12, 4), (7, 7, 7), (9, 5, 3), (6, 11, 4), (3, 8, 4)])
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(8, 12, 4), (7, 7, 7), (9, 5, 3), (6, 11, 4), (3, 8, 4)]
+)
 @pytest.mark.parametrize("shifted", [False, True])
-def test_windows_come_apart_and_together_again(height: int, width: int, side: int, shifted: bool) -> None:
+def test_windows_come_apart_and_together_again(
+    height: int, width: int, side: int, shifted: bool
+) -> None:
     windows = Windows(height, width, side, shifted)
     x = torch.randn(2, height, width, 5)
     pieces = windows.cut(x)
@@ -69,10 +84,14 @@ def test_windows_come_apart_and_together_again(height: int, width: int, side: in
     assert torch.equal(windows.join(pieces), x)
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(8, 12, 4), (9, 6, 3), (14, 21, 7), (4, 12, 4)])
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(8, 12, 4), (9, 6, 3), (14, 21, 7), (4, 12, 4)]
+)
 def test_in_shifted_windows_only_neighbours_meet(height: int, width: int, side: int) -> None:
     windows = Windows(height, width, side, shifted=True)
-    places = torch.cartesian_prod(torch.arange(height), torch.arange(width)).view(1, height, width, 2)
+    places = torch.cartesian_prod(torch.arange(height), torch.arange(width)).view(
+        1, height, width, 2
+    )
     y, x = windows.cut(places)[0].unbind(-1)
     near = ((y[:, :, None] - y[:, None]).abs() < side) & ((x[:, :, None] - x[:, None]).abs() < side)
     mask = windows.mask(torch.zeros(()))
@@ -113,20 +132,41 @@ def test_attention_is_what_the_paper_writes(shifted: bool) -> None:
     expected = torch.zeros(8, 12, 2, 4)
     for y in range(8):
         for x_ in range(12):
-            window = ((y + shift) // 4, (x_ + shift) // 4)  # on a grid that begins half a window outside
-            keys = [(a, b) for a in range(8) for b in range(12) if ((a + shift) // 4, (b + shift) // 4) == window]
+            # on a grid that begins half a window outside
+            window = ((y + shift) // 4, (x_ + shift) // 4)
+            keys = [
+                (a, b)
+                for a in range(8)
+                for b in range(12)
+                if ((a + shift) // 4, (b + shift) // 4) == window
+            ]
             for head in range(2):
-                bias = [attention.relative_position_bias_table[7 * (y - a + 3) + x_ - b + 3, head] for a, b in keys]
-                scores = torch.stack([q[y, x_, head] @ k[a, b, head] / 2 for a, b in keys]) + torch.stack(bias)
-                expected[y, x_, head] = scores.softmax(0) @ torch.stack([v[a, b, head] for a, b in keys])
+                bias = [
+                    attention.relative_position_bias_table[7 * (y - a + 3) + x_ - b + 3, head]
+                    for a, b in keys
+                ]
+                scores = torch.stack(
+                    [q[y, x_, head] @ k[a, b, head] / 2 for a, b in keys]
+                ) + torch.stack(bias)
+                expected[y, x_, head] = scores.softmax(0) @ torch.stack(
+                    [v[a, b, head] for a, b in keys]
+                )
     assert torch.allclose(got[0], attention.proj(expected.flatten(2)), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("size", "patch", "sides"),
-    [(18, 2, [4, 4, 3, 2]), (32, 2, [4, 4, 4, 2]), (48, 4, [4, 4, 3, 2]), (64, 4, [4, 4, 4, 2]), (96, 4, [7, 7, 6, 3])],
+    [
+        (18, 2, [4, 4, 3, 2]),
+        (32, 2, [4, 4, 4, 2]),
+        (48, 4, [4, 4, 3, 2]),
+        (64, 4, [4, 4, 4, 2]),
+        (96, 4, [7, 7, 6, 3]),
+    ],
 )
-def test_small_images_get_small_patches_and_windows(size: int, patch: int, sides: list[int]) -> None:
+def test_small_images_get_small_patches_and_windows(
+    size: int, patch: int, sides: list[int]
+) -> None:
     model = SwinTransformer(SMALL, Options(3, size)).eval()
     assert model.sides == sides
     assert [level.stride for level in model.levels] == [patch, 2 * patch, 4 * patch, 8 * patch]
@@ -165,8 +205,12 @@ def test_tables_take_no_weight_decay() -> None:
 
 
 def test_drop_path_is_the_papers() -> None:
-    rates = [m.rate for m in meta_model("swin_t", num_classes=3).modules() if isinstance(m, DropPath)]
-    assert rates == pytest.approx([0.2 * place / 11 for place in range(1, 12) for _branch in range(2)])
+    rates = [
+        m.rate for m in meta_model("swin_t", num_classes=3).modules() if isinstance(m, DropPath)
+    ]
+    assert rates == pytest.approx(
+        [0.2 * place / 11 for place in range(1, 12) for _branch in range(2)]
+    )
 
 
 @pytest.mark.models

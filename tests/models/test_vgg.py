@@ -41,7 +41,9 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
 def test_suffixes_multiply_the_widths() -> None:
     assert find("VGG16_x1").name == "vgg16" and find("vgg-19-bn").name == "vgg19_bn"
     half = meta_model("vgg16_bn_xp5", num_classes=1000)
-    assert [p.shape[0] for n, p in half.named_parameters() if "classifier" in n and p.dim() > 1] == [2048, 2048, 1000]
+    assert [
+        p.shape[0] for n, p in half.named_parameters() if "classifier" in n and p.dim() > 1
+    ] == [2048, 2048, 1000]
     assert isinstance(half, Network) and half.levels[-1].channels == 256
     assert not is_known("vgg17_x2") and not is_known("vgg16_xp001")
 

@@ -1,4 +1,6 @@
-"""Vision transformers: the logits of torchvision and timm, published sizes, positions, small images, learning."""
+"""Vision transformers: the logits of torchvision and timm, published sizes, positions, small
+images, learning.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +57,16 @@ def test_logits_equal_torchvision_with_the_same_weights(name: str, patch: int) -
         ("vit_ti_16", "vit_tiny_patch16_224", {}),
         ("vit_s_16", "vit_small_patch16_224", {}),
         ("vit_s_32", "vit_small_patch32_224", {}),
-        ("vit_ti_16_mean", "vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg", "fc_norm": False}),
+        (
+            "vit_ti_16_mean",
+            "vit_tiny_patch16_224",
+            {"class_token": False, "global_pool": "avg", "fc_norm": False},
+        ),
     ],
 )
-def test_logits_equal_timm_with_the_same_weights(name: str, peer: str, changes: dict[str, object]) -> None:
+def test_logits_equal_timm_with_the_same_weights(
+    name: str, peer: str, changes: dict[str, object]
+) -> None:
     timm = pytest.importorskip("timm")
     theirs = randomised(timm.create_model(peer, num_classes=7, img_size=96, **changes))
     ours = transplanted(name, theirs, "timm", image_size=96)
@@ -77,15 +85,23 @@ def test_the_variant_without_biases_is_what_its_authors_draw() -> None:
 
     corners = [(y, x) for y in range(0, 32, 4) for x in range(0, 32, 4)]
     patches = torch.stack([images[:, :, y : y + 4, x : x + 4].flatten(1) for y, x in corners], 1)
-    x = norm(patches, "conv_proj.1", 1e-5) @ state["conv_proj.2.weight"].T + state["conv_proj.2.bias"]
+    x = (
+        norm(patches, "conv_proj.1", 1e-5) @ state["conv_proj.2.weight"].T
+        + state["conv_proj.2.bias"]
+    )
     x = norm(x, "conv_proj.3", 1e-5)
     x = torch.cat([state["class_token"].expand(2, 1, 24), x], 1) + state["position"]
     for block in ("blocks.0", "blocks.1"):
-        q, k, v = (norm(x, f"{block}.norm1", 1e-6) @ state[f"{block}.attn.qkv.weight"].T).split(24, 2)
+        q, k, v = (norm(x, f"{block}.norm1", 1e-6) @ state[f"{block}.attn.qkv.weight"].T).split(
+            24, 2
+        )
         heads = [slice(8 * head, 8 * head + 8) for head in range(3)]
         answers = [(q[..., h] @ k[..., h].mT / math.sqrt(8)).softmax(2) @ v[..., h] for h in heads]
         x = x + torch.cat(answers, 2) @ state[f"{block}.attn.proj.weight"].T
-        hidden = norm(x, f"{block}.norm2", 1e-6) @ state[f"{block}.mlp.0.weight"].T + state[f"{block}.mlp.0.bias"]
+        hidden = (
+            norm(x, f"{block}.norm2", 1e-6) @ state[f"{block}.mlp.0.weight"].T
+            + state[f"{block}.mlp.0.bias"]
+        )
         hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
         x = x + hidden @ state[f"{block}.mlp.3.weight"].T + state[f"{block}.mlp.3.bias"]
     expected = norm(x, "norm", 1e-6)[:, 0] @ state["fc.weight"].T + state["fc.bias"]
@@ -104,7 +120,9 @@ def test_positions_follow_the_size_of_the_image() -> None:
     ramp = torch.arange(8.0)[:, None, None].expand(8, 6, 1) + 10 * torch.arange(6.0)[:, None]
     assert resized(ramp, 8, 6) is ramp
     for size in ((4, 3), (5, 9), (16, 6)):
-        reference = nn.functional.interpolate(ramp.permute(2, 0, 1)[None], size, mode="bilinear")[0].permute(1, 2, 0)
+        reference = nn.functional.interpolate(ramp.permute(2, 0, 1)[None], size, mode="bilinear")[
+            0
+        ].permute(1, 2, 0)
         assert torch.allclose(resized(ramp, *size), reference, atol=1e-5)
     for variant in ({}, {"mean": True, "waves": True}):
         model = VisionTransformer(Design(24, 1, 3, 16, **variant), Options(3, 32)).eval()
@@ -119,14 +137,18 @@ def test_waves_tell_places_apart_and_neighbours_look_alike() -> None:
     frequencies = [10_000 ** (-i / 3) for i in range(4)]
     y, x = 2, 1
     expected = [
-        f(at * w) for at, f in ((x, math.sin), (x, math.cos), (y, math.sin), (y, math.cos)) for w in frequencies
+        f(at * w)
+        for at, f in ((x, math.sin), (x, math.cos), (y, math.sin), (y, math.cos))
+        for w in frequencies
     ]
     assert table[4 * y + x].tolist() == pytest.approx(expected, abs=1e-5)
     distance = torch.cdist(table, table)
     assert distance[0, 1] < distance[0, 2] and distance.fill_diagonal_(9).min() > 0.1
 
 
-@pytest.mark.parametrize(("size", "side"), [(8, 2), (28, 7), (32, 8), (48, 6), (64, 8), (96, 6), (224, 14)])
+@pytest.mark.parametrize(
+    ("size", "side"), [(8, 2), (28, 7), (32, 8), (48, 6), (64, 8), (96, 6), (224, 14)]
+)
 def test_small_images_get_small_patches(size: int, side: int) -> None:
     model = VisionTransformer(Design(24, 1, 3, 16), Options(3, size))
     assert model.levels == (Level(24, size // side),)
@@ -139,7 +161,12 @@ def test_a_patch_that_leaves_one_token_is_refused() -> None:
 
 
 def test_names_of_others_are_understood() -> None:
-    assert find("ViT-B16").name == find("vit-b/16").name == find("vit_base_patch16_224").name == "vit_b_16"
+    assert (
+        find("ViT-B16").name
+        == find("vit-b/16").name
+        == find("vit_base_patch16_224").name
+        == "vit_b_16"
+    )
     assert find("vit-base-16").name == find("vit_b16_nobias").name == "vit_base_16"
     assert find("vit_ti_32_mean").source != find("vit_ti_32_mean_sincos").source
 

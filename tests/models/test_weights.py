@@ -1,4 +1,7 @@
-"""Foreign weights: every wrapper, prefix and dialect is read; what fits is fitted; what does not is named."""
+"""Foreign weights: every wrapper, prefix and dialect is read; what fits is fitted.
+
+What does not is named.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,23 @@ State = dict[str, Tensor]
 
 def state_of(model: nn.Module, offset: float = 0.5) -> State:
     """Return a state that no initialisation gives."""
-    return {n: t.clone() + offset if t.is_floating_point() else t.clone() + 3 for n, t in model.state_dict().items()}
+    return {
+        n: t.clone() + offset if t.is_floating_point() else t.clone() + 3
+        for n, t in model.state_dict().items()
+    }
 
 
 def equal(model: nn.Module, state: State) -> bool:
     own = model.state_dict()
-    return set(own) == set(state) and all(torch.equal(own[n], state[n].view_as(own[n])) for n in own)
+    return set(own) == set(state) and all(
+        torch.equal(own[n], state[n].view_as(own[n])) for n in own
+    )
 
 
 class Small(Network):
-    """A network whose names timm spells otherwise: two of them are swapped, and its head is a 1x1 convolution."""
+    """A network whose names timm spells otherwise: two of them are swapped, and its head is a
+    1x1 convolution.
+    """
 
     levels = (Level(4, 1),)
     head_name = "top"
@@ -51,7 +61,11 @@ class Small(Network):
 
     def foreign_names(self, dialect: str) -> dict[str, str]:
         pairs = {"stem": "entry.conv", "one": "two", "two": "one"} if dialect == "timm" else {}
-        return {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in pairs.items() for part in ("weight", "bias")}
+        return {
+            f"{ours}.{part}": f"{theirs}.{part}"
+            for ours, theirs in pairs.items()
+            for part in ("weight", "bias")
+        }
 
 
 class Attentive(nn.Module):
@@ -67,9 +81,18 @@ class Attentive(nn.Module):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["", "module.", "_orig_mod.", "backbone.", "encoder.", "module._orig_mod.", "_orig_mod.module.", "module.encoder.",
-     "model.module.backbone."],
-)  # fmt: skip
+    [
+        "",
+        "module.",
+        "_orig_mod.",
+        "backbone.",
+        "encoder.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "module.encoder.",
+        "model.module.backbone.",
+    ],
+)
 def test_prefixes_are_stripped(prefix: str) -> None:
     model = create_model("resnet8", num_classes=10)
     state = state_of(model)
@@ -80,25 +103,36 @@ def test_prefixes_are_stripped(prefix: str) -> None:
 def test_a_compiled_part_and_a_head_outside_the_prefix_are_read() -> None:
     model = create_model("resnet8", num_classes=10)
     state = state_of(model)
-    names = {n: n if n.startswith("fc") else f"backbone.{n}".replace("layer1.", "layer1._orig_mod.") for n in state}
+    names = {
+        n: n if n.startswith("fc") else f"backbone.{n}".replace("layer1.", "layer1._orig_mod.")
+        for n in state
+    }
     load_weights(model, {f"module.{names[n]}": t for n, t in state.items()}, strict=True)
     assert equal(model, state)
 
 
 def test_a_prefix_that_belongs_to_the_names_stays() -> None:
-    model = nn.ModuleDict({"encoder": nn.ModuleDict({"layers": nn.Linear(3, 3)}), "head": nn.Linear(3, 2)})
+    model = nn.ModuleDict(
+        {"encoder": nn.ModuleDict({"layers": nn.Linear(3, 3)}), "head": nn.Linear(3, 2)}
+    )
     state = state_of(model)
     load_weights(model, {f"module.{n}": t for n, t in state.items()}, strict=True)
     assert equal(model, state)
 
 
-@pytest.mark.parametrize("place", ["state_dict", "model", "model_state", "ema", "model_ema.state_dict", "net.0"])
+@pytest.mark.parametrize(
+    "place", ["state_dict", "model", "model_state", "ema", "model_ema.state_dict", "net.0"]
+)
 def test_wrapped_tables_are_found_and_named(place: str) -> None:
     model = create_model("resnet8", num_classes=10)
     state = state_of(model)
     tree: Any = state
     for word in reversed(place.split(".")):
-        tree = {word: tree, "epoch": 3, "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}}}
+        tree = {
+            word: tree,
+            "epoch": 3,
+            "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}},
+        }
     report = load_weights(model, tree)
     assert equal(model, state) and report.source.endswith(f"[{place}]")
 
@@ -106,7 +140,9 @@ def test_wrapped_tables_are_found_and_named(place: str) -> None:
 def test_the_average_of_the_weights_is_preferred() -> None:
     model = create_model("resnet8", num_classes=10)
     average = state_of(model, 0.25)
-    report = load_weights(model, {"model": state_of(model), "model_ema": {"module": average}, "epoch": 1})
+    report = load_weights(
+        model, {"model": state_of(model), "model_ema": {"module": average}, "epoch": 1}
+    )
     assert equal(model, average) and "model_ema" in report.source
     half = {n: t for n, t in average.items() if "layer1" in n}
     assert "[model]" in load_weights(model, {"model": state_of(model), "model_ema": half}).source
@@ -125,7 +161,9 @@ def test_names_of_another_library_are_translated_and_swapped_ones_not_confused()
 def test_state_goes_back_under_their_names_and_shapes() -> None:
     model = Small()
     theirs = foreign_state(model, "timm", like={"top.weight": torch.empty(5, 4)})
-    assert theirs["top.weight"].shape == (5, 4) and torch.equal(theirs["two.weight"], model.one.weight)
+    assert theirs["top.weight"].shape == (5, 4) and torch.equal(
+        theirs["two.weight"], model.one.weight
+    )
     other = Small()
     load_weights(other, theirs, strict=True)
     assert equal(other, model.state_dict())
@@ -138,7 +176,9 @@ def test_torchvision_weights_move_both_ways() -> None:
     ours = create_model("resnet18", num_classes=7, image_size=224)
     load_weights(ours, theirs.state_dict(), strict=True)
     assert equal(ours, theirs.state_dict())
-    theirs.load_state_dict(foreign_state(create_model("resnet18", num_classes=7, seed=9), "torchvision"))
+    theirs.load_state_dict(
+        foreign_state(create_model("resnet18", num_classes=7, seed=9), "torchvision")
+    )
 
 
 @pytest.mark.parametrize("head", ["classifier", "head.fc", "last_linear"])
@@ -153,7 +193,9 @@ def test_heads_of_another_number_of_classes_stay_fresh_and_are_named() -> None:
     model, before = Small(classes=3), Small(classes=3)
     before.load_state_dict(model.state_dict())
     report = load_weights(model, state_of(Small(classes=5)))
-    assert report.head == ("top.weight", "top.bias", "aux.weight", "aux.bias") and not report.misshaped
+    assert (
+        report.head == ("top.weight", "top.bias", "aux.weight", "aux.bias") and not report.misshaped
+    )
     assert all(torch.equal(model.get_parameter(n), before.get_parameter(n)) for n in report.head)
     assert report.share == 1.0 and "fresh head (other classes): top.weight" in str(report)
 
@@ -161,14 +203,20 @@ def test_heads_of_another_number_of_classes_stay_fresh_and_are_named() -> None:
 def test_a_head_of_other_classes_stays_fresh_whatever_their_number(tmp_path: Path) -> None:
     model = create_model("resnet8", num_classes=2)
     file = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(state_of(model), file, {"saccade": json.dumps({"classes": ["cat", "dog"]})})
+    safetensors.torch.save_file(
+        state_of(model), file, {"saccade": json.dumps({"classes": ["cat", "dog"]})}
+    )
     assert load_weights(model, file, classes=("ape", "bee")).head == ("fc.weight", "fc.bias")
     assert load_weights(model, tmp_path, classes=("cat", "dog")).head == ()
     assert load_weights(model, file).head == ()
 
 
-@pytest.mark.parametrize(("before", "tokens_before", "after", "tokens"), [(14, 1, 24, 1), (8, 0, 5, 0), (4, 2, 6, 1)])
-def test_position_tables_follow_the_image_size(before: int, tokens_before: int, after: int, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("before", "tokens_before", "after", "tokens"), [(14, 1, 24, 1), (8, 0, 5, 0), (4, 2, 6, 1)]
+)
+def test_position_tables_follow_the_image_size(
+    before: int, tokens_before: int, after: int, tokens: int
+) -> None:
     layers = pytest.importorskip("timm.layers")
     source, model = Attentive(before, tokens_before), Attentive(after, tokens)
     nn.init.normal_(source.pos_embedding)
@@ -178,7 +226,10 @@ def test_position_tables_follow_the_image_size(before: int, tokens_before: int, 
     )
     torch.testing.assert_close(model.pos_embedding[:, tokens:], expected[:, tokens_before:])
     assert torch.equal(model.pos_embedding[:, :tokens], source.pos_embedding[:, :tokens])
-    assert dict(report.fitted)["pos_embedding"] == f"{before}x{before} -> {after}x{after} positions, bicubic"
+    assert (
+        dict(report.fitted)["pos_embedding"]
+        == f"{before}x{before} -> {after}x{after} positions, bicubic"
+    )
 
 
 def test_a_class_token_that_there_is_none_of_keeps_its_own_place() -> None:
@@ -234,7 +285,11 @@ def test_everything_that_is_left_over_is_reported_by_name() -> None:
     assert report.missing == ("layer1.0.conv1.weight",) and report.unused == ("decoder.weight",)
     assert report.misshaped == (("layer1.0.conv2.weight", "3x3x3x3 there, 16x16x3x3 here"),)
     assert 0.9 < report.share < 1.0
-    for word in ("missing there: layer1.0.conv1.weight", "unused: decoder.weight", "16x16x3x3 here"):
+    for word in (
+        "missing there: layer1.0.conv1.weight",
+        "unused: decoder.weight",
+        "16x16x3x3 here",
+    ):
         assert word in str(report)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     with pytest.raises(CheckpointError, match="not every name and shape fits: layer1"):
@@ -242,7 +297,9 @@ def test_everything_that_is_left_over_is_reported_by_name() -> None:
     assert equal(model, before)
 
 
-@pytest.mark.parametrize("source", [{}, {"epoch": 3}, {"weird": torch.zeros(3)}, {"a": {"b": torch.zeros(2)}}])
+@pytest.mark.parametrize(
+    "source", [{}, {"epoch": 3}, {"weird": torch.zeros(3)}, {"a": {"b": torch.zeros(2)}}]
+)
 def test_what_does_not_fit_at_all_is_refused_and_nothing_changes(source: dict[str, Any]) -> None:
     model = create_model("resnet8", num_classes=10)
     before = {n: t.clone() for n, t in model.state_dict().items()}
@@ -261,7 +318,12 @@ def test_files_of_every_kind_are_read(form: str, tmp_path: Path) -> None:
         safetensors.torch.save_file(state, file)
     else:
         options = argparse.Namespace(lr=0.1, model="resnet8")
-        tree = {"state_dict": state, "args": options, "best_acc1": np.float64(71.0), "epoch": np.int64(3)}
+        tree = {
+            "state_dict": state,
+            "args": options,
+            "best_acc1": np.float64(71.0),
+            "epoch": np.int64(3),
+        }
         torch.save(tree, file, _use_new_zipfile_serialization=form == "pth")
     assert load_weights(model, file).source.startswith(str(file))
     assert equal(model, state)
@@ -290,7 +352,9 @@ def test_a_file_that_needs_code_is_refused_unread_with_the_way_out(
     assert not (tmp_path / "harmed").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello\n" * 9, b"PK\x03\x04" + bytes(50), b"\x80\x02}q\x00."])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\n" * 9, b"PK\x03\x04" + bytes(50), b"\x80\x02}q\x00."]
+)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_damaged_files_are_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"w{suffix}"
@@ -310,10 +374,23 @@ def test_a_table_that_claims_to_be_endless_is_not_resized() -> None:
 
 @pytest.mark.parametrize(
     "prefix",
-    ["module.encoder_q.", "module.base_encoder.", "student_backbone.", "teacher_backbone.", "target_encoder.", "trunk.",
-     "module.trunk.", "module.encoder_k.", "teacher.backbone.", "model_ema.module.", "online_network.net.",
-     "swa_model.module.", "teacher_model.", "momentum_backbone."],
-)  # fmt: skip
+    [
+        "module.encoder_q.",
+        "module.base_encoder.",
+        "student_backbone.",
+        "teacher_backbone.",
+        "target_encoder.",
+        "trunk.",
+        "module.trunk.",
+        "module.encoder_k.",
+        "teacher.backbone.",
+        "model_ema.module.",
+        "online_network.net.",
+        "swa_model.module.",
+        "teacher_model.",
+        "momentum_backbone.",
+    ],
+)
 def test_prefixes_of_self_supervised_trainers_are_stripped(prefix: str) -> None:
     model = create_model("resnet8", num_classes=10)
     state = state_of(model)
@@ -323,9 +400,15 @@ def test_prefixes_of_self_supervised_trainers_are_stripped(prefix: str) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "averaged"),
-    [("student", "teacher"), ("encoder", "target_encoder"), ("model", "ema"), ("state_dict", "state_dict_ema"),
-     ("net", "swa_model"), ("model", "averaged")],
-)  # fmt: skip
+    [
+        ("student", "teacher"),
+        ("encoder", "target_encoder"),
+        ("model", "ema"),
+        ("state_dict", "state_dict_ema"),
+        ("net", "swa_model"),
+        ("model", "averaged"),
+    ],
+)
 @pytest.mark.parametrize("averaged_first", [True, False])
 def test_of_two_networks_in_a_file_the_averaged_one_is_taken_and_both_are_named(
     raw: str, averaged: str, averaged_first: bool
@@ -341,14 +424,26 @@ def test_of_two_networks_in_a_file_the_averaged_one_is_taken_and_both_are_named(
 
 @pytest.mark.parametrize(
     ("raw", "averaged", "taken"),
-    [("student_backbone", "teacher_backbone", 1), ("student", "teacher", 1), ("encoder", "target_encoder", 1),
-     ("encoder_q", "encoder_k", 0), ("base_encoder", "momentum_encoder", 0),
-     ("online_network", "target_network", 1), ("net", "ema_net", 1)],
-)  # fmt: skip
-def test_of_two_networks_in_one_table_the_published_choice_is_taken(raw: str, averaged: str, taken: int) -> None:
+    [
+        ("student_backbone", "teacher_backbone", 1),
+        ("student", "teacher", 1),
+        ("encoder", "target_encoder", 1),
+        ("encoder_q", "encoder_k", 0),
+        ("base_encoder", "momentum_encoder", 0),
+        ("online_network", "target_network", 1),
+        ("net", "ema_net", 1),
+    ],
+)
+def test_of_two_networks_in_one_table_the_published_choice_is_taken(
+    raw: str, averaged: str, taken: int
+) -> None:
     model = create_model("resnet8", num_classes=10)
     states = state_of(model, 0.5), state_of(model, 0.25)
-    table = {f"module.{p}.{n}": t for p, s in zip((raw, averaged), states, strict=True) for n, t in s.items()}
+    table = {
+        f"module.{p}.{n}": t
+        for p, s in zip((raw, averaged), states, strict=True)
+        for n, t in s.items()
+    }
     report = load_weights(model, {"state_dict": table})
     assert equal(model, states[taken])
     names = f"module.{raw}.*", f"module.{averaged}.*"
@@ -357,10 +452,14 @@ def test_of_two_networks_in_one_table_the_published_choice_is_taken(raw: str, av
 
 
 @pytest.mark.parametrize("place", ["ema", "ema_shadow", "polyak_params"])
-def test_an_average_of_the_parameters_is_taken_with_the_statistics_of_the_weights(place: str) -> None:
+def test_an_average_of_the_parameters_is_taken_with_the_statistics_of_the_weights(
+    place: str,
+) -> None:
     model = create_model("resnet8", num_classes=10)
     state = state_of(model)
-    parameters = {n: t + 1 for n, t in state.items() if "running" not in n and "num_batches" not in n}
+    parameters = {
+        n: t + 1 for n, t in state.items() if "running" not in n and "num_batches" not in n
+    }
     report = load_weights(model, {"model": state, place: parameters})
     assert equal(model, state | parameters) and report.others == ("model",)
     assert report.source.endswith(f"[{place}, statistics of model]") and report.share == 1.0
@@ -371,7 +470,15 @@ def test_an_average_of_the_parameters_is_taken_with_the_statistics_of_the_weight
 
 
 @pytest.mark.parametrize(
-    "place", ["optimizer.exp_avg", "optimizer_states.ema", "exp_avg_sq", "opt.ema", "optim.shadow", "square_avg"]
+    "place",
+    [
+        "optimizer.exp_avg",
+        "optimizer_states.ema",
+        "exp_avg_sq",
+        "opt.ema",
+        "optim.shadow",
+        "square_avg",
+    ],
 )
 @pytest.mark.parametrize("buffers", [True, False])
 def test_averages_of_gradients_are_not_taken_for_weights(place: str, buffers: bool) -> None:
@@ -385,11 +492,16 @@ def test_averages_of_gradients_are_not_taken_for_weights(place: str, buffers: bo
 
 
 def test_names_that_wrappers_put_into_a_model_are_stripped_there_too() -> None:
-    state, model = state_of(create_model("resnet8", num_classes=10)), create_model("resnet8", num_classes=10)
+    state, model = (
+        state_of(create_model("resnet8", num_classes=10)),
+        create_model("resnet8", num_classes=10),
+    )
     model.layer1[0] = torch.compile(model.layer1[0])
     report = load_weights(model, state, strict=True)
     assert report.share == 1.0
-    assert torch.equal(model.state_dict()["layer1.0._orig_mod.conv1.weight"], state["layer1.0.conv1.weight"])
+    assert torch.equal(
+        model.state_dict()["layer1.0._orig_mod.conv1.weight"], state["layer1.0.conv1.weight"]
+    )
     compiled = torch.compile(create_model("resnet8", num_classes=10))
     load_weights(compiled, state, strict=True)
     assert equal(unwrapped(nn.DataParallel(compiled)), state)
@@ -401,14 +513,21 @@ def test_a_small_file_whose_tables_lie_in_each_other_is_read_quickly(tmp_path: P
     for _ in range(4):
         shared = {str(i): shared for i in range(60)}
     state = state_of(model)
-    torch.save({"more": shared, "model": state, "names": {"model." * 3000 + "x": torch.zeros(1)}}, tmp_path / "w.pth")
+    torch.save(
+        {"more": shared, "model": state, "names": {"model." * 3000 + "x": torch.zeros(1)}},
+        tmp_path / "w.pth",
+    )
     assert load_weights(model, tmp_path / "w.pth").source.endswith("[model]")
     assert equal(model, state)
 
 
 def test_more_ways_to_read_than_anybody_needs_are_refused() -> None:
     words = ("module", "model", "net", "backbone", "encoder", "trunk")
-    names = [".".join((*order, "w")) for size in (1, 2, 3, 4) for order in itertools.permutations(words, size)]
+    names = [
+        ".".join((*order, "w"))
+        for size in (1, 2, 3, 4)
+        for order in itertools.permutations(words, size)
+    ]
     with pytest.raises(CheckpointError, match="too many ways"):
         load_weights(create_model("resnet8", num_classes=10), {n: torch.zeros(1) for n in names})
     with pytest.raises(CheckpointError, match="too many ways"):
@@ -435,17 +554,23 @@ def test_a_zip_that_would_unpack_to_more_than_it_has_is_refused_unread(tmp_path:
 
 def test_a_tensor_that_claims_more_bytes_than_the_file_has_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(7)}, tmp_path / "w.pth")
-    with zipfile.ZipFile(tmp_path / "w.pth") as source, zipfile.ZipFile(tmp_path / "more.pth", "w") as target:
+    with (
+        zipfile.ZipFile(tmp_path / "w.pth") as source,
+        zipfile.ZipFile(tmp_path / "more.pth", "w") as target,
+    ):
         for name in source.namelist():
             data = source.read(name)
-            if name.endswith("data.pkl"):  # seven values become 2^31 - 1 in the storage and in the shape
+            # seven values become 2^31 - 1 in the storage and in the shape
+            if name.endswith("data.pkl"):
                 data = data.replace(b"K\x07", b"J\xff\xff\xff\x7f")
             target.writestr(name, data)
     with pytest.raises(CheckpointError):
         load_weights(nn.Linear(2, 2), tmp_path / "more.pth")
 
 
-@pytest.mark.parametrize("remark", ["[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1]}', "x"])
+@pytest.mark.parametrize(
+    "remark", ["[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1]}', "x"]
+)
 def test_odd_facts_in_a_safetensors_file_are_refused(remark: str, tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(1)}, file, {"saccade": remark})
@@ -458,11 +583,18 @@ def test_a_first_layer_that_does_not_fit_is_reported_with_its_patch() -> None:
     source = create_model("vit_ti_16", num_classes=10, image_size=64)
     model = create_model("vit_ti_16", num_classes=10, image_size=128)
     report = load_weights(model, source.state_dict())
-    assert report.first == "conv_proj.weight (192x3x8x8 there, 192x3x16x16 here)" and report.patch == 8
-    flat = [nn.Sequential(nn.Linear(3 * side**2, 8), nn.Linear(8, 8), nn.Linear(8, 2)) for side in (8, 16)]
+    assert (
+        report.first == "conv_proj.weight (192x3x8x8 there, 192x3x16x16 here)" and report.patch == 8
+    )
+    flat = [
+        nn.Sequential(nn.Linear(3 * side**2, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+        for side in (8, 16)
+    ]
     report = load_weights(flat[1], flat[0].state_dict())
     assert report.first == "0.weight (8x192 there, 8x768 here)" and report.patch == 8
-    fine = load_weights(create_model("vit_ti_16", num_classes=10, image_size=128, patch_size=8), source.state_dict())
+    fine = load_weights(
+        create_model("vit_ti_16", num_classes=10, image_size=128, patch_size=8), source.state_dict()
+    )
     assert not fine.first and not fine.patch
 
 
@@ -478,8 +610,10 @@ def test_broken_weights_are_refused_by_name() -> None:
 
 
 def test_tensors_of_no_use_are_named_and_not_bent() -> None:
-    source = {n: t.to(torch.complex64) if "layer1" in n else t for n, t in state_of(create_model("resnet8",
-              num_classes=10)).items()}  # fmt: skip
+    source = {
+        n: t.to(torch.complex64) if "layer1" in n else t
+        for n, t in state_of(create_model("resnet8", num_classes=10)).items()
+    }
     source["conv1.weight"] = torch.zeros(16, 0, 3, 3)
     report = load_weights(create_model("resnet8", num_classes=10), source)
     assert {"conv1.weight", "layer1.0.conv1.weight"} <= {name for name, _ in report.misshaped}

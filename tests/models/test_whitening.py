@@ -1,4 +1,6 @@
-"""The first layer that is fitted to the images: what it gives, and that training leaves it alone."""
+"""The first layer that is fitted to the images: what it gives, and that training leaves it
+alone.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ SIDE = 64
 def correlated(count: int, side: int = SIDE) -> Tensor:
     """Return images whose neighbouring pixels and colours are alike, as in photographs.
 
-    13 does not divide the side, so that places which a stride leaves out are like those that it takes.
+    13 does not divide the side, so that places which a stride leaves out are like those that it
+    takes.
     """
     coarse = torch.randn(count, 1, 13, 13, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
-    return smooth + 0.3 * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+    return smooth + 0.3 * torch.randn(
+        count, 3, side, side, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def network(name: str) -> tuple[Network, Whitening]:
@@ -31,13 +36,17 @@ def network(name: str) -> tuple[Network, Whitening]:
 
 @torch.no_grad()
 def distance(layer: Whitening, images: Tensor) -> float:
-    """Return how far the second moments of what the first half of the filters gives are from those of white noise."""
+    """Return how far the second moments of what the first half of the filters gives are from
+    those of white noise.
+    """
     inside = layer(images)[:, : layer.values, 1:-1, 1:-1]  # beyond the edge there are zeros
     rows = inside.transpose(0, 1).flatten(1)
     return float((rows @ rows.T / rows.shape[1] - torch.eye(layer.values)).abs().max())
 
 
-NAMES = pytest.mark.parametrize("name", ["airbench94", "airbench_photo_s", "resnet18_d_white", "resnet18_c_white_silu"])
+NAMES = pytest.mark.parametrize(
+    "name", ["airbench94", "airbench_photo_s", "resnet18_d_white", "resnet18_c_white_silu"]
+)
 
 
 @NAMES

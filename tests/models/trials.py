@@ -1,4 +1,6 @@
-"""Trials that several families take: a peer's weights put into ours by name, a first loss, a few steps of training."""
+"""Trials that several families take: a peer's weights put into ours by name, a first loss, a few
+steps of training.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,21 @@ INDEX = "relative_position_index"  # a buffer that torchvision's Swin stores
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Give every parameter and statistic a value of its own that matters, and switch drop path off."""
+    """Give every parameter and statistic a value of its own that matters, and switch drop path
+    off.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             draws = torch.randn(parameter.shape, generator=generator)
-            scale = 1.5 / math.sqrt(parameter[0].numel()) if parameter.dim() > 1 and len(parameter) > 1 else 0.3
-            parameter.copy_(draws * scale + (parameter.dim() == 1 and not name.endswith("bias")) * 0.7)
+            scale = (
+                1.5 / math.sqrt(parameter[0].numel())
+                if parameter.dim() > 1 and len(parameter) > 1
+                else 0.3
+            )
+            parameter.copy_(
+                draws * scale + (parameter.dim() == 1 and not name.endswith("bias")) * 0.7
+            )
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1, generator=generator)
@@ -45,7 +55,9 @@ def transplanted(name: str, theirs: nn.Module, dialect: str, **options: object) 
 
 
 def gap(ours: nn.Module, theirs: nn.Module, images: Tensor) -> float:
-    """Return the largest difference of the logits, in training and in evaluation, over the largest logit."""
+    """Return the largest difference of the logits, in training and in evaluation, over the
+    largest logit.
+    """
     found = 0.0
     for training in (True, False):
         with torch.no_grad():
@@ -59,12 +71,17 @@ def first_loss(name: str, classes: int, size: int) -> float:
     """Return the loss of a fresh model on noise over that of guessing, ln(classes)."""
     model = create_model(name, num_classes=classes, image_size=size, seed=1)
     torch.manual_seed(0)
-    loss = nn.functional.cross_entropy(model(torch.randn(16, 3, size, size)), torch.arange(16) % classes)
+    loss = nn.functional.cross_entropy(
+        model(torch.randn(16, 3, size, size)), torch.arange(16) % classes
+    )
     return float(loss.detach()) / math.log(classes)
 
 
 def loss_after(model: nn.Module, size: int, steps: int, lr: float, bfloat16: bool = False) -> float:
-    """Train on noise over one of two pictures, the classes, with AdamW; every gradient must be finite."""
+    """Train on noise over one of two pictures, the classes, with AdamW.
+
+    Every gradient must be finite.
+    """
     torch.manual_seed(0)
     labels = torch.arange(8) % 2
     images = torch.randn(8, 3, size, size) + torch.randn(2, 3, size, size)[labels]
@@ -80,7 +97,8 @@ def loss_after(model: nn.Module, size: int, steps: int, lr: float, bfloat16: boo
 
 
 def steps_to_leave_chance(model: nn.Module, side: int, lr: float, limit: int = 60) -> int | None:
-    """Learn eight pictures of noise by heart, two classes, with SGD and momentum, dropout and auxiliary heads at work.
+    """Learn eight pictures of noise by heart, two classes, with SGD and momentum, dropout and
+    auxiliary heads at work.
 
     Return the step after which the mean loss of five steps is below half of ln 2, or None.
     """
@@ -112,7 +130,9 @@ def as_torch_starts_it(model: nn.Module) -> nn.Module:
 
 
 def runs_at_half_size(name: str, *sides: int) -> bool:
-    """Tell whether networks built for each image size train on it and, as growing images ask, on half of it."""
+    """Tell whether networks built for each image size train on it and, as growing images ask, on
+    half of it.
+    """
     for side in sides:
         model = meta_model(name, num_classes=3, image_size=side).train()
         for seen in (side, side // 2):

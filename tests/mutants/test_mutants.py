@@ -1,7 +1,8 @@
 """Broken copies of the product: each one breaks one promise, and the named test must turn red.
 
-``breaks.yaml`` lists them. That every break still fits the source is checked by ``make test``; that every named test
-is green on the product and red on the broken copy takes minutes and is checked by ``make test-mutants``.
+``breaks.yaml`` lists them. That every break still fits the source is checked by ``make test``; that
+every named test is green on the product and red on the broken copy takes minutes and is checked by
+``make test-mutants``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ LIMIT_S = 600
 
 @dataclass(frozen=True)
 class Break:
-    """One promise, the place that keeps it, what stands there and what is put instead, and the test that sees it."""
+    """One promise, the place that keeps it, what stands there and what is put instead, and the
+    test that sees it.
+    """
 
     promise: str
     file: str
@@ -31,13 +34,18 @@ class Break:
     test: str
 
 
-BREAKS = [Break(**entry) for entry in yaml.safe_load(Path(__file__).with_name("breaks.yaml").read_text("utf-8"))]
+BREAKS = [
+    Break(**entry)
+    for entry in yaml.safe_load(Path(__file__).with_name("breaks.yaml").read_text("utf-8"))
+]
 each_break = pytest.mark.parametrize("broken", BREAKS, ids=[b.promise for b in BREAKS])
 
 
 def broken_copy(broken: Break, folder: Path) -> Path:
     """Copy the package, break one line of the copy, and return the folder to import it from."""
-    package = Path(shutil.copytree(ROOT / "src", folder, ignore=shutil.ignore_patterns("__pycache__")))
+    package = Path(
+        shutil.copytree(ROOT / "src", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    )
     place = package / Path(broken.file).relative_to("src")
     text = place.read_text("utf-8").replace(broken.find, broken.put)
     compile(text, str(place), "exec")  # a copy that does not even start would prove nothing
@@ -49,7 +57,9 @@ def run_test(name: str, package: Path) -> subprocess.CompletedProcess[str]:
     """Run one test, of the long shelf or not, against a copy of the package, until it fails."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "", "-p", "no:cacheprovider", name]
     environment = os.environ | {"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+    )
 
 
 @each_break
@@ -75,4 +85,6 @@ def test_the_named_tests_are_green_on_the_product() -> None:
 @each_break
 def test_a_broken_promise_turns_its_test_red(broken: Break, tmp_path: Path) -> None:
     done = run_test(broken.test, broken_copy(broken, tmp_path / "src"))
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout[-3000:] + done.stderr[-2000:]
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, (
+        done.stdout[-3000:] + done.stderr[-2000:]
+    )

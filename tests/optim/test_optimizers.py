@@ -34,14 +34,21 @@ Reference = Callable[[nn.Module, Config], Callable[[], None]]
 
 def settings(**values: Any) -> Config:
     layers = Layers()
-    for name, value in {"batch__global": 16, "batch__cell": 8, "optimizer__lr": 0.01, **values}.items():
+    for name, value in {
+        "batch__global": 16,
+        "batch__cell": 8,
+        "optimizer__lr": 0.01,
+        **values,
+    }.items():
         layers.set(f"{name.replace('__', '.')}={value}")
     return layers.resolve()
 
 
 def small_net() -> nn.Module:
     torch.manual_seed(3)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(24, 4))
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(24, 4)
+    )
     return net.to(memory_format=torch.channels_last)
 
 
@@ -83,12 +90,17 @@ def loop(update: Callable[[Tensor, Tensor, dict[str, Any], float, Config], None]
     return prepare
 
 
-def tensorflow_rmsprop(w: Tensor, g: Tensor, memory: dict[str, Any], decay: float, config: Config) -> None:
+def tensorflow_rmsprop(
+    w: Tensor, g: Tensor, memory: dict[str, Any], decay: float, config: Config
+) -> None:
     """ms <- rho ms + (1 - rho) g^2; mom <- momentum mom + lr g / sqrt(ms + eps); w <- w - mom."""
     section = config.optimizer
     g = g + decay * w.double()
     ms = section.beta2 * memory.get("ms", torch.ones_like(g)) + (1 - section.beta2) * g**2
-    mom = section.momentum * memory.get("mom", torch.zeros_like(g)) + 0.01 * g / (ms + section.eps) ** 0.5
+    mom = (
+        section.momentum * memory.get("mom", torch.zeros_like(g))
+        + 0.01 * g / (ms + section.eps) ** 0.5
+    )
     memory.update(ms=ms, mom=mom)
     w.sub_(mom)
 
@@ -107,13 +119,21 @@ def lamb(w: Tensor, g: Tensor, memory: dict[str, Any], decay: float, config: Con
 
 
 def muon(w: Tensor, g: Tensor, memory: dict[str, Any], decay: float, config: Config) -> None:
-    """Jordan et al. 2024 on the hidden filter (8 inputs); SGD with Nesterov momentum and coupled decay elsewhere."""
+    """Jordan et al. 2024 on the hidden filter (8 inputs).
+
+    SGD with Nesterov momentum and coupled decay elsewhere.
+    """
     section = config.optimizer
     if w.dim() == 4 and w.shape[1] == 8:
-        memory["v"] = torch.lerp(memory.get("v", torch.zeros_like(w)), g.float(), 1 - section.momentum)
+        memory["v"] = torch.lerp(
+            memory.get("v", torch.zeros_like(w)), g.float(), 1 - section.momentum
+        )
         update = torch.lerp(g.float(), memory["v"], section.momentum).permute(0, 2, 3, 1)
         w.mul_(1 - 0.01 * decay)
-        w.sub_(0.01 * orthogonalise([update.flatten(1)])[0].view(update.shape).permute(0, 3, 1, 2).float())
+        w.sub_(
+            0.01
+            * orthogonalise([update.flatten(1)])[0].view(update.shape).permute(0, 3, 1, 2).float()
+        )
         return
     g = g + decay * w.double()
     memory["v"] = section.rest_momentum * memory.get("v", 0) + g
@@ -126,7 +146,11 @@ CASES: list[tuple[str, dict[str, Any], Reference]] = [
     ("sgd", {"momentum": 0.0}, torchs(lambda g: torch.optim.SGD(g, 0.01))),
     ("adam", {"eps": 1e-6}, torchs(lambda g: torch.optim.Adam(g, 0.01, (0.9, 0.99), 1e-6))),
     ("adamw", {"momentum": 0.8}, torchs(lambda g: torch.optim.AdamW(g, 0.01, (0.8, 0.99)))),
-    ("rmsprop", {"beta2": 0.9, "eps": 1.0}, torchs(lambda g: torch.optim.RMSprop(g, 0.01, 0.9, 1.0, momentum=0.9))),
+    (
+        "rmsprop",
+        {"beta2": 0.9, "eps": 1.0},
+        torchs(lambda g: torch.optim.RMSprop(g, 0.01, 0.9, 1.0, momentum=0.9)),
+    ),
     ("rmsprop", {"momentum": 0.0}, torchs(lambda g: torch.optim.RMSprop(g, 0.01))),
     ("rmsprop-tf", {"beta2": 0.9, "eps": 1e-3}, loop(tensorflow_rmsprop)),
     ("rmsprop-tf", {"momentum": 0.0}, loop(tensorflow_rmsprop)),
@@ -138,7 +162,9 @@ CASES: list[tuple[str, dict[str, Any], Reference]] = [
 @pytest.mark.parametrize(
     ("name", "more", "reference"), CASES, ids=lambda v: str(v) if isinstance(v, str | dict) else ""
 )
-def test_a_method_follows_its_formula(name: str, more: dict[str, Any], reference: Reference) -> None:
+def test_a_method_follows_its_formula(
+    name: str, more: dict[str, Any], reference: Reference
+) -> None:
     values = {"name": name, "weight_decay": 0.1, "beta2": 0.99, **more}
     config = settings(**{f"optimizer__{k}": v for k, v in values.items()})
     ours, theirs = small_net(), small_net()
@@ -149,15 +175,21 @@ def test_a_method_follows_its_formula(name: str, more: dict[str, Any], reference
         optimizers.step()
         their_step()
     for (where, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6, msg=lambda text, where=where: f"{where}: {text}")
+        torch.testing.assert_close(
+            a, b, rtol=2e-5, atol=2e-6, msg=lambda text, where=where: f"{where}: {text}"
+        )
 
 
 def test_the_rest_of_muon_can_be_adamw() -> None:
-    config = settings(optimizer__name="muon", optimizer__rest="adamw", optimizer__rest_lr="0.001 per 64")
+    config = settings(
+        optimizer__name="muon", optimizer__rest="adamw", optimizer__rest_lr="0.001 per 64"
+    )
     optimizers = optim.build(small_net(), config, CPU)
     muon_part, rest = optimizers.parts
     assert [tuple(p.shape) for p in muon_part.param_groups[0]["params"]] == [(6, 8, 3, 3)]
-    assert isinstance(rest, torch.optim.AdamW) and rest.param_groups[0]["lr"] == pytest.approx(0.0005)
+    assert isinstance(rest, torch.optim.AdamW) and rest.param_groups[0]["lr"] == pytest.approx(
+        0.0005
+    )
     assert "0.0005 = 0.001 x sqrt(16/64) (sqrt) for AdamW on the rest" in optimizers.formula
 
 
@@ -197,7 +229,9 @@ def test_muon_takes_the_hidden_matrices_of_a_transformer_and_nothing_else() -> N
 def test_a_matrix_of_many_rows_is_orthogonalised_in_blocks() -> None:
     net = nn.Sequential(nn.Linear(32, 3 * BLOCK_ROWS), nn.Linear(3 * BLOCK_ROWS, 4))
     before = net[0].weight.detach().clone()
-    optimizers = optim.build(net, settings(optimizer__name="muon", optimizer__weight_decay=0.0), CPU)
+    optimizers = optim.build(
+        net, settings(optimizer__name="muon", optimizer__weight_decay=0.0), CPU
+    )
     set_gradients(net, 0)
     optimizers.step()
     moved = (before - net[0].weight.detach()) / 0.01 / (3 * BLOCK_ROWS / 32) ** 0.5
@@ -209,7 +243,9 @@ def test_a_matrix_of_many_rows_is_orthogonalised_in_blocks() -> None:
 def test_a_fixed_norm_keeps_each_filter_as_large_as_its_rows_ask_for() -> None:
     norms = {}
     for fixed in (True, False):
-        filters = nn.Parameter(0.01 * torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(0)))
+        filters = nn.Parameter(
+            0.01 * torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+        )
         muon = Muon([{"params": [filters]}], 0.2, 0.6, True, 0.0, fixed)
         muon.state[filters]["momentum_buffer"] = torch.zeros_like(filters)
         draws = torch.Generator().manual_seed(1)
@@ -223,7 +259,9 @@ def test_a_fixed_norm_keeps_each_filter_as_large_as_its_rows_ask_for() -> None:
 def test_decay_spares_vectors_and_tables_unless_all_is_asked_for() -> None:
     for wanted in ("weights", "all"):
         net = Transformer()
-        config = settings(optimizer__name="lamb", optimizer__weight_decay=0.1, optimizer__decay=wanted)
+        config = settings(
+            optimizer__name="lamb", optimizer__weight_decay=0.1, optimizer__decay=wanted
+        )
         for group in optim.build(net, config, CPU).parts[0].param_groups:
             names = {n for n, p in net.named_parameters() for q in group["params"] if p is q}
             plain = {n for n in names if n == "position" or net.get_parameter(n).dim() == 1}
@@ -235,12 +273,26 @@ def test_decay_spares_vectors_and_tables_unless_all_is_asked_for() -> None:
 def test_layers_are_counted_from_the_input_to_the_head() -> None:
     numbers = layer_numbers(Transformer())
     assert numbers["position"] == numbers["patches.weight"] == numbers["patches.bias"] == 0
-    assert [numbers[f"encoder.blocks.{i}.{name}"] for i in range(3) for name in ("norm.weight", "mlp.2.bias")] == [
-        1, 1, 2, 2, 3, 3,
-    ]  # fmt: skip
-    assert numbers["encoder.norm.weight"] == 3 and numbers["head.weight"] == numbers["head.bias"] == 4
+    assert [
+        numbers[f"encoder.blocks.{i}.{name}"]
+        for i in range(3)
+        for name in ("norm.weight", "mlp.2.bias")
+    ] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]
+    assert (
+        numbers["encoder.norm.weight"] == 3 and numbers["head.weight"] == numbers["head.bias"] == 4
+    )
     resnet = layer_numbers(create_model("resnet14", num_classes=4, image_size=16))
-    assert resnet["conv1.weight"] == resnet["bn1.weight"] == 0 and resnet["fc.bias"] == max(resnet.values()) == 7
+    assert (
+        resnet["conv1.weight"] == resnet["bn1.weight"] == 0
+        and resnet["fc.bias"] == max(resnet.values()) == 7
+    )
     assert resnet["layer1.0.conv1.weight"] == resnet["layer1.0.bn2.bias"] == 1
     assert resnet["layer3.1.conv2.weight"] == 6
 
@@ -273,19 +325,25 @@ def test_state_exists_from_step_0_in_the_layout_of_its_parameter(name: str) -> N
     for place, param in net.named_parameters():
         state = [t for n, t in after.items() if n.rpartition("/")[0] == place and t.dim()]
         assert state and all(t.stride() == param.stride() for t in state)
-    assert not net[0].weight.is_contiguous(), "the network must have filters whose layout can go wrong"
+    assert not net[0].weight.is_contiguous(), (
+        "the network must have filters whose layout can go wrong"
+    )
 
 
 def test_a_rate_follows_the_batch_as_suits_its_method() -> None:
     for name in NAMES:
-        lr, formula = optim.peak(settings(optimizer__name=name, optimizer__lr="0.4 per 4").optimizer, 16)
+        lr, formula = optim.peak(
+            settings(optimizer__name=name, optimizer__lr="0.4 per 4").optimizer, 16
+        )
         rule = "sqrt" if name in ("adam", "adamw", "lamb") else "linear"
         assert lr == pytest.approx({"sqrt": 0.8, "linear": 1.6}[rule]) and rule in formula
 
 
 def test_the_flavour_is_chosen_by_method_and_device_and_an_earlier_choice_holds() -> None:
     assert optim.flavour("sgd", CPU)[0] == optim.flavour("muon", CPU)[0] == "fused"
-    assert optim.flavour("lamb", CPU)[0] == optim.flavour("sgd", torch.device("mps"))[0] == "foreach"
+    assert (
+        optim.flavour("lamb", CPU)[0] == optim.flavour("sgd", torch.device("mps"))[0] == "foreach"
+    )
     part = optim.build(small_net(), settings(optimizer__name="adamw"), CPU, "foreach").parts[0]
     assert not part.defaults["fused"] and part.defaults["foreach"]
 
@@ -299,10 +357,15 @@ def make_state(name: str, more: dict[str, Any]) -> tuple[State, StepRunner]:
 
 
 def advance(state: State, runner: StepRunner, until: int) -> None:
-    """Step on generated images; after every second step comes an evaluation that is no better than the first."""
+    """Step on generated images.
+
+    After every second step comes an evaluation that is no better than the first.
+    """
     while state.step < until:
         torch.manual_seed(state.step)
-        pixels = torch.randint(0, 256, (16, 3, 6, 6), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        pixels = torch.randint(0, 256, (16, 3, 6, 6), dtype=torch.uint8).contiguous(
+            memory_format=torch.channels_last
+        )
         numbers = np.arange(16)
         runner.run(state, Batch(pixels, torch.arange(16) % 4, numbers, numbers * 0))
         if state.step % 2 == 0:
@@ -311,7 +374,11 @@ def advance(state: State, runner: StepRunner, until: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_goes_on_bit_for_bit_after_a_checkpoint(name: str, tmp_path: Path) -> None:
-    more: dict[str, Any] = {"optimizer__clip": 0.5, "optimizer__layer_decay": 0.8, "optimizer__rest": "adamw"}
+    more: dict[str, Any] = {
+        "optimizer__clip": 0.5,
+        "optimizer__layer_decay": 0.8,
+        "optimizer__rest": "adamw",
+    }
     whole, runner = make_state(name, more)
     advance(whole, runner, 8)
     first, runner = make_state(name, more)
@@ -321,7 +388,9 @@ def test_a_run_goes_on_bit_for_bit_after_a_checkpoint(name: str, tmp_path: Path)
     checkpoint.restore(saved, second)
     advance(second, runner, 8)
     assert second.digest() == whole.digest()
-    assert second.optimizers.lr == whole.optimizers.lr == pytest.approx(0.01 * 0.5**2), "plateau dropped twice"
+    assert second.optimizers.lr == whole.optimizers.lr == pytest.approx(0.01 * 0.5**2), (
+        "plateau dropped twice"
+    )
 
 
 def test_clipping_bounds_the_gradients_of_the_whole_batch_and_leaves_small_ones_alone() -> None:
@@ -335,16 +404,22 @@ def test_clipping_bounds_the_gradients_of_the_whole_batch_and_leaves_small_ones_
         moves.append(torch.cat([(a - b).detach().flatten() for a, b in pairs]))
     lr = 0.01 / 3  # the first of three warm-up steps
     assert float(moves[0].norm()) > float(moves[1].norm()) == pytest.approx(lr * 0.1, rel=1e-3)
-    torch.testing.assert_close(moves[1] / moves[1].norm(), moves[0] / moves[0].norm(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        moves[1] / moves[1].norm(), moves[0] / moves[0].norm(), rtol=0, atol=1e-3
+    )
     assert torch.equal(moves[0], moves[2])
 
 
 def test_parameters_without_a_gradient_are_left_alone() -> None:
     for name in NAMES:
         net = small_net()
-        optimizers: Optimizers = optim.build(net, settings(optimizer__name=name, optimizer__weight_decay=0.1), CPU)
+        optimizers: Optimizers = optim.build(
+            net, settings(optimizer__name=name, optimizer__weight_decay=0.1), CPU
+        )
         set_gradients(net, 0)
         net[2].weight.grad = None
         before = net[2].weight.detach().clone()
         optimizers.step()
-        assert torch.equal(net[2].weight, before) and not torch.equal(net[0].weight, small_net()[0].weight)
+        assert torch.equal(net[2].weight, before) and not torch.equal(
+            net[0].weight, small_net()[0].weight
+        )

@@ -38,7 +38,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(name: str, total: int = 100, warmup: int = 10, end: float = 0.0, **parameters: Any) -> Schedule:
+def make(
+    name: str, total: int = 100, warmup: int = 10, end: float = 0.0, **parameters: Any
+) -> Schedule:
     return Schedule(name, total, warmup, end, **(PARAMETERS.get(name, {}) | parameters))
 
 
@@ -65,7 +67,9 @@ def test_the_unit_does_not_matter(name: str) -> None:
         scaled = {k: 10 * v if k in ("every", "decay") else v for k, v in PARAMETERS[name].items()}
         scaled |= {"milestones": (500, 750)} if name == "multistep" else {}
         fine = make(name, 1000, 100, **scaled)
-    assert [fine.factor(10 * s) for s in range(10, 100)] == pytest.approx([coarse.factor(s) for s in range(10, 100)])
+    assert [fine.factor(10 * s) for s in range(10, 100)] == pytest.approx(
+        [coarse.factor(s) for s in range(10, 100)]
+    )
 
 
 def torch_factors(make_peer: Any, steps: int) -> list[float]:
@@ -87,15 +91,28 @@ def torch_factors(make_peer: Any, steps: int) -> list[float]:
         ("poly", lambda o: peers.PolynomialLR(o, 100, 0.9), {"power": 0.9}),
         ("step", lambda o: peers.StepLR(o, 30, 0.1), {}),
         ("multistep", lambda o: peers.MultiStepLR(o, [50, 75], 0.2), {"gamma": 0.2}),
-        ("exponential", lambda o: peers.ExponentialLR(o, 0.97), {"gamma": 0.97, "every": Fraction(1)}),
-        ("restarts", lambda o: peers.CosineAnnealingWarmRestarts(o, 40, 1, 0.1),
-         {"end": 0.1, "cycles": 3, "growth": 1.0, "total": 120}),
-        ("restarts", lambda o: peers.CosineAnnealingWarmRestarts(o, 20, 2), {"cycles": 3, "growth": 2.0, "total": 140}),
+        (
+            "exponential",
+            lambda o: peers.ExponentialLR(o, 0.97),
+            {"gamma": 0.97, "every": Fraction(1)},
+        ),
+        (
+            "restarts",
+            lambda o: peers.CosineAnnealingWarmRestarts(o, 40, 1, 0.1),
+            {"end": 0.1, "cycles": 3, "growth": 1.0, "total": 120},
+        ),
+        (
+            "restarts",
+            lambda o: peers.CosineAnnealingWarmRestarts(o, 20, 2),
+            {"cycles": 3, "growth": 2.0, "total": 140},
+        ),
     ],
-)  # fmt: skip
+)
 def test_torch_computes_the_same(name: str, peer: Any, parameters: dict[str, Any]) -> None:
     curve = make(name, **{"total": 100, "warmup": 0, **parameters})
-    assert [curve.factor(s) for s in range(curve.total)] == pytest.approx(torch_factors(peer, curve.total), abs=1e-12)
+    assert [curve.factor(s) for s in range(curve.total)] == pytest.approx(
+        torch_factors(peer, curve.total), abs=1e-12
+    )
 
 
 def test_the_warmup_is_torchs_linear_one() -> None:
@@ -107,7 +124,13 @@ def test_the_warmup_is_torchs_linear_one() -> None:
 def test_the_one_cycle_is_torchs_with_its_first_step_left_out() -> None:
     peer = torch_factors(
         lambda o: peers.OneCycleLR(
-            o, 1.0, total_steps=101, pct_start=11 / 101, div_factor=1e12, final_div_factor=1, cycle_momentum=False
+            o,
+            1.0,
+            total_steps=101,
+            pct_start=11 / 101,
+            div_factor=1e12,
+            final_div_factor=1,
+            cycle_momentum=False,
         ),
         100,
     )
@@ -120,9 +143,15 @@ def test_the_one_cycle_is_torchs_with_its_first_step_left_out() -> None:
 def test_the_momentum_of_one_cycle_is_torchs(name: str) -> None:
     owner = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0, momentum=0.9)
     peer = peers.OneCycleLR(
-        owner, 1.0, total_steps=101, pct_start=11 / 101, base_momentum=0.85, max_momentum=0.95,
-        div_factor=1e12, final_div_factor=1,
-    )  # fmt: skip
+        owner,
+        1.0,
+        total_steps=101,
+        pct_start=11 / 101,
+        base_momentum=0.85,
+        max_momentum=0.95,
+        div_factor=1e12,
+        final_div_factor=1,
+    )
     theirs = []
     for _ in range(100):
         theirs.append(owner.param_groups[0]["momentum"])
@@ -132,7 +161,9 @@ def test_the_momentum_of_one_cycle_is_torchs(name: str) -> None:
     for field, value in (("name", name), ("momentum", 0.95), ("rest_momentum", 0.95)):
         layers.set(f"optimizer.{field}={value}")
     ours = optimizers.build(
-        torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)), layers.resolve(), torch.device("cpu")
+        torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)),
+        layers.resolve(),
+        torch.device("cpu"),
     )
     curve, seen = make("onecycle"), []
     for step in range(100):
@@ -145,7 +176,12 @@ def test_the_momentum_of_one_cycle_is_torchs(name: str) -> None:
 
 
 def test_only_one_cycle_moves_the_momentum() -> None:
-    assert all(make(name).momentum_drop(step) == 0 for name in CURVES if name != "onecycle" for step in range(100))
+    assert all(
+        make(name).momentum_drop(step) == 0
+        for name in CURVES
+        if name != "onecycle"
+        for step in range(100)
+    )
 
 
 def evaluations(*top1: float) -> list[dict[str, float]]:
@@ -186,13 +222,18 @@ def built(*settings: str, samples: int = 1000, batch: int = 100, total: int = 90
 def test_durations_become_steps_in_any_unit() -> None:
     curve = built("name=multistep", "milestones=[30ep,50%,70000sample,800step]", "warmup=1%")
     assert curve.milestones == (300, 450, 700, 800) and curve.warmup == 9
-    assert built("name=step", "every=2.45ep").every == Fraction(49, 2), "a period is not rounded to whole steps"
+    assert built("name=step", "every=2.45ep").every == Fraction(49, 2), (
+        "a period is not rounded to whole steps"
+    )
     assert built("name=wsd", "decay=20%").decay == 180
     assert built("warmup=''").warmup == 0
 
 
 def test_what_cannot_take_place_is_said() -> None:
     assert built("name=multistep", "milestones=[30ep,60ep]").notes() == []
-    assert "1 of 2 milestones" in built("name=multistep", "milestones=[30ep,60ep]", total=400).notes()[0]
+    assert (
+        "1 of 2 milestones"
+        in built("name=multistep", "milestones=[30ep,60ep]", total=400).notes()[0]
+    )
     assert "does not end within the run" in built("warmup=5ep", total=40).notes()[0]
     assert "never drops" in built("name=step", "every=30ep", total=40).notes()[0]

@@ -11,7 +11,9 @@ from saccade.log import Log
 from saccade.preflight import bench_loader
 from saccade.setup.compose import Request, compose
 
-FOUND = bench_loader.Diagnosis(1000, 1e-5, 1e-5, 8e-4, 1e-4, 1e-4, 2000.0, 2, 3000.0, 2e-4, 500, False)
+FOUND = bench_loader.Diagnosis(
+    1000, 1e-5, 1e-5, 8e-4, 1e-4, 1e-4, 2000.0, 2, 3000.0, 2e-4, 500, False
+)
 
 
 def advice(found: bench_loader.Diagnosis) -> str:
@@ -27,12 +29,17 @@ def test_the_figures_add_up_on_real_data() -> None:
 
 def test_a_recipe_with_cells_of_any_size_can_be_looked_at() -> None:
     recipe = compose(Request(words=["small-images", "lenet5"], flags={"data.train": "digits"}))
-    assert bench_loader.SAMPLE % recipe.config.cell and bench_loader.diagnose(recipe, Log()).decode_s > 0
+    assert (
+        bench_loader.SAMPLE % recipe.config.cell
+        and bench_loader.diagnose(recipe, Log()).decode_s > 0
+    )
 
 
 def test_a_pack_is_not_advised_for_a_pack(tmp_path: Path) -> None:
     packing.pack(open_source("digits"), tmp_path / "p", packing.Settings())
-    found = bench_loader.diagnose(compose(Request(flags={"data.train": str(tmp_path / "p")})), Log())
+    found = bench_loader.diagnose(
+        compose(Request(flags={"data.train": str(tmp_path / "p")})), Log()
+    )
     assert found.packed_s == 0 and "saccade pack" not in bench_loader.show(found)
 
 

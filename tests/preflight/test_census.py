@@ -27,9 +27,14 @@ def lines(said: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("verb", ["check", "train"])
 def test_classes_and_images_of_each_split_are_said_first(verb: str, tmp_path: Path) -> None:
-    train, val = {"train/ant": 5, "train/bee": 9, "train/cow": 7}, {f"val/{name}": 2 for name in ("ant", "bee", "cow")}
+    train, val = (
+        {"train/ant": 5, "train/bee": 9, "train/cow": 7},
+        {f"val/{name}": 2 for name in ("ant", "bee", "cow")},
+    )
     folders(tmp_path / "set", train | val | {"test/ant": 3})
-    done = console.run_here(verb, "small-images", "resnet8", "--data", "set", "--epochs", "2step", cwd=tmp_path)
+    done = console.run_here(
+        verb, "small-images", "resnet8", "--data", "set", "--epochs", "2step", cwd=tmp_path
+    )
     said = lines(done.stderr)
     assert done.status == 0 and list(said)[:3] == ["classes", "train", "val"]
     assert said["classes"] == "3: ant, bee, cow"
@@ -46,7 +51,9 @@ def test_shares_of_the_training_images_are_splits_of_their_own(tmp_path: Path) -
     assert said["all"] == "48 images: fewest 16 of 'ant', most 32 of 'bee'"
 
 
-def test_a_set_without_validation_is_refused_with_the_classes_it_was_read_as(tmp_path: Path) -> None:
+def test_a_set_without_validation_is_refused_with_the_classes_it_was_read_as(
+    tmp_path: Path,
+) -> None:
     folders(tmp_path / "set", {"Lernen/ant": 3, "Lernen/bee": 3, "Probe/ant": 3})
     done = console.run_here("train", "--data", "set", cwd=tmp_path)
     assert done.status == 65 and "found 'all' with the classes Lernen, Probe" in done.stderr

@@ -41,7 +41,9 @@ USUAL: Layout = {"train": {"a": 6, "b": 6}, "val": {"a": 2, "b": 2}}
 
 
 def picture(seed: str, side: int = 24, turned: bool = False) -> bytes:
-    pixels = np.random.default_rng(list(seed.encode())).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(list(seed.encode())).integers(
+        0, 256, (side, side, 3), dtype=np.uint8
+    )
     exif = Image.Exif()
     exif[0x0112] = 6 if turned else 1
     out = io.BytesIO()
@@ -104,7 +106,11 @@ def test_classes_of_one_side_that_differ_in_case_alone_are_named(tmp_path: Path)
 def test_classes_are_compared_by_name_in_both_directions(tmp_path: Path) -> None:
     layout = {"train": {"a": 4, "b": 4, "Cat": 4}, "val": {"a": 2, "d": 2, "cat": 2}}
     findings = found(asked(make_set(tmp_path / "set", layout)))
-    assert errors(findings) == {"class-case-differs": 65, "class-missing-in-val": 65, "class-missing-in-train": 65}
+    assert errors(findings) == {
+        "class-case-differs": 65,
+        "class-missing-in-val": 65,
+        "class-missing-in-train": 65,
+    }
     assert findings["class-missing-in-val"].items == ("b",)
     assert findings["class-missing-in-train"].items == ("d",)
     assert findings["class-case-differs"].items == ("'Cat' / 'cat'",)
@@ -130,7 +136,12 @@ def test_class_folders_named_as_validation_data_are_taken_whole(tmp_path: Path) 
     root = make_set(tmp_path / "set")
     composed = asked(root / "train", f"data.val={root / 'val'}")
     data = datasets.open_data(composed.config, composed.source)
-    assert (data.train.name, len(data.train), len(data.val), data.val.where) == ("all", 12, 4, str(root / "val"))
+    assert (data.train.name, len(data.train), len(data.val), data.val.where) == (
+        "all",
+        12,
+        4,
+        str(root / "val"),
+    )
     assert data.train.classes == data.val.classes
 
 
@@ -159,11 +170,17 @@ def test_every_unreadable_image_is_named_with_the_reason(tmp_path: Path) -> None
     assert "data.unreadable=drop" in finding.fix
     assert (finding.status, len(finding.items)) == (65, 3)
     assert "all 16 images" in finding.message
-    assert [item.split(" in ")[0] for item in finding.items] == ["train/a/0.jpg", "train/b/1.jpg", "val/b/1.jpg"]
+    assert [item.split(" in ")[0] for item in finding.items] == [
+        "train/a/0.jpg",
+        "train/b/1.jpg",
+        "val/b/1.jpg",
+    ]
     assert "empty" in finding.items[1] and "not an image" in finding.items[2]
 
 
-def test_equal_images_are_refused_on_both_sides_and_warned_of_under_two_labels(tmp_path: Path) -> None:
+def test_equal_images_are_refused_on_both_sides_and_warned_of_under_two_labels(
+    tmp_path: Path,
+) -> None:
     data = make_set(tmp_path / "set")
     shutil.copy(data / "train" / "a" / "2.jpg", data / "train" / "b" / "copy.jpg")
     twice = found(asked(data))
@@ -175,7 +192,9 @@ def test_equal_images_are_refused_on_both_sides_and_warned_of_under_two_labels(t
 
 
 def test_a_small_overlap_is_listed_but_not_refused(tmp_path: Path) -> None:
-    data = datasets.open_data((composed := asked(make_set(tmp_path / "set"))).config, composed.source)
+    data = datasets.open_data(
+        (composed := asked(make_set(tmp_path / "set"))).config, composed.source
+    )
     read = ledger.audit(data.train, data.val)
     few = dataclasses.replace(read, overlap=ledger.Named(1, ("x = y",)), compared=1000)
     many = dataclasses.replace(few, overlap=ledger.Named(2, ("x = y",)))
@@ -196,8 +215,16 @@ def test_turned_and_enlarged_images_are_noted(tmp_path: Path) -> None:
     assert {"exif-orientation", "image-size-above-source"} & set(applied) == set()
 
 
-@pytest.mark.parametrize(("shape", "crop", "said"), [((60, 12), 0.875, "15 %"), ((60, 12), 1.0, "20 %"),
-    ((40, 30), 0.875, "57 %"), ((40, 30), 1.0, ""), ((40, 40), 0.875, "")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "crop", "said"),
+    [
+        ((60, 12), 0.875, "15 %"),
+        ((60, 12), 1.0, "20 %"),
+        ((40, 30), 0.875, "57 %"),
+        ((40, 30), 1.0, ""),
+        ((40, 40), 0.875, ""),
+    ],
+)
 def test_it_is_said_how_little_of_wide_images_evaluation_sees(
     shape: tuple[int, int], crop: float, said: str, tmp_path: Path
 ) -> None:
@@ -207,14 +234,19 @@ def test_it_is_said_how_little_of_wide_images_evaluation_sees(
     finding = found(asked(data, **{"data.eval_crop": crop})).get("view-sees-little")
     assert (finding is not None) == bool(said)
     if finding:
-        assert f"{said} of the typical image" in finding.message.replace("%", " %") and finding.severity == "note"
+        assert (
+            f"{said} of the typical image" in finding.message.replace("%", " %")
+            and finding.severity == "note"
+        )
         for advice in ("squash", "pad"):  # the advice works
             assert advice in finding.fix
             fitted = found(asked(data, f"data.fit={advice}", **{"data.eval_crop": crop}))
             assert "view-sees-little" not in fitted
 
 
-@pytest.mark.parametrize(("side", "image_size", "said"), [(8, 32, ""), (8, 40, "32"), (20, 64, "32"), (40, 96, "40")])
+@pytest.mark.parametrize(
+    ("side", "image_size", "said"), [(8, 32, ""), (8, 40, "32"), (20, 64, "32"), (40, 96, "40")]
+)
 def test_a_smaller_image_size_is_proposed_only_where_there_is_one(
     side: int, image_size: int, said: str, tmp_path: Path
 ) -> None:
@@ -247,9 +279,13 @@ class FixedSize(nn.Module):
         (("augment.sizes=[1]",), ""),
     ],
 )
-def test_the_setting_that_brings_in_another_size_is_to_blame(sets: tuple[str, ...], where: str, tmp_path: Path) -> None:
+def test_the_setting_that_brings_in_another_size_is_to_blame(
+    sets: tuple[str, ...], where: str, tmp_path: Path
+) -> None:
     data = make_set(tmp_path / "set", side=40)
-    composed = compose(Request(["photos-small", "resnet8"], {"data.train": str(data), "data.image_size": 64}, sets))
+    composed = compose(
+        Request(["photos-small", "resnet8"], {"data.train": str(data), "data.image_size": 64}, sets)
+    )
     finding = found(composed, FixedSize(64)).get("model-fails")
     assert (finding.where if finding else "") == where
     if finding and where != "FixedSize":
@@ -258,7 +294,9 @@ def test_the_setting_that_brings_in_another_size_is_to_blame(sets: tuple[str, ..
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Believe the clock of the file system to the nanosecond: what was written just now has a stamp."""
+    """Believe the clock of the file system to the nanosecond: what was written just now has a
+    stamp.
+    """
     monkeypatch.setattr(stamps, "SETTLED_S", 0.0)
 
 
@@ -304,12 +342,17 @@ class Sizes:
 def test_a_sample_holds_every_training_image_that_could_equal_a_sampled_validation_image(
     num_train: int, num_val: int, spread: int, seed: int
 ) -> None:
-    draws = np.random.default_rng(seed).integers(0, spread, num_train + num_val) + ledger.COMPLETE_BYTES
+    draws = (
+        np.random.default_rng(seed).integers(0, spread, num_train + num_val) + ledger.COMPLETE_BYTES
+    )
     train, val = (Sizes(part, np.zeros_like(part)) for part in np.split(draws, [num_train]))
     chosen_train, chosen_val = ledger.choose(train, val)
     twins = np.flatnonzero(np.isin(train.sizes, val.sizes[chosen_val]))
     assert set(twins.tolist()) <= set(chosen_train.tolist())
-    assert len(chosen_val) <= ledger.SAMPLED and len(chosen_train) <= ledger.SAMPLED + ledger.CANDIDATES
+    assert (
+        len(chosen_val) <= ledger.SAMPLED
+        and len(chosen_train) <= ledger.SAMPLED + ledger.CANDIDATES
+    )
     assert len(set(chosen_train.tolist())) == len(chosen_train)
 
 
@@ -319,7 +362,9 @@ def test_small_sets_are_read_completely() -> None:
 
 
 @pytest.mark.parametrize(("share", "finding"), [(0.34, "last-map-too-small"), (1.0, None)])
-def test_the_last_map_must_have_two_places_each_way(tmp_path: Path, share: float, finding: str | None) -> None:
+def test_the_last_map_must_have_two_places_each_way(
+    tmp_path: Path, share: float, finding: str | None
+) -> None:
     network = ["model.name=resnet18", f"augment.sizes=[{share}]"]
     findings = found(asked(make_set(tmp_path / "set"), *network, **{"data.image_size": 48}))
     assert errors(findings) == ({finding: 78} if finding else {})
@@ -340,7 +385,9 @@ def test_a_head_of_another_width_is_refused(tmp_path: Path) -> None:
 class Own(nn.Module):
     """A user's network that can be wrong in several ways."""
 
-    def __init__(self, width: int = 2, channels: int = 3, scale: float = 1.0, real_only: bool = False) -> None:
+    def __init__(
+        self, width: int = 2, channels: int = 3, scale: float = 1.0, real_only: bool = False
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, 4, 3, stride=2)
         self.norm = nn.BatchNorm2d(4)
@@ -375,7 +422,9 @@ def test_a_network_of_ones_own_is_run_before_it_is_trained(
 ) -> None:
     before = {n: t.clone() for n, t in module.state_dict().items()}
     assert errors(found(asked(make_set(tmp_path / "set")), module)) == expected
-    assert all(torch.equal(before[n], t) and t.device.type == "cpu" for n, t in module.state_dict().items())
+    assert all(
+        torch.equal(before[n], t) and t.device.type == "cpu" for n, t in module.state_dict().items()
+    )
 
 
 def test_all_further_errors_are_named_with_the_first() -> None:
@@ -385,7 +434,9 @@ def test_all_further_errors_are_named_with_the_first() -> None:
         Finding("head-width", "error", "wide", status=78),
         Finding("disk-space", "error", "full", status=74),
     ]
-    with pytest.raises(DataError, match=r"\[one-class\] alone \(also found: head-width, disk-space\)") as caught:
+    with pytest.raises(
+        DataError, match=r"\[one-class\] alone \(also found: head-width, disk-space\)"
+    ) as caught:
         refuse(findings)
     assert caught.value.status == 65
     with pytest.raises(ConfigError):
@@ -409,7 +460,9 @@ def test_a_phrase_accounts_for_every_name(names: list[str], extra: int) -> None:
 
 
 def test_the_trial_changes_nothing_but_says_how_long_it_takes(tmp_path: Path) -> None:
-    composed = asked(make_set(tmp_path / "set"), "ema.half_life=1ep", "augment.mixup=0.2", "model.dropout=0.1")
+    composed = asked(
+        make_set(tmp_path / "set"), "ema.half_life=1ep", "augment.mixup=0.2", "model.dropout=0.1"
+    )
     run = built(composed, tmp_path / "run")
     before, generator, threads = run.state.digest(), torch.get_rng_state(), torch.get_num_threads()
     with torch.no_grad():
@@ -440,18 +493,26 @@ def test_fewer_threads_read_where_many_stand_in_each_others_way(
             time.sleep(0.01)
         return split.read(sample)
 
-    slow = dataclasses.replace(run, view=dataclasses.replace(run.view, split=dataclasses.replace(split, read=read)))
+    slow = dataclasses.replace(
+        run, view=dataclasses.replace(run.view, split=dataclasses.replace(split, read=read))
+    )
     rehearse(slow)
     assert run.readers.threads == threads == run.resolved["reader_threads"]["value"]
 
 
 def test_the_estimate_adds_up(tmp_path: Path) -> None:
-    composed = asked(make_set(tmp_path / "set"), "augment.sizes=[0.5, 1.0]", **{"batch.global": 4, "batch.cell": 2})
+    composed = asked(
+        make_set(tmp_path / "set"),
+        "augment.sizes=[0.5, 1.0]",
+        **{"batch.global": 4, "batch.cell": 2},
+    )
     run = built(composed, tmp_path / "run")
     run.readers.close()
     # 6 steps of two cells; 16 and 24 px are not 12 and 24: sizes are multiples of 8
     assert [run.view.size_at(step) for step in (0, 5)] == [16, 24]
-    spent = rehearsal.estimate(run, rehearsal.Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24))
+    spent = rehearsal.estimate(
+        run, rehearsal.Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24)
+    )
     compute = 0.4 * ((16 / 24) ** 2 + 1) / 2
     assert spent.compute_s == pytest.approx(compute) and spent.load_s == pytest.approx(0.04)
     judged = (1 + 1 + 1) * 4  # after each epoch with one view, and at the end with two
@@ -479,7 +540,9 @@ def test_an_unusual_first_loss_is_warned_of(tmp_path: Path) -> None:
 
 
 class Hungry(Own):
-    """A network that runs out of memory in training, as a GPU would say it, with more images than ``room``."""
+    """A network that runs out of memory in training, as a GPU would say it, with more images
+    than ``room``.
+    """
 
     room = 0
 
@@ -493,22 +556,35 @@ def test_a_cell_that_does_not_fit_names_the_way_out(tmp_path: Path) -> None:
     composed = asked(make_set(tmp_path / "set"), **{"batch.global": 8})
     with pytest.raises(ConfigError) as caught:
         rehearse(built(composed, tmp_path / "run", Hungry()))
-    assert caught.value.finding == "out-of-memory" and "--set batch.cell=4 or less" in caught.value.fix
+    assert (
+        caught.value.finding == "out-of-memory" and "--set batch.cell=4 or less" in caught.value.fix
+    )
 
 
 def test_the_largest_cell_that_fits_is_found(tmp_path: Path) -> None:
     hungry = Hungry()
     hungry.room = 3
     with pytest.raises(ConfigError, match="8 images") as caught:
-        rehearse(built(asked(make_set(tmp_path / "set"), **{"batch.global": 8}), tmp_path / "run", hungry))
+        rehearse(
+            built(
+                asked(make_set(tmp_path / "set"), **{"batch.global": 8}), tmp_path / "run", hungry
+            )
+        )
     assert "--set batch.cell=2 fits (tried)" in caught.value.fix
 
 
 def test_memory_that_runs_out_later_is_explained(tmp_path: Path) -> None:
     run = built(asked(make_set(tmp_path / "set"), **{"batch.global": 8}), tmp_path / "run")
-    with pytest.raises(ConfigError, match="at step 0, with cells of 8 images") as caught, out_of_memory.explained(run):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory")
-    assert "the same command continues" in caught.value.fix and caught.value.finding == "out-of-memory"
+    with (
+        pytest.raises(ConfigError, match="at step 0, with cells of 8 images") as caught,
+        out_of_memory.explained(run),
+    ):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"
+        )
+    assert (
+        "the same command continues" in caught.value.fix and caught.value.finding == "out-of-memory"
+    )
     with pytest.raises(RuntimeError, match="sizes"), out_of_memory.explained(run):
         raise RuntimeError("sizes differ")
     run.readers.close()
@@ -525,9 +601,15 @@ def test_the_trial_can_be_stopped(tmp_path: Path) -> None:
     run.readers.close()
 
 
-def test_checkpoints_that_do_not_fit_onto_the_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_that_do_not_fit_onto_the_disk_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = built(asked(make_set(tmp_path / "set")), tmp_path / "run")
-    one = sum(t.numel() * t.element_size() for group in run.state.tensors().values() for t in group.values())
+    one = sum(
+        t.numel() * t.element_size()
+        for group in run.state.tensors().values()
+        for t in group.values()
+    )
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=4 * one))
     with pytest.raises(DiskError) as caught:

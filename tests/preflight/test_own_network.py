@@ -59,7 +59,13 @@ class Net(nn.Module):
 
 
 def train(images: Path, net: nn.Module, **settings: Any) -> saccade.Outcome:
-    given = {"epochs": "4step", "image_size": 8, "batch_size": 32, "precision": "fp32", "devices": "cpu"} | settings
+    given = {
+        "epochs": "4step",
+        "image_size": 8,
+        "batch_size": 32,
+        "precision": "fp32",
+        "devices": "cpu",
+    } | settings
     return saccade.train(model=net, data=images, quiet=True, **given)
 
 
@@ -102,7 +108,9 @@ def test_a_folder_never_answers_for_another_network(images: Path) -> None:
         assert equal(before, weights(other))
 
 
-def test_the_network_is_changed_only_when_the_run_is_done(images: Path, stop_after: Callable[[int], None]) -> None:
+def test_the_network_is_changed_only_when_the_run_is_done(
+    images: Path, stop_after: Callable[[int], None]
+) -> None:
     net = Net()
     before = weights(net)
     stop_after(1)
@@ -110,13 +118,19 @@ def test_the_network_is_changed_only_when_the_run_is_done(images: Path, stop_aft
         train(images, net, ema__half_life="2step")
     assert equal(before, weights(net)) and net.training
     done = train(images, net, ema__half_life="2step")
-    assert done.fresh and facts(done.folder)["attempts"] == 2, "an interrupted cell of a notebook goes on"
+    assert done.fresh and facts(done.folder)["attempts"] == 2, (
+        "an interrupted cell of a notebook goes on"
+    )
     saved = saccade.load(done.folder, module=Net()).network
     assert equal(weights(net), weights(saved)) and not equal(before, weights(net))
-    assert train(images, net, ema__half_life="2step").folder != done.folder, "trained weights are another start"
+    assert train(images, net, ema__half_life="2step").folder != done.folder, (
+        "trained weights are another start"
+    )
 
 
-def test_an_unfinished_run_goes_on_with_its_own_start_only(images: Path, stop_after: Callable[[int], None]) -> None:
+def test_an_unfinished_run_goes_on_with_its_own_start_only(
+    images: Path, stop_after: Callable[[int], None]
+) -> None:
     stop_after(1)
     with pytest.raises(PreemptedError):
         train(images, Net(seed=None), out="run")
@@ -128,7 +142,10 @@ def test_an_unfinished_run_goes_on_with_its_own_start_only(images: Path, stop_af
 
 
 class Tied(Net):
-    """Two layers with one weight; a convolution's would be copied for its layout when it is saved."""
+    """Two layers with one weight.
+
+    A convolution's would be copied for its layout when it is saved.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,37 +225,95 @@ def changed(change: Callable[[Any], object]) -> Callable[[], nn.Module]:
 
 
 def answering(give: Callable[[Any, Tensor], Any]) -> Callable[[], nn.Module]:
-    return type("Answers", (Net,), {"forward": lambda self, x: give(self, self.out(self.features(x)))})
+    return type(
+        "Answers", (Net,), {"forward": lambda self, x: give(self, self.out(self.features(x)))}
+    )
 
 
 REFUSED = {
-    "lazy": (changed(lambda net: setattr(net, "out", nn.LazyLinear(2))), "no-weights", "out.weight"),
+    "lazy": (
+        changed(lambda net: setattr(net, "out", nn.LazyLinear(2))),
+        "no-weights",
+        "out.weight",
+    ),
     "meta": (changed(lambda net: net.to("meta")), "no-weights", "device meta"),
     "frozen": (changed(lambda net: net.requires_grad_(False)), "nothing-to-train", "requires_grad"),
     "lock": (changed(lambda net: setattr(net, "lock", threading.Lock())), "not-copied", "lock"),
-    "plain list": (changed(lambda net: setattr(net, "blocks", [nn.Linear(2, 2)])), "hidden-layers", "blocks"),
-    "closure": (changed(lambda net: setattr(net, "forward", lambda x: net.out(x.mean(3)))), "not-copied", "forward"),
-    "hook": (changed(lambda net: net.register_forward_hook(lambda *a: a[2] * net.out.weight.sum())), "not-copied",
-             "_forward_hooks"),
-    "weak": (changed(lambda net: setattr(net.out, "above", weakref.ref(net))), "not-copied", "out.above"),
-    "view": (changed(lambda net: net.register_buffer("row", net.out.weight.data[:1])), "not-saved", "memory of"),
-    "expanded": (changed(lambda net: net.register_buffer("one", torch.zeros(1).expand(3))), "not-saved", "one"),
-    "sparse": (changed(lambda net: net.register_buffer("eye", torch.eye(3).to_sparse())), "not-saved", "eye"),
+    "plain list": (
+        changed(lambda net: setattr(net, "blocks", [nn.Linear(2, 2)])),
+        "hidden-layers",
+        "blocks",
+    ),
+    "closure": (
+        changed(lambda net: setattr(net, "forward", lambda x: net.out(x.mean(3)))),
+        "not-copied",
+        "forward",
+    ),
+    "hook": (
+        changed(lambda net: net.register_forward_hook(lambda *a: a[2] * net.out.weight.sum())),
+        "not-copied",
+        "_forward_hooks",
+    ),
+    "weak": (
+        changed(lambda net: setattr(net.out, "above", weakref.ref(net))),
+        "not-copied",
+        "out.above",
+    ),
+    "view": (
+        changed(lambda net: net.register_buffer("row", net.out.weight.data[:1])),
+        "not-saved",
+        "memory of",
+    ),
+    "expanded": (
+        changed(lambda net: net.register_buffer("one", torch.zeros(1).expand(3))),
+        "not-saved",
+        "one",
+    ),
+    "sparse": (
+        changed(lambda net: net.register_buffer("eye", torch.eye(3).to_sparse())),
+        "not-saved",
+        "eye",
+    ),
     "double": (changed(lambda net: net.double()), "model-fails", "module.float()"),
     "list": (answering(lambda net, out: [out]), "head-width", "list"),
     "dict": (answering(lambda net, out: {"logits": out}), "head-width", "dict"),
-    "dict in training": (answering(lambda net, out: {"a": out} if net.training else out), "head-width", "dict"),
-    "features": (answering(lambda net, out: (out, out[:, :1]) if net.training else out), "head-width", "(32, 1)"),
-    "detached": (answering(lambda net, out: out.detach()), "model-fails", "does not depend on any trained"),
-    "one image": (changed(lambda net: setattr(net, "out", nn.Sequential(net.out, nn.BatchNorm1d(2)))), "model-fails",
-                  "batch.cell=16"),
-    "no tensor": (type("Extra", (Net,), {"get_extra_state": lambda self: {}}), "not-saved", "_extra_state"),
-    "graph": (answering(lambda net, out: vars(net).setdefault("old", out).sum() + out), "model-fails", "second step"),
-}  # fmt: skip
+    "dict in training": (
+        answering(lambda net, out: {"a": out} if net.training else out),
+        "head-width",
+        "dict",
+    ),
+    "features": (
+        answering(lambda net, out: (out, out[:, :1]) if net.training else out),
+        "head-width",
+        "(32, 1)",
+    ),
+    "detached": (
+        answering(lambda net, out: out.detach()),
+        "model-fails",
+        "does not depend on any trained",
+    ),
+    "one image": (
+        changed(lambda net: setattr(net, "out", nn.Sequential(net.out, nn.BatchNorm1d(2)))),
+        "model-fails",
+        "batch.cell=16",
+    ),
+    "no tensor": (
+        type("Extra", (Net,), {"get_extra_state": lambda self: {}}),
+        "not-saved",
+        "_extra_state",
+    ),
+    "graph": (
+        answering(lambda net, out: vars(net).setdefault("old", out).sum() + out),
+        "model-fails",
+        "second step",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_work_is_refused_in_a_sentence_before_the_first_step(case: str, images: Path) -> None:
+def test_what_cannot_work_is_refused_in_a_sentence_before_the_first_step(
+    case: str, images: Path
+) -> None:
     make, finding, said = REFUSED[case]
     with pytest.raises(ConfigError) as caught:
         train(images, make(), **({"batch__cell": 1} if case == "one image" else {}))
@@ -268,7 +343,9 @@ def test_buffers_that_people_may_wonder_about_are_named_once(images: Path) -> No
     assert "buffer-of-last-cell" not in (alone.folder / "run.json").read_text()
 
 
-def test_a_second_training_of_the_process_is_refused_and_the_first_leaves_no_trace_in_it(images: Path) -> None:
+def test_a_second_training_of_the_process_is_refused_and_the_first_leaves_no_trace_in_it(
+    images: Path,
+) -> None:
     refused: list[ConfigError] = []
 
     def second() -> None:

@@ -33,7 +33,9 @@ def test_the_numbers_are_those_of_the_run_to_come() -> None:
 
 def test_long_runs_are_thinned_but_keep_their_ends() -> None:
     found = rates.follow("photos", {}, [])
-    assert len(found.step) == rates.MOST_POINTS and found.step[-1] == found.total_steps - 1 == 112_602
+    assert (
+        len(found.step) == rates.MOST_POINTS and found.step[-1] == found.total_steps - 1 == 112_602
+    )
     assert all(isinstance(v, int) for v in found.step)
 
 
@@ -46,16 +48,22 @@ def test_plateau_is_drawn_as_if_nothing_became_better() -> None:
 
 
 def test_a_run_folder_knows_its_images(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("epochs: 2ep\nbatch: {global: 10}\nresolved: {device: cpu}\n")
+    (tmp_path / "config.yaml").write_text(
+        "epochs: 2ep\nbatch: {global: 10}\nresolved: {device: cpu}\n"
+    )
     with pytest.raises(ConfigError, match="--images"):
         rates.follow(str(tmp_path), {}, [])
     (tmp_path / "run.json").write_text(json.dumps({"dataset": {"train": 95}}))
     assert rates.follow(str(tmp_path), {}, []).total_steps == 19
 
 
-def test_the_verb_draws_what_the_suffix_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verb_draws_what_the_suffix_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = CliRunner().invoke(app, ["lr", "photos", "digits", "--epochs", "3", "--out", "a.png", "--json"])
+    answer = CliRunner().invoke(
+        app, ["lr", "photos", "digits", "--epochs", "3", "--out", "a.png", "--json"]
+    )
     told = json.loads(answer.output)
     assert [r["name"] for r in told["rates"]] == ["photos", "digits"] and told["picture"] == "a.png"
     with Image.open("a.png") as picture:
@@ -83,7 +91,9 @@ def test_the_documentation_shows_every_schedule_as_it_is() -> None:
         fresh = rates.draw([rates.follow("photos", {}, sets)], "svg").decode()
         assert f"schedule.name={name}" in sets
         if f"Matplotlib v{matplotlib.__version__}," in picture:
-            assert numbers(picture) == pytest.approx(numbers(fresh), abs=0.01), f"draw {name}.svg anew"
+            assert numbers(picture) == pytest.approx(numbers(fresh), abs=0.01), (
+                f"draw {name}.svg anew"
+            )
 
 
 def numbers(picture: str) -> np.ndarray:

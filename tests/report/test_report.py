@@ -1,4 +1,6 @@
-"""The report says what the run folder holds, escapes it, needs nothing from outside, and never invents."""
+"""The report says what the run folder holds, escapes it, needs nothing from outside, and never
+invents.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Fake:
 
 
 def fake_split(classes: tuple[str, ...] = NAMES, n: int = 200) -> Split:
-    """Return ``n`` small PNG images in canonical order, each with a square in the colour of its class."""
+    """Return ``n`` small PNG images in canonical order, each with a square in the colour of its
+    class.
+    """
     labels = np.sort(np.arange(n) % len(classes)).astype(np.int64)
     encoded = []
     for i, label in enumerate(labels):
@@ -56,7 +60,10 @@ def fake_split(classes: tuple[str, ...] = NAMES, n: int = 200) -> Split:
 
 
 def answers(split: Split, wrong: int = 40) -> torch.Tensor:
-    """Return logits that are right except for ``wrong`` images; image 0 is the most confident mistake."""
+    """Return logits that are right except for ``wrong`` images.
+
+    Image 0 is the most confident mistake.
+    """
     classes = len(split.classes)
     said = split.labels.copy()
     said[:wrong] = (said[:wrong] + 1 + np.arange(wrong) % 3) % classes
@@ -70,30 +77,63 @@ def write_log(folder: Path, evaluations: int) -> None:
     log.open(folder / "log.jsonl")
     for step in range(1, 10 * evaluations + 1):
         x = step / 30
-        log.event("step", step=step, epoch=3 * x, loss=2.3 - x, lr=0.1 * (1 - x), images_per_s=100.0, wait_share=0.1)
+        log.event(
+            "step",
+            step=step,
+            epoch=3 * x,
+            loss=2.3 - x,
+            lr=0.1 * (1 - x),
+            images_per_s=100.0,
+            wait_share=0.1,
+        )
         if step % 10 == 0:
             log.event(
-                "eval", step=step, epoch=3 * x, split="val", top1=0.5 + x / 4, top5=0.9, loss=2.0 - x, n=200,
-                correct=round(200 * (0.5 + x / 4)), correct5=180,
-            )  # fmt: skip
+                "eval",
+                step=step,
+                epoch=3 * x,
+                split="val",
+                top1=0.5 + x / 4,
+                top5=0.9,
+                loss=2.0 - x,
+                n=200,
+                correct=round(200 * (0.5 + x / 4)),
+                correct5=180,
+            )
     log.warn("the disk is <nearly> full")
     log.close()
 
 
-def fake_run(folder: Path, classes: tuple[str, ...] = NAMES, *, finished: bool = True, lr: str = "0.1") -> Fake:
+def fake_run(
+    folder: Path, classes: tuple[str, ...] = NAMES, *, finished: bool = True, lr: str = "0.1"
+) -> Fake:
     split = fake_split(classes)
     result = Result.of(answers(split), torch.from_numpy(split.labels))
     write_log(folder, evaluations=3 if finished else 1)
     config = Config.model_validate({"optimizer": {"lr": lr}}).dump()
     files.write_bytes(folder / "config.yaml", yaml.safe_dump(config).encode())
     facts = {
-        "saccade": "0.1.0", "status": "done" if finished else "PreemptedError",
-        "dataset": {"name": "set", "train": 800, "val": 200, "classes": list(classes), "fingerprint": "f" * 64},
-        "model": {"name": "resnet18", "params": 11_181_642}, "batch": {"global": 256, "cell": 128, "ranks": 1},
-        "learning_rate": "0.1 = 0.1 x 256/256 (linear)", "steps": 30,
+        "saccade": "0.1.0",
+        "status": "done" if finished else "PreemptedError",
+        "dataset": {
+            "name": "set",
+            "train": 800,
+            "val": 200,
+            "classes": list(classes),
+            "fingerprint": "f" * 64,
+        },
+        "model": {"name": "resnet18", "params": 11_181_642},
+        "batch": {"global": 256, "cell": 128, "ranks": 1},
+        "learning_rate": "0.1 = 0.1 x 256/256 (linear)",
+        "steps": 30,
         "resolved": {"precision": {"value": "bf16", "reason": "the processor has it"}},
-        "findings": [{"id": "train-val-overlap", "severity": "warning", "message": "1 <image> is on both sides"}],
-    }  # fmt: skip
+        "findings": [
+            {
+                "id": "train-val-overlap",
+                "severity": "warning",
+                "message": "1 <image> is on both sides",
+            }
+        ],
+    }
     if finished:
         files.write_bytes(
             folder / "predictions.safetensors",
@@ -155,7 +195,9 @@ def test_page_needs_nothing_from_outside(report: tuple[Fake, Page]) -> None:
     _, page = report
     assert page.addresses and all(a.startswith("data:image/") for a in page.addresses)
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.source))
+    assert not re.search(
+        r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.source)
+    )
 
 
 def test_every_plot_is_written_and_embedded(report: tuple[Fake, Page]) -> None:
@@ -174,19 +216,34 @@ def test_headline_is_the_result_with_its_interval(report: tuple[Fake, Page]) -> 
     _, page = report
     low, high = wilson_interval(160, 200)
     assert "80.00 %" in page.text and f"{100 * low:.2f} – {100 * high:.2f} %" in page.text
-    for words in ("top-1 accuracy on val", "200", "256 = 2 cells x 128 images x 1 rank", "11.18 M parameters"):
+    for words in (
+        "top-1 accuracy on val",
+        "200",
+        "256 = 2 cells x 128 images x 1 rank",
+        "11.18 M parameters",
+    ):
         assert words in page.text
-    assert "0.1 = 0.1 x 256/256 (linear)" in page.text and "bf16 (the processor has it)" in page.text
+    assert (
+        "0.1 = 0.1 x 256/256 (linear)" in page.text and "bf16 (the processor has it)" in page.text
+    )
     assert "partial" not in page.text
 
 
 def test_all_text_is_escaped(report: tuple[Fake, Page]) -> None:
     _, page = report
-    assert NASTY not in page.source and "<image>" not in page.source and "<nearly>" not in page.source
-    assert NASTY in page.text and "1 <image> is on both sides" in page.text and "the disk is <nearly> full" in page.text
+    assert (
+        NASTY not in page.source and "<image>" not in page.source and "<nearly>" not in page.source
+    )
+    assert (
+        NASTY in page.text
+        and "1 <image> is on both sides" in page.text
+        and "the disk is <nearly> full" in page.text
+    )
 
 
-def test_worst_mistakes_are_the_most_confident_ones_with_their_pictures(report: tuple[Fake, Page]) -> None:
+def test_worst_mistakes_are_the_most_confident_ones_with_their_pictures(
+    report: tuple[Fake, Page],
+) -> None:
     run, page = report
     assert [f"image{i:03d}.png" for i in range(12)] == re.findall(r"image\d{3}\.png", page.text)
     first = np.asarray(Image.open(io.BytesIO(run.split.read(0))))
@@ -209,7 +266,11 @@ def test_classes_are_listed_worst_first(report: tuple[Fake, Page]) -> None:
 def test_unfinished_run_gets_a_report_of_what_is_there(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", finished=False)
     page = Page(write_report(run.folder, None))
-    assert {path.stem for path in (run.folder / "plots").iterdir()} == {"loss", "accuracy", "learning_rate"}
+    assert {path.stem for path in (run.folder / "plots").iterdir()} == {
+        "loss",
+        "accuracy",
+        "learning_rate",
+    }
     assert "stopped, can continue" in page.text and "the run has no final result yet" in page.text
     assert "58.33 %" in page.text and "10 of 30 steps done" in page.text
     assert "Confusion" not in page.text and "mistakes" not in page.text
@@ -248,7 +309,10 @@ def test_predictions_of_another_evaluation_are_called_out(run: Fake) -> None:
 def test_pictures_of_changed_data_are_not_shown(run: Fake) -> None:
     record = Record.read(run.folder, run.split.subset(np.arange(150), "val"))
     assert "no longer holds the images that were scored" in record.problems[0]
-    assert [(m.name, m.pixels) for m in mistakes.worst(record, 2)] == [("image 0", None), ("image 1", None)]
+    assert [(m.name, m.pixels) for m in mistakes.worst(record, 2)] == [
+        ("image 0", None),
+        ("image 1", None),
+    ]
 
 
 def test_an_image_that_is_gone_leaves_its_tile_empty(run: Fake) -> None:
@@ -258,7 +322,10 @@ def test_an_image_that_is_gone_leaves_its_tile_empty(run: Fake) -> None:
         return bytes(run.split.read(i))
 
     page = Page(write_report(run.folder, replace(run.split, read=read)))
-    assert page.text.count("no picture") == 1 and "image000.png in generated cannot be shown: gone" in page.text
+    assert (
+        page.text.count("no picture") == 1
+        and "image000.png in generated cannot be shown: gone" in page.text
+    )
 
 
 def test_many_classes_get_a_table_of_confused_pairs(tmp_path: Path) -> None:
@@ -278,14 +345,19 @@ def test_classes_of_imagenet_are_called_by_their_english_names(tmp_path: Path) -
 def test_final_evaluation_on_another_split_is_not_drawn_into_the_curve(run: Fake) -> None:
     log = (run.folder / "log.jsonl").read_text()
     before = Record.read(run.folder).series("eval", "top1")
-    last = '{"event": "eval", "step": 31, "epoch": 3.1, "split": "test", "top1": 0.01, "loss": 9.0, "n": 5}\n'
+    last = (
+        '{"event": "eval", "step": 31, "epoch": 3.1, "split": "test", "top1": 0.01, "loss": 9.0, '
+        '"n": 5}\n'
+    )
     (run.folder / "log.jsonl").write_text(log + last)
     assert Record.read(run.folder).series("eval", "top1") == before
 
 
 def test_comparison_ranks_runs_and_names_what_differs(tmp_path: Path) -> None:
-    runs = [fake_run(tmp_path / name, finished=done, lr=lr).folder for name, done, lr in
-            (("slow", False, "0.1"), ("fast", True, "0.2"), (NASTY, True, "0.2"))]  # fmt: skip
+    runs = [
+        fake_run(tmp_path / name, finished=done, lr=lr).folder
+        for name, done, lr in (("slow", False, "0.1"), ("fast", True, "0.2"), (NASTY, True, "0.2"))
+    ]
     page = Page(compare_runs(runs, tmp_path / "compare.html"))
     table = page.text.split("Results, best first")[1]
     assert table.index("80.00 %") < table.index("58.33 %")
@@ -314,4 +386,7 @@ def test_labels_keep_their_order_and_distance(values: list[float], gap: float) -
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=300))
 def test_running_mean_stays_within_the_values(values: list[float]) -> None:
     mean = plots.running_mean(np.array(values))
-    assert len(mean) == len(values) and min(values) - 1e-9 <= mean.min() <= mean.max() <= max(values) + 1e-9
+    assert (
+        len(mean) == len(values)
+        and min(values) - 1e-9 <= mean.min() <= mean.max() <= max(values) + 1e-9
+    )

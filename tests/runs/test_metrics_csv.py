@@ -1,4 +1,6 @@
-"""What a run leaves for people: metrics.csv, one row for each evaluation, and log.txt, all that was said."""
+"""What a run leaves for people: metrics.csv, one row for each evaluation, and log.txt, all that
+was said.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,14 @@ from saccade.errors import PreemptedError
 from saccade.log import Log, read_events
 from saccade.runs.metrics_csv import COLUMNS, Table
 
-SETTINGS: dict[str, Any] = {"epochs": 3, "data__minival": 0.1, "data__eval_views": 2,
-                            "checkpoint__every": "13step", "checkpoint__keep": 9, "quiet": True}  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "epochs": 3,
+    "data__minival": 0.1,
+    "data__eval_views": 2,
+    "checkpoint__every": "13step",
+    "checkpoint__keep": 9,
+    "quiet": True,
+}
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -31,20 +39,32 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saccade.train(out=tmp_path_factory.mktemp("table") / "run", **SETTINGS).folder
 
 
-def test_there_is_one_row_for_each_evaluation_and_it_agrees_with_log_and_result(whole: Path) -> None:
+def test_there_is_one_row_for_each_evaluation_and_it_agrees_with_log_and_result(
+    whole: Path,
+) -> None:
     table = rows(whole)
     assert list(table[0]) == list(COLUMNS)
     assert [(row["step"], row["split"], row["views"]) for row in table] == [
-        ("21", "minival", "1"), ("41", "minival", "1"), ("61", "minival", "1"), ("61", "test", "2"),
-    ]  # fmt: skip
+        ("21", "minival", "1"),
+        ("41", "minival", "1"),
+        ("61", "minival", "1"),
+        ("61", "test", "2"),
+    ]
     told = json.loads((whole / "run.json").read_text())
     final = table[-1]
-    for column, field in (("top1", "top1"), ("top5", "top5"), ("val_loss", "loss"), ("epoch", "epoch")):
+    for column, field in (
+        ("top1", "top1"),
+        ("top5", "top5"),
+        ("val_loss", "loss"),
+        ("epoch", "epoch"),
+    ):
         assert float(final[column]) == told["result"][field]
     assert max(float(row["top1"]) for row in table[:-1]) == told["best"]["top1"]
     steps = {e["step"]: e for e in read_events(whole / "log.jsonl") if e["event"] == "step"}
     for row, first, last in zip(table, (1, 22, 42), (21, 41, 61), strict=False):
-        mean = math.fsum(steps[step]["loss"] for step in range(first, last + 1)) / (last - first + 1)
+        mean = math.fsum(steps[step]["loss"] for step in range(first, last + 1)) / (
+            last - first + 1
+        )
         assert float(row["train_loss"]) == pytest.approx(mean, rel=1e-5)
         assert float(row["lr"]) == steps[last]["lr"] and float(row["images_per_s"]) > 0
     assert table[-1]["train_loss"] == table[-2]["train_loss"]
@@ -53,7 +73,9 @@ def test_there_is_one_row_for_each_evaluation_and_it_agrees_with_log_and_result(
 def test_kills_and_resumes_leave_no_row_twice_and_none_out(
     whole: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    """Killed behind an evaluation, with the newest checkpoint before it: the step is judged twice."""
+    """Killed behind an evaluation, with the newest checkpoint before it: the step is judged
+    twice.
+    """
     out = tmp_path / "run"
     stop_after(30)
     with pytest.raises(PreemptedError):
@@ -98,7 +120,9 @@ def test_top5_is_empty_where_it_is_always_one(tmp_path: Path) -> None:
     assert rows(tmp_path)[0]["top5"] == "" and rows(tmp_path)[0]["top1"] == "0.5"
 
 
-def test_a_table_that_cannot_be_written_ends_nothing_and_is_whole_the_next_time(tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_written_ends_nothing_and_is_whole_the_next_time(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "metrics.csv").mkdir()  # nothing can be renamed to it
     table = Table(tmp_path / "metrics.csv", [], 10)
     table({"event": "eval", "step": 1, "split": "val", "views": 1, "top1": 0.5})
@@ -107,7 +131,9 @@ def test_a_table_that_cannot_be_written_ends_nothing_and_is_whole_the_next_time(
     assert [row["step"] for row in rows(tmp_path)] == ["1", "2"]
 
 
-def test_log_txt_holds_all_that_was_said_over_all_attempts(tmp_path: Path, stop_after: Callable[[int], None]) -> None:
+def test_log_txt_holds_all_that_was_said_over_all_attempts(
+    tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
     out = tmp_path / "run"
     stop_after(5)
     first = console.run_here("train", "--epochs", "1", "--out", str(out))
@@ -116,13 +142,19 @@ def test_log_txt_holds_all_that_was_said_over_all_attempts(tmp_path: Path, stop_
     assert second.status == 0
     kept = (out / "log.txt").read_text()
     written = kept.splitlines()
-    assert [line[:10] for line in written if line.startswith("attempt ")] == ["attempt 1,", "attempt 2,"]
+    assert [line[:10] for line in written if line.startswith("attempt ")] == [
+        "attempt 1,",
+        "attempt 2,",
+    ]
     for attempt in (first, second):
         for line in attempt.stderr.splitlines():
             assert line in written, line
     assert kept.index("enough") < kept.index("attempt 2,") < kept.index("top-1")
     before = (out / "log.txt").read_bytes()
-    assert "this run is finished" in console.run_here("train", "--epochs", "1", "--out", str(out)).stderr
+    assert (
+        "this run is finished"
+        in console.run_here("train", "--epochs", "1", "--out", str(out)).stderr
+    )
     assert (out / "log.txt").read_bytes() == before
 
 

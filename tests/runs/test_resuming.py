@@ -1,4 +1,7 @@
-"""Going on with a changed run: longer, in other batches, from an older checkpoint; every advice works."""
+"""Going on with a changed run: longer, in other batches, from an older checkpoint.
+
+Every advice works.
+"""
 
 from __future__ import annotations
 
@@ -105,14 +108,18 @@ def test_a_changed_batch_goes_on_where_the_other_stopped_and_sees_every_image_on
 
 
 @pytest.mark.full
-def test_a_changed_batch_is_gone_on_with_after_a_kill(run: Path, stop_after: Callable[[int], None]) -> None:
+def test_a_changed_batch_is_gone_on_with_after_a_kill(
+    run: Path, stop_after: Callable[[int], None]
+) -> None:
     stop_after(5)
     with pytest.raises(PreemptedError):
         longer(run, batch_size=90)
     assert longer(run, batch_size=90).fresh
     starts = [e["step"] for e in read_events(run / "log.jsonl") if e["event"] == "start"]
     assert starts == [0, 45, 50]
-    assert facts(run)["lineage"] == [{"step": 45, "changed": "batch.global: 64 -> 90; epochs: 2ep -> 3ep"}]
+    assert facts(run)["lineage"] == [
+        {"step": 45, "changed": "batch.global: 64 -> 90; epochs: 2ep -> 3ep"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +131,9 @@ def test_a_changed_batch_is_gone_on_with_after_a_kill(run: Path, stop_after: Cal
         (("--epochs", "3", "--seed", "4"), "seed: 0 -> 4", True),
     ],
 )
-def test_only_advice_that_works_is_given(run: Path, change: tuple[str, ...], words: str, advised: bool) -> None:
+def test_only_advice_that_works_is_given(
+    run: Path, change: tuple[str, ...], words: str, advised: bool
+) -> None:
     refused = train("--resume", str(run), *change, status=78)
     assert words in refused and "--resume never starts another run" in refused
     assert ("--resume-changed (in Python resume_changed=True) goes on" in refused) == advised
@@ -163,8 +172,9 @@ def test_from_an_older_checkpoint_newer_ones_are_set_aside_not_taken_next_time(
 
 def test_a_branch_leaves_the_run_that_it_comes_from_alone(run: Path, tmp_path: Path) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    branch = saccade.train(resume=run, out=tmp_path / "branch", epochs=3, quiet=True,
-                           resume_changed=True).folder  # fmt: skip
+    branch = saccade.train(
+        resume=run, out=tmp_path / "branch", epochs=3, quiet=True, resume_changed=True
+    ).folder
     assert facts(branch)["steps"] == 68 and branch == tmp_path / "branch"
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 

@@ -1,4 +1,7 @@
-"""What was found before holds only while the files are the same; a few are read again in any case."""
+"""What was found before holds only while the files are the same.
+
+A few are read again in any case.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,16 @@ QUIET = Log(quiet=True)
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Believe the clock of the file system to the nanosecond: what was written just now has a stamp."""
+    """Believe the clock of the file system to the nanosecond: what was written just now has a
+    stamp.
+    """
     monkeypatch.setattr(stamps, "SETTLED_S", 0.0)
 
 
 def make_set(root: Path) -> Path:
-    for number, path in enumerate(f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in "ab" for i in range(6)):
+    for number, path in enumerate(
+        f"{s}/{c}/{i}.jpg" for s in ("train", "val") for c in "ab" for i in range(6)
+    ):
         pixels = np.random.default_rng(number).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "JPEG")
@@ -43,7 +50,9 @@ def make_set(root: Path) -> Path:
 
 
 def asked(data: Path) -> Composed:
-    return compose(Request(["resnet8"], {"data.train": str(data), "data.image_size": 24, "epochs": "2ep"}))
+    return compose(
+        Request(["resnet8"], {"data.train": str(data), "data.image_size": 24, "epochs": "2ep"})
+    )
 
 
 def found(composed: Composed) -> dict[str, Finding]:
@@ -66,7 +75,9 @@ def exchange(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_what_was_found_before_does_not_hold_for_images_exchanged_under_the_same_size_and_time(tmp_path: Path) -> None:
+def test_what_was_found_before_does_not_hold_for_images_exchanged_under_the_same_size_and_time(
+    tmp_path: Path,
+) -> None:
     data = make_set(tmp_path / "set")
     assert not {"train-val-overlap", "unreadable-image"} & set(found(asked(data)))
     exchange(data / "val" / "a" / "0.jpg", b"")
@@ -93,7 +104,11 @@ def test_some_images_are_read_again_although_their_files_look_the_same(tmp_path:
     rotten = dataclasses.replace(split, read=lambda i: bytes(split.read(i))[:-1] + b"?")
     assert rotten.stamp and rotten.stamp == split.stamp
     again = sample.audit(rotten, val)
-    assert not again.cached and again.changed.count == min(len(split), sample.REREAD) and again.seconds > 0
+    assert (
+        not again.cached
+        and again.changed.count == min(len(split), sample.REREAD)
+        and again.seconds > 0
+    )
     assert split.describe(0) in again.changed.first
     assert sample.audit(rotten, val).cached, "what was found anew holds from now on"
     dead = dataclasses.replace(split, read=lambda i: bytes(int(split.sizes[i])))
@@ -123,7 +138,9 @@ def test_a_sample_of_contents_is_the_same_at_every_call_and_ends_before_it_gets_
         return bytes(train.read(i))
 
     watched = dataclasses.replace(train, read=read)
-    assert sample.contents(watched, val) == sample.contents(train, val) != sample.contents(val, train)
+    assert (
+        sample.contents(watched, val) == sample.contents(train, val) != sample.contents(val, train)
+    )
     assert len(asked_for) == sample.FIXED == len(set(asked_for))
     huge = dataclasses.replace(watched, sizes=np.full(len(train), sample.SAMPLE_BYTES // 2))
     asked_for.clear()
@@ -133,9 +150,22 @@ def test_a_sample_of_contents_is_the_same_at_every_call_and_ends_before_it_gets_
     assert sample.contents(one, val) != sample.contents(train, val)
 
 
-def test_a_finished_run_is_not_said_to_be_finished_on_images_with_other_bytes(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_said_to_be_finished_on_images_with_other_bytes(
+    tmp_path: Path,
+) -> None:
     data, out = make_set(tmp_path / "set"), str(tmp_path / "run")
-    words = ("train", "resnet8", "--data", str(data), "--image-size", "32", "--epochs", "1step", "--out", out)
+    words = (
+        "train",
+        "resnet8",
+        "--data",
+        str(data),
+        "--image-size",
+        "32",
+        "--epochs",
+        "1step",
+        "--out",
+        out,
+    )
     assert run_here(*words).status == 0
     assert "this run is finished" in run_here(*words).stderr
     path = data / "train" / "a" / "0.jpg"

@@ -10,7 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from saccade.runs import tensorboard
 
 
-def test_a_tensorboard_folder_is_whole_and_its_thread_gone_when_the_run_ends(tmp_path: Path) -> None:
+def test_a_tensorboard_folder_is_whole_and_its_thread_gone_when_the_run_ends(
+    tmp_path: Path,
+) -> None:
     before = set(threading.enumerate())
     listen = tensorboard.tensorboard(tmp_path)
     for step in (1, 2):

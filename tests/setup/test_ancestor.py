@@ -1,4 +1,6 @@
-"""Weights to start from: known by their digest, followed in what they were trained with, judged by what they saw."""
+"""Weights to start from: known by their digest, followed in what they were trained with, judged
+by what they saw.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with settings that are nobody's defaults, and with an average."""
     folder = tmp_path_factory.mktemp("runs") / "source"
     saccade.train(
-        "resnet14", image_size=12, epochs="2step", batch_size=32, out=folder, quiet=True, ema__half_life="1step",
-        data__mean=MEAN, data__std=STD, data__eval_crop=0.75,
-    )  # fmt: skip
+        "resnet14",
+        image_size=12,
+        epochs="2step",
+        batch_size=32,
+        out=folder,
+        quiet=True,
+        ema__half_life="1step",
+        data__mean=MEAN,
+        data__std=STD,
+        data__eval_crop=0.75,
+    )
     return folder
 
 
@@ -64,7 +74,9 @@ def settled(*words: str, **flags: Any) -> Any:
     return compose(Request(words, {n.replace("__", "."): v for n, v in flags.items()})).config
 
 
-def test_a_run_is_followed_in_its_network_and_pixels_unless_the_user_wants_others(source: Path) -> None:
+def test_a_run_is_followed_in_its_network_and_pixels_unless_the_user_wants_others(
+    source: Path,
+) -> None:
     for place in (source, source / "model.safetensors", source / "checkpoints" / "step_00000002"):
         config = settled(model__init=str(place))
         assert config.model.name == "resnet14" and config.data.image_size == 12
@@ -77,24 +89,52 @@ def test_a_run_is_followed_in_its_network_and_pixels_unless_the_user_wants_other
 def test_the_patch_goes_along_to_another_size_unless_the_user_wants_another(vit: Path) -> None:
     assert settled(model__init=str(vit)).model.patch_size == 0
     config = settled(model__init=str(vit), data__image_size=64)
-    assert (config.model.name, config.data.image_size, config.model.patch_size) == ("vit_ti_16", 64, 4)
-    here = create_model("vit_ti_16", num_classes=10, image_size=64, patch_size=config.model.patch_size)
+    assert (config.model.name, config.data.image_size, config.model.patch_size) == (
+        "vit_ti_16",
+        64,
+        4,
+    )
+    here = create_model(
+        "vit_ti_16", num_classes=10, image_size=64, patch_size=config.model.patch_size
+    )
     assert load_weights(here, vit).share == 1.0
-    assert settled(model__init=str(vit), data__image_size=64, model__patch_size=8).model.patch_size == 8
+    assert (
+        settled(model__init=str(vit), data__image_size=64, model__patch_size=8).model.patch_size
+        == 8
+    )
     assert settled("resnet8", model__init=str(vit), data__image_size=64).model.patch_size == 0
 
 
 def test_strides_go_along_to_another_size(tmp_path: Path) -> None:
     settings = {"model": "resnet18", "image_size": 32, "dry_run": True}
     assert saccade.train(**settings).settings["model"]["strides"] == []
-    known = ancestor.Ancestor("x", None, "", {
-        "model.name": "resnet18", "data.image_size": 32, "model.strides": [], "model.patch_size": 0,
-    })  # fmt: skip
+    known = ancestor.Ancestor(
+        "x",
+        None,
+        "",
+        {
+            "model.name": "resnet18",
+            "data.image_size": 32,
+            "model.strides": [],
+            "model.patch_size": 0,
+        },
+    )
     assert known.shape() == {"model.strides": [1, 1, 1, 2, 2]}
 
 
-def test_other_pixels_than_the_weights_were_trained_for_are_warned_of(source: Path, tmp_path: Path) -> None:
-    done = run_here("train", *SHORT, "--init", str(source), "--out", str(tmp_path / "a"), "--set", "data.mean=[0,0,0]")
+def test_other_pixels_than_the_weights_were_trained_for_are_warned_of(
+    source: Path, tmp_path: Path
+) -> None:
+    done = run_here(
+        "train",
+        *SHORT,
+        "--init",
+        str(source),
+        "--out",
+        str(tmp_path / "a"),
+        "--set",
+        "data.mean=[0,0,0]",
+    )
     assert done.status == 0 and "was trained with data.mean [0.1, 0.2, 0.3]" in done.stderr
     assert "data.std" not in done.stderr.replace("\n", " ")
 
@@ -105,23 +145,37 @@ def test_one_source_under_many_names_is_one_run_and_a_changed_one_another(
     shutil.copytree(source, tmp_path / "out" / "d")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(source, tmp_path / "moved")
-    names = ("out/d", "./out/d", "out/d/", "out/d/model.safetensors", str(tmp_path / "out" / "d"), "moved")
+    names = (
+        "out/d",
+        "./out/d",
+        "out/d/",
+        "out/d/model.safetensors",
+        str(tmp_path / "out" / "d"),
+        "moved",
+    )
     digests = {settled(model__init=name).model.init_digest for name in names}
     assert digests == {files.digest(source / "model.safetensors")}
     average = source / "checkpoints" / "step_00000002"
     for place in (average, average / "model.safetensors"):
-        assert settled(model__init=str(place)).model.init_digest == files.digest(average / "ema.safetensors")
+        assert settled(model__init=str(place)).model.init_digest == files.digest(
+            average / "ema.safetensors"
+        )
 
     done = run_here("train", *SHORT, "--init", "out/d", "--out", "run")
     assert done.status == 0, done.stderr
-    assert "this run is finished" in run_here("train", *SHORT, "--init", "./moved", "--out", "run").stderr
+    assert (
+        "this run is finished"
+        in run_here("train", *SHORT, "--init", "./moved", "--out", "run").stderr
+    )
     network = create_model("resnet14", num_classes=10)
     torch.save(network.state_dict(), "other.pth")
     changed = run_here("train", *SHORT, "resnet14", "--init", "other.pth", "--out", "run")
     assert changed.status == 78 and "model.init_digest" in changed.stderr
 
 
-def test_a_run_goes_on_when_its_source_is_gone(source: Path, tmp_path: Path, stop_after: Any, monkeypatch: Any) -> None:
+def test_a_run_goes_on_when_its_source_is_gone(
+    source: Path, tmp_path: Path, stop_after: Any, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(source, tmp_path / "source")
     settings = {"init": "source", "epochs": "4step", "batch_size": 32, "quiet": True}
@@ -132,7 +186,9 @@ def test_a_run_goes_on_when_its_source_is_gone(source: Path, tmp_path: Path, sto
     (run,) = Path("runs").iterdir()
     assert saccade.train(**settings).folder == Path("runs") / run.name
     facts = json.loads((run / "run.json").read_text())
-    assert facts["status"] == "done" and facts["init"]["digest"] == files.digest(source / "model.safetensors")
+    assert facts["status"] == "done" and facts["init"]["digest"] == files.digest(
+        source / "model.safetensors"
+    )
     with pytest.raises(CheckpointError, match="no weights here"):
         saccade.train(init="never-there", quiet=True)
 
@@ -142,7 +198,9 @@ def test_run_json_names_source_digest_method_and_lineage(source: Path, tmp_path:
     for parent, out in ((source, child), (child, grandchild)):
         assert run_here("train", *SHORT, "--init", str(parent), "--out", str(out)).status == 0
     init = json.loads((grandchild / "run.json").read_text())["init"]
-    assert init["source"] == str(child) and init["digest"] == files.digest(child / "model.safetensors")
+    assert init["source"] == str(child) and init["digest"] == files.digest(
+        child / "model.safetensors"
+    )
     assert init["method"] == "classification" and init["run"] == str(child)
     assert [entry["run"] for entry in init["lineage"]] == [str(child), str(source)]
 
@@ -156,7 +214,14 @@ def test_an_unfinished_run_gives_its_newest_checkpoint(source: Path, tmp_path: P
 
 def test_weights_of_ones_own_network_need_it(tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
-    saccade.train(model=network, image_size=32, epochs="2step", batch_size=32, out=tmp_path / "own", quiet=True)
+    saccade.train(
+        model=network,
+        image_size=32,
+        epochs="2step",
+        batch_size=32,
+        out=tmp_path / "own",
+        quiet=True,
+    )
     with pytest.raises(ConfigError, match="your own network Sequential"):
         saccade.train(init=tmp_path / "own", quiet=True)
     config = settled("custom:Sequential", model__init=str(tmp_path / "own"))
@@ -165,12 +230,18 @@ def test_weights_of_ones_own_network_need_it(tmp_path: Path) -> None:
 
 def test_the_head_of_a_checkpoint_is_taken_only_where_the_classes_are_its_own(source: Path) -> None:
     place = source / "checkpoints" / "step_00000002"
-    assert not load_weights(create_model("resnet14", num_classes=10), place, classes=tuple("0123456789")).head
-    others = load_weights(create_model("resnet14", num_classes=10), place, classes=tuple("abcdefghij"))
+    assert not load_weights(
+        create_model("resnet14", num_classes=10), place, classes=tuple("0123456789")
+    ).head
+    others = load_weights(
+        create_model("resnet14", num_classes=10), place, classes=tuple("abcdefghij")
+    )
     assert others.head == ("fc.weight", "fc.bias")
 
 
-@pytest.mark.parametrize("lineage", [7, [3], [{"data": []}], [{"data": {}, "seed": "x"}], [{}] * 100_000])
+@pytest.mark.parametrize(
+    "lineage", [7, [3], [{"data": []}], [{"data": {}, "seed": "x"}], [{}] * 100_000]
+)
 def test_an_odd_lineage_is_passed_over(lineage: Any, source: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(source, tmp_path / "run"))
     facts = json.loads((run / "run.json").read_text())
@@ -179,8 +250,23 @@ def test_an_odd_lineage_is_passed_over(lineage: Any, source: Path, tmp_path: Pat
 
 
 def held_out(photos: Path, out: Path, *more: str) -> Any:
-    return run_here("train", "resnet8", "--data", str(photos), "--image-size", "16", "--epochs", "2step",
-                    "--batch-size", "16", "--set", "batch.cell=0", "--out", str(out), *more)  # fmt: skip
+    return run_here(
+        "train",
+        "resnet8",
+        "--data",
+        str(photos),
+        "--image-size",
+        "16",
+        "--epochs",
+        "2step",
+        "--batch-size",
+        "16",
+        "--set",
+        "batch.cell=0",
+        "--out",
+        str(out),
+        *more,
+    )
 
 
 def test_a_run_that_validates_on_what_its_ancestors_saw_is_refused_and_the_way_out_works(
@@ -191,15 +277,34 @@ def test_a_run_that_validates_on_what_its_ancestors_saw_is_refused_and_the_way_o
     refused = held_out(photos, second, "--holdout", "0.2", "--seed", "4", "--init", str(first))
     assert refused.status == 65 and "--holdout 0.2 --seed 3" in refused.stderr, refused.stderr
     assert "of 24 validation images were training images" in " ".join(refused.stderr.split())
-    assert held_out(photos, second, "--holdout", "0.2", "--seed", "3", "--init", str(first)).status == 0
+    assert (
+        held_out(photos, second, "--holdout", "0.2", "--seed", "3", "--init", str(first)).status
+        == 0
+    )
 
-    # the chain is followed: its middle is clean, its beginning is not there any more but its data is
+    # the chain is followed: its middle is clean, its beginning is not there any more but its data
+    # is
     moved = Path(shutil.copytree(photos, tmp_path / "elsewhere" / "photos"))
     shutil.rmtree(first)
     found = run_here(
-        "check", "resnet8", "--data", str(moved), "--image-size", "16", "--batch-size", "16", "--set", "batch.cell=0",
-        "--holdout", "0.4", "--seed", "3", "--init", str(second), "--json",
-    )  # fmt: skip
+        "check",
+        "resnet8",
+        "--data",
+        str(moved),
+        "--image-size",
+        "16",
+        "--batch-size",
+        "16",
+        "--set",
+        "batch.cell=0",
+        "--holdout",
+        "0.4",
+        "--seed",
+        "3",
+        "--init",
+        str(second),
+        "--json",
+    )
     ids = [f["id"] for f in json.loads(found.stdout)["findings"] if f["severity"] == "error"]
     assert found.status == 65 and set(ids) == {"init-saw-validation"}
 
@@ -207,15 +312,33 @@ def test_a_run_that_validates_on_what_its_ancestors_saw_is_refused_and_the_way_o
 def test_a_minival_that_ancestors_were_trained_on_is_a_warning_and_the_way_out_works(
     photos: Path, tmp_path: Path
 ) -> None:
-    first, known, held = tmp_path / "first", ("--holdout", "0.2", "--minival", "0.2"), ("--seed", "3")
+    first, known, held = (
+        tmp_path / "first",
+        ("--holdout", "0.2", "--minival", "0.2"),
+        ("--seed", "3"),
+    )
     assert held_out(photos, first, *known, *held).status == 0
     said = {
         minival: run_here(
-            "check", "resnet8", "--data", str(photos), "--image-size", "16", "--batch-size", "16", *held,
-            "--holdout", "0.2", "--minival", minival, "--init", str(first), "--json",
+            "check",
+            "resnet8",
+            "--data",
+            str(photos),
+            "--image-size",
+            "16",
+            "--batch-size",
+            "16",
+            *held,
+            "--holdout",
+            "0.2",
+            "--minival",
+            minival,
+            "--init",
+            str(first),
+            "--json",
         )
         for minival in ("0.2", "0.4")
-    }  # fmt: skip
+    }
     found = {minival: json.loads(done.stdout)["findings"] for minival, done in said.items()}
     assert not [f for f in found["0.2"] if f["id"] == "init-saw-validation"]
     (warning,) = [f for f in found["0.4"] if f["id"] == "init-saw-validation"]

@@ -37,7 +37,9 @@ class Frozen(nn.Module):
 
 def of_batch(batch: int, model: str = "resnet8", **settings: Any) -> Config:
     layers = Layers()
-    layers.add({"batch": {"global": batch}, "model": {"name": model}, "data": {"image_size": 32}}, "a test")
+    layers.add(
+        {"batch": {"global": batch}, "model": {"name": model}, "data": {"image_size": 32}}, "a test"
+    )
     for name, value in settings.items():
         layers.set(f"{name.replace('__', '.')}={value}")
     return layers.resolve()
@@ -45,7 +47,16 @@ def of_batch(batch: int, model: str = "resnet8", **settings: Any) -> Config:
 
 @pytest.mark.parametrize(
     ("batch", "repeats", "cell"),
-    [(128, 1, 128), (127, 1, 127), (131, 1, 1), (256, 1, 128), (262, 1, 2), (1000, 1, 125), (7, 1, 7), (384, 3, 96)],
+    [
+        (128, 1, 128),
+        (127, 1, 127),
+        (131, 1, 1),
+        (256, 1, 128),
+        (262, 1, 2),
+        (1000, 1, 125),
+        (7, 1, 7),
+        (384, 3, 96),
+    ],
 )
 def test_the_largest_part_up_to_128_is_the_cell(batch: int, repeats: int, cell: int) -> None:
     assert largest_cell(batch, repeats) == cell
@@ -56,8 +67,16 @@ def test_every_batch_that_is_named_as_near_has_good_cells() -> None:
         for batch in range(1, 700):
             near = nearest_batches(batch, repeats)
             assert near, (batch, repeats)
-            assert all(largest_cell(n, repeats) >= 16 and n % repeats == 0 for n in near), (batch, repeats, near)
-    assert nearest_batches(131) == [130, 132] and nearest_batches(262) == [261, 264] and nearest_batches(1) == [16]
+            assert all(largest_cell(n, repeats) >= 16 and n % repeats == 0 for n in near), (
+                batch,
+                repeats,
+                near,
+            )
+    assert (
+        nearest_batches(131) == [130, 132]
+        and nearest_batches(262) == [261, 264]
+        and nearest_batches(1) == [16]
+    )
 
 
 @pytest.mark.parametrize("batch", [131, 262, 2 * 3 * 149, 4 * 1009])
@@ -66,18 +85,24 @@ def test_small_cells_that_nobody_asked_for_are_refused_where_norms_need_them(bat
     assert (refused.id, refused.severity, refused.status) == ("small-cells", "error", 78)
     for good in nearest_batches(batch):
         assert f"{good}" in refused.fix and not cells.inspect(of_batch(good), 10_000, "", None)
-    assert not cells.inspect(of_batch(batch, "vit_ti_16"), 10_000, "", None), "no norm over the batch"
+    assert not cells.inspect(of_batch(batch, "vit_ti_16"), 10_000, "", None), (
+        "no norm over the batch"
+    )
     for module in (Plain(), Frozen()):
         assert not cells.inspect(of_batch(batch), 10_000, "", module)
     written = of_batch(batch, batch__cell=largest_cell(batch))
-    assert [f.severity for f in cells.inspect(written, 10_000, "", None)] == ["warning"], "the user wrote the cell"
+    assert [f.severity for f in cells.inspect(written, 10_000, "", None)] == ["warning"], (
+        "the user wrote the cell"
+    )
 
 
 def test_a_prime_batch_up_to_the_largest_cell_is_one_cell() -> None:
     assert not cells.inspect(of_batch(127), 10_000, "", None)
     assert [f.severity for f in cells.inspect(of_batch(7), 10_000, "", None)] == ["warning"]
     assert [f.severity for f in cells.inspect(of_batch(1), 10_000, "", None)] == ["error"]
-    assert [f.severity for f in cells.inspect(of_batch(1, batch__cell=1), 10_000, "", None)] == ["warning"]
+    assert [f.severity for f in cells.inspect(of_batch(1, batch__cell=1), 10_000, "", None)] == [
+        "warning"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -97,7 +122,12 @@ def test_a_default_batch_that_shrinks_has_good_cells(repeats: int, mixup: float)
             given = of_batch(384, model, augment__repeats=repeats, augment__mixup=mixup)
             small, said = cells.shrink_batch(given, count, explicit=False)
             batch, cell = small.batch.global_, small.cell
-            assert batch <= count and batch % repeats == 0 and cell % repeats == 0 and batch % cell == 0
+            assert (
+                batch <= count
+                and batch % repeats == 0
+                and cell % repeats == 0
+                and batch % cell == 0
+            )
             assert cell >= min(least, count // 2), (model, count, batch, cell)
             assert batch <= max(count // 4, 2 * least * repeats) and f"384 -> {batch}" in said
             assert not [f for f in cells.inspect(small, count, said, None) if f.severity == "error"]
@@ -105,7 +135,16 @@ def test_a_default_batch_that_shrinks_has_good_cells(repeats: int, mixup: float)
 
 
 def test_the_command_line_refuses_it_before_training_and_its_advice_works(tmp_path: Path) -> None:
-    settings = ("train", "resnet8", "--epochs", "1step", "--set", "batch.cell=0", "--out", str(tmp_path / "run"))
+    settings = (
+        "train",
+        "resnet8",
+        "--epochs",
+        "1step",
+        "--set",
+        "batch.cell=0",
+        "--out",
+        str(tmp_path / "run"),
+    )
     done = console.run_here(*settings, "--batch-size", "131")
     assert done.status == 78 and "131 cells (micro-batches) of 1 image" in done.stderr
     assert "--batch-size 130 or 132" in done.stderr and not (tmp_path / "run").exists()

@@ -1,4 +1,7 @@
-"""Starting from weights: read once, at the very start, and said; a resumed run has no need of the file."""
+"""Starting from weights: read once, at the very start, and said.
+
+A resumed run has no need of the file.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,15 @@ def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
     def build(module: nn.Module | None = None, log: Log | None = None, **flags: Any) -> Run:
         composed = compose(
-            Request(flags={"model.name": "resnet8"} | {k.replace("__", "."): v for k, v in flags.items()})
+            Request(
+                flags={"model.name": "resnet8"}
+                | {k.replace("__", "."): v for k, v in flags.items()}
+            )
         )
         config, data = composed.config, datasets.open_data(composed.config, composed.source)
-        runs.append(launch.build(config, data, tmp_path / "run", launch.resolve(config, None), module))
+        runs.append(
+            launch.build(config, data, tmp_path / "run", launch.resolve(config, None), module)
+        )
         start(runs[-1], log or Log(quiet=True))
         return runs[-1]
 
@@ -46,7 +54,9 @@ def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file of another trainer: 1,000 classes, the prefix of a parallel model, things beside the weights."""
+    """A file of another trainer: 1,000 classes, the prefix of a parallel model, things beside
+    the weights.
+    """
     state = create_model("resnet8", num_classes=1000, seed=9).state_dict()
     path = tmp_path / "checkpoint.pth"
     torch.save({"epoch": 3, "state_dict": {f"module.{n}": t for n, t in state.items()}}, path)
@@ -57,7 +67,10 @@ def test_a_run_starts_from_foreign_weights_and_its_average_too(
     file: Path, ready: Callable[..., Run], capsys: Any
 ) -> None:
     run = ready(log=Log(), model__init=str(file), ema__half_life="9step")
-    start, fresh = create_model("resnet8", num_classes=1000, seed=9), create_model("resnet8", num_classes=10, seed=0)
+    start, fresh = (
+        create_model("resnet8", num_classes=1000, seed=9),
+        create_model("resnet8", num_classes=10, seed=0),
+    )
     assert run.state.ema is not None
     for model in (run.state.model, run.state.ema.model):
         assert torch.equal(model.layer2[0].conv1.weight, start.layer2[0].conv1.weight)
@@ -66,7 +79,9 @@ def test_a_run_starts_from_foreign_weights_and_its_average_too(
     assert "fresh head (other classes): fc.weight, fc.bias" in capsys.readouterr().err
 
 
-def test_a_resumed_run_does_not_read_them_again(file: Path, tmp_path: Path, stop_after: Callable[[int], None]) -> None:
+def test_a_resumed_run_does_not_read_them_again(
+    file: Path, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
     settings = {"model": "resnet8", "epochs": "6step", "quiet": True, "model__init": str(file)}
     saccade.train(**settings, out=tmp_path / "whole")
     stop_after(3)
@@ -115,14 +130,20 @@ class Shifted(nn.Module):
 def test_buffers_that_are_not_saved_survive_the_reading_back(tmp_path: Path) -> None:
     outcome = saccade.train(model=Shifted(), epochs="6step", quiet=True, out=tmp_path / "run")
     again = saccade.evaluate(saccade.load(tmp_path / "run", Shifted()), "digits")
-    assert again.correct == outcome.result["correct"] and again.loss == pytest.approx(outcome.result["loss"])
+    assert again.correct == outcome.result["correct"] and again.loss == pytest.approx(
+        outcome.result["loss"]
+    )
 
 
-def test_a_module_of_ones_own_starts_from_weights(ready: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_module_of_ones_own_starts_from_weights(
+    ready: Callable[..., Run], tmp_path: Path
+) -> None:
     start = Shifted()
     nn.init.constant_(start.fc.weight, 0.25)
     torch.save(start.state_dict(), tmp_path / "own.pt")
-    assert ready(Shifted(), model__init=str(tmp_path / "own.pt")).state.model.fc.weight.eq(0.25).all()
+    assert (
+        ready(Shifted(), model__init=str(tmp_path / "own.pt")).state.model.fc.weight.eq(0.25).all()
+    )
 
 
 def test_a_first_layer_that_stays_random_is_refused_and_the_way_out_works(
@@ -130,10 +151,17 @@ def test_a_first_layer_that_stays_random_is_refused_and_the_way_out_works(
 ) -> None:
     source = create_model("vit_ti_16", num_classes=10, image_size=64)
     torch.save(source.state_dict(), tmp_path / "vit.pth")
-    settings = {"model__name": "vit_ti_16", "data__image_size": 96, "model__init": str(tmp_path / "vit.pth")}
+    settings = {
+        "model__name": "vit_ti_16",
+        "data__image_size": 96,
+        "model__init": str(tmp_path / "vit.pth"),
+    }
     with pytest.raises(ConfigError, match=r"first layer does not fit: conv_proj") as caught:
         ready(**settings)
-    assert caught.value.finding == "init-first-layer" and "--set model.patch_size=8" in caught.value.fix
+    assert (
+        caught.value.finding == "init-first-layer"
+        and "--set model.patch_size=8" in caught.value.fix
+    )
     model = ready(**settings, model__patch_size=8).state.model
     assert torch.equal(model.conv_proj.weight, source.conv_proj.weight)
 

@@ -1,4 +1,6 @@
-"""Links, pipes and second names inside a run or cache folder: nothing outside is ever touched through them."""
+"""Links, pipes and second names inside a run or cache folder: nothing outside is ever touched
+through them.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,17 @@ from saccade import cache, files
 from saccade.errors import DiskError, SaccadeError
 from saccade.system import doors
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="who makes a link there is asked for a privilege")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="who makes a link there is asked for a privilege"
+)
 PRECIOUS = "precious\n" * 100
 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder with files that have nothing to do with us, named so that our cleaning would take them."""
+    """A folder with files that have nothing to do with us, named so that our cleaning would take
+    them.
+    """
     folder = tmp_path / "outside"
     (folder / "inner.part-7").mkdir(parents=True)
     for name in ("victim", ".x.7.part", "step_00000001", "inner.part-7/deep"):
@@ -30,26 +36,54 @@ def outside(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def train(out: Path, *more: str) -> Done:
-    return run_here("train", "lenet", "--epochs", "1step", "--batch-size", "16", "--out", str(out),
-                    "--set", "data.threads=1", *more)  # fmt: skip
+    return run_here(
+        "train",
+        "lenet",
+        "--epochs",
+        "1step",
+        "--batch-size",
+        "16",
+        "--out",
+        str(out),
+        "--set",
+        "data.threads=1",
+        *more,
+    )
 
 
-FILES = (".lock", "log.jsonl", "config.yaml", "run.json", "model.safetensors", "report.html", "predictions.safetensors")
+FILES = (
+    ".lock",
+    "log.jsonl",
+    "config.yaml",
+    "run.json",
+    "model.safetensors",
+    "report.html",
+    "predictions.safetensors",
+)
 FOLDERS = ("checkpoints", "plots")
 
 
 @pytest.mark.parametrize("dangling", [False, True])
-def test_no_link_in_a_run_folder_reaches_anything_outside(tmp_path: Path, outside: Path, dangling: bool) -> None:
-    """What is replaced as a whole may take the place of a link; what is opened or entered must not be one."""
+def test_no_link_in_a_run_folder_reaches_anything_outside(
+    tmp_path: Path, outside: Path, dangling: bool
+) -> None:
+    """What is replaced as a whole may take the place of a link.
+
+    What is opened or entered must not be one.
+    """
     before = contents(outside)
     for name in (*FILES, *FOLDERS):
         run = tmp_path / f"run-{name}"
         run.mkdir()
-        target = outside / "nowhere" if dangling else outside if name in FOLDERS else outside / "victim"
+        target = (
+            outside / "nowhere" if dangling else outside if name in FOLDERS else outside / "victim"
+        )
         (run / name).symlink_to(target)
         done = train(run) if name in (".lock", "checkpoints", "log.jsonl") else None
         if done is not None:
@@ -60,7 +94,9 @@ def test_no_link_in_a_run_folder_reaches_anything_outside(tmp_path: Path, outsid
         assert (run / name).is_symlink(), "the link itself is somebody's evidence"
 
 
-def test_what_is_written_as_a_whole_takes_the_place_of_a_link(tmp_path: Path, outside: Path) -> None:
+def test_what_is_written_as_a_whole_takes_the_place_of_a_link(
+    tmp_path: Path, outside: Path
+) -> None:
     before = contents(outside)
     run = tmp_path / "run"
     run.mkdir()
@@ -88,7 +124,9 @@ def test_the_run_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "real" / "run.json").read_text())["status"] == "done"
 
 
-def test_left_over_parts_that_are_links_are_removed_and_not_followed(tmp_path: Path, outside: Path) -> None:
+def test_left_over_parts_that_are_links_are_removed_and_not_followed(
+    tmp_path: Path, outside: Path
+) -> None:
     before = contents(outside)
     for name, target in ((".x.1.part", "victim"), ("step_1.part-1", "."), ("a.part-2", "nowhere")):
         (tmp_path / name).symlink_to(outside / target)
@@ -97,7 +135,9 @@ def test_left_over_parts_that_are_links_are_removed_and_not_followed(tmp_path: P
     assert contents(outside) == before
 
 
-def test_a_link_under_the_name_of_our_own_part_is_not_written_through(tmp_path: Path, outside: Path) -> None:
+def test_a_link_under_the_name_of_our_own_part_is_not_written_through(
+    tmp_path: Path, outside: Path
+) -> None:
     before, pid = contents(outside), os.getpid()
     (tmp_path / f".new.{pid}.part").symlink_to(outside / "victim")
     files.write_bytes(tmp_path / "new", b"x")
@@ -110,10 +150,17 @@ def test_a_link_under_the_name_of_our_own_part_is_not_written_through(tmp_path: 
     with files.aside(tmp_path / "big") as file:
         file.write(b"3")
     assert contents(outside) == before
-    assert [(tmp_path / n).read_bytes() for n in ("new", "step_1/a", "tree/b", "big")] == [b"x", b"1", b"2", b"3"]
+    assert [(tmp_path / n).read_bytes() for n in ("new", "step_1/a", "tree/b", "big")] == [
+        b"x",
+        b"1",
+        b"2",
+        b"3",
+    ]
 
 
-def test_removing_and_setting_aside_a_link_leaves_what_it_leads_to(tmp_path: Path, outside: Path) -> None:
+def test_removing_and_setting_aside_a_link_leaves_what_it_leads_to(
+    tmp_path: Path, outside: Path
+) -> None:
     before = contents(outside)
     for name, target in (("a", "."), ("b", "victim"), ("c", "nowhere")):
         (tmp_path / name).symlink_to(outside / target)
@@ -149,7 +196,9 @@ def test_a_published_folder_with_a_link_in_it_does_not_verify(tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", [".lock", "log.jsonl"])
-def test_a_pipe_in_a_run_folder_ends_in_a_sentence_and_not_in_a_wait(tmp_path: Path, name: str) -> None:
+def test_a_pipe_in_a_run_folder_ends_in_a_sentence_and_not_in_a_wait(
+    tmp_path: Path, name: str
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
     os.mkfifo(run / name)
@@ -166,8 +215,12 @@ def test_a_pipe_that_is_only_replaced_does_not_hang(tmp_path: Path, name: str) -
         files.read_text(tmp_path / name, 100)
 
 
-def test_a_hard_link_to_the_log_is_given_up_and_its_other_name_keeps_its_lines(tmp_path: Path) -> None:
-    """`cp -al run backup` shares the files: what goes on in the run must not go on in the backup."""
+def test_a_hard_link_to_the_log_is_given_up_and_its_other_name_keeps_its_lines(
+    tmp_path: Path,
+) -> None:
+    """`cp -al run backup` shares the files: what goes on in the run must not go on in the
+    backup.
+    """
     (tmp_path / "log.jsonl").write_text("one\n")
     (tmp_path / "backup").hardlink_to(tmp_path / "log.jsonl")
     log = files.Appender(tmp_path / "log.jsonl")
@@ -177,7 +230,9 @@ def test_a_hard_link_to_the_log_is_given_up_and_its_other_name_keeps_its_lines(t
     assert (tmp_path / "backup").read_text() == "one\n"
 
 
-def test_a_hard_link_under_the_name_of_the_lock_is_not_emptied(tmp_path: Path, outside: Path) -> None:
+def test_a_hard_link_under_the_name_of_the_lock_is_not_emptied(
+    tmp_path: Path, outside: Path
+) -> None:
     (tmp_path / ".lock").hardlink_to(outside / "victim")
     with pytest.raises(DiskError, match="no lock of ours"), files.locked(tmp_path):
         pass
@@ -186,7 +241,9 @@ def test_a_hard_link_under_the_name_of_the_lock_is_not_emptied(tmp_path: Path, o
     (tmp_path / ".lock").hardlink_to(outside / "number")
     with files.locked(tmp_path):
         pass
-    assert (outside / "number").read_text() == "12345" and (outside / "victim").read_text() == PRECIOUS
+    assert (outside / "number").read_text() == "12345" and (
+        outside / "victim"
+    ).read_text() == PRECIOUS
 
 
 @pytest.mark.parametrize("name", ["index", "preflight", "verify", "datasets", "unreadable"])

@@ -1,4 +1,6 @@
-"""What SIGTERM, SIGHUP and Ctrl-C do: the first and the second one, before, in and after the time of training."""
+"""What SIGTERM, SIGHUP and Ctrl-C do: the first and the second one, before, in and after the
+time of training.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from saccade.training.meter import Meter
 TERM, HUP, INT = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
 LIMIT_S = 20.0
 
-# Works in one call that nothing interrupts, as a large product of matrices does; saves when it is asked to stop.
+# Works in one call that nothing interrupts, as a large product of matrices does; saves when it is
+# asked to stop.
 WORK = """
 import hashlib, sys, time
 from saccade.system import signals
@@ -45,8 +48,13 @@ DEEP, SHALLOW = "2000000000", "1000"
 
 
 def worker(phase: str, rounds: str = SHALLOW, **environment: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", WORK, phase, rounds], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env=os.environ | environment)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK, phase, rounds],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
     assert process.stdout and process.stdout.readline() == "ready\n"
     return process
 
@@ -63,15 +71,25 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 def test_the_first_signal_before_there_is_anything_to_save_ends_a_command_with_a_sentence(
     number: signal.Signals, status: int
 ) -> None:
-    code = "import time; from saccade.cli.main import main; main(lambda: (print('ready', flush=True), time.sleep(60)))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    code = (
+        "import time; from saccade.cli.main import main; main(lambda: (print('ready', "
+        "flush=True), time.sleep(60)))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout and process.stdout.readline() == "ready\n"
     process.send_signal(number)
     _, said = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == status and "before it was finished" in said and "Traceback" not in said, said
+    assert (
+        process.returncode == status
+        and "before it was finished" in said
+        and "Traceback" not in said
+    ), said
 
 
-# Code in C loses what the handler raises, as torch does while it loads NumPy; then something else fails.
+# Code in C loses what the handler raises, as torch does while it loads NumPy; then something else
+# fails.
 SWALLOWED = """
 import os
 from saccade.cli import app as terminal, main as cli
@@ -88,7 +106,9 @@ cli.main()
 
 
 @pytest.mark.parametrize(("number", "status"), [(TERM, 75), (INT, 130)])
-def test_a_signal_that_a_library_swallows_is_still_the_reason(number: signal.Signals, status: int) -> None:
+def test_a_signal_that_a_library_swallows_is_still_the_reason(
+    number: signal.Signals, status: int
+) -> None:
     command = [sys.executable, "-c", SWALLOWED, "odd", str(int(number))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == status and "before it was finished" in done.stderr, done.stderr
@@ -104,7 +124,9 @@ def test_a_second_control_c_means_now_even_deep_in_a_computation() -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(TERM, 75), (INT, 130)])
-def test_a_first_signal_ends_a_command_that_does_not_come_back_for_it(number: signal.Signals, status: int) -> None:
+def test_a_first_signal_ends_a_command_that_does_not_come_back_for_it(
+    number: signal.Signals, status: int
+) -> None:
     process = worker("nothing to save", DEEP)
     time.sleep(0.3)  # into the long call
     process.send_signal(number)
@@ -145,7 +167,9 @@ def test_a_second_sigterm_that_is_an_echo_or_comes_while_saving_or_from_slurm_is
 
 
 def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_status() -> None:
-    """Python gives signals their default meaning before it is gone, and a rank may be told to go just then."""
+    """Python gives signals their default meaning before it is gone, and a rank may be told to go
+    just then.
+    """
     code = """
 import atexit, ctypes, os, threading
 from saccade.cli import main as cli
@@ -178,7 +202,9 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
 
 @pytest.fixture
 def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
-    """Return what makes something happen at the end of a step of the next training in this process."""
+    """Return what makes something happen at the end of a step of the next training in this
+    process.
+    """
 
     def arrange(step: int, act: Callable[[], None]) -> None:
         record = Meter.step
@@ -222,19 +248,25 @@ def test_a_hangup_in_training_saves_and_exits_75(
 ) -> None:
     at_step(3, send(HUP))
     done = console.run_here("train", "--epochs", "1", "--out", str(tmp_path / "run"))
-    assert done.status == 75 and "asked to stop by SIGHUP; the run is saved" in done.stderr, done.stderr
+    assert done.status == 75 and "asked to stop by SIGHUP; the run is saved" in done.stderr, (
+        done.stderr
+    )
     assert files.read_json(tmp_path / "run" / "run.json")["status"] == "preempted"
 
 
 def test_a_wish_to_stop_that_cannot_be_saved_does_not_say_that_it_is(
     tmp_path: Path, at_step: Callable[[int, Callable[[], None]], None]
 ) -> None:
-    at_step(3, lambda: ((tmp_path / "run" / "checkpoints").write_text("in the way"), send(TERM)())[1])
+    at_step(
+        3, lambda: ((tmp_path / "run" / "checkpoints").write_text("in the way"), send(TERM)())[1]
+    )
     done = console.run_here("train", "--epochs", "1", "--out", str(tmp_path / "run"))
     assert done.status == 74 and "the run is saved" not in done.stderr, done.stderr
 
 
-def test_sigterm_in_the_preflight_exits_75_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_in_the_preflight_exits_75_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def examine(*_: object) -> None:
         try:
             os.kill(os.getpid(), TERM)
@@ -247,10 +279,14 @@ def test_sigterm_in_the_preflight_exits_75_with_a_sentence(tmp_path: Path, monke
     assert done.status == 75 and "asked to stop by SIGTERM before it was finished" in done.stderr
 
 
-def test_a_pack_that_was_stopped_keeps_its_shards_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_that_was_stopped_keeps_its_shards_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packing, "SHARD_IMAGES", 500)
     with monkeypatch.context() as patch:
-        patch.setattr(files, "stage", lambda name: send(TERM)() if name.startswith("shard") else None)
+        patch.setattr(
+            files, "stage", lambda name: send(TERM)() if name.startswith("shard") else None
+        )
         done = console.run_here("pack", "digits", str(tmp_path / "pack"))
     assert done.status == 75 and "the same command goes on from there" in done.stderr
     assert not (tmp_path / "pack" / "pack.json").exists()

@@ -1,8 +1,10 @@
-"""Runs a few steps on real ranks: started once per rank by the tests, with torchrun's variables set.
+"""Runs a few steps on real ranks: started once per rank by the tests, with torchrun's variables
+set.
 
     python gang.py RESULT.json
 
-The first rank writes what every rank saw. The models, batches and splits are those that the tests compute on their own.
+The first rank writes what every rank saw. The models, batches and splits are those that the tests
+compute on their own.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ SIZES = (1, 7, 511)
 
 
 def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
-    """Return a net with BatchNorm, mixup, dropout (or odd buffers) and an average, and what steps it."""
+    """Return a net with BatchNorm, mixup, dropout (or odd buffers) and an average, and what
+    steps it.
+    """
     name, precision = KINDS[kind]
     layers = Layers()
     for setting in (
@@ -66,7 +70,9 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
     if kind == "odd buffers":
         model: torch.nn.Module = Odd()
     else:
-        model = create_model("resnet8", num_classes=4, image_size=16, seed=5, dropout=0.1, drop_path=0.1)
+        model = create_model(
+            "resnet8", num_classes=4, image_size=16, seed=5, dropout=0.1, drop_path=0.1
+        )
     model = model.to(memory_format=torch.channels_last)
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     gradients = GradientSum(model, world) if world.size > 1 else None
@@ -109,7 +115,9 @@ def diverged(world: World) -> str:
     before = state.digest()
     poison = batch(0, world, 2 * world.size)
     if world.rank == world.size - 1:
-        state.model.get_submodule("fc").register_full_backward_hook(lambda *a: tuple(g * float("inf") for g in a[1]))
+        state.model.get_submodule("fc").register_full_backward_hook(
+            lambda *a: tuple(g * float("inf") for g in a[1])
+        )
     try:
         runner.run(state, poison)
     except DivergedError as error:
@@ -118,7 +126,9 @@ def diverged(world: World) -> str:
 
 
 def skipped(world: World) -> bool:
-    """Tell whether a step that was bad on the last rank alone is, on this one, as if it had never been."""
+    """Tell whether a step that was bad on the last rank alone is, on this one, as if it had
+    never been.
+    """
     digests = []
     for plants in (True, False):
         state, runner = make("adamw fp32", world, 2 * world.size)
@@ -139,9 +149,14 @@ def skipped(world: World) -> bool:
 
 
 def synced(world: World) -> dict[str, list[float]]:
-    """Return output, gradients and buffers of a norm that sees this rank's part of 8 images with all the others."""
+    """Return output, gradients and buffers of a norm that sees this rank's part of 8 images with
+    all the others.
+    """
     draws = torch.Generator().manual_seed(3)
-    whole, slopes = torch.randn(8, 3, 5, 5, generator=draws) * 4 + 7, torch.randn(8, 3, 5, 5, generator=draws)
+    whole, slopes = (
+        torch.randn(8, 3, 5, 5, generator=draws) * 4 + 7,
+        torch.randn(8, 3, 5, 5, generator=draws),
+    )
     mine = slice(8 // world.size * world.rank, 8 // world.size * (world.rank + 1))
     norm = torch.nn.BatchNorm2d(3)
     synchronise(norm, world)
@@ -176,9 +191,14 @@ def main(out: Path) -> None:
         seen |= {str(n): figures(n, world) for n in SIZES}
         seen |= {"diverged": diverged(world), "stopped": stopped(world), "skipped": skipped(world)}
         seen |= {"synced": synced(world)}
-        tensor = torch.full((2, 3, 2, 2), float(world.rank)).contiguous(memory_format=torch.channels_last)
+        tensor = torch.full((2, 3, 2, 2), float(world.rank)).contiguous(
+            memory_format=torch.channels_last
+        )
         world.copy_from_first_([tensor, ints := torch.tensor([world.rank])])
-        seen |= {"copied": float(tensor.abs().sum() + ints.sum()), "highest": world.highest(10 * world.rank)}
+        seen |= {
+            "copied": float(tensor.abs().sum() + ints.sum()),
+            "highest": world.highest(10 * world.rank),
+        }
         everyone = world.exchange(seen)
         if world.leads:
             out.write_text(json.dumps(everyone))

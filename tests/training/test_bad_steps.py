@@ -1,4 +1,6 @@
-"""Steps that are not finite: no trace in any tensor, a batch to look at, and an end where there are too many."""
+"""Steps that are not finite: no trace in any tensor, a batch to look at, and an end where there
+are too many.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def poison(state: State, where: str) -> Any:
     nan, inf = float("nan"), float("inf")
     if where == "forward":  # reaches BatchNorm's buffers before there is any gradient
         return state.model.get_submodule("conv1").register_forward_hook(lambda *a: a[2] * nan)
-    return state.model.get_submodule("fc").register_full_backward_hook(lambda *a: tuple(g * inf for g in a[1]))
+    return state.model.get_submodule("fc").register_full_backward_hook(
+        lambda *a: tuple(g * inf for g in a[1])
+    )
 
 
 def skipping(runner: StepRunner, allowed: int = 10, archive: Archive | None = None) -> Finite:
@@ -42,8 +46,12 @@ def skipping(runner: StepRunner, allowed: int = 10, archive: Archive | None = No
 
 
 def trained(name: str, steps: int, bad: int | None, where: str) -> State:
-    """Return a state after some steps, one of which was bad, or, with ``where`` empty, never happened."""
-    state, runner = make(8, optimizer__name=name, optimizer__weight_decay=0.1, guard__bad_steps="skip")
+    """Return a state after some steps, one of which was bad, or, with ``where`` empty, never
+    happened.
+    """
+    state, runner = make(
+        8, optimizer__name=name, optimizer__weight_decay=0.1, guard__bad_steps="skip"
+    )
     runner = StepRunner(runner.config, runner.schedule, "fp32", CPU, skipping(runner))
     for step in range(steps):
         if step == bad and not where:
@@ -62,7 +70,9 @@ def test_a_skipped_step_never_happened(name: str) -> None:
     assert without.skipped == []
     for where in ("forward", "backward"):
         state = trained(name, 4, BAD, where)
-        assert state.digest() == without.digest() and state.step == 4 and state.skipped == [BAD], where
+        assert state.digest() == without.digest() and state.step == 4 and state.skipped == [BAD], (
+            where
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -81,7 +91,9 @@ def test_a_masked_step_leaves_no_trace_where_nothing_waits_for_the_flag(
     assert state.digest() == before, "at the first bad step"
     hook.remove()
     runner.run(state, batch(seed=2))
-    assert state.digest() != before and all(torch.isfinite(t).all() for t in state.tensors()["model"].values())
+    assert state.digest() != before and all(
+        torch.isfinite(t).all() for t in state.tensors()["model"].values()
+    )
 
 
 def test_masked_and_waiting_steps_agree_where_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,22 +129,36 @@ def test_when_the_bound_is_spent_the_run_ends() -> None:
 def test_the_batch_is_kept_with_the_names_of_its_images(tmp_path: Path) -> None:
     state, runner = make(8)
     archive = Archive(tmp_path, lambda sample: f"cats/{sample}.jpg", seed=7)
-    runner = StepRunner(runner.config, runner.schedule, "fp32", CPU, skipping(runner, archive=archive))
+    runner = StepRunner(
+        runner.config, runner.schedule, "fp32", CPU, skipping(runner, archive=archive)
+    )
     poison(state, "forward")
     whole = batch(seed=3)
     for _ in range(MOST_KEPT + 2):
         runner.run(state, whole)
     kept = sorted(p.name for p in (tmp_path / "bad").iterdir())
-    assert kept == [f"step_{n:08d}.{kind}" for n in range(MOST_KEPT) for kind in ("json", "safetensors")]
+    assert kept == [
+        f"step_{n:08d}.{kind}" for n in range(MOST_KEPT) for kind in ("json", "safetensors")
+    ]
     tensors = safetensors.torch.load_file(tmp_path / "bad" / "step_00000001.safetensors")
-    assert torch.equal(tensors["images"], whole.images) and torch.equal(tensors["labels"], whole.labels)
+    assert torch.equal(tensors["images"], whole.images) and torch.equal(
+        tensors["labels"], whole.labels
+    )
     facts = json.loads((tmp_path / "bad" / "step_00000001.json").read_text())
     assert facts["step"] == 1 and facts["seed"] == 7 and facts["loss_by_rank"] == ["nan"]
-    assert facts["images"][5] == {"name": "cats/5.jpg", "sample": 5, "epoch": 0, "label": 1, "rank": 0}
+    assert facts["images"][5] == {
+        "name": "cats/5.jpg",
+        "sample": 5,
+        "epoch": 0,
+        "label": 1,
+        "rank": 0,
+    }
 
 
 def scaled(factor: float, good_steps: int, *, finite: bool) -> tuple[float, int]:
-    one = following(torch.tensor(factor), torch.tensor(good_steps, dtype=torch.int32), torch.tensor(finite))
+    one = following(
+        torch.tensor(factor), torch.tensor(good_steps, dtype=torch.int32), torch.tensor(finite)
+    )
     return float(one[0]), int(one[1])
 
 
@@ -140,7 +166,9 @@ def test_the_loss_scale_grows_after_many_good_steps_and_halves_at_an_overflow() 
     assert scaled(START, 5, finite=True) == (START, 6)
     assert scaled(START, GROW_AFTER - 1, finite=True) == (2 * START, 0)
     assert scaled(START, 1000, finite=False) == (START / 2, 0)
-    assert scaled(LEAST, 1, finite=False) == (LEAST, 0) and scaled(MOST, GROW_AFTER - 1, finite=True) == (MOST, 0)
+    assert scaled(LEAST, 1, finite=False) == (LEAST, 0) and scaled(
+        MOST, GROW_AFTER - 1, finite=True
+    ) == (MOST, 0)
 
 
 def with_scale() -> tuple[State, StepRunner]:
@@ -155,7 +183,9 @@ def test_a_scaled_loss_gives_the_same_step() -> None:
     state, scaling = with_scale()
     scaling.run(state, batch())
     assert state.tensors()["scale"]["good_steps"] == 1
-    assert all(torch.equal(t, plain.tensors()["model"][n]) for n, t in state.tensors()["model"].items())
+    assert all(
+        torch.equal(t, plain.tensors()["model"][n]) for n, t in state.tensors()["model"].items()
+    )
 
 
 def test_an_overflow_lowers_the_scale_and_is_no_bad_step_until_it_is_exhausted() -> None:
@@ -185,7 +215,9 @@ def test_fp16_is_refused_where_there_is_no_gpu() -> None:
 
 
 def watched(noisy: range, steps: int = 70, limit: float = 6.0) -> tuple[State, list[float]]:
-    """Train on images whose labels can be learned, except in some steps, where a tenfold loss is all there is."""
+    """Train on images whose labels can be learned, except in some steps, where a tenfold loss is
+    all there is.
+    """
     state, runner = make(8, guard__spike=limit, guard__bad_steps="skip")
     state.losses = LossRecord(limit, CPU) if limit else None
     runner = StepRunner(runner.config, runner.schedule, "fp32", CPU, skipping(runner))
@@ -193,7 +225,9 @@ def watched(noisy: range, steps: int = 70, limit: float = 6.0) -> tuple[State, l
     for step in range(steps):
         hook = None
         if step in noisy:
-            hook = state.model.register_forward_hook(lambda *a: a[2] + torch.eye(a[2].shape[1])[0] * 40)
+            hook = state.model.register_forward_hook(
+                lambda *a: a[2] + torch.eye(a[2].shape[1])[0] * 40
+            )
         losses.append(float(runner.run(state, batch(seed=step))))
         if hook:
             hook.remove()
@@ -207,7 +241,9 @@ def test_a_burst_of_high_losses_is_passed_over_and_the_same_again() -> None:
     again, _ = watched(burst)
     assert again.digest() == state.digest()
     careless, _ = watched(burst, limit=0.0)
-    assert careless.skipped == [] and careless.digest() != state.digest(), "the burst should have done harm"
+    assert careless.skipped == [] and careless.digest() != state.digest(), (
+        "the burst should have done harm"
+    )
 
 
 def test_the_first_losses_and_ordinary_noise_are_no_spikes() -> None:
@@ -219,7 +255,9 @@ def test_the_first_losses_and_ordinary_noise_are_no_spikes() -> None:
         told.append(bool(record.is_spike(loss)))
         record.update(loss, torch.tensor(True))
     assert not any(told)
-    assert bool(record.is_spike(torch.tensor(10.0))) and not bool(record.is_spike(torch.tensor(1.9)))
+    assert bool(record.is_spike(torch.tensor(10.0))) and not bool(
+        record.is_spike(torch.tensor(1.9))
+    )
     early = LossRecord(6.0, CPU)
     assert not bool(early.is_spike(torch.tensor(1e6)))
 
@@ -252,7 +290,9 @@ def test_an_infinite_loss_is_not_finite_rather_than_a_spike() -> None:
     state.losses = LossRecord(6.0, CPU)
     for _ in range(60):
         state.losses.update(torch.tensor(0.1), torch.tensor(True))
-    state.model.register_forward_hook(lambda *a: a[2] + torch.full_like(a[2][0], -math.inf).index_fill(0, LAST, 0.0))
+    state.model.register_forward_hook(
+        lambda *a: a[2] + torch.full_like(a[2][0], -math.inf).index_fill(0, LAST, 0.0)
+    )
     with pytest.raises(DivergedError) as caught:
         runner.run(state, batch())
     assert caught.value.finding == "not-finite" and caught.value.status == 76

@@ -1,4 +1,6 @@
-"""The best is chosen among comparable evaluations alone, kept as soon as it is found, and told truthfully."""
+"""The best is chosen among comparable evaluations alone, kept as soon as it is found, and told
+truthfully.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,23 @@ from saccade.log import read_events
 from saccade.report.record import Record
 from saccade.training import checkpoint
 
-RUINED = ("train", "--epochs", "3", "--minival", "10%", "--lr", "8", "--set", "schedule.warmup=100%",
-          "--set", "data.eval_views=2", "--set", "checkpoint.every=1000step",
-          "--set", "checkpoint.keep=1")  # fmt: skip
+RUINED = (
+    "train",
+    "--epochs",
+    "3",
+    "--minival",
+    "10%",
+    "--lr",
+    "8",
+    "--set",
+    "schedule.warmup=100%",
+    "--set",
+    "data.eval_views=2",
+    "--set",
+    "checkpoint.every=1000step",
+    "--set",
+    "checkpoint.keep=1",
+)
 """A rate that rises until it ruins what the first epochs learned, and hardly any checkpoints."""
 
 
@@ -47,11 +63,19 @@ def judged(run: Path) -> list[tuple[int, str, int]]:
 def test_candidates_are_of_one_split_and_one_view_and_the_last_model_is_among_them(
     ruined: Path,
 ) -> None:
-    assert judged(ruined) == [(21, "minival", 1), (41, "minival", 1), (61, "minival", 1),
-                              (61, "test", 2)]  # fmt: skip
+    assert judged(ruined) == [
+        (21, "minival", 1),
+        (41, "minival", 1),
+        (61, "minival", 1),
+        (61, "test", 2),
+    ]
     told = facts(ruined)
     assert (told["best"]["split"], told["best"]["views"]) == ("minival", 1)
-    assert (told["result"]["split"], told["result"]["views"], told["result"]["n"]) == ("test", 2, 360)
+    assert (told["result"]["split"], told["result"]["views"], told["result"]["n"]) == (
+        "test",
+        2,
+        360,
+    )
     assert told["best"]["note"].startswith("best of 3 evaluations on 'minival', held out")
     assert f"{told['best']['note']}: {told['best']['top1']:.2%}" in (ruined / "said").read_text()
     saved, _ = checkpoint.newest(ruined / "checkpoints")
@@ -73,8 +97,12 @@ def test_the_best_is_kept_when_it_is_found_however_rare_checkpoints_are(ruined: 
 def test_where_the_final_figure_is_like_the_others_it_is_one_of_them(
     tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    settings: dict[str, Any] = {"epochs": 2, "quiet": True, "out": tmp_path / "run",
-                                "checkpoint__every": "1000step"}  # fmt: skip
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "quiet": True,
+        "out": tmp_path / "run",
+        "checkpoint__every": "1000step",
+    }
     stop_after(30)
     with pytest.raises(PreemptedError):
         saccade.train(**settings)
@@ -93,7 +121,9 @@ def test_with_two_views_at_the_end_the_note_says_that_the_best_was_chosen_by_one
     assert judged(run) == [(23, "test", 1), (23, "test", 2)]
     best = facts(run)["best"]
     assert best["views"] == 1
-    assert best["note"] == ("best of 1 evaluation on this same set, one view of each image (optimistic)")
+    assert best["note"] == (
+        "best of 1 evaluation on this same set, one view of each image (optimistic)"
+    )
 
 
 def test_curves_and_tables_never_mix_splits_or_numbers_of_views(ruined: Path) -> None:
@@ -128,7 +158,9 @@ def test_eval_gives_the_figure_of_the_run_to_the_last_bit(ruined: Path, threads:
 def test_eval_of_a_float32_run_computes_in_float32_and_says_so_when_asked_for_another(
     tmp_path: Path,
 ) -> None:
-    run = saccade.train(epochs=1, quiet=True, out=tmp_path / "run", precision="fp32", ema__half_life="").folder
+    run = saccade.train(
+        epochs=1, quiet=True, out=tmp_path / "run", precision="fp32", ema__half_life=""
+    ).folder
     assert exactly(scored(str(run))) == exactly(facts(run)["result"])
     assert exactly(saccade.evaluate(run).to_json()) == exactly(facts(run)["result"])
     other = console.run_here("eval", str(run), "--precision", "bf16", "--json")
@@ -157,8 +189,10 @@ def test_the_best_is_evaluated_reported_and_predicts(ruined: Path, tmp_path: Pat
 
     Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "gray.png")
     (last,) = saccade.predict(ruined, tmp_path / "gray.png")
-    for answers in (saccade.predict(ruined, tmp_path / "gray.png", best=True),
-                    saccade.predict(place, tmp_path / "gray.png")):  # fmt: skip
+    for answers in (
+        saccade.predict(ruined, tmp_path / "gray.png", best=True),
+        saccade.predict(place, tmp_path / "gray.png"),
+    ):
         (answer,) = answers
         assert answer.top != last.top
     spoken = console.run_here("predict", str(ruined), str(tmp_path / "gray.png"), "--best")
@@ -172,7 +206,9 @@ def test_the_best_is_evaluated_reported_and_predicts(ruined: Path, tmp_path: Pat
     assert (ruined / "report.html").read_bytes() == before
 
 
-def test_a_run_that_was_killed_has_a_best_checkpoint_too(tmp_path: Path, stop_after: Callable[[int], None]) -> None:
+def test_a_run_that_was_killed_has_a_best_checkpoint_too(
+    tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
     stop_after(30)
     with pytest.raises(PreemptedError):
         saccade.train(epochs=2, quiet=True, out=tmp_path / "run")
@@ -205,12 +241,26 @@ def test_top5_is_not_shown_where_it_is_always_one(tmp_path: Path) -> None:
             folder = tmp_path / "set" / split / name
             folder.mkdir(parents=True)
             for i in range(count):
-                gray = np.full((16, 16), 3 * i + 150 * (name == "light") + (split == "val"), np.uint8)
+                gray = np.full(
+                    (16, 16), 3 * i + 150 * (name == "light") + (split == "val"), np.uint8
+                )
                 Image.fromarray(gray).save(folder / f"{i}.png")
     out = str(tmp_path / "run")
-    done = console.run_here("train", "resnet8", "--data", str(tmp_path / "set"), "--epochs", "1",
-                            "--image-size", "16", "--out", out)  # fmt: skip
+    done = console.run_here(
+        "train",
+        "resnet8",
+        "--data",
+        str(tmp_path / "set"),
+        "--epochs",
+        "1",
+        "--image-size",
+        "16",
+        "--out",
+        out,
+    )
     assert done.status == 0, done.stderr
-    said = done.stderr + console.run_here("eval", out).stdout + (Path(out) / "report.html").read_text()
+    said = (
+        done.stderr + console.run_here("eval", out).stdout + (Path(out) / "report.html").read_text()
+    )
     assert "top-1" in said and "top-5" not in said
     assert scored(out)["top5"] == 1.0

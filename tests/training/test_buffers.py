@@ -43,7 +43,10 @@ STILL = {
 
 
 class Odd(nn.Module):
-    """A small network with buffers of every kind; ``replace`` sets new tensors instead of writing into the old ones."""
+    """A small network with buffers of every kind.
+
+    ``replace`` sets new tensors instead of writing into the old ones.
+    """
 
     def __init__(self, *, replace: bool = False) -> None:
         super().__init__()
@@ -51,7 +54,9 @@ class Odd(nn.Module):
         self.fc = nn.Linear(4, 4)
         with torch.no_grad():
             for number, parameter in enumerate(self.parameters()):
-                parameter.copy_(torch.linspace(-0.3, 0.4 + number, parameter.numel()).view_as(parameter))
+                parameter.copy_(
+                    torch.linspace(-0.3, 0.4 + number, parameter.numel()).view_as(parameter)
+                )
         self.norm = nn.BatchNorm2d(4)
         self.coarse = nn.BatchNorm2d(4).to(torch.bfloat16)
         self.replace = replace
@@ -93,7 +98,9 @@ def make(model: nn.Module, cells: int = CELLS, **settings: Any) -> tuple[State, 
 def batch(cells: int = CELLS, first: int = 0) -> Batch:
     draws = np.random.default_rng(7).integers(0, 256, (CELLS * CELL, 3, SIDE, SIDE), dtype=np.uint8)
     numbers = np.arange(first * CELL, (first + cells) * CELL)
-    return Batch(torch.from_numpy(draws[numbers]), torch.from_numpy(numbers % 4), numbers, numbers * 0)
+    return Batch(
+        torch.from_numpy(draws[numbers]), torch.from_numpy(numbers % 4), numbers, numbers * 0
+    )
 
 
 def each_cell_alone(*, replace: bool = False) -> list[dict[str, Tensor]]:
@@ -127,17 +134,29 @@ def test_every_kind_of_buffer_is_right_after_a_step_of_several_cells(replace: bo
     after, alone = dict(state.model.named_buffers()), each_cell_alone(replace=replace)
     for name, value in STILL.items():
         assert bits(after[name]) == bits(value), f"{name}: what no cell changed keeps its bits"
-    for name in ("norm.running_mean", "norm.running_var", "coarse.running_mean", "coarse.running_var", "running_peak"):
+    for name in (
+        "norm.running_mean",
+        "norm.running_var",
+        "coarse.running_mean",
+        "coarse.running_var",
+        "running_peak",
+    ):
         mean = torch.stack([one[name].double() for one in alone]).mean(0)
         step = torch.finfo(after[name].dtype).eps
         torch.testing.assert_close(after[name].double(), mean, rtol=step, atol=step / 100, msg=name)
         if name != "coarse.running_var":  # it moves by less than bf16 can say
             assert any(not torch.equal(one[name], alone[0][name]) for one in alone[1:]), name
-    assert int(after["norm.num_batches_tracked"]) == 1 and int(after["seen"]) == CELL, "counters advance once"
+    assert int(after["norm.num_batches_tracked"]) == 1 and int(after["seen"]) == CELL, (
+        "counters advance once"
+    )
     for name in ("queue", "dark"):
-        assert torch.equal(after[name], alone[-1][name]) and not torch.equal(after[name], alone[0][name]), name
+        assert torch.equal(after[name], alone[-1][name]) and not torch.equal(
+            after[name], alone[0][name]
+        ), name
     assert state.model.alias is known["queue"]
-    assert all(after[name] is buffer for name, buffer in known.items()), "average and checkpoint hold on to these"
+    assert all(after[name] is buffer for name, buffer in known.items()), (
+        "average and checkpoint hold on to these"
+    )
     assert not any(buffer.requires_grad for buffer in after.values())
 
 
@@ -197,5 +216,7 @@ def test_a_buffer_that_changes_its_shape_is_refused_by_name() -> None:
             return out
 
     state, runner = make(Grows())
-    with pytest.raises(ConfigError, match=r"buffer 'queue' from float32\[4, 4\] into float32\[8, 4\]"):
+    with pytest.raises(
+        ConfigError, match=r"buffer 'queue' from float32\[4, 4\] into float32\[8, 4\]"
+    ):
         runner.run(state, batch())

@@ -67,12 +67,18 @@ def of_this_name(body: Callable[[nn.Module, Tensor], Tensor]) -> nn.Module:
         (lambda: Net(dropout=0.2), ["structure"]),
         (lambda: changed(lambda net: setattr(net, "power", 2)), ["structure"]),
         (lambda: changed(lambda net: setattr(net, "act", torch.sigmoid)), ["structure"]),
-        (lambda: changed(lambda net: net.register_forward_hook(lambda *a: a[2] * 2)), ["structure"]),
+        (
+            lambda: changed(lambda net: net.register_forward_hook(lambda *a: a[2] * 2)),
+            ["structure"],
+        ),
         (lambda: changed(lambda net: setattr(net, "power", np.float32(2))), ["structure"]),
         (lambda: changed(lambda net: setattr(net, "parents", [net])), ["structure"]),
         (lambda: changed(lambda net: net.conv.requires_grad_(False)), ["tensors"]),
         (lambda: changed(lambda net: net.to(torch.float64)), ["tensors", "values"]),
-        (lambda: changed(lambda net: setattr(net.conv, "bias", None)), ["tensors", "structure", "values"]),
+        (
+            lambda: changed(lambda net: setattr(net.conv, "bias", None)),
+            ["tensors", "structure", "values"],
+        ),
     ],
 )
 def test_what_differs_is_named(other: Callable[[], nn.Module], parts: list[str]) -> None:
@@ -88,7 +94,9 @@ def test_another_forward_of_the_same_class_is_another_network() -> None:
     assert "code" in differences(one, identify(Net()))
 
 
-def test_constants_and_functions_that_the_forward_pass_reads_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constants_and_functions_that_the_forward_pass_reads_belong_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = identify(Net())
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
     assert differences(before, identify(Net())) == ["code"]
@@ -99,7 +107,9 @@ def test_constants_and_functions_that_the_forward_pass_reads_belong_to_it(monkey
 
 
 @pytest.mark.parametrize("decorate", [lambda f: f, torch.no_grad(), torch.compiler.disable])
-def test_what_lies_behind_decorators_and_several_functions_belongs_to_it(decorate: Callable[..., Any]) -> None:
+def test_what_lies_behind_decorators_and_several_functions_belongs_to_it(
+    decorate: Callable[..., Any],
+) -> None:
     def network(factor: int) -> nn.Module:
         def inmost(x: Tensor) -> Tensor:
             return x * factor
@@ -148,5 +158,7 @@ def test_another_process_finds_the_same_identity() -> None:
     """Hash seeds, addresses and the order of sets must not show."""
     program = "import test_identity as t; print(sorted(t.identify(t.Net()).items()))"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == str(sorted(identify(Net()).items()))

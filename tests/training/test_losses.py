@@ -30,11 +30,15 @@ def test_plain_cross_entropy_is_torchs() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.7])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_of_a_mix_is_that_of_the_mixed_targets(share: float, smoothing: float) -> None:
+def test_cross_entropy_of_a_mix_is_that_of_the_mixed_targets(
+    share: float, smoothing: float
+) -> None:
     logits, labels = cell()
     targets = share * F.one_hot(labels, 5) + (1 - share) * F.one_hot(labels.flip(0), 5)
     expected = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
-    torch.testing.assert_close(mixed_loss(logits, labels, share, section(label_smoothing=smoothing), None), expected)
+    torch.testing.assert_close(
+        mixed_loss(logits, labels, share, section(label_smoothing=smoothing), None), expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,8 +61,10 @@ def test_an_image_that_is_mixed_with_its_own_class_is_wholly_of_it() -> None:
     logits, labels = cell()
     same = labels * 0 + 3
     for share in (0.5, 0.15):
-        torch.testing.assert_close(mixed_loss(logits, same, share, section(name="bce"), None),
-                                   mixed_loss(logits, same, 1.0, section(name="bce"), None))  # fmt: skip
+        torch.testing.assert_close(
+            mixed_loss(logits, same, share, section(name="bce"), None),
+            mixed_loss(logits, same, 1.0, section(name="bce"), None),
+        )
 
 
 def test_balanced_weights_give_every_class_the_same_say() -> None:

@@ -1,4 +1,6 @@
-"""Reading processes: the same batches as without, errors by name, and a lost process is no silence."""
+"""Reading processes: the same batches as without, errors by name, and a lost process is no
+silence.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,12 @@ def readers() -> Iterator[Readers]:
 @contextmanager
 def fed(where: str, steps: int = 40) -> Iterator[tuple[TrainingView, Feeders]]:
     layers = Layers()
-    for line in (f"data.train={where}", "data.image_size=16", "augment.sizes=[0.5, 1.0]", "data.processes=2"):
+    for line in (
+        f"data.train={where}",
+        "data.image_size=16",
+        "augment.sizes=[0.5, 1.0]",
+        "data.processes=2",
+    ):
         layers.set(line)
     layers.set("batch.global=24")
     config = layers.resolve()
@@ -60,16 +67,26 @@ def make_set(folder: Path) -> str:
     return str(folder)
 
 
-def test_batches_from_processes_are_those_of_threads_and_the_processes_end(readers: Readers) -> None:
+def test_batches_from_processes_are_those_of_threads_and_the_processes_end(
+    readers: Readers,
+) -> None:
     with fed("digits") as (view, feeders):
-        pairs = zip(batches(view, readers, 24, 2, 40), batches(feeders, readers, 24, 2, 40), strict=True)
+        pairs = zip(
+            batches(view, readers, 24, 2, 40), batches(feeders, readers, 24, 2, 40), strict=True
+        )
         seen = 0
         for near, far in pairs:
-            assert torch.equal(near.images, far.images) and near.images.stride() == far.images.stride()
-            assert torch.equal(near.labels, far.labels) and np.array_equal(near.samples, far.samples)
+            assert (
+                torch.equal(near.images, far.images) and near.images.stride() == far.images.stride()
+            )
+            assert torch.equal(near.labels, far.labels) and np.array_equal(
+                near.samples, far.samples
+            )
             seen += near.images.shape[-1]
         pids = feeders.pids
-    assert seen == 18 * 8 + 20 * 16 and feeders.slots < 38  # both sizes came, and the memory was used again
+    assert (
+        seen == 18 * 8 + 20 * 16 and feeders.slots < 38
+    )  # both sizes came, and the memory was used again
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -133,14 +150,20 @@ def test_the_end_of_a_process_may_be_noticed_twice_at_once() -> None:
             sys.setswitchinterval(usual)
 
 
-def test_a_line_is_closed_when_nobody_reads_it_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_closed_when_nobody_reads_it_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answering = tmp_path / "answering"  # each answer is 2 bytes behind their length in 4
-    answering.write_text(f"#!{sys.executable}\n" + dedent("""\
+    answering.write_text(
+        f"#!{sys.executable}\n"
+        + dedent("""\
         import re, socket, sys
         with socket.socket(fileno=int(re.search(r"\\d+", sys.argv[2])[0])) as line:
-            line.recv(len("0123{}"), socket.MSG_WAITALL), line.recv(1)  # how to start, and the first batch asked of it
+            # how to start, and the first batch asked of it
+            line.recv(len("0123{}"), socket.MSG_WAITALL), line.recv(1)
             line.sendall(b"\\0\\0\\0\\2{}" * 5000), line.recv(1)
-    """))  # fmt: skip
+    """)
+    )
     answering.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(answering))
     with open(os.memfd_create("test")) as memory:

@@ -16,7 +16,16 @@ from saccade import files
 from saccade.errors import CheckpointError
 from saccade.training import checkpoint, recorded
 
-COMMAND = ("train", "resnet8", "--epochs", "2step", "--batch-size", "32", "--set", "checkpoint.every=1step")
+COMMAND = (
+    "train",
+    "resnet8",
+    "--epochs",
+    "2step",
+    "--batch-size",
+    "32",
+    "--set",
+    "checkpoint.every=1step",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +47,18 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "field"),
     [
-        ("", "Expecting value"), ("[]", "the whole"), ("[" * 100_000, "nested too deeply"), ('{"status": NaN}', "NaN"),
-        ('{"status": "done"}', "dataset"), ("changed", "dataset.fingerprint"), ("no result", "result"),
+        ("", "Expecting value"),
+        ("[]", "the whole"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"status": NaN}', "NaN"),
+        ('{"status": "done"}', "dataset"),
+        ("changed", "dataset.fingerprint"),
+        ("no result", "result"),
     ],
-)  # fmt: skip
-def test_an_odd_run_json_is_refused_by_field_and_the_way_out_works(content: str, field: str, run: Path) -> None:
+)
+def test_an_odd_run_json_is_refused_by_field_and_the_way_out_works(
+    content: str, field: str, run: Path
+) -> None:
     path = run / "run.json"
     if content == "changed":
         edit(path, dataset=json.loads(path.read_text())["dataset"] | {"fingerprint": 7})
@@ -59,24 +75,35 @@ def test_an_odd_run_json_is_refused_by_field_and_the_way_out_works(content: str,
         assert facts is not None and facts["status"] == "done"
 
 
-@pytest.mark.parametrize(("content", "field"), [("", "settings"), ("- 1\n", "settings"), ("seed: x\n", "seed")])
+@pytest.mark.parametrize(
+    ("content", "field"), [("", "settings"), ("- 1\n", "settings"), ("seed: x\n", "seed")]
+)
 def test_an_odd_config_is_refused_by_field(content: str, field: str, run: Path) -> None:
     (run / "config.yaml").write_text(content)
     for words in ((*COMMAND, "--out", str(run)), ("eval", str(run))):
         done = console.run_here(*words)
-        assert done.status == 66 and "config.yaml" in done.stderr and field in done.stderr, done.stderr
+        assert done.status == 66 and "config.yaml" in done.stderr and field in done.stderr, (
+            done.stderr
+        )
     assert console.run_here("report", str(run)).status == 0
 
 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"step": "x"}, "step"), ({"step": -1}, "step"), ({"evaluations": [{"step": 1}]}, "evaluations.0.top1"),
-        ({"layout": []}, "layout"), ({"seconds": None}, "seconds"), ({"config": 3}, "config"),
-        ({"resolved": {"device": {"value": "cpu"}}}, "resolved.precision"), ({"skipped": "no"}, "skipped"),
+        ({"step": "x"}, "step"),
+        ({"step": -1}, "step"),
+        ({"evaluations": [{"step": 1}]}, "evaluations.0.top1"),
+        ({"layout": []}, "layout"),
+        ({"seconds": None}, "seconds"),
+        ({"config": 3}, "config"),
+        ({"resolved": {"device": {"value": "cpu"}}}, "resolved.precision"),
+        ({"skipped": "no"}, "skipped"),
     ],
-)  # fmt: skip
-def test_an_odd_state_json_is_refused_by_field(changes: dict[str, Any], field: str, run: Path) -> None:
+)
+def test_an_odd_state_json_is_refused_by_field(
+    changes: dict[str, Any], field: str, run: Path
+) -> None:
     folder = newest(run)
     rewrite(folder, lambda facts: facts | changes)
     with pytest.raises(CheckpointError, match=rf"state\.json, {field}"):
@@ -115,7 +142,9 @@ def newest(run: Path) -> Path:
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Publish a checkpoint with another ``state.json``, as somebody might who can write a manifest."""
+    """Publish a checkpoint with another ``state.json``, as somebody might who can write a
+    manifest.
+    """
     contents = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"}
     contents["state.json"] = files.json_bytes(change(json.loads(contents["state.json"])))
     shutil.rmtree(folder)
@@ -124,5 +153,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) ->
 
 def test_a_run_that_lacks_its_config_goes_on_from_its_checkpoint(run: Path) -> None:
     (run / "config.yaml").unlink()
-    outcome = saccade.train("resnet8", epochs="2step", batch_size=32, checkpoint__every="1step", out=run, quiet=True)
+    outcome = saccade.train(
+        "resnet8", epochs="2step", batch_size=32, checkpoint__every="1step", out=run, quiet=True
+    )
     assert outcome.fresh and (run / "config.yaml").is_file()

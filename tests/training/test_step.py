@@ -34,14 +34,18 @@ def make(cell: int, batch: int = 16, **settings: Any) -> tuple[State, StepRunner
     for name, value in settings.items():
         layers.set(f"{name.replace('__', '.')}={value}")
     config = layers.resolve()
-    model = create_model("resnet8", num_classes=4, image_size=16, seed=5).to(memory_format=torch.channels_last)
+    model = create_model("resnet8", num_classes=4, image_size=16, seed=5).to(
+        memory_format=torch.channels_last
+    )
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", CPU, Finite("lr"))
 
 
 def batch(images: int = 16, seed: int = 0) -> Batch:
     torch.manual_seed(seed)
-    pixels = torch.randint(0, 256, (images, 3, 16, 16), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    pixels = torch.randint(0, 256, (images, 3, 16, 16), dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
     numbers = np.arange(images)
     return Batch(pixels, torch.arange(images) % 4, numbers, numbers * 0)
 
@@ -53,9 +57,14 @@ def test_buffers_are_the_mean_over_the_cells_and_move_once() -> None:
     means = []
     for part in (slice(0, 8), slice(8, 16)):
         alone, one = make(8, batch=8)
-        one.run(alone, Batch(whole.images[part], whole.labels[part], whole.samples[part], whole.epochs[part]))
+        one.run(
+            alone,
+            Batch(whole.images[part], whole.labels[part], whole.samples[part], whole.epochs[part]),
+        )
         means.append(alone.model.get_buffer("bn1.running_mean").clone())
-    torch.testing.assert_close(state.model.get_buffer("bn1.running_mean"), (means[0] + means[1]) / 2)
+    torch.testing.assert_close(
+        state.model.get_buffer("bn1.running_mean"), (means[0] + means[1]) / 2
+    )
     assert not torch.equal(means[0], means[1])
     assert int(state.model.get_buffer("bn1.num_batches_tracked")) == 1
 
@@ -91,10 +100,15 @@ def test_a_step_that_is_not_finite_leaves_no_trace(poison: str) -> None:
     state, runner = make(8)
     runner.run(state, batch())
     hook = None
-    if poison == "weight":  # NaN appears in the forward pass and reaches BatchNorm's buffers before any gradient
-        hook = state.model.get_submodule("conv1").register_forward_hook(lambda *a: a[2] * float("nan"))
+    # NaN appears in the forward pass and reaches BatchNorm's buffers before any gradient
+    if poison == "weight":
+        hook = state.model.get_submodule("conv1").register_forward_hook(
+            lambda *a: a[2] * float("nan")
+        )
     else:  # finite loss, infinite gradient
-        hook = state.model.get_submodule("fc").register_full_backward_hook(lambda *a: tuple(g * math.inf for g in a[1]))
+        hook = state.model.get_submodule("fc").register_full_backward_hook(
+            lambda *a: tuple(g * math.inf for g in a[1])
+        )
     before = state.digest()
     with pytest.raises(DivergedError, match="step 1"):
         runner.run(state, batch(seed=1))
@@ -116,7 +130,8 @@ def test_a_step_that_an_error_breaks_off_leaves_a_state_that_can_be_saved(cell: 
         if len(seen) == cell:
             raise OSError("a rank is lost")
 
-    hook = state.model.get_submodule("fc").register_forward_hook(fail)  # batch statistics have moved by then
+    # batch statistics have moved by then
+    hook = state.model.get_submodule("fc").register_forward_hook(fail)
     with pytest.raises(OSError, match="lost"):
         runner.run(state, batch(seed=1))
     assert (state.digest(), state.whole, state.step) == (before, True, 1)
@@ -133,8 +148,11 @@ def test_optimiser_state_exists_from_the_start_in_the_layout_of_its_parameter() 
         after = {n: t.stride() for n, t in state.optimizers.tensors().items()}
         assert at_start == after and len(at_start) >= len(list(state.model.parameters()))
         weight = state.model.get_parameter("conv1.weight")
-        assert all(t.stride() == weight.stride() for n, t in state.optimizers.tensors().items()
-                   if n.startswith("conv1.weight/") and t.dim() == 4)  # fmt: skip
+        assert all(
+            t.stride() == weight.stride()
+            for n, t in state.optimizers.tensors().items()
+            if n.startswith("conv1.weight/") and t.dim() == 4
+        )
 
 
 def test_norms_and_biases_are_not_decayed() -> None:
@@ -175,7 +193,9 @@ def test_the_average_has_the_half_life_it_promises() -> None:
     for step in range(1000, 1050):
         ema.update(step)
     assert float(ema.model.weight) == pytest.approx(0.5, abs=1e-3)
-    assert float(ema.model.running_mean) == pytest.approx(0.5, abs=1e-3), "floating buffers are averaged, too"
+    assert float(ema.model.running_mean) == pytest.approx(0.5, abs=1e-3), (
+        "floating buffers are averaged, too"
+    )
     assert int(ema.model.num_batches_tracked) == 7
 
 
@@ -197,6 +217,8 @@ def test_the_time_of_a_step_is_split_into_its_phases() -> None:
     runner.run(state, batch())
     runner.run(state, batch(seed=1))
     whole, spent = time.perf_counter() - begun, runner.clock.read()
-    assert 0 < spent["optimiser"] < spent["forward_backward"] < whole and spent["communication"] >= 0
+    assert (
+        0 < spent["optimiser"] < spent["forward_backward"] < whole and spent["communication"] >= 0
+    )
     assert sum(spent.values()) <= whole
     assert sum(runner.clock.read().values()) == 0

@@ -1,4 +1,6 @@
-"""What all verbs share: the application, JSON on stdout, and errors as messages and exit statuses."""
+"""What all verbs share: the application, JSON on stdout, and errors as messages and exit
+statuses.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,23 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade.errors import ConfigError, DiskError, Explained, InterruptedRunError, StoppedEarlyError, UsageError
+from saccade.errors import (
+    ConfigError,
+    DiskError,
+    Explained,
+    InterruptedRunError,
+    StoppedEarlyError,
+    UsageError,
+)
 from saccade.printable import printable, to_json
 from saccade.system import signals
 from saccade.system.streams import UnheardError
 
 app = typer.Typer(
-    help="Train image classifiers from scratch: your images in; a trained, evaluated, exactly resumable model out.",
+    help=(
+        "Train image classifiers from scratch: your images in; a trained, evaluated, exactly "
+        "resumable model out."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,9 +37,17 @@ app = typer.Typer(
 )
 
 _REFUSALS = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG,
-    errno.EMFILE, errno.ENFILE,
-)  # fmt: skip
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EFBIG,
+    errno.EMFILE,
+    errno.ENFILE,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -36,7 +56,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 def explained(json_out: bool, again: str = "") -> Iterator[None]:
     """Turn an explained error into a message on stderr (and JSON on stdout) and its exit status.
 
-    ``again`` says what running the command again does, where a signal ends it before it is finished.
+    ``again`` says what running the command again does, where a signal ends it before it is
+    finished.
     """
     try:
         with _signal_heeded():
@@ -65,7 +86,8 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
 def _signal_heeded() -> Iterator[None]:
     """Let a signal that came first be the reason of whatever fails after it.
 
-    Code in C swallows what a handler raises: torch does while it loads NumPy, which then is there by half.
+    Code in C swallows what a handler raises: torch does while it loads NumPy, which then is there
+    by half.
     """
     try:
         yield
@@ -76,10 +98,15 @@ def _signal_heeded() -> Iterator[None]:
 
 
 def _of_system(error: OSError) -> Explained | None:
-    """Say what the system refused about a file, wherever it did; None for what would be a mistake of ours."""
+    """Say what the system refused about a file, wherever it did.
+
+    None for what would be a mistake of ours.
+    """
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno == errno.ENAMETOOLONG:
-        return UsageError("this name is too long for the file system", where=where, fix="use a shorter one")
+        return UsageError(
+            "this name is too long for the file system", where=where, fix="use a shorter one"
+        )
     if error.errno in _REFUSALS:
         fix = "look at the disk, the rights of the file and the limits of the system (ulimit -a)"
         return DiskError(f"the system refuses it: {os.strerror(error.errno)}", where=where, fix=fix)
@@ -87,7 +114,10 @@ def _of_system(error: OSError) -> Explained | None:
 
 
 def _of_memory(error: Exception) -> Explained | None:
-    """Say that the memory does not even suffice to load what is needed; None for everything else."""
+    """Say that the memory does not even suffice to load what is needed.
+
+    None for everything else.
+    """
     short = any(words in str(error) for words in ("failed to map segment", "annot allocate memory"))
     if not short and not isinstance(error, MemoryError):
         return None
@@ -101,8 +131,17 @@ def tell(error: Explained, json_out: bool = False) -> int:
         return error.status
     if json_out:
         with contextlib.suppress(OSError, UnheardError):
-            print_json({"error": {"status": error.status, "finding": error.finding, "what": error.what,
-                                   "where": error.where, "do": error.fix}})  # fmt: skip
+            print_json(
+                {
+                    "error": {
+                        "status": error.status,
+                        "finding": error.finding,
+                        "what": error.what,
+                        "where": error.where,
+                        "do": error.fix,
+                    }
+                }
+            )
     complain(str(error), "red" if error.status not in (75, 130) else "yellow")
     error.told = True
     return error.status
@@ -115,7 +154,9 @@ def complain(text: str, colour: str | None = None) -> None:
 
 
 def unheard(error: UnheardError) -> int:
-    """Return the exit status of a command whose answer cannot be written: fine where its reader has heard enough."""
+    """Return the exit status of a command whose answer cannot be written: fine where its reader
+    has heard enough.
+    """
     if error.errno == errno.EPIPE:
         return 0
     complain(f"the result cannot be written to standard output: {error.reason}", "red")
@@ -123,7 +164,10 @@ def unheard(error: UnheardError) -> int:
 
 
 def show(text: str, *, nl: bool = True, err: bool = False) -> None:
-    """Print a result for people on stdout, as text that acts on no terminal; raises OSError where nobody can hear."""
+    """Print a result for people on stdout, as text that acts on no terminal.
+
+    Raises OSError where nobody can hear.
+    """
     typer.echo(printable(text), nl=nl, err=err)
 
 

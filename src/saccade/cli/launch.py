@@ -23,9 +23,12 @@ app = typer.Typer()
 
 @contextlib.contextmanager
 def ranks(config: Config) -> Iterator[World]:
-    """Meet the other ranks; where several devices are asked for and nobody started ranks, start them instead.
+    """Meet the other ranks.
 
-    Then what is in the context does not happen here: the process ends with the exit status of the ranks.
+    Where several devices are asked for and nobody started ranks, start them instead.
+
+    Then what is in the context does not happen here: the process ends with the exit status of the
+    ranks.
     """
     from saccade import units
     from saccade.distributed.world import Devices, Start, joined
@@ -42,29 +45,53 @@ def ranks(config: Config) -> Iterator[World]:
         yield world
 
 
-@app.command(epilog="Example: saccade launch slurm --nodes 2 --ranks 8 --time 24:00:00 resnet50 --data photos.zip",
-             context_settings={"allow_extra_args": True, "ignore_unknown_options": True})  # fmt: skip
+@app.command(
+    epilog=(
+        "Example: saccade launch slurm --nodes 2 --ranks 8 --time 24:00:00 resnet50 --data "
+        "photos.zip"
+    ),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def launch(
     context: typer.Context,
-    where: Annotated[Literal["slurm"], typer.Argument(help="slurm: write a batch script around srun.")],
+    where: Annotated[
+        Literal["slurm"], typer.Argument(help="slurm: write a batch script around srun.")
+    ],
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
-    ranks_per_node: Annotated[int, typer.Option("--ranks", min=1, help="Ranks, and GPUs, on each machine.")] = 1,
-    gpus: Annotated[bool, typer.Option("--gpus/--no-gpus", help="Ask for a GPU for each rank.")] = True,
-    cpus: Annotated[int, typer.Option("--cpus", min=0, help="Cores for each rank; 0: the cluster's default.")] = 0,
-    time: Annotated[str, typer.Option("--time", help="Time limit, as sbatch takes it: 24:00:00.")] = "",
+    ranks_per_node: Annotated[
+        int, typer.Option("--ranks", min=1, help="Ranks, and GPUs, on each machine.")
+    ] = 1,
+    gpus: Annotated[
+        bool, typer.Option("--gpus/--no-gpus", help="Ask for a GPU for each rank.")
+    ] = True,
+    cpus: Annotated[
+        int, typer.Option("--cpus", min=0, help="Cores for each rank; 0: the cluster's default.")
+    ] = 0,
+    time: Annotated[
+        str, typer.Option("--time", help="Time limit, as sbatch takes it: 24:00:00.")
+    ] = "",
     partition: Annotated[str, typer.Option("--partition", help="Partition.")] = "",
     account: Annotated[str, typer.Option("--account", help="Account.")] = "",
-    script: Annotated[Path, typer.Option("--script", help="Where the script goes.")] = Path("saccade.sbatch"),
+    script: Annotated[Path, typer.Option("--script", help="Where the script goes.")] = Path(
+        "saccade.sbatch"
+    ),
     submit: Annotated[bool, typer.Option("--submit", help="Also submit it.")] = False,
     json_out: Json = False,
 ) -> None:
-    """Write (and submit) a batch script that trains on several machines; further arguments are those of train."""
+    """Write (and submit) a batch script that trains on several machines.
+
+    Further arguments are those of train.
+    """
     with explained(json_out):
         from saccade import files
         from saccade.distributed.launcher import SlurmJob
 
         if "--devices" in context.args:
-            raise UsageError("SLURM says which devices a rank gets", where="--devices", fix="use --ranks and --no-gpus")
+            raise UsageError(
+                "SLURM says which devices a rank gets",
+                where="--devices",
+                fix="use --ranks and --no-gpus",
+            )
         arguments = context.args if gpus else [*context.args, "--devices", "cpu"]
         job = SlurmJob(nodes, ranks_per_node, gpus, cpus, time, partition, account)
         files.write_bytes(script, job.script(arguments).encode())
@@ -79,7 +106,9 @@ def _submit(script: Path) -> str:
     try:
         done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True)
     except OSError as error:
-        raise ConfigError("there is no sbatch here", where="--submit", fix=f"submit {script} on the cluster") from error
+        raise ConfigError(
+            "there is no sbatch here", where="--submit", fix=f"submit {script} on the cluster"
+        ) from error
     if done.returncode != 0:
         raise ConfigError(f"sbatch refused it: {done.stderr.strip()}", where=str(script))
     return done.stdout.strip()

@@ -17,13 +17,25 @@ app = typer.Typer()
 def lr(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="RECIPE", help="Recipes, YAML files or run folders; several are drawn in one figure."),
+        typer.Argument(
+            metavar="RECIPE",
+            help="Recipes, YAML files or run folders; several are drawn in one figure.",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The picture: a .png or a .svg.")] = Path("lr.png"),
-    epochs: Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per optimiser step (global).")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The picture: a .png or a .svg.")] = Path(
+        "lr.png"
+    ),
+    epochs: Annotated[
+        str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Images per optimiser step (global).")
+    ] = None,
     num_images: Annotated[
-        int, typer.Option("--images", min=0, help="Training images; default: ImageNet's, or those of the run.")
+        int,
+        typer.Option(
+            "--images", min=0, help="Training images; default: ImageNet's, or those of the run."
+        ),
     ] = 0,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
@@ -34,7 +46,9 @@ def lr(
     with explained(json_out):
         form = out.suffix.lower().removeprefix(".")
         if form not in ("png", "svg"):
-            raise UsageError(f"'{out}' is neither a .png nor a .svg", where="--out", fix="write --out lr.png")
+            raise UsageError(
+                f"'{out}' is neither a .png nor a .svg", where="--out", fix="write --out lr.png"
+            )
         from saccade import files
         from saccade.report import rates
         from saccade.setup.compose import flag_settings

@@ -1,4 +1,7 @@
-"""The verb for recipes and their receipts. Heavy imports wait until it runs, so that help is instant."""
+"""The verb for recipes and their receipts.
+
+Heavy imports wait until it runs, so that help is instant.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,22 @@ from saccade.errors import UsageError
 
 app = typer.Typer()
 
-Words = Annotated[list[str] | None, typer.Argument(help="A recipe to show, or: record RUN..., or: records.")]
+Words = Annotated[
+    list[str] | None, typer.Argument(help="A recipe to show, or: record RUN..., or: records.")
+]
 
 
-@app.command(epilog="Example: saccade recipes photos-small; saccade recipes record runs/resnet18-photos-1a2b3c4d")
+@app.command(
+    epilog=(
+        "Example: saccade recipes photos-small; saccade recipes record "
+        "runs/resnet18-photos-1a2b3c4d"
+    )
+)
 def recipes(words: Words = None, json_out: Json = False) -> None:
-    """List the recipes with their receipts: measured, ported or untested. `record` writes receipts from run folders."""
+    """List the recipes with their receipts: measured, ported or untested.
+
+    `record` writes receipts from run folders.
+    """
     with explained(json_out):
         from saccade import recipes as shelf
         from saccade.recipes import receipts
@@ -26,7 +39,11 @@ def recipes(words: Words = None, json_out: Json = False) -> None:
         first, *rest = words or [""]
         if first == "record":
             if not rest:
-                raise UsageError("no run is named", where="saccade recipes record", fix="give finished run folders")
+                raise UsageError(
+                    "no run is named",
+                    where="saccade recipes record",
+                    fix="give finished run folders",
+                )
             written = receipts.record([Path(run) for run in rest])
             rows = recipe_rows([receipt.recipe for receipt in written])
         elif first == "records":

@@ -1,4 +1,7 @@
-"""The settings of augmentation: what each is for and in which range; docs/augmentation.md has the whole table."""
+"""The settings of augmentation: what each is for and in which range.
+
+Docs/augmentation.md has the whole table.
+"""
 
 from __future__ import annotations
 
@@ -14,45 +17,76 @@ Strength = Annotated[float, Field(ge=0, le=1)]
 SizeShare = Annotated[float, Field(gt=0, le=4)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
 Policy = Literal[
-    "none", "autoaugment-imagenet", "autoaugment-cifar10", "autoaugment-svhn", "randaugment", "trivialaugment",
+    "none",
+    "autoaugment-imagenet",
+    "autoaugment-cifar10",
+    "autoaugment-svhn",
+    "randaugment",
+    "trivialaugment",
     "3augment",
-]  # fmt: skip
+]
 
 
 class AugmentSection(Section):
     """What training images go through, in this order."""
 
     crop: Literal["resized", "padded"] = _maths(
-        "resized", "resized: a box of random area and ratio; padded: the image at full size, shifted by chance"
+        "resized",
+        "resized: a box of random area and ratio; padded: the image at full size, shifted by "
+        "chance",
     )
     crop_area: Interval = _maths((0.08, 1.0), "share of the image's area that a random crop takes")
     crop_area_beta: tuple[Shape, Shape] = _maths(
-        (1.0, 1.0), "the two shapes of the area's Beta distribution within crop_area; 1, 1 = uniform"
+        (1.0, 1.0),
+        "the two shapes of the area's Beta distribution within crop_area; 1, 1 = uniform",
     )
     crop_ratio: Interval = _maths((0.75, 4 / 3), "width over height of a random crop")
-    pad: float = _maths(0.125, "how far a padded crop may reach beyond the image, as a share of the side", ge=0, lt=0.5)
+    pad: float = _maths(
+        0.125,
+        "how far a padded crop may reach beyond the image, as a share of the side",
+        ge=0,
+        lt=0.5,
+    )
     pad_fill: Literal["black", "reflect"] = _maths("black", "what lies beyond the image")
     flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
-    rotate: float = _maths(0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180)
-    alternate_flip: bool = _maths(False, "flip every image in every second epoch instead of by chance")
+    rotate: float = _maths(
+        0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180
+    )
+    alternate_flip: bool = _maths(
+        False, "flip every image in every second epoch instead of by chance"
+    )
     repeats: int = _maths(
-        1, "views of an image in a row, decoded once; an epoch has as many views as without", ge=1, le=8
+        1,
+        "views of an image in a row, decoded once; an epoch has as many views as without",
+        ge=1,
+        le=8,
     )
     policy: Policy = _maths("none", "a policy that draws operations for each image")
     rand_ops: int = _maths(2, "randaugment: operations for each image", ge=1, le=8)
-    rand_magnitude: float = _maths(9.0, "randaugment: strength from 0 to 10; a third of torchvision's", ge=0, le=10)
+    rand_magnitude: float = _maths(
+        9.0, "randaugment: strength from 0 to 10; a third of torchvision's", ge=0, le=10
+    )
     rand_std: float = _maths(0.0, "randaugment: standard deviation of the strength", ge=0, le=10)
-    rand_chance: float = _maths(1.0, "randaugment: chance of each operation; timm's is 0.5", ge=0, le=1)
+    rand_chance: float = _maths(
+        1.0, "randaugment: chance of each operation; timm's is 0.5", ge=0, le=1
+    )
     jitter: tuple[Strength, Strength, Strength, Hue] = _maths(
-        (0.0, 0.0, 0.0, 0.0), "colour jitter: brightness, contrast, saturation, hue, in random order"
+        (0.0, 0.0, 0.0, 0.0),
+        "colour jitter: brightness, contrast, saturation, hue, in random order",
     )
     gray: float = _maths(0.0, "chance of turning gray", ge=0, le=1)
     erase: float = _maths(0.0, "chance of erasing a random box", ge=0, le=1)
-    erase_fill: Literal["mean", "noise"] = _maths("mean", "what erased pixels become: the mean colour, or noise")
-    cutout: float = _maths(0.0, "side of a square that is cut out of each image, as a share of its side", ge=0, le=1)
+    erase_fill: Literal["mean", "noise"] = _maths(
+        "mean", "what erased pixels become: the mean colour, or noise"
+    )
+    cutout: float = _maths(
+        0.0, "side of a square that is cut out of each image, as a share of its side", ge=0, le=1
+    )
     mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
     cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
-    sizes: tuple[SizeShare, ...] = _maths((1.0,), "shares of image_size over equal parts of the run", min_length=1)
+    sizes: tuple[SizeShare, ...] = _maths(
+        (1.0,), "shares of image_size over equal parts of the run", min_length=1
+    )
 
     @property
     def mixes(self) -> bool:

@@ -87,20 +87,36 @@ PositiveTriple = Annotated[Triple, AfterValidator(_positive)]
 
 def maths(default: Any, doc: str, **limits: Any) -> Any:
     """Declare a setting that decides the numbers of the run."""
-    return Field(default, description=doc, json_schema_extra={"kind": "maths"}, validate_default=True, **limits)
+    return Field(
+        default,
+        description=doc,
+        json_schema_extra={"kind": "maths"},
+        validate_default=True,
+        **limits,
+    )
 
 
 def data(default: Any, doc: str, **limits: Any) -> Any:
     """Declare a setting that decides what is seen."""
-    return Field(default, description=doc, json_schema_extra={"kind": "data"}, validate_default=True, **limits)
+    return Field(
+        default,
+        description=doc,
+        json_schema_extra={"kind": "data"},
+        validate_default=True,
+        **limits,
+    )
 
 
 def run(default: Any, doc: str, **limits: Any) -> Any:
     """Declare a setting that decides where and how it runs; it may change at a resume."""
-    return Field(default, description=doc, json_schema_extra={"kind": "run"}, validate_default=True, **limits)
+    return Field(
+        default, description=doc, json_schema_extra={"kind": "run"}, validate_default=True, **limits
+    )
 
 
 class Section(BaseModel):
     """A group of settings: frozen, without room for unknown keys, NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )

@@ -20,7 +20,10 @@ LONGEST_NAME = 8
 
 
 class Layers:
-    """Settings from several places, merged in order; remembers where each came from, for the error messages."""
+    """Settings from several places, merged in order.
+
+    Remembers where each came from, for the error messages.
+    """
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
@@ -41,11 +44,18 @@ class Layers:
         self._origin |= other._origin
 
     def add_file(self, path: Path) -> None:
-        """Merge a YAML file; raises ConfigError naming file and line when it is not YAML or not a mapping."""
+        """Merge a YAML file.
+
+        Raises ConfigError naming file and line when it is not YAML or not a mapping.
+        """
         try:
             tree = plain_yaml.load(files.read_text(path, plain_yaml.LIMIT_BYTES))
         except (OSError, ValueError) as error:
-            line = f", line {error.line}" if isinstance(error, plain_yaml.BadYaml) and error.line else ""
+            line = (
+                f", line {error.line}"
+                if isinstance(error, plain_yaml.BadYaml) and error.line
+                else ""
+            )
             raise ConfigError(f"the file cannot be read: {error}", where=f"{path}{line}") from error
         if not isinstance(tree, dict):
             raise ConfigError("the file must hold `name: value` settings", where=str(path))
@@ -57,7 +67,9 @@ class Layers:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(
-                f"'{_short(assignment)}' is not an assignment", where="--set", fix="write --set section.key=value"
+                f"'{_short(assignment)}' is not an assignment",
+                where="--set",
+                fix="write --set section.key=value",
             )
         try:
             value = plain_yaml.load(text) if text else ""
@@ -65,7 +77,10 @@ class Layers:
             raise ConfigError(
                 f"'{_short(text)}' is not a YAML value: {error}",
                 where=f"--set {_short(name)}",
-                fix="write a name, a number, true, false, null, [a, b] or {name: value}; a text may stand in quotes",
+                fix=(
+                    "write a name, a number, true, false, null, [a, b] or {name: value}; a text "
+                    "may stand in quotes"
+                ),
             ) from error
         tree: Any = value
         parts = name.strip().split(".")
@@ -76,7 +91,10 @@ class Layers:
         self.add(tree, f"--set {_short(assignment)}")
 
     def resolve(self) -> Config:
-        """Check everything and return the one configuration; raises ConfigError in one clear line."""
+        """Check everything and return the one configuration.
+
+        Raises ConfigError in one clear line.
+        """
         tree: dict[str, Any] = {}
         for name, value in self._values.items():
             inner = tree
@@ -106,7 +124,8 @@ class Layers:
         first = error.errors()[0]
         parts = [str(p) for p in first["loc"] if not isinstance(p, int)]
         name = ".".join(parts)
-        if name not in self._origin:  # a rule over several fields: its message starts with the field's name
+        # a rule over several fields: its message starts with the field's name
+        if name not in self._origin:
             name = str(first["msg"]).removeprefix("Value error, ").split(":")[0]
         if name not in kinds():
             return ConfigError(str(first["msg"]))
@@ -127,12 +146,16 @@ def _unknown(name: str, origin: str) -> ConfigError:
     known = list(kinds())
     if inside := [k for k in known if k.startswith(f"{name}.")]:
         what, some = f"'{name}' is a section, and needs settings below it", ", ".join(inside[:4])
-        return ConfigError(what, where=origin, fix=f"write some of {some} ..., or leave '{name}' out")
+        return ConfigError(
+            what, where=origin, fix=f"write some of {some} ..., or leave '{name}' out"
+        )
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not near:
         near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
     return ConfigError(
         f"unknown setting '{name}'",
         where=origin,
-        fix=f"did you mean '{near[0]}'?" if near else "`saccade train --dry-run` prints every setting",
+        fix=f"did you mean '{near[0]}'?"
+        if near
+        else "`saccade train --dry-run` prints every setting",
     )

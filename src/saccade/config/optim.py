@@ -18,20 +18,30 @@ class OptimizerSection(Section):
     name: Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop-tf", "lamb", "muon"] = maths(
         "sgd", "the method; muon = Muon on hidden filters and matrices, `rest` on what remains"
     )
-    lr: RateText = maths("0.1 per 256", "learning rate: '0.5 per 1024' is scaled once, a bare number is not")
+    lr: RateText = maths(
+        "0.1 per 256", "learning rate: '0.5 per 1024' is scaled once, a bare number is not"
+    )
     momentum: float = maths(0.9, "momentum; beta1 of Adam, AdamW and LAMB", ge=0, lt=1)
     beta2: float = maths(0.999, "beta2 of Adam, AdamW and LAMB; alpha of RMSprop", ge=0, lt=1)
-    eps: float = maths(1e-8, "added to the root of the mean square (rmsprop-tf: under the root)", gt=0)
+    eps: float = maths(
+        1e-8, "added to the root of the mean square (rmsprop-tf: under the root)", gt=0
+    )
     nesterov: bool = maths(True, "Nesterov momentum, for SGD and Muon")
-    weight_decay: float = maths(5e-5, "weight decay; decoupled from the gradient in AdamW, LAMB and Muon", ge=0, le=1)
+    weight_decay: float = maths(
+        5e-5, "weight decay; decoupled from the gradient in AdamW, LAMB and Muon", ge=0, le=1
+    )
     decay: Literal["weights", "all"] = maths(
         "weights", "what decays: weights alone, or biases, normalisation and position tables too"
     )
-    fixed_norm: bool = maths(False, "Muon: give each filter the norm sqrt(rows) before a step, where norms follow")
+    fixed_norm: bool = maths(
+        False, "Muon: give each filter the norm sqrt(rows) before a step, where norms follow"
+    )
     rest: Literal["sgd", "adamw"] = maths("sgd", "the method for what Muon does not take")
     rest_lr: RateText = maths("0.05 per 64", "learning rate of what Muon does not take")
     rest_momentum: float = maths(0.9, "momentum, or beta1, of what Muon does not take", ge=0, lt=1)
-    layer_decay: float = maths(1.0, "rate of a layer over that of the next one, for fine-tuning; 1 = off", gt=0, le=1)
+    layer_decay: float = maths(
+        1.0, "rate of a layer over that of the next one, for fine-tuning; 1 = off", gt=0, le=1
+    )
     clip: float = maths(0.0, "largest norm of all gradients together; 0 = off", ge=0)
 
 
@@ -39,27 +49,46 @@ class ScheduleSection(Section):
     """The learning rate over the run, as a factor on its peak."""
 
     name: Literal[
-        "cosine", "linear", "constant", "step", "multistep", "poly", "exponential", "plateau", "restarts", "onecycle",
+        "cosine",
+        "linear",
+        "constant",
+        "step",
+        "multistep",
+        "poly",
+        "exponential",
+        "plateau",
+        "restarts",
+        "onecycle",
         "wsd",
-    ] = maths("cosine", "shape after the warm-up; docs/schedules.md shows them all")  # fmt: skip
+    ] = maths("cosine", "shape after the warm-up; docs/schedules.md shows them all")
     warmup: DurationText = maths(
         "5%", "linear rise from zero; of onecycle a half cosine, with less momentum at its top"
     )
     end: float = maths(0.0, "factor reached at the end; nowhere is it lower", ge=0, le=1)
     every: DurationText = maths("30ep", "step, exponential: how long one factor of `gamma` takes")
-    milestones: Milestones = maths((), "multistep: when the rate drops, counted from the start of the run")
-    gamma: float = maths(0.1, "step, multistep, exponential, plateau: the factor of one drop", gt=0, lt=1)
+    milestones: Milestones = maths(
+        (), "multistep: when the rate drops, counted from the start of the run"
+    )
+    gamma: float = maths(
+        0.1, "step, multistep, exponential, plateau: the factor of one drop", gt=0, lt=1
+    )
     power: float = maths(1.0, "poly: the exponent; 1 = a straight line", gt=0, le=10)
     cycles: int = maths(4, "restarts: how many half cosines fill the run", ge=1, le=1000)
-    growth: float = maths(1.0, "restarts: length of a cycle over that of the one before", ge=1, le=10)
+    growth: float = maths(
+        1.0, "restarts: length of a cycle over that of the one before", ge=1, le=10
+    )
     decay: DurationText = maths("20%", "wsd: length of the straight fall at the end")
-    patience: int = maths(10, "plateau: evaluations without a new best that are borne; the next one drops", ge=0)
+    patience: int = maths(
+        10, "plateau: evaluations without a new best that are borne; the next one drops", ge=0
+    )
     watch: Literal["top1", "loss"] = maths("top1", "plateau: which figure of the evaluations")
 
     @model_validator(mode="after")
     def _complete(self) -> ScheduleSection:
         if self.name == "multistep" and not self.milestones:
-            raise ValueError("schedule.milestones: multistep needs them; write [30ep, 60ep, 80ep] or [50%, 75%]")
+            raise ValueError(
+                "schedule.milestones: multistep needs them; write [30ep, 60ep, 80ep] or [50%, 75%]"
+            )
         length = {"step": "every", "exponential": "every", "wsd": "decay"}.get(self.name)
         if length and not _is_positive(getattr(self, length)):
             raise ValueError(f"schedule.{length}: {self.name} needs a length above zero")

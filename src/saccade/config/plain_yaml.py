@@ -1,7 +1,10 @@
-"""The one reader of YAML: names, numbers, texts, lists and mappings; nothing that YAML can do beyond that.
+"""The one reader of YAML: names, numbers, texts, lists and mappings.
 
-Settings come from strangers, too: with a recipe, or in a run folder. Tags would choose how a value is made, anchors let
-a few bytes stand for a gigabyte, and deep nesting fills the stack. None of that is needed to write settings.
+Nothing that YAML can do beyond that.
+
+Settings come from strangers, too: with a recipe, or in a run folder. Tags would choose how a value
+is made, anchors let a few bytes stand for a gigabyte, and deep nesting fills the stack. None of
+that is needed to write settings.
 """
 
 from __future__ import annotations
@@ -18,14 +21,19 @@ LIMIT_BYTES = 1 << 18
 LIMIT_DEPTH = 32
 
 _LEFT_OUT = ("timestamp", "merge", "value")
-"""Kinds of words that have no place in settings: a date is a text here, ``<<`` and ``=`` are ordinary names."""
+"""Kinds of words that have no place in settings: a date is a text here, ``<<`` and ``=`` are
+ordinary names.
+"""
 
 _OLD_NUMBER = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 """What YAML 1.1 counts in eights and sixties: ``012`` would be 10, and ``1:30`` would be 90."""
 
 
 class BadYaml(ValueError):
-    """A text that is no plain YAML; the message is the reason, ``line`` counts from 1, 0 where unknown."""
+    """A text that is no plain YAML.
+
+    The message is the reason, ``line`` counts from 1, 0 where unknown.
+    """
 
     def __init__(self, reason: str, line: int = 0) -> None:
         super().__init__(reason)
@@ -33,7 +41,10 @@ class BadYaml(ValueError):
 
 
 def load(text: str) -> Any:
-    """Read one document; raises BadYaml on everything that is not plain, too large, too deep or twice there."""
+    """Read one document.
+
+    Raises BadYaml on everything that is not plain, too large, too deep or twice there.
+    """
     if len(text) > LIMIT_BYTES:
         raise BadYaml(f"it is longer than {LIMIT_BYTES:,} characters")
     loader: _Plain | None = None
@@ -68,9 +79,13 @@ class _Plain(yaml.SafeLoader):
         """Refuse before anything is built."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            self._refuse("anchors (&) and aliases (*) are not read here; write the value out", event)
+            self._refuse(
+                "anchors (&) and aliases (*) are not read here; write the value out", event
+            )
         if event.tag is not None:
-            self._refuse(f"tags such as {event.tag[:40]} are not read here; write the plain value", event)
+            self._refuse(
+                f"tags such as {event.tag[:40]} are not read here; write the plain value", event
+            )
         self.depth += 1
         if self.depth > LIMIT_DEPTH:
             self._refuse(f"it is nested deeper than {LIMIT_DEPTH} levels", event)
@@ -79,7 +94,10 @@ class _Plain(yaml.SafeLoader):
         return node
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
-        """Leave a number of YAML 1.1 a text, as its newer versions do; its setting says what it takes."""
+        """Leave a number of YAML 1.1 a text, as its newer versions do.
+
+        Its setting says what it takes.
+        """
         if kind is yaml.ScalarNode and implicit[0] and _OLD_NUMBER.fullmatch(value):
             return "tag:yaml.org,2002:str"
         return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
@@ -95,7 +113,9 @@ class _Plain(yaml.SafeLoader):
         if len(mapping) < len(node.value):
             names = [str(key.value) for key, _ in node.value]
             twice = next((name for name in names if names.count(name) > 1), names[0])
-            raise yaml.MarkedYAMLError(problem=f"'{twice[:80]}' is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"'{twice[:80]}' is there twice", problem_mark=node.start_mark
+            )
         return mapping
 
     def _refuse(self, reason: str, event: Any) -> None:

@@ -1,7 +1,7 @@
 """The configuration: one frozen, typed schema; YAML files and flags merged into it in order.
 
-Every field is marked with what it decides: ``maths`` (the numbers of the run), ``data`` (what is seen) or ``run``
-(where and how it runs). At a resume only ``run`` fields may change.
+Every field is marked with what it decides: ``maths`` (the numbers of the run), ``data`` (what is
+seen) or ``run`` (where and how it runs). At a resume only ``run`` fields may change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from saccade.config.augment import AugmentSection as AugmentSection
-from saccade.config.fields import Amount, CadenceText, DurationText, PositiveTriple, Section, Share, TimeText, Triple
+from saccade.config.fields import (
+    Amount,
+    CadenceText,
+    DurationText,
+    PositiveTriple,
+    Section,
+    Share,
+    TimeText,
+    Triple,
+)
 from saccade.config.fields import data as _data
 from saccade.config.fields import maths as _maths
 from saccade.config.fields import run as _run
@@ -22,12 +31,18 @@ from saccade.config.optim import OptimizerSection, ScheduleSection
 from saccade.units import Duration
 
 DeviceText = Annotated[
-    str, Field(coerce_numbers_to_str=True, pattern=r"^(auto|cpu|cuda|mps|cpu:[1-9]\d*|[1-9]\d*|\d+(,\d+)*,?)$")
+    str,
+    Field(
+        coerce_numbers_to_str=True,
+        pattern=r"^(auto|cpu|cuda|mps|cpu:[1-9]\d*|[1-9]\d*|\d+(,\d+)*,?)$",
+    ),
 ]
 
 
 LEAST_CELL, LARGEST_CELL = 16, 128
-"""Images in a cell that is chosen by itself: norms over fewer are coarse, and more do not compute faster."""
+"""Images in a cell that is chosen by itself: norms over fewer are coarse, and more do not
+compute faster.
+"""
 
 
 class ModelSection(Section):
@@ -39,17 +54,28 @@ class ModelSection(Section):
         None, "share of the features dropped before the head; null = the paper's", ge=0, lt=1
     )
     drop_path: float | None = _maths(
-        None, "chance of skipping the last residual branch, rising linearly to it; null = the paper's", ge=0, lt=1
+        None,
+        "chance of skipping the last residual branch, rising linearly to it; null = the paper's",
+        ge=0,
+        lt=1,
     )
     strides: Annotated[tuple[int, ...], Field(max_length=5)] = _maths(
         (), "five strides: stem, pool, three stages; empty = by the size of the images"
     )
-    patch_size: int = _maths(0, "side of a transformer's patch in pixels; 0 = by the size of the images", ge=0, le=64)
-    checkpointing: bool = _run(False, "recompute blocks in the backward pass: slower, but less memory")
-    init: str = _run(
-        "", "start from weights: a run folder, a .safetensors, .pth or .pt file, or timm:NAME; empty = from scratch"
+    patch_size: int = _maths(
+        0, "side of a transformer's patch in pixels; 0 = by the size of the images", ge=0, le=64
     )
-    init_digest: str = _maths("", "SHA-256 of these weights, by which the run knows them; found at the start")
+    checkpointing: bool = _run(
+        False, "recompute blocks in the backward pass: slower, but less memory"
+    )
+    init: str = _run(
+        "",
+        "start from weights: a run folder, a .safetensors, .pth or .pt file, or timm:NAME; "
+        "empty = from scratch",
+    )
+    init_digest: str = _maths(
+        "", "SHA-256 of these weights, by which the run knows them; found at the start"
+    )
 
 
 class DataSection(Section):
@@ -57,80 +83,131 @@ class DataSection(Section):
 
     train: str = _run("digits", "a known name, a folder, a tar or a zip, or shards")
     val: str = _run("", "validation data, when it is not inside `train`")
-    labels: str = _data("", "a CSV with the columns path, label and perhaps split, for images not in class folders")
-    split_names: str = _data(
-        "", "which folders are the splits, `train=Alpha,val=Beta`, or `none` where all are classes; empty = by name"
+    labels: str = _data(
+        "", "a CSV with the columns path, label and perhaps split, for images not in class folders"
     )
-    split: str = _data("", "which split validates; empty = the first of val, validation, valid, test")
+    split_names: str = _data(
+        "",
+        "which folders are the splits, `train=Alpha,val=Beta`, or `none` where all are "
+        "classes; empty = by name",
+    )
+    split: str = _data(
+        "", "which split validates; empty = the first of val, validation, valid, test"
+    )
     holdout: Share = _data(0.0, "stratified share of the training images held out as validation")
-    minival: Share = _data(0.0, "stratified share of the training images on which the best checkpoint is chosen")
-    image_size: int = _data(224, "side of the square that the network sees, in pixels", ge=4, le=4096)
+    minival: Share = _data(
+        0.0, "stratified share of the training images on which the best checkpoint is chosen"
+    )
+    image_size: int = _data(
+        224, "side of the square that the network sees, in pixels", ge=4, le=4096
+    )
     eval_size: int = _data(0, "side at evaluation, in pixels; 0 = image_size", ge=0, le=4096)
     fit: Literal["crop", "squash", "pad"] = _data(
-        "crop", "how an image becomes a square: its central part; all of it, squashed; all of it, padded with the mean"
+        "crop",
+        "how an image becomes a square: its central part; all of it, squashed; all of it, "
+        "padded with the mean",
     )
-    eval_crop: float = _data(0.875, "side of the central crop over the short side at evaluation", gt=0, le=1)
+    eval_crop: float = _data(
+        0.875, "side of the central crop over the short side at evaluation", gt=0, le=1
+    )
     eval_views: Literal[1, 2, 6] = _data(
-        1, "views of an image whose mean is judged: 1 = itself, 2 = and its mirror image, 6 = and both shifted"
+        1,
+        "views of an image whose mean is judged: 1 = itself, 2 = and its mirror image, 6 = "
+        "and both shifted",
     )
     epoch_size: Amount = _data(
         0.0, "images per epoch, drawn anew for each: a share below 1 or a count; 0 = all of them"
     )
-    exif: Literal["ignore", "apply"] = _data("ignore", "EXIF orientation: ignored as in published figures, or applied")
-    unreadable: Literal["refuse", "drop"] = _data("refuse", "training images that cannot be read; `drop`: up to 1 %")
+    exif: Literal["ignore", "apply"] = _data(
+        "ignore", "EXIF orientation: ignored as in published figures, or applied"
+    )
+    unreadable: Literal["refuse", "drop"] = _data(
+        "refuse", "training images that cannot be read; `drop`: up to 1 %"
+    )
     mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
     std: PositiveTriple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
     threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)
     processes: int = _run(
-        0, "processes of their own for these threads, where one interpreter cannot feed the device", ge=0, le=64
+        0,
+        "processes of their own for these threads, where one interpreter cannot feed the device",
+        ge=0,
+        le=64,
     )
 
 
 class BatchSection(Section):
     """The batch: one optimiser step sees `global` images, `cell` of them in each forward pass."""
 
-    global_: int = _maths(256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20)
-    cell: int = _maths(0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0)
+    global_: int = _maths(
+        256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20
+    )
+    cell: int = _maths(
+        0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0
+    )
 
 
 class LossSection(Section):
     """What is minimised."""
 
-    name: Literal["ce", "bce"] = _maths("ce", "softmax cross-entropy, or binary cross-entropy of every class")
-    bce_threshold: float | None = _maths(
-        0.2, "a class with more than this share of a mixed image counts as wholly there; null = keep shares", ge=0, lt=1
+    name: Literal["ce", "bce"] = _maths(
+        "ce", "softmax cross-entropy, or binary cross-entropy of every class"
     )
-    class_weights: Literal["none", "balanced"] = _maths("none", "balanced: every class weighs the same in all")
+    bce_threshold: float | None = _maths(
+        0.2,
+        "a class with more than this share of a mixed image counts as wholly there; null = "
+        "keep shares",
+        ge=0,
+        lt=1,
+    )
+    class_weights: Literal["none", "balanced"] = _maths(
+        "none", "balanced: every class weighs the same in all"
+    )
     label_smoothing: float = _maths(0.1, "share of the target spread over all classes", ge=0, lt=1)
 
 
 class EmaSection(Section):
     """An exponential moving average of the weights; when it is on, it is the model."""
 
-    half_life: DurationText = _maths("", "half-life as epochs, steps, samples or % of the run; empty = off")
+    half_life: DurationText = _maths(
+        "", "half-life as epochs, steps, samples or % of the run; empty = off"
+    )
 
 
 class GuardSection(Section):
-    """Bad steps: the loss or a gradient is not finite, or the loss jumps; they never leave a trace in the weights."""
+    """Bad steps: the loss or a gradient is not finite, or the loss jumps.
 
-    bad_steps: Literal["stop", "skip"] = _run("stop", "a bad step: end the run (76), or leave it out")
-    spike: float = _maths(
-        0.0, "a loss so many standard deviations above its recent mean makes a bad step, too; 0 = off, 6 = rare", ge=0
+    They never leave a trace in the weights.
+    """
+
+    bad_steps: Literal["stop", "skip"] = _run(
+        "stop", "a bad step: end the run (76), or leave it out"
     )
-    allowed: int = _run(10, "steps that may be left out in a whole run before it ends (76)", ge=0, le=1 << 20)
+    spike: float = _maths(
+        0.0,
+        "a loss so many standard deviations above its recent mean makes a bad step, too; 0 = "
+        "off, 6 = rare",
+        ge=0,
+    )
+    allowed: int = _run(
+        10, "steps that may be left out in a whole run before it ends (76)", ge=0, le=1 << 20
+    )
 
 
 class CheckpointSection(Section):
     """Checkpoints."""
 
     every: CadenceText = _run("1ep or 5min", "how often; the soonest of several")
-    keep: int = _run(2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000)
+    keep: int = _run(
+        2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000
+    )
 
 
 class RanksSection(Section):
     """Several devices at once: one process, called a rank, for each."""
 
-    sync_norms: bool = _maths(False, "BatchNorm takes the statistics of the cells of all ranks together: slower")
+    sync_norms: bool = _maths(
+        False, "BatchNorm takes the statistics of the cells of all ranks together: slower"
+    )
     start_limit: TimeText = _run("60s", "how long ranks wait for one that has not started")
     step_limit: TimeText = _run("5m", "how long ranks wait in a step for one that does not answer")
 
@@ -139,7 +216,9 @@ class LogSection(Section):
     """Records."""
 
     every: int = _run(0, "steps between two step events; 0 = at most 2,000 in a run", ge=0)
-    tensorboard: bool = _run(False, "also write TensorBoard events (needs `pip install tensorboard`)")
+    tensorboard: bool = _run(
+        False, "also write TensorBoard events (needs `pip install tensorboard`)"
+    )
 
 
 class Config(Section):
@@ -148,8 +227,12 @@ class Config(Section):
     recipe: str = _run("", "where these settings came from")
     seed: int = _maths(0, "every random draw follows from it", ge=0, lt=1 << 63)
     epochs: DurationText = _maths("90ep", "length of the run: 90ep, 5000step")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _maths("auto", "bf16 where the processor has it")
-    device: DeviceText = _run("auto", "where it runs: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these), cpu:2 (processes)")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _maths(
+        "auto", "bf16 where the processor has it"
+    )
+    device: DeviceText = _run(
+        "auto", "where it runs: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these), cpu:2 (processes)"
+    )
     max_time: TimeText = _run("", "save and stop (75) after this time; the schedule is not bent")
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -173,21 +256,27 @@ class Config(Section):
             )
         if self.cell % self.augment.repeats:
             raise ValueError(
-                f"augment.repeats: {self.augment.repeats} does not divide the cell of {self.cell}; the views of an "
-                f"image belong into one cell; divisors are {', '.join(map(str, divisors(self.cell)))}"
+                f"augment.repeats: {self.augment.repeats} does not divide the cell of "
+                f"{self.cell}; the views of an "
+                "image belong into one cell; divisors are "
+                f"{', '.join(map(str, divisors(self.cell)))}"
             )
         if self.cell == 1 and self.augment.mixes:
             near = " or ".join(map(str, nearest_batches(self.batch.global_, self.augment.repeats)))
             raise ValueError(
-                f"batch.cell: a cell of one image has no other to be mixed with; use --batch-size {near}, "
+                "batch.cell: a cell of one image has no other to be mixed with; use "
+                f"--batch-size {near}, "
                 "or set augment.mixup and augment.cutmix to 0"
             )
         if not Duration.parse(self.epochs or "1ep").value:
             raise ValueError(
-                "epochs: nothing would be trained; take 1step or more, or `saccade eval` for weights as they are"
+                "epochs: nothing would be trained; take 1step or more, or `saccade eval` for "
+                "weights as they are"
             )
         if self.epochs.endswith("%") or not self.epochs:
-            raise ValueError("epochs: the length of the run cannot be a share of itself; write 90ep or 5000step")
+            raise ValueError(
+                "epochs: the length of the run cannot be a share of itself; write 90ep or 5000step"
+            )
         return self
 
     @property
@@ -206,13 +295,18 @@ class Config(Section):
 
 
 def largest_cell(batch: int, repeats: int = 1) -> int:
-    """Return the largest divisor of a batch up to 128; one that holds whole groups of repeated views, if there is."""
+    """Return the largest divisor of a batch up to 128.
+
+    One that holds whole groups of repeated views, if there is.
+    """
     fitting = [d for d in divisors(batch) if d <= LARGEST_CELL]
     return max((d for d in fitting if d % repeats == 0), default=fitting[-1])
 
 
 def nearest_batches(batch: int, repeats: int = 1) -> list[int]:
-    """Return the batches nearest to one, from below and from above, whose cells hold 16 images or more."""
+    """Return the batches nearest to one, from below and from above, whose cells hold 16 images
+    or more.
+    """
     found = []
     for step in (-1, 1):
         near = batch + step
@@ -224,7 +318,11 @@ def nearest_batches(batch: int, repeats: int = 1) -> list[int]:
 
 def divisors(number: int) -> list[int]:
     """Return all divisors of a positive integer in rising order."""
-    return [d for d in range(1, number + 1) if number % d == 0] if number < 4096 else _large_divisors(number)
+    return (
+        [d for d in range(1, number + 1) if number % d == 0]
+        if number < 4096
+        else _large_divisors(number)
+    )
 
 
 def _large_divisors(number: int) -> list[int]:
@@ -232,7 +330,9 @@ def _large_divisors(number: int) -> list[int]:
     return sorted({*low, *(number // d for d in low)})
 
 
-def fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str, Any]]:
+def fields(
+    section: type[BaseModel] = Config, prefix: str = ""
+) -> Iterator[tuple[str, str, str, Any]]:
     """Yield (dotted name, kind, description, default) of every field of the schema."""
     for name, info in section.model_fields.items():
         dotted = prefix + (info.alias or name)
@@ -263,10 +363,16 @@ def fingerprint(config: Config, *facts: str) -> str:
 
 
 def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, Any, Any]]:
-    """Return (dotted name, kind, old value, new value) of every field that differs between two dumps."""
+    """Return (dotted name, kind, old value, new value) of every field that differs between two
+    dumps.
+    """
     before, after, known = flatten(old), flatten(new), kinds()
     names = sorted(set(before) | set(after))
-    return [(n, known.get(n, "maths"), before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
+    return [
+        (n, known.get(n, "maths"), before.get(n), after.get(n))
+        for n in names
+        if before.get(n) != after.get(n)
+    ]
 
 
 def kinds() -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""Small images stay in memory once they are decoded: to decode 32 pixels again takes longer than to cut them."""
+"""Small images stay in memory once they are decoded: to decode 32 pixels again takes longer than
+to cut them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ MOST_BYTES = 1 << 30
 
 
 class Decoded:
-    """The pixels of a split whose images are all of one small size, decoded when they are first asked for.
+    """The pixels of a split whose images are all of one small size, decoded when they are first
+    asked for.
 
     When an image of another size turns up nothing more is held.
     """
@@ -33,9 +36,12 @@ class Decoded:
 
     @classmethod
     def of(cls, split: Split, exif: Exif, side: int = MOST_SIDE) -> Decoded | None:
-        """Return the memory for a split, nothing decoded yet; None where the images are too large or too many.
+        """Return the memory for a split, nothing decoded yet.
 
-        Also where squares of ``side`` pixels would be cut from images that the decoder halves (see `crops`).
+        None where the images are too large or too many.
+
+        Also where squares of ``side`` pixels would be cut from images that the decoder halves (see
+        `crops`).
         """
         try:
             height, width, _ = decode.decode(split.read(0), exif=exif).shape
@@ -49,9 +55,12 @@ class Decoded:
         return cls(split, height, width, exif)
 
     def take(self, samples: NDArray[np.int64], places: Iterable[int]) -> NDArray[np.uint8] | None:
-        """Return a copy of the images with these numbers, uint8 (k, height, width, 3); None where they are not even.
+        """Return a copy of the images with these numbers, uint8 (k, height, width, 3).
 
-        What is not held yet is decoded, one for each step through ``places``. Raises BadImage at one that is none.
+        None where they are not even.
+
+        What is not held yet is decoded, one for each step through ``places``. Raises BadImage at
+        one that is none.
         """
         for _, sample in zip(places, samples.tolist(), strict=True):
             if self._known[sample] or not self._is_even:

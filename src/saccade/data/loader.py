@@ -1,7 +1,7 @@
 """From positions to batches: threads that read, decode, crop and resize straight into the batch.
 
-The loader has no state: a batch is a pure function of its position, so the number of threads cannot change it and a
-resume needs one integer.
+The loader has no state: a batch is a pure function of its position, so the number of threads cannot
+change it and a resume needs one integer.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ IMAGES_PER_TASK = 32
 """Images that are planned together; two such tasks for each thread are under way or wait."""
 
 BYTES_PER_TASK = 64_000_000
-"""Files that are read before the first of them is decoded, in bytes: those inside archives may be unpacked copies."""
+"""Files that are read before the first of them is decoded, in bytes: those inside archives may
+be unpacked copies.
+"""
 
 DECODED_PER_TASK = 512
-"""The same where images need not be decoded any more: many that are cut alike are cut in one call."""
+"""The same where images need not be decoded any more: many that are cut alike are cut in one
+call.
+"""
 
 BATCHES_AHEAD = 2
 AHEAD_BYTES = 1 << 30
@@ -57,8 +61,9 @@ Exif = Literal["ignore", "apply"]
 class Batch:
     """Images as the network's input before normalisation.
 
-    ``images`` is uint8 (B, 3, S, S) in channels_last order, ``labels`` int64 (B,); ``samples`` and ``epochs``, int64
-    (B,), tell which images of the split these are and in which epoch; ``waited_s`` is how long the caller waited.
+    ``images`` is uint8 (B, 3, S, S) in channels_last order, ``labels`` int64 (B,); ``samples`` and
+    ``epochs``, int64 (B,), tell which images of the split these are and in which epoch;
+    ``waited_s`` is how long the caller waited.
     """
 
     images: Tensor
@@ -69,14 +74,18 @@ class Batch:
 
 
 class Memory:
-    """Memory for batches, used again as soon as no tensor lies in it: the first touch of a page costs a microsecond."""
+    """Memory for batches, used again as soon as no tensor lies in it: the first touch of a page
+    costs a microsecond.
+    """
 
     def __init__(self) -> None:
         self._free: deque[NDArray[np.uint8]] = deque()
         self._size_bytes = 0
 
     def take(self, num_images: int, side: int) -> Tensor:
-        """Return room for images: uint8 (B, 3, S, S) in channels_last order, pinned where there is a GPU."""
+        """Return room for images: uint8 (B, 3, S, S) in channels_last order, pinned where there
+        is a GPU.
+        """
         shape, layout = (num_images, 3, side, side), torch.channels_last
         if torch.cuda.is_available():  # torch keeps pinned memory itself
             return torch.empty(shape, dtype=torch.uint8, memory_format=layout, pin_memory=True)
@@ -90,7 +99,10 @@ class Memory:
 
 
 class Readers:
-    """The pool of reading threads; knows what each thread is reading, to name it when nothing moves any more."""
+    """The pool of reading threads.
+
+    Knows what each thread is reading, to name it when nothing moves any more.
+    """
 
     def __init__(self, threads: int) -> None:
         self.memory = Memory()
@@ -98,19 +110,29 @@ class Readers:
         self._start(threads)
 
     def resize(self, threads: int) -> None:
-        """Go on with another number of threads; nothing may be under way. Batches do not depend on it."""
+        """Go on with another number of threads; nothing may be under way.
+
+        Batches do not depend on it.
+        """
         self.close()
         self._start(threads)
 
     def _start(self, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
-        list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))  # start them all before training does
+        # start them all before training does
+        list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))
 
     def submit(
-        self, split: Split, samples: NDArray[np.int64], work: Work, group: int = 1, at_once: int = IMAGES_PER_TASK
+        self,
+        split: Split,
+        samples: NDArray[np.int64],
+        work: Work,
+        group: int = 1,
+        at_once: int = IMAGES_PER_TASK,
     ) -> list[Future[None]]:
-        """Run ``work(first, last, watch)`` over the places of a batch, ``at_once`` or, in whole groups, a few more.
+        """Run ``work(first, last, watch)`` over the places of a batch, ``at_once`` or, in whole
+        groups, a few more.
 
         The work goes through its places by way of ``watch``, so that an error can name the image.
         """
@@ -135,15 +157,23 @@ class Readers:
             self._reading.pop(me, None)
 
         size = -(-at_once // group) * group
-        return [self._pool.submit(task, s, min(s + size, len(samples))) for s in range(0, len(samples), size)]
+        return [
+            self._pool.submit(task, s, min(s + size, len(samples)))
+            for s in range(0, len(samples), size)
+        ]
 
     def wait(self, tasks: list[Future[None]]) -> None:
-        """Wait for the tasks of a batch; raises what a task raised, or StalledError after two minutes of silence."""
+        """Wait for the tasks of a batch.
+
+        Raises what a task raised, or StalledError after two minutes of silence.
+        """
         for task in tasks:
             try:
                 task.result(timeout=STALL_LIMIT_S)
             except FutureTimeout as error:
-                streams.show_threads("no image arrives; what the threads of this process are doing:")
+                streams.show_threads(
+                    "no image arrives; what the threads of this process are doing:"
+                )
                 raise StalledError(
                     f"no image arrived for {STALL_LIMIT_S:.0f} s",
                     where=", ".join(sorted(map(_named, list(self._reading.values())))[:4]),
@@ -185,9 +215,14 @@ class TrainingView:
 
     @property
     def sides(self) -> list[int]:
-        """The sides of the training images, in pixels, in equal parts of the run: multiples of 8, or the image size."""
+        """The sides of the training images, in pixels, in equal parts of the run: multiples of
+        8, or the image size.
+        """
         scaled = [self.image_size * share for share in self.augment.sizes]
-        return [max(round(side / 8) * 8, 8) if side != self.image_size else self.image_size for side in scaled]
+        return [
+            max(round(side / 8) * 8, 8) if side != self.image_size else self.image_size
+            for side in scaled
+        ]
 
     def size_at(self, step: int) -> int:
         """Return the side of the training images, in pixels, at a step."""
@@ -197,13 +232,17 @@ class TrainingView:
     def start(
         self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None
     ) -> tuple[Batch, list[Future[None]]]:
-        """Begin to fill the rank's share of the batch of a step; it is complete when the returned tasks are.
+        """Begin to fill the rank's share of the batch of a step.
 
-        Copies of one image lie side by side and are decoded once. ``slots``, uint8 (B, 3, S, S) in channels_last order,
-        is where the images go; new memory without it.
+        It is complete when the returned tasks are.
+
+        Copies of one image lie side by side and are decoded once. ``slots``, uint8 (B, 3, S, S) in
+        channels_last order, is where the images go; new memory without it.
         """
         places = self.share.places(global_batch)
-        epochs, samples = (drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch))
+        epochs, samples = (
+            drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch)
+        )
         seed, section, copies = self.order.seed, self.augment, self.order.repeats
         boxes = geometry.Crops(section, seed, epochs, samples, self.size_at(step), self.fit)
         painter = Painter(section, seed, epochs, samples)
@@ -213,7 +252,11 @@ class TrainingView:
         squares, side = torch.split(slots, 1), slots.shape[-1]
 
         def fill(first: int, last: int, watch: Watch) -> None:
-            held = self.decoded.take(samples[first:last], watch(range(first, last))) if self.decoded else None
+            held = (
+                self.decoded.take(samples[first:last], watch(range(first, last)))
+                if self.decoded
+                else None
+            )
             if held is not None:
                 boxes.cut_all_into(slots[first:last], held, np.arange(first, last))
                 return
@@ -223,7 +266,11 @@ class TrainingView:
 
         def cut(first: int, last: int, watch: Watch) -> None:
             def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-                places = first + copies * np.repeat(which, copies) + np.tile(np.arange(copies), len(which))
+                places = (
+                    first
+                    + copies * np.repeat(which, copies)
+                    + np.tile(np.arange(copies), len(which))
+                )
                 return boxes.choose(places, np.repeat(sizes, copies, axis=0)).reshape(-1, copies, 4)
 
             places = range(first, last, copies)
@@ -236,7 +283,9 @@ class TrainingView:
 
         labels = torch.from_numpy(self.split.labels[samples])
         at_once = DECODED_PER_TASK if self.decoded else IMAGES_PER_TASK
-        return Batch(slots, labels, samples, epochs), readers.submit(self.split, samples, fill, copies, at_once)
+        return Batch(slots, labels, samples, epochs), readers.submit(
+            self.split, samples, fill, copies, at_once
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +304,20 @@ class EvaluationView:
     decoded: Decoded | None = None
 
     def start(self, readers: Readers, step: int, cell: int) -> tuple[Batch, list[Future[None]]]:
-        """Begin to fill one cell; the last one is padded with the last image, whose place repeats in ``samples``."""
+        """Begin to fill one cell.
+
+        The last one is padded with the last image, whose place repeats in ``samples``.
+        """
         first = (step * self.ranks + self.rank) * cell
         samples = np.minimum(np.arange(first, first + cell), len(self.split) - 1)
         slots = readers.memory.take(cell, self.image_size)
 
         def fill(first: int, last: int, watch: Watch) -> None:
-            held = self.decoded.take(samples[first:last], watch(range(first, last))) if self.decoded else None
+            held = (
+                self.decoded.take(samples[first:last], watch(range(first, last)))
+                if self.decoded
+                else None
+            )
             if held is not None:
                 slots[first:last].copy_(self.fit.squares(held, self.image_size))
                 return
@@ -270,11 +326,15 @@ class EvaluationView:
                 slots[place].copy_(self.fit.square(pixels, self.image_size))
 
         labels = torch.from_numpy(self.split.labels[samples])
-        return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(self.split, samples, fill)
+        return Batch(slots, labels, samples, np.zeros_like(samples)), readers.submit(
+            self.split, samples, fill
+        )
 
 
 def runs(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Cut files of these sizes, int64 (k,), into runs [first, last) of at most so many bytes, or of one file."""
+    """Cut files of these sizes, int64 (k,), into runs [first, last) of at most so many bytes, or
+    of one file.
+    """
     first, total = 0, 0
     for i, size in enumerate(sizes.tolist()):
         if i > first and total + size > most:
@@ -287,20 +347,26 @@ def runs(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
 class View(Protocol):
     """What can begin to fill the batch of a step."""
 
-    def start(self, readers: Readers, step: int, batch_size: int, /) -> tuple[Batch, list[Future[None]]]:
+    def start(
+        self, readers: Readers, step: int, batch_size: int, /
+    ) -> tuple[Batch, list[Future[None]]]:
         """Return the batch, images (B, 3, S, S), and the tasks after which it is complete."""
 
 
 def batches_ahead(threads: int, num_images: int) -> int:
-    """Return how many batches of so many images are prepared ahead: enough for two tasks of each thread."""
+    """Return how many batches of so many images are prepared ahead: enough for two tasks of each
+    thread.
+    """
     return max(BATCHES_AHEAD, -(-2 * threads * IMAGES_PER_TASK // num_images))
 
 
-def batches(view: View, readers: Readers, batch_size: int, first_step: int, last_step: int) -> Iterator[Batch]:
+def batches(
+    view: View, readers: Readers, batch_size: int, first_step: int, last_step: int
+) -> Iterator[Batch]:
     """Yield the batches of the steps [first_step, last_step), preparing a few ahead.
 
-    A batch is valid until the next one is asked for. Raises DataError for an image that cannot be read and StalledError
-    when no image arrives.
+    A batch is valid until the next one is asked for. Raises DataError for an image that cannot be
+    read and StalledError when no image arrives.
     """
     ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
     next_step, room = first_step, 1
@@ -310,13 +376,17 @@ def batches(view: View, readers: Readers, batch_size: int, first_step: int, last
                 ahead.append(view.start(readers, next_step, batch_size))
                 next_step += 1
                 images = ahead[-1][0].images
-                room = min(batches_ahead(readers.threads, len(images)), AHEAD_BYTES // images.nbytes) + 1
+                room = (
+                    min(batches_ahead(readers.threads, len(images)), AHEAD_BYTES // images.nbytes)
+                    + 1
+                )
             batch, tasks = ahead.popleft()
             begun = time.perf_counter()
             readers.wait(tasks)
             waited_s = time.perf_counter() - begun
             images = batch.images
-            if torch.cuda.is_available() and not images.is_pinned():  # shared memory of a reading process
+            # shared memory of a reading process
+            if torch.cuda.is_available() and not images.is_pinned():
                 images = images.pin_memory()
             yield Batch(images, batch.labels, batch.samples, batch.epochs, waited_s)
     finally:

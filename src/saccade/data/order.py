@@ -16,14 +16,19 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which cells of each global batch are a rank's: ``rank``, ``rank + ranks`` and so on; by default all."""
+    """Which cells of each global batch are a rank's: ``rank``, ``rank + ranks`` and so on.
+
+    By default all.
+    """
 
     cell: int = 1
     rank: int = 0
     ranks: int = 1
 
     def places(self, global_batch: int) -> Indices:
-        """Return the rank's places in a global batch, int64 of shape ``(global_batch / ranks,)``, in order."""
+        """Return the rank's places in a global batch, int64 of shape ``(global_batch /
+        ranks,)``, in order.
+        """
         cells = np.arange(global_batch, dtype=np.int64).reshape(-1, self.cell)
         return cells[self.rank :: self.ranks].reshape(-1)
 
@@ -34,17 +39,21 @@ EVERYTHING = Share()
 class Order:
     """The endless stream over a set of ``num_samples`` samples.
 
-    The position is one integer, the samples consumed so far. Step k of global batch B consumes [kB, (k+1)B); a batch
-    may straddle two epochs, nothing is dropped and there is no partial batch. With ``repeats`` R each sample comes R
-    times in a row, so that R epochs of ``num_samples`` views hold every sample R times. *Source:* Hoffer et al. 2020,
-    "Augment Your Batch"; Berman et al. 2019, "MultiGrain", section 3.2. With an ``epoch_size`` E an epoch is the first
-    E of its permutation: another part of the set each time.
+    The position is one integer, the samples consumed so far. Step k of global batch B consumes [kB,
+    (k+1)B); a batch may straddle two epochs, nothing is dropped and there is no partial batch. With
+    ``repeats`` R each sample comes R times in a row, so that R epochs of ``num_samples`` views hold
+    every sample R times. *Source:* Hoffer et al. 2020, "Augment Your Batch"; Berman et al. 2019,
+    "MultiGrain", section 3.2. With an ``epoch_size`` E an epoch is the first E of its permutation:
+    another part of the set each time.
 
-    Where the batch changed in mid-run, steps go on counting from where they are, and ``offset`` is what is to be added:
-    step k consumes [offset + kB, offset + (k+1)B), so that no sample is seen twice or left out.
+    Where the batch changed in mid-run, steps go on counting from where they are, and ``offset`` is
+    what is to be added: step k consumes [offset + kB, offset + (k+1)B), so that no sample is seen
+    twice or left out.
     """
 
-    def __init__(self, num_samples: int, seed: int, repeats: int = 1, epoch_size: int = 0, offset: int = 0) -> None:
+    def __init__(
+        self, num_samples: int, seed: int, repeats: int = 1, epoch_size: int = 0, offset: int = 0
+    ) -> None:
         self.num_samples = num_samples
         self.seed = seed
         self.repeats = repeats
@@ -53,16 +62,21 @@ class Order:
         self._recent: OrderedDict[int, Indices] = OrderedDict()
 
     def permutation(self, epoch: int) -> Indices:
-        """Return the order of one epoch, int64 of shape ``(num_samples,)``: the argsort of the samples' keys."""
+        """Return the order of one epoch, int64 of shape ``(num_samples,)``: the argsort of the
+        samples' keys.
+        """
         if epoch not in self._recent:
-            keys = rng.key(self.seed, Purpose.ORDER, epoch, np.arange(self.num_samples, dtype=np.uint64))
+            keys = rng.key(
+                self.seed, Purpose.ORDER, epoch, np.arange(self.num_samples, dtype=np.uint64)
+            )
             self._recent[epoch] = _argsort(keys)
             while len(self._recent) > 2:
                 self._recent.popitem(last=False)
         return self._recent[epoch]
 
     def at(self, start: int, stop: int) -> tuple[Indices, Indices]:
-        """Return (epochs, samples), int64 of shape ``(stop - start,)``, for [start, stop) from the ``offset`` on.
+        """Return (epochs, samples), int64 of shape ``(stop - start,)``, for [start, stop) from the
+        ``offset`` on.
 
         (epoch, sample) occurs once in the stream: copies count as epochs of their own.
         """
@@ -79,8 +93,9 @@ class Order:
 def _argsort(keys: NDArray[np.uint64]) -> Indices:
     """Sort as a stable argsort would, in a tenth of its time.
 
-    Numbers sort much faster than places: each key gives up its lowest bits to its own place. Keys alike in all other
-    bits, where the result could differ, hardly ever occur and are sorted the slow way.
+    Numbers sort much faster than places: each key gives up its lowest bits to its own place. Keys
+    alike in all other bits, where the result could differ, hardly ever occur and are sorted the
+    slow way.
     """
     bits = np.uint64(max(len(keys) - 1, 1).bit_length())
     ranked = np.sort(keys >> bits << bits | np.arange(len(keys), dtype=np.uint64))

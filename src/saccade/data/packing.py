@@ -1,8 +1,9 @@
-"""Packs: a dataset in few large files, its photographs smaller and in tiles, so that training reads and decodes less.
+"""Packs: a dataset in few large files, its photographs smaller and in tiles, so that training reads
+and decodes less.
 
-A pack is a folder of shards (``shards.py``) with ``pack.json``: classes, counts, digests, settings, and what it was
-made of. It is made shard by shard, each published whole, so that a second run goes on where a killed one stopped; the
-bytes depend on the source and the settings alone.
+A pack is a folder of shards (``shards.py``) with ``pack.json``: classes, counts, digests, settings,
+and what it was made of. It is made shard by shard, each published whole, so that a second run goes
+on where a killed one stopped; the bytes depend on the source and the settings alone.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ Chroma = Literal["source", "4:2:0", "4:4:4"]
 class Settings:
     """How images are packed.
 
-    ``original`` keeps every file as it is. Otherwise the longer side is reduced to ``max_side`` pixels (0: never),
-    and the image is encoded at libjpeg's ``quality`` in tiles ``tile`` pixels wide. ``chroma`` is how finely colour is
-    stored: as in the source, where formats other than JPEG count as 4:4:4, or at half the width and height.
+    ``original`` keeps every file as it is. Otherwise the longer side is reduced to ``max_side``
+    pixels (0: never), and the image is encoded at libjpeg's ``quality`` in tiles ``tile`` pixels
+    wide. ``chroma`` is how finely colour is stored: as in the source, where formats other than JPEG
+    count as 4:4:4, or at half the width and height.
     """
 
     max_side: int = 500
@@ -52,9 +54,12 @@ class Settings:
 
     def check(self) -> Settings:
         """Return the settings; raises ConfigError on values that make no sense."""
-        if not (0 <= self.max_side <= 65500 and 1 <= self.quality <= 100 and 8 <= self.tile <= 1024):
+        if not (
+            0 <= self.max_side <= 65500 and 1 <= self.quality <= 100 and 8 <= self.tile <= 1024
+        ):
             raise ConfigError(
-                f"max side {self.max_side}, quality {self.quality} and tile {self.tile} are out of range",
+                f"max side {self.max_side}, quality {self.quality} and tile {self.tile} are "
+                "out of range",
                 where="pack",
                 fix="max side 0 (never reduce) to 65500, quality 1 to 100, tile 8 to 1024 pixels",
             )
@@ -77,7 +82,8 @@ class Packed:
         """One line for people."""
         again = f", {self.reused} of them from an earlier run" if self.reused else ""
         return (
-            f"{self.folder}: {self.images:,} images, {human_size(self.source_bytes)} became {human_size(self.bytes)} "
+            f"{self.folder}: {self.images:,} images, {human_size(self.source_bytes)} became "
+            f"{human_size(self.bytes)} "
             f"in {self.shards} shards{again}; train with --data {self.folder}"
         )
 
@@ -86,11 +92,13 @@ class Packed:
         return asdict(self) | {"folder": str(self.folder)}
 
 
-def pack(source: Source, folder: Path, settings: Settings, tick: Tick = lambda _done: None) -> Packed:
+def pack(
+    source: Source, folder: Path, settings: Settings, tick: Tick = lambda _done: None
+) -> Packed:
     """Write a pack of all splits of a source; ``tick`` is told how many images are done.
 
-    Goes on where an earlier run with the same source and settings stopped. Raises DataError on an image that cannot be
-    read, ConfigError when the folder holds something else, DiskError.
+    Goes on where an earlier run with the same source and settings stopped. Raises DataError on an
+    image that cannot be read, ConfigError when the folder holds something else, DiskError.
     """
     settings.check()
     with files.locked(folder):
@@ -103,19 +111,37 @@ def pack(source: Source, folder: Path, settings: Settings, tick: Tick = lambda _
             facts = []
             for number, (first, last) in enumerate(_runs(split)):
                 path = folder / f"{files.safe_name(name)}-{number:05d}.shard"
-                reused += _shard(split, settings, range(first, last), path, partial(_add, tick, done))
+                reused += _shard(
+                    split, settings, range(first, last), path, partial(_add, tick, done)
+                )
                 done += last - first
                 tick(done)
                 size = path.stat().st_size
-                facts.append({"file": path.name, "count": last - first, "bytes": size, "sha256": files.digest(path),
-                              "index": packs.open_shard(path).index_digest})  # fmt: skip
+                facts.append(
+                    {
+                        "file": path.name,
+                        "count": last - first,
+                        "bytes": size,
+                        "sha256": files.digest(path),
+                        "index": packs.open_shard(path).index_digest,
+                    }
+                )
                 shard_bytes.append(size)
             entries[name] = {
-                "classes": list(split.classes), "empty_classes": list(split.empty_classes), "folder": split.folder,
-                "count": len(split), "parent": split.fingerprint, "shards": facts,
-            }  # fmt: skip
-        manifest = {"format": packs.FORMAT, "name": source.name, "settings": asdict(settings), "splits": entries,
-                    "class_titles": dict(source.class_titles)}  # fmt: skip
+                "classes": list(split.classes),
+                "empty_classes": list(split.empty_classes),
+                "folder": split.folder,
+                "count": len(split),
+                "parent": split.fingerprint,
+                "shards": facts,
+            }
+        manifest = {
+            "format": packs.FORMAT,
+            "name": source.name,
+            "settings": asdict(settings),
+            "splits": entries,
+            "class_titles": dict(source.class_titles),
+        }
         files.write_bytes(folder / packs.MANIFEST, packs.manifest_bytes(manifest))
     before = sum(int(split.sizes.sum()) for split in source.splits.values())
     return Packed(folder, done, before, sum(shard_bytes), len(shard_bytes), reused)
@@ -164,8 +190,16 @@ def _runs(split: Split) -> Iterator[tuple[int, int]]:
 
 def _words(split: Split, settings: Settings, first: int, last: int) -> dict[str, str]:
     """Return what a shard is known by: it may be kept if these words are the same."""
-    chosen = {"original": "true"} if settings.original else {k: str(v) for k, v in asdict(settings).items()}
-    return {"source": split.fingerprint, "range": f"{first}-{last}", "pillow": PIL.__version__} | chosen
+    chosen = (
+        {"original": "true"}
+        if settings.original
+        else {k: str(v) for k, v in asdict(settings).items()}
+    )
+    return {
+        "source": split.fingerprint,
+        "range": f"{first}-{last}",
+        "pillow": PIL.__version__,
+    } | chosen
 
 
 def _shard(split: Split, settings: Settings, run: range, path: Path, tick: Tick) -> bool:

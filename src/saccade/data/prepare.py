@@ -1,8 +1,9 @@
 """An ordinary tree of image files, ``train/<class>/<image>``, out of any source.
 
-Each file is written aside and renamed, so that a name means a whole file; the disk is waited for once, at the end.
-Until then ``saccade-prepare.json`` says that the tree is begun: a file of the wrong size is then what a power cut left
-of ours, and is written again. In any other folder it belongs to somebody else and is never touched.
+Each file is written aside and renamed, so that a name means a whole file; the disk is waited for
+once, at the end. Until then ``saccade-prepare.json`` says that the tree is begun: a file of the
+wrong size is then what a power cut left of ours, and is written again. In any other folder it
+belongs to somebody else and is never touched.
 """
 
 from __future__ import annotations
@@ -38,21 +39,27 @@ FORMAT = 1
 BLOCK = 64
 NAME_BYTES = 255
 FILE_OVERHEAD_BYTES = 4096
-"""What a file takes on the disk beyond its bytes: the rest of its last block, its name, its entry."""
+"""What a file takes on the disk beyond its bytes: the rest of its last block, its name, its
+entry.
+"""
 
 State = Literal["", "begun", "complete"]
 
 _UNSAFE = re.compile(r"[\\\x00-\x1f\ud800-\udfff]")
 _MAPS = (".ppm", ".pgm")
 _GRAY_MAPS = (b"P1", b"P2", b"P4", b"P5")
-_DEVICES = frozenset(("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))))
+_DEVICES = frozenset(
+    ("con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)))
+)
 
 
 @dataclass(eq=False)
 class _Plan:
-    """One split as files: ``names`` inside the class, ``paths`` below the target, in the order of the split.
+    """One split as files: ``names`` inside the class, ``paths`` below the target, in the order of
+    the split.
 
-    Portable maps, which few programs show, become PNG. ``todo`` are the places to be written, int64 of shape (k,).
+    Portable maps, which few programs show, become PNG. ``todo`` are the places to be written, int64
+    of shape (k,).
     """
 
     split: Split
@@ -64,7 +71,10 @@ class _Plan:
         split = self.split
         folders = [f"{self.prefix}{name}/" for name in split.classes]
         self.names = tuple(f"{name[:-4]}.png" if _is_map(name) else name for name in split.names)
-        self.paths = [folders[label] + name for label, name in zip(split.labels.tolist(), self.names, strict=True)]
+        self.paths = [
+            folders[label] + name
+            for label, name in zip(split.labels.tolist(), self.names, strict=True)
+        ]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -82,7 +92,9 @@ class _Plan:
         return _png(data, self.split.describe(i)) if _is_map(self.split.names[i]) else data
 
     def is_there(self, i: int, path: Path, state: State) -> bool:
-        """Tell whether a file that exists is file ``i``: by its size in a tree of ours, by its content elsewhere."""
+        """Tell whether a file that exists is file ``i``: by its size in a tree of ours, by its
+        content elsewhere.
+        """
         if state and not _is_map(self.split.names[i]):
             return path.stat().st_size == self.split.sizes[i]
         there, wanted = path.read_bytes(), self.contents(i)
@@ -95,11 +107,13 @@ class _Plan:
 
 
 def prepare(source: Source, target: Path, log: Log) -> dict[str, Any]:
-    """Write what is missing of a source as a tree of files under ``target``, and return what was done.
+    """Write what is missing of a source as a tree of files under ``target``, and return what was
+    done.
 
-    What is there already is never changed: a file of the same name and other content, an image that is not of the
-    source, and a link raise DataError, as do names that the tree could not give back. Raises ConfigError while another
-    process is at work there, DiskError where the space is too small.
+    What is there already is never changed: a file of the same name and other content, an image that
+    is not of the source, and a link raise DataError, as do names that the tree could not give back.
+    Raises ConfigError while another process is at work there, DiskError where the space is too
+    small.
     """
     plans = [_Plan(split) for split in source.splits.values()]
     paths = [path for plan in plans for path in plan.paths]
@@ -127,25 +141,37 @@ def prepare(source: Source, target: Path, log: Log) -> dict[str, Any]:
 
 
 def refuse_names(paths: Sequence[str], *, windows: bool) -> None:
-    """Raise DataError on a path that could leave its folder, or that no file system of this kind can hold."""
+    """Raise DataError on a path that could leave its folder, or that no file system of this kind
+    can hold.
+    """
     for part in sorted({part for path in paths for part in path.split("/")}):
         reason = ""
         if part in ("", ".", "..") or _UNSAFE.search(part):
             reason = "could lead to another place"
         elif len(part.encode()) > NAME_BYTES:
             reason = f"is longer than {NAME_BYTES} bytes"
-        elif windows and (part.partition(".")[0].lower() in _DEVICES or set(part) & set('<>:"|?*') or part[-1] in ". "):
+        elif windows and (
+            part.partition(".")[0].lower() in _DEVICES
+            or set(part) & set('<>:"|?*')
+            or part[-1] in ". "
+        ):
             reason = "cannot be a file on Windows"
         if reason:
             path = next(path for path in paths if part in path.split("/"))
-            raise DataError(f"the name {part[:200]!r} {reason}", where=repr(path[:300]), fix="repack the images")
+            raise DataError(
+                f"the name {part[:200]!r} {reason}", where=repr(path[:300]), fix="repack the images"
+            )
     twice = [path for path, times in Counter(paths).items() if times > 1]
     if twice:
-        raise DataError(f"two images would become '{twice[0]}'", fix="give each image a name of its own")
+        raise DataError(
+            f"two images would become '{twice[0]}'", fix="give each image a name of its own"
+        )
 
 
 def refuse_case_clashes(paths: Sequence[str]) -> None:
-    """Raise DataError if two paths or folders differ in upper and lower case only, which the disk ignores."""
+    """Raise DataError if two paths or folders differ in upper and lower case only, which the
+    disk ignores.
+    """
     spellings: dict[str, str] = {}
     for path in paths:
         parts = path.split("/")
@@ -163,7 +189,9 @@ def _refuse_inside(source: Source, target: Path) -> None:
     root, there = Path(source.where).resolve(), target.resolve()
     if source.where != DIGITS and root.is_dir() and (there == root or root in there.parents):
         raise UsageError(
-            "the target lies inside the source, which is never changed", where=str(target), fix="choose another folder"
+            "the target lies inside the source, which is never changed",
+            where=str(target),
+            fix="choose another folder",
         )
 
 
@@ -183,10 +211,14 @@ def _refuse_misread(plans: Sequence[_Plan], paths: Sequence[str]) -> None:
         part = parts.get(plan.split.name)
         if part is None or len(part.names) != len(plan.names) or part.classes != plan.classes:
             raise DataError(
-                f"as a tree of files, '{plan.split.name}' would be read back as something else than its "
+                f"as a tree of files, '{plan.split.name}' would be read back as something "
+                "else than its "
                 f"{len(plan.names):,} images in {len(plan.classes):,} classes",
                 where=plan.split.where,
-                fix="names must not be hidden, must end like images, and classes must not be called like splits",
+                fix=(
+                    "names must not be hidden, must end like images, and classes must not be "
+                    "called like splits"
+                ),
             )
 
 
@@ -198,7 +230,9 @@ def _read_manifest(target: Path) -> dict[str, Any]:
             return splits
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass
-    raise DataError(f"{MANIFEST} is damaged or not ours", where=str(path), fix="choose another folder")
+    raise DataError(
+        f"{MANIFEST} is damaged or not ours", where=str(path), fix="choose another folder"
+    )
 
 
 def _state(facts: dict[str, Any], split: Split) -> State:
@@ -222,7 +256,10 @@ def _manifest(facts: dict[str, Any], plans: Sequence[_Plan], state: State) -> di
 
 
 def _missing(plan: _Plan, target: Path, state: State) -> Integers:
-    """Return the places of the files to be written, int64 (k,); raises DataError on anything that is in the way."""
+    """Return the places of the files to be written, int64 (k,).
+
+    Raises DataError on anything that is in the way.
+    """
     place = {path: i for i, path in enumerate(plan.paths)}
     missing = np.ones(len(plan.paths), np.bool_)
     linked = plan.prefix and (target / plan.split.name).is_symlink()
@@ -239,19 +276,25 @@ def _missing(plan: _Plan, target: Path, state: State) -> Integers:
             continue
         else:
             what = "is there already and has another content"
-        raise DataError(f"'{name}' {what}", where=str(path), fix="move it away, or choose an empty folder")
+        raise DataError(
+            f"'{name}' {what}", where=str(path), fix="move it away, or choose an empty folder"
+        )
     return np.flatnonzero(missing)
 
 
 def _present(target: Path, folder: str, ours: Collection[str]) -> Iterator[str]:
-    """Yield the images, ours and others, and the links below a folder of the target, as paths below the target."""
+    """Yield the images, ours and others, and the links below a folder of the target, as paths
+    below the target.
+    """
     try:
         with os.scandir(target / folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DataError(f"the folder cannot be read: {error}", where=str(target / folder)) from error
+        raise DataError(
+            f"the folder cannot be read: {error}", where=str(target / folder)
+        ) from error
     for entry in found:
         if entry.name.startswith("."):
             continue
@@ -262,7 +305,10 @@ def _present(target: Path, folder: str, ours: Collection[str]) -> Iterator[str]:
 
 
 def _refuse_space(plans: Sequence[_Plan], target: Path) -> None:
-    need = sum(int(plan.split.sizes[plan.todo].sum()) + FILE_OVERHEAD_BYTES * len(plan.todo) for plan in plans)
+    need = sum(
+        int(plan.split.sizes[plan.todo].sum()) + FILE_OVERHEAD_BYTES * len(plan.todo)
+        for plan in plans
+    )
     free = files.free_bytes(target)
     if need > free:
         raise DiskError(
@@ -279,7 +325,9 @@ def _write(plans: Sequence[_Plan], target: Path, aside: Path, log: Log) -> None:
             files.place(aside, target / plan.paths[i], plan.contents(i))
         return len(places)
 
-    blocks = [(plan, plan.todo[i : i + BLOCK]) for plan in plans for i in range(0, len(plan.todo), BLOCK)]
+    blocks = [
+        (plan, plan.todo[i : i + BLOCK]) for plan in plans for i in range(0, len(plan.todo), BLOCK)
+    ]
     total = sum(len(plan.todo) for plan in plans)
     done = 0
     with log.progress("preparing", total) as bar:
@@ -295,12 +343,17 @@ def _check(plans: Sequence[_Plan], target: Path) -> None:
     tree = open_folder(target).splits
     for plan in (plan for plan in plans if plan.names):
         back, split = tree.get(plan.split.name), plan.split
-        same = back is not None and back.classes == plan.classes and sorted(back.names) == sorted(plan.names)
+        same = (
+            back is not None
+            and back.classes == plan.classes
+            and sorted(back.names) == sorted(plan.names)
+        )
         if same and back is not None and not any(map(_is_map, split.names)):
             same = np.array_equal(back.sizes, split.sizes)
         if not same:
             raise DataError(
-                f"the finished tree does not hold '{split.name}' as its source does: it was changed meanwhile",
+                f"the finished tree does not hold '{split.name}' as its source does: it was "
+                "changed meanwhile",
                 where=str(target),
                 fix="run the same command again",
             )
@@ -314,11 +367,17 @@ def _png(data: Data, where: str) -> bytes:
     """Pack a portable map as PNG without loss; raises DataError if it is damaged or has 16 bits."""
     header = RAW_PNM.match(data)
     if header and header[4] == b"65535":
-        raise DataError("a portable map of 16 bits would lose half of them", where=where, fix="save it as PNG yourself")
+        raise DataError(
+            "a portable map of 16 bits would lose half of them",
+            where=where,
+            fix="save it as PNG yourself",
+        )
     try:
         pixels = decode.decode(data)
     except BadImage as error:
-        raise DataError(f"this image cannot be read: {error}", where=where, fix="repair or remove it") from error
+        raise DataError(
+            f"this image cannot be read: {error}", where=where, fix="repair or remove it"
+        ) from error
     out = io.BytesIO()
     Image.fromarray(pixels[..., 0] if bytes(data[:2]) in _GRAY_MAPS else pixels).save(out, "PNG")
     return out.getvalue()

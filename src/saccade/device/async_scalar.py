@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 class Late:
-    """A scalar on its way to the host: the copy is queued now, behind the work that computes it, and read later.
+    """A scalar on its way to the host: the copy is queued now, behind the work that computes it,
+    and read later.
 
     To read the scalar itself one step later would wait for that step too.
     """

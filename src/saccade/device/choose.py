@@ -13,20 +13,30 @@ def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
 
     Raises ConfigError when it is not there.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     devices = Devices.parse(wanted)
     kind, reason = devices.kind, "as asked"
     if kind == "auto":
-        kind, reason = next(name for name, present in available.items() if present), "the fastest one here"
+        kind, reason = (
+            next(name for name, present in available.items() if present),
+            "the fastest one here",
+        )
     if not available[kind]:
         present = [n for n, p in available.items() if p]
-        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (devices.count > 1)
+        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (
+            devices.count > 1
+        )
         raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
     if kind == "cuda":
         number = devices.numbers[local_rank] if devices.numbers else local_rank
         if number >= torch.cuda.device_count():
             raise ConfigError(
-                f"there is no GPU {number} for rank {local_rank} of this machine: it has {torch.cuda.device_count()}",
+                f"there is no GPU {number} for rank {local_rank} of this machine: it has "
+                f"{torch.cuda.device_count()}",
                 where="device",
                 fix="start at most as many ranks as there are GPUs",
             )

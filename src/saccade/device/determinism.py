@@ -1,4 +1,6 @@
-"""The same bits from the same run on a GPU, where many kernels come in a quicker kind that adds up in any order."""
+"""The same bits from the same run on a GPU, where many kernels come in a quicker kind that adds
+up in any order.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ _REFUSAL = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def switch_on(*, strict: bool = True) -> None:
-    """Take only kernels that repeat their results; it costs less than 1 % of a step of ResNet-50 (docs/LOG.md).
+    """Take only kernels that repeat their results.
 
-    Where an operation has none, torch raises RuntimeError, or with ``strict`` off warns. Off, attention does not repeat
-    itself either: torch takes its quick kind then.
+    It costs less than 1 % of a step of ResNet-50 (docs/LOG.md).
+
+    Where an operation has none, torch raises RuntimeError, or with ``strict`` off warns. Off,
+    attention does not repeat itself either: torch takes its quick kind then.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix is multiplied
+    # read when the first matrix is multiplied
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=not strict)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nobody reads it
 
@@ -31,16 +36,20 @@ _TAKEN = threading.Lock()
 
 @contextmanager
 def owned() -> Iterator[None]:
-    """Own what a process has only once, and leave it as it was: generators, number of threads, switches.
+    """Own what a process has only once, and leave it as it was: generators, number of threads,
+    switches.
 
     Raises ConfigError where another training of this process has it.
     """
     if not _TAKEN.acquire(blocking=False):
         raise ConfigError(
-            "another training is under way in this process", where="saccade.train",
-            fix="train one after the other, or each in a process of its own: threads of one process share the random "
-            "generator and the number of compute threads, so neither training would repeat its bits",
-        )  # fmt: skip
+            "another training is under way in this process",
+            where="saccade.train",
+            fix="train one after the other, or each in a process of its own: threads of one "
+            "process share the random "
+            "generator and the number of compute threads, so neither training would repeat "
+            "its bits",
+        )
     threads = torch.get_num_threads()
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     try:
@@ -53,7 +62,9 @@ def owned() -> Iterator[None]:
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Leave the switches afterwards as they were: whoever calls us from Python may not want them."""
+    """Leave the switches afterwards as they were: whoever calls us from Python may not want
+    them.
+    """
     strictness = torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
@@ -64,6 +75,8 @@ def put_back() -> Iterator[None]:
 
 
 def refused(error: BaseException) -> str:
-    """Return the operation for which torch has no kernel that repeats itself, or nothing for any other error."""
+    """Return the operation for which torch has no kernel that repeats itself, or nothing for any
+    other error.
+    """
     found = _REFUSAL.search(str(error)) if isinstance(error, RuntimeError) else None
     return found[1] if found else ""

@@ -36,12 +36,18 @@ def _commit() -> str | None:
     folder = Path(__file__).parents[3] / ".git"
     try:
         head = (folder / "HEAD").read_text(encoding="utf-8").strip()
-        return (folder / head.removeprefix("ref: ")).read_text(encoding="utf-8").strip() if ":" in head else head
+        return (
+            (folder / head.removeprefix("ref: ")).read_text(encoding="utf-8").strip()
+            if ":" in head
+            else head
+        )
     except OSError:
         return None
 
 
 def bit_exactness_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what changed since an earlier attempt that may change the last bits, one phrase each."""
+    """Return what changed since an earlier attempt that may change the last bits, one phrase
+    each.
+    """
     names = ("torch", "processor", "threads", "gpu", "saccade_draws", "ranks")
     return [f"{n}: {before.get(n)} -> {now[n]}" for n in names if before.get(n) != now[n]]

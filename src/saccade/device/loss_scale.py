@@ -1,4 +1,7 @@
-"""The factor on an fp16 loss that keeps small gradients from vanishing; a part of the state, kept on the device."""
+"""The factor on an fp16 loss that keeps small gradients from vanishing.
+
+A part of the state, kept on the device.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from torch import Tensor
 
 START, LEAST, MOST = 2.0**16, 1.0, 2.0**24
 GROW_AFTER = 2000
-"""Steps without an overflow until the factor doubles. *Source:* Micikevicius et al. 2018, section 3.2; the figures are
-those of torch.amp.GradScaler."""
+"""Steps without an overflow until the factor doubles. *Source:* Micikevicius et al. 2018, section
+3.2; the figures are those of torch.amp.GradScaler.
+"""
 
 
 class LossScale:
-    """A power of two that doubles after 2,000 good steps and halves at an overflow: the step is then left out.
+    """A power of two that doubles after 2,000 good steps and halves at an overflow: the step is
+    then left out.
 
     Both are scalars on the device, so that nothing waits for them.
     """
@@ -26,7 +31,9 @@ class LossScale:
         return {"factor": self.factor, "good_steps": self.good_steps}
 
     def is_exhausted(self) -> Tensor:
-        """Tell, as a bool scalar, whether the factor can fall no further: then an overflow is a fault of the model."""
+        """Tell, as a bool scalar, whether the factor can fall no further: then an overflow is a
+        fault of the model.
+        """
         return self.factor <= LEAST
 
     def update(self, finite: Tensor) -> None:

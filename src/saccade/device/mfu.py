@@ -7,26 +7,46 @@ PASSES = 3
 """Of a training step: one forward, and two for the gradients of inputs and weights."""
 
 PEAK_TFLOPS = {
-    "B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "A100": 312.0, "A40": 150.0,
-    "A10G": 70.0, "A10": 125.0, "L40S": 362.0, "L40": 181.0, "L4": 121.0, "V100": 125.0, "T4": 65.0, "RTX 4090": 165.0,
+    "B200": 2250.0,
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H100": 989.0,
+    "A100": 312.0,
+    "A40": 150.0,
+    "A10G": 70.0,
+    "A10": 125.0,
+    "L40S": 362.0,
+    "L40": 181.0,
+    "L4": 121.0,
+    "V100": 125.0,
+    "T4": 65.0,
+    "RTX 4090": 165.0,
     "RTX 3090": 71.0,
-}  # fmt: skip
-"""Dense 16-bit products, added up in fp32, in 10^12 a second, by what the name of a GPU contains; the first one counts.
+}
+"""Dense 16-bit products, added up in fp32, in 10^12 a second, by what the name of a GPU contains.
+
+The first one counts.
 
 *Source:* NVIDIA's data sheets, without sparsity.
 """
 
 
 def peak_flops(gpu: str) -> float | None:
-    """Return the 16-bit operations that a GPU, given its name, can do in a second; None for an unknown one."""
+    """Return the 16-bit operations that a GPU, given its name, can do in a second.
+
+    None for an unknown one.
+    """
     return next((tflops * 1e12 for name, tflops in PEAK_TFLOPS.items() if name in gpu), None)
 
 
 def mfu(macs: float, images_per_s: float, gpus: list[str]) -> float | None:
-    """Return the model's FLOP utilisation of all GPUs together, 0..1; None where one of them is unknown.
+    """Return the model's FLOP utilisation of all GPUs together, 0..1.
 
-    ``macs`` are the multiply-accumulates of one image's forward pass. What is computed twice, as in checkpointing, does
-    not count. *Source:* Chowdhery et al. 2022, "PaLM", appendix B.
+    None where one of them is unknown.
+
+    ``macs`` are the multiply-accumulates of one image's forward pass. What is computed twice, as in
+    checkpointing, does not count. *Source:* Chowdhery et al. 2022, "PaLM", appendix B.
     """
     peaks = [peak_flops(gpu) for gpu in gpus]
     known = [peak for peak in peaks if peak is not None]

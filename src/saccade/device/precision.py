@@ -22,21 +22,29 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def choose(wanted: str, device: torch.device) -> tuple[str, str]:
-    """Return ("bf16" | "fp16" | "fp32", the reason); raises ConfigError when the device cannot do what is wanted.
+    """Return ("bf16" | "fp16" | "fp32", the reason).
 
-    fp16 is never chosen unasked: it needs a loss scale, and where there is no bf16 it has not been measured.
+    Raises ConfigError when the device cannot do what is wanted.
+
+    fp16 is never chosen unasked: it needs a loss scale, and where there is no bf16 it has not been
+    measured.
     """
     able = has_bf16(device)
     if wanted == "auto":
         place = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, device.type)
-        return ("bf16", f"this {place} computes it") if able else ("fp32", f"no bf16 on this {place}")
+        return (
+            ("bf16", f"this {place} computes it") if able else ("fp32", f"no bf16 on this {place}")
+        )
     if wanted == "bf16" and device.type == "mps":
-        raise ConfigError("bf16 training is not supported on mps", where="precision", fix="--precision fp32")
+        raise ConfigError(
+            "bf16 training is not supported on mps", where="precision", fix="--precision fp32"
+        )
     if wanted == "fp16" and device.type != "cuda":
         raise ConfigError(
-            f"fp16 training needs a GPU of NVIDIA or AMD; this is {device.type}", where="precision",
+            f"fp16 training needs a GPU of NVIDIA or AMD; this is {device.type}",
+            where="precision",
             fix=f"--precision {'bf16' if able else 'fp32'}",
-        )  # fmt: skip
+        )
     slow = " (slow here: emulated)" if wanted == "bf16" and not able else ""
     return wanted, f"as asked{slow}"
 

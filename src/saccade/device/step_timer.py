@@ -11,7 +11,9 @@ PHASES = ("forward_backward", "communication", "optimiser")
 
 
 class Clock:
-    """Adds up the phases of steps. On a GPU it leaves marks in the stream, which are read when somebody asks.
+    """Adds up the phases of steps.
+
+    On a GPU it leaves marks in the stream, which are read when somebody asks.
 
     There communication that overlaps the backward pass counts as a part of it.
     """
@@ -39,7 +41,10 @@ class Clock:
         On a GPU the newest step is left for the next call, so that nothing waits for it.
         """
         begun = -1 if self._on_gpu else len(self._steps)
-        steps, self._steps = [m for m in self._steps[:begun] if len(m) == len(PHASES) + 1], self._steps[begun:]
+        steps, self._steps = (
+            [m for m in self._steps[:begun] if len(m) == len(PHASES) + 1],
+            self._steps[begun:],
+        )
         if steps and isinstance(last := steps[-1][-1], torch.cuda.Event):
             last.synchronize()
         spent = dict.fromkeys(PHASES, 0.0)

@@ -1,7 +1,9 @@
-"""Summing the gradients of all ranks, bucket by bucket, while the backward pass still computes the others.
+"""Summing the gradients of all ranks, bucket by bucket, while the backward pass still computes the
+others.
 
-Not torch's DistributedDataParallel: that one rearranges its buckets after the first step, and with more than two ranks
-the order of a sum depends on the buckets, so a resumed run would differ in the last bits from an undisturbed one.
+Not torch's DistributedDataParallel: that one rearranges its buckets after the first step, and with
+more than two ranks the order of a sum depends on the buckets, so a resumed run would differ in the
+last bits from an undisturbed one.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ BUCKET_BYTES = 25 << 20
 
 
 class GradientSum:
-    """The gradients of a model, in fixed buckets from the last parameter to the first, as they become ready.
+    """The gradients of a model, in fixed buckets from the last parameter to the first, as they
+    become ready.
 
     A parameter must get a gradient in every cell or in none.
     """
@@ -35,7 +38,10 @@ class GradientSum:
 
     @contextmanager
     def last_cell(self) -> Iterator[None]:
-        """Run the backward pass of a step's last cell in here; the sums start as gradients become ready."""
+        """Run the backward pass of a step's last cell in here.
+
+        The sums start as gradients become ready.
+        """
         self._missing = [len(bucket) for bucket in self._buckets]
         self._last_cell = True
         try:
@@ -61,7 +67,9 @@ class GradientSum:
     def _start(self, to: int) -> None:
         """Start the sums up to a bucket, always in the same order: the ranks match them by it."""
         for bucket in self._buckets[len(self._started) : to]:
-            joined = flatten([p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket])
+            joined = flatten(
+                [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
+            )
             self._started.append((joined, self._world.start_sum(joined)))
 
 

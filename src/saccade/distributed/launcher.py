@@ -1,4 +1,6 @@
-"""Starting the ranks of one machine through torchrun's elastic agent, and the script that starts them under SLURM."""
+"""Starting the ranks of one machine through torchrun's elastic agent, and the script that starts
+them under SLURM.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +28,37 @@ HERE = "127.0.0.1"
 
 
 def start_ranks(arguments: Sequence[str], count: int) -> int:
-    """Run ``saccade`` with these arguments as ``count`` ranks on this machine and return the exit status of the ranks.
+    """Run ``saccade`` with these arguments as ``count`` ranks on this machine and return the exit
+    status of the ranks.
 
-    SIGTERM, SIGHUP and Ctrl-C are passed on to the ranks, which agree, save and end. Raises StalledError naming a rank
-    that was killed from outside; the others are stopped.
+    SIGTERM, SIGHUP and Ctrl-C are passed on to the ranks, which agree, save and end. Raises
+    StalledError naming a rank that was killed from outside; the others are stopped.
     """
     logging.disable(logging.CRITICAL)  # of this process alone: the ranks explain themselves
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # the agent would not wait for a checkpoint
+    # the agent would not wait for a checkpoint
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1)))
     with files.scratch_folder() as scratch:
         meeting = RendezvousParameters(
-            backend="c10d", endpoint=f"{HERE}:0", run_id="saccade", min_nodes=1, max_nodes=1, local_addr=HERE,
+            backend="c10d",
+            endpoint=f"{HERE}:0",
+            run_id="saccade",
+            min_nodes=1,
+            max_nodes=1,
+            local_addr=HERE,
             is_host=True,
-        )  # fmt: skip
+        )
         handler = registry.get_rendezvous_handler(meeting)
         spec = WorkerSpec(
-            role="saccade", local_world_size=count, entrypoint=sys.executable,
-            args=("-m", "saccade", *arguments), rdzv_handler=handler, max_restarts=0, monitor_interval=0.1,
+            role="saccade",
+            local_world_size=count,
+            entrypoint=sys.executable,
+            args=("-m", "saccade", *arguments),
+            rdzv_handler=handler,
+            max_restarts=0,
+            monitor_interval=0.1,
             local_addr=HERE,
-        )  # fmt: skip
+        )
         agent = LocalElasticAgent(spec, logs_specs=DefaultLogsSpecs(log_dir=str(scratch)))
         signals = _Forward(agent)
         result = agent.run()
@@ -57,15 +71,20 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
     if signals.seen is not None:  # it reached a rank before that could catch it
         return status(signals.seen)
     raise StalledError(
-        f"rank {rank} of {count} was ended by {signal.Signals(-failure.exitcode).name}; the others were stopped",
+        f"rank {rank} of {count} was ended by {signal.Signals(-failure.exitcode).name}; the "
+        "others were stopped",
         where=f"process {failure.pid}",
-        fix="if nobody did that on purpose, memory may have been short; the same command continues from the last "
+        fix="if nobody did that on purpose, memory may have been short; the same command "
+        "continues from the last "
         "checkpoint",
     )
 
 
 class _Forward:
-    """Passes signals on to the ranks. These have sessions of their own: Ctrl-C on a terminal does not reach them."""
+    """Passes signals on to the ranks.
+
+    These have sessions of their own: Ctrl-C on a terminal does not reach them.
+    """
 
     def __init__(self, agent: LocalElasticAgent) -> None:
         self.seen: int | None = None
@@ -100,46 +119,63 @@ class SlurmJob:
     def script(self, arguments: Sequence[str]) -> str:
         """Return the batch script that trains with these arguments of ``saccade train``.
 
-        Two minutes before the time limit all ranks are asked to save; a job that saved is queued again. Without
-        ``--out`` the run folder is named after the arguments, because the script must know it: what srun says of
-        several ranks is the status of one of them, how the run ended stands in ``run.json``.
+        Two minutes before the time limit all ranks are asked to save; a job that saved is queued
+        again. Without ``--out`` the run folder is named after the arguments, because the script
+        must know it: what srun says of several ranks is the status of one of them, how the run
+        ended stands in ``run.json``.
         """
         options = {
-            "job-name": "saccade", "nodes": self.nodes, "ntasks-per-node": self.ranks_per_node,
-            "gpus-per-node": self.ranks_per_node if self.gpus else "", "cpus-per-task": self.cpus_per_rank or "",
-            "time": self.time, "partition": self.partition, "account": self.account, "signal": "TERM@120",
+            "job-name": "saccade",
+            "nodes": self.nodes,
+            "ntasks-per-node": self.ranks_per_node,
+            "gpus-per-node": self.ranks_per_node if self.gpus else "",
+            "cpus-per-task": self.cpus_per_rank or "",
+            "time": self.time,
+            "partition": self.partition,
+            "account": self.account,
+            "signal": "TERM@120",
             "open-mode": "append",
-        }  # fmt: skip
+        }
         lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value != ""]
         run = _run_folder(arguments)
         if not run:
             run = f"runs/slurm-{hashlib.sha256(shlex.join(arguments).encode()).hexdigest()[:8]}"
             arguments = [*arguments, "--out", run]
         command = shlex.join(["python", "-m", "saccade", "train", *arguments])
-        return "\n".join([
-            "#!/bin/bash", *lines, "#SBATCH --requeue", "",
-            'export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
-            'export MASTER_PORT="$((20000 + SLURM_JOB_ID % 20000))"',
-            'export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
-            "# since SLURM 22.05 srun does not take this from sbatch by itself",
-            'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi', "",
-            "trap : TERM  # this script outlives the ranks, whoever else gets the signal",
-            f"srun --kill-on-bad-exit=1 {command}",
-            "status=$?",
-            "# what srun returns is the status of one rank; run.json says how this start of the job ended",
-            "preempted() {",
-            f"    python -c {shlex.quote(_ASK)} {shlex.quote(run + '/run.json')} "
-            '"$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" 2> /dev/null',
-            "}",
-            f'if [ "$status" -eq {PreemptedError.status} ] || preempted; then scontrol requeue "$SLURM_JOB_ID"; fi',
-            'exit "$status"', "",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                "#!/bin/bash",
+                *lines,
+                "#SBATCH --requeue",
+                "",
+                'export MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"',
+                'export MASTER_PORT="$((20000 + SLURM_JOB_ID % 20000))"',
+                'export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"',
+                "# since SLURM 22.05 srun does not take this from sbatch by itself",
+                'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export '
+                'SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',
+                "",
+                "trap : TERM  # this script outlives the ranks, whoever else gets the signal",
+                f"srun --kill-on-bad-exit=1 {command}",
+                "status=$?",
+                "# what srun returns is the status of one rank; run.json says how this start "
+                "of the job ended",
+                "preempted() {",
+                f"    python -c {shlex.quote(_ASK)} {shlex.quote(run + '/run.json')} "
+                '"$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" 2> /dev/null',
+                "}",
+                f'if [ "$status" -eq {PreemptedError.status} ] || preempted; then scontrol '
+                'requeue "$SLURM_JOB_ID"; fi',
+                'exit "$status"',
+                "",
+            ]
+        )
 
 
 _ASK = (
-    'import json, sys; facts = json.load(open(sys.argv[1])); '
+    "import json, sys; facts = json.load(open(sys.argv[1])); "
     'sys.exit([facts["job"], facts["status"]] != [sys.argv[2], "preempted"])'
-)  # fmt: skip
+)
 
 
 def _run_folder(arguments: Sequence[str]) -> str:

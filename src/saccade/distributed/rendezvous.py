@@ -1,7 +1,9 @@
-"""A board on which ranks leave notes for each other: who is there, what they agree on, why one gave up.
+"""A board on which ranks leave notes for each other: who is there, what they agree on, why one gave
+up.
 
-It lives in torch's key-value store, apart from the collectives, so that it still works when these do not. Nothing here
-waits without a limit, and everything that waits looks for the note of a rank that failed.
+It lives in torch's key-value store, apart from the collectives, so that it still works when these
+do not. Nothing here waits without a limit, and everything that waits looks for the note of a rank
+that failed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ ALONE_S = 1800.0
 
 ANSWER_S = 2.0
 GRACE_S = 10.0
-"""How long a rank may go on after another one failed: long enough to notice by itself and to say why."""
+"""How long a rank may go on after another one failed: long enough to notice by itself and to say
+why.
+"""
 
 LOOK_EVERY_S = 0.25
 SAVE_S = 600.0
@@ -40,8 +44,13 @@ FAILURE, ROLL_CALL, SAVING = "failure", "roll call", "saving"
 class Board:
     """The notes of one run; every rank has one."""
 
-    def __init__(self, store: Store, rank: int, size: int, *, hosts_store: bool, under_agent: bool) -> None:
-        """Start to look for notes; ``under_agent`` ends this process when the agent that started it is gone."""
+    def __init__(
+        self, store: Store, rank: int, size: int, *, hosts_store: bool, under_agent: bool
+    ) -> None:
+        """Start to look for notes.
+
+        ``under_agent`` ends this process when the agent that started it is gone.
+        """
         self._store: Store = PrefixStore("saccade", store)
         self.tensor_store: Store = PrefixStore("tensors", store)
         self.rank, self.size = rank, size
@@ -56,12 +65,17 @@ class Board:
     def meet(self, limit_s: float) -> None:
         """Wait until all ranks are there; raises StalledError naming those that are not."""
         self._watcher.start()
-        self._places = self.exchange([socket.gethostname(), os.getpid()], limit_s, "has not started")
+        self._places = self.exchange(
+            [socket.gethostname(), os.getpid()], limit_s, "has not started"
+        )
 
-    def exchange(self, note: Any, limit_s: float = ALONE_S, missing: str = "does not answer") -> list[Any]:
+    def exchange(
+        self, note: Any, limit_s: float = ALONE_S, missing: str = "does not answer"
+    ) -> list[Any]:
         """Return everyone's notes, any JSON values, in the order of the ranks.
 
-        Raises StalledError when one is missing after ``limit_s`` seconds, and the error of a rank that failed.
+        Raises StalledError when one is missing after ``limit_s`` seconds, and the error of a rank
+        that failed.
         """
         number, self._round = self._round, self._round + 1
         try:
@@ -74,7 +88,8 @@ class Board:
                 return notes
             self._await([f"{number}/all"], limit_s + ANSWER_S, missing)
             return list(json.loads(self._store.get(f"{number}/all")))
-        except RuntimeError as error:  # the process that holds the store is gone, and the store with it
+        # the process that holds the store is gone, and the store with it
+        except RuntimeError as error:
             raise self._lost([0], "is gone") from error
 
     def _await(self, keys: Sequence[str], limit_s: float, missing: str) -> None:
@@ -90,8 +105,16 @@ class Board:
             pause_s = min(2 * pause_s, 0.05)
 
     def report(self, error: Explained) -> Explained | None:
-        """Tell all ranks why this one gives up; returns the error of a rank that was first, which is everyone's."""
-        fields = {"what": error.what, "where": error.where, "fix": error.fix, "finding": error.finding}
+        """Tell all ranks why this one gives up.
+
+        Returns the error of a rank that was first, which is everyone's.
+        """
+        fields = {
+            "what": error.what,
+            "where": error.where,
+            "fix": error.fix,
+            "finding": error.finding,
+        }
         note = json.dumps({"rank": self.rank, "kind": type(error).__name__, **fields})
         try:
             is_first = self._store.compare_set(FAILURE, "", note) == note.encode()
@@ -100,7 +123,10 @@ class Board:
             return None
 
     def failure(self) -> Explained | None:
-        """Return the error of the first rank that failed, as if it had happened here; None while all is well."""
+        """Return the error of the first rank that failed, as if it had happened here.
+
+        None while all is well.
+        """
         if not self._store.check([FAILURE]):
             return None
         note = json.loads(self._store.get(FAILURE))
@@ -110,7 +136,9 @@ class Board:
         return error
 
     def explain(self, error: BaseException) -> Explained:
-        """Say why a collective failed: the error of another rank, or the ranks that do not answer any more."""
+        """Say why a collective failed: the error of another rank, or the ranks that do not
+        answer any more.
+        """
         try:
             deadline = time.monotonic() + ANSWER_S
             self._store.set(ROLL_CALL, "")
@@ -131,33 +159,44 @@ class Board:
         reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0])
         return StalledError(
             f"the ranks lost each other, although all of them answer: {reason}",
-            fix="is the network between them in order? where steps take long: --set ranks.step_limit=30m",
+            fix=(
+                "is the network between them in order? where steps take long: --set "
+                "ranks.step_limit=30m"
+            ),
         )
 
     def _lost(self, ranks: Sequence[int], how: str) -> LostRankError:
-        """Return the error about ranks that are missing; what is left of them on this machine is ended."""
+        """Return the error about ranks that are missing.
+
+        What is left of them on this machine is ended.
+        """
         known = [(rank, *self._places[rank]) for rank in ranks if self._places]
         for _, host, pid in known:
             if host == socket.gethostname() and pid != os.getpid():
                 try:
-                    os.kill(pid, signal.SIGKILL)  # a stopped process would wake up in a run that is over
+                    # a stopped process would wake up in a run that is over
+                    os.kill(pid, signal.SIGKILL)
                 except OSError:
                     pass
         names = ", ".join(map(str, ranks))
         return LostRankError(
             f"rank{'s' * (len(ranks) > 1)} {names} of {self.size} {how}",
             where=", ".join(f"process {pid} on {host}" for _, host, pid in known),
-            fix="look at what it said last, and whether its memory sufficed; the same command continues from the last "
+            fix="look at what it said last, and whether its memory sufficed; the same command "
+            "continues from the last "
             "checkpoint",
         )
 
     def _watch(self) -> None:
-        """Answer roll calls, and end this process when the run is over but the main thread is stuck."""
+        """Answer roll calls, and end this process when the run is over but the main thread is
+        stuck.
+        """
         deadline: float | None = None
         answered = False
         while not self._closed.wait(LOOK_EVERY_S):
             if self._parent is not None and os.getppid() != self._parent:
-                os._exit(StalledError.status)  # whoever started us was killed, and would start us again
+                # whoever started us was killed, and would start us again
+                os._exit(StalledError.status)
             try:
                 if not answered and self._store.check([ROLL_CALL]):
                     self._store.set(f"here/{self.rank}", "")
@@ -167,12 +206,17 @@ class Board:
                 over = True
             deadline = deadline or (time.monotonic() + GRACE_S if over else None)
             if deadline is not None and time.monotonic() > deadline + self._patience_s:
-                streams.show_threads(f"rank {self.rank} is stuck after another one failed; its threads:")
+                streams.show_threads(
+                    f"rank {self.rank} is stuck after another one failed; its threads:"
+                )
                 os._exit(StalledError.status)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Let this rank save after a failure; the others, and what would end it, have patience meanwhile."""
+        """Let this rank save after a failure.
+
+        The others, and what would end it, have patience meanwhile.
+        """
         self._patience_s = SAVE_S
         try:
             self._note(SAVING, "begun")
@@ -186,7 +230,8 @@ class Board:
             self._store.set(key, text)
 
     def await_save(self) -> None:
-        """Wait until the first rank has saved or left: whoever started the ranks ends all of them when one leaves.
+        """Wait until the first rank has saved or left: whoever started the ranks ends all of them
+        when one leaves.
 
         The first rank must be alive; it hears of what ends the run within moments.
         """

@@ -1,4 +1,6 @@
-"""Norms over a batch: which buffers are their running statistics, and BatchNorm over the cells of all ranks."""
+"""Norms over a batch: which buffers are their running statistics, and BatchNorm over the cells
+of all ranks.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +20,37 @@ _RUNNING = re.compile(r"(running|moving)_")
 def running_statistics(model: nn.Module) -> set[int]:
     """Return the ``id`` of every floating buffer that follows statistics of the batches slowly.
 
-    These are the buffers of torch's norms, and others whose names say it: ``running_var``, ``moving_mean``.
+    These are the buffers of torch's norms, and others whose names say it: ``running_var``,
+    ``moving_mean``.
     """
     return {
         id(buffer)
         for module in model.modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None and buffer.is_floating_point() and (isinstance(module, _NormBase) or _RUNNING.match(name))
+        if buffer is not None
+        and buffer.is_floating_point()
+        and (isinstance(module, _NormBase) or _RUNNING.match(name))
     }
 
 
 def has_batch_statistics(model: nn.Module) -> bool:
-    """Tell whether what a network makes of an image in training depends on the others of its cell."""
+    """Tell whether what a network makes of an image in training depends on the others of its
+    cell.
+    """
     averaged = running_statistics(model)
     for module in model.modules():
         if not module.training or isinstance(module, _InstanceNorm):
             continue
-        if isinstance(module, _BatchNorm) or any(id(b) in averaged for b in module._buffers.values()):
+        if isinstance(module, _BatchNorm) or any(
+            id(b) in averaged for b in module._buffers.values()
+        ):
             return True
     return False
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """A BatchNorm that takes mean and variance over the cells that all ranks compute at the same time.
+    """A BatchNorm that takes mean and variance over the cells that all ranks compute at the same
+    time.
 
     Twice in each pass it waits for the other ranks. Not torch's SyncBatchNorm, which needs GPUs.
     *Source:* Peng et al. 2018, "MegDet", section 3.3.
@@ -68,7 +78,11 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        )
         assert self.momentum is not None
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean, self.momentum)
@@ -93,7 +107,10 @@ class _Total(torch.autograd.Function):
 
 
 def synchronise(model: nn.Module, world: World) -> None:
-    """Let every BatchNorm of a model share its statistics from now on; names, weights and copies stay as they are."""
+    """Let every BatchNorm of a model share its statistics from now on.
+
+    Names, weights and copies stay as they are.
+    """
     SyncedBatchNorm.world = world
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -102,4 +119,8 @@ def synchronise(model: nn.Module, world: World) -> None:
 
 def _synced(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
     """Return a kind of BatchNorm that shares its statistics and is otherwise as it was."""
-    return SyncedBatchNorm if kind is nn.BatchNorm2d else type(f"Synced{kind.__name__}", (SyncedBatchNorm, kind), {})
+    return (
+        SyncedBatchNorm
+        if kind is nn.BatchNorm2d
+        else type(f"Synced{kind.__name__}", (SyncedBatchNorm, kind), {})
+    )

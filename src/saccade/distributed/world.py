@@ -1,7 +1,8 @@
 """Many processes that train as one: which this is, what they add up, and where they agree.
 
-Started by ``saccade train --devices N``, by torchrun or by srun, a process finds in its environment that it is one of
-several *ranks*. All of them run the same program; only the first one writes files and talks to people.
+Started by ``saccade train --devices N``, by torchrun or by srun, a process finds in its environment
+that it is one of several *ranks*. All of them run the same program; only the first one writes files
+and talks to people.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from torch import distributed as torch_dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from saccade.distributed.rendezvous import ALONE_S, Board
-from saccade.errors import ConfigError, Explained, InterruptedRunError, LostRankError, SaccadeError, StalledError
+from saccade.errors import (
+    ConfigError,
+    Explained,
+    InterruptedRunError,
+    LostRankError,
+    SaccadeError,
+    StalledError,
+)
 
 T = TypeVar("T")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -40,7 +48,9 @@ class Devices:
 
     @classmethod
     def parse(cls, text: str) -> Devices:
-        """Read ``auto``, ``cpu``, ``cuda``, ``mps``, ``8`` (GPUs), ``0,2`` (these GPUs) or ``cpu:2`` (processes)."""
+        """Read ``auto``, ``cpu``, ``cuda``, ``mps``, ``8`` (GPUs), ``0,2`` (these GPUs) or
+        ``cpu:2`` (processes).
+        """
         if text.startswith("cpu:"):
             return cls("cpu", int(text.removeprefix("cpu:")))
         if "," in text:
@@ -51,7 +61,9 @@ class Devices:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the environment says: this process's rank of ``size``, its place on this machine, and where to meet."""
+    """What the environment says: this process's rank of ``size``, its place on this machine, and
+    where to meet.
+    """
 
     rank: int = 0
     size: int = 1
@@ -64,28 +76,44 @@ class Start:
 
     @classmethod
     def read(cls, env: Mapping[str, str] = os.environ) -> Start:
-        """Read torchrun's or srun's variables; raises ConfigError when they contradict themselves."""
+        """Read torchrun's or srun's variables.
+
+        Raises ConfigError when they contradict themselves.
+        """
         try:
             if "RANK" in env and "WORLD_SIZE" in env:
                 start = cls(
-                    int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)),
-                    int(env.get("LOCAL_WORLD_SIZE", 1)), env.get("MASTER_ADDR", ""), int(env.get("MASTER_PORT", 0)),
-                    env.get("TORCHELASTIC_USE_AGENT_STORE") == "True", "torchrun",
-                )  # fmt: skip
-            elif "SLURM_PROCID" in env and "SLURM_STEP_NUM_TASKS" in env:  # a task of srun, not the batch script
+                    int(env["RANK"]),
+                    int(env["WORLD_SIZE"]),
+                    int(env.get("LOCAL_RANK", 0)),
+                    int(env.get("LOCAL_WORLD_SIZE", 1)),
+                    env.get("MASTER_ADDR", ""),
+                    int(env.get("MASTER_PORT", 0)),
+                    env.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+                    "torchrun",
+                )
+            # a task of srun, not the batch script
+            elif "SLURM_PROCID" in env and "SLURM_STEP_NUM_TASKS" in env:
                 job, step = int(env.get("SLURM_JOB_ID", 0)), int(env.get("SLURM_STEP_ID", 0))
                 start = cls(
-                    int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]), int(env.get("SLURM_LOCALID", 0)),
-                    _tasks_here(env), env.get("MASTER_ADDR") or first_host(env.get("SLURM_STEP_NODELIST", "")),
-                    int(env.get("MASTER_PORT") or 20000 + (job + step) % 20000), by="srun",
-                )  # fmt: skip
+                    int(env["SLURM_PROCID"]),
+                    int(env["SLURM_STEP_NUM_TASKS"]),
+                    int(env.get("SLURM_LOCALID", 0)),
+                    _tasks_here(env),
+                    env.get("MASTER_ADDR") or first_host(env.get("SLURM_STEP_NODELIST", "")),
+                    int(env.get("MASTER_PORT") or 20000 + (job + step) % 20000),
+                    by="srun",
+                )
             else:
                 return cls()
         except ValueError as error:
-            raise ConfigError(f"RANK, WORLD_SIZE and the like are no numbers: {error}", where="environment") from error
+            raise ConfigError(
+                f"RANK, WORLD_SIZE and the like are no numbers: {error}", where="environment"
+            ) from error
         if start.size > 1 and not (0 <= start.rank < start.size and start.address and start.port):
             raise ConfigError(
-                f"the environment says rank {start.rank} of {start.size}, to meet at {start.address or '?'}:"
+                f"the environment says rank {start.rank} of {start.size}, to meet at "
+                f"{start.address or '?'}:"
                 f"{start.port or '?'}",
                 where=f"the variables of {start.by}",
                 fix="start with torchrun, srun or `saccade train --devices N`, which set them all",
@@ -112,8 +140,9 @@ def first_host(nodes: str) -> str:
 class World:
     """The ranks of a run as one of them sees them; the default is a process on its own.
 
-    Every method that takes part in something must be called by all ranks in the same order. When another rank fails
-    or is lost meanwhile, it raises that rank's error, or StalledError naming the rank.
+    Every method that takes part in something must be called by all ranks in the same order. When
+    another rank fails or is lost meanwhile, it raises that rank's error, or StalledError naming the
+    rank.
     """
 
     rank: int = 0
@@ -143,7 +172,9 @@ class World:
         self.exchange(None)
 
     def saving(self) -> AbstractContextManager[None]:
-        """Return a context in which the other ranks give this one time to save, although the run is over."""
+        """Return a context in which the other ranks give this one time to save, although the run
+        is over.
+        """
         return self.board.saving() if self.board else nullcontext()
 
     def only_first(self, context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
@@ -151,18 +182,28 @@ class World:
         return context if self.leads else nullcontext()
 
     def connect(self, device: torch.device, limit_s: float) -> None:
-        """Connect the ranks for tensors on a device; a collective waits at most ``limit_s`` seconds."""
+        """Connect the ranks for tensors on a device.
+
+        A collective waits at most ``limit_s`` seconds.
+        """
         if self.board is None:
             return
         backend, place = ("cpu:gloo,cuda:nccl", device) if device.type == "cuda" else ("gloo", None)
         with self._explained():
             torch_dist.init_process_group(
-                backend, store=self.board.tensor_store, rank=self.rank, world_size=self.size,
-                timeout=datetime.timedelta(seconds=limit_s), device_id=place,
-            )  # fmt: skip
+                backend,
+                store=self.board.tensor_store,
+                rank=self.rank,
+                world_size=self.size,
+                timeout=datetime.timedelta(seconds=limit_s),
+                device_id=place,
+            )
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors of any shapes ``(...)`` by their sums over all ranks; the layouts must agree."""
+        """Replace tensors of any shapes ``(...)`` by their sums over all ranks.
+
+        The layouts must agree.
+        """
         if self.board is None:
             return
         for alike in of_one_kind(tensors):
@@ -172,7 +213,10 @@ class World:
             unflatten(joined, alike)
 
     def start_sum(self, tensor: Tensor) -> Callable[[], None]:
-        """Begin to sum a tensor ``(n,)`` over all ranks in place; call what is returned to wait for the end."""
+        """Begin to sum a tensor ``(n,)`` over all ranks in place.
+
+        Call what is returned to wait for the end.
+        """
         with self._explained():
             work = torch_dist.all_reduce(tensor, async_op=True)
         assert work is not None
@@ -184,11 +228,17 @@ class World:
         return finish
 
     def copy_from_first_(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors of any shapes ``(...)`` with those of the first rank; the layouts must agree."""
+        """Overwrite tensors of any shapes ``(...)`` with those of the first rank.
+
+        The layouts must agree.
+        """
         self._copy_from(0, tensors)
 
     def copy_from_last_(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors of any shapes ``(...)`` with those of the last rank; the layouts must agree."""
+        """Overwrite tensors of any shapes ``(...)`` with those of the last rank.
+
+        The layouts must agree.
+        """
         self._copy_from(self.size - 1, tensors)
 
     def _copy_from(self, rank: int, tensors: Sequence[Tensor]) -> None:
@@ -198,7 +248,8 @@ class World:
             joined = flatten(alike)
             if joined.numel():
                 with self._explained():
-                    torch_dist.broadcast(joined.view(torch.uint8), rank)  # bytes: not every type can travel as itself
+                    # bytes: not every type can travel as itself
+                    torch_dist.broadcast(joined.view(torch.uint8), rank)
             unflatten(joined, alike)
 
     def highest(self, number: int) -> int:
@@ -211,7 +262,10 @@ class World:
         return int(flag)
 
     def gather(self, rows: Tensor) -> list[Tensor]:
-        """Return the CPU tensors (n, ...) of all ranks, equal in shape, on the first rank; an empty list elsewhere."""
+        """Return the CPU tensors (n, ...) of all ranks, equal in shape, on the first rank.
+
+        An empty list elsewhere.
+        """
         if self.board is None:
             return [rows]
         parts = [torch.empty_like(rows) for _ in range(self.size)] if self.leads else None
@@ -235,7 +289,8 @@ ALONE = World()
 def joined(start_limit_s: float) -> Iterator[World]:
     """Meet the other ranks, if this process is one of several, and tell them when it fails.
 
-    Raises ConfigError when the port to meet at is taken, StalledError when ranks are missing after the limit.
+    Raises ConfigError when the port to meet at is taken, StalledError when ranks are missing after
+    the limit.
     """
     start = Start.read()
     if start.size == 1:
@@ -248,7 +303,8 @@ def joined(start_limit_s: float) -> Iterator[World]:
         board.meet(start_limit_s)
         yield World(start.rank, start.size, start.local_rank, start.local_size, board)
     except Explained as error:
-        if other := board.report(error):  # all ranks leave with the status of the first one that fails
+        # all ranks leave with the status of the first one that fails
+        if other := board.report(error):
             other.told = True
             error = other
         if start.rank and not isinstance(error, LostRankError):
@@ -280,19 +336,28 @@ def _board(start: Start, limit_s: float) -> Board:
             raise ConfigError(
                 f"the ranks cannot meet at {place}: {str(error).strip().splitlines()[0]}",
                 where="MASTER_ADDR, MASTER_PORT",
-                fix="is the port taken by another run? choose another one, such as MASTER_PORT=29511",
+                fix=(
+                    "is the port taken by another run? choose another one, such as "
+                    "MASTER_PORT=29511"
+                ),
             ) from error
         raise StalledError(
-            f"rank {start.rank} of {start.size} has not reached rank 0 at {place} after {limit_s:g} s",
+            f"rank {start.rank} of {start.size} has not reached rank 0 at {place} after "
+            f"{limit_s:g} s",
             where="MASTER_ADDR, MASTER_PORT",
-            fix="has rank 0 started, and does a firewall lie between? more patience: --set ranks.start_limit=5m",
+            fix=(
+                "has rank 0 started, and does a firewall lie between? more patience: --set "
+                "ranks.start_limit=5m"
+            ),
         ) from error
     under_agent = "TORCHELASTIC_RUN_ID" in os.environ
     return Board(store, start.rank, start.size, hosts_store=hosts, under_agent=under_agent)
 
 
 def of_one_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Return tensors of any shapes ``(...)`` in groups of one type and one device, which can be flattened together."""
+    """Return tensors of any shapes ``(...)`` in groups of one type and one device, which can be
+    flattened together.
+    """
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
         groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
@@ -300,19 +365,27 @@ def of_one_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the values of tensors of any shapes ``(...)`` one after another, shape (n,), each in its memory order."""
+    """Return the values of tensors of any shapes ``(...)`` one after another, shape (n,), each
+    in its memory order.
+    """
     return torch.cat([in_memory_order(t).reshape(-1) for t in tensors])
 
 
 def unflatten(joined: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Copy the values of ``joined`` (n,) back into tensors of any shapes ``(...)`` that were flattened into it."""
+    """Copy the values of ``joined`` (n,) back into tensors of any shapes ``(...)`` that were
+    flattened into it.
+    """
     parts = torch.split(joined, [t.numel() for t in tensors])
     places = [in_memory_order(t) for t in tensors]
     with torch.no_grad():
-        torch._foreach_copy_(places, [part.view(place.shape) for part, place in zip(parts, places, strict=True)])
+        torch._foreach_copy_(
+            places, [part.view(place.shape) for part, place in zip(parts, places, strict=True)]
+        )
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:
-    """Return a view of a tensor of any shape ``(...)``, its axes in memory order: cheap to copy when channels_last."""
+    """Return a view of a tensor of any shape ``(...)``, its axes in memory order: cheap to copy
+    when channels_last.
+    """
     strides = tensor.stride()
     return tensor.detach().permute(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))

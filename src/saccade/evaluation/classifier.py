@@ -1,4 +1,6 @@
-"""A trained classifier: weights, class names and the one preprocessing, in a single safetensors file."""
+"""A trained classifier: weights, class names and the one preprocessing, in a single safetensors
+file.
+"""
 
 from __future__ import annotations
 
@@ -41,20 +43,23 @@ def _differ(names: tuple[str, ...]) -> tuple[str, ...]:
 class Recipe:
     """What must be known to use the weights: architecture, classes and preprocessing.
 
-    ``image_size`` is the side in pixels, ``mean`` and ``std`` are for RGB values in 0..1, ``eval_crop`` is the side of
-    the central crop over the short side; ``strides`` and ``patch_size`` are empty where the size decides them.
-    ``eval_size`` is the side at evaluation and prediction where that is not ``image_size``, else 0; ``eval_views`` is
-    how many views of an image are averaged, ``precision`` what the run computed in, empty where that is not known.
+    ``image_size`` is the side in pixels, ``mean`` and ``std`` are for RGB values in 0..1,
+    ``eval_crop`` is the side of the central crop over the short side; ``strides`` and
+    ``patch_size`` are empty where the size decides them. ``eval_size`` is the side at evaluation
+    and prediction where that is not ``image_size``, else 0; ``eval_views`` is how many views of an
+    image are averaged, ``precision`` what the run computed in, empty where that is not known.
     ``fit`` is how an image becomes a square, see ``saccade.data.images.fit``.
 
-    The limits are checked when a file is read: it may come from anybody. A field that this version does not know is
-    refused, as it may change what the pixels mean.
+    The limits are checked when a file is read: it may come from anybody. A field that this version
+    does not know is refused, as it may change what the pixels mean.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     model: Name
-    classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1 << 20), AfterValidator(_differ)]
+    classes: Annotated[
+        tuple[Name, ...], Field(min_length=1, max_length=1 << 20), AfterValidator(_differ)
+    ]
     image_size: Annotated[int, Field(ge=4, le=4096)]
     eval_crop: Annotated[float, Field(gt=0, le=1)]
     mean: tuple[Finite, Finite, Finite]
@@ -69,7 +74,10 @@ class Recipe:
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
-        """Read the recipe from JSON; raises ValueError that begins with the field that is not as it must be."""
+        """Read the recipe from JSON.
+
+        Raises ValueError that begins with the field that is not as it must be.
+        """
         try:
             return _recipes().validate_json(text, strict=True)
         except ValidationError as error:
@@ -102,11 +110,14 @@ class Classifier:
         return safetensors.torch.save(separate(self.network.state_dict()), metadata)
 
     @classmethod
-    def load(cls, path: Path, module: nn.Module | None = None, recipe: Recipe | None = None) -> Classifier:
+    def load(
+        cls, path: Path, module: nn.Module | None = None, recipe: Recipe | None = None
+    ) -> Classifier:
         """Read a classifier from a ``.safetensors`` file or a run folder.
 
-        ``module`` is needed when the network is the user's own: the weights are copied into it; ``recipe`` where the
-        file does not hold it. Raises CheckpointError when the file is missing, damaged or of another network.
+        ``module`` is needed when the network is the user's own: the weights are copied into it;
+        ``recipe`` where the file does not hold it. Raises CheckpointError when the file is missing,
+        damaged or of another network.
         """
         file = path / MODEL_FILE if path.is_dir() else path
         network = unwrapped(module) if module is not None else None
@@ -135,7 +146,9 @@ def no_model(file: Path) -> CheckpointError:
 def _read(
     file: Path, module: nn.Module | None, known: Recipe | None = None
 ) -> tuple[Recipe, dict[str, Tensor], nn.Module]:
-    """Return the recipe, the tensors by the network's names, and the network, made only when all of it fits."""
+    """Return the recipe, the tensors by the network's names, and the network, made only when all
+    of it fits.
+    """
     if not file.is_file():
         raise no_model(file)
     header = stored.header(file)
@@ -162,36 +175,50 @@ def _read(
 def _refuse_others(
     header: stored.Header, recipe: Recipe, network: nn.Module, own: Mapping[str, str], file: Path
 ) -> None:
-    """Raise CheckpointError, before a tensor is read, unless names, shapes and kinds of numbers are the network's."""
+    """Raise CheckpointError, before a tensor is read, unless names, shapes and kinds of numbers
+    are the network's.
+    """
     state = network.state_dict()
     theirs = {plain_name(name): name for name in header.tensors}
     wrong = sorted(set(own) ^ set(theirs))
     for name in sorted(set(own) & set(theirs)):
         tensor, (_, shape) = state[own[name]], header.tensors[theirs[name]]
-        if tuple(tensor.shape) != shape or tensor.is_floating_point() != header.is_floating(theirs[name]):
+        if tuple(tensor.shape) != shape or tensor.is_floating_point() != header.is_floating(
+            theirs[name]
+        ):
             wrong.append(name)
     if wrong:
         raise CheckpointError(
-            f"the weights do not fit {recipe.model}: {', '.join(wrong[:5])}{' ...' * (len(wrong) > 5)}",
+            f"the weights do not fit {recipe.model}: "
+            f"{', '.join(wrong[:5])}{' ...' * (len(wrong) > 5)}",
             where=str(file),
             fix="give the module that they were trained with",
         )
 
 
 def _refuse_holes(tensors: Mapping[str, Tensor], network: nn.Module, file: Path) -> None:
-    """Raise CheckpointError where a weight is NaN or infinite; a buffer of the user's own network may well be."""
+    """Raise CheckpointError where a weight is NaN or infinite.
+
+    A buffer of the user's own network may well be.
+    """
     weights = {plain_name(name) for name, _ in network.named_parameters()}
     if isinstance(network, Network):
         weights = {plain_name(name) for name in tensors}
-    if name := stored.first_not_finite({n: t for n, t in tensors.items() if plain_name(n) in weights}):
+    if name := stored.first_not_finite(
+        {n: t for n, t in tensors.items() if plain_name(n) in weights}
+    ):
         raise CheckpointError(
-            f"its weights are broken: {name} holds NaN or infinity", where=str(file),
+            f"its weights are broken: {name} holds NaN or infinity",
+            where=str(file),
             fix="take the file of another run, or an earlier checkpoint of this one",
-        )  # fmt: skip
+        )
 
 
 def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
-    """Make the network of a recipe, without memory unless ``is_real``; raises CheckpointError saying what is wrong."""
+    """Make the network of a recipe, without memory unless ``is_real``.
+
+    Raises CheckpointError saying what is wrong.
+    """
     if recipe.model.startswith("custom:"):
         raise CheckpointError(
             f"these are weights of your own network {recipe.model.removeprefix('custom:')}",
@@ -201,15 +228,21 @@ def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
     build = create_model if is_real else meta_model
     try:
         return build(
-            recipe.model, num_classes=len(recipe.classes), image_size=recipe.image_size, strides=recipe.strides,
+            recipe.model,
+            num_classes=len(recipe.classes),
+            image_size=recipe.image_size,
+            strides=recipe.strides,
             patch_size=recipe.patch_size,
-        )  # fmt: skip
+        )
     except ConfigError as error:
         raise CheckpointError(
-            f"its network cannot be built: {error.what} ({error.where})", where=str(file), fix=error.fix
+            f"its network cannot be built: {error.what} ({error.where})",
+            where=str(file),
+            fix=error.fix,
         ) from error
     except Exception as error:  # sizes that no machine holds break any part of any library
         raise CheckpointError(
-            f"its network {recipe.model[:LONGEST_SHOWN]} cannot be built: {type(error).__name__}", where=str(file),
+            f"its network {recipe.model[:LONGEST_SHOWN]} cannot be built: {type(error).__name__}",
+            where=str(file),
             fix="give a run folder or its model.safetensors",
-        ) from error  # fmt: skip
+        ) from error

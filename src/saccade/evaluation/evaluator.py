@@ -32,14 +32,16 @@ def evaluate(
 ) -> Result:
     """Score a classifier on a whole split; labels are matched by class name.
 
-    Each rank takes its share of the cells; all get the same figures, and the first one the logits of every image.
-    ``poll`` is called with the number of images done after every cell and may raise to stop; ``decoded`` holds small
-    images of a split that is scored again and again. Raises DataError on an unknown class and DivergedError on logits
-    that are not finite.
+    Each rank takes its share of the cells; all get the same figures, and the first one the logits
+    of every image. ``poll`` is called with the number of images done after every cell and may raise
+    to stop; ``decoded`` holds small images of a split that is scored again and again. Raises
+    DataError on an unknown class and DivergedError on logits that are not finite.
     """
     split = split.with_classes(classifier.recipe.classes)
     recipe, network = classifier.recipe, classifier.network
-    view = EvaluationView(split, recipe.eval_side, recipe.framing, recipe.exif, world.rank, world.size, decoded)
+    view = EvaluationView(
+        split, recipe.eval_side, recipe.framing, recipe.exif, world.rank, world.size, decoded
+    )
     at_once = CELL * world.size
     was_training = network.training
     network.eval()
@@ -49,7 +51,8 @@ def evaluate(
             images = normalise(cell.images.to(device, non_blocking=True), recipe.mean, recipe.std)
             with torch.inference_mode(), autocast(precision, device):
                 rows.append(mean_logits(network, images, recipe.eval_views))
-            if len(rows) > 1:  # only now: a GPU has the next cell to compute while the host waits for these
+            # only now: a GPU has the next cell to compute while the host waits for these
+            if len(rows) > 1:
                 rows[-2] = rows[-2].cpu()
             poll(min(len(rows) * at_once, len(split)))
     finally:

@@ -1,7 +1,9 @@
-"""How good a classifier is: exact counts, ranks with ties resolved, confusion, and how sure the figure is.
+"""How good a classifier is: exact counts, ranks with ties resolved, confusion, and how sure the
+figure is.
 
-A network whose logits are all equal must not look good, so a tie counts against the target unless its class comes
-first. A logit that is not a number raises: it can neither be right nor silently wrong.
+A network whose logits are all equal must not look good, so a tie counts against the target unless
+its class comes first. A logit that is not a number raises: it can neither be right nor silently
+wrong.
 """
 
 from __future__ import annotations
@@ -22,18 +24,25 @@ from saccade.errors import DataError, DivergedError
 CONFIDENCE_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution, for two-sided 95 % intervals."""
 
-# Losses are rounded to multiples of this before they are summed in float64. Such sums are exact below 5e8, so the
-# figure does not depend on the order of the batches or on the number of ranks. It is half a float32 ulp of 1.
+# Losses are rounded to multiples of this before they are summed in float64. Such sums are exact
+# below 5e8, so the figure does not depend on the order of the batches or on the number of ranks. It
+# is half a float32 ulp of 1.
 _LOSS_STEP = 2.0**-24
 
 TOP5_ABOVE = 5
-"""Of so many classes or fewer top-5 is always 1 and is not shown to people; JSON has it all the same."""
+"""Of so many classes or fewer top-5 is always 1 and is not shown to people.
+
+JSON has it all the same.
+"""
 
 _FIGURES = ("top1", "top5", "loss", "correct", "correct5", "n")
 
 
 class Score:
-    """Running counts over batches of logits; equal for any batch size and any order of the batches."""
+    """Running counts over batches of logits.
+
+    Equal for any batch size and any order of the batches.
+    """
 
     def __init__(self) -> None:
         self.correct = 0
@@ -44,8 +53,9 @@ class Score:
     def add(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> None:
         """Count one batch.
 
-        ``logits`` is float32 (b, C), ``labels`` int64 (b,) in 0..C-1, ``mask`` bool (b,): rows where it is False are
-        padding, whatever they hold. Raises DivergedError when a logit of a counted row is not finite.
+        ``logits`` is float32 (b, C), ``labels`` int64 (b,) in 0..C-1, ``mask`` bool (b,): rows
+        where it is False are padding, whatever they hold. Raises DivergedError when a logit of a
+        counted row is not finite.
         """
         if mask is not None:
             logits, labels = logits[mask], labels[mask]
@@ -58,12 +68,18 @@ class Score:
 
     @property
     def top1(self) -> float:
-        """Share of the images whose class has rank 0, from 0 to 1; raises DataError when none was counted."""
+        """Share of the images whose class has rank 0, from 0 to 1.
+
+        Raises DataError when none was counted.
+        """
         return self.correct / self._counted()
 
     @property
     def top5(self) -> float:
-        """Share of the images whose class is among the first five, from 0 to 1; raises DataError on none."""
+        """Share of the images whose class is among the first five, from 0 to 1.
+
+        Raises DataError on none.
+        """
         return self.correct5 / self._counted()
 
     @property
@@ -72,12 +88,16 @@ class Score:
         return self.loss_sum / self._counted()
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``top1`` and ``top5`` as fractions, ``loss`` in nats and the counts behind them."""
+        """Return ``top1`` and ``top5`` as fractions, ``loss`` in nats and the counts behind
+        them.
+        """
         return {name: getattr(self, name) for name in _FIGURES}
 
     def _counted(self) -> int:
         if self.n == 0:
-            raise DataError("no image was evaluated", fix="check that the validation split holds images")
+            raise DataError(
+                "no image was evaluated", fix="check that the validation split holds images"
+            )
         return self.n
 
 
@@ -85,8 +105,8 @@ class Score:
 class Result:
     """An evaluation with everything needed to look into it.
 
-    ``top1`` and ``top5`` are fractions, ``loss`` is in nats; ``logits`` float32 (n, C) and ``labels`` int64 (n,) are
-    on the CPU in the order of the dataset.
+    ``top1`` and ``top5`` are fractions, ``loss`` is in nats; ``logits`` float32 (n, C) and
+    ``labels`` int64 (n,) are on the CPU in the order of the dataset.
     """
 
     top1: float
@@ -100,7 +120,10 @@ class Result:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Result:
-        """Score logits, float32 (n, C), of a whole dataset with labels int64 (n,); raises DivergedError, DataError."""
+        """Score logits, float32 (n, C), of a whole dataset with labels int64 (n,).
+
+        Raises DivergedError, DataError.
+        """
         score = Score()
         score.add(logits, labels)
         return cls(**score.to_json(), logits=logits.cpu(), labels=labels.cpu())
@@ -111,7 +134,9 @@ class Result:
 
 
 def accuracies(figures: Mapping[str, Any], num_classes: int) -> list[str]:
-    """Return ``top1`` and, where it can be wrong, ``top5`` (fractions) for people: ["top-1 98.06%", ...]."""
+    """Return ``top1`` and, where it can be wrong, ``top5`` (fractions) for people: ["top-1
+    98.06%", ...].
+    """
     shown = [f"top-1 {figures['top1']:.2%}"]
     return shown + [f"top-5 {figures['top5']:.2%}"] * (num_classes > TOP5_ABOVE)
 
@@ -119,8 +144,9 @@ def accuracies(figures: Mapping[str, Any], num_classes: int) -> list[str]:
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the rank of the target of each row, int64 (n,) from 0 to C-1.
 
-    ``logits`` is float32 (n, C), ``labels`` int64 (n,). The rank is the number of classes with a larger logit, or an
-    equal one and a smaller index. Raises DivergedError when a logit is not finite.
+    ``logits`` is float32 (n, C), ``labels`` int64 (n,). The rank is the number of classes with a
+    larger logit, or an equal one and a smaller index. Raises DivergedError when a logit is not
+    finite.
     """
     _require_finite(logits)
     index = torch.arange(logits.shape[1], device=logits.device)
@@ -133,12 +159,15 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> float: ...
 @overload
 def top_k_accuracy(logits: Tensor, labels: Tensor, k: tuple[int, ...]) -> tuple[float, ...]: ...
-def top_k_accuracy(logits: Tensor, labels: Tensor, k: int | tuple[int, ...] = 1) -> float | tuple[float, ...]:
-    """Return the share of rows, 0..1, whose target is among the ``k`` classes with the largest logits.
+def top_k_accuracy(
+    logits: Tensor, labels: Tensor, k: int | tuple[int, ...] = 1
+) -> float | tuple[float, ...]:
+    """Return the share of rows, 0..1, whose target is among the ``k`` classes with the largest
+    logits.
 
-    ``logits`` is float32 (n, C), ``labels`` int64 (n,); several ``k`` give as many shares. With ``k`` of at least C
-    every row counts as correct. Raises DivergedError on logits that are not finite, DataError when there is no row,
-    ValueError when ``k`` is below 1.
+    ``logits`` is float32 (n, C), ``labels`` int64 (n,); several ``k`` give as many shares. With
+    ``k`` of at least C every row counts as correct. Raises DivergedError on logits that are not
+    finite, DataError when there is no row, ValueError when ``k`` is below 1.
     """
     wanted = (k,) if isinstance(k, int) else k
     if min(wanted, default=1) < 1:
@@ -151,15 +180,19 @@ def top_k_accuracy(logits: Tensor, labels: Tensor, k: int | tuple[int, ...] = 1)
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
-    """Return the counts, int64 (C, C), of images of the row's class that were taken for the column's class.
+    """Return the counts, int64 (C, C), of images of the row's class that were taken for the
+    column's class.
 
-    ``logits`` is float32 (n, C), ``labels`` int64 (n,). Of equal logits the smallest index is the prediction, so the
-    trace equals the number correct. Raises DivergedError when a logit is not finite.
+    ``logits`` is float32 (n, C), ``labels`` int64 (n,). Of equal logits the smallest index is the
+    prediction, so the trace equals the number correct. Raises DivergedError when a logit is not
+    finite.
     """
     _require_finite(logits)
     classes = logits.shape[1]
     pairs = labels * classes + logits.argmax(1)
-    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes).cpu().numpy()
+    return (
+        torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes).cpu().numpy()
+    )
 
 
 def per_class_accuracy(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -174,10 +207,13 @@ def per_class_accuracy(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of ``correct / n`` as two fractions in 0..1; raises ValueError.
+    """Return the 95 % confidence interval of ``correct / n`` as two fractions in 0..1.
 
-    It says how far the figure may be from that on unlimited images of the same kind; it says nothing about the
-    spread between training runs. *Source:* Wilson 1927, equation for the interval of a proportion.
+    Raises ValueError.
+
+    It says how far the figure may be from that on unlimited images of the same kind; it says
+    nothing about the spread between training runs. *Source:* Wilson 1927, equation for the interval
+    of a proportion.
     """
     if not 0 <= correct <= n or n == 0:
         raise ValueError(f"{correct} of {n} is not a proportion")

@@ -1,4 +1,6 @@
-"""Prediction: classes and probabilities for image files, and for images that are in memory already."""
+"""Prediction: classes and probabilities for image files, and for images that are in memory
+already.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,23 @@ from saccade.evaluation.views import mean_logits
 Picture = str | Path | bytes | Image.Image | NDArray[Any]
 """An image: its file, the contents of a file, an image of Pillow, or an array.
 
-An array is uint8 or uint16 of shape (height, width) or (height, width, channels): 1 gray, 3 RGB, 4 with alpha.
+An array is uint8 or uint16 of shape (height, width) or (height, width, channels): 1 gray, 3 RGB, 4
+with alpha.
 """
 
 _IMAGE_DIMENSIONS = 3
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_READ_FIX = "repair or remove it; without --strict (strict=True in Python) the other images are answered"
+_READ_FIX = (
+    "repair or remove it; without --strict (strict=True in Python) the other images are answered"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The most probable classes of one image, best first, as (class name, probability in 0..1).
 
-    ``path`` is its file, or ``image 3`` for the fourth of those given otherwise. An image that cannot be read has no
-    classes, and ``error`` says why.
+    ``path`` is its file, or ``image 3`` for the fourth of those given otherwise. An image that
+    cannot be read has no classes, and ``error`` says why.
     """
 
     path: str
@@ -53,19 +58,30 @@ class Prediction:
 
 
 def predict(
-    classifier: Classifier, pictures: Iterable[Picture], top: int = 5, *, strict: bool = False, batch: int = 32
+    classifier: Classifier,
+    pictures: Iterable[Picture],
+    top: int = 5,
+    *,
+    strict: bool = False,
+    batch: int = 32,
 ) -> Iterator[Prediction]:
-    """Yield one prediction for each image, in order, through the same preprocessing as evaluation, in float32.
+    """Yield one prediction for each image, in order, through the same preprocessing as evaluation,
+    in float32.
 
-    ``top`` classes are given for each. Folders are searched for images. An image that cannot be read gets a prediction
-    with an ``error``; with ``strict`` it raises DataError instead, as the lack of any image does. Raises UsageError for
-    another ``top`` than 1 or more, CheckpointError where the network's answer is no number.
+    ``top`` classes are given for each. Folders are searched for images. An image that cannot be
+    read gets a prediction with an ``error``; with ``strict`` it raises DataError instead, as the
+    lack of any image does. Raises UsageError for another ``top`` than 1 or more, CheckpointError
+    where the network's answer is no number.
     """
     if not isinstance(top, int) or top < 1:
-        raise UsageError(f"{top!r} classes cannot be named", where="top", fix="write a whole number, 1 or more")
+        raise UsageError(
+            f"{top!r} classes cannot be named", where="top", fix="write a whole number, 1 or more"
+        )
     classifier.network.eval()
     files = iter(_listed(pictures))
-    while chunk := [(name, _prepare(picture, name, classifier)) for name, picture in islice(files, batch)]:
+    while chunk := [
+        (name, _prepare(picture, name, classifier)) for name, picture in islice(files, batch)
+    ]:
         sound = [seen for _, seen in chunk if isinstance(seen, torch.Tensor)]
         answers = iter(_answers(torch.stack(sound), classifier, top) if sound else ())
         for name, seen in chunk:
@@ -88,7 +104,9 @@ def several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return pictures
 
 
-def _answers(pixels: torch.Tensor, classifier: Classifier, top: int) -> list[tuple[tuple[str, float], ...]]:
+def _answers(
+    pixels: torch.Tensor, classifier: Classifier, top: int
+) -> list[tuple[tuple[str, float], ...]]:
     """Return the best classes with their probabilities for images, uint8 (B, 3, S, S)."""
     recipe, network = classifier.recipe, classifier.network
     with torch.inference_mode():
@@ -96,18 +114,26 @@ def _answers(pixels: torch.Tensor, classifier: Classifier, top: int) -> list[tup
         shares = mean_logits(network, inputs, recipe.eval_views).softmax(1).cpu()
     if not bool(torch.isfinite(shares).all()):
         raise CheckpointError(
-            "the network's answer holds NaN or infinity", where=f"a network {recipe.model}",
-            fix="take weights from before they broke, and the mean and deviation that they were trained with",
-        )  # fmt: skip
+            "the network's answer holds NaN or infinity",
+            where=f"a network {recipe.model}",
+            fix=(
+                "take weights from before they broke, and the mean and deviation that they were "
+                "trained with"
+            ),
+        )
     best = shares.topk(min(top, len(recipe.classes)))
     rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
     return [
-        tuple((recipe.classes[i], value) for i, value in zip(places, values, strict=True)) for values, places in rows
+        tuple((recipe.classes[i], value) for i, value in zip(places, values, strict=True))
+        for values, places in rows
     ]
 
 
 def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
-    """Yield each image with its name, folders searched to the bottom; raises DataError when there is none."""
+    """Yield each image with its name, folders searched to the bottom.
+
+    Raises DataError when there is none.
+    """
     count, folders = 0, []
     for place, picture in enumerate(pictures):
         if not isinstance(picture, str | Path):
@@ -123,25 +149,36 @@ def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
             count += 1
             yield str(file), file
     if not count:
-        raise DataError("there is no image here", where=", ".join(folders), fix="give images or folders of them")
+        raise DataError(
+            "there is no image here", where=", ".join(folders), fix="give images or folders of them"
+        )
 
 
 def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tensor | DataError:
-    """Return what the network sees of an image, uint8 (3, S, S), or the reason why it cannot be read."""
+    """Return what the network sees of an image, uint8 (3, S, S), or the reason why it cannot be
+    read.
+    """
     recipe = classifier.recipe
     try:
         pixels = _pixels(picture, recipe.exif)
     except decode.BadImage as error:
         return DataError(f"this is not a readable image: {error}", where=name, fix=_READ_FIX)
     except FileNotFoundError:
-        return DataError("there is no such file", where=name, fix="give image files or folders of images")
+        return DataError(
+            "there is no such file", where=name, fix="give image files or folders of images"
+        )
     except OSError as error:
-        return DataError(f"the file cannot be read: {error.strerror or error}", where=name, fix=_READ_FIX)
+        return DataError(
+            f"the file cannot be read: {error.strerror or error}", where=name, fix=_READ_FIX
+        )
     return recipe.framing.square(pixels, recipe.eval_side)
 
 
 def _pixels(picture: Picture, exif: decode.Exif) -> decode.Pixels:
-    """Return an image as RGB, uint8 (height, width, 3), by the one policy; raises BadImage or OSError."""
+    """Return an image as RGB, uint8 (height, width, 3), by the one policy.
+
+    Raises BadImage or OSError.
+    """
     if isinstance(picture, str | Path):
         return decode.decode(Path(picture).read_bytes(), exif=exif)
     if isinstance(picture, bytes | bytearray | memoryview):
@@ -150,11 +187,14 @@ def _pixels(picture: Picture, exif: decode.Exif) -> decode.Pixels:
         return decode.from_pillow(picture, exif=exif)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
-    raise decode.BadImage(f"a {type(picture).__name__} is no image; give a path, bytes, Pillow image or array")
+    raise decode.BadImage(
+        f"a {type(picture).__name__} is no image; give a path, bytes, Pillow image or array"
+    )
 
 
 def _from_array(values: NDArray[Any]) -> decode.Pixels:
-    """Return an array, uint8 or uint16 (height, width) or (height, width, 1, 3 or 4), as RGB, uint8 (height, width, 3).
+    """Return an array, uint8 or uint16 (height, width) or (height, width, 1, 3 or 4), as RGB, uint8
+    (height, width, 3).
 
     Raises BadImage on any other.
     """
@@ -166,7 +206,8 @@ def _from_array(values: NDArray[Any]) -> decode.Pixels:
         or not values.size
     ):
         raise decode.BadImage(
-            f"an array of {values.dtype} with shape {values.shape}; give uint8 or uint16, (height, width) or "
+            f"an array of {values.dtype} with shape {values.shape}; give uint8 or uint16, "
+            "(height, width) or "
             "(height, width, 1, 3 or 4)",
             "unsupported",
         )

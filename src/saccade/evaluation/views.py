@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SHIFT = 1 / 32
-"""How far the shifted views move, as a share of the side. *Source:* Jordan 2024, "94% on CIFAR-10 in 3.29 seconds"."""
+"""How far the shifted views move, as a share of the side.
+
+*Source:* Jordan 2024, "94% on CIFAR-10 in 3.29 seconds".
+"""
 
 
 def views(images: Tensor, count: int) -> Iterator[Tensor]:
     """Yield so many views of images, float32 (B, 3, S, S), each of the same shape.
 
-    1 is the images alone; 2 adds their mirror images; 6 adds both moved to the upper left and to the lower right, where
-    what comes in from outside mirrors the border.
+    1 is the images alone; 2 adds their mirror images; 6 adds both moved to the upper left and to
+    the lower right, where what comes in from outside mirrors the border.
     """
     assert count in (1, 2, 6)
     yield images
@@ -34,7 +37,9 @@ def views(images: Tensor, count: int) -> Iterator[Tensor]:
 
 
 def mean_logits(network: nn.Module, images: Tensor, count: int) -> Tensor:
-    """Return the logits of images (B, 3, S, S), float32 (B, C), averaged over so many views of each."""
+    """Return the logits of images (B, 3, S, S), float32 (B, C), averaged over so many views of
+    each.
+    """
     laid_out = (view.contiguous(memory_format=torch.channels_last) for view in views(images, count))
     return reduce(torch.add, (network(view).float() for view in laid_out)) / count
 

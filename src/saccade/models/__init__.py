@@ -32,12 +32,25 @@ from saccade.models.parts.network import Network
 from saccade.models.parts.registry import Options, find, names
 from saccade.models.weights.loading import Report, foreign_state, load_weights
 
-__all__ = ["Network", "Options", "Report", "create_model", "find", "foreign_state", "list_models", "load_weights",
-           "meta_model", "names"]  # fmt: skip
+__all__ = [
+    "Network",
+    "Options",
+    "Report",
+    "create_model",
+    "find",
+    "foreign_state",
+    "list_models",
+    "load_weights",
+    "meta_model",
+    "names",
+]
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of models that match a shell pattern, sorted; ``timm:vit_*`` looks into timm, if installed."""
+    """Return the names of models that match a shell pattern, sorted.
+
+    ``timm:vit_*`` looks into timm, if installed.
+    """
     return backends.names(pattern) if backends.is_backend(pattern) else names(pattern)
 
 
@@ -56,11 +69,14 @@ def create_model(
 ) -> nn.Module:
     """Build a model with weights that are a pure function of the seed.
 
-    ``image_size`` is the side in pixels that it will see (0 = its usual one); it decides the strides, or the patch, for
-    small images unless ``strides`` or ``patch_size`` say otherwise. ``None`` leaves the rates of dropout to the paper.
-    Raises ConfigError with the nearest names when there is no such model, or when the images are too small for it.
+    ``image_size`` is the side in pixels that it will see (0 = its usual one); it decides the
+    strides, or the patch, for small images unless ``strides`` or ``patch_size`` say otherwise.
+    ``None`` leaves the rates of dropout to the paper. Raises ConfigError with the nearest names
+    when there is no such model, or when the images are too small for it.
     """
-    options = Options(num_classes, image_size, in_channels, dropout, drop_path, strides, patch_size, seed)
+    options = Options(
+        num_classes, image_size, in_channels, dropout, drop_path, strides, patch_size, seed
+    )
     model = _build(name, options)
     if isinstance(model, Network):
         initialise(model, seed, model.head)
@@ -71,11 +87,18 @@ def create_model(
 
 
 def meta_model(
-    name: str, *, num_classes: int, image_size: int = 0, strides: tuple[int, ...] = (), patch_size: int = 0
+    name: str,
+    *,
+    num_classes: int,
+    image_size: int = 0,
+    strides: tuple[int, ...] = (),
+    patch_size: int = 0,
 ) -> nn.Module:
     """Build a model without memory, to count its cost."""
     with torch.device("meta"):
-        return _build(name, Options(num_classes, image_size, strides=strides, patch_size=patch_size))
+        return _build(
+            name, Options(num_classes, image_size, strides=strides, patch_size=patch_size)
+        )
 
 
 def _build(name: str, options: Options) -> nn.Module:
@@ -85,6 +108,9 @@ def _build(name: str, options: Options) -> nn.Module:
         raise ConfigError(
             f"{entry.name} takes images of at least {entry.smallest} px, not {side}",
             where="data.image_size",
-            fix=f"use --image-size {entry.smallest} or more, or a model for smaller images such as resnet20",
+            fix=(
+                f"use --image-size {entry.smallest} or more, or a model for smaller images such "
+                "as resnet20"
+            ),
         )
     return entry.build(replace(options, image_size=side))

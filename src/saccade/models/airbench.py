@@ -1,8 +1,9 @@
 """The small plain network of the CIFAR-10 speed records, and its like for photographs.
 
-Jordan, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*, 2024, section 3 and listing 4; the sizes are those of its
-public code. No shortcuts: what replaces them is a start near the identity (section 3.3), and a first layer that takes
-the correlations between neighbouring pixels out of the images instead of learning to (section 3.2).
+Jordan, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*, 2024, section 3 and listing 4; the sizes
+are those of its public code. No shortcuts: what replaces them is a start near the identity (section
+3.3), and a first layer that takes the correlations between neighbouring pixels out of the images
+instead of learning to (section 3.2).
 
 | layer       | what                                                   | map at 32 px   |
 |-------------|--------------------------------------------------------|----------------|
@@ -18,16 +19,20 @@ the correlations between neighbouring pixels out of the images instead of learni
 | airbench95 | 128 384 384 | 2     | 4,604,728               | 0.302                  |
 | airbench96 | 128 384 512 | 3     | 9,915,704               | 0.452                  |
 
-Norms have a bias and no scale, the head has no bias. The second and third convolution of each group of ``airbench96``
-stand beside a shortcut.
+Norms have a bias and no scale, the head has no bias. The second and third convolution of each group
+of ``airbench96`` stand beside a shortcut.
 
-For photographs the first layer looks at 3x3 pixels, every other place, and there is a fourth group. These are ours: in
-five epochs of Imagenette they learn more than residual networks of the same cost (`docs/LOG.md`, 2026-11-26).
+For photographs the first layer looks at 3x3 pixels, every other place, and there is a fourth group.
+These are ours: in five epochs of Imagenette they learn more than residual networks of the same cost
+(`docs/LOG.md`, 2026-11-26).
 
-| name             | widths          | depth | parameters (10 classes) | G multiply-accumulates at 128 px |
+| name             | widths          | depth | parameters (10 classes) | G multiply-accumulates
+at 128 px |
 |------------------|-----------------|-------|-------------------------|----------------------------------|
-| airbench_photo_s | 64 128 256 512  | 2     | 4,721,384               | 0.511                            |
-| airbench_photo_m | 128 256 512 512 | 2     | 9,361,384               | 1.507                            |
+| airbench_photo_s | 64 128 256 512  | 2     | 4,721,384               | 0.511
+|
+| airbench_photo_m | 128 256 512 512 | 2     | 9,361,384               | 1.507
+|
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -69,7 +74,8 @@ class NearIdentity(nn.Conv2d):
 class ShiftNorm(nn.BatchNorm2d):
     """BatchNorm without a scale, whose bias is ``BIAS_SCALE`` times the trained ``shift``.
 
-    ``weight`` is one throughout: without a weight torch's kernels on a GPU give the bias no gradient.
+    ``weight`` is one throughout: without a weight torch's kernels on a GPU give the bias no
+    gradient.
     """
 
     def __init__(self, channels: int) -> None:
@@ -86,12 +92,17 @@ class ShiftNorm(nn.BatchNorm2d):
 
 
 class Group(nn.Module):
-    """Convolutions at half the side of what comes in, rounded down or up; see the table of the module."""
+    """Convolutions at half the side of what comes in, rounded down or up.
+
+    See the table of the module.
+    """
 
     def __init__(self, c_in: int, c_out: int, depth: int, rounds_up: bool) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(2, ceil_mode=rounds_up)
-        self.convs = nn.ModuleList([NearIdentity(c_in if n == 0 else c_out, c_out) for n in range(depth)])
+        self.convs = nn.ModuleList(
+            [NearIdentity(c_in if n == 0 else c_out, c_out) for n in range(depth)]
+        )
         self.norms = nn.ModuleList([ShiftNorm(c_out) for _ in range(depth)])
         self.gelu = nn.GELU()
 
@@ -107,10 +118,13 @@ class Group(nn.Module):
 class Airbench(Network):
     """A whitening layer, groups of convolutions, the maximum over the last map, a linear head.
 
-    The first layer takes patches of side ``patch``, ``stride`` pixels apart; with a stride odd sides are rounded up.
+    The first layer takes patches of side ``patch``, ``stride`` pixels apart; with a stride odd
+    sides are rounded up.
     """
 
-    def __init__(self, patch: int, stride: int, widths: tuple[int, ...], depth: int, options: Options) -> None:
+    def __init__(
+        self, patch: int, stride: int, widths: tuple[int, ...], depth: int, options: Options
+    ) -> None:
         super().__init__()
         if options.strides:
             raise ConfigError(
@@ -121,7 +135,9 @@ class Airbench(Network):
         self.whiten = Whitening(options.in_channels, patch, stride, padding=(patch - 1) // 2)
         self.gelu = nn.GELU()
         inputs = (self.whiten.out_channels, *widths)
-        self.groups = nn.ModuleList([Group(a, b, depth, stride > 1) for a, b in zip(inputs, widths, strict=False)])
+        self.groups = nn.ModuleList(
+            [Group(a, b, depth, stride > 1) for a, b in zip(inputs, widths, strict=False)]
+        )
         self.levels = tuple(Level(width, 2 * stride << n) for n, width in enumerate(widths))
         self.dropout = nn.Dropout(options.dropout or 0.0)
         self.fc = nn.Linear(widths[-1], options.num_classes, bias=False)
@@ -141,10 +157,19 @@ for _name, _widths, _depth in (
     ("airbench96", (128, 384, 512), 3),
 ):
     register(
-        _name, partial(Airbench, 2, 1, _widths, _depth), family="airbench", source=SOURCE, image_size=32, smallest=20,
-    )  # fmt: skip
+        _name,
+        partial(Airbench, 2, 1, _widths, _depth),
+        family="airbench",
+        source=SOURCE,
+        image_size=32,
+        smallest=20,
+    )
 for _size, _wider in (("s", (64, 128, 256, 512)), ("m", (128, 256, 512, 512))):
     register(
-        f"airbench_photo_{_size}", partial(Airbench, 3, 2, _wider, 2), family="airbench", source=f"{SOURCE}, changed",
-        image_size=128, smallest=33,
-    )  # fmt: skip
+        f"airbench_photo_{_size}",
+        partial(Airbench, 3, 2, _wider, 2),
+        family="airbench",
+        source=f"{SOURCE}, changed",
+        image_size=128,
+        smallest=33,
+    )

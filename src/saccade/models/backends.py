@@ -1,9 +1,9 @@
 """Networks of other libraries by name: ``timm:NAME`` and ``torchvision:NAME``.
 
-The only module that imports ``timm`` or ``torchvision.models``, and only when such a name is used. They are trained,
-evaluated and saved like ours, with two differences: their weights come from torch's generator, seeded from the run's
-seed, so that they depend on the version of torch; and their blocks keep what their authors gave them, strides and
-patches included.
+The only module that imports ``timm`` or ``torchvision.models``, and only when such a name is used.
+They are trained, evaluated and saved like ours, with two differences: their weights come from
+torch's generator, seeded from the run's seed, so that they depend on the version of torch; and
+their blocks keep what their authors gave them, strides and patches included.
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ SMALLEST = 8
 REACH_S = 5.0
 """A server that takes no connection for so many seconds counts as out of reach."""
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
-"""Weight of auxiliary losses. *Source:* Szegedy et al. 2015, section 5; for Inception v3 torchvision's recipe."""
+"""Weight of auxiliary losses. *Source:* Szegedy et al. 2015, section 5.
+
+For Inception v3 torchvision's recipe.
+"""
 UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table")
 
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """Published weights: tensors of any shape ``(...)`` by name, and the normalisation that they were trained with.
+    """Published weights: tensors of any shape ``(...)`` by name, and the normalisation that they
+    were trained with.
 
     ``mean`` and ``std`` are for RGB values in 0..1, None where nobody says.
     """
@@ -61,9 +65,11 @@ def names(pattern: str) -> list[str]:
 
 
 def pretrained(name: str) -> Pretrained:
-    """Fetch the published weights of ``timm:NAME`` or ``torchvision:NAME`` from the cache or the network.
+    """Fetch the published weights of ``timm:NAME`` or ``torchvision:NAME`` from the cache or the
+    network.
 
-    Raises ConfigError when there is no such network, CheckpointError when its weights cannot be had.
+    Raises ConfigError when there is no such network, CheckpointError when its weights cannot be
+    had.
     """
     library, _, wanted = name.partition(":")
     source = _LIBRARIES[library.lower()]
@@ -71,20 +77,29 @@ def pretrained(name: str) -> Pretrained:
     try:
         with torch.random.fork_rng(devices=[]):
             return source.fetch(wanted)
-    except Exception as error:  # there are as many ways to fail as there are layers between here and a distant server
+    # there are as many ways to fail as there are layers between here and a distant server
+    except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"the weights of {name} cannot be had: {reason}",
             where=f"--init {name}",
-            fix="they need a network or the library's cache; or give a downloaded .safetensors or .pth: --init PATH",
+            fix=(
+                "they need a network or the library's cache; or give a downloaded .safetensors "
+                "or .pth: --init PATH"
+            ),
         ) from error
 
 
 def checkpoint_blocks(model: nn.Module, name: str) -> None:
-    """Let a network recompute its blocks in the backward pass; raises ConfigError when it cannot."""
+    """Let a network recompute its blocks in the backward pass.
+
+    Raises ConfigError when it cannot.
+    """
     switch = getattr(model, "set_grad_checkpointing", None)
     if switch is None:
-        raise ConfigError(f"{name} cannot recompute its blocks", where="model.checkpointing", fix="leave it out")
+        raise ConfigError(
+            f"{name} cannot recompute its blocks", where="model.checkpointing", fix="leave it out"
+        )
     switch(True)
 
 
@@ -92,7 +107,9 @@ def _timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ConfigError("timm is not installed", where="timm:...", fix="pip install timm") from error
+        raise ConfigError(
+            "timm is not installed", where="timm:...", fix="pip install timm"
+        ) from error
     return timm
 
 
@@ -105,12 +122,17 @@ def _timm_entry(name: str) -> Entry:
         raise ConfigError(
             f"'{name}' names weights, and training starts without any",
             where=f"timm:{name}",
-            fix=f"--model timm:{name.partition('.')[0]}; with --init timm:{name} it starts from these weights",
+            fix=(
+                f"--model timm:{name.partition('.')[0]}; with --init timm:{name} it starts from "
+                "these weights"
+            ),
         )
     timm = _timm()
     facts = timm.get_pretrained_cfg(name)
     side = facts.input_size[-1] if facts and facts.input_size else 224
-    return _entry(f"timm:{name}", f"timm {timm.__version__}", side, lambda options: _build_timm(name, options))
+    return _entry(
+        f"timm:{name}", f"timm {timm.__version__}", side, lambda options: _build_timm(name, options)
+    )
 
 
 def _build_timm(name: str, options: Options) -> nn.Module:
@@ -118,7 +140,9 @@ def _build_timm(name: str, options: Options) -> nn.Module:
     asked = {"drop_rate": options.dropout, "drop_path_rate": options.drop_path}
     fixed = {"num_classes": options.num_classes, "in_chans": options.in_channels}
     offered = {"img_size": options.image_size, "dynamic_img_size": True, "strict_img_size": False}
-    model = _made(lambda **more: timm.create_model(name, **fixed, **more), f"timm:{name}", asked, offered)
+    model = _made(
+        lambda **more: timm.create_model(name, **fixed, **more), f"timm:{name}", asked, offered
+    )
     if hasattr(model, "no_weight_decay"):
         model.no_decay = tuple(model.no_weight_decay())  # type: ignore[assignment,operator]
     return model
@@ -134,10 +158,11 @@ def _fetch_timm(name: str) -> Pretrained:
 
 @contextmanager
 def _hub_within_reach() -> Iterator[None]:
-    """Look into the cache of the hub's client alone while its server cannot be reached: it would try for a minute.
+    """Look into the cache of the hub's client alone while its server cannot be reached: it would
+    try for a minute.
 
-    Behind a proxy nobody can tell beforehand; there the client does as it likes. Raises ConnectionError when the server
-    cannot be reached and the cache does not have what is asked for.
+    Behind a proxy nobody can tell beforehand; there the client does as it likes. Raises
+    ConnectionError when the server cannot be reached and the cache does not have what is asked for.
     """
     from huggingface_hub import constants
 
@@ -149,13 +174,18 @@ def _hub_within_reach() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the client's many ways to say that it has no such file
-        raise ConnectionError(f"{server.hostname} cannot be reached, and no cache has them") from error
+        raise ConnectionError(
+            f"{server.hostname} cannot be reached, and no cache has them"
+        ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline
 
 
 def _answers(host: str, port: int) -> bool:
-    """Tell whether a server takes connections; looking up its name can outlast any timeout, so a thread does it."""
+    """Tell whether a server takes connections.
+
+    Looking up its name can outlast any timeout, so a thread does it.
+    """
     answers: list[bool] = []
 
     def knock() -> None:
@@ -179,21 +209,32 @@ def _torchvision_entry(name: str) -> Entry:
 
     side = 299 if name == "inception_v3" else 224
     source = f"torchvision {torchvision.__version__}"
-    return _entry(f"torchvision:{name}", source, side, lambda options: _build_torchvision(name, options))
+    return _entry(
+        f"torchvision:{name}", source, side, lambda options: _build_torchvision(name, options)
+    )
 
 
 def _build_torchvision(name: str, options: Options) -> nn.Module:
     from torchvision import models
 
     if options.in_channels != 3:
-        raise ConfigError(f"torchvision:{name} takes colour images only", where="in_channels", fix=f"use timm:{name}")
+        raise ConfigError(
+            f"torchvision:{name} takes colour images only",
+            where="in_channels",
+            fix=f"use timm:{name}",
+        )
     asked = {"dropout": options.dropout, "stochastic_depth_prob": options.drop_path}
     side = options.image_size
     offered: dict[str, Any] = {"image_size": side, "input_size": (side, side)}
     if name in AUX_WEIGHTS:
         offered["init_weights"] = True  # said, or it warns that the default will change
     fixed = {"weights": None, "num_classes": options.num_classes}
-    model = _made(lambda **more: models.get_model(name, **fixed, **more), f"torchvision:{name}", asked, offered)
+    model = _made(
+        lambda **more: models.get_model(name, **fixed, **more),
+        f"torchvision:{name}",
+        asked,
+        offered,
+    )
     model.aux_weight = AUX_WEIGHTS.get(name, 0.0)  # type: ignore[assignment]
     model.no_decay = tuple(  # type: ignore[assignment]
         n for n, _ in model.named_parameters() if n.rpartition(".")[2] in UNDECAYED
@@ -206,7 +247,10 @@ def _fetch_torchvision(name: str) -> Pretrained:
 
     weights = models.get_model_weights(name)["DEFAULT"]
     stored = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", n): t for n, t in stored.items()}
+    state = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", n): t
+        for n, t in stored.items()
+    }
     transform = weights.transforms()
     return Pretrained(state, tuple(transform.mean), tuple(transform.std))
 
@@ -223,14 +267,22 @@ class _Library:
         known = self.names()
         if wanted in known:
             return
-        near = [f"{self.name}:{n}" for n in difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)]
-        fix = f"did you mean {' or '.join(near)}?" if near else f"`saccade models '{self.name}:*'` lists them"
+        near = [
+            f"{self.name}:{n}" for n in difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+        ]
+        fix = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"`saccade models '{self.name}:*'` lists them"
+        )
         raise ConfigError(f"{self.name} has no model '{wanted}'", where="--model", fix=fix)
 
 
 _LIBRARIES = {
     "timm": _Library("timm", _timm_names, _timm_entry, _fetch_timm),
-    "torchvision": _Library("torchvision", _torchvision_names, _torchvision_entry, _fetch_torchvision),
+    "torchvision": _Library(
+        "torchvision", _torchvision_names, _torchvision_entry, _fetch_torchvision
+    ),
 }
 
 
@@ -248,7 +300,10 @@ def _entry(name: str, source: str, image_size: int, build: Builder) -> Entry:
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build with torch's generator seeded and left as it was; what cannot be built without memory is emptied after."""
+    """Build with torch's generator seeded and left as it was.
+
+    What cannot be built without memory is emptied after.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(rng.integer(seed, Purpose.INIT))
         if torch.get_default_device().type != "meta":
@@ -260,7 +315,9 @@ def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
                 return build().to("meta")
 
 
-def _made(make: Callable[..., nn.Module], name: str, asked: dict[str, Any], offered: dict[str, Any]) -> nn.Module:
+def _made(
+    make: Callable[..., nn.Module], name: str, asked: dict[str, Any], offered: dict[str, Any]
+) -> nn.Module:
     """Call a constructor with what the user asked for and as much of what is offered as it takes.
 
     Raises ConfigError when it does not take what was asked for, or cannot be built.
@@ -274,12 +331,19 @@ def _made(make: Callable[..., nn.Module], name: str, asked: dict[str, Any], offe
         except Exception as error:  # any code may run here
             refused = next((n for n in settings if re.search(rf"'{n}'", str(error))), "")
             if not isinstance(error, TypeError) or not refused:
-                fix = "another --image-size may help: many networks want a multiple of their patch or window"
-                raise ConfigError(f"{name} cannot be built: {error}", where="--model", fix=fix) from error
+                fix = (
+                    "another --image-size may help: many networks want a multiple of their patch "
+                    "or window"
+                )
+                raise ConfigError(
+                    f"{name} cannot be built: {error}", where="--model", fix=fix
+                ) from error
             if refused in asked:
                 setting = "dropout" if refused in ("drop_rate", "dropout") else "drop_path"
                 where = f"model.{setting}"
-                raise ConfigError(f"{name} takes no {setting}", where=where, fix="leave it out") from error
+                raise ConfigError(
+                    f"{name} takes no {setting}", where=where, fix="leave it out"
+                ) from error
             del settings[refused]
 
 

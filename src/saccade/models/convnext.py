@@ -1,16 +1,20 @@
 """ConvNeXt.
 
-Liu et al., *A ConvNet for the 2020s*, 2022: section 3, table 9. A residual network with the sizes, norms and habits
-of a Swin transformer, and wide depthwise convolutions instead of attention.
+Liu et al., *A ConvNet for the 2020s*, 2022: section 3, table 9. A residual network with the sizes,
+norms and habits of a Swin transformer, and wide depthwise convolutions instead of attention.
 
-| name           | widths           | blocks   | drop path | parameters (1,000 classes) | GMACs at 224 |
+| name           | widths           | blocks   | drop path | parameters (1,000 classes) | GMACs
+at 224 |
 |----------------|------------------|----------|-----------|----------------------------|--------------|
-| convnext_tiny  | 96 192 384 768   | 3 3 9 3  | 0.1       | 28,589,128                 | 4.456        |
-| convnext_small | 96 192 384 768   | 3 3 27 3 | 0.4       | 50,223,688                 | 8.684        |
-| convnext_base  | 128 256 512 1024 | 3 3 27 3 | 0.5       | 88,591,464                 | 15.355       |
+| convnext_tiny  | 96 192 384 768   | 3 3 9 3  | 0.1       | 28,589,128                 | 4.456
+|
+| convnext_small | 96 192 384 768   | 3 3 27 3 | 0.4       | 50,223,688                 | 8.684
+|
+| convnext_base  | 128 256 512 1024 | 3 3 27 3 | 0.5       | 88,591,464                 | 15.355
+|
 
-The first convolution takes patches of 4 x 4; small images keep their resolution longer (`strides_for`): patches
-of 2 x 2 below 96 px, below 48 px a 3 x 3 convolution of stride 1.
+The first convolution takes patches of 4 x 4; small images keep their resolution longer
+(`strides_for`): patches of 2 x 2 below 96 px, below 48 px a 3 x 3 convolution of stride 1.
 
 Parameter names are torchvision's, ``stages`` for its ``features``.
 
@@ -26,7 +30,14 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models.parts.attention import STD, linear
-from saccade.models.parts.layers import DepthwiseConv, DropPath, Permute, drop_path_rates, starting, strides_for
+from saccade.models.parts.layers import (
+    DepthwiseConv,
+    DropPath,
+    Permute,
+    drop_path_rates,
+    starting,
+    strides_for,
+)
 from saccade.models.parts.network import Level, Network, renamed
 from saccade.models.parts.registry import Options, register
 
@@ -106,9 +117,15 @@ class ConvNeXt(Network):
         rates = iter(drop_path_rates(last, sum(design.depths)))
         stages: list[nn.Module] = []
         levels = []
-        for stage, (width, depth, stride) in enumerate(zip(design.widths, design.depths, strides, strict=True)):
+        for stage, (width, depth, stride) in enumerate(
+            zip(design.widths, design.depths, strides, strict=True)
+        ):
             if stage:
-                stages.append(nn.Sequential(ChannelNorm(channels, EPS), _conv(channels, width, stride, stride)))
+                stages.append(
+                    nn.Sequential(
+                        ChannelNorm(channels, EPS), _conv(channels, width, stride, stride)
+                    )
+                )
             else:
                 conv = _conv(channels, width, stride if stride > 1 else 3, stride)
                 stages.append(nn.Sequential(conv, ChannelNorm(width, EPS)))
@@ -124,7 +141,9 @@ class ConvNeXt(Network):
         )
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the map after each stage, before any norm, finest first, for images (B, 3, H, W)."""
+        """Return the map after each stage, before any norm, finest first, for images (B, 3, H,
+        W).
+        """
         pairs = zip(self.stages[::2], self.stages[1::2], strict=True)
         return self.through(([halving, *blocks.children()] for halving, blocks in pairs), x)
 
@@ -134,7 +153,9 @@ class ConvNeXt(Network):
 
     def foreign_names(self, dialect: str) -> dict[str, str]:
         """Map our state names to those of torchvision or timm."""
-        return renamed(self.state_dict(), *{"torchvision": TORCHVISION, "timm": TIMM}.get(dialect, ()))
+        return renamed(
+            self.state_dict(), *{"torchvision": TORCHVISION, "timm": TIMM}.get(dialect, ())
+        )
 
 
 TORCHVISION = ((r"^stages\.", "features."),)
@@ -160,6 +181,11 @@ def _build(design: Design, options: Options) -> ConvNeXt:
 
 for _size, _design in DESIGNS.items():
     register(
-        f"convnext_{_size}", partial(_build, _design), family="convnext", source=SOURCE, image_size=224, smallest=8,
+        f"convnext_{_size}",
+        partial(_build, _design),
+        family="convnext",
+        source=SOURCE,
+        image_size=224,
+        smallest=8,
         aliases=(f"convnext_{_size[0]}",),
-    )  # fmt: skip
+    )

@@ -1,6 +1,7 @@
 """DarkNet-53, the backbone of YOLOv3.
 
-Redmon and Farhadi, *YOLOv3: An Incremental Improvement*, 2018, table 1. 41,609,928 parameters for 1,000 classes.
+Redmon and Farhadi, *YOLOv3: An Incremental Improvement*, 2018, table 1. 41,609,928 parameters for
+1,000 classes.
 
 | stage | first convolution        | residual blocks (1x1, 3x3) | map at 256 px |
 |-------|--------------------------|----------------------------|---------------|
@@ -11,8 +12,8 @@ Redmon and Farhadi, *YOLOv3: An Incremental Improvement*, 2018, table 1. 41,609,
 | 3     | 3x3 every 2 pixels, 512  | 8                          | 16x16         |
 | 4     | 3x3 every 2 pixels, 1024 | 4                          | 8x8           |
 
-Below zero the activations have slope 0.1, as in the author's program. timm's network of this name, whose parameter
-names these are, has 0.01: its weights fit in but were trained for that slope.
+Below zero the activations have slope 0.1, as in the author's program. timm's network of this name,
+whose parameter names these are, has 0.01: its weights fit in but were trained for that slope.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -74,7 +75,9 @@ class DarkNet(Network):
         self.stem = _layer(options.in_channels, channels, 3)
         rates = drop_path_rates(options.drop_path or 0.0, sum(DEPTHS))
         self.stages = nn.ModuleList()
-        for width, depth, stride in zip(WIDTHS, DEPTHS, strides_for(options.image_size, options.strides), strict=True):
+        for width, depth, stride in zip(
+            WIDTHS, DEPTHS, strides_for(options.image_size, options.strides), strict=True
+        ):
             own, rates = rates[:depth], rates[depth:]
             self.stages.append(Stage(channels, width, stride, own))
             channels, span = width, span * stride
@@ -98,11 +101,19 @@ class DarkNet(Network):
             return {}
         deeper = {"stem.": "stem.conv1.", "fc.": "head.fc."}
         return {
-            n: new + n.removeprefix(old) for old, new in deeper.items() for n in self.state_dict() if n.startswith(old)
+            n: new + n.removeprefix(old)
+            for old, new in deeper.items()
+            for n in self.state_dict()
+            if n.startswith(old)
         }
 
 
 register(
-    "darknet53", DarkNet, family="darknet", source="Redmon and Farhadi 2018, arXiv 1804.02767", image_size=256,
-    smallest=8, aliases=("darknet_53",),
-)  # fmt: skip
+    "darknet53",
+    DarkNet,
+    family="darknet",
+    source="Redmon and Farhadi 2018, arXiv 1804.02767",
+    image_size=256,
+    smallest=8,
+    aliases=("darknet_53",),
+)

@@ -1,9 +1,10 @@
 """EfficientNet.
 
-Tan and Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, 2019: table 1 (B0) and section
-3.3 (the others: width, depth and resolution grow together); coefficients from the published code. Stochastic depth with
-survival 0.8 at the end, dropout from 0.2 to 0.5 (section 5.2). The norms of B5 to B7 have torchvision's epsilon, 0.001,
-and momentum, 0.01; those of the others the usual ones.
+Tan and Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, 2019: table
+1 (B0) and section 3.3 (the others: width, depth and resolution grow together); coefficients from
+the published code. Stochastic depth with survival 0.8 at the end, dropout from 0.2 to 0.5 (section
+5.2). The norms of B5 to B7 have torchvision's epsilon, 0.001, and momentum, 0.01; those of the
+others the usual ones.
 
 | stage of B0                         | map at 224 px | channels |
 |-------------------------------------|---------------|----------|
@@ -48,7 +49,9 @@ STAGES = (
     (6, 5, 192, 4, 4),
     (6, 3, 320, 1, 0),
 )
-"""Expansion, side of the kernel, channels, number of blocks, and which of the five strides, as in `Stage`."""
+"""Expansion, side of the kernel, channels, number of blocks, and which of the five strides, as
+in `Stage`.
+"""
 
 LEVELS = (
     (1.0, 1.0, 224, 0.2),
@@ -88,9 +91,16 @@ def _design(level: int) -> Design:
         stages.append(Stage(place, tuple(blocks)))
     eps, momentum = (1e-3, 0.01) if level >= 5 else (1e-5, 0.1)
     return Design(
-        stem, tuple(stages), nn.SiLU, last=4 * c_in, dropout=dropout, drop_path=0.2,
-        gate=partial(SqueezeExcitation, act=nn.SiLU), eps=eps, momentum=momentum,
-    )  # fmt: skip
+        stem,
+        tuple(stages),
+        nn.SiLU,
+        last=4 * c_in,
+        dropout=dropout,
+        drop_path=0.2,
+        gate=partial(SqueezeExcitation, act=nn.SiLU),
+        eps=eps,
+        momentum=momentum,
+    )
 
 
 def _build(level: int, options: Options) -> EfficientNet:
@@ -99,6 +109,11 @@ def _build(level: int, options: Options) -> EfficientNet:
 
 for _level, (_, _, _side, _) in enumerate(LEVELS):
     register(
-        f"efficientnet_b{_level}", partial(_build, _level), family="efficientnet", source=SOURCE, image_size=_side,
-        smallest=8, aliases=(f"efficientnetb{_level}",),
-    )  # fmt: skip
+        f"efficientnet_b{_level}",
+        partial(_build, _level),
+        family="efficientnet",
+        source=SOURCE,
+        image_size=_side,
+        smallest=8,
+        aliases=(f"efficientnetb{_level}",),
+    )

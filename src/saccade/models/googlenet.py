@@ -1,12 +1,16 @@
 """GoogLeNet, or Inception V1: as published, and with norms.
 
-Szegedy et al., *Going Deeper with Convolutions*, 2015: table 1; section 5 for the auxiliary heads and their weight 0.3;
-figure 3 for the local response norms, whose constants are AlexNet's here since the paper names none.
+Szegedy et al., *Going Deeper with Convolutions*, 2015: table 1; section 5 for the auxiliary heads
+and their weight 0.3; figure 3 for the local response norms, whose constants are AlexNet's here
+since the paper names none.
 
-| name         | norms                       | third branch, last pool | dropout | parameters (1,000 classes) |
+| name         | norms                       | third branch, last pool | dropout | parameters
+(1,000 classes) |
 |--------------|-----------------------------|-------------------------|---------|----------------------------|
-| inception_v1 | local response, in the stem | 5x5, 3x3                | 0.4     | 13,378,280                 |
-| googlenet    | batch norm everywhere       | 3x3, 2x2; torchvision's | 0.2     | 13,004,888                 |
+| inception_v1 | local response, in the stem | 5x5, 3x3                | 0.4     | 13,378,280
+|
+| googlenet    | batch norm everywhere       | 3x3, 2x2; torchvision's | 0.2     | 13,004,888
+|
 
 | place     | what                                               | map at 224 px |
 |-----------|----------------------------------------------------|---------------|
@@ -15,8 +19,8 @@ figure 3 for the local response norms, whose constants are AlexNet's here since 
 | 4a ... 4e | five modules, pool; auxiliary heads see 4a and 4d  | 7x7           |
 | 5a 5b     | two modules, global average, dropout, head         | 7x7           |
 
-Parameters include the auxiliary heads, which work in training only. Small images take the strides of `strides_for` in
-the first convolution and the four pools.
+Parameters include the auxiliary heads, which work in training only. Small images take the strides
+of `strides_for` in the first convolution and the four pools.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -74,12 +78,17 @@ class InceptionNetwork(Network):
         return self._pooled(self._maps(x))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]  # a tuple only in training
-        """Return logits (B, num_classes) for images (B, 3, H, W); in training those of auxiliary heads follow."""
+        """Return logits (B, num_classes) for images (B, 3, H, W).
+
+        In training those of auxiliary heads follow.
+        """
         maps = self._maps(x)
         logits = self.head(self.dropout(self._pooled(maps)))
         if not self.training:
             return logits
-        return logits, *(self.get_submodule(aux)(maps[seen]) for aux, seen in self.aux_places.items())
+        return logits, *(
+            self.get_submodule(aux)(maps[seen]) for aux, seen in self.aux_places.items()
+        )
 
     def _pooled(self, maps: dict[str, Tensor]) -> Tensor:
         return self.avgpool(maps[self.level_names[-1]]).flatten(1)
@@ -97,7 +106,8 @@ class InceptionNetwork(Network):
 def window_means(x: Tensor, side: int) -> Tensor:
     """Average a map (B, C, H, W) to (B, C, side, side) in overlapping windows of one size.
 
-    5x5 every 3 pixels for 4 of 14, or 5 of 17, as published; a map smaller than ``side`` is stretched.
+    5x5 every 3 pixels for 4 of 14, or 5 of 17, as published; a map smaller than ``side`` is
+    stretched.
     """
     height, width = x.shape[-2:]
     if min(height, width) < side:
@@ -112,7 +122,9 @@ def _layer(c_in: int, c_out: int, kernel: int, norms: bool, stride: int = 1) -> 
     if norms:
         return ConvNorm(c_in, c_out, kernel, stride, eps=1e-3)
     layer = nn.Sequential()
-    layer.add_module("conv", fan_in_start(nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2)))
+    layer.add_module(
+        "conv", fan_in_start(nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2))
+    )
     layer.add_module("act", nn.ReLU(inplace=True))
     return layer
 
@@ -124,8 +136,12 @@ class Inception(nn.Module):
         super().__init__()
         one, three_in, three, five_in, five, pooled = widths
         self.branch1 = _layer(c_in, one, 1, norms)
-        self.branch2 = nn.Sequential(_layer(c_in, three_in, 1, norms), _layer(three_in, three, 3, norms))
-        self.branch3 = nn.Sequential(_layer(c_in, five_in, 1, norms), _layer(five_in, five, 3 if norms else 5, norms))
+        self.branch2 = nn.Sequential(
+            _layer(c_in, three_in, 1, norms), _layer(three_in, three, 3, norms)
+        )
+        self.branch3 = nn.Sequential(
+            _layer(c_in, five_in, 1, norms), _layer(five_in, five, 3 if norms else 5, norms)
+        )
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, padding=1), _layer(c_in, pooled, 1, norms))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +150,10 @@ class Inception(nn.Module):
 
 
 class AuxHead(nn.Module):
-    """A small classifier in the middle of the network. *Source:* section 5, "the exact structure"."""
+    """A small classifier in the middle of the network.
+
+    *Source:* section 5, "the exact structure".
+    """
 
     def __init__(self, c_in: int, num_classes: int, norms: bool, dropout: float) -> None:
         super().__init__()
@@ -152,13 +171,31 @@ class AuxHead(nn.Module):
 
 
 class GoogLeNet(InceptionNetwork):
-    """A stem and nine Inception modules; ``norms`` chooses torchvision's network with batch norm."""
+    """A stem and nine Inception modules.
+
+    ``norms`` chooses torchvision's network with batch norm.
+    """
 
     row = (
-        "conv1", "maxpool1", "norm1", "conv2", "conv3", "norm2", "maxpool2", "inception3a", "inception3b", "maxpool3",
-        "inception4a", "inception4b", "inception4c", "inception4d", "inception4e", "maxpool4", "inception5a",
+        "conv1",
+        "maxpool1",
+        "norm1",
+        "conv2",
+        "conv3",
+        "norm2",
+        "maxpool2",
+        "inception3a",
+        "inception3b",
+        "maxpool3",
+        "inception4a",
+        "inception4b",
+        "inception4c",
+        "inception4d",
+        "inception4e",
+        "maxpool4",
+        "inception5a",
         "inception5b",
-    )  # fmt: skip
+    )
     level_names = ("conv3", "inception3b", "inception4e", "inception5b")
     aux_places: ClassVar[dict[str, str]] = {"aux1": "inception4a", "aux2": "inception4d"}
     aux_names = ("aux1.fc2", "aux2.fc2")
@@ -181,7 +218,9 @@ class GoogLeNet(InceptionNetwork):
             self.add_module(f"inception{name}", Inception(c_in, widths, norms))
             one, _, three, _, five, pooled = widths
             channels[name] = c_in = one + three + five + pooled
-        dropout, aux_dropout = (0.2 if norms else 0.4, 0.7) if options.dropout is None else (options.dropout,) * 2
+        dropout, aux_dropout = (
+            (0.2 if norms else 0.4, 0.7) if options.dropout is None else (options.dropout,) * 2
+        )
         self.aux1 = AuxHead(channels["4a"], options.num_classes, norms, aux_dropout)
         self.aux2 = AuxHead(channels["4d"], options.num_classes, norms, aux_dropout)
         spans = [math.prod(strides[:halvings]) for halvings in range(2, 6)]
@@ -193,10 +232,20 @@ class GoogLeNet(InceptionNetwork):
 
 
 register(
-    "inception_v1", partial(GoogLeNet, False), family="inception", source=SOURCE, image_size=224, smallest=8,
+    "inception_v1",
+    partial(GoogLeNet, False),
+    family="inception",
+    source=SOURCE,
+    image_size=224,
+    smallest=8,
     aliases=("inception1", "inceptionv1", "inception_1"),
-)  # fmt: skip
+)
 register(
-    "googlenet", partial(GoogLeNet, True), family="inception", source=SOURCE + ", with batch norm", image_size=224,
-    smallest=8, aliases=("googlenet_bn", "inception_v1_bn"),
-)  # fmt: skip
+    "googlenet",
+    partial(GoogLeNet, True),
+    family="inception",
+    source=SOURCE + ", with batch norm",
+    image_size=224,
+    smallest=8,
+    aliases=("googlenet_bn", "inception_v1_bn"),
+)

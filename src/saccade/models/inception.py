@@ -1,8 +1,9 @@
 """Inception V3.
 
-Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, *Rethinking the Inception Architecture for Computer Vision*, 2016: table 1 and
-figures 5, 6, 7, 10; the auxiliary head is that of section 4, with norms. Parameter names and the widths that the
-paper leaves open are torchvision's, which took them from the authors' program. 27,161,264 parameters for 1,000 classes.
+Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, *Rethinking the Inception Architecture for Computer
+Vision*, 2016: table 1 and figures 5, 6, 7, 10; the auxiliary head is that of section 4, with norms.
+Parameter names and the widths that the paper leaves open are torchvision's, which took them from
+the authors' program. 27,161,264 parameters for 1,000 classes.
 
 | place    | what                                       | map at 299 px |
 |----------|--------------------------------------------|---------------|
@@ -14,9 +15,9 @@ paper leaves open are torchvision's, which took them from the authors' program. 
 | 7a       | 3x3/2, 1x7 7x1 3x3/2, pool/2               | 8x8           |
 | 7b 7c    | 1x3 beside 3x1 (figure 7)                  | 8x8           |
 
-The stem and the halvings are not padded, which eats small maps: below 150 px they are padded here, so that half of the
-image size, where training may start, still leaves a map. Small images take the strides of `strides_for` in the first
-convolution, the two pools, 6a and 7a.
+The stem and the halvings are not padded, which eats small maps: below 150 px they are padded here,
+so that half of the image size, where training may start, still leaves a map. Small images take the
+strides of `strides_for` in the first convolution, the two pools, 6a and 7a.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -39,7 +40,11 @@ PADDED_BELOW = 150
 
 
 def _layer(
-    c_in: int, c_out: int, kernel: int | tuple[int, int] = 1, stride: int = 1, padding: int | None = None
+    c_in: int,
+    c_out: int,
+    kernel: int | tuple[int, int] = 1,
+    stride: int = 1,
+    padding: int | None = None,
 ) -> ConvNorm:
     return ConvNorm(c_in, c_out, kernel, stride, padding, eps=1e-3)
 
@@ -80,7 +85,9 @@ class InceptionB(nn.Module):
         self.pool = nn.MaxPool2d(3, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, c_in, H, W) to (B, 480 + c_in, H / stride, W / stride), one less when not padded."""
+        """Map (B, c_in, H, W) to (B, 480 + c_in, H / stride, W / stride), one less when not
+        padded.
+        """
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return torch.cat([self.branch3x3(x), double, self.pool(x)], 1)
 
@@ -124,7 +131,9 @@ class InceptionD(nn.Module):
         self.pool = nn.MaxPool2d(3, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, c_in, H, W) to (B, 512 + c_in, H / stride, W / stride), one less when not padded."""
+        """Map (B, c_in, H, W) to (B, 512 + c_in, H / stride, W / stride), one less when not
+        padded.
+        """
         three = self.branch3x3_2(self.branch3x3_1(x))
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
         return torch.cat([three, self.branch7x7x3_4(seven), self.pool(x)], 1)
@@ -150,9 +159,13 @@ class InceptionE(nn.Module):
         three = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         branches = [
-            self.branch1x1(x), self.branch3x3_2a(three), self.branch3x3_2b(three), self.branch3x3dbl_3a(double),
-            self.branch3x3dbl_3b(double), self.branch_pool(_mean(x)),
-        ]  # fmt: skip
+            self.branch1x1(x),
+            self.branch3x3_2a(three),
+            self.branch3x3_2b(three),
+            self.branch3x3dbl_3a(double),
+            self.branch3x3dbl_3b(double),
+            self.branch_pool(_mean(x)),
+        ]
         return torch.cat(branches, 1)
 
 
@@ -174,10 +187,25 @@ class InceptionV3(InceptionNetwork):
     """A stem and eleven Inception modules."""
 
     row = (
-        "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2",
-        "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a",
-        "Mixed_7b", "Mixed_7c",
-    )  # fmt: skip
+        "Conv2d_1a_3x3",
+        "Conv2d_2a_3x3",
+        "Conv2d_2b_3x3",
+        "maxpool1",
+        "Conv2d_3b_1x1",
+        "Conv2d_4a_3x3",
+        "maxpool2",
+        "Mixed_5b",
+        "Mixed_5c",
+        "Mixed_5d",
+        "Mixed_6a",
+        "Mixed_6b",
+        "Mixed_6c",
+        "Mixed_6d",
+        "Mixed_6e",
+        "Mixed_7a",
+        "Mixed_7b",
+        "Mixed_7c",
+    )
     level_names = ("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")
     aux_places: ClassVar[dict[str, str]] = {"AuxLogits": "Mixed_6e"}
     aux_names = ("AuxLogits.fc",)
@@ -208,13 +236,20 @@ class InceptionV3(InceptionNetwork):
         self.Mixed_7b = InceptionE(1280)
         self.Mixed_7c = InceptionE(2048)
         channels = (64, 192, 288, 768, 2048)
-        self.levels = tuple(Level(c, math.prod(strides[: place + 1])) for place, c in enumerate(channels))
+        self.levels = tuple(
+            Level(c, math.prod(strides[: place + 1])) for place, c in enumerate(channels)
+        )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.5 if options.dropout is None else options.dropout)
         self.fc = nn.Linear(2048, options.num_classes)
 
 
 register(
-    "inception_v3", InceptionV3, family="inception", source="Szegedy et al. 2016, arXiv 1512.00567", image_size=299,
-    smallest=8, aliases=("inception3", "inceptionv3", "inception_3"),
-)  # fmt: skip
+    "inception_v3",
+    InceptionV3,
+    family="inception",
+    source="Szegedy et al. 2016, arXiv 1512.00567",
+    image_size=299,
+    smallest=8,
+    aliases=("inception3", "inceptionv3", "inception_3"),
+)

@@ -1,7 +1,7 @@
 """LeNet-5, the first convolutional network that read cheques.
 
-LeCun, Bottou, Bengio, Haffner, *Gradient-Based Learning Applied to Document Recognition*, 1998: figure 2, section II.B.
-Parameters for 10 classes: 62,006 in colour, 61,706 in gray.
+LeCun, Bottou, Bengio, Haffner, *Gradient-Based Learning Applied to Document Recognition*, 1998:
+figure 2, section II.B. Parameters for 10 classes: 62,006 in colour, 61,706 in gray.
 
 | layer | what                                    | map at 32 px |
 |-------|-----------------------------------------|--------------|
@@ -13,9 +13,9 @@ Parameters for 10 classes: 62,006 in colour, 61,706 in gray.
 | f6    | full layer, tanh                        | 84           |
 | fc    | full layer                              | classes      |
 
-As usual today c3 sees all six maps (the paper's table I leaves some out), the means have no weights, and the last layer
-is linear. Digits of 28 px are padded to 32 in c1; below 28 px c3 is padded, too. Maps of other sizes are averaged to
-5x5.
+As usual today c3 sees all six maps (the paper's table I leaves some out), the means have no
+weights, and the last layer is linear. Digits of 28 px are padded to 32 in c1; below 28 px c3 is
+padded, too. Maps of other sizes are averaged to 5x5.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -62,12 +62,19 @@ class LeNet(Network):
 def _build(options: Options) -> LeNet:
     if options.strides:
         raise ConfigError(
-            "LeNet has no strides to set", where="model.strides", fix="leave model.strides out, or take resnet18"
+            "LeNet has no strides to set",
+            where="model.strides",
+            fix="leave model.strides out, or take resnet18",
         )
     return LeNet(options)
 
 
 register(
-    "lenet5", _build, family="lenet", source="LeCun et al. 1998, figure 2", image_size=32, smallest=8,
+    "lenet5",
+    _build,
+    family="lenet",
+    source="LeCun et al. 1998, figure 2",
+    image_size=32,
+    smallest=8,
     aliases=("lenet", "lenet_5"),
-)  # fmt: skip
+)

@@ -1,7 +1,8 @@
 """MobileNetV1.
 
-Howard et al., *MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications*, 2017: table 1; the
-activation is ReLU (figure 3). The published code has ReLU6 instead, and so has timm: ``mobilenetv1_100``.
+Howard et al., *MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications*,
+2017: table 1; the activation is ReLU (figure 3). The published code has ReLU6 instead, and so has
+timm: ``mobilenetv1_100``.
 
 | stage                    | map at 224 px | channels |
 |--------------------------|---------------|----------|
@@ -12,8 +13,8 @@ activation is ReLU (figure 3). The published code has ReLU6 instead, and so has 
 | 6 depthwise separable    | 14            | 512      |
 | 2 depthwise separable    | 7             | 1024     |
 
-4,231,976 parameters at 1,000 classes. A suffix multiplies all channels, rounded to multiples of 8: ``mobilenet_v1_xp5``
-(half), ``mobilenet_v1_xp75``, ``mobilenet_v1_x1p4``.
+4,231,976 parameters at 1,000 classes. A suffix multiplies all channels, rounded to multiples of 8:
+``mobilenet_v1_xp5`` (half), ``mobilenet_v1_xp75``, ``mobilenet_v1_x1p4``.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -36,9 +37,14 @@ STAGES = ((64, 1, 0), (128, 2, 1), (256, 2, 2), (512, 6, 3), (1024, 2, 4))
 
 
 class Separable(nn.Module):
-    """A depthwise 3x3 convolution, then a 1x1, each with norm and activation. *Source:* figure 3, right."""
+    """A depthwise 3x3 convolution, then a 1x1, each with norm and activation.
 
-    def __init__(self, c_in: int, block: Block, stride: int, _drop_path: float, _design: Design) -> None:
+    *Source:* figure 3, right.
+    """
+
+    def __init__(
+        self, c_in: int, block: Block, stride: int, _drop_path: float, _design: Design
+    ) -> None:
         super().__init__()
         self.block = nn.Sequential(
             conv_norm(c_in, c_in, block.kernel, stride, c_in, act=block.act),
@@ -88,10 +94,20 @@ def _scaled(match: re.Match[str]) -> Entry | None:
 
 
 register(
-    "mobilenet_v1", partial(_build, 1.0, nn.ReLU), family="mobilenet_v1", source=SOURCE, image_size=224, smallest=8,
+    "mobilenet_v1",
+    partial(_build, 1.0, nn.ReLU),
+    family="mobilenet_v1",
+    source=SOURCE,
+    image_size=224,
+    smallest=8,
     aliases=("mobilenet1", "mobilenetv1", "mobilenetv1_x1", "mobilenet_v1_x1"),
-)  # fmt: skip
+)
 register(
-    "mobilenetv1_100", partial(_build, 1.0, nn.ReLU6), family="mobilenet_v1", source=SOURCE, image_size=224, smallest=8
+    "mobilenetv1_100",
+    partial(_build, 1.0, nn.ReLU6),
+    family="mobilenet_v1",
+    source=SOURCE,
+    image_size=224,
+    smallest=8,
 )
 register_grammar(r"mobilenet_?v1_x(?P<width>\d*p?\d+)", _scaled)

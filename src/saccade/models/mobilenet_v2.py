@@ -1,6 +1,7 @@
 """MobileNetV2.
 
-Sandler, Howard, Zhu, Zhmoginov, Chen, *MobileNetV2: Inverted Residuals and Linear Bottlenecks*, 2018: table 2.
+Sandler, Howard, Zhu, Zhmoginov, Chen, *MobileNetV2: Inverted Residuals and Linear Bottlenecks*,
+2018: table 2.
 
 | stage                              | map at 224 px | channels |
 |------------------------------------|---------------|----------|
@@ -18,10 +19,10 @@ Sandler, Howard, Zhu, Zhmoginov, Chen, *MobileNetV2: Inverted Residuals and Line
 | mobilenetv2_tv_x1      | ReLU       | 6         | 3,504,872                  |
 | mobilenetv2_tv_x2_t2   | ReLU       | 2         | 6,562,792                  |
 
-Suffixes, in this order: ``_xp5`` multiplies the channels (rounded to multiples of 8; the last convolution is never
-narrowed, section 6.1), ``_t2`` sets the expansion. ``mobilenet_v2_x1p4`` is the paper's network, with ReLU6;
-``mobilenetv2_x1p4`` and ``mobilenetv2_tv_x1p4``, as edgeai-torchvision spells them, are its networks: ReLU, which is
-easier to quantise, and no dropout.
+Suffixes, in this order: ``_xp5`` multiplies the channels (rounded to multiples of 8; the last
+convolution is never narrowed, section 6.1), ``_t2`` sets the expansion. ``mobilenet_v2_x1p4`` is
+the paper's network, with ReLU6; ``mobilenetv2_x1p4`` and ``mobilenetv2_tv_x1p4``, as
+edgeai-torchvision spells them, are its networks: ReLU, which is easier to quantise, and no dropout.
 """
 
 from __future__ import annotations
@@ -36,7 +37,15 @@ from saccade.models.parts.layers import rounded
 from saccade.models.parts.registry import Entry, Options, multiplier, register, register_grammar
 
 SOURCE = "Sandler et al. 2018, arXiv 1801.04381"
-STAGES = ((1, 16, 1, 0), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 3), (6, 96, 3, 0), (6, 160, 3, 4), (6, 320, 1, 0))
+STAGES = (
+    (1, 16, 1, 0),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 3),
+    (6, 96, 3, 0),
+    (6, 160, 3, 4),
+    (6, 320, 1, 0),
+)
 """Expansion, channels, number of blocks, and which of the five strides, as in `Stage`."""
 
 
@@ -52,7 +61,9 @@ class MobileNetV2(StagedNetwork):
         for number, (place, layers) in enumerate(blocks, start=1):
             *others, narrow = range(len(layers))
             places |= {f"{place}.{i}": f"features.{number}.conv.{i}" for i in others}
-            places |= {f"{place}.{narrow}.{i}": f"features.{number}.conv.{narrow + i}" for i in (0, 1)}
+            places |= {
+                f"{place}.{narrow}.{i}": f"features.{number}.conv.{narrow + i}" for i in (0, 1)
+            }
         return places | {"last": f"features.{len(blocks) + 1}"}
 
 
@@ -83,19 +94,38 @@ def _scaled(match: re.Match[str]) -> Entry | None:
     if not width or not expansion:
         return None
     build = _published if match[0].startswith("mobilenet_v2_x") else _for_quantisation
-    return Entry(match[0], partial(build, width, expansion), "mobilenet_v2", SOURCE, 224, smallest=8)
+    return Entry(
+        match[0], partial(build, width, expansion), "mobilenet_v2", SOURCE, 224, smallest=8
+    )
 
 
 register(
-    "mobilenet_v2", partial(_published, 1.0, 6), family="mobilenet_v2", source=SOURCE, image_size=224, smallest=8,
+    "mobilenet_v2",
+    partial(_published, 1.0, 6),
+    family="mobilenet_v2",
+    source=SOURCE,
+    image_size=224,
+    smallest=8,
     aliases=("mobilenetv2", "mobilenet2", "mobilenet_v2_x1", "mobilenetv2_100"),
-)  # fmt: skip
+)
 register(
-    "mobilenetv2_tv_x1", partial(_for_quantisation, 1.0, 6), family="mobilenet_v2", source=SOURCE, image_size=224,
-    smallest=8, aliases=("mobilenetv2_tv", "mobilenetv2_x1"),
-)  # fmt: skip
+    "mobilenetv2_tv_x1",
+    partial(_for_quantisation, 1.0, 6),
+    family="mobilenet_v2",
+    source=SOURCE,
+    image_size=224,
+    smallest=8,
+    aliases=("mobilenetv2_tv", "mobilenetv2_x1"),
+)
 register(
-    "mobilenetv2_tv_x2_t2", partial(_for_quantisation, 2.0, 2), family="mobilenet_v2", source=SOURCE, image_size=224,
-    smallest=8, aliases=("mobilenetv2_x2_t2",),
-)  # fmt: skip
-register_grammar(r"mobilenet(?:_v2|v2|v2_tv)_x(?P<width>\d*p?\d+)(?:_t(?P<expansion>\d+))?", _scaled)
+    "mobilenetv2_tv_x2_t2",
+    partial(_for_quantisation, 2.0, 2),
+    family="mobilenet_v2",
+    source=SOURCE,
+    image_size=224,
+    smallest=8,
+    aliases=("mobilenetv2_x2_t2",),
+)
+register_grammar(
+    r"mobilenet(?:_v2|v2|v2_tv)_x(?P<width>\d*p?\d+)(?:_t(?P<expansion>\d+))?", _scaled
+)

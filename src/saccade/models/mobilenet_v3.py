@@ -1,18 +1,25 @@
 """MobileNetV3.
 
-Howard, Sandler et al., *Searching for MobileNetV3*, 2019: tables 1 (large) and 2 (small). "Lite" is the variant of
-edgeai-torchvision for quantisation: the same tables, ReLU everywhere, no squeeze and excitation.
+Howard, Sandler et al., *Searching for MobileNetV3*, 2019: tables 1 (large) and 2 (small). "Lite" is
+the variant of edgeai-torchvision for quantisation: the same tables, ReLU everywhere, no squeeze and
+excitation.
 
-| name                         | stages of blocks | channels              | last, hidden | parameters (1,000 classes) |
+| name                         | stages of blocks | channels              | last, hidden |
+parameters (1,000 classes) |
 |------------------------------|------------------|-----------------------|--------------|----------------------------|
-| mobilenet_v3_small           | 1 2 3 2 3        | 16 24 40 48 96        | 576, 1024    | 2,542,856                  |
-| mobilenet_v3_large           | 1 2 3 4 2 3      | 16 24 40 80 112 160   | 960, 1280    | 5,483,032                  |
-| mobilenetv3_lite_small_x1    | as small         | as small              | as small     | 2,081,216                  |
-| mobilenetv3_lite_large_x1    | as large         | as large              | as large     | 3,970,752                  |
-| mobilenetv3_lite_large_x2r   | as large         | doubled but the tail  | as large     | 5,539,288             |
+| mobilenet_v3_small           | 1 2 3 2 3        | 16 24 40 48 96        | 576, 1024    |
+2,542,856                  |
+| mobilenet_v3_large           | 1 2 3 4 2 3      | 16 24 40 80 112 160   | 960, 1280    |
+5,483,032                  |
+| mobilenetv3_lite_small_x1    | as small         | as small              | as small     |
+2,081,216                  |
+| mobilenetv3_lite_large_x1    | as large         | as large              | as large     |
+3,970,752                  |
+| mobilenetv3_lite_large_x2r   | as large         | doubled but the tail  | as large     |
+5,539,288             |
 
-A suffix multiplies all channels (``mobilenet_v3_small_xp75``), rounded to multiples of 8; an ``r`` behind it halves the
-tail: the last stage and what follows.
+A suffix multiplies all channels (``mobilenet_v3_small_xp75``), rounded to multiples of 8; an ``r``
+behind it halves the tail: the last stage and what follows.
 """
 
 from __future__ import annotations
@@ -29,18 +36,26 @@ from saccade.models.parts.registry import Entry, Options, multiplier, register, 
 SOURCE = "Howard et al. 2019, arXiv 1905.02244"
 
 Row = tuple[int, int, int, bool, bool]
-"""Side of the kernel, expanded channels, channels, squeeze and excitation, hard-swish (else ReLU)."""
+"""Side of the kernel, expanded channels, channels, squeeze and excitation, hard-swish (else
+ReLU).
+"""
 
 LARGE: tuple[tuple[int, tuple[Row, ...]], ...] = (
     (0, ((3, 16, 16, False, False),)),
     (1, ((3, 64, 24, False, False), (3, 72, 24, False, False))),
     (2, ((5, 72, 40, True, False), (5, 120, 40, True, False), (5, 120, 40, True, False))),
-    (3, (
-        (3, 240, 80, False, True), (3, 200, 80, False, True), (3, 184, 80, False, True), (3, 184, 80, False, True),
-    )),
+    (
+        3,
+        (
+            (3, 240, 80, False, True),
+            (3, 200, 80, False, True),
+            (3, 184, 80, False, True),
+            (3, 184, 80, False, True),
+        ),
+    ),
     (0, ((3, 480, 112, True, True), (3, 672, 112, True, True))),
     (4, ((5, 672, 160, True, True), (5, 960, 160, True, True), (5, 960, 160, True, True))),
-)  # fmt: skip
+)
 SMALL: tuple[tuple[int, tuple[Row, ...]], ...] = (
     (1, ((3, 16, 16, True, False),)),
     (2, ((3, 72, 24, False, False), (3, 88, 24, False, False))),
@@ -48,13 +63,17 @@ SMALL: tuple[tuple[int, tuple[Row, ...]], ...] = (
     (0, ((5, 120, 48, True, True), (5, 144, 48, True, True))),
     (4, ((5, 288, 96, True, True), (5, 576, 96, True, True), (5, 576, 96, True, True))),
 )
-"""Tables 2 and 1: stages with which of the five strides they take, as in `Stage`, and the rows of their blocks."""
+"""Tables 2 and 1: stages with which of the five strides they take, as in `Stage`, and the rows
+of their blocks.
+"""
 
 TABLES = {"small": (SMALL, 1024), "large": (LARGE, 1280)}
 
 
 class MobileNetV3(StagedNetwork):
-    """Stages of inverted residuals, some weighing their channels, and a linear layer behind the pooling."""
+    """Stages of inverted residuals, some weighing their channels, and a linear layer behind the
+    pooling.
+    """
 
     def foreign_places(self, dialect: str) -> dict[str, str]:
         """Map the dotted names of our modules to theirs."""
@@ -74,19 +93,30 @@ def _design(size: str, lite: bool, width: float, reduced_tail: bool) -> Design:
         tail = shrink if place == 4 else 1
         blocks = []
         for number, (kernel, expanded, channels, gated, hard) in enumerate(rows):
-            inner = rounded(expanded // (tail if number else 1) * width)  # the first still expands what is no tail
+            # the first still expands what is no tail
+            inner = rounded(expanded // (tail if number else 1) * width)
             c_out = rounded(channels // tail * width)
             act = nn.Hardswish if hard and not lite else nn.ReLU
-            blocks.append(Block(kernel, inner, c_out, act, rounded(inner // 4) if gated and not lite else 0))
+            blocks.append(
+                Block(kernel, inner, c_out, act, rounded(inner // 4) if gated and not lite else 0)
+            )
         stages.append(Stage(place, tuple(blocks)))
     return Design(
-        rounded(16 * width), tuple(stages), nn.ReLU if lite else nn.Hardswish, last=6 * c_out,
-        hidden=rounded(hidden // shrink * width), dropout=0.2, gate=partial(SqueezeExcitation, gate=nn.Hardsigmoid),
-        eps=1e-3, momentum=0.01,
-    )  # fmt: skip
+        rounded(16 * width),
+        tuple(stages),
+        nn.ReLU if lite else nn.Hardswish,
+        last=6 * c_out,
+        hidden=rounded(hidden // shrink * width),
+        dropout=0.2,
+        gate=partial(SqueezeExcitation, gate=nn.Hardsigmoid),
+        eps=1e-3,
+        momentum=0.01,
+    )
 
 
-def _build(size: str, lite: bool, width: float, reduced_tail: bool, options: Options) -> MobileNetV3:
+def _build(
+    size: str, lite: bool, width: float, reduced_tail: bool, options: Options
+) -> MobileNetV3:
     return MobileNetV3(_design(size, lite, width, reduced_tail), options)
 
 
@@ -102,14 +132,27 @@ def _scaled(match: re.Match[str]) -> Entry | None:
 def _register_all() -> None:
     for size in TABLES:
         register(
-            f"mobilenet_v3_{size}", partial(_build, size, False, 1.0, False), family="mobilenet_v3", source=SOURCE,
-            image_size=224, smallest=8, aliases=(f"mobilenetv3_{size}",),
-        )  # fmt: skip
+            f"mobilenet_v3_{size}",
+            partial(_build, size, False, 1.0, False),
+            family="mobilenet_v3",
+            source=SOURCE,
+            image_size=224,
+            smallest=8,
+            aliases=(f"mobilenetv3_{size}",),
+        )
         register(
-            f"mobilenetv3_lite_{size}_x1", partial(_build, size, True, 1.0, False), family="mobilenet_v3",
-            source=SOURCE, image_size=224, smallest=8, aliases=(f"mobilenetv3_lite_{size}",),
-        )  # fmt: skip
-    register_grammar(r"mobilenet_?v3(?P<lite>_lite)?_(?P<size>small|large)_x(?P<width>\d*p?\d+)(?P<tail>r)?", _scaled)
+            f"mobilenetv3_lite_{size}_x1",
+            partial(_build, size, True, 1.0, False),
+            family="mobilenet_v3",
+            source=SOURCE,
+            image_size=224,
+            smallest=8,
+            aliases=(f"mobilenetv3_lite_{size}",),
+        )
+    register_grammar(
+        r"mobilenet_?v3(?P<lite>_lite)?_(?P<size>small|large)_x(?P<width>\d*p?\d+)(?P<tail>r)?",
+        _scaled,
+    )
 
 
 _register_all()

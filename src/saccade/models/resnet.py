@@ -1,7 +1,7 @@
 """Residual networks.
 
-He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, 2016: table 1 (ImageNet) and section 4.2 (CIFAR).
-Parameter names are torchvision's, so that weights move both ways.
+He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, 2016: table 1 (ImageNet) and
+section 4.2 (CIFAR). Parameter names are torchvision's, so that weights move both ways.
 
 | name             | block      | blocks     | widths            | parameters (1,000 classes) |
 |------------------|------------|------------|-------------------|----------------------------|
@@ -13,12 +13,14 @@ Parameter names are torchvision's, so that weights move both ways.
 | resnext50_32x4d  | bottleneck of 32 groups, 4 wide | 3 4 6 3 | as resnet50 | 25,028,904       |
 | resnext101_32x8d | bottleneck of 32 groups, 8 wide | 3 4 23 3 | as resnet50 | 88,791,336      |
 | wide_resnet50_2  | bottleneck, inner width doubled | 3 4 6 3 | as resnet50 | 68,883,240       |
-| resnet8 ... resnet56 | basic | n n n  | 16 32 64 (times the suffix: ``resnet8_x2``) | depth 6n + 2   |
+| resnet8 ... resnet56 | basic | n n n  | 16 32 64 (times the suffix: ``resnet8_x2``) | depth 6n
++ 2   |
 
-Suffixes of the five ResNets, in this order: ``_v1`` puts the stride on the first 1x1 as published (without: on the 3x3,
-"v1.5"), ``_c`` takes a stem of three 3x3 convolutions, ``_d`` also an averaging shortcut, ``_blur`` low-passes before
-every stride, ``_silu`` takes SiLU for ReLU, ``_xp5`` halves all widths (``_x2``, ``_x1p5``). ``_white`` after ``_c`` or
-``_d`` fits the first convolution to the images before the first step instead of training it.
+Suffixes of the five ResNets, in this order: ``_v1`` puts the stride on the first 1x1 as published
+(without: on the 3x3, "v1.5"), ``_c`` takes a stem of three 3x3 convolutions, ``_d`` also an
+averaging shortcut, ``_blur`` low-passes before every stride, ``_silu`` takes SiLU for ReLU,
+``_xp5`` halves all widths (``_x2``, ``_x1p5``). ``_white`` after ``_c`` or ``_d`` fits the first
+convolution to the images before the first step instead of training it.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -44,11 +46,12 @@ SOURCE = "He et al. 2016, arXiv 1512.03385"
 class Design:
     """What the blocks of a network have in common.
 
-    ``groups`` and ``group_width`` are ResNeXt's cardinality and width (Xie et al. 2017, table 1). ``early_stride`` puts
-    a bottleneck's stride on its first convolution. ``deep_stem`` and ``mean_shortcut`` are the changes C and D of He et
-    al. 2019, figure 2. ``white`` fits the first convolution of a deep stem to the images (Jordan 2024, section 3.2).
-    ``blur`` low-passes before every stride (Zhang 2019, section 3.2). ``smooth`` takes SiLU for ReLU (Ramachandran et
-    al. 2017, section 4).
+    ``groups`` and ``group_width`` are ResNeXt's cardinality and width (Xie et al. 2017, table 1).
+    ``early_stride`` puts a bottleneck's stride on its first convolution. ``deep_stem`` and
+    ``mean_shortcut`` are the changes C and D of He et al. 2019, figure 2. ``white`` fits the first
+    convolution of a deep stem to the images (Jordan 2024, section 3.2). ``blur`` low-passes before
+    every stride (Zhang 2019, section 3.2). ``smooth`` takes SiLU for ReLU (Ramachandran et al.
+    2017, section 4).
     """
 
     bottleneck: bool
@@ -76,9 +79,18 @@ DESIGNS = {
     "resnet152": Design(True, (3, 8, 36, 3)),
 }
 OTHERS = {
-    "resnext50_32x4d": (Design(True, (3, 4, 6, 3), groups=32, group_width=4), "Xie et al. 2017, arXiv 1611.05431"),
-    "resnext101_32x8d": (Design(True, (3, 4, 23, 3), groups=32, group_width=8), "Xie et al. 2017, arXiv 1611.05431"),
-    "wide_resnet50_2": (Design(True, (3, 4, 6, 3), group_width=128), "Zagoruyko and Komodakis 2016, arXiv 1605.07146"),
+    "resnext50_32x4d": (
+        Design(True, (3, 4, 6, 3), groups=32, group_width=4),
+        "Xie et al. 2017, arXiv 1611.05431",
+    ),
+    "resnext101_32x8d": (
+        Design(True, (3, 4, 23, 3), groups=32, group_width=8),
+        "Xie et al. 2017, arXiv 1611.05431",
+    ),
+    "wide_resnet50_2": (
+        Design(True, (3, 4, 6, 3), group_width=128),
+        "Zagoruyko and Komodakis 2016, arXiv 1605.07146",
+    ),
 }
 
 
@@ -91,7 +103,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, c_in: int, width: int, stride: int, drop_path: float, design: Design) -> None:
+    def __init__(
+        self, c_in: int, width: int, stride: int, drop_path: float, design: Design
+    ) -> None:
         super().__init__()
         blurred = design.blur and stride > 1
         self.conv1 = _conv(c_in, width, 3, 1 if blurred else stride)
@@ -112,14 +126,18 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions around a shortcut, the stride on the 3x3 ("v1.5") unless the design says otherwise.
+    """1x1, 3x3, 1x1 convolutions around a shortcut, the stride on the 3x3 ("v1.5") unless the
+    design says otherwise.
 
-    *Source:* He et al. 2016, figure 5, right; the place of the stride follows Goyal et al. 2017, section 5.1.
+    *Source:* He et al. 2016, figure 5, right; the place of the stride follows Goyal et al. 2017,
+    section 5.1.
     """
 
     expansion = 4
 
-    def __init__(self, c_in: int, width: int, stride: int, drop_path: float, design: Design) -> None:
+    def __init__(
+        self, c_in: int, width: int, stride: int, drop_path: float, design: Design
+    ) -> None:
         super().__init__()
         c_out = width * self.expansion
         inner = width * design.group_width // 64 * design.groups
@@ -153,7 +171,11 @@ def _shortcut(c_in: int, c_out: int, stride: int, design: Design) -> nn.Module:
     if stride > 1 and design.blur:
         return nn.Sequential(BlurPool(c_in), _conv(c_in, c_out, 1), norm)
     if design.mean_shortcut:
-        mean = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+        mean = (
+            nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+            if stride > 1
+            else nn.Identity()
+        )
         return nn.Sequential(mean, _conv(c_in, c_out, 1), norm)
     return nn.Sequential(_conv(c_in, c_out, 1, stride), norm)
 
@@ -168,10 +190,13 @@ def _stem(c_in: int, width: int, kernel: int, stride: int, design: Design) -> nn
         first = [white := Whitening(c_in, 3, stride, padding=1), nn.Identity()]
         inner = white.out_channels
     return nn.Sequential(
-        *first, design.activation(),
-        _conv(inner, half, 3), nn.BatchNorm2d(half), design.activation(),
+        *first,
+        design.activation(),
+        _conv(inner, half, 3),
+        nn.BatchNorm2d(half),
+        design.activation(),
         _conv(half, width, 3),
-    )  # fmt: skip
+    )
 
 
 def _pool(channels: int, stride: int, blur: bool) -> nn.Module:
@@ -185,10 +210,13 @@ def _pool(channels: int, stride: int, blur: bool) -> nn.Module:
 class ResNet(Network):
     """A residual network: stem, stages of residual blocks, global average, linear head.
 
-    ``kernel`` is that of the stem; ``strides`` holds those of the stem, the pool (1 = no pool) and each stage.
+    ``kernel`` is that of the stem; ``strides`` holds those of the stem, the pool (1 = no pool) and
+    each stage.
     """
 
-    def __init__(self, design: Design, kernel: int, strides: tuple[int, ...], options: Options) -> None:
+    def __init__(
+        self, design: Design, kernel: int, strides: tuple[int, ...], options: Options
+    ) -> None:
         super().__init__()
         channels, span = design.widths[0], strides[0] * strides[1]
         self.conv1 = _stem(options.in_channels, channels, kernel, strides[0], design)
@@ -202,7 +230,9 @@ class ResNet(Network):
             stride = strides[2 + stage]
             blocks = []
             for place in range(depth):
-                blocks.append(block(channels, width, stride if place == 0 else 1, next(rates), design))
+                blocks.append(
+                    block(channels, width, stride if place == 0 else 1, next(rates), design)
+                )
                 channels = width * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             span *= stride
@@ -215,7 +245,9 @@ class ResNet(Network):
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.through((self.get_submodule(f"layer{n + 1}").children() for n in range(len(self.levels))), x)
+        return self.through(
+            (self.get_submodule(f"layer{n + 1}").children() for n in range(len(self.levels))), x
+        )
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the pooled features (B, C) of images (B, 3, H, W)."""
@@ -247,10 +279,15 @@ def _variant(match: re.Match[str]) -> Entry | None:
         return None
     width = multiplier(match["width"] or "1")
     changed = replace(
-        design, early_stride=bool(match["v1"]), deep_stem=bool(match["stem"]), mean_shortcut=match["stem"] == "_d",
-        white=bool(match["white"]), blur=bool(match["blur"]), smooth=bool(match["silu"]),
+        design,
+        early_stride=bool(match["v1"]),
+        deep_stem=bool(match["stem"]),
+        mean_shortcut=match["stem"] == "_d",
+        white=bool(match["white"]),
+        blur=bool(match["blur"]),
+        smooth=bool(match["silu"]),
         widths=tuple(round(w * width) for w in design.widths),
-    )  # fmt: skip
+    )
     if min(changed.widths) < 2:
         return None
     return Entry(match[0], partial(_imagenet, changed), "resnet", SOURCE, 224, smallest=8)
@@ -260,18 +297,26 @@ def _register_all() -> None:
     for name, design in DESIGNS.items():
         aliases = (f"{name}_x1", f"{name}_v1p5", name.replace("resnet", "resnet_"))
         build = partial(_imagenet, design)
-        register(name, build, family="resnet", source=SOURCE, image_size=224, smallest=8, aliases=aliases)
+        register(
+            name, build, family="resnet", source=SOURCE, image_size=224, smallest=8, aliases=aliases
+        )
     for name, (design, source) in OTHERS.items():
         short = ("resnext50",) if name == "resnext50_32x4d" else ()
         build = partial(_imagenet, design)
-        register(name, build, family="resnet", source=source, image_size=224, smallest=8, aliases=short)
+        register(
+            name, build, family="resnet", source=source, image_size=224, smallest=8, aliases=short
+        )
     for num_blocks in (1, 2, 3, 5, 9):
         for width in (1, 2, 4):
             name = f"resnet{6 * num_blocks + 2}" + (f"_x{width}" if width > 1 else "")
             register(
-                name, partial(_cifar, num_blocks, width), family="resnet-cifar", source=SOURCE + ", section 4.2",
-                image_size=32, smallest=8,
-            )  # fmt: skip
+                name,
+                partial(_cifar, num_blocks, width),
+                family="resnet-cifar",
+                source=SOURCE + ", section 4.2",
+                image_size=32,
+                smallest=8,
+            )
     register_grammar(
         r"(?P<base>resnet\d+)(?P<v1>_v1)?(?:(?P<stem>_[cd])(?P<white>_white)?)?"
         r"(?P<blur>_blur)?(?P<silu>_silu)?(?:_x(?P<width>\d*p?\d+))?",

@@ -1,7 +1,8 @@
 """ShuffleNet V2.
 
-Ma, Zhang, Zheng, Sun, *ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design*, 2018: table 5. Half
-of the channels pass each block untouched; a shuffle mixes the halves afterwards. Parameter names are torchvision's.
+Ma, Zhang, Zheng, Sun, *ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design*,
+2018: table 5. Half of the channels pass each block untouched; a shuffle mixes the halves
+afterwards. Parameter names are torchvision's.
 
 | stage                   | map at 224 px | x0.5 | x1.0 | x1.5 | x2.0 |
 |-------------------------|---------------|------|------|------|------|
@@ -41,7 +42,9 @@ SCALES: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
 
 
 class ShuffleBlock(nn.Module):
-    """One half of the channels passes, the other is convolved; or both are, to halve the side or to widen.
+    """One half of the channels passes, the other is convolved.
+
+    Or both are, to halve the side or to widen.
 
     *Source:* figure 3 (c) and (d).
     """
@@ -56,7 +59,9 @@ class ShuffleBlock(nn.Module):
                 *conv_norm(c_in, c_in, 3, stride, groups=c_in, act=None), *conv_norm(c_in, half)
             )
         self.branch2 = nn.Sequential(
-            *conv_norm(entering, half), *conv_norm(half, half, 3, stride, groups=half, act=None), *conv_norm(half, half)
+            *conv_norm(entering, half),
+            *conv_norm(half, half, 3, stride, groups=half, act=None),
+            *conv_norm(half, half),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +74,9 @@ class ShuffleBlock(nn.Module):
 
 
 class ShuffleNet(Network):
-    """Stem, pool, three stages of shuffled blocks, a 1x1 convolution, global average, linear head."""
+    """Stem, pool, three stages of shuffled blocks, a 1x1 convolution, global average, linear
+    head.
+    """
 
     def __init__(self, widths: tuple[int, ...], options: Options) -> None:
         super().__init__()
@@ -78,7 +85,9 @@ class ShuffleNet(Network):
         self.conv1 = conv_norm(options.in_channels, channels, 3, stem)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if pool == 2 else nn.Identity()
         levels = [Level(channels, stem), Level(channels, span)]
-        for number, (depth, width, stride) in enumerate(zip(DEPTHS, widths, strides, strict=False), start=2):
+        for number, (depth, width, stride) in enumerate(
+            zip(DEPTHS, widths, strides, strict=False), start=2
+        ):
             blocks = [ShuffleBlock(channels, width, stride)]
             blocks += [ShuffleBlock(width, width, 1) for _ in range(depth - 1)]
             self.add_module(f"stage{number}", nn.Sequential(*blocks))
@@ -90,7 +99,9 @@ class ShuffleNet(Network):
         self.fc = nn.Linear(widths[-1], options.num_classes)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the maps of the stem, the pool and each stage, finest first, for images (B, 3, H, W)."""
+        """Return the maps of the stem, the pool and each stage, finest first, for images (B, 3,
+        H, W).
+        """
         stem = self.run(self.conv1, x)
         pooled = self.maxpool(stem)
         stages = (self.get_submodule(f"stage{2 + n}").children() for n in range(len(DEPTHS)))
@@ -113,6 +124,11 @@ def _build(widths: tuple[int, ...], options: Options) -> ShuffleNet:
 
 for _suffix, (_spellings, _widths) in SCALES.items():
     register(
-        f"shufflenet_v2_{_suffix}", partial(_build, _widths), family="shufflenet_v2", source=SOURCE,
-        image_size=224, smallest=8, aliases=tuple(f"shufflenetv2_{x}" for x in _spellings),
-    )  # fmt: skip
+        f"shufflenet_v2_{_suffix}",
+        partial(_build, _widths),
+        family="shufflenet_v2",
+        source=SOURCE,
+        image_size=224,
+        smallest=8,
+        aliases=tuple(f"shufflenetv2_{x}" for x in _spellings),
+    )

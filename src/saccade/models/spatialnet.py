@@ -1,12 +1,14 @@
 """SpatialNet 0-7, and the EfficientNet that shares its skeleton.
 
-Both follow Tan and Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*, 2019: inverted
-residual blocks (Sandler et al. 2018, section 3.3), depth and width scaled together. They differ in what stands between
-the depthwise and the last convolution of a block: squeeze-excitation in the one (Hu et al. 2018); in SpatialNet two
-gates, one for each channel, computed from a *learned* pooling, and one for each place (`docs/explain/spatialnet.md`).
+Both follow Tan and Le, *EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks*,
+2019: inverted residual blocks (Sandler et al. 2018, section 3.3), depth and width scaled together.
+They differ in what stands between the depthwise and the last convolution of a block:
+squeeze-excitation in the one (Hu et al. 2018); in SpatialNet two gates, one for each channel,
+computed from a *learned* pooling, and one for each place (`docs/explain/spatialnet.md`).
 
-Against table 1 of the EfficientNet paper all depthwise kernels are 3x3, the stem is 1x1, there is no dropout,
-convolutions before a norm have a bias, and every level sees 224 px. The published EfficientNet is another family.
+Against table 1 of the EfficientNet paper all depthwise kernels are 3x3, the stem is 1x1, there is
+no dropout, convolutions before a norm have a bias, and every level sees 224 px. The published
+EfficientNet is another family.
 
 | stage           | stem | 1  | 2  | 3  | 4  | 5   | 6   | 7   | last |
 |-----------------|------|----|----|----|----|-----|-----|-----|------|
@@ -65,11 +67,14 @@ SQUEEZE = 24
 
 
 class LearnedPooling(nn.Module):
-    """Sum the places of a map with learned weights, the same for all channels; they start as the mean.
+    """Sum the places of a map with learned weights, the same for all channels.
 
-    There is one weight for each place of a ``side`` x ``side`` map, stored times ``side``; a map of another size gets
-    them resized. Unscaled they would start at 1 / side², and steps that suit all other weights would drown them: after
-    50 steps of SGD at 96 px those of stage 1 were spread 88 times as wide as their start.
+    They start as the mean.
+
+    There is one weight for each place of a ``side`` x ``side`` map, stored times ``side``; a map of
+    another size gets them resized. Unscaled they would start at 1 / side², and steps that suit all
+    other weights would drown them: after 50 steps of SGD at 96 px those of stage 1 were spread 88
+    times as wide as their start.
     """
 
     def __init__(self, side: int) -> None:
@@ -84,15 +89,17 @@ class LearnedPooling(nn.Module):
         return torch.bmm(x.flatten(2), weight.expand(len(x), -1, -1)).flatten(1)
 
     def weight_for(self, height: int, width: int) -> Tensor:
-        """Return weights (height, width) with the sum of the learned ones: a constant map pools to the same value."""
+        """Return weights (height, width) with the sum of the learned ones: a constant map pools
+        to the same value.
+        """
         return resized_sum(self.place_weights.view(self.side, self.side) / self.side, height, width)
 
 
 class OneChannel(nn.Conv2d):
     """A 1x1 convolution to a single map.
 
-    The bias is added outside of it: on processors with AMX the library's gradient of the bias, in bfloat16 and above
-    2,048 inputs, writes past its memory (`docs/LOG.md`, 2026-11-26).
+    The bias is added outside of it: on processors with AMX the library's gradient of the bias, in
+    bfloat16 and above 2,048 inputs, writes past its memory (`docs/LOG.md`, 2026-11-26).
     """
 
     def __init__(self, c_in: int) -> None:
@@ -116,12 +123,19 @@ class SpatialAttention(nn.Module):
         squeezed, cells = max(1, channels // SQUEEZE), GRID**2
         self.pool = LearnedPooling(side)
         self.channel_gate = nn.Sequential(
-            nn.Linear(channels, squeezed), nn.SiLU(inplace=True), nn.Linear(squeezed, channels), nn.Sigmoid()
+            nn.Linear(channels, squeezed),
+            nn.SiLU(inplace=True),
+            nn.Linear(squeezed, channels),
+            nn.Sigmoid(),
         )
-        # Fan-out, the rule of the other convolutions, would let the one channel grow with the number of its inputs.
+        # Fan-out, the rule of the other convolutions, would let the one channel grow with the
+        # number of its inputs.
         self.merge = starting(OneChannel(channels), weight=(0.0, math.sqrt(1 / channels)))
         self.place_gate = nn.Sequential(
-            nn.Linear(cells, 2 * cells), nn.SiLU(inplace=True), nn.Linear(2 * cells, cells), nn.Sigmoid()
+            nn.Linear(cells, 2 * cells),
+            nn.SiLU(inplace=True),
+            nn.Linear(2 * cells, cells),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +147,9 @@ class SpatialAttention(nn.Module):
 
 
 def spread(cells: Tensor, height: int, width: int) -> Tensor:
-    """Repeat the cells of a grid (B, C, H, W) over a finer map, or average them over a coarser one, (height, width)."""
+    """Repeat the cells of a grid (B, C, H, W) over a finer map, or average them over a coarser
+    one, (height, width).
+    """
     if height < cells.shape[-2] or width < cells.shape[-1]:
         return grid_means(cells, height, width)  # repeating would drop some
     return nn.functional.interpolate(cells, (height, width), mode="nearest")
@@ -142,8 +158,8 @@ def spread(cells: Tensor, height: int, width: int) -> Tensor:
 def _normed(conv: nn.Conv2d) -> nn.Sequential:
     """Return a convolution, BatchNorm and SiLU.
 
-    The bias before the norm is part of the architecture's parameter count. The norm takes it out again, so that its
-    gradient is zero up to rounding: do not wonder when it never moves.
+    The bias before the norm is part of the architecture's parameter count. The norm takes it out
+    again, so that its gradient is zero up to rounding: do not wonder when it never moves.
     """
     return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.SiLU(inplace=True))
 
@@ -151,22 +167,34 @@ def _normed(conv: nn.Conv2d) -> nn.Sequential:
 class Block(nn.Module):
     """Expand 1x1, depthwise 3x3, attention, project 1x1, around a shortcut where the shape stays.
 
-    *Source:* Tan and Le 2019, table 1 (MBConv); ``side`` is that of the map after the depthwise convolution.
+    *Source:* Tan and Le 2019, table 1 (MBConv); ``side`` is that of the map after the depthwise
+    convolution.
     """
 
     def __init__(
-        self, c_in: int, c_out: int, expansion: int, stride: int, side: int, spatial: bool, drop_path: float
+        self,
+        c_in: int,
+        c_out: int,
+        expansion: int,
+        stride: int,
+        side: int,
+        spatial: bool,
+        drop_path: float,
     ) -> None:
         super().__init__()
         inner = c_in * expansion
         self.expand = _normed(nn.Conv2d(c_in, inner, 1)) if expansion > 1 else nn.Identity()
         self.depthwise = _normed(DepthwiseConv(inner, 3, stride))
         self.attention = (
-            SpatialAttention(inner, side) if spatial else SqueezeExcitation(inner, max(1, inner // SQUEEZE), nn.SiLU)
+            SpatialAttention(inner, side)
+            if spatial
+            else SqueezeExcitation(inner, max(1, inner // SQUEEZE), nn.SiLU)
         )
         self.adds = stride == 1 and c_in == c_out
         norm = nn.BatchNorm2d(c_out)
-        self.project = nn.Sequential(nn.Conv2d(inner, c_out, 1), zero_start(norm) if self.adds else norm)
+        self.project = nn.Sequential(
+            nn.Conv2d(inner, c_out, 1), zero_start(norm) if self.adds else norm
+        )
         self.drop_path = DropPath(drop_path) if drop_path and self.adds else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,8 +206,8 @@ class Block(nn.Module):
 class SpatialNet(Network):
     """Stem, seven stages of inverted residual blocks, a 1x1 convolution, the mean, a linear head.
 
-    ``spatial`` chooses the attention of SpatialNet instead of squeeze-excitation. Of the five strides of `strides_for`
-    one belongs to the stem, the others to stages 2, 3, 4 and 6.
+    ``spatial`` chooses the attention of SpatialNet instead of squeeze-excitation. Of the five
+    strides of `strides_for` one belongs to the stem, the others to stages 2, 3, 4 and 6.
     """
 
     def __init__(self, level: int, spatial: bool, options: Options) -> None:
@@ -188,7 +216,8 @@ class SpatialNet(Network):
         strides = (1, halvings[0], halvings[1], halvings[2], 1, halvings[3], 1)
         channels = [rounded(c * WIDTHS[level]) for c in CHANNELS]
         depths = [math.ceil(r * DEPTHS[level]) for r in REPEATS]
-        # The border of one pixel makes 113 of 224; where the stem keeps the resolution there is nothing to pad for.
+        # The border of one pixel makes 113 of 224; where the stem keeps the resolution there is
+        # nothing to pad for.
         padding = stem - 1
         self.stem = _normed(nn.Conv2d(options.in_channels, channels[0], 1, stem, padding))
         side = (options.image_size + 2 * padding - 1) // stem + 1
@@ -200,7 +229,10 @@ class SpatialNet(Network):
         ):
             side, span = (side - 1) // stride + 1, span * stride
             first = Block(c_in, c_out, expansion, stride, side, spatial, next(rates))
-            rest = [Block(c_out, c_out, expansion, 1, side, spatial, next(rates)) for _ in range(depth - 1)]
+            rest = [
+                Block(c_out, c_out, expansion, 1, side, spatial, next(rates))
+                for _ in range(depth - 1)
+            ]
             self.stages.append(nn.Sequential(first, *rest))
             levels.append(Level(c_out, span))
         self.levels = tuple(levels[stage] for stage in ENDS)
@@ -223,12 +255,20 @@ ENDS = (0, 1, 2, 4, 6)
 
 for _level in range(len(DEPTHS)):
     register(
-        f"spatialnet_{_level}", partial(SpatialNet, _level, True), family="spatialnet",
-        source="prakharg24/spatialnet, block and table of levels; Tan and Le 2019, arXiv 1905.11946", image_size=224,
-        smallest=8, aliases=(f"SpatialNet:{_level}", f"spatialnet{_level}"),
-    )  # fmt: skip
+        f"spatialnet_{_level}",
+        partial(SpatialNet, _level, True),
+        family="spatialnet",
+        source="prakharg24/spatialnet, blocks and levels; Tan and Le 2019, arXiv 1905.11946",
+        image_size=224,
+        smallest=8,
+        aliases=(f"SpatialNet:{_level}", f"spatialnet{_level}"),
+    )
     register(
-        f"efficientnet_spec_{_level}", partial(SpatialNet, _level, False), family="spatialnet",
-        source="Tan and Le 2019, arXiv 1905.11946, with 3x3 kernels and SpatialNet's stem", image_size=224,
-        smallest=8, aliases=(f"EfficientNet:{_level}",),
-    )  # fmt: skip
+        f"efficientnet_spec_{_level}",
+        partial(SpatialNet, _level, False),
+        family="spatialnet",
+        source="Tan and Le 2019, arXiv 1905.11946, with 3x3 kernels and SpatialNet's stem",
+        image_size=224,
+        smallest=8,
+        aliases=(f"EfficientNet:{_level}",),
+    )

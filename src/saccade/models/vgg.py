@@ -1,7 +1,8 @@
 """VGG: nothing but 3x3 convolutions.
 
-Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*, 2015: table 1, columns A,
-B, D and E. ``_bn`` puts a norm behind every convolution (Ioffe and Szegedy 2015), ``_xp5`` halves all widths.
+Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image Recognition*, 2015:
+table 1, columns A, B, D and E. ``_bn`` puts a norm behind every convolution (Ioffe and Szegedy
+2015), ``_xp5`` halves all widths.
 
 | name  | convolutions per stage | parameters (1,000 classes) | with norms  |
 |-------|------------------------|----------------------------|-------------|
@@ -10,8 +11,8 @@ B, D and E. ``_bn`` puts a norm behind every convolution (Ioffe and Szegedy 2015
 | vgg16 | 2 2 3 3 3              | 138,357,544                | 138,365,992 |
 | vgg19 | 2 2 4 4 4              | 143,667,240                | 143,678,248 |
 
-Widths are 64 128 256 512 512, each stage ends with the maximum of 2x2 every 2 pixels, two hidden layers have 4,096.
-Small images leave out those of the five pools whose stride is 1 (`strides_for`).
+Widths are 64 128 256 512 512, each stage ends with the maximum of 2x2 every 2 pixels, two hidden
+layers have 4,096. Small images leave out those of the five pools whose stride is 1 (`strides_for`).
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -31,13 +32,20 @@ from saccade.models.parts.registry import Entry, Options, multiplier, register, 
 SOURCE = "Simonyan and Zisserman 2015, arXiv 1409.1556"
 WIDTHS = (64, 128, 256, 512, 512)
 HIDDEN = 4096
-DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+DEPTHS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
 
 
 class VGG(PlainNetwork):
     """Five stages of 3x3 convolutions and three full layers, dropout after the hidden ones."""
 
-    def __init__(self, depths: tuple[int, ...], norms: bool, width: float, options: Options) -> None:
+    def __init__(
+        self, depths: tuple[int, ...], norms: bool, width: float, options: Options
+    ) -> None:
         stages, levels, span, c_in, gain = [], [], 1, options.in_channels, 2.0
         strides = strides_for(options.image_size, options.strides)
         for depth, base, stride in zip(depths, WIDTHS, strides, strict=True):
@@ -52,13 +60,19 @@ class VGG(PlainNetwork):
         super().__init__(stages, levels, grid=7)
         rate, hidden = 0.5 if options.dropout is None else options.dropout, round(HIDDEN * width)
         self.dropout = nn.Dropout(rate)
-        # Dropout doubles the mean square, so 1 is enough for a ReLU; behind norms the first steps are large already.
+        # Dropout doubles the mean square, so 1 is enough for a ReLU; behind norms the first steps
+        # are large already.
         gain = 0.25 if norms else 1.0
         self.classifier = nn.Sequential(
-            fan_in_start(nn.Linear(c_in * 49, hidden), gain), nn.ReLU(inplace=True), nn.Dropout(rate),
-            fan_in_start(nn.Linear(hidden, hidden), gain), nn.ReLU(inplace=True), nn.Identity(),  # here `dropout` acts
+            fan_in_start(nn.Linear(c_in * 49, hidden), gain),
+            nn.ReLU(inplace=True),
+            nn.Dropout(rate),
+            # here `dropout` acts
+            fan_in_start(nn.Linear(hidden, hidden), gain),
+            nn.ReLU(inplace=True),
+            nn.Identity(),
             quiet_head(hidden, options.num_classes),
-        )  # fmt: skip
+        )
 
 
 def _layer(c_in: int, c_out: int, norms: bool, gain: float) -> list[nn.Module]:
@@ -83,7 +97,15 @@ def _register_all() -> None:
             name = base + "_bn" * norms
             aliases = (f"{name}_x1", name.replace("vgg", "vgg_"))
             build = partial(VGG, depths, norms, 1.0)
-            register(name, build, family="vgg", source=SOURCE, image_size=224, smallest=8, aliases=aliases)
+            register(
+                name,
+                build,
+                family="vgg",
+                source=SOURCE,
+                image_size=224,
+                smallest=8,
+                aliases=aliases,
+            )
     register_grammar(r"(?P<base>vgg\d+)(?P<norms>_bn)?_x(?P<width>\d*p?\d+)", _variant)
 
 

@@ -1,7 +1,8 @@
 """Vision transformers.
 
-Dosovitskiy et al., *An Image Is Worth 16x16 Words*, 2021: figure 1, section 3.1, table 1; Ti and S are those of Touvron
-et al. 2021, table 1. The image is cut into patches; each becomes a token; blocks of attention follow.
+Dosovitskiy et al., *An Image Is Worth 16x16 Words*, 2021: figure 1, section 3.1, table 1; Ti and S
+are those of Touvron et al. 2021, table 1. The image is cut into patches; each becomes a token;
+blocks of attention follow.
 
 | name      | patch | width | blocks | heads | parameters (1,000 classes) | GMACs at 224 |
 |-----------|-------|-------|--------|-------|----------------------------|--------------|
@@ -14,16 +15,20 @@ et al. 2021, table 1. The image is cut into patches; each becomes a token; block
 | vit_l_32  | 32    | 1024  | 24     | 16    | 306,535,400                | 15.378       |
 | vit_base_16 | 16  | 768   | 12     | 12    | 86,533,864                 | 17.564       |
 
-``vit_base_16`` is vit_b_16 with another beginning (norm, linear layer, norm instead of a convolution) and no biases in
-attention. Suffixes: ``_mean`` averages the tokens instead of adding a class token; ``_sincos`` gives positions as fixed
-waves instead of a learned table. vit_s_16_mean_sincos is the baseline of Beyer, Zhai and Kolesnikov 2022.
+``vit_base_16`` is vit_b_16 with another beginning (norm, linear layer, norm instead of a
+convolution) and no biases in attention. Suffixes: ``_mean`` averages the tokens instead of adding a
+class token; ``_sincos`` gives positions as fixed waves instead of a learned table.
+vit_s_16_mean_sincos is the baseline of Beyer, Zhai and Kolesnikov 2022.
 
-Small images get small patches: 4 px below 48, half the name's below 96. Pixels that fill no patch are left out. At
-another size than the one it was built for, a table is interpolated; waves are computed anew.
+Small images get small patches: 4 px below 48, half the name's below 96. Pixels that fill no patch
+are left out. At another size than the one it was built for, a table is interpolated; waves are
+computed anew.
 
-Names of parameters are torchvision's where a module of torchvision's is one of ours; `foreign_names` has the rest.
+Names of parameters are torchvision's where a module of torchvision's is one of ours;
+`foreign_names` has the rest.
 
-Shapes: B batch, N tokens, C channels, P side of a patch, H and W height and width of the image, h and w of the map.
+Shapes: B batch, N tokens, C channels, P side of a patch, H and W height and width of the image, h
+and w of the map.
 """
 
 from __future__ import annotations
@@ -49,7 +54,9 @@ EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Sizes of a network, and its variants: ``plain`` is the usual beginning, ``mean`` and ``waves`` are suffixes."""
+    """Sizes of a network, and its variants: ``plain`` is the usual beginning, ``mean`` and
+    ``waves`` are suffixes.
+    """
 
     width: int
     depth: int
@@ -62,8 +69,15 @@ class Design:
 
 SIZES = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}
 LISTED = (
-    "vit_ti_16", "vit_s_16", "vit_s_32", "vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_base_16",
-)  # fmt: skip
+    "vit_ti_16",
+    "vit_s_16",
+    "vit_s_32",
+    "vit_b_16",
+    "vit_b_32",
+    "vit_l_16",
+    "vit_l_32",
+    "vit_base_16",
+)
 LONG = {"ti": "tiny", "s": "small", "b": "base", "l": "large"}
 
 TORCHVISION = (
@@ -95,11 +109,15 @@ class Patchify(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, h, w, C P P)."""
         height, width = (side // self.patch * self.patch for side in x.shape[2:])
-        return nn.functional.pixel_unshuffle(x[:, :, :height, :width], self.patch).permute(0, 2, 3, 1)
+        return nn.functional.pixel_unshuffle(x[:, :, :height, :width], self.patch).permute(
+            0, 2, 3, 1
+        )
 
 
 class VisionTransformer(Network):
-    """A vision transformer: patches, positions, blocks, a norm, one token (or the mean of all) for the linear head."""
+    """A vision transformer: patches, positions, blocks, a norm, one token (or the mean of all)
+    for the linear head.
+    """
 
     def __init__(self, design: Design, options: Options) -> None:
         super().__init__()
@@ -125,7 +143,9 @@ class VisionTransformer(Network):
         self.fc = nn.Linear(width, options.num_classes)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the one map (B, C, h, w) of patches, class token left out, for images (B, 3, H, W)."""
+        """Return the one map (B, C, h, w) of patches, class token left out, for images (B, 3, H,
+        W).
+        """
         tokens, height, width = self._encode(x)
         patches = tokens if self.design.mean else tokens[:, 1:]
         return [patches.transpose(1, 2).reshape(-1, patches.shape[2], height, width)]
@@ -141,7 +161,9 @@ class VisionTransformer(Network):
         height, width = x.shape[2:]
         x = x.flatten(2).transpose(1, 2) + self._positions(height, width)
         if not self.design.mean:
-            first = self.class_token if self.design.waves else self.class_token + self.position[:, :1]
+            first = (
+                self.class_token if self.design.waves else self.class_token + self.position[:, :1]
+            )
             x = torch.cat([first.expand(x.shape[0], -1, -1), x], 1)
         for block in self.blocks:
             x = self.run(block, x)
@@ -156,18 +178,27 @@ class VisionTransformer(Network):
         return resized(grid.view(side, side, -1), height, width).flatten(0, 1)
 
     def foreign_names(self, dialect: str) -> dict[str, str]:
-        """Map our state names to torchvision's or timm's; ``vit_base_16`` has no counterpart there."""
-        return renamed(self.state_dict(), *{"torchvision": TORCHVISION, "timm": TIMM}.get(dialect, ()))
+        """Map our state names to torchvision's or timm's.
+
+        ``vit_base_16`` has no counterpart there.
+        """
+        return renamed(
+            self.state_dict(), *{"torchvision": TORCHVISION, "timm": TIMM}.get(dialect, ())
+        )
 
 
 def waves(height: int, width: int, like: Tensor) -> Tensor:
-    """Return fixed positions (height * width, C): sine and cosine of x and of y at C / 4 wavelengths.
+    """Return fixed positions (height * width, C): sine and cosine of x and of y at C / 4
+    wavelengths.
 
-    The wavelengths go from 2 pi to 20,000 pi patches. C, the type and the device are those of ``like``, shape (C,).
-    *Source:* Chen, Xie and He 2021; Beyer et al. 2022, section 2 and the published code.
+    The wavelengths go from 2 pi to 20,000 pi patches. C, the type and the device are those of
+    ``like``, shape (C,). *Source:* Chen, Xie and He 2021; Beyer et al. 2022, section 2 and the
+    published code.
     """
     frequency = 10_000 ** -torch.linspace(0, 1, len(like) // 4, device=like.device)
-    rows, columns = (torch.arange(side, device=like.device)[:, None] * frequency for side in (height, width))
+    rows, columns = (
+        torch.arange(side, device=like.device)[:, None] * frequency for side in (height, width)
+    )
     y = rows.repeat_interleave(width, 0)
     x = columns.repeat(height, 1)
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], 1).to(like.dtype)
@@ -176,7 +207,9 @@ def waves(height: int, width: int, like: Tensor) -> Tensor:
 def _patch(design: Design, options: Options) -> int:
     """Return the side of a patch; small images get small ones (`docs/models.md`)."""
     side = options.image_size
-    patch = options.patch_size or (4 if side < 48 else design.patch // 2 if side < 96 else design.patch)
+    patch = options.patch_size or (
+        4 if side < 48 else design.patch // 2 if side < 96 else design.patch
+    )
     if side < 2 * patch:
         raise ConfigError(
             f"patches of {patch} px leave less than 2x2 of an image of {side} px",
@@ -194,7 +227,11 @@ def _embedding(design: Design, c_in: int, patch: int) -> nn.Module:
         return starting(nn.Conv2d(c_in, design.width, patch, patch), weight=start)
     project = starting(nn.Linear(values, design.width), weight=start)
     return nn.Sequential(
-        Patchify(patch), nn.LayerNorm(values), project, nn.LayerNorm(design.width), Permute(0, 3, 1, 2)
+        Patchify(patch),
+        nn.LayerNorm(values),
+        project,
+        nn.LayerNorm(design.width),
+        Permute(0, 3, 1, 2),
     )
 
 
@@ -214,15 +251,22 @@ def _aliases(size: str, patch: str) -> tuple[str, ...]:
 
 
 def _register_all() -> None:
-    pattern = re.compile(r"vit_(?P<size>ti|s|b|l|base)_(?P<patch>16|32)(?P<mean>_mean)?(?P<sincos>_sincos)?")
+    pattern = re.compile(
+        r"vit_(?P<size>ti|s|b|l|base)_(?P<patch>16|32)(?P<mean>_mean)?(?P<sincos>_sincos)?"
+    )
     for name in (*LISTED, "vit_s_16_mean_sincos"):
         match = pattern.fullmatch(name)
         assert match
         entry = _entry(match)
         register(
-            name, entry.build, family=entry.family, source=entry.source, image_size=entry.image_size,
-            smallest=entry.smallest, aliases=_aliases(match["size"], match["patch"]) if name in LISTED else (),
-        )  # fmt: skip
+            name,
+            entry.build,
+            family=entry.family,
+            source=entry.source,
+            image_size=entry.image_size,
+            smallest=entry.smallest,
+            aliases=_aliases(match["size"], match["patch"]) if name in LISTED else (),
+        )
     register_grammar(pattern.pattern, _entry)
 
 

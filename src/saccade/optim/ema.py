@@ -19,20 +19,26 @@ class Ema:
         self.model = duplicate(model).requires_grad_(False)
         self._decay = 2.0 ** (-1.0 / half_life_steps)
         averaged = running_statistics(model)
-        pairs: list[tuple[Tensor, Tensor]] = [*zip(self.model.parameters(), model.parameters(), strict=True)]
+        pairs: list[tuple[Tensor, Tensor]] = [
+            *zip(self.model.parameters(), model.parameters(), strict=True)
+        ]
         pairs += zip(self.model.buffers(), model.buffers(), strict=True)
-        slow = {id(b) for b in model.parameters() if b.is_floating_point() or b.is_complex()} | averaged
+        slow = {
+            id(b) for b in model.parameters() if b.is_floating_point() or b.is_complex()
+        } | averaged
         self._followed = [(a, b) for a, b in pairs if id(b) in slow]
         self._copied = [(a, b) for a, b in pairs if id(b) not in slow]
 
     @torch.no_grad()
     def update(self, step: int, mask: Tensor | None = None) -> None:
-        """Move towards the model after optimiser step ``step`` (from 0); not at all where ``mask`` is False.
+        """Move towards the model after optimiser step ``step`` (from 0).
+
+        Not at all where ``mask`` is False.
 
         The mask is a bool scalar on the device; nothing waits for it.
 
-        The first steps use the smaller decay (1 + t) / (10 + t), so that the start is forgotten. *Source:* TensorFlow's
-        ExponentialMovingAverage.
+        The first steps use the smaller decay (1 + t) / (10 + t), so that the start is forgotten.
+        *Source:* TensorFlow's ExponentialMovingAverage.
         """
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         shadows, originals = [a for a, _ in self._followed], [b for _, b in self._followed]

@@ -11,14 +11,23 @@ import torch
 class Lamb(torch.optim.Optimizer):
     """Adam with decoupled decay, each tensor's update rescaled to the norm of the tensor.
 
-    A group with ``adapt`` False (norms, biases, tables) takes the plain update. *Source:* You et al. 2020, algorithm 2,
-    with the identity as its function phi; no rescaling where one of the two norms is zero.
+    A group with ``adapt`` False (norms, biases, tables) takes the plain update. *Source:* You et
+    al. 2020, algorithm 2, with the identity as its function phi; no rescaling where one of the two
+    norms is zero.
     """
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True})
+        super().__init__(
+            params,
+            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True},
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -33,7 +42,9 @@ class Lamb(torch.optim.Optimizer):
     def _update(self, group: dict[str, Any], params: list[torch.Tensor]) -> list[torch.Tensor]:
         beta1, beta2 = group["betas"]
         grads = [p.grad for p in params if p.grad is not None]
-        steps, means, squares = ([self.state[p][slot] for p in params] for slot in ("step", "exp_avg", "exp_avg_sq"))
+        steps, means, squares = (
+            [self.state[p][slot] for p in params] for slot in ("step", "exp_avg", "exp_avg_sq")
+        )
         torch._foreach_add_(steps, 1)
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)

@@ -1,4 +1,6 @@
-"""How deep a parameter lies: the layers of a network in order, for rates that fall towards its input."""
+"""How deep a parameter lies: the layers of a network in order, for rates that fall towards its
+input.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,16 @@ CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:
-    """Return the number of the layer of every parameter by name, 0 at the input; a pure function of the structure.
+    """Return the number of the layer of every parameter by name, 0 at the input.
 
-    Layers follow the order in which the network names its children. A Sequential, a ModuleList, and whatever holds
-    stacked blocks of one kind are looked into, everything else is one layer: a residual or transformer block, a
-    convolution, the head. What has no weights but vectors (a norm) belongs to the layer before it; parameters of the
-    network itself (position tables, tokens) to layer 0. *Source:* Clark et al. 2020, "ELECTRA", appendix B; Bao et al.
-    2022, "BEiT", for images.
+    A pure function of the structure.
+
+    Layers follow the order in which the network names its children. A Sequential, a ModuleList, and
+    whatever holds stacked blocks of one kind are looked into, everything else is one layer: a
+    residual or transformer block, a convolution, the head. What has no weights but vectors (a norm)
+    belongs to the layer before it; parameters of the network itself (position tables, tokens) to
+    layer 0. *Source:* Clark et al. 2020, "ELECTRA", appendix B; Bao et al. 2022, "BEiT", for
+    images.
     """
     numbers = {name: 0 for name, _ in model.named_parameters(recurse=False)}
     number = -1
@@ -37,6 +42,12 @@ def _entries(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_stack(module: nn.Module) -> bool:
-    """Tell whether a module is a row of blocks: several, all of one type, none of them a bare layer."""
+    """Tell whether a module is a row of blocks: several, all of one type, none of them a bare
+    layer.
+    """
     blocks = list(module.children()) if isinstance(module, CONTAINERS) else []
-    return len(blocks) > 1 and len({type(b) for b in blocks}) == 1 and all(any(b.children()) for b in blocks)
+    return (
+        len(blocks) > 1
+        and len({type(b) for b in blocks}) == 1
+        and all(any(b.children()) for b in blocks)
+    )

@@ -1,4 +1,6 @@
-"""Muon: momentum whose update is made nearly orthogonal, for filters and matrices inside a network."""
+"""Muon: momentum whose update is made nearly orthogonal, for filters and matrices inside a
+network.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,34 @@ from torch import Tensor, nn
 from saccade.models.parts.network import Network
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""*Source:* Jordan et al. 2024, "Muon": the quintic with the steepest slope at zero that keeps [0.7, 1.2]."""
+"""*Source:* Jordan et al.
+
+2024, "Muon": the quintic with the steepest slope at zero that keeps [0.7, 1.2].
+"""
 
 NEWTON_SCHULZ_STEPS = 4
 DAMPING = 3e-3
 BLOCK_ROWS = 128
-"""Rows orthogonalised together: the cost grows with their square. *Source:* Khaled et al. 2025, "MuonBP"."""
+"""Rows orthogonalised together: the cost grows with their square. *Source:* Khaled et al.
+
+2025, "MuonBP".
+"""
 
 LEAST_SIDE = 4
-"""A matrix with fewer rows or columns, such as a filter over the three colours, has no directions to balance."""
+"""A matrix with fewer rows or columns, such as a filter over the three colours, has no
+directions to balance.
+"""
 
 
 def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Return for each matrix roughly the nearest one with orthonormal rows or columns, bfloat16, shapes as given.
+    """Return for each matrix roughly the nearest one with orthonormal rows or columns, bfloat16,
+    shapes as given.
 
-    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrices XX' alone, all of one size together,
-    and touches X twice, which costs less than half of the plain form. The damping is essential: without it rounding in
-    the Gram matrix makes small singular values explode. They stay below 1.2; the large ones end near 1, the smallest
-    stay small. *Source:* Jordan et al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
+    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrices XX' alone, all of
+    one size together, and touches X twice, which costs less than half of the plain form. The
+    damping is essential: without it rounding in the Gram matrix makes small singular values
+    explode. They stay below 1.2; the large ones end near 1, the smallest stay small. *Source:*
+    Jordan et al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
     """
     wide = [m.bfloat16() if m.shape[0] <= m.shape[1] else m.bfloat16().T for m in matrices]
     factors: dict[int, Tensor] = {}
@@ -41,7 +53,9 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _balancing(grams: Tensor) -> Tensor:
-    """Return what each matrix has to be multiplied by from the left, given its Gram matrix: bfloat16 (k, n, n)."""
+    """Return what each matrix has to be multiplied by from the left, given its Gram matrix:
+    bfloat16 (k, n, n).
+    """
     a, b, c = NEWTON_SCHULZ
     bound = grams.norm(dim=(1, 2), keepdim=True) + 1e-20
     rest = grams / bound
@@ -59,19 +73,31 @@ def _balancing(grams: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised, filters taken as (out, height x width x in) matrices.
+    """Momentum whose update is orthogonalised, filters taken as (out, height x width x in)
+    matrices.
 
-    Blocks of ``BLOCK_ROWS`` rows are orthogonalised each by itself. The update is scaled by sqrt(max(1, rows /
-    columns)). With ``fixed_norm`` each filter or matrix is brought back to the norm sqrt(rows) before its update, so
-    that a rate means the same share of it all the time; what follows must not care for the scale, as norms do not.
-    *Source:* Jordan et al. 2024, "Muon"; the fixed norm is that of its public code for CIFAR-10.
+    Blocks of ``BLOCK_ROWS`` rows are orthogonalised each by itself. The update is scaled by
+    sqrt(max(1, rows / columns)). With ``fixed_norm`` each filter or matrix is brought back to the
+    norm sqrt(rows) before its update, so that a rate means the same share of it all the time; what
+    follows must not care for the scale, as norms do not. *Source:* Jordan et al. 2024, "Muon"; the
+    fixed norm is that of its public code for CIFAR-10.
     """
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, momentum: float, nesterov: bool, weight_decay: float,
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
         fixed_norm: bool = False,
-    ) -> None:  # fmt: skip
-        defaults = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "fixed_norm": fixed_norm}
+    ) -> None:
+        defaults = {
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "fixed_norm": fixed_norm,
+        }
         super().__init__(params, {"lr": lr, **defaults})
 
     @torch.no_grad()
@@ -80,7 +106,9 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             trained = [(p, p.grad) for p in group["params"] if p.grad is not None]
-            blocks = [torch.split(_rows(self._update(*pair, group)), BLOCK_ROWS) for pair in trained]
+            blocks = [
+                torch.split(_rows(self._update(*pair, group)), BLOCK_ROWS) for pair in trained
+            ]
             directions = iter(orthogonalise([block for several in blocks for block in several]))
             for (param, _), several in zip(trained, blocks, strict=True):
                 direction = torch.cat([next(directions) for _ in several])
@@ -98,7 +126,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def _rows(update: Tensor) -> Tensor:
-    """Return a filter (out, in, H, W) as bfloat16 rows; the order of columns is free, and this one is no copy."""
+    """Return a filter (out, in, H, W) as bfloat16 rows.
+
+    The order of columns is free, and this one is no copy.
+    """
     return (update.permute(0, 2, 3, 1) if update.dim() == 4 else update).flatten(1).bfloat16()
 
 
@@ -113,8 +144,9 @@ def _shaped(rows: Tensor, param: Tensor) -> Tensor:
 def muon_names(model: nn.Module) -> set[str]:
     """Return the names of the parameters that Muon takes: hidden filters and hidden linear layers.
 
-    Not hidden are what looks at the colours, heads (of a network that is not ours: its last linear layer) and tables.
-    *Source:* Jordan et al. 2024, "Muon": inputs, outputs, embeddings, vectors and scalars go to another method.
+    Not hidden are what looks at the colours, heads (of a network that is not ours: its last linear
+    layer) and tables. *Source:* Jordan et al. 2024, "Muon": inputs, outputs, embeddings, vectors
+    and scalars go to another method.
     """
     linear = [place for place, module in model.named_modules() if isinstance(module, nn.Linear)]
     heads = {model.head_name, *model.aux_names} if isinstance(model, Network) else set(linear[-1:])

@@ -21,9 +21,14 @@ from saccade.optim.schedule import Schedule
 from saccade.units import Rate
 
 RULES = {
-    "sgd": "linear", "muon": "linear", "rmsprop": "linear", "rmsprop-tf": "linear",
-    "adam": "sqrt", "adamw": "sqrt", "lamb": "sqrt",
-}  # fmt: skip
+    "sgd": "linear",
+    "muon": "linear",
+    "rmsprop": "linear",
+    "rmsprop-tf": "linear",
+    "adam": "sqrt",
+    "adamw": "sqrt",
+    "lamb": "sqrt",
+}
 """How the rate follows the global batch."""
 
 SLOTS: dict[type[torch.optim.Optimizer], dict[str, float]] = {
@@ -45,16 +50,20 @@ COUNTING = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, Lamb)
 class Optimizers:
     """The optimisers of a run; one schedule factor drives the rates of all.
 
-    ``names`` maps every trained parameter, of any shape ``(...)``, to its name; ``formula`` says how the rates came
-    about.
+    ``names`` maps every trained parameter, of any shape ``(...)``, to its name; ``formula`` says
+    how the rates came about.
     """
 
     parts: tuple[torch.optim.Optimizer, ...]
     names: dict[Tensor, str]
     formula: str
 
-    def follow(self, schedule: Schedule, step: int, evaluations: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Set every learning rate, and where the schedule moves it every momentum, to that of a step of the run."""
+    def follow(
+        self, schedule: Schedule, step: int, evaluations: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Set every learning rate, and where the schedule moves it every momentum, to that of a
+        step of the run.
+        """
         factor, drop = schedule.factor(step, evaluations), schedule.momentum_drop(step)
         for part in self.parts:
             for group in part.param_groups:
@@ -72,7 +81,9 @@ class Optimizers:
         return float(group["lr"] / group["depth_scale"])
 
     def step(self, mask: Tensor | None = None) -> None:
-        """Apply one update; none where ``mask``, a bool scalar on the device that nothing waits for, is False.
+        """Apply one update.
+
+        None where ``mask``, a bool scalar on the device that nothing waits for, is False.
 
         Fused kernels take the mask; for the others, copies from before the step are put back.
         """
@@ -84,12 +95,16 @@ class Optimizers:
                 part.step()
                 del part.found_inf  # type: ignore[attr-defined]
             else:
-                kept = Kept([*part.state, *(t for slots in part.state.values() for t in slots.values())])
+                kept = Kept(
+                    [*part.state, *(t for slots in part.state.values() for t in slots.values())]
+                )
                 part.step()
                 kept.put_back_unless(mask)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every live state tensor by ``parameter/slot``, each of the shape of its parameter or a scalar."""
+        """Return every live state tensor by ``parameter/slot``, each of the shape of its
+        parameter or a scalar.
+        """
         return {
             f"{self.names[param]}/{slot}": value
             for part in self.parts
@@ -105,11 +120,19 @@ def flavour(name: str, device: torch.device) -> tuple[str, str]:
         return "foreach", f"{name} has no fused kernel"
     if device.type not in ("cpu", "cuda"):
         return "foreach", f"no fused kernels are used on {device.type}"
-    return "fused", "one pass over the memory" if name != "muon" else "one pass over the memory, for what Muon leaves"
+    return (
+        "fused",
+        "one pass over the memory"
+        if name != "muon"
+        else "one pass over the memory, for what Muon leaves",
+    )
 
 
 def build(model: nn.Module, config: Config, device: torch.device, chosen: str = "") -> Optimizers:
-    """Make the optimisers of a model, their state in place; ``chosen`` is an earlier choice of the flavour."""
+    """Make the optimisers of a model, their state in place.
+
+    ``chosen`` is an earlier choice of the flavour.
+    """
     section = config.optimizer
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters() if p.requires_grad}
     taken = muon_names(model) if section.name == "muon" else set()
@@ -120,14 +143,27 @@ def build(model: nn.Module, config: Config, device: torch.device, chosen: str = 
         what = "convolutions" if all(p.dim() == 4 for p in first) else "matrices"
         rest_lr, rest_formula = rest_peak(section, config.batch.global_)
         title = {"sgd": "SGD", "adamw": "AdamW"}[section.rest]
-        formula = f"{formula} for Muon on {len(first)} {what}; {rest_formula} for {title} on the rest"
+        formula = (
+            f"{formula} for Muon on {len(first)} {what}; {rest_formula} for {title} on the rest"
+        )
     fused = (chosen or flavour(section.name, device)[0]) == "fused"
     grouping = _Grouping(model, section, names)
     parts = []
     if first:
-        parts.append(_make(section.name, section, lr, section.momentum, grouping.groups(first), fused))
+        parts.append(
+            _make(section.name, section, lr, section.momentum, grouping.groups(first), fused)
+        )
     if others:
-        parts.append(_make(section.rest, section, rest_lr, section.rest_momentum, grouping.groups(others), fused))
+        parts.append(
+            _make(
+                section.rest,
+                section,
+                rest_lr,
+                section.rest_momentum,
+                grouping.groups(others),
+                fused,
+            )
+        )
     for part in parts:
         for group in part.param_groups:
             group["peak_lr"] = group["lr"] = group["lr"] * group["depth_scale"]
@@ -150,35 +186,57 @@ def rest_peak(section: OptimizerSection, global_batch: int) -> tuple[float, str]
 class _Grouping:
     """Sorts parameters into groups of equal decay and equal depth."""
 
-    def __init__(self, model: nn.Module, section: OptimizerSection, names: dict[Tensor, str]) -> None:
+    def __init__(
+        self, model: nn.Module, section: OptimizerSection, names: dict[Tensor, str]
+    ) -> None:
         self._free = undecayed(model)
         self._decays_all = section.decay == "all"
         self._names = names
         layers = layer_numbers(model) if section.layer_decay < 1 else {}
         last = max(layers.values(), default=0)
-        self._scale = {name: section.layer_decay ** (last - number) for name, number in layers.items()}
+        self._scale = {
+            name: section.layer_decay ** (last - number) for name, number in layers.items()
+        }
 
     def groups(self, params: Iterable[Tensor]) -> list[dict[str, Any]]:
-        """Return groups with ``params`` and what differs from the method's settings; the deepest weights first."""
+        """Return groups with ``params`` and what differs from the method's settings.
+
+        The deepest weights first.
+        """
         sorted_in: dict[tuple[float, bool], list[Tensor]] = {}
         for param in params:
             name = self._names[param]
-            sorted_in.setdefault((self._scale.get(name, 1.0), name not in self._free), []).append(param)
+            sorted_in.setdefault((self._scale.get(name, 1.0), name not in self._free), []).append(
+                param
+            )
         groups = []
-        for (scale, is_weight), members in sorted(sorted_in.items(), key=lambda item: item[0], reverse=True):
+        for (scale, is_weight), members in sorted(
+            sorted_in.items(), key=lambda item: item[0], reverse=True
+        ):
             group: dict[str, Any] = {"params": members, "depth_scale": scale, "adapt": is_weight}
             groups.append(group if is_weight or self._decays_all else group | {"weight_decay": 0.0})
         return groups
 
 
 def _make(
-    name: str, section: OptimizerSection, lr: float, momentum: float, groups: list[dict[str, Any]], fused: bool
+    name: str,
+    section: OptimizerSection,
+    lr: float,
+    momentum: float,
+    groups: list[dict[str, Any]],
+    fused: bool,
 ) -> torch.optim.Optimizer:
     decay, eps, beta2 = section.weight_decay, section.eps, section.beta2
     if name == "sgd":
         nesterov = section.nesterov and momentum > 0
         return torch.optim.SGD(
-            groups, lr, momentum, weight_decay=decay, nesterov=nesterov, fused=fused, foreach=not fused
+            groups,
+            lr,
+            momentum,
+            weight_decay=decay,
+            nesterov=nesterov,
+            fused=fused,
+            foreach=not fused,
         )
     if name == "muon":
         return Muon(groups, lr, momentum, section.nesterov, decay, section.fixed_norm)
@@ -192,16 +250,19 @@ def _make(
     return kind(groups, lr, (momentum, beta2), eps, decay, fused=fused, foreach=not fused)
 
 
-def _fresh_state(part: torch.optim.Optimizer, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
+def _fresh_state(
+    part: torch.optim.Optimizer, group: dict[str, Any], param: Tensor
+) -> dict[str, Tensor]:
     """Return the state before the first step, in the parameter's own memory layout.
 
-    The layout matters: a fused CPU optimiser walks parameter and state in memory order, and state laid out otherwise is
-    applied to the wrong elements without an error.
+    The layout matters: a fused CPU optimiser walks parameter and state in memory order, and state
+    laid out otherwise is applied to the wrong elements without an error.
     """
     state = {slot: torch.full_like(param, start) for slot, start in SLOTS[type(part)].items()}
     if group.get("momentum") == 0 and not isinstance(part, (Muon, RmsPropTf)):
         state.pop("momentum_buffer")  # torch's own do not touch it then
     if isinstance(part, COUNTING):
-        on_device = group.get("fused") or param.device.type == "cuda"  # where a bad step can be masked
+        # where a bad step can be masked
+        on_device = group.get("fused") or param.device.type == "cuda"
         state["step"] = torch.zeros((), device=param.device if on_device else "cpu")
     return state

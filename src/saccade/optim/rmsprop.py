@@ -9,17 +9,30 @@ import torch
 
 
 class RmsPropTf(torch.optim.Optimizer):
-    """RMSprop with epsilon under the root, a mean square that starts at one, and the rate inside the momentum.
+    """RMSprop with epsilon under the root, a mean square that starts at one, and the rate inside
+    the momentum.
 
-    A changed rate therefore reaches the weights only as the momentum forgets the old one. Weight decay is a part of the
-    gradient. *Source:* TensorFlow, RMSPropOptimizer and its kernel ApplyRMSProp, not centred.
+    A changed rate therefore reaches the weights only as the momentum forgets the old one. Weight
+    decay is a part of the gradient. *Source:* TensorFlow, RMSPropOptimizer and its kernel
+    ApplyRMSProp, not centred.
     """
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], lr: float, alpha: float, eps: float, momentum: float,
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        alpha: float,
+        eps: float,
+        momentum: float,
         weight_decay: float,
-    ) -> None:  # fmt: skip
-        defaults = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "alpha": alpha,
+            "eps": eps,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        }
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -31,7 +44,9 @@ class RmsPropTf(torch.optim.Optimizer):
             if not params:
                 continue
             grads = [p.grad for p in params if p.grad is not None]
-            squares, velocities = ([self.state[p][s] for p in params] for s in ("square_avg", "momentum_buffer"))
+            squares, velocities = (
+                [self.state[p][s] for p in params] for s in ("square_avg", "momentum_buffer")
+            )
             if group["weight_decay"]:
                 grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
             torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - group["alpha"])

@@ -13,8 +13,8 @@ from saccade.distributed.world import flatten, of_one_kind, unflatten
 class Kept:
     """Tensors of any shapes ``(...)`` and their values from before an update.
 
-    The values lie side by side, those of one type together: a GPU copies one long tensor as fast as one short one.
-    ``before`` holds them, one tensor (n,) for each of ``groups``.
+    The values lie side by side, those of one type together: a GPU copies one long tensor as fast as
+    one short one. ``before`` holds them, one tensor (n,) for each of ``groups``.
     """
 
     def __init__(self, live: Iterable[Tensor]) -> None:
@@ -28,6 +28,9 @@ class Kept:
 
     @torch.no_grad()
     def put_back_unless(self, finite: Tensor) -> None:
-        """Undo the update where ``finite``, a bool scalar on the same device, is False; nothing waits for it."""
+        """Undo the update where ``finite``, a bool scalar on the same device, is False.
+
+        Nothing waits for it.
+        """
         for group, before in zip(self.groups, self.before, strict=True):
             unflatten(torch.where(finite, flatten(group), before), group)

@@ -1,4 +1,6 @@
-"""The learning rate over a run: pure functions of the step, the length of the run and, for plateau, the evaluations."""
+"""The learning rate over a run: pure functions of the step, the length of the run and, for
+plateau, the evaluations.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,21 @@ from saccade.config.optim import ScheduleSection
 from saccade.units import Duration
 
 MOMENTUM_DROP = 0.1
-"""How far the momentum falls at the peak of a one-cycle run. *Source:* Smith 2018, arXiv 1803.09820, 0.95 to 0.85."""
+"""How far the momentum falls at the peak of a one-cycle run.
+
+*Source:* Smith 2018, arXiv 1803.09820, 0.95 to 0.85.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A factor on every learning rate: a rise over ``warmup`` steps, then the curve ``name``, never below ``end``.
+    """A factor on every learning rate: a rise over ``warmup`` steps, then the curve ``name``, never
+    below ``end``.
 
-    ``total``, ``warmup``, ``every``, ``milestones`` and ``decay`` are in steps; ``every`` may be a fraction, such as
-    2.4 epochs. What each curve takes is said at its function. ``ahead`` is added to the number of every step: since the
-    batch changed in mid-run, more or less was consumed than so many steps of this batch would have.
+    ``total``, ``warmup``, ``every``, ``milestones`` and ``decay`` are in steps; ``every`` may be a
+    fraction, such as 2.4 epochs. What each curve takes is said at its function. ``ahead`` is added
+    to the number of every step: since the batch changed in mid-run, more or less was consumed than
+    so many steps of this batch would have.
     """
 
     name: str
@@ -40,21 +47,28 @@ class Schedule:
     ahead: float = 0
 
     def factor(self, step: int, evaluations: Sequence[Mapping[str, Any]] = ()) -> float:
-        """Return the factor, 0..1, for step 0 .. total - 1, after these evaluations (only plateau looks at them)."""
+        """Return the factor, 0..1, for step 0 ..
+
+        Total - 1, after these evaluations (only plateau looks at them).
+        """
         place = step + self.ahead
         if self.name == "plateau":
             return self._rise(place) * max(Plateau.after(evaluations, self).factor, self.end)
         return self._rise(place) * CURVES[self.name](self, place)
 
     def momentum_drop(self, step: int) -> float:
-        """Return how far every momentum lies below its setting: up to ``MOMENTUM_DROP``, in a one-cycle run alone."""
+        """Return how far every momentum lies below its setting: up to ``MOMENTUM_DROP``, in a
+        one-cycle run alone.
+        """
         if self.name != "onecycle":
             return 0.0
         place = step + self.ahead
         return MOMENTUM_DROP * self._rise(place) * half_wave(self.progress(place))
 
     def progress(self, step: float) -> float:
-        """Return the share of the run after the warm-up that was done before this step, 0 during the warm-up."""
+        """Return the share of the run after the warm-up that was done before this step, 0 during
+        the warm-up.
+        """
         return max(step - self.warmup, 0) / max(self.total - self.warmup, 1)
 
     def between(self, height: float) -> float:
@@ -71,10 +85,15 @@ class Schedule:
         """Return what of it cannot take place in a run of this length, one sentence each."""
         found = []
         if self.warmup >= self.total:
-            found.append(f"the warm-up ({self.warmup} steps) does not end within the run ({self.total} steps)")
+            found.append(
+                f"the warm-up ({self.warmup} steps) does not end within the run "
+                f"({self.total} steps)"
+            )
         late = [m for m in self.milestones if m >= self.total] if self.name == "multistep" else []
         if late:
-            found.append(f"{len(late)} of {len(self.milestones)} milestones lie behind the end of the run")
+            found.append(
+                f"{len(late)} of {len(self.milestones)} milestones lie behind the end of the run"
+            )
         if self.name == "step" and self.every >= self.total:
             found.append("the rate never drops: schedule.every is longer than the run")
         return found
@@ -82,7 +101,9 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """What the plateau schedule remembers: the ``best`` score, how many evaluations were not better, the factor."""
+    """What the plateau schedule remembers: the ``best`` score, how many evaluations were not
+    better, the factor.
+    """
 
     best: float = -math.inf
     bad: int = 0
@@ -92,9 +113,9 @@ class Plateau:
     def after(evaluations: Iterable[Mapping[str, Any]], schedule: Schedule) -> Plateau:
         """Go through the evaluations of a run, oldest first.
 
-        The memory of this schedule is that list, which the state and every checkpoint hold anyway: a resumed run cannot
-        remember anything else. After more than ``patience`` evaluations without a new best the rate is multiplied by
-        ``gamma`` and the counting starts anew.
+        The memory of this schedule is that list, which the state and every checkpoint hold anyway:
+        a resumed run cannot remember anything else. After more than ``patience`` evaluations
+        without a new best the rate is multiplied by ``gamma`` and the counting starts anew.
         """
         memory = Plateau()
         for entry in evaluations:
@@ -108,18 +129,35 @@ class Plateau:
         return memory
 
 
-def build(section: ScheduleSection, epoch_samples: int, global_batch: int, total: int, ahead: float = 0) -> Schedule:
+def build(
+    section: ScheduleSection, epoch_samples: int, global_batch: int, total: int, ahead: float = 0
+) -> Schedule:
     """Turn the durations of the settings into steps of a run of ``total`` steps."""
 
     def steps(duration: str) -> int:
         return Duration.parse(duration).steps(epoch_samples, global_batch, total) if duration else 0
 
-    every = Duration.parse(section.every).samples(epoch_samples, global_batch, total) if section.every else 0
+    every = (
+        Duration.parse(section.every).samples(epoch_samples, global_batch, total)
+        if section.every
+        else 0
+    )
     return Schedule(
-        section.name, total, steps(section.warmup), section.end, Fraction(every) / global_batch,
-        tuple(steps(m) for m in section.milestones), section.gamma, section.power, section.cycles, section.growth,
-        steps(section.decay), section.patience, section.watch, ahead,
-    )  # fmt: skip
+        section.name,
+        total,
+        steps(section.warmup),
+        section.end,
+        Fraction(every) / global_batch,
+        tuple(steps(m) for m in section.milestones),
+        section.gamma,
+        section.power,
+        section.cycles,
+        section.growth,
+        steps(section.decay),
+        section.patience,
+        section.watch,
+        ahead,
+    )
 
 
 def constant(schedule: Schedule, step: float) -> float:
@@ -138,7 +176,10 @@ def linear(schedule: Schedule, step: float) -> float:
 
 
 def poly(schedule: Schedule, step: float) -> float:
-    """Fall as a power of what is left of the run. *Source:* Szegedy et al. 2015 and Chen et al. 2017 (power 0.9)."""
+    """Fall as a power of what is left of the run. *Source:* Szegedy et al. 2015 and Chen et al.
+
+    2017 (power 0.9).
+    """
     return schedule.between((1 - schedule.progress(step)) ** schedule.power)
 
 
@@ -148,17 +189,25 @@ def staircase(schedule: Schedule, step: float) -> float:
 
 
 def multistep(schedule: Schedule, step: float) -> float:
-    """Drop by ``gamma`` at each of the ``milestones``, counted from the start of the run. *Source:* He et al. 2016."""
+    """Drop by ``gamma`` at each of the ``milestones``, counted from the start of the run.
+
+    *Source:* He et al. 2016.
+    """
     return max(schedule.gamma ** sum(step >= m for m in schedule.milestones), schedule.end)
 
 
 def exponential(schedule: Schedule, step: float) -> float:
     """Fall without steps, by ``gamma`` over each ``every`` from the end of the warm-up."""
-    return max(schedule.gamma ** float(max(step - schedule.warmup, 0) / schedule.every), schedule.end)
+    return max(
+        schedule.gamma ** float(max(step - schedule.warmup, 0) / schedule.every), schedule.end
+    )
 
 
 def restarts(schedule: Schedule, step: float) -> float:
-    """Fall in ``cycles`` half waves, each ``growth`` times as long as the one before. *Source:* as for cosine."""
+    """Fall in ``cycles`` half waves, each ``growth`` times as long as the one before.
+
+    *Source:* as for cosine.
+    """
     lengths = [schedule.growth**i for i in range(schedule.cycles)]
     place = schedule.progress(step) * sum(lengths)
     for length in lengths[:-1]:
@@ -169,7 +218,8 @@ def restarts(schedule: Schedule, step: float) -> float:
 
 
 def trapezoid(schedule: Schedule, step: float) -> float:
-    """Stay at the peak, then fall in a straight line over the last ``decay`` steps (warm-up, stable, decay).
+    """Stay at the peak, then fall in a straight line over the last ``decay`` steps (warm-up,
+    stable, decay).
 
     *Source:* Hu et al. 2024, "MiniCPM", section 4; Zhai et al. 2022 (linear cooldown).
     """
@@ -183,8 +233,17 @@ def half_wave(share: float) -> float:
 
 
 CURVES: dict[str, Callable[[Schedule, float], float]] = {
-    "constant": constant, "cosine": cosine, "linear": linear, "poly": poly, "step": staircase, "multistep": multistep,
-    "exponential": exponential, "restarts": restarts, "onecycle": cosine, "wsd": trapezoid,
-}  # fmt: skip
-"""All schedules but plateau. The one cycle of Smith & Topin 2018 is a cosine whose warm-up is a half wave, too; while
-the rate is high the momentum is low: `Schedule.momentum_drop`."""
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+    "poly": poly,
+    "step": staircase,
+    "multistep": multistep,
+    "exponential": exponential,
+    "restarts": restarts,
+    "onecycle": cosine,
+    "wsd": trapezoid,
+}
+"""All schedules but plateau. The one cycle of Smith & Topin 2018 is a cosine whose warm-up is a
+half wave, too; while the rate is high the momentum is low: `Schedule.momentum_drop`.
+"""

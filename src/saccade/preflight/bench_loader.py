@@ -1,4 +1,6 @@
-"""Where the time of the input pipeline goes on the user's own data, and what would help by how much."""
+"""Where the time of the input pipeline goes on the user's own data, and what would help by how
+much.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,13 @@ PACK_SIDE_PER_PIXEL = 2.25
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was measured, on one thread in seconds per image, and in images per second; and the advice.
+    """What was measured, on one thread in seconds per image, and in images per second.
 
-    ``read_again_s`` is reading the same files a second time, from the system's memory; ``loader`` is all threads
-    together; ``step`` is what training consumes; ``packed_s`` is decoding after ``saccade pack``, 0 if not tried.
+    And the advice.
+
+    ``read_again_s`` is reading the same files a second time, from the system's memory; ``loader``
+    is all threads together; ``step`` is what training consumes; ``packed_s`` is decoding after
+    ``saccade pack``, 0 if not tried.
     """
 
     images: int
@@ -66,7 +71,8 @@ class Diagnosis:
 
 
 def diagnose(composed: Composed, log: Log) -> Diagnosis:
-    """Measure reading, decoding, resizing, the whole loader and the training step, and say what would help.
+    """Measure reading, decoding, resizing, the whole loader and the training step, and say what
+    would help.
 
     Nothing is trained: the step runs on a copy of the model. Raises what opening the data raises.
     """
@@ -88,12 +94,16 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
         run.readers.close()
     step = config.cell / max(speed.next_cell_s, 1e-9)
     shared = run.device.type == "cpu"
-    found = Diagnosis(len(data.train), *stages, loader, run.readers.threads, step, packed_s, side, shared)
+    found = Diagnosis(
+        len(data.train), *stages, loader, run.readers.threads, step, packed_s, side, shared
+    )
     return Diagnosis(**asdict(found) | {"advice": _advice(found, config)})
 
 
 def _stages(run: Run) -> tuple[float, float, float, float, float]:
-    """Return seconds per image on this thread: read, read again, decode, resize, and the rest of assembling a batch."""
+    """Return seconds per image on this thread: read, read again, decode, resize, and the rest of
+    assembling a batch.
+    """
     view, split = replace(run.view, share=EVERYTHING, decoded=None), run.data.train
     samples, choose = _crops(run, SAMPLE)
     size = view.size_at(run.total_steps - 1)
@@ -120,7 +130,9 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
     """Return the first samples of the run, and what chooses their crops."""
     section, order = run.view.augment, run.view.order
     epochs, samples = order.at(0, min(most, len(run.data.train)))
-    boxes = geometry.Crops(section, order.seed, epochs, samples, run.view.size_at(run.total_steps - 1), run.view.fit)
+    boxes = geometry.Crops(
+        section, order.seed, epochs, samples, run.view.size_at(run.total_steps - 1), run.view.fit
+    )
 
     def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         return boxes.choose(np.array(which), sizes)[:, None]
@@ -132,14 +144,18 @@ def _loader(run: Run) -> float:
     """Return images per second of all reading threads, nothing else running."""
     steps = max(2 * SAMPLE // run.global_batch, 2)
     list(batches(run.view, run.readers, run.global_batch, 0, 1))
-    seconds, _ = _timed(lambda: list(batches(run.view, run.readers, run.global_batch, 1, 1 + steps)))
+    seconds, _ = _timed(
+        lambda: list(batches(run.view, run.readers, run.global_batch, 1, 1 + steps))
+    )
     return steps * run.global_batch / seconds
 
 
 def _packed(run: Run, side: int) -> float:
     """Return seconds per image to decode a few images after packing them."""
     samples, choose = _crops(run, PACK_SAMPLE)
-    files = [packing.encode(run.data.train.read(i), packing.Settings(max_side=side)) for i in samples]
+    files = [
+        packing.encode(run.data.train.read(i), packing.Settings(max_side=side)) for i in samples
+    ]
     size = run.view.size_at(run.total_steps - 1)
     seconds, _ = _timed(lambda: [None for _ in crops.decode(files, choose, size, run.view.exif)])
     return seconds / len(samples)
@@ -157,32 +173,58 @@ def _advice(found: Diagnosis, config: Config) -> tuple[str, ...]:
     lines = []
     if found.shared:
         share = one / (one + found.threads / found.step)
-        lines.append(f"on a CPU loading and computing share the cores: loading takes {share:.0%} of the work")
+        lines.append(
+            f"on a CPU loading and computing share the cores: loading takes {share:.0%} of the work"
+        )
     elif found.loader > ENOUGH * found.step:
         lines.append("the loader is faster than the training step: nothing to gain here")
     else:
         wanted = math.ceil(ENOUGH * found.step * one)
-        lines.append(f"the loader is the limit: it would take {wanted} reading threads (--set data.threads={wanted})")
+        lines.append(
+            f"the loader is the limit: it would take {wanted} reading threads (--set "
+            f"data.threads={wanted})"
+        )
     if found.read_s > 3 * found.read_again_s and found.read_s > found.decode_s:
-        lines.append(f"the disk is the limit: the first reading took {1e6 * found.read_s:.0f} us an image, the second "
-                     f"{1e6 * found.read_again_s:.0f}; a pack reads fewer bytes, in a row")  # fmt: skip
+        lines.append(
+            f"the disk is the limit: the first reading took {1e6 * found.read_s:.0f} us an "
+            "image, the second "
+            f"{1e6 * found.read_again_s:.0f}; a pack reads fewer bytes, in a row"
+        )
     if found.packed_s and one > 0:
         gain = one / (one - found.decode_s + found.packed_s)
         if gain > 1.1:
-            lines.append(f"saccade pack --max-side {found.pack_side}: an image takes {1 / gain:.0%} of the time "
-                         f"({gain:.1f} x faster, measured on {PACK_SAMPLE} of your images)")  # fmt: skip
+            lines.append(
+                f"saccade pack --max-side {found.pack_side}: an image takes {1 / gain:.0%} "
+                "of the time "
+                f"({gain:.1f} x faster, measured on {PACK_SAMPLE} of your images)"
+            )
     if config.augment.repeats == 1 and found.decode_s > 3 * found.resize_s:
-        lines.append("augment.repeats=2 decodes each image once for two views (it is another recipe, though)")
+        lines.append(
+            "augment.repeats=2 decodes each image once for two views (it is another recipe, though)"
+        )
     return tuple(lines)
 
 
 def show(found: Diagnosis) -> str:
     """Return the figures and the advice as lines for people."""
-    stages = (("read, first time", found.read_s), ("read again", found.read_again_s), ("decode", found.decode_s),
-              ("resize", found.resize_s), ("the rest", found.rest_s))  # fmt: skip
-    lines = [f"  {name:18} {1e6 * seconds:8.0f} us an image, one thread" for name, seconds in stages]
+    stages = (
+        ("read, first time", found.read_s),
+        ("read again", found.read_again_s),
+        ("decode", found.decode_s),
+        ("resize", found.resize_s),
+        ("the rest", found.rest_s),
+    )
+    lines = [
+        f"  {name:18} {1e6 * seconds:8.0f} us an image, one thread" for name, seconds in stages
+    ]
     if found.packed_s:
-        lines.append(f"  {'decode from a pack':18} {1e6 * found.packed_s:8.0f} us an image, at {found.pack_side} px")
-    lines.append(f"  {'loader':18} {found.loader:8,.0f} img/s with {found.threads} threads, nothing else running")
+        lines.append(
+            f"  {'decode from a pack':18} {1e6 * found.packed_s:8.0f} us an image, at "
+            f"{found.pack_side} px"
+        )
+    lines.append(
+        f"  {'loader':18} {found.loader:8,.0f} img/s with {found.threads} threads, nothing "
+        "else running"
+    )
     lines.append(f"  {'training step':18} {found.step:8,.0f} img/s, nothing else running")
     return "\n".join([*lines, *(f"  advice: {line}" for line in found.advice)])

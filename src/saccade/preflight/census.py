@@ -1,4 +1,6 @@
-"""What a set is taken for, in a few lines: its classes, and how many images of each every split has."""
+"""What a set is taken for, in a few lines: its classes, and how many images of each every split
+has.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ LONGEST = 24
 
 
 def tell(data: Data, log: Log) -> None:
-    """Print the classes, then one line for each split: images, and the classes with the fewest and the most.
+    """Print the classes, then one line for each split: images, and the classes with the fewest and
+    the most.
 
-    A wrong reading of a folder is seen here: classes called ``train`` and ``test``, or one class too many.
+    A wrong reading of a folder is seen here: classes called ``train`` and ``test``, or one class
+    too many.
     """
     log.fact("classes", f"{len(data.train.classes):,}: {names(data.train.classes)}")
     used = {split.name: split for split in (data.train, data.chosen_on, data.val)}

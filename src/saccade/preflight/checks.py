@@ -1,7 +1,8 @@
-"""What would make the run fail, or worse, end with a meaningless number: found before the first step.
+"""What would make the run fail, or worse, end with a meaningless number: found before the first
+step.
 
-Names and sizes are always checked completely, contents by :mod:`saccade.data.audit.sample`, the model without
-memory, and speed and the first loss by :mod:`saccade.preflight.trial`.
+Names and sizes are always checked completely, contents by :mod:`saccade.data.audit.sample`, the
+model without memory, and speed and the first loss by :mod:`saccade.preflight.trial`.
 """
 
 from __future__ import annotations
@@ -48,10 +49,15 @@ USUAL_SMALLEST = 32
 """Fewer pixels than networks are made for: smaller images are enlarged to this with good reason."""
 
 
-def examine(config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = "") -> list[Finding]:
-    """Check everything that needs no training step; print warnings and notes, raise the first error.
+def examine(
+    config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = ""
+) -> list[Finding]:
+    """Check everything that needs no training step.
 
-    ``module`` is the user's own network, ``shrunk`` the sentence about a default batch that was made smaller.
+    Print warnings and notes, raise the first error.
+
+    ``module`` is the user's own network, ``shrunk`` the sentence about a default batch that was
+    made smaller.
     """
     findings = inspect(config, data, module, log, shrunk)
     tell(findings, log)
@@ -59,8 +65,13 @@ def examine(config: Config, data: Data, module: nn.Module | None, log: Log, shru
     return findings
 
 
-def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = "") -> list[Finding]:
-    """Return all that ``examine`` checks as findings, raising nothing that is one; say what the data is taken for."""
+def inspect(
+    config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = ""
+) -> list[Finding]:
+    """Return all that ``examine`` checks as findings, raising nothing that is one.
+
+    Say what the data is taken for.
+    """
     census.tell(data, log)
     findings = [
         *class_maps(data.train, data.val, held_out=config.data.holdout > 0),
@@ -74,14 +85,18 @@ def inspect(config: Config, data: Data, module: nn.Module | None, log: Log, shru
 
 
 def check(composed: Composed, log: Log) -> list[Finding]:
-    """Check all that training would check, the trial step included, and print it; errors are returned, not raised.
+    """Check all that training would check, the trial step included, and print it.
+
+    Errors are returned, not raised.
 
     Leaves no run folder behind, and torch's number of threads as it was.
     """
     findings: list[Finding] = []
     try:
         data = datasets.open_data(composed.config, composed.source, composed.val_source)
-        config, shrunk = build.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
+        config, shrunk = build.shrink_batch(
+            composed.config, len(data.train), composed.explicit_batch
+        )
         count = max(Devices.parse(config.device).count, 1)
         agreement.check_number(config, World(size=count, local_size=count))
         findings += inspect(config, data, None, log, shrunk)
@@ -113,48 +128,80 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
     """Check the width of the head and the last feature map without allocating the model."""
     classes, wanted = len(data.train.classes), config.model.num_classes
     if wanted not in (0, classes):
-        return [_width(wanted, classes, "model.num_classes", "leave model.num_classes out: the head follows the data")]
+        return [
+            _width(
+                wanted,
+                classes,
+                "model.num_classes",
+                "leave model.num_classes out: the head follows the data",
+            )
+        ]
     section = config.data
-    view = TrainingView(data.train, Order(1, 0), config.augment, section.image_size, 1, section.exif)
+    view = TrainingView(
+        data.train, Order(1, 0), config.augment, section.image_size, 1, section.exif
+    )
     judged = section.eval_size or section.image_size
     smallest = min(judged, section.image_size, *view.sides)
     findings: list[Finding] = []
     for side in dict.fromkeys((section.image_size, judged, smallest)):
-        seen = _named_network(config, side, classes) if module is None else _own_network(module, side, classes)
+        seen = (
+            _named_network(config, side, classes)
+            if module is None
+            else _own_network(module, side, classes)
+        )
         if any(map(is_error, seen)):
             usual = side == section.image_size
-            return seen if usual else [_at(finding, side, judged, section.image_size) for finding in seen]
+            return (
+                seen
+                if usual
+                else [_at(finding, side, judged, section.image_size) for finding in seen]
+            )
         findings = seen if side == smallest else findings
     return findings
 
 
 def _at(finding: Finding, side: int, judged: int, image_size: int) -> Finding:
-    """Blame the setting that brings another size in: at ``image_size`` (pixels) the network works."""
+    """Blame the setting that brings another size in: at ``image_size`` (pixels) the network
+    works.
+    """
     where, fix = "data.eval_size", "leave it out, or take a model that sees images of any size"
     if side != judged:
-        where, fix = "augment.sizes", "--set augment.sizes=[1] trains at one size alone (Python: augment__sizes=[1])"
+        where, fix = (
+            "augment.sizes",
+            "--set augment.sizes=[1] trains at one size alone (Python: augment__sizes=[1])",
+        )
     message = f"{finding.message} (that size is of {where}; at {image_size} px it works)"
     return dataclasses.replace(finding, message=message, where=where, fix=fix)
 
 
 def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
     name = config.model.name
-    network = meta_model(name, num_classes=classes, image_size=config.data.image_size, **config.shape)
+    network = meta_model(
+        name, num_classes=classes, image_size=config.data.image_size, **config.shape
+    )
     strange = backends.is_backend(name)
     try:
         last_map = cost(network, side).last_map
         if strange:  # auxiliary heads work in training only
             network.train()(torch.empty(2, 3, side, side, device="meta"))
     except Exception as error:  # any code may run here
-        return [Finding(
-            "model-fails", "error", f"{name} fails on images of {side} x {side} pixels: {error}", "data.image_size",
-            "use another --image-size", status=78,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "model-fails",
+                "error",
+                f"{name} fails on images of {side} x {side} pixels: {error}",
+                "data.image_size",
+                "use another --image-size",
+                status=78,
+            )
+        ]
     return _last_map(last_map, side, name, own=strange or bool(config.model.strides))
 
 
 def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
-    """Run a copy of the user's network on nothing but shapes, or on zeros where it cannot do that."""
+    """Run a copy of the user's network on nothing but shapes, or on zeros where it cannot do
+    that.
+    """
     if findings := own_network.unusable(module):
         return findings
     name = type(module).__name__
@@ -164,25 +211,41 @@ def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
         shadow = duplicate(module).eval()
         shadow.register_forward_hook(lambda _module, _inputs, output: answers.append(output))
         last_map = cost(shadow.to("meta"), side).last_map
-    except Exception:  # any code may run here, and much of it knows no meta device: only real tensors tell
+    # any code may run here, and much of it knows no meta device: only real tensors tell
+    except Exception:
         try:
             with torch.no_grad():
                 answers.append(duplicate(module).cpu().eval()(torch.zeros(1, 3, side, side)))
         except Exception as error:
             fix = "it must map float32 images (B, 3, S, S) to logits (B, classes)"
             if other := {str(p.dtype) for p in module.parameters()} - {"torch.float32"}:
-                fix = f"it has weights of the type {', '.join(sorted(other))}: hand over module.float()"
-            return [Finding(
-                "model-fails", "error", f"{name} fails on one image of {side} x {side} pixels: {error}", name, fix,
-                status=78,
-            )]  # fmt: skip
+                fix = (
+                    f"it has weights of the type {', '.join(sorted(other))}: hand over "
+                    "module.float()"
+                )
+            return [
+                Finding(
+                    "model-fails",
+                    "error",
+                    f"{name} fails on one image of {side} x {side} pixels: {error}",
+                    name,
+                    fix,
+                    status=78,
+                )
+            ]
     answer = answers[-1]
     if not isinstance(answer, Tensor) or answer.dim() != 2:
         form = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        return [Finding(
-            "head-width", "error", f"{name} answers with {form} instead of logits (1, {classes})", name,
-            "return one row of logits per image", status=78,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "head-width",
+                "error",
+                f"{name} answers with {form} instead of logits (1, {classes})",
+                name,
+                "return one row of logits per image",
+                status=78,
+            )
+        ]
     if answer.shape[1] != classes:
         return [_width(answer.shape[1], classes, name, f"build it with {classes} outputs")]
     return own_network.doubtful(module) + _last_map(last_map, side, name, own=True)
@@ -194,24 +257,38 @@ def _width(width: int, classes: int, where: str, fix: str) -> Finding:
 
 
 def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list[Finding]:
-    """Judge the last feature map; a user's own network may be meant like that, so it is only warned of."""
+    """Judge the last feature map.
+
+    A user's own network may be meant like that, so it is only warned of.
+    """
     if last == (0, 0) or min(last) >= SMALLEST_MAP:
         return []
     enough = -(-side * SMALLEST_MAP // max(min(last), 1))
-    return [Finding(
-        "last-map-too-small", "warning" if own else "error",
-        f"the last feature map of {name} is {last[0]} x {last[1]} at {side} px: hardly any place is left to look at",
-        "data.image_size", f"use --image-size {enough} or a model for smaller images", status=0 if own else 78,
-    )]  # fmt: skip
+    return [
+        Finding(
+            "last-map-too-small",
+            "warning" if own else "error",
+            f"the last feature map of {name} is {last[0]} x {last[1]} at {side} px: hardly "
+            "any place is left to look at",
+            "data.image_size",
+            f"use --image-size {enough} or a model for smaller images",
+            status=0 if own else 78,
+        )
+    ]
 
 
 def _read_contents(data: Data, log: Log) -> Ledger:
     total = sum(len(places) for places in sample.choose(data.train, data.val))
     with log.progress("checking the images", total) as bar:
-        read = sample.audit(data.train, data.val, lambda done: bar.update(done, "read, hashed, decoded"))
+        read = sample.audit(
+            data.train, data.val, lambda done: bar.update(done, "read, hashed, decoded")
+        )
     took = "as found before; some read again" if read.cached else f"{read.seconds:.1f} s"
-    log.fact("checked", f"{read.scope}: {read.unreadable.count:,} unreadable, {read.overlap.count:,} of "
-             f"{read.compared:,} validation images also in training ({took})")  # fmt: skip
+    log.fact(
+        "checked",
+        f"{read.scope}: {read.unreadable.count:,} unreadable, {read.overlap.count:,} of "
+        f"{read.compared:,} validation images also in training ({took})",
+    )
     return read
 
 
@@ -219,82 +296,160 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
     """Turn what is inside the files into findings, each with what it is based on."""
     findings = []
     if names := data.dropped:
-        findings.append(Finding(
-            "dropped-images", "warning", f"{len(names):,} training image(s) cannot be read and are left out: "
-            f"{listed(names, len(names))}", data.train.where, "repair them", names,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "dropped-images",
+                "warning",
+                f"{len(names):,} training image(s) cannot be read and are left out: "
+                f"{listed(names, len(names))}",
+                data.train.where,
+                "repair them",
+                names,
+            )
+        )
     if other := read.changed:
-        findings.append(Finding(
-            "content-changed", "warning",
-            f"{other.count:,} image(s) have other bytes than when they were last checked, under the same "
-            f"names, sizes and times: {listed(other.first, other.count)}; everything was checked again",
-            data.train.where, "compare them with a good copy: the disk may be failing", other.first,
-        ))  # fmt: skip
-    where = f"{data.train.where} and {data.val.where}" if data.train.where != data.val.where else data.train.where
+        findings.append(
+            Finding(
+                "content-changed",
+                "warning",
+                f"{other.count:,} image(s) have other bytes than when they were last "
+                "checked, under the same "
+                f"names, sizes and times: {listed(other.first, other.count)}; everything was "
+                "checked again",
+                data.train.where,
+                "compare them with a good copy: the disk may be failing",
+                other.first,
+            )
+        )
+    where = (
+        f"{data.train.where} and {data.val.where}"
+        if data.train.where != data.val.where
+        else data.train.where
+    )
     if bad := read.unreadable:
-        findings.append(Finding(
-            "unreadable-image", "error", f"{bad.count:,} image(s) cannot be read ({read.scope}): "
-            f"{listed(bad.first, bad.count)}", where, ADVICE, bad.first, 65,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "unreadable-image",
+                "error",
+                f"{bad.count:,} image(s) cannot be read ({read.scope}): "
+                f"{listed(bad.first, bad.count)}",
+                where,
+                ADVICE,
+                bad.first,
+                65,
+            )
+        )
     if twice := read.overlap:
         much = twice.count > OVERLAP_LIMIT * read.compared
-        findings.append(Finding(
-            "train-val-overlap", "error" if much else "warning",
-            f"{twice.count:,} of {read.compared:,} validation images are also training images ({read.scope}): "
-            f"{listed(twice.first, twice.count, 2)}",
-            where, "remove the copies from one side", twice.first, 65 if much else 0,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "train-val-overlap",
+                "error" if much else "warning",
+                f"{twice.count:,} of {read.compared:,} validation images are also training "
+                f"images ({read.scope}): "
+                f"{listed(twice.first, twice.count, 2)}",
+                where,
+                "remove the copies from one side",
+                twice.first,
+                65 if much else 0,
+            )
+        )
     if torn := read.conflicts:
-        findings.append(Finding(
-            "duplicate-images", "warning", f"{torn.count:,} training image(s) are there twice with different labels "
-            f"({read.scope}): {listed(torn.first, torn.count, 2)}", where, items=torn.first,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "duplicate-images",
+                "warning",
+                f"{torn.count:,} training image(s) are there twice with different labels "
+                f"({read.scope}): {listed(torn.first, torn.count, 2)}",
+                where,
+                items=torn.first,
+            )
+        )
     if read.turned and config.data.exif == "ignore":
-        findings.append(Finding(
-            "exif-orientation", "note", f"{read.turned:,} image(s) ({read.scope}) are to be turned by their EXIF "
-            "orientation, which is ignored as in torchvision and timm", where, "--set data.exif=apply turns them",
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "exif-orientation",
+                "note",
+                f"{read.turned:,} image(s) ({read.scope}) are to be turned by their EXIF "
+                "orientation, which is ignored as in torchvision and timm",
+                where,
+                "--set data.exif=apply turns them",
+            )
+        )
     seen = Fit.of(config.data.fit, config.data.eval_crop, config.data.mean).seen(read.shape)
     if 0 < seen < LITTLE:
-        findings.append(Finding(
-            "view-sees-little", "note", f"evaluation sees the central square, {seen:.0%} of the typical image "
-            f"({read.scope})", "data.fit", "--set data.fit=squash or data.fit=pad shows all of it",
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "view-sees-little",
+                "note",
+                f"evaluation sees the central square, {seen:.0%} of the typical image "
+                f"({read.scope})",
+                "data.fit",
+                "--set data.fit=squash or data.fit=pad shows all of it",
+            )
+        )
     enough = max(_smallest_size(config), read.short_side)
     if 0 < read.short_side * UPSCALING < config.data.image_size and enough < config.data.image_size:
-        findings.append(Finding(
-            "image-size-above-source", "note", f"images of typically {read.short_side} px are enlarged to "
-            f"{config.data.image_size} px, which costs time and adds nothing ({read.scope})", "data.image_size",
-            f"consider --image-size {enough}",
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "image-size-above-source",
+                "note",
+                f"images of typically {read.short_side} px are enlarged to "
+                f"{config.data.image_size} px, which costs time and adds nothing ({read.scope})",
+                "data.image_size",
+                f"consider --image-size {enough}",
+            )
+        )
     return findings
 
 
 def _blank(data: Data) -> list[Finding]:
     return [
         Finding(
-            "blank-images", "error", f"the images of '{split.name}' are all of one and the same colour: nothing can be "
-            "learned from them or judged by them", split.where, "look at how they were made or copied", status=65,
+            "blank-images",
+            "error",
+            f"the images of '{split.name}' are all of one and the same colour: nothing can be "
+            "learned from them or judged by them",
+            split.where,
+            "look at how they were made or copied",
+            status=65,
         )
         for split in dict.fromkeys((data.train, data.val))
         if is_blank(split)
-    ]  # fmt: skip
+    ]
 
 
 def _smallest_size(config: Config) -> int:
-    """Return the smallest side in pixels that the network takes and that leaves it something to look at."""
+    """Return the smallest side in pixels that the network takes and that leaves it something to
+    look at.
+    """
     name = config.model.name
-    return USUAL_SMALLEST if name.startswith("custom:") else max(find(name).smallest, USUAL_SMALLEST)
+    return (
+        USUAL_SMALLEST if name.startswith("custom:") else max(find(name).smallest, USUAL_SMALLEST)
+    )
 
 
 def _validation_size(val: Split) -> list[Finding]:
     if len(val) == 0:
-        return [Finding("no-val-split", "error", f"'{val.name}' holds no image", val.where, "hold out a larger share",
-                        status=65)]  # fmt: skip
+        return [
+            Finding(
+                "no-val-split",
+                "error",
+                f"'{val.name}' holds no image",
+                val.where,
+                "hold out a larger share",
+                status=65,
+            )
+        ]
     if len(val) >= FEW_IMAGES:
         return []
     low, high = wilson_interval(len(val) // 2, len(val))
-    return [Finding(
-        "too-few-images", "note", f"{len(val)} validation images: each is {1 / len(val):.1%}, and chance alone moves "
-        f"the accuracy by up to {(high - low) / 2:.0%} up or down (95 %)", val.where,
-    )]  # fmt: skip
+    return [
+        Finding(
+            "too-few-images",
+            "note",
+            f"{len(val)} validation images: each is {1 / len(val):.1%}, and chance alone moves "
+            f"the accuracy by up to {(high - low) / 2:.0%} up or down (95 %)",
+            val.where,
+        )
+    ]

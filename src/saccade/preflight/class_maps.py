@@ -21,7 +21,10 @@ def _folded(name: str) -> str:
 
 
 def _doubles(names: set[str]) -> list[str]:
-    """Return the names that differ only in case, as ``'Cat' / 'cat'``; letters may be classes of their own."""
+    """Return the names that differ only in case, as ``'Cat' / 'cat'``.
+
+    Letters may be classes of their own.
+    """
     spellings: dict[str, list[str]] = {}
     for name in sorted(names):
         spellings.setdefault(_folded(name), []).append(name)
@@ -30,7 +33,10 @@ def _doubles(names: set[str]) -> list[str]:
 
 
 def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
-    """Compare the classes of both sides by name; a class without an image does not count as there."""
+    """Compare the classes of both sides by name.
+
+    A class without an image does not count as there.
+    """
     known, judged = _present(train), _present(val)
     missing, extra = known - judged, judged - known
     twins = {_folded(name): name for name in extra}
@@ -40,76 +46,130 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
     findings = []
     if pairs:
         names = [f"'{a}' / '{b}'" for a, b in pairs]
-        findings.append(Finding(
-            "class-case-differs", "error",
-            f"class names differ only in upper and lower case between {train.name} and {val.name}: "
-            f"{listed(names, len(names))}",
-            f"{train.where} and {val.where}", "give each class one name on both sides", tuple(names), 65,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "class-case-differs",
+                "error",
+                f"class names differ only in upper and lower case between {train.name} and "
+                f"{val.name}: "
+                f"{listed(names, len(names))}",
+                f"{train.where} and {val.where}",
+                "give each class one name on both sides",
+                tuple(names),
+                65,
+            )
+        )
     if doubles := _doubles(known):
-        findings.append(Finding(
-            "class-case-differs", "warning",
-            f"classes of {train.name} differ only in upper and lower case: {listed(doubles, len(doubles))}",
-            train.where, items=tuple(doubles),
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "class-case-differs",
+                "warning",
+                f"classes of {train.name} differ only in upper and lower case: "
+                f"{listed(doubles, len(doubles))}",
+                train.where,
+                items=tuple(doubles),
+            )
+        )
     if missing:
         findings.append(_missing(sorted(missing), val, held_out))
     if extra:
         names = sorted(extra)
-        findings.append(Finding(
-            "class-missing-in-train", "error",
-            f"'{val.name}' has {len(names)} class(es) that the training split '{train.name}' has no images of: "
-            f"{listed(names, len(names))}",
-            val.where, f"add training images of them, or remove them from '{val.name}'", tuple(names), 65,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "class-missing-in-train",
+                "error",
+                f"'{val.name}' has {len(names)} class(es) that the training split "
+                f"'{train.name}' has no images of: "
+                f"{listed(names, len(names))}",
+                val.where,
+                f"add training images of them, or remove them from '{val.name}'",
+                tuple(names),
+                65,
+            )
+        )
     if unread := sorted({*train.left_out, *val.left_out}):
-        findings.append(Finding(
-            "class-left-out", "error", f"{len(unread)} class folder(s) hold files, but none that is read as an "
-            f"image: {listed(unread, len(unread))}", train.where,
-            "convert the files to JPEG or PNG, or move these folders away", tuple(unread), 65,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "class-left-out",
+                "error",
+                f"{len(unread)} class folder(s) hold files, but none that is read as an "
+                f"image: {listed(unread, len(unread))}",
+                train.where,
+                "convert the files to JPEG or PNG, or move these folders away",
+                tuple(unread),
+                65,
+            )
+        )
     empty = sorted({*train.empty_classes, *val.empty_classes} - known - judged - {*unread})
     if empty:
-        findings.append(Finding(
-            "empty-class", "warning", f"{len(empty)} class folder(s) hold no image and are left out: "
-            f"{listed(empty, len(empty))}", train.where, items=tuple(empty),
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "empty-class",
+                "warning",
+                f"{len(empty)} class folder(s) hold no image and are left out: "
+                f"{listed(empty, len(empty))}",
+                train.where,
+                items=tuple(empty),
+            )
+        )
     if len(known) < 2:
-        findings.append(Finding(
-            "one-class", "error", f"all training images are of one class, {', '.join(known)}: there is nothing to "
-            "learn", train.where, "arrange the images as train/<class>/<image> with two classes or more",
-            tuple(known), 65,
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "one-class",
+                "error",
+                f"all training images are of one class, {', '.join(known)}: there is nothing to "
+                "learn",
+                train.where,
+                "arrange the images as train/<class>/<image> with two classes or more",
+                tuple(known),
+                65,
+            )
+        )
     return findings
 
 
 def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
     if held_out:
         return Finding(
-            "class-missing-in-val", "warning",
-            f"{len(names)} class(es) have a single image, which is trained on; nothing judges them: "
-            f"{listed(names, len(names))}", val.where, items=tuple(names),
-        )  # fmt: skip
+            "class-missing-in-val",
+            "warning",
+            f"{len(names)} class(es) have a single image, which is trained on; nothing "
+            "judges them: "
+            f"{listed(names, len(names))}",
+            val.where,
+            items=tuple(names),
+        )
     hollow = " (its folder is there, but empty)" if set(names) & set(val.empty_classes) else ""
     return Finding(
-        "class-missing-in-val", "error",
+        "class-missing-in-val",
+        "error",
         f"'{val.name}' has no images of {len(names)} class(es) of the training split: "
         f"{listed(names, len(names))}{hollow}",
-        val.where, f"add images of them to '{val.name}', or remove these classes from training", tuple(names), 65,
-    )  # fmt: skip
+        val.where,
+        f"add images of them to '{val.name}', or remove these classes from training",
+        tuple(names),
+        65,
+    )
 
 
 def left_out(data: Data) -> list[Finding]:
     """Say what of the sources is not used."""
-    sources: list[Source] = [data.source] if data.val_source is data.source else [data.source, data.val_source]
+    sources: list[Source] = (
+        [data.source] if data.val_source is data.source else [data.source, data.val_source]
+    )
     findings = []
     for source in sources:
         findings += [Finding("empty-split", "warning", note, source.where) for note in source.notes]
         if source.ignored:
             names = source.ignored_names
             shown = f": {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else ""
-            findings.append(Finding(
-                "ignored-files", "warning" if source.lacks_images else "note",
-                f"{source.ignored_text()}{shown}", source.where, items=names,
-            ))  # fmt: skip
+            findings.append(
+                Finding(
+                    "ignored-files",
+                    "warning" if source.lacks_images else "note",
+                    f"{source.ignored_text()}{shown}",
+                    source.where,
+                    items=names,
+                )
+            )
     return findings

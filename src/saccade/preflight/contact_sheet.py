@@ -1,4 +1,6 @@
-"""A picture of what the network will see: the real loader, erasing and mixing included, beside the evaluation view."""
+"""A picture of what the network will see: the real loader, erasing and mixing included, beside
+the evaluation view.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ LINE_PIXELS, GAP_PIXELS = 15, 2
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The picture, uint8 (H, W, 3), and what it shows: the images' names and a caption for each column."""
+    """The picture, uint8 (H, W, 3), and what it shows: the images' names and a caption for each
+    column.
+    """
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     images: tuple[str, ...]
@@ -40,7 +44,9 @@ class Sheet:
 
 
 class _SameImages(Order):
-    """A stream in which every step sees the same images in the same order, each time in another epoch."""
+    """A stream in which every step sees the same images in the same order, each time in another
+    epoch.
+    """
 
     def __init__(self, chosen: Indices, num_samples: int, seed: int) -> None:
         super().__init__(num_samples, seed)
@@ -52,10 +58,11 @@ class _SameImages(Order):
 
 
 def contact_sheet(config: Config, train: Split, num_images: int, num_views: int) -> Sheet:
-    """Draw images spread over a training split as rows: first as evaluated, then as trained on in several epochs.
+    """Draw images spread over a training split as rows: first as evaluated, then as trained on in
+    several epochs.
 
-    The columns also walk through the image sizes of the run. Each column is one cell, mixed as one. Raises DataError
-    for an image that cannot be read.
+    The columns also walk through the image sizes of the run. Each column is one cell, mixed as one.
+    Raises DataError for an image that cannot be read.
     """
     chosen = np.unique(np.linspace(0, len(train) - 1, num_images).astype(np.int64))
     readers = Readers(2)
@@ -72,7 +79,9 @@ def contact_sheet(config: Config, train: Split, num_images: int, num_views: int)
 def _evaluated(config: Config, split: Split, readers: Readers) -> tuple[str, Tensor]:
     section = config.data
     side = section.eval_size or section.image_size
-    view = EvaluationView(split, side, Fit.of(section.fit, section.eval_crop, section.mean), section.exif)
+    view = EvaluationView(
+        split, side, Fit.of(section.fit, section.eval_crop, section.mean), section.exif
+    )
     (batch,) = batches(view, readers, len(split), 0, 1)
     return f"evaluation, {side} px", batch.images
 
@@ -82,8 +91,12 @@ def _trained_on(
 ) -> list[tuple[str, Tensor]]:
     order, section = _SameImages(chosen, len(train), config.seed), config.data
     fit = Fit.of(section.fit, section.eval_crop, section.mean)
-    view = TrainingView(train, order, config.augment, section.image_size, num_views, section.exif, fit=fit)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.data.mean, config.data.std))
+    view = TrainingView(
+        train, order, config.augment, section.image_size, num_views, section.exif, fit=fit
+    )
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1) for values in (config.data.mean, config.data.std)
+    )
     columns = []
     for step, batch in enumerate(batches(view, readers, len(chosen), 0, num_views)):
         seen, share = present(batch.images, batch.epochs, batch.samples, config, step, 0)
@@ -105,7 +118,9 @@ def _lines(caption: str, width: int) -> str:
     return "\n".join(caption.rsplit(", ", 1)) if wide else caption
 
 
-def _draw(columns: list[tuple[str, Tensor]], classes: list[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _draw(
+    columns: list[tuple[str, Tensor]], classes: list[str]
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     side = max(images.shape[-1] for _, images in columns)
     tile = min(side * -(-TILE_PIXELS[0] // side), TILE_PIXELS[1])
     pitch = tile + GAP_PIXELS
@@ -118,7 +133,9 @@ def _draw(columns: list[tuple[str, Tensor]], classes: list[str]) -> np.ndarray[A
         for down, image in enumerate(images):
             picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
             enlarged = picture.width < tile
-            picture = picture.resize((tile, tile), Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX)
+            picture = picture.resize(
+                (tile, tile), Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX
+            )
             sheet.paste(picture, (across * pitch, head + down * pitch))
     for down, name in enumerate(classes):
         corner = (2, head + down * pitch + 2)

@@ -1,4 +1,6 @@
-"""Whether the weights that a run starts from, or those before them, were trained on the images that it is judged on."""
+"""Whether the weights that a run starts from, or those before them, were trained on the images
+that it is judged on.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,13 @@ ID = "init-saw-validation"
 
 
 def findings(config: Config, data: Data) -> list[Finding]:
-    """Compare the validation images with what each ancestor was trained on, as far as its images can be had.
+    """Compare the validation images with what each ancestor was trained on, as far as its images
+    can be had.
 
     So are those of ``--minival``, which only choose the best model: a warning then.
 
-    Weights that are gone were judged when the run began; of foreign weights nobody says what they have seen.
+    Weights that are gone were judged when the run began; of foreign weights nobody says what they
+    have seen.
     """
     if not config.model.init:
         return []
@@ -48,12 +52,16 @@ def findings(config: Config, data: Data) -> list[Finding]:
 
 
 def _images(entry: Mapping[str, Any], config: Config) -> Split | None:
-    """Return what a run was trained on, from where it lay then or lies now; None where neither is the same set."""
+    """Return what a run was trained on, from where it lay then or lies now.
+
+    None where neither is the same set.
+    """
     for places in _places(entry, config):
         try:
             then = Config.model_validate({"data": entry["data"] | places, "seed": entry["seed"]})
             train = datasets.open_data(then, datasets.open_training(then)).train
-        except (SaccadeError, OSError, ValueError, KeyError, TypeError):  # anything may have become of it
+        # anything may have become of it
+        except (SaccadeError, OSError, ValueError, KeyError, TypeError):
             continue
         if train.fingerprint[:16] == entry["fingerprint"].partition("-")[0]:
             return train
@@ -65,8 +73,12 @@ def _places(entry: Mapping[str, Any], config: Config) -> Iterator[dict[str, Any]
     here = {name: str(getattr(config.data, name)) for name in ("train", "val", "labels")}
     then, folder = entry["data"], Path(entry["folder"] or ".")
     there = {name: str(then.get(name) or "") for name in here}
-    if there["train"] in (here["train"], DIGITS) or there["train"] not in KNOWN:  # others could start a download
-        yield {n: text if text in ("", *KNOWN) else str(folder / Path(text).expanduser()) for n, text in there.items()}
+    # others could start a download
+    if there["train"] in (here["train"], DIGITS) or there["train"] not in KNOWN:
+        yield {
+            n: text if text in ("", *KNOWN) else str(folder / Path(text).expanduser())
+            for n, text in there.items()
+        }
     yield here | {"split_names": config.data.split_names}
 
 
@@ -75,34 +87,57 @@ def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) 
     if not twice:
         return []
     much = twice.count > OVERLAP_LIMIT * read.compared
-    return [Finding(
-        ID, "error" if much else "warning",
-        f"{twice.count:,} of {read.compared:,} validation images were training images of {_name(entry)}, from which "
-        f"this run starts ({read.scope}): {listed(twice.first, twice.count, 2)}",
-        data.val.where, _way_out(entry, config), twice.first, 65 if much else 0,
-    )]  # fmt: skip
+    return [
+        Finding(
+            ID,
+            "error" if much else "warning",
+            f"{twice.count:,} of {read.compared:,} validation images were training images of "
+            f"{_name(entry)}, from which "
+            f"this run starts ({read.scope}): {listed(twice.first, twice.count, 2)}",
+            data.val.where,
+            _way_out(entry, config),
+            twice.first,
+            65 if much else 0,
+        )
+    ]
 
 
 def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
-    """Warn where the images that choose the best model are known to weights that the run starts from."""
+    """Warn where the images that choose the best model are known to weights that the run starts
+    from.
+    """
     twice = read.overlap
     if not twice:
         return []
     share = entry["data"].get("minival")
-    same = f"choose on what it chose on, --minival {share} --seed {entry['seed']}, or " if share else ""
-    return [Finding(
-        ID, "warning",
-        f"{twice.count:,} of {read.compared:,} images of 'minival', which choose the best model, were training images "
-        f"of {_name(entry)}, from which this run starts ({read.scope}): that choice is optimistic",
-        "data.minival", f"{same}leave --minival out", twice.first,
-    )]  # fmt: skip
+    same = (
+        f"choose on what it chose on, --minival {share} --seed {entry['seed']}, or "
+        if share
+        else ""
+    )
+    return [
+        Finding(
+            ID,
+            "warning",
+            f"{twice.count:,} of {read.compared:,} images of 'minival', which choose the "
+            "best model, were training images "
+            f"of {_name(entry)}, from which this run starts ({read.scope}): that choice is "
+            "optimistic",
+            "data.minival",
+            f"{same}leave --minival out",
+            twice.first,
+        )
+    ]
 
 
 def _way_out(entry: Mapping[str, Any], config: Config) -> str:
     share, place = entry["data"].get("holdout"), str(entry["data"].get("train"))
     data = "" if place == config.data.train else f"--data {place} "
     same = (
-        f"hold out the images that it held out ({data}--holdout {share} --seed {entry['seed']}, without --val)"
+        (
+            f"hold out the images that it held out ({data}--holdout {share} --seed "
+            f"{entry['seed']}, without --val)"
+        )
         if share
         else "judge on the validation split that it was judged on"
     )
@@ -111,9 +146,13 @@ def _way_out(entry: Mapping[str, Any], config: Config) -> str:
 
 def _unknown(entry: Mapping[str, Any]) -> Finding:
     return Finding(
-        ID, "note", f"whether {_name(entry)}, from which this run starts, was trained on these validation images "
-        f"cannot be said: its images ({entry['data'].get('train', 'unknown')}) are not there any more, or are others",
-    )  # fmt: skip
+        ID,
+        "note",
+        f"whether {_name(entry)}, from which this run starts, was trained on these "
+        "validation images "
+        f"cannot be said: its images ({entry['data'].get('train', 'unknown')}) are not there "
+        "any more, or are others",
+    )
 
 
 def _name(entry: Mapping[str, Any]) -> str:

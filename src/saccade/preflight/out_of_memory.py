@@ -12,7 +12,12 @@ from saccade.config.schema import Config
 from saccade.errors import ConfigError
 from saccade.training.run import Run
 
-SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+SIGNS = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -23,7 +28,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def smaller_cells(run: Run) -> list[int]:
-    """Return the cells, in images, that the same global batch could be cut into instead, the largest first."""
+    """Return the cells, in images, that the same global batch could be cut into instead, the
+    largest first.
+    """
     cell, augment = run.config.cell, run.config.augment
     least = 2 if augment.mixes else 1  # one image has no other to be mixed with
     fitting = (d for d in reversed(configuration.divisors(cell)) if least <= d < cell)
@@ -31,14 +38,21 @@ def smaller_cells(run: Run) -> list[int]:
 
 
 def too_large(run: Run, side: int, fitting: int) -> ConfigError:
-    """Return the refusal of a cell of images of ``side`` px; ``fitting`` is the largest that was seen to fit, or 0."""
+    """Return the refusal of a cell of images of ``side`` px.
+
+    ``fitting`` is the largest that was seen to fit, or 0.
+    """
     if fitting:
-        fix = f"--set batch.cell={fitting} fits (tried) and computes the same global batch in smaller cells"
+        fix = (
+            f"--set batch.cell={fitting} fits (tried) and computes the same global batch in "
+            "smaller cells"
+        )
     else:
         guess = next(iter(smaller_cells(run)), 1)
         fix = f"--set batch.cell={guess} or less computes the same global batch in smaller cells"
     return ConfigError(
-        f"a cell of {run.config.cell} images of {side} px does not fit into the memory of {run.device.type}",
+        f"a cell of {run.config.cell} images of {side} px does not fit into the memory of "
+        f"{run.device.type}",
         where="batch.cell",
         fix=f"{fix} (batch statistics and mixing belong to a cell, so it is a different run); "
         "--set model.checkpointing=true takes less memory for more time and is the same run",
@@ -48,7 +62,9 @@ def too_large(run: Run, side: int, fitting: int) -> ConfigError:
 
 @contextmanager
 def building(config: Config) -> Iterator[None]:
-    """Turn running out of memory while network and optimiser are made into ConfigError, which names the network."""
+    """Turn running out of memory while network and optimiser are made into ConfigError, which
+    names the network.
+    """
     try:
         yield
     except Exception as error:
@@ -57,14 +73,19 @@ def building(config: Config) -> Iterator[None]:
         raise ConfigError(
             f"{config.model.name} and its optimiser do not fit into the memory",
             where="model.name",
-            fix="take a smaller network, or raise the limit (ulimit -v, or that of the container or job)",
+            fix=(
+                "take a smaller network, or raise the limit (ulimit -v, or that of the container "
+                "or job)"
+            ),
             finding="out-of-memory",
         ) from error
 
 
 @contextmanager
 def explained(run: Run) -> Iterator[None]:
-    """Turn running out of memory in the middle of a run into ConfigError, which names step and cell."""
+    """Turn running out of memory in the middle of a run into ConfigError, which names step and
+    cell.
+    """
     try:
         yield
     except Exception as error:
@@ -72,10 +93,14 @@ def explained(run: Run) -> Iterator[None]:
             raise
         smaller = next(iter(smaller_cells(run)), 1)
         raise ConfigError(
-            f"out of memory on {run.device.type} at step {run.state.step}, with cells of {run.config.cell} images of "
-            f"{run.view.size_at(min(run.state.step, run.total_steps - 1))} px, which had fitted before",
+            f"out of memory on {run.device.type} at step {run.state.step}, with cells of "
+            f"{run.config.cell} images of "
+            f"{run.view.size_at(min(run.state.step, run.total_steps - 1))} px, which had "
+            "fitted before",
             where=f"rank {run.world.rank}" if run.world.size > 1 else "batch.cell",
-            fix="if something else had taken the memory, the same command continues from the last checkpoint; "
-            f"--set model.checkpointing=true continues with less; --set batch.cell={smaller} is another run",
+            fix="if something else had taken the memory, the same command continues from the "
+            "last checkpoint; "
+            f"--set model.checkpointing=true continues with less; --set batch.cell={smaller} "
+            "is another run",
             finding="out-of-memory",
         ) from error

@@ -1,4 +1,6 @@
-"""Networks of other people: whether they can be trained and saved, tried on copies before the first step."""
+"""Networks of other people: whether they can be trained and saved, tried on copies before the
+first step.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,18 @@ Copies = Callable[[], tuple[State, StepRunner]]
 
 
 def identify(module: nn.Module) -> dict[str, str]:
-    """Return the identity of a network that was handed over; raises ConfigError where it cannot be trained."""
+    """Return the identity of a network that was handed over.
+
+    Raises ConfigError where it cannot be trained.
+    """
     refuse(unusable(module))
     return identity.identify(module)
 
 
 def give_back(module: nn.Module, final: nn.Module) -> None:
-    """Copy what a run has learned into the network that was handed over, and put it into evaluation mode."""
+    """Copy what a run has learned into the network that was handed over, and put it into
+    evaluation mode.
+    """
     module.load_state_dict(final.state_dict())
     with torch.no_grad():
         for own, learned in zip(module.buffers(), final.buffers(), strict=True):
@@ -53,7 +60,14 @@ def give_back(module: nn.Module, final: nn.Module) -> None:
 def unusable(module: nn.Module) -> list[Finding]:
     """Return why a network cannot be trained, copied or saved, as errors; it is not called."""
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        return [_error("not-copied", module, "is TorchScript, which cannot be copied", "hand over the Python class")]
+        return [
+            _error(
+                "not-copied",
+                module,
+                "is TorchScript, which cannot be copied",
+                "hand over the Python class",
+            )
+        ]
     if found := _without_weights(module) or _not_saved(module) or _not_registered(module):
         return [found]
     try:
@@ -62,16 +76,24 @@ def unusable(module: nn.Module) -> list[Finding]:
         fix = "average and trial need copies: keep open files, locks and the like out of the module"
         return [_error("not-copied", module, f"cannot be copied: {_first_line(error)}", fix)]
     if holding := functions_holding(module):
-        what = f"has functions that hold parts of itself; a copy would compute with the original's: {_few(holding)}"
-        fix = "write a method of the class that uses self, or bind it: net.forward = types.MethodType(function, net)"
+        what = (
+            "has functions that hold parts of itself; a copy would compute with the original's: "
+            f"{_few(holding)}"
+        )
+        fix = (
+            "write a method of the class that uses self, or bind it: net.forward = "
+            "types.MethodType(function, net)"
+        )
         return [_error("not-copied", module, what, fix)]
     return []
 
 
 def functions_holding(module: nn.Module) -> list[str]:
-    """Return the names of attributes with functions, such as closures, that hold parts of the network itself.
+    """Return the names of attributes with functions, such as closures, that hold parts of the
+    network itself.
 
-    ``copy.deepcopy`` copies no function and no weak reference: average and trial would use the original's weights.
+    ``copy.deepcopy`` copies no function and no weak reference: average and trial would use the
+    original's weights.
     """
     own = {id(part) for part in (*module.modules(), *module.parameters(), *module.buffers())}
     found = []
@@ -120,7 +142,9 @@ def _without_weights(module: nn.Module) -> Finding | None:
 
 
 def _not_registered(module: nn.Module) -> Finding | None:
-    """Find layers in a plain list or dictionary: torch does not know them, so nothing trains or saves them."""
+    """Find layers in a plain list or dictionary: torch does not know them, so nothing trains or
+    saves them.
+    """
     own = {id(part) for part in module.modules()}
     hidden = []
     for name, part in module.named_modules():
@@ -132,8 +156,14 @@ def _not_registered(module: nn.Module) -> Finding | None:
                 hidden.append(f"{name}.{key}".removeprefix("."))
     if not hidden:
         return None
-    what = f"has layers in a plain list or dictionary, where nothing trains or saves them: {_few(hidden)}"
-    fix = "keep them in an nn.ModuleList or nn.ModuleDict; what is not to be trained: layer.requires_grad_(False)"
+    what = (
+        "has layers in a plain list or dictionary, where nothing trains or saves them: "
+        f"{_few(hidden)}"
+    )
+    fix = (
+        "keep them in an nn.ModuleList or nn.ModuleDict; what is not to be trained: "
+        "layer.requires_grad_(False)"
+    )
     return _error("hidden-layers", module, what, fix)
 
 
@@ -160,24 +190,35 @@ def _not_saved(module: nn.Module) -> Finding | None:
         return _error("not-saved", module, what, fix)
     if shared := _in_one_place([*module.named_parameters(), *module.named_buffers()]):
         what = f"has tensors that lie in the memory of others: {_few(shared)}"
-        fix = "tie weights by one parameter under two names (a.weight = b.weight, no .data, no view)"
+        fix = (
+            "tie weights by one parameter under two names (a.weight = b.weight, no .data, no view)"
+        )
         return _error("not-saved", module, what, fix)
     return None
 
 
 def _in_one_place(tensors: list[tuple[str, Tensor]]) -> list[str]:
-    """Return the names of those among different tensors of any shapes ``(...)`` that overlap one before them."""
+    """Return the names of those among different tensors of any shapes ``(...)`` that overlap one
+    before them.
+    """
     spans = []
     for name, tensor in tensors:
         if tensor.numel():
-            last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-            spans.append((tensor.data_ptr(), tensor.data_ptr() + last * tensor.element_size(), name))
+            last = sum(
+                (size - 1) * stride
+                for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+            )
+            spans.append(
+                (tensor.data_ptr(), tensor.data_ptr() + last * tensor.element_size(), name)
+            )
     spans.sort()
     return [name for (_, end, _), (start, _, name) in pairwise(spans) if start <= end]
 
 
 def doubtful(module: nn.Module) -> list[Finding]:
-    """Return what is hardly meant: nothing to train, an error, or weights in half precision, a warning."""
+    """Return what is hardly meant: nothing to train, an error, or weights in half precision, a
+    warning.
+    """
     if not any(p.requires_grad for p in module.parameters()):
         what = "has no parameter that is trained: requires_grad is True on none of them"
         fix = "set requires_grad_(True) on the layers to train, such as the head"
@@ -187,18 +228,25 @@ def doubtful(module: nn.Module) -> list[Finding]:
     if not coarse:
         return []
     text = f"weights in half precision lose most small updates: {_few(coarse)}"
-    fix = "hand over module.float(): the forward pass is computed in bf16 all the same (--precision)"
+    fix = (
+        "hand over module.float(): the forward pass is computed in bf16 all the same (--precision)"
+    )
     return [Finding("half-weights", "warning", text, type(module).__name__, fix)]
 
 
 def is_foreign(run: Run) -> bool:
-    """Tell whether the network of a run is not one of ours: handed over, or of timm or torchvision."""
+    """Tell whether the network of a run is not one of ours: handed over, or of timm or
+    torchvision.
+    """
     return run.recipe.model.startswith("custom:") or backends.is_backend(run.recipe.model)
 
 
 @contextmanager
 def explained(run: Run, when: str = "") -> Iterator[None]:
-    """Turn what a foreign network raises when it is tried into ConfigError; ``when`` follows "it fails"."""
+    """Turn what a foreign network raises when it is tried into ConfigError.
+
+    ``when`` follows "it fails".
+    """
     try:
         yield
     except SaccadeError:
@@ -207,29 +255,45 @@ def explained(run: Run, when: str = "") -> Iterator[None]:
         if not is_foreign(run) or is_out_of_memory(error) or determinism.refused(error):
             raise
         cell = run.config.cell
-        raise _failing(run, error, when or f"on a cell of {cell} image{'s' * (cell > 1)}") from error
+        raise _failing(
+            run, error, when or f"on a cell of {cell} image{'s' * (cell > 1)}"
+        ) from error
 
 
 def _failing(run: Run, error: Exception, when: str) -> ConfigError:
     text = _first_line(error)
-    fix = "it is called again and again, in training mode and in evaluation mode, with any number of images"
+    fix = (
+        "it is called again and again, in training mode and in evaluation mode, with any number "
+        "of images"
+    )
     if "more than 1 value per channel" in text:
-        fix = "a norm over the batch needs several values for each channel: take larger cells (--set batch.cell=16)"
+        fix = (
+            "a norm over the batch needs several values for each channel: take larger cells "
+            "(--set batch.cell=16)"
+        )
     elif "does not require grad" in text:
-        fix = "its answer does not depend on any trained parameter: is it detached, or made under no_grad?"
+        fix = (
+            "its answer does not depend on any trained parameter: is it detached, or made under "
+            "no_grad?"
+        )
     elif "dtype" in text or "same type" in text or "should be the same" in text:
         fix = "it gets float32 images: hand over module.float()"
     elif "Complex" in text:
-        fix = "complex parameters cannot be trained: keep them real, and use torch.view_as_complex in forward"
+        fix = (
+            "complex parameters cannot be trained: keep them real, and use torch.view_as_complex "
+            "in forward"
+        )
     what = f"{run.recipe.model.removeprefix('custom:')} fails {when}: {text}"
     return ConfigError(what, where=run.recipe.model, fix=fix, finding="model-fails")
 
 
 def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
-    """Do with copies of a foreign network all that the run will do with it, and compare what was saved.
+    """Do with copies of a foreign network all that the run will do with it, and compare what was
+    saved.
 
-    Two steps, an evaluation between them, a checkpoint and the final file, written and read in memory. Raises
-    ConfigError where one of them fails, and DivergedError; returns what is doubtful about its buffers.
+    Two steps, an evaluation between them, a checkpoint and the final file, written and read in
+    memory. Raises ConfigError where one of them fails, and DivergedError; returns what is doubtful
+    about its buffers.
     """
     (state, runner), (fresh, _) = copies(), copies()
     recipe = run.recipe
@@ -238,10 +302,14 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     side = recipe.eval_side
     evaluation = explained(run, "in evaluation after a step")
     with evaluation, torch.inference_mode(), autocast(run.precision, run.device):
-        answer = mean_logits(network, torch.zeros(2, 3, side, side, device=run.device), recipe.eval_views)
+        answer = mean_logits(
+            network, torch.zeros(2, 3, side, side, device=run.device), recipe.eval_views
+        )
     require_logits(answer, 2, run)
     network.train()
-    with explained(run, "in a second step, which finds what the first step and an evaluation left behind"):
+    with explained(
+        run, "in a second step, which finds what the first step and an evaluation left behind"
+    ):
         runner.run(state, cell)
     runner.finite.settle()
     _require_same_names(run, state)
@@ -262,32 +330,45 @@ def _saved(one: nn.Module, other: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def require_logits(answer: Any, count: int, run: Run) -> None:
-    """Raise ConfigError where an answer is not logits (B, C), or a tuple or list of such for several heads."""
+    """Raise ConfigError where an answer is not logits (B, C), or a tuple or list of such for
+    several heads.
+    """
     wanted = (count, len(run.recipe.classes))
     for logits in heads(answer):
         if tuple(logits.shape) != wanted:
             name = run.recipe.model.removeprefix("custom:")
             raise ConfigError(
-                f"{name} answers with {tuple(logits.shape)} in training mode instead of logits {wanted}",
-                where=run.recipe.model, finding="head-width",
-                fix="return one row of logits per image, or a tuple of such for a main and auxiliary heads",
-            )  # fmt: skip
+                f"{name} answers with {tuple(logits.shape)} in training mode instead of "
+                f"logits {wanted}",
+                where=run.recipe.model,
+                finding="head-width",
+                fix=(
+                    "return one row of logits per image, or a tuple of such for a main and "
+                    "auxiliary heads"
+                ),
+            )
 
 
 def _require_same_names(run: Run, state: State) -> None:
-    before, after = ({f"{g}/{n}" for g, ts in s.tensors().items() for n in ts} for s in (run.state, state))
+    before, after = (
+        {f"{g}/{n}" for g, ts in s.tensors().items() for n in ts} for s in (run.state, state)
+    )
     if changed := sorted(before ^ after):
         raise ConfigError(
-            f"tensors come or go in the forward pass: {_few(changed)}", where=run.recipe.model, finding="not-saved",
+            f"tensors come or go in the forward pass: {_few(changed)}",
+            where=run.recipe.model,
+            finding="not-saved",
             fix="make them in __init__, or with register_buffer(..., persistent=False)",
-        )  # fmt: skip
+        )
 
 
 def _lost(run: Run, what: str) -> ConfigError:
     return ConfigError(
-        f"{what} does not give back what the network held", where=run.recipe.model, finding="not-saved",
+        f"{what} does not give back what the network held",
+        where=run.recipe.model,
+        finding="not-saved",
         fix="do state_dict and load_state_dict of all its modules hold the same tensors?",
-    )  # fmt: skip
+    )
 
 
 def _changing_buffers(run: Run, state: State) -> list[Finding]:
@@ -297,12 +378,18 @@ def _changing_buffers(run: Run, state: State) -> list[Finding]:
     kept = set(state.model.state_dict())
     findings = []
     if unsaved := sorted(raw - kept):
-        text = f"training changes buffers that are not saved: {_few(unsaved)}; a resumed run begins "
+        text = (
+            f"training changes buffers that are not saved: {_few(unsaved)}; a resumed run begins "
+        )
         text += "with their first values and will differ"
         fix = "leave persistent=False out"
         findings.append(Finding("buffer-not-saved", "warning", text, run.recipe.model, fix))
     averaged, cells = running_statistics(state.model), run.global_batch // run.config.cell
-    counters = {n for n, b in after.items() if b.numel() == 1 and not (b.is_floating_point() or b.is_complex())}
+    counters = {
+        n
+        for n, b in after.items()
+        if b.numel() == 1 and not (b.is_floating_point() or b.is_complex())
+    }
     last = sorted(n for n in raw - counters if id(after[n]) not in averaged)
     if last and cells > 1:
         text = f"only the last of the {cells} cells of a step counts for buffers that training "
@@ -313,13 +400,17 @@ def _changing_buffers(run: Run, state: State) -> list[Finding]:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """Return the values of a tensor of any shape ``(...)`` as uint8 (n,): NaN is unequal to itself."""
+    """Return the values of a tensor of any shape ``(...)`` as uint8 (n,): NaN is unequal to
+    itself.
+    """
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _overlaps(tensor: Tensor) -> bool:
     """Tell whether several elements lie in one place, as after ``expand``."""
-    return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
 
 
 def _error(kind: str, module: nn.Module, what: str, fix: str) -> Finding:

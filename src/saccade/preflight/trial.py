@@ -1,4 +1,6 @@
-"""The last check before training: real cells through a copy of the model, the first loss, and how long it takes."""
+"""The last check before training: real cells through a copy of the model, the first loss, and
+how long it takes.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,18 @@ ABSURD_LOSS = 10.0
 DISK_MARGIN = 1.2
 SHORT_RUN_S = 120.0
 FORWARD_SHARE = 1 / 3
-"""Forward over forward and backward. *Source:* Kaplan et al. 2020, section 2.1: backward costs twice as much."""
+"""Forward over forward and backward. *Source:* Kaplan et al.
+
+2020, section 2.1: backward costs twice as much.
+"""
 
 Poll = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What was measured: loading one image alone, the first cell of a step, and each further one, in seconds.
+    """What was measured: loading one image alone, the first cell of a step, and each further one,
+    in seconds.
 
     ``side`` is the side in pixels of the images that were used, the largest of the run.
     """
@@ -71,7 +77,9 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long a run will take, in seconds: all of it, one step, and what loading and computing have in a step."""
+    """How long a run will take, in seconds: all of it, one step, and what loading and computing
+    have in a step.
+    """
 
     total_s: float
     step_s: float
@@ -87,9 +95,9 @@ class Estimate:
 def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
     """Take a few cells through a copy of the model and say how long the run will take.
 
-    Stays within 2 % of that time (at least a second, at most twenty, and one cell whatever it takes). Raises
-    DivergedError on an absurd first loss, ConfigError when a cell does not fit into memory, DiskError when the
-    checkpoints would not fit onto the disk.
+    Stays within 2 % of that time (at least a second, at most twenty, and one cell whatever it
+    takes). Raises DivergedError on an absurd first loss, ConfigError when a cell does not fit into
+    memory, DiskError when the checkpoints would not fit onto the disk.
     """
     findings = _disk_space(run)
     refuse(findings)
@@ -115,11 +123,15 @@ def _rehearse(run: Run, poll: Poll) -> list[Finding]:
 
 
 def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
-    """Decide once whether the network is compiled, by a trial on a copy, and write the reason down."""
+    """Decide once whether the network is compiled, by a trial on a copy, and write the reason
+    down.
+    """
     pays, reason = compile.worth_trying(run.device.type, run_s, len(set(run.view.sides)))
     if pays:
         cell, side = run.config.cell, speed.side
-        pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(
+            memory_format=torch.channels_last
+        )
         places = np.zeros(cell, dtype=np.int64)
         blank = Batch(pixels, torch.zeros(cell, dtype=torch.int64), places, places)
         try:
@@ -128,22 +140,28 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
             _timed(runner, state, blank)
             compiled_s = statistics.median(_timed(runner, state, blank) for _ in range(TIMED_STEPS))
             pays, reason = compile.worth_keeping(speed.first_cell_s, compiled_s)
-        except Exception as error:  # the compiler has many ways to fail, and none of them is the user's fault
+        # the compiler has many ways to fail, and none of them is the user's fault
+        except Exception as error:
             pays, reason = False, f"it failed: {type(error).__name__}"
     run.resolved["compile"] = {"value": pays, "reason": reason}
 
 
 def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> float:
-    """Take as many reading threads as this training needs, with half as many in reserve, and not one per core.
+    """Take as many reading threads as this training needs, with half as many in reserve, and not
+    one per core.
 
-    Where all of them are too slow, a few are tried: of threads that read tiny images most wait for Python's lock, and
-    the waiting itself takes time. Returns the seconds that the loader takes for an image.
+    Where all of them are too slow, a few are tried: of threads that read tiny images most wait for
+    Python's lock, and the waiting itself takes time. Returns the seconds that the loader takes for
+    an image.
     """
     if run.config.data.threads:
         return speed.load_s
     before, load_s = run.readers.threads, speed.load_s
     busy = load_s * before * run.config.cell / speed.next_cell_s
-    wanted = min(max(math.ceil(RESERVE * busy), LEAST_READERS), max((os.cpu_count() or 1) // run.world.local_size, 1))
+    wanted = min(
+        max(math.ceil(RESERVE * busy), LEAST_READERS),
+        max((os.cpu_count() or 1) // run.world.local_size, 1),
+    )
     reason = f"{RESERVE} x the {busy:.2g} that training keeps busy"
     if wanted > LEAST_READERS and busy > before:
         run.readers.resize(LEAST_READERS)
@@ -154,13 +172,15 @@ def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> float:
         run.readers.resize(wanted)
     if wanted != before:
         log.fact("readers", f"{wanted} reading threads: {reason}")
-    torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
+    # the readers set theirs to one
+    torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))
     run.resolved["reader_threads"] = {"value": wanted, "reason": reason}
     return load_s
 
 
 def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
-    """Return the first loss, in nats per image, and the speed of loading and computing, all on a copy of the model.
+    """Return the first loss, in nats per image, and the speed of loading and computing, all on a
+    copy of the model.
 
     Raises ConfigError when a cell does not fit into memory.
     """
@@ -171,12 +191,16 @@ def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
 
 
 def estimate(run: Run, speed: Speed) -> Estimate:
-    """Return how long the run will take: steps, evaluations, and loading, which shares the cores on a CPU."""
+    """Return how long the run will take: steps, evaluations, and loading, which shares the cores
+    on a CPU.
+    """
     batch = run.global_batch // run.world.size
     cells = batch // run.config.cell
     full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
     shares = len(run.config.augment.sizes)
-    relative = sum((run.view.size_at(step) / speed.side) ** 2 for step in _part_starts(run)) / shares
+    relative = (
+        sum((run.view.size_at(step) / speed.side) ** 2 for step in _part_starts(run)) / shares
+    )
     compute, load = full * relative, speed.load_s * batch
     shared = run.device.type == "cpu"
     step = compute + load if shared else max(compute, load)
@@ -184,7 +208,12 @@ def estimate(run: Run, speed: Speed) -> Estimate:
     evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
     evaluations += not run.final_is_candidate
     judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
-    forward = FORWARD_SHARE * speed.next_cell_s / run.config.cell * (run.recipe.eval_side / speed.side) ** 2
+    forward = (
+        FORWARD_SHARE
+        * speed.next_cell_s
+        / run.config.cell
+        * (run.recipe.eval_side / speed.side) ** 2
+    )
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
     return Estimate(steps * step + judged * each / run.world.size, step, load, compute)
 
@@ -207,7 +236,10 @@ def _global_state_kept(device: torch.device) -> Iterator[None]:
 
 
 def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
-    """Load up to three cells, stopping after a second; return them and the seconds that an image took."""
+    """Load up to three cells, stopping after a second.
+
+    Return them and the seconds that an image took.
+    """
     cell = run.config.cell
     loaded: list[Batch] = []
     begun = time.perf_counter()
@@ -221,7 +253,10 @@ def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
 
 
 def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
-    """Return the loss at the start and the speed, both from a copy; raises ConfigError when memory is too small."""
+    """Return the loss at the start and the speed, both from a copy.
+
+    Raises ConfigError when memory is too small.
+    """
     try:
         return _loss_and_speed(run, cells, load_s, poll)
     except Exception as error:
@@ -229,11 +264,16 @@ def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[f
         if not operation and not is_out_of_memory(error):
             raise
     if operation:
-        run.resolved["deterministic"] = {"value": False, "reason": f"{operation} has no kernel that repeats itself"}
+        run.resolved["deterministic"] = {
+            "value": False,
+            "reason": f"{operation} has no kernel that repeats itself",
+        }
         determinism.switch_on(strict=False)
         return _compute(run, cells, load_s, poll)
     # the error is gone here, and with it the frames that held the memory
-    raise too_large(run, run.view.size_at(_largest_step(run)), _largest_that_fits(run, cells[0], poll))
+    raise too_large(
+        run, run.view.size_at(_largest_step(run)), _largest_that_fits(run, cells[0], poll)
+    )
 
 
 def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
@@ -256,7 +296,9 @@ def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> 
     return loss, Speed(load_s, first_s, next_s, side)
 
 
-def _repeat(runner: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll) -> list[float]:
+def _repeat(
+    runner: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll
+) -> list[float]:
     times: list[float] = []
     while len(times) < TIMED_STEPS and time.perf_counter() < last_start:
         times.append(_timed(runner, state, cell))
@@ -269,13 +311,17 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
     model = duplicate(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
     optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
-    state = State(model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None)
+    state = State(
+        model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None
+    )
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
     return state, replace(run.runner, finite=finite, world=ALONE, gradients=None, clock=Clock())
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
-    """Return the plain cross-entropy, in nats per image, of a cell in train mode: no mixing, no label smoothing."""
+    """Return the plain cross-entropy, in nats per image, of a cell in train mode: no mixing, no
+    label smoothing.
+    """
     section = run.config.data
     with torch.no_grad(), autocast(run.precision, run.device):
         answer = state.model(normalise(cell.images.to(run.device), section.mean, section.std))
@@ -292,19 +338,30 @@ def _timed(runner: StepRunner, state: State, batch: Batch) -> float:
 
 def _joined(one: Batch, other: Batch) -> Batch:
     images = torch.cat([one.images, other.images]).contiguous(memory_format=torch.channels_last)
-    samples, epochs = np.concatenate([one.samples, other.samples]), np.concatenate([one.epochs, other.epochs])
+    samples, epochs = (
+        np.concatenate([one.samples, other.samples]),
+        np.concatenate([one.epochs, other.epochs]),
+    )
     return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs)
 
 
 def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
-    """Return the largest smaller cell, in images, with which a step does not run out of memory; 0 if none was found."""
+    """Return the largest smaller cell, in images, with which a step does not run out of memory.
+
+    0 if none was found.
+    """
     deadline = time.perf_counter() + BUDGET_MOST_S
     for cell in smaller_cells(run):
-        config = run.config.model_copy(update={"batch": run.config.batch.model_copy(update={"cell": cell})})
+        config = run.config.model_copy(
+            update={"batch": run.config.batch.model_copy(update={"cell": cell})}
+        )
         part = replace(
-            batch, images=batch.images[:cell], labels=batch.labels[:cell],
-            samples=batch.samples[:cell], epochs=batch.epochs[:cell],
-        )  # fmt: skip
+            batch,
+            images=batch.images[:cell],
+            labels=batch.labels[:cell],
+            samples=batch.samples[:cell],
+            epochs=batch.epochs[:cell],
+        )
         try:
             state, runner = _copy(run)
             _timed(replace(runner, config=config), state, part)
@@ -319,7 +376,9 @@ def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
 
 
 def _judge(loss: float, run: Run) -> list[Finding]:
-    """Compare the first loss with ln C, that of a network that knows nothing and is sure of nothing."""
+    """Compare the first loss with ln C, that of a network that knows nothing and is sure of
+    nothing.
+    """
     expected = math.log(len(run.data.train.classes))
     if not math.isfinite(loss):
         raise DivergedError(
@@ -328,14 +387,25 @@ def _judge(loss: float, run: Run) -> list[Finding]:
             fix="look at data.mean, data.std and, where weights were loaded, at these",
             finding="not-finite",
         )
-    text = f"the loss at the start is {loss:.2f}; ln({len(run.data.train.classes)}) = {expected:.2f} is usual"
+    text = (
+        f"the loss at the start is {loss:.2f}; ln({len(run.data.train.classes)}) = "
+        f"{expected:.2f} is usual"
+    )
     if loss > ABSURD_LOSS * expected:
         fix = "check the initialisation of the network, data.mean and data.std"
         return [Finding("loss-at-start", "error", text, run.recipe.model, fix, status=76)]
     pretrained = bool(run.config.model.init) or run.recipe.model.startswith("custom:")
     low = 0.0 if pretrained else USUAL_LOSS[0]
     if not low * expected <= loss <= USUAL_LOSS[1] * expected:
-        return [Finding("loss-at-start", "warning", text, run.recipe.model, "is the initialisation as it should be?")]
+        return [
+            Finding(
+                "loss-at-start",
+                "warning",
+                text,
+                run.recipe.model,
+                "is the initialisation as it should be?",
+            )
+        ]
     return []
 
 
@@ -344,7 +414,10 @@ def _exactness(run: Run) -> list[Finding]:
     choice = run.resolved["deterministic"]
     if choice["value"]:
         return []
-    text = f"two runs of this command will differ in their last bits, and so will a resumed one: {choice['reason']}"
+    text = (
+        "two runs of this command will differ in their last bits, and so will a resumed one: "
+        f"{choice['reason']}"
+    )
     fix = "put another operation into the network, or train on a CPU, if that matters"
     return [Finding("not-deterministic", "warning", text, run.recipe.model, fix)]
 
@@ -356,29 +429,45 @@ def _disk_space(run: Run) -> list[Finding]:
     needed, free = DISK_MARGIN * count * one, files.free_bytes(run.folder.absolute())
     if free >= needed:
         return []
-    return [Finding(
-        "disk-space", "error", f"{count} checkpoints of {units.human_size(one)} need {units.human_size(needed)}, but "
-        f"only {units.human_size(free)} are free", str(run.folder.absolute()),
-        "free some space, choose another disk with --out, or keep fewer with --set checkpoint.keep=1", status=74,
-    )]  # fmt: skip
+    return [
+        Finding(
+            "disk-space",
+            "error",
+            f"{count} checkpoints of {units.human_size(one)} need {units.human_size(needed)}, but "
+            f"only {units.human_size(free)} are free",
+            str(run.folder.absolute()),
+            "free some space, choose another disk with --out, or keep fewer with --set "
+            "checkpoint.keep=1",
+            status=74,
+        )
+    ]
 
 
 def _describe(run: Run, spent: Estimate, log: Log) -> list[Finding]:
     """Print the estimate; it is a finding too, so that `check --json` has it."""
     load, compute = (run.global_batch / max(t, 1e-9) for t in (spent.load_s, spent.compute_s))
-    most, aside = ("at most", ", its processes not counted") if run.config.data.processes else ("about", "")
+    most, aside = (
+        ("at most", ", its processes not counted") if run.config.data.processes else ("about", "")
+    )
     text = (
-        f"{most} {units.human_time(spent.total_s)}: {run.total_steps:,} steps x {_short(spent.step_s)} ({spent.limit} "
-        f"limits; loader alone {load:,.0f} img/s{aside}, training {compute:,.0f} img/s) + evaluations"
+        f"{most} {units.human_time(spent.total_s)}: {run.total_steps:,} steps x "
+        f"{_short(spent.step_s)} ({spent.limit} "
+        f"limits; loader alone {load:,.0f} img/s{aside}, training {compute:,.0f} img/s) + "
+        "evaluations"
     )
     log.fact("time", text)
     findings = [Finding("time", "note", text)]
     if spent.limit == "loading" and spent.total_s > SHORT_RUN_S and not aside:
-        findings.append(Finding(
-            "slow-loader", "note", f"reading and decoding ({load:,.0f} img/s) is slower than training ({compute:,.0f} "
-            f"img/s) with {run.readers.threads} threads", "data.threads",
-            "store the images smaller, or give it more processor cores",
-        ))  # fmt: skip
+        findings.append(
+            Finding(
+                "slow-loader",
+                "note",
+                f"reading and decoding ({load:,.0f} img/s) is slower than training ({compute:,.0f} "
+                f"img/s) with {run.readers.threads} threads",
+                "data.threads",
+                "store the images smaller, or give it more processor cores",
+            )
+        )
     return findings
 
 

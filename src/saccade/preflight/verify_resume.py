@@ -18,10 +18,12 @@ ATTEMPT_LIMIT_S = 3600.0
 
 
 def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> dict[str, Any]:
-    """Train twice with the same arguments, once undisturbed and once killed ``kills`` times, and compare.
+    """Train twice with the same arguments, once undisturbed and once killed ``kills`` times, and
+    compare.
 
-    ``arguments`` are those of ``saccade train``. Each kill is a SIGKILL at a step drawn from the pid. Returns the
-    common digest and the steps at which runs were resumed; raises CheckpointError when the digests differ.
+    ``arguments`` are those of ``saccade train``. Each kill is a SIGKILL at a step drawn from the
+    pid. Returns the common digest and the steps at which runs were resumed; raises CheckpointError
+    when the digests differ.
     """
     every = max(steps // 12, 1)
     common = [*arguments, "--epochs", f"{steps}step", "--set", f"checkpoint.every={every}step"]
@@ -37,14 +39,25 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
         log.say("resuming to the end")
         _attempt([*common, "--out", str(broken)], None, broken, log)
         digests = [str(files.read_json(f / "run.json")["digest"]) for f in (whole, broken)]
-        starts = [int(e["step"]) for e in read_events(broken / "log.jsonl") if e["event"] == "start"]
+        starts = [
+            int(e["step"]) for e in read_events(broken / "log.jsonl") if e["event"] == "start"
+        ]
     if digests[0] != digests[1]:
         raise CheckpointError(
             "the resumed run differs from the undisturbed one",
             where=f"digests {digests[0][:16]} and {digests[1][:16]}",
-            fix="please report this with your settings: it is a bug, or this device is not deterministic",
+            fix=(
+                "please report this with your settings: it is a bug, or this device is not "
+                "deterministic"
+            ),
         )
-    return {"kills": kills, "steps": steps, "resumed_at": starts[1:], "digest": digests[0], "identical": True}
+    return {
+        "kills": kills,
+        "steps": steps,
+        "resumed_at": starts[1:],
+        "digest": digests[0],
+        "identical": True,
+    }
 
 
 def _attempt(arguments: list[str], kill_after_step: int | None, folder: Path, log: Log) -> None:
@@ -60,7 +73,8 @@ def _attempt(arguments: list[str], kill_after_step: int | None, folder: Path, lo
     _, said = process.communicate()
     if kill_after_step is None and process.returncode != 0:
         raise SaccadeError(
-            f"the training run ended with status {process.returncode}", where=said.decode(errors="replace")
+            f"the training run ended with status {process.returncode}",
+            where=said.decode(errors="replace"),
         )
 
 

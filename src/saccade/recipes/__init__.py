@@ -1,4 +1,7 @@
-"""Recipes: one YAML file per claimed result, with its receipt; and which one fits the data at hand."""
+"""Recipes: one YAML file per claimed result, with its receipt.
+
+And which one fits the data at hand.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ LIKE_CIFAR = 20_000
 
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
-    """One recipe: what it is for; for a ported one the ``source`` and what it ``claims`` to have reached."""
+    """One recipe: what it is for.
+
+    For a ported one the ``source`` and what it ``claims`` to have reached.
+    """
 
     name: str
     path: Path
@@ -48,7 +54,8 @@ def find(name: str) -> RecipeFile:
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         raise ConfigError(
-            f"there is no recipe '{name}'", fix=f"did you mean {near[0]}?" if near else "`saccade recipes`"
+            f"there is no recipe '{name}'",
+            fix=f"did you mean {near[0]}?" if near else "`saccade recipes`",
         )
     tree = plain_yaml.load(path.read_text(encoding="utf-8"))
     about, source, claims = (" ".join(str(tree.pop(word, "")).split()) for word in WORDS)
@@ -56,7 +63,9 @@ def find(name: str) -> RecipeFile:
 
 
 def default_for(data_name: str, num_images: int, side_px: int) -> str:
-    """Return the recipe for data without one: by size of the set and typical short side of its images in pixels."""
+    """Return the recipe for data without one: by size of the set and typical short side of its
+    images in pixels.
+    """
     if data_name in ("digits", "mnist"):
         return data_name
     if side_px <= SMALL_IMAGE_PX:

@@ -24,7 +24,9 @@ FREE = ("seed", "device", "recipe", "data.train", "data.val")
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One finished run of a recipe: ``seconds`` from start to exit, ``log`` the SHA-256 of its log."""
+    """One finished run of a recipe: ``seconds`` from start to exit, ``log`` the SHA-256 of its
+    log.
+    """
 
     run: str
     seed: int
@@ -58,8 +60,8 @@ class Receipt:
     def band(self) -> tuple[float, float]:
         """Where the next run is expected, as top-1 from 0 to 1.
 
-        Two standard deviations of one run around the mean, never narrower than twice the error that the number of
-        validation images leaves.
+        Two standard deviations of one run around the mean, never narrower than twice the error that
+        the number of validation images leaves.
         """
         tops = [run.top1 for run in self.runs]
         chance = (self.mean * (1 - self.mean) / self.runs[0].n) ** 0.5
@@ -75,7 +77,10 @@ class Receipt:
 
 
 def settings_digest(recipe: RecipeFile) -> str:
-    """Return the SHA-256, 64 hexadecimal digits, of what a recipe sets; words and layout of the file do not count."""
+    """Return the SHA-256, 64 hexadecimal digits, of what a recipe sets.
+
+    Words and layout of the file do not count.
+    """
     return hashlib.sha256(json.dumps(recipe.settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -85,7 +90,9 @@ def read(name: str) -> Receipt | None:
     if not path.is_file():
         return None
     tree = json.loads(path.read_text(encoding="utf-8"))
-    return Receipt(tree["recipe"], tree["settings"], tuple(Measurement(**run) for run in tree["runs"]))
+    return Receipt(
+        tree["recipe"], tree["settings"], tuple(Measurement(**run) for run in tree["runs"])
+    )
 
 
 def status(recipe: RecipeFile) -> str:
@@ -97,9 +104,12 @@ def status(recipe: RecipeFile) -> str:
 
 
 def record(runs: Sequence[Path]) -> list[Receipt]:
-    """Write the receipts of finished runs, one for each recipe among them; earlier receipts are replaced.
+    """Write the receipts of finished runs, one for each recipe among them.
 
-    Raises ConfigError for a run that is not finished, or whose settings are not those of its recipe.
+    Earlier receipts are replaced.
+
+    Raises ConfigError for a run that is not finished, or whose settings are not those of its
+    recipe.
     """
     found: dict[str, list[Measurement]] = {}
     for folder in runs:
@@ -116,7 +126,10 @@ def record(runs: Sequence[Path]) -> list[Receipt]:
 
 
 def judge(folder: Path, top1: float) -> str:
-    """Say where the top-1 (0..1) of a finished run lies beside the receipt of its recipe; empty without a receipt."""
+    """Say where the top-1 (0..1) of a finished run lies beside the receipt of its recipe.
+
+    Empty without a receipt.
+    """
     try:
         name, measurement = _measured(folder)
         receipt = read(name)
@@ -126,7 +139,10 @@ def judge(folder: Path, top1: float) -> str:
         return ""
     low, high = receipt.band
     place = "within" if low <= top1 <= high else "above" if top1 > high else "below"
-    return f"{place} what recipe '{name}' promises: {100 * low:.1f} to {100 * high:.1f} % ({receipt.summary})"
+    return (
+        f"{place} what recipe '{name}' promises: {100 * low:.1f} to {100 * high:.1f} % "
+        f"({receipt.summary})"
+    )
 
 
 def _measured(folder: Path) -> tuple[str, Measurement]:
@@ -139,25 +155,37 @@ def _measured(folder: Path) -> tuple[str, Measurement]:
     try:
         return _measurement(folder, facts, settings, log)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(f"its records are not as saccade wrote them: {error}", where=str(folder)) from error
+        raise ConfigError(
+            f"its records are not as saccade wrote them: {error}", where=str(folder)
+        ) from error
 
 
 def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[str, Measurement]:
     if facts.get("status") != "done":
         raise ConfigError(
-            "the run is not finished", where=str(folder), fix="run the same `saccade train` command again"
+            "the run is not finished",
+            where=str(folder),
+            fix="run the same `saccade train` command again",
         )
     settings.pop("resolved", None)
     name = Path(settings["recipe"]).stem
     _require_same(folder, settings, find(name))
     result, environment = facts["result"], facts["environment"]
     return name, Measurement(
-        run=folder.name, seed=settings["seed"], top1=result["top1"], correct=result["correct"], n=result["n"],
-        seconds=facts["seconds"], date=facts["ended"][:10], commit=environment.get("commit") or "",
-        machine=_machine(facts), torch=environment["torch"], data=_data(facts),
+        run=folder.name,
+        seed=settings["seed"],
+        top1=result["top1"],
+        correct=result["correct"],
+        n=result["n"],
+        seconds=facts["seconds"],
+        date=facts["ended"][:10],
+        commit=environment.get("commit") or "",
+        machine=_machine(facts),
+        torch=environment["torch"],
+        data=_data(facts),
         command=_without_place(facts.get("command", "")),
         log=hashlib.sha256(log).hexdigest(),
-    )  # fmt: skip
+    )
 
 
 def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) -> None:
@@ -178,16 +206,22 @@ def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) ->
 
 
 def _without_place(command: str) -> str:
-    """Leave out where a run was put, and the folders of its data: those of one machine mean nothing on another."""
+    """Leave out where a run was put, and the folders of its data: those of one machine mean
+    nothing on another.
+    """
     words = command.split()
     if "--out" in words:
         del words[words.index("--out") : words.index("--out") + 2]
-    return " ".join(Path(word).name if word.startswith(("/", "../", "~")) else word for word in words)
+    return " ".join(
+        Path(word).name if word.startswith(("/", "../", "~")) else word for word in words
+    )
 
 
 def _machine(facts: dict[str, Any]) -> str:
     environment = facts["environment"]
-    device = environment.get("gpu") or f"{environment.get('cores', environment['threads'])} CPU cores, "
+    device = (
+        environment.get("gpu") or f"{environment.get('cores', environment['threads'])} CPU cores, "
+    )
     return f"{device}{'' if environment.get('gpu') else environment['processor']}"
 
 
@@ -201,23 +235,30 @@ def table() -> str:
     lines = [
         "# Records",
         "",
-        "What recipes reached, written from run folders by `saccade recipes record`, printed by `... records`.",
+        "What recipes reached, written from run folders by `saccade recipes record`, printed "
+        "by `... records`.",
         "",
         "| recipe | status | top-1 | data (training + validation) | median time | machine | date |",
         "|---|---|---|---|---|---|---|",
     ]
-    details = ["", "| recipe | seed | top-1 | correct | seconds | commit | torch | log (SHA-256) |", "|---" * 8 + "|"]
+    details = [
+        "",
+        "| recipe | seed | top-1 | correct | seconds | commit | torch | log (SHA-256) |",
+        "|---" * 8 + "|",
+    ]
     for name in names():
         receipt = read(name)
         if receipt is None:
             continue
         first, seconds = receipt.runs[0], statistics.median(run.seconds for run in receipt.runs)
         lines.append(
-            f"| {name} | {status(find(name))} | {receipt.summary} | {first.data} | {seconds:.0f} s | {first.machine} "
+            f"| {name} | {status(find(name))} | {receipt.summary} | {first.data} | "
+            f"{seconds:.0f} s | {first.machine} "
             f"| {first.date} |"
         )
         details += [
-            f"| {name} | {run.seed} | {100 * run.top1:.2f} | {run.correct} / {run.n} | {run.seconds:.0f} | "
+            f"| {name} | {run.seed} | {100 * run.top1:.2f} | {run.correct} / {run.n} | "
+            f"{run.seconds:.0f} | "
             f"{run.commit[:10]} | {run.torch} | {run.log[:16]} |"
             for run in receipt.runs
         ]

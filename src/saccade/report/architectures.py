@@ -1,4 +1,7 @@
-"""Architectures for the terminal: what each costs, and one drawn stage by stage. No memory is allocated for any."""
+"""Architectures for the terminal: what each costs, and one drawn stage by stage.
+
+No memory is allocated for any.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from saccade.report.tables import console, form
 BAR_WIDTH, REST_WIDTH = 28, 64
 WIDE = 110
 LEGEND = (
-    "For one image of px x px pixels. MACs: multiply-accumulates. MB/image: what training keeps of it for the backward "
+    "For one image of px x px pixels. MACs: multiply-accumulates. MB/image: what training "
+    "keeps of it for the backward "
     "pass in float32; bfloat16 keeps about half."
 )
 
@@ -26,9 +30,11 @@ LEGEND = (
 def rows(
     names: list[str], num_classes: int, image_size: int | None, log: Log, with_stages: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return one row per model: what one image of ``image_size`` pixels (None = its usual size) costs.
+    """Return one row per model: what one image of ``image_size`` pixels (None = its usual size)
+    costs.
 
-    The second list says which of several models cannot take that size, and why; of one model that is a ConfigError.
+    The second list says which of several models cannot take that size, and why; of one model that
+    is a ConfigError.
     """
     found, left_out = [], []
     with log.progress("counting", len(names)) as bar:
@@ -41,7 +47,9 @@ def rows(
                 left_out.append(f"{name}: {error.what}")
             bar.update(done, name)
     if not found:
-        raise ConfigError("none of these models takes such images", where=f"--image-size {image_size}")
+        raise ConfigError(
+            "none of these models takes such images", where=f"--image-size {image_size}"
+        )
     return found, left_out
 
 
@@ -51,10 +59,13 @@ def _row(name: str, num_classes: int, image_size: int | None, with_stages: bool)
     model = meta_model(name, num_classes=num_classes, image_size=side)
     try:
         counts = cost(model, side)
-    except Exception as error:  # a network of another library says in its own way what it cannot take
+    # a network of another library says in its own way what it cannot take
+    except Exception as error:
         if not backends.is_backend(name):
             raise
-        raise ConfigError(f"{name} fails on {side} x {side} pixels: {error}", where="--image-size") from error
+        raise ConfigError(
+            f"{name} fails on {side} x {side} pixels: {error}", where="--image-size"
+        ) from error
     row: dict[str, Any] = {
         "model": entry.name,
         "family": entry.family,
@@ -70,12 +81,20 @@ def _row(name: str, num_classes: int, image_size: int | None, with_stages: bool)
 
 
 def shown(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with the columns that people get; a narrow terminal has no room for family and source."""
+    """Return rows with the columns that people get.
+
+    A narrow terminal has no room for family and source.
+    """
     wide = console().width >= WIDE
     return [
         {"model": row["model"]}
         | ({"family": row["family"]} if wide else {})
-        | {"px": row["image_size"], "params": row["params"], "MACs": row["macs"], "activations": row["activations"]}
+        | {
+            "px": row["image_size"],
+            "params": row["params"],
+            "MACs": row["macs"],
+            "activations": row["activations"],
+        }
         | {"MB/image": row["kept_bytes"] / 1e6}
         | ({"source": row["source"]} if wide else {})
         for row in table
@@ -83,12 +102,16 @@ def shown(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw(row: dict[str, Any]) -> None:
-    """Print a model stage by stage on stdout: output, blocks, parameters, and the share of the multiplications."""
+    """Print a model stage by stage on stdout: output, blocks, parameters, and the share of the
+    multiplications.
+    """
     out, side = console(), row["image_size"]
     out.print(f"{row['model']}  ({row['source']})", style="bold", markup=False)
     out.print(
-        f"{form(row['params'])} parameters, {form(row['macs'])} MACs, {form(row['activations'])} activations and "
-        f"{row['kept_bytes'] / 1e6:,.1f} MB kept for the backward pass (float32), for one image of {side} x {side} px",
+        f"{form(row['params'])} parameters, {form(row['macs'])} MACs, "
+        f"{form(row['activations'])} activations and "
+        f"{row['kept_bytes'] / 1e6:,.1f} MB kept for the backward pass (float32), for one "
+        f"image of {side} x {side} px",
         markup=False,
     )
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 1))
@@ -101,8 +124,12 @@ def draw(row: dict[str, Any]) -> None:
     for stage in row["stages"]:
         share = stage["macs"] / max(row["macs"], 1)
         table.add_row(
-            stage["name"], "x".join(map(str, stage["shape"])) or "-", str(stage["blocks"] or ""),
-            f"{stage['params']:,}" if stage["params"] else "", f"{stage['macs'] / 1e6:,.1f} M" if stage["macs"] else "",
-            Bar(largest, 0, stage["macs"], width=width, color="cyan"), f"{share:.1%}" if stage["macs"] else "",
-        )  # fmt: skip
+            stage["name"],
+            "x".join(map(str, stage["shape"])) or "-",
+            str(stage["blocks"] or ""),
+            f"{stage['params']:,}" if stage["params"] else "",
+            f"{stage['macs'] / 1e6:,.1f} M" if stage["macs"] else "",
+            Bar(largest, 0, stage["macs"], width=width, color="cyan"),
+            f"{share:.1%}" if stage["macs"] else "",
+        )
     out.print(table)

@@ -1,4 +1,6 @@
-"""HTML that is escaped by construction: a plain string becomes text, only ``Html`` is taken as it is."""
+"""HTML that is escaped by construction: a plain string becomes text, only ``Html`` is taken as
+it is.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def element(tag: str, *children: str | Iterable[str], **attributes: str | int) -
 
     ``class_`` stands for the attribute ``class``.
     """
-    written = "".join(f' {name.rstrip("_")}="{_shown(str(value))}"' for name, value in attributes.items())
+    written = "".join(
+        f' {name.rstrip("_")}="{_shown(str(value))}"' for name, value in attributes.items()
+    )
     if tag in _EMPTY:
         return Html(f"<{tag}{written}>")
     return Html(f"<{tag}{written}>{join(children)}</{tag}>")
@@ -41,35 +45,60 @@ def _text(child: str | Iterable[str]) -> str:
 
 
 def _shown(text: str) -> str:
-    """Escape a text for a page; a mark of writing direction in a name would turn round what stands beside it."""
+    """Escape a text for a page.
+
+    A mark of writing direction in a name would turn round what stands beside it.
+    """
     return escape(printable(text))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> Html:
-    """Return a table that scrolls sideways on a narrow screen; the columns in ``numbers`` are right-aligned."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()
+) -> Html:
+    """Return a table that scrolls sideways on a narrow screen.
+
+    The columns in ``numbers`` are right-aligned.
+    """
 
     def cells(tag: str, row: Sequence[str]) -> Html:
-        return element("tr", [element(tag, c, **({"class_": "n"} if i in numbers else {})) for i, c in enumerate(row)])
+        return element(
+            "tr",
+            [
+                element(tag, c, **({"class_": "n"} if i in numbers else {}))
+                for i, c in enumerate(row)
+            ],
+        )
 
     body = element("tbody", [cells("td", row) for row in rows])
-    return element("div", element("table", element("thead", cells("th", head)), body), class_="scroll")
+    return element(
+        "div", element("table", element("thead", cells("th", head)), body), class_="scroll"
+    )
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Html:
     """Return a list of names and values; pairs with an empty value are left out."""
-    rows = [element("div", element("dt", name), element("dd", value)) for name, value in pairs if value]
+    rows = [
+        element("div", element("dt", name), element("dd", value)) for name, value in pairs if value
+    ]
     return element("dl", rows, class_="facts")
 
 
-def image(picture: bytes, alt: str, *, dark: bytes | None = None, scale: float = 1.0, class_: str = "plot") -> Html:
-    """Return an embedded PNG or JPEG; ``dark`` is shown instead of it on screens with a dark colour scheme.
+def image(
+    picture: bytes, alt: str, *, dark: bytes | None = None, scale: float = 1.0, class_: str = "plot"
+) -> Html:
+    """Return an embedded PNG or JPEG.
 
-    ``scale`` is the number of pixels of the picture to a pixel of the page. The style sheet chooses between the two:
-    a browser that prints would not ask a ``<picture>`` again and put the dark one on white paper.
+    ``dark`` is shown instead of it on screens with a dark colour scheme.
+
+    ``scale`` is the number of pixels of the picture to a pixel of the page. The style sheet chooses
+    between the two: a browser that prints would not ask a ``<picture>`` again and put the dark one
+    on white paper.
     """
     with Image.open(io.BytesIO(picture)) as opened:
         width, height = (round(side / scale) for side in opened.size)
-    kinds = {class_: picture} if dark is None else {f"{class_} light": picture, f"{class_} dark": dark}
+    kinds = (
+        {class_: picture} if dark is None else {f"{class_} light": picture, f"{class_} dark": dark}
+    )
     shown = [
         element("img", src=_data(content), alt=alt, width=width, height=height, class_=kind)
         for kind, content in kinds.items()
@@ -88,7 +117,10 @@ def page(title: str, *sections: Html) -> bytes:
         element("title", title),
         element("style", Html(style)),
     )
-    return f'<!doctype html>\n<html lang="en">{head}{element("body", element("main", sections))}</html>\n'.encode()
+    return (
+        "<!doctype html>\n<html "
+        f'lang="en">{head}{element("body", element("main", sections))}</html>\n'
+    ).encode()
 
 
 def _data(picture: bytes) -> str:

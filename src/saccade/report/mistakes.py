@@ -19,7 +19,10 @@ _TINY_PIXELS = 64
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image that was confidently taken for another class; ``pixels`` is uint8 (h, w, 3), or None without one."""
+    """One image that was confidently taken for another class.
+
+    ``pixels`` is uint8 (h, w, 3), or None without one.
+    """
 
     name: str
     true: str
@@ -34,13 +37,20 @@ class Mistake:
 
 
 def worst(record: Record, count: int = 12) -> list[Mistake]:
-    """Return the most confident mistakes of a run, worst first; none when there are no predictions."""
+    """Return the most confident mistakes of a run, worst first.
+
+    None when there are no predictions.
+    """
     if record.answers is None:
         return []
     labels, predicted = record.answers.labels.tolist(), record.answers.predicted
     return [
         Mistake(
-            _name(record, i), record.titles[labels[i]], record.titles[predicted[i]], probability, _pixels(record, i)
+            _name(record, i),
+            record.titles[labels[i]],
+            record.titles[predicted[i]],
+            probability,
+            _pixels(record, i),
         )
         for i, probability in record.answers.worst(count)
     ]

@@ -1,4 +1,6 @@
-"""The report of one run: the pictures under ``plots/`` and one page that needs nothing from outside."""
+"""The report of one run: the pictures under ``plots/`` and one page that needs nothing from
+outside.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ _HEAT_MAP_CLASSES = 30
 _PAIRS_BESIDE = 8
 _PAIRS_ALONE = 20
 _LOSS_NOTE = (
-    "Training loss is what was minimised, with any augmentation and label smoothing, so it may lie above validation."
+    "Training loss is what was minimised, with any augmentation and label smoothing, so it may "
+    "lie above validation."
 )
 
 
@@ -38,12 +41,17 @@ class Plot:
         return image(self.light, self.alt, dark=self.dark, scale=plots.SCALE)
 
 
-def write_report(run: Path, split: Split | None = None, result: Result | None = None, checkpoint: str = "") -> Path:
-    """Write ``plots/*.png`` and ``report.html`` from what is in a run folder; returns the path of the page.
+def write_report(
+    run: Path, split: Split | None = None, result: Result | None = None, checkpoint: str = ""
+) -> Path:
+    """Write ``plots/*.png`` and ``report.html`` from what is in a run folder.
 
-    ``split`` is the validation set, for the pictures of the worst mistakes. A run that is not finished gets a report
-    of what is there. ``result`` on that split is of one of the run's checkpoints: its page stands beside the run's, as
-    ``report-<checkpoint>.html``. Raises UsageError when the folder is no run, DiskError.
+    Returns the path of the page.
+
+    ``split`` is the validation set, for the pictures of the worst mistakes. A run that is not
+    finished gets a report of what is there. ``result`` on that split is of one of the run's
+    checkpoints: its page stands beside the run's, as ``report-<checkpoint>.html``. Raises
+    UsageError when the folder is no run, DiskError.
     """
     record = Record.read(run, split)
     if result is not None and split is not None:
@@ -79,7 +87,9 @@ def _page(record: Record, drawn: dict[str, Plot], worst: list[mistakes.Mistake])
         sections.decisions(record),
         sections.environment(record),
         sections.configuration(record),
-        element("footer", f"Written by Saccade {version or ''}".strip() + " from the run folder alone."),
+        element(
+            "footer", f"Written by Saccade {version or ''}".strip() + " from the run folder alone."
+        ),
     )
 
 
@@ -89,25 +99,40 @@ def _plots(record: Record) -> dict[str, Plot]:
     train = Line("training", *record.series("step", "loss"))
     validation = Line("validation", *record.series("eval", "loss"), markers=True)
     if train.x or validation.x:
-        ends = [f"{line.label} {line.y[0]:.3f} to {line.y[-1]:.3f}" for line in (train, validation) if line.x]
+        ends = [
+            f"{line.label} {line.y[0]:.3f} to {line.y[-1]:.3f}"
+            for line in (train, validation)
+            if line.x
+        ]
         out["loss"] = _both(
             "Loss",
             f"Loss over the run: {', '.join(ends)}",
             lambda t: plots.loss(axis, train, validation, t),
             _LOSS_NOTE,
         )
-    scores = [Line(label, *record.series("eval", name)) for label, name in (("top-1", "top1"), ("top-5", "top5"))]
-    lines = [line for line in scores if line.x and (line.label == "top-1" or len(record.classes) > TOP5_ABOVE)]
+    scores = [
+        Line(label, *record.series("eval", name))
+        for label, name in (("top-1", "top1"), ("top-5", "top5"))
+    ]
+    lines = [
+        line
+        for line in scores
+        if line.x and (line.label == "top-1" or len(record.classes) > TOP5_ABOVE)
+    ]
     if lines:
         ends = [f"{line.label} {sections.percent(line.y[-1])}" for line in lines]
         alt = f"Accuracy over the run, at the end {', '.join(ends)}"
         out["accuracy"] = _both(
-            f"Accuracy on {record.watched or 'validation'}", alt, lambda t: plots.accuracy(axis, lines, t)
+            f"Accuracy on {record.watched or 'validation'}",
+            alt,
+            lambda t: plots.accuracy(axis, lines, t),
         )
     rate = Line("", *record.series("step", "lr"))
     if rate.x:
         alt = f"Learning rate over the run, at most {max(rate.y):.4g}"
-        out["learning_rate"] = _both("Learning rate", alt, lambda t: plots.learning_rate(axis, rate, t))
+        out["learning_rate"] = _both(
+            "Learning rate", alt, lambda t: plots.learning_rate(axis, rate, t)
+        )
     if record.answers is not None and len(record.classes) <= _HEAT_MAP_CLASSES:
         counts = record.answers.confusion
         alt = f"Confusion matrix of {len(record.classes)} classes; the table below has its figures"
@@ -121,28 +146,40 @@ def _both(title: str, alt: str, draw: Callable[[Theme], bytes], note: str = "") 
 
 def _card(plot: Plot) -> Html:
     caption = element("figcaption", plot.title)
-    return element("figure", caption, plot.html, _note(plot.note) if plot.note else "", class_="card")
+    return element(
+        "figure", caption, plot.html, _note(plot.note) if plot.note else "", class_="card"
+    )
 
 
 def _confusion(record: Record, drawn: dict[str, Plot]) -> Html:
     if record.answers is None:
         return Html("")
     if "confusion" in drawn:
-        note = "Rows are true classes, columns predictions. Blue is right, orange wrong, each by its share of the row."
+        note = (
+            "Rows are true classes, columns predictions. Blue is right, orange wrong, each by "
+            "its share of the row."
+        )
         pairs = sections.confused_pairs(record, _PAIRS_BESIDE)
         both = element("div", drawn["confusion"].html, pairs, class_="card matrix beside")
         return sections.section("Confusion matrix", _note(note), both)
     pairs = sections.confused_pairs(record, _PAIRS_ALONE)
-    return sections.section("Most confused classes", element("div", pairs, class_="card") if pairs else Html(""))
+    return sections.section(
+        "Most confused classes", element("div", pairs, class_="card") if pairs else Html("")
+    )
 
 
 def _mistakes(record: Record, worst: list[mistakes.Mistake]) -> Html:
     if record.answers is None:
         return Html("")
     if not worst:
-        return sections.section("Worst mistakes", _note("None: every image is classified correctly."))
+        return sections.section(
+            "Worst mistakes", _note("None: every image is classified correctly.")
+        )
     tiles = element("div", [mistakes.tile(m) for m in worst], class_="mistakes")
-    note = "Wrong answers, the surest first: what the network said and how sure it was, then the true class."
+    note = (
+        "Wrong answers, the surest first: what the network said and how sure it was, then the "
+        "true class."
+    )
     return sections.section("Worst mistakes", _note(note), tiles)
 
 

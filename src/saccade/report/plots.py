@@ -1,6 +1,8 @@
-"""The pictures of a run, drawn without any global state and returned as PNG bytes, sharp on any screen.
+"""The pictures of a run, drawn without any global state and returned as PNG bytes, sharp on any
+screen.
 
-A curve is as wide as a phone, so three stand beside each other on a large screen and their text keeps its size.
+A curve is as wide as a phone, so three stand beside each other on a large screen and their text
+keeps its size.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a plot; ``card`` is what it lies on and fades into, ``series`` the colours of lines in order."""
+    """Colours of a plot.
+
+    ``card`` is what it lies on and fades into, ``series`` the colours of lines in order.
+    """
 
     card: str
     ink: str
@@ -46,13 +51,25 @@ class Theme:
 
 
 LIGHT = Theme(
-    "#ffffff", "#1d2430", "#667085", "#e7eaef", "#2b6cb0", "#d1491f",
-    ("#2b6cb0", "#d1491f", "#2f855a", "#805ad5", "#b7791f", "#b83280", "#2c7a7b", "#4a5568"), False,
-)  # fmt: skip
+    "#ffffff",
+    "#1d2430",
+    "#667085",
+    "#e7eaef",
+    "#2b6cb0",
+    "#d1491f",
+    ("#2b6cb0", "#d1491f", "#2f855a", "#805ad5", "#b7791f", "#b83280", "#2c7a7b", "#4a5568"),
+    False,
+)
 DARK = Theme(
-    "#171b22", "#e8ebf0", "#98a2b3", "#2a303a", "#63a4f4", "#ff8a5c",
-    ("#63a4f4", "#ff8a5c", "#5fcf9a", "#b794f6", "#ecc35c", "#f687b3", "#5bc8c8", "#a9b4c4"), True,
-)  # fmt: skip
+    "#171b22",
+    "#e8ebf0",
+    "#98a2b3",
+    "#2a303a",
+    "#63a4f4",
+    "#ff8a5c",
+    ("#63a4f4", "#ff8a5c", "#5fcf9a", "#b794f6", "#ecc35c", "#f687b3", "#5bc8c8", "#a9b4c4"),
+    True,
+)
 
 
 @dataclass(frozen=True)
@@ -76,14 +93,18 @@ class _End:
 
 
 def loss(axis: str, train: Line, validation: Line, theme: Theme) -> bytes:
-    """Draw the training loss, single steps faint and their running mean strong, and the validation loss."""
+    """Draw the training loss, single steps faint and their running mean strong, and the
+    validation loss.
+    """
     figure, axes = _axes(theme, axis)
     ends: list[_End] = []
     if train.x:
         axes.plot(train.x, train.y, color=theme.series[0], linewidth=0.8, alpha=0.28)
         mean = running_mean(np.asarray(train.y, float))
         _line(axes, Line(train.label, train.x, mean.tolist()), theme.series[0])
-        ends.append(_End(f"{train.label}\n{mean[-1]:.3f}", train.x[-1], float(mean[-1]), theme.series[0]))
+        ends.append(
+            _End(f"{train.label}\n{mean[-1]:.3f}", train.x[-1], float(mean[-1]), theme.series[0])
+        )
         top = float(np.quantile(np.r_[train.y, validation.y], 0.995))
         axes.set_ylim(0, top * 1.08 if top > 0 else None)
     if validation.x:
@@ -116,9 +137,16 @@ def learning_rate(axis: str, line: Line, theme: Theme) -> bytes:
     axes.fill_between(line.x, line.y, color=theme.series[0], alpha=0.10, linewidth=0)
     peak = int(np.argmax(line.y))
     axes.annotate(
-        f"peak {line.y[peak]:.4g}", (line.x[peak], line.y[peak]), (0, 6), textcoords="offset points", ha="center",
-        color=theme.series[0], fontsize=_FONT_SIZE, fontweight="bold", annotation_clip=False,
-    )  # fmt: skip
+        f"peak {line.y[peak]:.4g}",
+        (line.x[peak], line.y[peak]),
+        (0, 6),
+        textcoords="offset points",
+        ha="center",
+        color=theme.series[0],
+        fontsize=_FONT_SIZE,
+        fontweight="bold",
+        annotation_clip=False,
+    )
     axes.set_xlim(left=0)
     axes.set_ylim(0, max(line.y) * 1.16 or 1.0)
     axes.yaxis.set_major_formatter(_plain_numbers())
@@ -126,7 +154,10 @@ def learning_rate(axis: str, line: Line, theme: Theme) -> bytes:
 
 
 def rates(title: str, lines: Sequence[Line], theme: Theme, form: str) -> bytes:
-    """Draw learning rates over epochs, as ``png`` or ``svg``; several are named beside the axes, top to bottom."""
+    """Draw learning rates over epochs, as ``png`` or ``svg``.
+
+    Several are named beside the axes, top to bottom.
+    """
     alone = len(lines) == 1
     width, height = (4.2, 2.4) if alone else (7.4, 3.4)
     figure, axes = _axes(theme, "epoch", width=width, height=height, right=0.97 if alone else 0.72)
@@ -138,9 +169,16 @@ def rates(title: str, lines: Sequence[Line], theme: Theme, form: str) -> bytes:
         _line(axes, line, colour)
         if not alone:
             axes.text(
-                1.03, 1 - min(_LABEL_GAP, 1 / len(lines)) * row, drawable(line.label, 30), transform=axes.transAxes,
-                color=colour, va="top", parse_math=False, fontsize=_FONT_SIZE, fontweight="bold",
-            )  # fmt: skip
+                1.03,
+                1 - min(_LABEL_GAP, 1 / len(lines)) * row,
+                drawable(line.label, 30),
+                transform=axes.transAxes,
+                color=colour,
+                va="top",
+                parse_math=False,
+                fontsize=_FONT_SIZE,
+                fontweight="bold",
+            )
     axes.set_xlim(left=0)
     axes.set_ylim(0, (max(max(line.y) for line in lines) or 1.0) * 1.04)
     axes.yaxis.set_major_formatter(_plain_numbers())
@@ -148,12 +186,19 @@ def rates(title: str, lines: Sequence[Line], theme: Theme, form: str) -> bytes:
 
 
 def overlay(axis: str, lines: Sequence[Line], theme: Theme, *, percent: bool) -> bytes:
-    """Draw the same curve of several runs over each other; fractions are shown in percent if ``percent``."""
+    """Draw the same curve of several runs over each other.
+
+    Fractions are shown in percent if ``percent``.
+    """
     figure, axes = _axes(theme, axis, width=10.6, height=4.0, right=0.80)
     ends: list[_End] = []
     for place, line in enumerate(lines):
         colour = theme.series[place % len(theme.series)]
-        y = [100 * v for v in line.y] if percent else running_mean(np.asarray(line.y, float)).tolist()
+        y = (
+            [100 * v for v in line.y]
+            if percent
+            else running_mean(np.asarray(line.y, float)).tolist()
+        )
         _line(axes, Line(line.label, line.x, y, line.markers), colour)
         text = f"{drawable(line.label, 22)}  {y[-1]:.2f}{' %' if percent else ''}"
         ends.append(_End(text, line.x[-1], y[-1], colour))
@@ -168,8 +213,8 @@ def overlay(axis: str, lines: Sequence[Line], theme: Theme, *, percent: bool) ->
 def confusion(counts: NDArray[np.int64], classes: Sequence[str], theme: Theme) -> bytes:
     """Draw a confusion matrix, int64 (C, C) with true classes as rows.
 
-    The colour is the share of the row: blue where right, orange where wrong, on a scale of its own so that rare
-    mistakes are seen too.
+    The colour is the share of the row: blue where right, orange where wrong, on a scale of its own
+    so that rare mistakes are seen too.
     """
     n = len(classes)
     side = max(3.2, 0.44 * n) if n <= 16 else 0.27 * n
@@ -185,14 +230,24 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str], theme: Theme) -
         for row, column in zip(*np.nonzero(counts), strict=True):
             dark = colours[row, column] @ (0.299, 0.587, 0.114) < 0.55
             axes.text(
-                column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=_FONT_SIZE - 0.4,
-                color="#ffffff" if dark else "#11151c", fontweight="bold" if row == column else "normal",
-            )  # fmt: skip
+                column,
+                row,
+                f"{counts[row, column]:,}",
+                ha="center",
+                va="center",
+                fontsize=_FONT_SIZE - 0.4,
+                color="#ffffff" if dark else "#11151c",
+                fontweight="bold" if row == column else "normal",
+            )
     names = [drawable(name, _LABEL_CHARS) for name in classes]
     size = _FONT_SIZE if n <= 16 else _FONT_SIZE - 1.5
-    axes.set_xticks(range(n), names, rotation=90 if max(map(len, names)) > 3 else 0, parse_math=False)
+    axes.set_xticks(
+        range(n), names, rotation=90 if max(map(len, names)) > 3 else 0, parse_math=False
+    )
     axes.set_yticks(range(n), names, parse_math=False)
-    axes.tick_params(length=0, labelsize=size, labelcolor=theme.ink, top=True, labeltop=True, labelbottom=False)
+    axes.tick_params(
+        length=0, labelsize=size, labelcolor=theme.ink, top=True, labeltop=True, labelbottom=False
+    )
     axes.set_xticks(np.arange(1, n) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, n) - 0.5, minor=True)
     axes.grid(which="minor", color=theme.card, linewidth=1.2)
@@ -205,7 +260,9 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str], theme: Theme) -
 
 
 def mistakes(pictures: Sequence[tuple[NDArray[np.uint8], str, str]], theme: Theme) -> bytes:
-    """Draw pictures, each uint8 (height, width, 3) with a predicted and a true line below it, as a grid."""
+    """Draw pictures, each uint8 (height, width, 3) with a predicted and a true line below it, as
+    a grid.
+    """
     columns = min(4, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(2.4 * columns, 2.9 * rows), dpi=150)
@@ -214,18 +271,36 @@ def mistakes(pictures: Sequence[tuple[NDArray[np.uint8], str, str]], theme: Them
         axes.imshow(pixels, interpolation="nearest" if max(pixels.shape) < 64 else "antialiased")
         axes.set_axis_off()
         axes.text(
-            0.5, -0.04, drawable(predicted, 30), transform=axes.transAxes, ha="center", va="top", parse_math=False,
-            color=theme.wrong, fontsize=_FONT_SIZE, fontweight="bold",
-        )  # fmt: skip
+            0.5,
+            -0.04,
+            drawable(predicted, 30),
+            transform=axes.transAxes,
+            ha="center",
+            va="top",
+            parse_math=False,
+            color=theme.wrong,
+            fontsize=_FONT_SIZE,
+            fontweight="bold",
+        )
         axes.text(
-            0.5, -0.15, drawable(true, 30), transform=axes.transAxes, ha="center", va="top", parse_math=False,
-            color=theme.ink, fontsize=_FONT_SIZE,
-        )  # fmt: skip
+            0.5,
+            -0.15,
+            drawable(true, 30),
+            transform=axes.transAxes,
+            ha="center",
+            va="top",
+            parse_math=False,
+            color=theme.ink,
+            fontsize=_FONT_SIZE,
+        )
     return _png(figure, theme, tight=True)
 
 
 def running_mean(values: Floats) -> Floats:
-    """Return a centred mean over about 4 % of the values, float64 (n,); at the two ends over what there is."""
+    """Return a centred mean over about 4 % of the values, float64 (n,).
+
+    At the two ends over what there is.
+    """
     half = len(values) // 50
     sums = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
@@ -240,16 +315,23 @@ def drawable(text: str, limit: int) -> str:
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Move numbers apart until neighbours differ by at least ``gap``, keeping their order and their mean."""
+    """Move numbers apart until neighbours differ by at least ``gap``, keeping their order and
+    their mean.
+    """
     order = sorted(range(len(values)), key=values.__getitem__)
     groups: list[list[int]] = []
     centres: list[float] = []
     for place in order:
         groups.append([place])
         centres.append(values[place])
-        while len(groups) > 1 and centres[-1] - centres[-2] < gap * (len(groups[-1]) + len(groups[-2])) / 2:
+        while (
+            len(groups) > 1
+            and centres[-1] - centres[-2] < gap * (len(groups[-1]) + len(groups[-2])) / 2
+        ):
             last, previous = groups.pop(), groups.pop()
-            centre = (centres[-1] * len(last) + centres[-2] * len(previous)) / (len(last) + len(previous))
+            centre = (centres[-1] * len(last) + centres[-2] * len(previous)) / (
+                len(last) + len(previous)
+            )
             centres[-2:] = [centre]
             groups.append(previous + last)
     out = [0.0] * len(values)
@@ -281,11 +363,14 @@ def _axes(
 
 def _line(axes: Axes, line: Line, colour: str) -> None:
     dots = len(line.x) == 1 or (line.markers and len(line.x) <= 60)
-    axes.plot(line.x, line.y, color=colour, linewidth=1.7, marker="o" if dots else "", markersize=3.6)
+    axes.plot(
+        line.x, line.y, color=colour, linewidth=1.7, marker="o" if dots else "", markersize=3.6
+    )
 
 
 def _label_ends(axes: Axes, ends: Sequence[_End]) -> None:
-    """Let the curves begin at zero and write labels right of the axes, where their lines end but never touching.
+    """Let the curves begin at zero and write labels right of the axes, where their lines end but
+    never touching.
 
     From a line that ends early, a dotted one leads to its label.
     """
@@ -296,11 +381,22 @@ def _label_ends(axes: Axes, ends: Sequence[_End]) -> None:
     inside = [(min(max(end.y, low), high) - low) / (high - low) for end in ends]
     for end, height in zip(ends, spread(inside, _LABEL_GAP * lines), strict=True):
         if end.x < 0.95 * right:
-            axes.plot([end.x, right], [end.y, end.y], ":", color=end.colour, linewidth=1.2, alpha=0.7)
+            axes.plot(
+                [end.x, right], [end.y, end.y], ":", color=end.colour, linewidth=1.2, alpha=0.7
+            )
         axes.text(
-            1.03, height, end.text, transform=axes.transAxes, color=end.colour, va="center", ha="left",
-            parse_math=False, fontsize=_FONT_SIZE, fontweight="bold", linespacing=1.25,
-        )  # fmt: skip
+            1.03,
+            height,
+            end.text,
+            transform=axes.transAxes,
+            color=end.colour,
+            va="center",
+            ha="left",
+            parse_math=False,
+            fontsize=_FONT_SIZE,
+            fontweight="bold",
+            linespacing=1.25,
+        )
 
 
 @lru_cache(maxsize=1)
@@ -315,14 +411,18 @@ def _plain_numbers() -> ScalarFormatter:
 
 
 def _blend(theme: Theme, colour: str, strength: Floats) -> Floats:
-    """Mix a colour over the card by ``strength`` (rows, columns) in 0..1; returns (rows, columns, 3) in 0..1."""
+    """Mix a colour over the card by ``strength`` (rows, columns) in 0..1.
+
+    Returns (rows, columns, 3) in 0..1.
+    """
     card, ink = np.asarray(to_rgb(theme.card)), np.asarray(to_rgb(colour))
     return np.asarray(card + (ink - card) * strength[..., None])
 
 
 def _svg(figure: Figure, theme: Theme) -> bytes:
     out = io.BytesIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "saccade"}):  # small, and the same bytes every time
+    # small, and the same bytes every time
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "saccade"}):
         figure.savefig(out, format="svg", facecolor=theme.card, metadata={"Date": None})
     return out.getvalue()
 
@@ -331,8 +431,13 @@ def _png(figure: Figure, theme: Theme, *, tight: bool = False) -> bytes:
     FigureCanvasAgg(figure)
     out = io.BytesIO()
     figure.savefig(
-        out, format="png", dpi=figure.dpi, facecolor="none" if theme.transparent else theme.card,
-        bbox_inches="tight" if tight else None, pad_inches=0.08, metadata={"Software": None},
+        out,
+        format="png",
+        dpi=figure.dpi,
+        facecolor="none" if theme.transparent else theme.card,
+        bbox_inches="tight" if tight else None,
+        pad_inches=0.08,
+        metadata={"Software": None},
         pil_kwargs={"compress_level": 3},  # half the time of the default, for a tenth more bytes
-    )  # fmt: skip
+    )
     return out.getvalue()

@@ -44,7 +44,9 @@ class Rates:
     def text(self) -> str:
         """One line for people, and one for each note."""
         size = f"{self.total_steps:,} steps of {self.global_batch} ({self.num_images:,} images)"
-        return "\n  ".join([f"{self.name}: lr {self.formula}; {self.schedule}; {size}", *self.notes])
+        return "\n  ".join(
+            [f"{self.name}: lr {self.formula}; {self.schedule}; {size}", *self.notes]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -66,7 +68,10 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
     steps = np.unique(np.linspace(0, total - 1, MOST_POINTS).round().astype(int)).tolist()
     notes = curve.notes()
     if curve.name == "plateau":
-        notes.append("drawn as if no evaluation were better than the first; it drops by what the run really reaches")
+        notes.append(
+            "drawn as if no evaluation were better than the first; it drops by what the run "
+            "really reaches"
+        )
     return Rates(
         folder.name if folder else Path(word).stem,
         config.schedule.phrase,
@@ -85,8 +90,11 @@ def _images_of(folder: Path) -> int:
     try:
         return int(files.read_json(folder / "run.json")["dataset"]["train"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError("its run.json does not say how many images it has", where=str(folder),
-                          fix="add --images") from error  # fmt: skip
+        raise ConfigError(
+            "its run.json does not say how many images it has",
+            where=str(folder),
+            fix="add --images",
+        ) from error
 
 
 def _stalled(step: int, batch: int, images: int) -> list[dict[str, float]]:
@@ -95,11 +103,19 @@ def _stalled(step: int, batch: int, images: int) -> list[dict[str, float]]:
 
 
 def draw(curves: Sequence[Rates], form: str) -> bytes:
-    """Draw rates over epochs, as ``png`` or ``svg``; where they are too different, as shares of their peaks."""
+    """Draw rates over epochs, as ``png`` or ``svg``.
+
+    Where they are too different, as shares of their peaks.
+    """
     peaks = [max(c.lr) for c in curves]
     shares = min(peaks) <= 0 or max(peaks) / min(peaks) > COMPARABLE
     lines = []
     for curve, peak in zip(curves, peaks, strict=True):
         y = [v / (peak or 1.0) for v in curve.lr] if shares else curve.lr
         lines.append(plots.Line(f"{curve.name}, peak {peak:.4g}", curve.epoch, y))
-    return plots.rates("learning rate, as a share of its peak" if shares else "learning rate", lines, plots.LIGHT, form)
+    return plots.rates(
+        "learning rate, as a share of its peak" if shares else "learning rate",
+        lines,
+        plots.LIGHT,
+        form,
+    )

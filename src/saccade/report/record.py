@@ -49,7 +49,9 @@ class Answers:
         return self.logits.argmax(1).numpy()
 
     def worst(self, count: int) -> list[tuple[int, float]]:
-        """Return (image, probability of its wrong prediction) of the most confident mistakes, worst first."""
+        """Return (image, probability of its wrong prediction) of the most confident mistakes,
+        worst first.
+        """
         sure = self.logits.softmax(1).amax(1).numpy().copy()
         wrong = np.flatnonzero(self.predicted != self.labels.numpy())
         order = wrong[np.argsort(-sure[wrong], kind="stable")][:count]
@@ -60,10 +62,10 @@ class Answers:
 class Record:
     """One run folder.
 
-    ``facts`` is ``run.json``, ``config`` the resolved settings and ``config_text`` the file they came from, ``steps``
-    and ``evals`` the events of these kinds in order, ``split`` the validation images if they are at hand and are the
-    ones that were scored, ``problems`` says what could not be read, ``weights`` whose
-    answers these are.
+    ``facts`` is ``run.json``, ``config`` the resolved settings and ``config_text`` the file they
+    came from, ``steps`` and ``evals`` the events of these kinds in order, ``split`` the validation
+    images if they are at hand and are the ones that were scored, ``problems`` says what could not
+    be read, ``weights`` whose answers these are.
     """
 
     folder: Path
@@ -96,7 +98,9 @@ class Record:
         return record
 
     def judge(self, result: metrics.Result, split: Split, checkpoint: str) -> None:
-        """Show the figures and answers of a checkpoint on a split instead of those of the final weights."""
+        """Show the figures and answers of a checkpoint on a split instead of those of the final
+        weights.
+        """
         self.split, self.weights = split, f"weights of {checkpoint}"
         self.answers = Answers(result.logits.float(), result.labels)
         data = self.config.get("data")
@@ -111,7 +115,10 @@ class Record:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """The final figures as ``run.json`` has them, else as the predictions give them; empty before the end."""
+        """The final figures as ``run.json`` has them, else as the predictions give them.
+
+        Empty before the end.
+        """
         said = self.section("result")
         if said or self.answers is None:
             return said
@@ -119,7 +126,10 @@ class Record:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The numbers of the result; those of the latest evaluation as long as there is no result."""
+        """The numbers of the result.
+
+        Those of the latest evaluation as long as there is no result.
+        """
         found = self.result or (self.evals[-1] if self.evals else {})
         names = ["top1", "top5", "loss", "correct", "correct5", "n"]
         if len(self.classes) <= metrics.TOP5_ABOVE:
@@ -139,7 +149,9 @@ class Record:
 
     @cached_property
     def titles(self) -> list[str]:
-        """What the classes mean to people: ImageNet's by their English names, all others as they are called."""
+        """What the classes mean to people: ImageNet's by their English names, all others as they
+        are called.
+        """
         return [class_name(name) for name in self.classes]
 
     def section(self, name: str) -> dict[str, Any]:
@@ -150,12 +162,19 @@ class Record:
     def series(self, kind: str, name: str, axis: str = "") -> tuple[list[float], list[float]]:
         """Return (places, values) of one number over the ``step`` or ``eval`` events that have it.
 
-        Places are epochs or steps, as ``axis`` says; by default the run's own ``axis``. Of evaluations only those on
-        ``watched``, with as many views, are taken: figures of two sets, or made in two ways, make no curve.
+        Places are epochs or steps, as ``axis`` says; by default the run's own ``axis``. Of
+        evaluations only those on ``watched``, with as many views, are taken: figures of two sets,
+        or made in two ways, make no curve.
         """
         place = axis or self.axis
-        events = self.steps if kind == "step" else [e for e in self.evals if _made(e) == self._usual]
-        kept = [e for e in events if all(isinstance(e.get(field), int | float) for field in (place, name))]
+        events = (
+            self.steps if kind == "step" else [e for e in self.evals if _made(e) == self._usual]
+        )
+        kept = [
+            e
+            for e in events
+            if all(isinstance(e.get(field), int | float) for field in (place, name))
+        ]
         return [float(e[place]) for e in kept], [float(e[name]) for e in kept]
 
     @property
@@ -218,31 +237,43 @@ class Record:
         if not path.exists():
             return
         if self.facts and not self.section("result"):
-            self.problems.append(f"{ANSWERS_FILE} is of an earlier end of this run, which has gone on since")
+            self.problems.append(
+                f"{ANSWERS_FILE} is of an earlier end of this run, which has gone on since"
+            )
             return
         try:
             tensors = safetensors.torch.load_file(path)
             answers = Answers(tensors["logits"].float(), tensors["labels"].long())
             _check(answers)
         except (OSError, ValueError, KeyError, safetensors.SafetensorError, DivergedError) as error:
-            self.problems.append(f"predictions.safetensors cannot be used: {str(error).splitlines()[0]}")
+            self.problems.append(
+                f"predictions.safetensors cannot be used: {str(error).splitlines()[0]}"
+            )
             return
         self.answers = answers
         correct, n = self.section("result").get("correct"), self.section("result").get("n")
         found = int(np.trace(answers.confusion))
-        if (correct is not None and correct != found) or (n is not None and n != len(answers.labels)):
+        if (correct is not None and correct != found) or (
+            n is not None and n != len(answers.labels)
+        ):
             self.problems.append(
-                f"predictions.safetensors holds {found} correct of {len(answers.labels)}, run.json says "
-                f"{correct} of {n}: the details below belong to another evaluation than the figure above"
+                f"predictions.safetensors holds {found} correct of {len(answers.labels)}, "
+                "run.json says "
+                f"{correct} of {n}: the details below belong to another evaluation than the "
+                "figure above"
             )
 
     def _match_split(self) -> None:
-        """Forget the split unless it holds the scored images: as many, with the same class names in the same order."""
+        """Forget the split unless it holds the scored images: as many, with the same class names
+        in the same order.
+        """
         if self.split is None or self.answers is None:
             return
         scored = [self.classes[i] for i in self.answers.labels.tolist()]
         if scored != [self.split.classes[i] for i in self.split.labels.tolist()]:
-            self.problems.append(f"no pictures: {self.split.where} no longer holds the images that were scored")
+            self.problems.append(
+                f"no pictures: {self.split.where} no longer holds the images that were scored"
+            )
             self.split = None
 
     def _model_facts(self) -> dict[str, Any]:
@@ -265,7 +296,9 @@ def _made(evaluation: Event) -> tuple[str | None, int]:
 def _check(answers: Answers) -> None:
     logits, labels = answers.logits, answers.labels
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit together")
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit together"
+        )
     if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
         raise ValueError(f"a label is outside 0..{logits.shape[1] - 1}")
     if not bool(torch.isfinite(logits).all()):

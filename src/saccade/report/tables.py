@@ -17,7 +17,9 @@ PIPED_WIDTH = 160
 
 
 def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
-    """Return one row per recipe: its status, what it reached here or is claimed to have reached, what it is for."""
+    """Return one row per recipe: its status, what it reached here or is claimed to have reached,
+    what it is for.
+    """
     rows = []
     for name in names:
         recipe, receipt = recipes.find(name), receipts.read(name)
@@ -37,15 +39,27 @@ def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
 
 
 def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> None:
-    """Print rows that share their keys as a table on stdout; large numbers in millions and billions."""
+    """Print rows that share their keys as a table on stdout.
+
+    Large numbers in millions and billions.
+    """
     table = Table(
-        title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, caption=legend or None,
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        caption=legend or None,
         caption_justify="left",
-    )  # fmt: skip
+    )
     for place, (name, value) in enumerate(rows[0].items()):
-        is_number = isinstance(value, int | float)  # only other text is folded where the terminal is narrow
+        # only other text is folded where the terminal is narrow
+        is_number = isinstance(value, int | float)
         table.add_column(
-            name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number or not place
+            name,
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=is_number or not place,
         )
     for row in rows:
         table.add_row(*(form(value) for value in row.values()))
@@ -53,9 +67,15 @@ def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> Non
 
 
 def console() -> Console:
-    """Return the way to stdout: as wide as the terminal, or wide enough for a table when it goes to a program."""
+    """Return the way to stdout: as wide as the terminal, or wide enough for a table when it goes
+    to a program.
+    """
     found = consoles.console()
-    return found if found.is_terminal or "COLUMNS" in os.environ else consoles.console(width=PIPED_WIDTH)
+    return (
+        found
+        if found.is_terminal or "COLUMNS" in os.environ
+        else consoles.console(width=PIPED_WIDTH)
+    )
 
 
 def form(value: Any) -> str:

@@ -16,17 +16,26 @@ from saccade.log import is_behind
 from saccade.printable import cell
 
 COLUMNS = {
-    "epoch": "epoch", "step": "step", "split": "split", "views": "views", "train_loss": "train_loss",
-    "val_loss": "loss", "top1": "top1", "top5": "top5", "lr": "lr", "images_per_s": "images_per_s",
-}  # fmt: skip
+    "epoch": "epoch",
+    "step": "step",
+    "split": "split",
+    "views": "views",
+    "train_loss": "train_loss",
+    "val_loss": "loss",
+    "top1": "top1",
+    "top5": "top5",
+    "lr": "lr",
+    "images_per_s": "images_per_s",
+}
 """The field of an event of the kind ``eval`` behind each column."""
 
 
 class Table:
     """Listens to the events of a run and writes the whole file anew, aside, at each evaluation.
 
-    So no kill leaves half a row, a step that is run again replaces its row, and a row that a full disk refused is there
-    the next time. ``train_loss`` is the mean over the steps since the evaluation before.
+    So no kill leaves half a row, a step that is run again replaces its row, and a row that a full
+    disk refused is there the next time. ``train_loss`` is the mean over the steps since the
+    evaluation before.
     """
 
     def __init__(self, path: Path, earlier: Iterable[dict[str, Any]], num_classes: int) -> None:

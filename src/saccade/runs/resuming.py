@@ -44,7 +44,8 @@ def run_of(resume: str) -> Path | None:
         run = run.parent.parent if checkpoint.is_one(run) else run
         goes_on = f"`--resume {run}` goes on with its run; " if _is_run(run) else ""
         raise CheckpointError(
-            "a file of weights is no place to go on from: it has no optimiser state and no position",
+            "a file of weights is no place to go on from: it has no optimiser state and no "
+            "position",
             where=f"--resume {resume}",
             fix=f"{goes_on}`--init {resume}` starts another run from the weights",
         )
@@ -55,9 +56,12 @@ def run_of(resume: str) -> Path | None:
         return path.parent
     if not _is_run(path):
         raise CheckpointError(
-            "there is no checkpoint here" if path.is_dir() else "there is no such run or checkpoint",
-            where=f"--resume {resume}", fix="name a run folder, or one of its checkpoints/step_XXXXXXXX",
-        )  # fmt: skip
+            "there is no checkpoint here"
+            if path.is_dir()
+            else "there is no such run or checkpoint",
+            where=f"--resume {resume}",
+            fix="name a run folder, or one of its checkpoints/step_XXXXXXXX",
+        )
     return path
 
 
@@ -71,44 +75,62 @@ def _short(path: Path) -> Path:
 
 
 def based(request: Request, resume: str) -> Request:
-    """Take the settings of the run that ``--resume`` names, where no recipe, file or model is named beside it."""
+    """Take the settings of the run that ``--resume`` names, where no recipe, file or model is
+    named beside it.
+    """
     run = None if request.words else run_of(resume)
     return replace(request, words=[str(run / "config.yaml")]) if run else request
 
 
-def finished(folder: Path, config: Config, data: Data, network: Mapping[str, str] = NAMED) -> dict[str, Any] | None:
-    """Return ``run.json`` of a finished run in this folder, or None where there is something to go on with.
+def finished(
+    folder: Path, config: Config, data: Data, network: Mapping[str, str] = NAMED
+) -> dict[str, Any] | None:
+    """Return ``run.json`` of a finished run in this folder, or None where there is something to go
+    on with.
 
-    ``network`` is the identity of one that was handed over.
-    Raises ConfigError if it is another run, CheckpointError if its files are not as they were written.
+    ``network`` is the identity of one that was handed over. Raises ConfigError if it is another
+    run, CheckpointError if its files are not as they were written.
     """
     facts, settings = recorded.facts(folder), recorded.settings(folder)
-    if facts is None or settings is None or facts["status"] != "done" or not (folder / MODEL_FILE).is_file():
+    if (
+        facts is None
+        or settings is None
+        or facts["status"] != "done"
+        or not (folder / MODEL_FILE).is_file()
+    ):
         return None
     dataset = facts["dataset"]
-    changes = Changes.between(settings.dump(), config, (dataset["fingerprint"], dataset.get("contents")), data)
+    changes = Changes.between(
+        settings.dump(), config, (dataset["fingerprint"], dataset.get("contents")), data
+    )
     if not changes:
-        identity.require_same(facts["model"].get("identity", {}), network, f"{folder} holds a finished run")
+        identity.require_same(
+            facts["model"].get("identity", {}), network, f"{folder} holds a finished run"
+        )
         return facts
     if checkpoint.steps_on_disk(folder / "checkpoints"):
         return None  # ``resume`` says whether, and how, it can go on
     raise ConfigError(
         f"{folder} holds a finished run with other settings: {changes}; its checkpoints are gone",
-        fix=BESIDE, finding="run-changed",
-    )  # fmt: skip
+        fix=BESIDE,
+        finding="run-changed",
+    )
 
 
 def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
-    """Find what to continue from: the newest checkpoint that verifies, or the one that was named; None = scratch.
+    """Find what to continue from: the newest checkpoint that verifies, or the one that was named.
+
+    None = scratch.
 
     Only the first rank reads it; on the others it comes without tensors.
     """
     saved = _find(folder, resume, log) if world.leads else None
     if saved and (missing := [name for name in NEEDED if name not in saved.meta]):
         raise CheckpointError(
-            f"this checkpoint cannot be used: state.json has no '{missing[0]}'", where=str(saved.path),
+            f"this checkpoint cannot be used: state.json has no '{missing[0]}'",
+            where=str(saved.path),
             fix="give another one, or start anew with `--resume never`",
-        )  # fmt: skip
+        )
     path, meta = world.share(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
     return saved if saved or not path else Saved(Path(path), {}, meta)
 
@@ -124,14 +146,18 @@ def _find(folder: Path, resume: str, log: Log) -> Saved | None:
     own = run is None or run.resolve() == folder.resolve()
     saved, damaged = checkpoint.newest(place if own else run / "checkpoints")  # type: ignore[operator]
     for error in damaged:
-        log.warn(f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using the one before it")
+        log.warn(
+            f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using "
+            "the one before it"
+        )
     if own:
         checkpoint.set_aside(damaged)
     return saved
 
 
 def offset(saved: Saved | None, config: Config) -> int:
-    """Return how many samples more were consumed than the steps of a checkpoint would have with this batch.
+    """Return how many samples more were consumed than the steps of a checkpoint would have with
+    this batch.
 
     Raises ConfigError where the stream of samples cannot be gone on with.
     """
@@ -140,31 +166,43 @@ def offset(saved: Saved | None, config: Config) -> int:
     position, repeats = int(saved.meta["position"]), config.augment.repeats
     if position % repeats:
         raise ConfigError(
-            f"{saved.path.name} stands at sample {position}, which is no multiple of {repeats} views of an image",
-            where="augment.repeats", fix=f"keep the number that it was made with; {BESIDE}",
-        )  # fmt: skip
+            f"{saved.path.name} stands at sample {position}, which is no multiple of "
+            f"{repeats} views of an image",
+            where="augment.repeats",
+            fix=f"keep the number that it was made with; {BESIDE}",
+        )
     return position - saved.step * config.batch.global_
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs between a run and its earlier attempt: settings by name, each as a phrase, and the images."""
+    """What differs between a run and its earlier attempt: settings by name, each as a phrase,
+    and the images.
+    """
 
     settings: tuple[str, ...]
     phrases: tuple[str, ...]
     images: bool
 
     @classmethod
-    def between(cls, before: dict[str, Any], config: Config, images: tuple[str, str | None], data: Data) -> Changes:
+    def between(
+        cls, before: dict[str, Any], config: Config, images: tuple[str, str | None], data: Data
+    ) -> Changes:
         """Compare settings, and (fingerprint, digest of a sample of the contents) of the images."""
-        differing = [(n, f"{n}: {a} -> {b}") for n, kind, a, b in configuration.diff(before, config.dump())
-                     if kind != "run"]  # fmt: skip
+        differing = [
+            (n, f"{n}: {a} -> {b}")
+            for n, kind, a, b in configuration.diff(before, config.dump())
+            if kind != "run"
+        ]
         phrases = [phrase for _, phrase in differing]
         fingerprint, contents = images
         if fingerprint != data.fingerprint:
             phrases.append(f"the images: {fingerprint} -> {data.fingerprint}")
         elif contents not in (None, data.contents):
-            phrases.append(f"the bytes of the images, under the same names and sizes: {contents} -> {data.contents}")
+            phrases.append(
+                f"the bytes of the images, under the same names and sizes: {contents} -> "
+                f"{data.contents}"
+            )
         return cls(tuple(n for n, _ in differing), tuple(phrases), len(phrases) > len(differing))
 
     def __bool__(self) -> bool:
@@ -176,17 +214,24 @@ class Changes:
     @property
     def judging(self) -> bool:
         """Whether images are judged otherwise than before, so that figures cannot be compared."""
-        return self.images or any(n.startswith("data.") and n != "data.epoch_size" for n in self.settings)
+        return self.images or any(
+            n.startswith("data.") and n != "data.epoch_size" for n in self.settings
+        )
 
 
 def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bool = False) -> None:
-    """Restore a checkpoint into a run; raises ConfigError when the run is not the same, CheckpointError.
+    """Restore a checkpoint into a run.
 
-    Where the user has ``named`` the checkpoint, the values that a network was handed over with do not matter.
+    Raises ConfigError when the run is not the same, CheckpointError.
+
+    Where the user has ``named`` the checkpoint, the values that a network was handed over with do
+    not matter.
     """
     meta = saved.meta
     run.lineage[:] = meta.get("lineage", [])
-    changes = Changes.between(meta["config"], run.config, (meta["dataset"], meta.get("contents")), run.data)
+    changes = Changes.between(
+        meta["config"], run.config, (meta["dataset"], meta.get("contents")), run.data
+    )
     if changes:
         _refuse(run, saved, changes, changed_is_fine)
         run.lineage.append({"step": saved.step, "changed": str(changes)})
@@ -200,16 +245,24 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bo
     _keep_comparable(run, changes, log)
     if changes and (jump := _rate(run, saved, run.state.evaluations)):
         log.warn(jump)
-    lost = environment.bit_exactness_lost({"ranks": 1} | meta["environment"], environment.environment(run.world))
+    lost = environment.bit_exactness_lost(
+        {"ranks": 1} | meta["environment"], environment.environment(run.world)
+    )
     if lost:
         log.warn(f"no longer bit-exact with the first attempt: {'; '.join(lost)}")
-    log.say(f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) from {saved.path}")
+    log.say(
+        f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) "
+        f"from {saved.path}"
+    )
     if run.world.leads:
         _leave_behind(run, log)
 
 
 def _take_network(run: Run, saved: Saved, changed_is_fine: bool, named: bool, log: Log) -> None:
-    """Compare a network that was handed over with the one that the run began with; raises ConfigError."""
+    """Compare a network that was handed over with the one that the run began with.
+
+    Raises ConfigError.
+    """
     begun_with = saved.meta.get("network", {})
     now = run.network | {"values": begun_with["values"]} if named and begun_with else run.network
     try:
@@ -224,11 +277,15 @@ def _take_network(run: Run, saved: Saved, changed_is_fine: bool, named: bool, lo
 
 
 def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> None:
-    """Raise ConfigError where a changed run cannot go on, or may not; the advice is what does work."""
+    """Raise ConfigError where a changed run cannot go on, or may not.
+
+    The advice is what does work.
+    """
     what = f"{saved.path.name} was saved with other settings: {changes}"
     if saved.step >= run.total_steps:
         raise ConfigError(
-            f"{what}; it stands at step {saved.step}, and with these settings the run ends at step {run.total_steps}: "
+            f"{what}; it stands at step {saved.step}, and with these settings the run ends "
+            f"at step {run.total_steps}: "
             "there is nothing left to train",
             fix=f"a longer run goes on from there: larger --epochs, with {CHANGED}; {BESIDE}",
             finding="run-changed",
@@ -242,30 +299,40 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
 
 
 def _rate(run: Run, saved: Saved, evaluations: Sequence[dict[str, Any]]) -> str:
-    """Say how the learning rate jumps where the run goes on; empty where it does not, or nothing is known."""
+    """Say how the learning rate jumps where the run goes on.
+
+    Empty where it does not, or nothing is known.
+    """
     before = saved.meta.get("lr")
     run.state.optimizers.follow(run.runner.schedule, saved.step, evaluations)
     now = run.state.optimizers.lr
     if not isinstance(before, int | float) or max(before, now) <= JUMP * min(before, now):
         return ""
-    return f"the learning rate jumps from {before:.4g} at step {saved.step} to {now:.4g} at the next"
+    return (
+        f"the learning rate jumps from {before:.4g} at step {saved.step} to {now:.4g} at the next"
+    )
 
 
 def _keep_comparable(run: Run, changes: Changes, log: Log) -> None:
-    """Drop evaluations that the coming ones cannot be compared with: the best is chosen among the rest."""
+    """Drop evaluations that the coming ones cannot be compared with: the best is chosen among
+    the rest.
+    """
     state, split = run.state, run.data.chosen_on.name
     kept = [e for e in state.evaluations if e.get("split") == split and e.get("views", 1) == 1]
     kept = [] if changes.judging else kept
     if len(kept) < len(state.evaluations):
         log.warn(
-            f"{len(state.evaluations) - len(kept)} earlier evaluations were made otherwise; the best is chosen "
+            f"{len(state.evaluations) - len(kept)} earlier evaluations were made otherwise; "
+            "the best is chosen "
             "without them"
         )
         state.evaluations[:] = kept
 
 
 def _leave_behind(run: Run, log: Log) -> None:
-    """Set newer checkpoints aside where the run goes on from an older one: the newest one counts at a resume."""
+    """Set newer checkpoints aside where the run goes on from an older one: the newest one counts
+    at a resume.
+    """
     place = files.within(run.folder, "checkpoints")
     newer = [step for step in checkpoint.steps_on_disk(place) if step > run.state.step]
     for step in newer:

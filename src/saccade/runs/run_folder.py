@@ -1,4 +1,6 @@
-"""What a run leaves behind and finds again: run.json, config.yaml, earlier attempts, the lines at the start."""
+"""What a run leaves behind and finds again: run.json, config.yaml, earlier attempts, the lines
+at the start.
+"""
 
 from __future__ import annotations
 
@@ -44,29 +46,48 @@ def announce(run: Run, log: Log) -> None:
     images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
     classes = f"{len(data.train.classes)} classes  (fingerprint {data.fingerprint[:12]})"
     log.fact("data", f"{data.source.name}: {images}, {classes}")
-    side = f"{config.data.image_size} px" + (f", judged at {run.recipe.eval_side} px" * bool(config.data.eval_size))
+    side = f"{config.data.image_size} px" + (
+        f", judged at {run.recipe.eval_side} px" * bool(config.data.eval_size)
+    )
     side += views.phrase(config.data.eval_views)
     log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
     log.fact(
-        "length", f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, seed {config.seed}"
+        "length",
+        f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, "
+        f"seed {config.seed}",
     )
-    batch = f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images {ranks}"
+    batch = (
+        f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images "
+        f"{ranks}"
+    )
     log.fact("batch", batch + _left_cell(config))
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
     for note in run.runner.schedule.notes():
         log.warn(note)
-    place = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else choices["device"]
-    log.fact("runs on", f"{place}, {choices['precision']} ({run.resolved['precision']['reason']}), "
-             f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading threads")  # fmt: skip
+    place = (
+        torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else choices["device"]
+    )
+    log.fact(
+        "runs on",
+        f"{place}, {choices['precision']} ({run.resolved['precision']['reason']}), "
+        f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading "
+        "threads",
+    )
     log.fact("folder", str(run.folder))
 
 
 def _left_cell(config: Config) -> str:
-    """Say that the cell of the recipe was left for another, because it does not divide the batch that was asked for."""
+    """Say that the cell of the recipe was left for another, because it does not divide the batch
+    that was asked for.
+    """
     if config.batch.cell or config.recipe not in recipes.names():
         return ""
     cell = recipes.find(config.recipe).settings.get("batch", {}).get("cell", 0)
-    return f"; the recipe's cell of {cell} does not divide it" if cell and config.batch.global_ % cell else ""
+    return (
+        f"; the recipe's cell of {cell} does not divide it"
+        if cell and config.batch.global_ % cell
+        else ""
+    )
 
 
 def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
@@ -75,11 +96,15 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     run.findings.extend(f.to_json() for f in findings)
     if not run.world.leads:
         return
-    text = yaml.safe_dump(run.config.dump() | {"resolved": run.resolved}, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(
+        run.config.dump() | {"resolved": run.resolved}, sort_keys=False, allow_unicode=True
+    )
     files.write_bytes(run.folder / "config.yaml", text.encode())
     log.attempt = attempt
     stream = run.folder / "log.jsonl"
-    log.listeners.append(Table(run.folder / "metrics.csv", read_events(stream), len(run.recipe.classes)))
+    log.listeners.append(
+        Table(run.folder / "metrics.csv", read_events(stream), len(run.recipe.classes))
+    )
     log.open(stream)
     if run.config.log.tensorboard:
         log.listeners.append(tensorboard.tensorboard(files.within(run.folder, "tensorboard")))
@@ -91,14 +116,18 @@ def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
     """Write the final run.json."""
     best = run.state.best
     assert best is not None
-    _write(run, "done", {
-        "result": result,
-        "best": best | {"note": _contest(run)},
-        "seconds": round(meter.seconds, 2),
-        "time": meter.summary(),
-        "digest": run.state.digest(),
-        "skipped_steps": run.state.skipped,
-    })  # fmt: skip
+    _write(
+        run,
+        "done",
+        {
+            "result": result,
+            "best": best | {"note": _contest(run)},
+            "seconds": round(meter.seconds, 2),
+            "time": meter.summary(),
+            "digest": run.state.digest(),
+            "skipped_steps": run.state.skipped,
+        },
+    )
 
 
 def _contest(run: Run) -> str:
@@ -160,13 +189,18 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "status": status,
         "ended": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dataset": {
-            "name": data.source.name, "train": len(data.train), "val": len(data.val), "val_split": data.val.name,
-            "classes": list(data.train.classes), "fingerprint": data.fingerprint,
+            "name": data.source.name,
+            "train": len(data.train),
+            "val": len(data.val),
+            "val_split": data.val.name,
+            "classes": list(data.train.classes),
+            "fingerprint": data.fingerprint,
             "contents": data.contents,
             "where": {"train": data.train.where, "val": data.val.where},
         },
         "model": {
-            "name": run.recipe.model, "params": sum(p.numel() for p in run.state.model.parameters()),
+            "name": run.recipe.model,
+            "params": sum(p.numel() for p in run.state.model.parameters()),
             "identity": run.network,
         },
         "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": run.world.size},
@@ -182,12 +216,15 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "init": run.init or None,
         "trained_on": own_entry(run.config, data.fingerprint),
         "findings": run.findings,
-    }  # fmt: skip
+    }
     files.write_json(run.folder / "run.json", facts | more)
 
 
 def _job(env: Mapping[str, str]) -> str | None:
-    """Return which start of which job of SLURM this is, as the batch script asks for it; None elsewhere."""
+    """Return which start of which job of SLURM this is, as the batch script asks for it.
+
+    None elsewhere.
+    """
     number = env.get("SLURM_JOB_ID")
     return f"{number}.{env.get('SLURM_RESTART_COUNT', 0)}" if number else None
 
@@ -201,8 +238,10 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
     except (OSError, ValueError, KeyError):
         best, num_classes = None, 0
     log.say()
-    log.say(f"  {'   '.join(accuracies(result, num_classes))}   ({counted}"
-            f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)")  # fmt: skip
+    log.say(
+        f"  {'   '.join(accuracies(result, num_classes))}   ({counted}"
+        f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)"
+    )
     if best is not None:
         log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
     if judged := receipts.judge(folder, result["top1"]):

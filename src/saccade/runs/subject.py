@@ -1,4 +1,6 @@
-"""The trained model that a path names: of a run, of its best checkpoint, of one of its checkpoints, of a file."""
+"""The trained model that a path names: of a run, of its best checkpoint, of one of its
+checkpoints, of a file.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,10 @@ class Subject:
         if checkpoint.is_one(path):
             if best:
                 raise CheckpointError(
-                    "this is a checkpoint; only a run has a best one", where=str(path),
+                    "this is a checkpoint; only a run has a best one",
+                    where=str(path),
                     fix="name the run folder, or leave out --best",
-                )  # fmt: skip
+                )
             return cls._of_checkpoint(path)
         folder = path if path.is_dir() else path.parent
         if best:
@@ -85,8 +88,10 @@ class Subject:
         if not self.path.exists():
             raise no_model(self.path)
         raise CheckpointError(
-            "this file does not say which images it was judged on", where=str(self.path), fix="add --data"
-        )  # fmt: skip
+            "this file does not say which images it was judged on",
+            where=str(self.path),
+            fix="add --data",
+        )
 
     def classifier(self, module: nn.Module | None = None) -> Classifier:
         """Build the network with its weights: the average, where the run keeps one.
@@ -101,8 +106,9 @@ class Subject:
             reason = str(error) if isinstance(error, ValueError) else "an earlier version wrote it"
             raise CheckpointError(
                 f"this checkpoint does not say what its network and classes are: {reason}",
-                where=str(self.path / "state.json"), fix="name the run folder",
-            ) from error  # fmt: skip
+                where=str(self.path / "state.json"),
+                fix="name the run folder",
+            ) from error
         group = "ema" if "ema" in self.saved.tensors else "model"
         return Classifier.load(self.path / f"{group}.safetensors", module, recipe)
 
@@ -115,15 +121,20 @@ def best_checkpoint(folder: Path) -> Path:
     best = best_of(evaluations)
     if best is None:
         raise CheckpointError(
-            "there is no best checkpoint here: nothing was judged yet" if saved else "there is no checkpoint here",
-            where=str(place), fix="train to the end of an epoch; evaluations are made there",
-        )  # fmt: skip
+            "there is no best checkpoint here: nothing was judged yet"
+            if saved
+            else "there is no checkpoint here",
+            where=str(place),
+            fix="train to the end of an epoch; evaluations are made there",
+        )
     path = place / f"step_{best['step']:08d}"
     if not path.is_dir():
         raise CheckpointError(
-            f"the best checkpoint (step {best['step']}, top-1 {best['top1']:.2%}) is no longer here",
-            where=str(path), fix="it could not be saved, or was removed; the final weights need no --best",
-        )  # fmt: skip
+            f"the best checkpoint (step {best['step']}, top-1 {best['top1']:.2%}) is no "
+            "longer here",
+            where=str(path),
+            fix="it could not be saved, or was removed; the final weights need no --best",
+        )
     return path
 
 
@@ -138,12 +149,20 @@ class Conditions:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe, resolved: Mapping[str, Any], devices: str = "auto", wanted: str = "auto") -> Conditions:
+    def of(
+        cls,
+        recipe: Recipe,
+        resolved: Mapping[str, Any],
+        devices: str = "auto",
+        wanted: str = "auto",
+    ) -> Conditions:
         """Compute as the run did, unless other devices or another precision are asked for.
 
         Raises ConfigError for what this machine does not have.
         """
-        known = {n: choice.get("value") for n, choice in resolved.items() if isinstance(choice, dict)}
+        known = {
+            n: choice.get("value") for n, choice in resolved.items() if isinstance(choice, dict)
+        }
         notes = []
         place, before = devices, known.get("device")
         if devices == "auto" and before:
@@ -157,9 +176,12 @@ class Conditions:
         if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
             threads = torch.get_num_threads()
         return cls(
-            device, number_format, threads,
-            device.type == before == "cuda" and bool(known.get("deterministic")), (*notes, *said),
-        )  # fmt: skip
+            device,
+            number_format,
+            threads,
+            device.type == before == "cuda" and bool(known.get("deterministic")),
+            (*notes, *said),
+        )
 
 
 def _precision(before: str, wanted: str, device: torch.device) -> tuple[str, list[str]]:
@@ -167,18 +189,25 @@ def _precision(before: str, wanted: str, device: torch.device) -> tuple[str, lis
     if wanted != "auto" or not before:
         chosen, _ = precision.choose(wanted, device)
         differs = before and chosen != before
-        return chosen, [f"the run computed in {before}, this is {chosen}, as asked"] if differs else []
+        return chosen, [
+            f"the run computed in {before}, this is {chosen}, as asked"
+        ] if differs else []
     try:
         chosen, reason = precision.choose(before, device)
     except ConfigError:
-        return "fp32", [f"the run computed in {before}, which this {device.type} cannot: this is fp32"]
+        return "fp32", [
+            f"the run computed in {before}, which this {device.type} cannot: this is fp32"
+        ]
     if "slow" in reason:
         return chosen, [f"{chosen}, as in the run, is slow here; --precision fp32 would be faster"]
     return chosen, []
 
 
 def _resolved(folder: Path) -> dict[str, Any]:
-    """Return the automatic choices in config.yaml of a run folder; empty where there are none to read."""
+    """Return the automatic choices in config.yaml of a run folder.
+
+    Empty where there are none to read.
+    """
     try:
         tree = plain_yaml.load((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

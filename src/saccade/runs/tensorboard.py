@@ -12,7 +12,9 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 def tensorboard(folder: Path) -> Listener:
-    """Return a listener that writes numbers as TensorBoard events into ``folder``; raises ConfigError without it.
+    """Return a listener that writes numbers as TensorBoard events into ``folder``.
+
+    Raises ConfigError without it.
 
     TensorBoard's own writer appends to files of its own there; nothing in Saccade reads them.
     """
@@ -30,8 +32,13 @@ def tensorboard(folder: Path) -> Listener:
             writer.close()  # else its thread stays as long as the process
         if kind not in ("step", "eval"):
             return
-        names = ("loss", "lr", "images_per_s", "wait_share") if kind == "step" else ("top1", "top5", "loss")
-        place = "final" if event.get("final") else kind  # of other images or views than those on the way
+        names = (
+            ("loss", "lr", "images_per_s", "wait_share")
+            if kind == "step"
+            else ("top1", "top5", "loss")
+        )
+        # of other images or views than those on the way
+        place = "final" if event.get("final") else kind
         for name in names:
             if event.get(name) is not None:
                 writer.add_scalar(f"{place}/{name}", event[name], event["step"])

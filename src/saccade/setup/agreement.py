@@ -27,7 +27,8 @@ from saccade.training.state import State
 def settings_of(request: Request) -> Config:
     """Return the settings known before any data is opened; raises ConfigError.
 
-    A rank whose own settings are wrong meets the others first, so that they end with its error instead of waiting.
+    A rank whose own settings are wrong meets the others first, so that they end with its error
+    instead of waiting.
     """
     try:
         return preview(request)
@@ -39,52 +40,91 @@ def settings_of(request: Request) -> Config:
 
 
 def check_number(config: Config, world: World) -> None:
-    """Raise ConfigError when there are more or fewer ranks than asked for, or when they cannot share the cells."""
+    """Raise ConfigError when there are more or fewer ranks than asked for, or when they cannot
+    share the cells.
+    """
     count, cells = Devices.parse(config.device).count, config.batch.global_ // config.cell
     if count and count != world.local_size:
         raise ConfigError(
-            f"--devices {config.device} asks for {count} ranks on a machine, but {world.local_size} were started here",
+            f"--devices {config.device} asks for {count} ranks on a machine, but "
+            f"{world.local_size} were started here",
             where="device",
-            fix="leave --devices to `saccade train` alone, or to torchrun or srun alone, or give both the same number",
+            fix=(
+                "leave --devices to `saccade train` alone, or to torchrun or srun alone, or give "
+                "both the same number"
+            ),
         )
     if cells % world.size:
         repeats, batch = config.augment.repeats, config.batch.global_
-        fitting = [d for d in configuration.divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0]
+        fitting = [
+            d for d in configuration.divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0
+        ]
         smaller = max((d for d in fitting if (batch // d) % world.size == 0), default=0)
-        cell = f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: another run)"
+        cell = (
+            f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: "
+            "another run)"
+        )
         numbers = ", ".join(map(str, configuration.divisors(cells)))
         raise ConfigError(
-            f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared equally by {world.size} ranks",
+            f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared "
+            f"equally by {world.size} ranks",
             where="batch.cell",
             fix=f"take {numbers} rank{'s' * (cells > 1)}{cell if smaller else ''}",
         )
 
 
-def check_same(config: Config, data: Data, world: World, network: Mapping[str, str] = NAMED) -> None:
-    """Raise ConfigError on all ranks when one of them has other settings, images or versions than the first.
+def check_same(
+    config: Config, data: Data, world: World, network: Mapping[str, str] = NAMED
+) -> None:
+    """Raise ConfigError on all ranks when one of them has other settings, images or versions than
+    the first.
 
-    Of a network that was handed over all but the starting values must agree; these are the first rank's.
+    Of a network that was handed over all but the starting values must agree; these are the first
+    rank's.
     """
-    settings = {n: v for n, v in configuration.flatten(config.dump()).items() if configuration.kinds()[n] != "run"}
-    facts = {"images": data.fingerprint, "saccade": __version__, "torch": torch.__version__, **settings}
-    facts |= {f"the network's {part}": digest[:12] for part, digest in network.items() if part != "values"}
+    settings = {
+        n: v
+        for n, v in configuration.flatten(config.dump()).items()
+        if configuration.kinds()[n] != "run"
+    }
+    facts = {
+        "images": data.fingerprint,
+        "saccade": __version__,
+        "torch": torch.__version__,
+        **settings,
+    }
+    facts |= {
+        f"the network's {part}": digest[:12] for part, digest in network.items() if part != "values"
+    }
     first, *others = world.exchange(facts)
     for rank, theirs in enumerate(others, 1):
-        wrong = [f"{n}: {first.get(n)} -> {theirs.get(n)}" for n in first | theirs if first.get(n) != theirs.get(n)]
+        wrong = [
+            f"{n}: {first.get(n)} -> {theirs.get(n)}"
+            for n in first | theirs
+            if first.get(n) != theirs.get(n)
+        ]
         if wrong:
             raise ConfigError(
-                f"rank {rank} differs from rank 0: {'; '.join(wrong)}", where="the ranks",
-                fix="start all ranks with the same command on the same images", finding="ranks-differ",
-            )  # fmt: skip
+                f"rank {rank} differs from rank 0: {'; '.join(wrong)}",
+                where="the ranks",
+                fix="start all ranks with the same command on the same images",
+                finding="ranks-differ",
+            )
 
 
 def resolve(config: Config, saved: Saved | None, world: World) -> dict[str, dict[str, Any]]:
-    """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen device."""
+    """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen
+    device.
+    """
     choices = world.share(lambda: build.resolve(config, saved, world.local_rank))
     device = torch.device(choices["device"]["value"])
     if world.size > 1:
-        choose.pick_device(config.device if device.type == "cuda" else device.type, world.local_rank)
-        place = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+        choose.pick_device(
+            config.device if device.type == "cuda" else device.type, world.local_rank
+        )
+        place = (
+            torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+        )
         world.connect(place, units.seconds(config.ranks.step_limit))
     return choices
 
@@ -98,16 +138,19 @@ def copy_state(state: State, world: World) -> None:
 
 
 def share_trial(run: Run) -> None:
-    """Do as the first rank, which has tried how many reading threads it takes, and what pays or works on its device.
+    """Do as the first rank, which has tried how many reading threads it takes, and what pays or
+    works on its device.
 
-    From here on all ranks compute together, so this is also where norms begin to share their statistics.
+    From here on all ranks compute together, so this is also where norms begin to share their
+    statistics.
     """
     if run.config.ranks.sync_norms and run.world.size > 1:
         synchronise(run.state.model, run.world)
     count = run.world.share(lambda: run.readers.threads)
     if count != run.readers.threads:
         run.readers.resize(count)
-        torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))  # the readers set theirs to one
+        # the readers set theirs to one
+        torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))
     for name in ("compile", "deterministic"):
         run.resolved[name] = run.world.share(partial(run.resolved.__getitem__, name))
     if run.device.type == "cuda":

@@ -1,8 +1,9 @@
-"""The weights that a run starts from: where they lie, what they are known by, and what they were trained with.
+"""The weights that a run starts from: where they lie, what they are known by, and what they were
+trained with.
 
-They are known by their digest: a moved file is the same source, a changed one is not. What a run of ours was trained
-with is followed unless the user wants otherwise; what it was trained on is handed down in ``run.json``, so that a run
-knows all its ancestors even when their folders are gone.
+They are known by their digest: a moved file is the same source, a changed one is not. What a run of
+ours was trained with is followed unless the user wants otherwise; what it was trained on is handed
+down in ``run.json``, so that a run knows all its ancestors even when their folders are gone.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ PATCHED = ("vit", "swin")
 LONGEST_LINEAGE = 20
 """Runs that are looked back upon."""
 
-_APART = {"eval_size", "eval_views"}  # how a run was judged, which decides nothing about its weights
-FOLLOWED = tuple(f"data.{f.name}" for f in fields(Recipe) if f.name in {*DataSection.model_fields} - _APART)
+# how a run was judged, which decides nothing about its weights
+_APART = {"eval_size", "eval_views"}
+FOLLOWED = tuple(
+    f"data.{f.name}" for f in fields(Recipe) if f.name in {*DataSection.model_fields} - _APART
+)
 """What decides which pixels the weights expect."""
 
 SHAPES = ("model.name", "model.strides", "model.patch_size")
@@ -41,10 +45,11 @@ SHAPES = ("model.name", "model.strides", "model.patch_size")
 class Ancestor:
     """Where weights come from.
 
-    ``text`` is what the user wrote, ``path`` the file or checkpoint folder, None for a library's weights; ``digest`` is
-    the SHA-256 of the weights, or a library's name of them. ``settings`` are those it was trained with, by dotted name,
-    as far as anything says so; ``run`` is the run folder around it and ``lineage`` what it and its own ancestors were
-    trained on, nearest first. ``is_gone``: only the records of the run that started from it are left.
+    ``text`` is what the user wrote, ``path`` the file or checkpoint folder, None for a library's
+    weights; ``digest`` is the SHA-256 of the weights, or a library's name of them. ``settings`` are
+    those it was trained with, by dotted name, as far as anything says so; ``run`` is the run folder
+    around it and ``lineage`` what it and its own ancestors were trained on, nearest first.
+    ``is_gone``: only the records of the run that started from it are left.
     """
 
     text: str
@@ -61,7 +66,9 @@ class Ancestor:
         return str(self.settings.get("model.name", ""))
 
     def shape(self) -> dict[str, Any]:
-        """Return its strides and its patch where the size of its images decided them; another size would give others.
+        """Return its strides and its patch where the size of its images decided them.
+
+        Another size would give others.
 
         Empty where its network has neither.
         """
@@ -84,12 +91,17 @@ class Ancestor:
     def phrase(self) -> str:
         """What it is and what is followed of it, for the lines at the start."""
         known = {n.partition(".")[2]: v for n, v in self.settings.items() if v not in ([], 0, "")}
-        said = ", ".join(f"{name} {_written(value)}" for name, value in known.items() if name != "name")
+        said = ", ".join(
+            f"{name} {_written(value)}" for name, value in known.items() if name != "name"
+        )
         digest = f" (SHA-256 {self.digest[:12]})" if self.path else ""
         return f"{self.text}{digest}" + f": {self.model}, {said}" * bool(said)
 
     def record(self, took: str, share: float) -> dict[str, Any]:
-        """Return what ``run.json`` says of it; ``took`` is the table of tensors, ``share`` that of the weights."""
+        """Return what ``run.json`` says of it.
+
+        ``took`` is the table of tensors, ``share`` that of the weights.
+        """
         return {
             "source": self.text,
             "path": str(self.path.absolute()) if self.path else None,
@@ -104,19 +116,30 @@ class Ancestor:
 
 
 def own_entry(config: Config, fingerprint: str) -> dict[str, Any]:
-    """Return what a run says of the images it is trained on, so that its descendants can find them again."""
+    """Return what a run says of the images it is trained on, so that its descendants can find
+    them again.
+    """
     try:
         folder = os.getcwd()
     except OSError:  # it was deleted under our feet
         folder = ""
     data = config.dump()["data"]
-    return {"method": METHOD, "data": data, "seed": config.seed, "folder": folder, "fingerprint": fingerprint}
+    return {
+        "method": METHOD,
+        "data": data,
+        "seed": config.seed,
+        "folder": folder,
+        "fingerprint": fingerprint,
+    }
 
 
 def seek(text: str, out: str = "") -> Ancestor:
-    """Find the weights that ``model.init`` names; those that are gone are known from the run that began with them.
+    """Find the weights that ``model.init`` names.
 
-    ``out`` is that run's folder, empty for all in ``runs``. Raises CheckpointError when there are none.
+    Those that are gone are known from the run that began with them.
+
+    ``out`` is that run's folder, empty for all in ``runs``. Raises CheckpointError when there are
+    none.
     """
     try:
         return find_weights(text)
@@ -125,9 +148,10 @@ def seek(text: str, out: str = "") -> Ancestor:
             if known := _remembered(text, folder):
                 return known
         raise CheckpointError(
-            "there are no weights here", where=text,
+            "there are no weights here",
+            where=text,
             fix="give a run folder, a checkpoint folder, a .safetensors, a .pth or a .pt file",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _remembered(text: str, folder: Path) -> Ancestor | None:
@@ -148,7 +172,10 @@ def _remembered(text: str, folder: Path) -> Ancestor | None:
 
 
 def find_weights(text: str) -> Ancestor:
-    """Find weights that are there; raises FileNotFoundError when they are not, CheckpointError for odd ones."""
+    """Find weights that are there.
+
+    Raises FileNotFoundError when they are not, CheckpointError for odd ones.
+    """
     if backends.is_backend(text):
         library, _, name = text.partition(":")
         settings = {"model.name": f"{library.lower()}:{name.partition('.')[0]}"}
@@ -202,25 +229,36 @@ def _of_file(text: str, file: Path) -> Ancestor:
         recipe = Recipe.parse(facts)
     except ValueError as error:
         raise CheckpointError(
-            f"this is not a model that saccade wrote: {error}", where=f"{file}, metadata 'saccade'",
+            f"this is not a model that saccade wrote: {error}",
+            where=f"{file}, metadata 'saccade'",
             fix="give the file as it was, or its tensors alone",
-        ) from error  # fmt: skip
+        ) from error
     settings = {name: getattr(recipe, name.partition(".")[2]) for name in FOLLOWED}
-    settings |= {"model.name": recipe.model, "model.strides": recipe.strides, "model.patch_size": recipe.patch_size}
+    settings |= {
+        "model.name": recipe.model,
+        "model.strides": recipe.strides,
+        "model.patch_size": recipe.patch_size,
+    }
     return _with_run(replace(known, settings=_plain(settings)), file.parent)
 
 
 def _settings_of(config: Config) -> dict[str, Any]:
     tree = config.dump()
-    return {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in (*SHAPES, *FOLLOWED)}
+    return {
+        name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in (*SHAPES, *FOLLOWED)
+    }
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()
+    }
 
 
 def _with_run(known: Ancestor, folder: Path) -> Ancestor:
-    """Add what the run folder around the weights says of the images that they and their ancestors were trained on."""
+    """Add what the run folder around the weights says of the images that they and their
+    ancestors were trained on.
+    """
     facts = recorded.facts(folder)
     if facts is None:
         return known
@@ -231,17 +269,28 @@ def _entries(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     own = facts.get("trained_on")
     if not isinstance(own, dict):  # a run of an earlier version
         config = recorded.settings(folder)
-        own = own_entry(config, str(facts["dataset"]["fingerprint"])) | {"folder": ""} if config else None
+        own = (
+            own_entry(config, str(facts["dataset"]["fingerprint"])) | {"folder": ""}
+            if config
+            else None
+        )
     init = facts.get("init")
     older = init.get("lineage") if isinstance(init, dict) else None
-    entries = [own and own | {"run": str(folder.absolute())}, *(older if isinstance(older, list) else ())]
+    entries = [
+        own and own | {"run": str(folder.absolute())},
+        *(older if isinstance(older, list) else ()),
+    ]
     yield from filter(_is_entry, entries[:LONGEST_LINEAGE])
 
 
 def _is_entry(entry: Any) -> bool:
-    """Tell whether an entry of a lineage, which may come from anybody, has the form of `own_entry`."""
+    """Tell whether an entry of a lineage, which may come from anybody, has the form of
+    `own_entry`.
+    """
     forms = {"data": dict, "seed": int, "folder": str, "fingerprint": str, "run": str}
-    return isinstance(entry, dict) and all(isinstance(entry.get(name), form) for name, form in forms.items())
+    return isinstance(entry, dict) and all(
+        isinstance(entry.get(name), form) for name, form in forms.items()
+    )
 
 
 def _written(value: Any) -> str:

@@ -1,4 +1,6 @@
-"""Everything that is decided before the first step: data, automatic choices, model, optimiser, folder."""
+"""Everything that is decided before the first step: data, automatic choices, model, optimiser,
+folder.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,20 @@ TINY_CELL_MACS = 1e9
 
 
 def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[str, dict[str, Any]]:
-    """Make every automatic choice once, each with its reason; an earlier attempt's choices are kept.
+    """Make every automatic choice once, each with its reason.
+
+    An earlier attempt's choices are kept.
 
     Only the device may change between attempts: what depends on it is chosen anew then.
     """
     device, device_reason = choose.pick_device(config.device, local_rank)
     earlier = saved.meta["resolved"] if saved else None
     flavour, flavour_reason = optim.flavour(config.optimizer.name, torch.device(device))
-    exact_reason = "costs less than 1 % on a GPU" if device == "cuda" else f"a {device.upper()} needs no switch"
+    exact_reason = (
+        "costs less than 1 % on a GPU"
+        if device == "cuda"
+        else f"a {device.upper()} needs no switch"
+    )
     chosen: dict[str, dict[str, Any]] = {
         "optimizer": {"value": flavour, "reason": flavour_reason},
         "deterministic": {"value": True, "reason": exact_reason},
@@ -64,14 +72,22 @@ def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[st
         "precision": {"value": number_format, "reason": format_reason},
         **chosen,
         "compute_threads": {"value": threads, "reason": threads_reason},
-        "reader_threads": {"value": readers, "reason": "as set" if config.data.threads else "one per core, 2 to 16"},
+        "reader_threads": {
+            "value": readers,
+            "reason": "as set" if config.data.threads else "one per core, 2 to 16",
+        },
         "layout": {"value": "channels_last", "reason": "fastest for convolutions"},
-        "compile": {"value": False, "reason": "does not pay on a CPU" if device == "cpu" else "not tried"},
+        "compile": {
+            "value": False,
+            "reason": "does not pay on a CPU" if device == "cpu" else "not tried",
+        },
     }
 
 
 def _compute_threads(config: Config, device: str) -> tuple[int, str]:
-    """Return how many threads compute: work that takes milliseconds is faster on one than handed around."""
+    """Return how many threads compute: work that takes milliseconds is faster on one than handed
+    around.
+    """
     threads = torch.get_num_threads()
     if device != "cpu" or config.model.name.startswith("custom:"):
         return threads, "one per physical core"
@@ -82,14 +98,23 @@ def _compute_threads(config: Config, device: str) -> tuple[int, str]:
 
 
 def run_folder(
-    config: Config, data: Data, model_name: str, out: str, *, fresh: bool, network: Mapping[str, str] = NAMED
+    config: Config,
+    data: Data,
+    model_name: str,
+    out: str,
+    *,
+    fresh: bool,
+    network: Mapping[str, str] = NAMED,
 ) -> Path:
-    """Return the run folder: ``out``, or one named after what decides the numbers, so that the same command finds it.
+    """Return the run folder: ``out``, or one named after what decides the numbers, so that the same
+    command finds it.
 
-    ``network`` is the identity of a network that was handed over. With ``fresh`` it is the first of ``...``,
-    ``...-2``, ``...-3`` that does not exist.
+    ``network`` is the identity of a network that was handed over. With ``fresh`` it is the first of
+    ``...``, ``...-2``, ``...-3`` that does not exist.
     """
-    identity = configuration.fingerprint(config, data.fingerprint, model_name, *network.values())[:8]
+    identity = configuration.fingerprint(config, data.fingerprint, model_name, *network.values())[
+        :8
+    ]
     name = files.safe_name(f"{model_name}-{data.source.name}-{identity}")
     folder = first = Path(out) if out else Path("runs") / name
     number = 1
@@ -113,9 +138,12 @@ def build(
     world: World = ALONE,
     offset: int = 0,
 ) -> Run:
-    """Build model, optimisers and loader for a run from scratch; nothing is read from earlier attempts.
+    """Build model, optimisers and loader for a run from scratch.
 
-    ``offset`` is how many samples more were consumed than steps of this batch would have: the batch was another one.
+    Nothing is read from earlier attempts.
+
+    ``offset`` is how many samples more were consumed than steps of this batch would have: the batch
+    was another one.
     """
     section = config.data
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))
@@ -125,8 +153,10 @@ def build(
     elif device.type == "cpu":
         allocator.keep_freed_memory()
     readers = Readers(int(resolved["reader_threads"]["value"]))
-    torch.set_num_threads(int(resolved["compute_threads"]["value"]))  # the readers set theirs to one
-    # the user's own network is changed only when the run is done: after an interruption it is still the same one
+    # the readers set theirs to one
+    torch.set_num_threads(int(resolved["compute_threads"]["value"]))
+    # the user's own network is changed only when the run is done: after an interruption it is still
+    # the same one
     model = _registered(config, data) if module is None else duplicate(module).train()
     model = model.to(device).to(memory_format=torch.channels_last)
     order = training_order(config, len(data.train), offset)
@@ -145,17 +175,29 @@ def build(
     gradients = GradientSum(model, world) if world.size > 1 else None
     share = Share(config.cell, world.rank, world.size)
     recipe = Recipe(
-        model_name(config, module), data.train.classes, section.image_size, section.eval_crop,
-        section.mean, section.std, section.exif, config.model.strides, config.model.patch_size,
-        section.eval_size, section.eval_views, number_format, section.fit,
-    )  # fmt: skip
+        model_name(config, module),
+        data.train.classes,
+        section.image_size,
+        section.eval_crop,
+        section.mean,
+        section.std,
+        section.exif,
+        config.model.strides,
+        config.model.patch_size,
+        section.eval_size,
+        section.eval_views,
+        number_format,
+        section.fit,
+    )
     return Run(
         config=config,
         data=data,
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(config, rates, number_format, device, finite, world, gradients, weights, Clock(device)),
+        runner=StepRunner(
+            config, rates, number_format, device, finite, world, gradients, weights, Clock(device)
+        ),
         view=training_view(config, data.train, order, steps, share),
         readers=readers,
         recipe=recipe,
@@ -166,7 +208,9 @@ def build(
 
 
 def class_weights(config: Config, train: Split, device: torch.device) -> Tensor | None:
-    """Return the weight of each class in the loss, float32 (C,), or None where all count the same."""
+    """Return the weight of each class in the loss, float32 (C,), or None where all count the
+    same.
+    """
     if config.loss.class_weights == "none":
         return None
     return torch.from_numpy(balanced_weights(train.labels, len(train.classes))).float().to(device)
@@ -180,14 +224,22 @@ def model_name(config: Config, module: nn.Module | None) -> str:
 def _registered(config: Config, data: Data) -> nn.Module:
     section = config.model
     return create_model(
-        section.name, num_classes=len(data.train.classes), image_size=config.data.image_size,
-        dropout=section.dropout, drop_path=section.drop_path, strides=section.strides, patch_size=section.patch_size,
-        checkpointing=section.checkpointing, seed=config.seed,
-    )  # fmt: skip
+        section.name,
+        num_classes=len(data.train.classes),
+        image_size=config.data.image_size,
+        dropout=section.dropout,
+        drop_path=section.drop_path,
+        strides=section.strides,
+        patch_size=section.patch_size,
+        checkpointing=section.checkpointing,
+        seed=config.seed,
+    )
 
 
 def _average(model: nn.Module, config: Config, epoch_size: int, steps: int) -> Ema | None:
     if not config.ema.half_life:
         return None
-    length = units.Duration.parse(config.ema.half_life).samples(epoch_size, config.batch.global_, steps)
+    length = units.Duration.parse(config.ema.half_life).samples(
+        epoch_size, config.batch.global_, steps
+    )
     return Ema(model, max(float(length) / config.batch.global_, 1e-3))

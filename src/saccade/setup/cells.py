@@ -1,4 +1,6 @@
-"""The batch and its cells before a run: a default batch for a tiny set, and cells too small for a norm over them."""
+"""The batch and its cells before a run: a default batch for a tiny set, and cells too small for
+a norm over them.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,12 @@ from saccade.models.parts.duplicate import duplicate
 def needs_batches(config: Config, module: nn.Module | None) -> bool:
     """Tell whether the network, by its name or handed over, has norms over the images of a cell."""
     if module is None:
-        return _named_needs_batches(config.model.name, config.data.image_size, tuple(config.shape.items()))
+        return _named_needs_batches(
+            config.model.name, config.data.image_size, tuple(config.shape.items())
+        )
     try:
-        return has_batch_statistics(duplicate(module).train())  # some keep their norms in evaluation
+        # some keep their norms in evaluation
+        return has_batch_statistics(duplicate(module).train())
     except Exception:  # any code may run here; the preflight says what is wrong with it
         return has_batch_statistics(module)
 
@@ -31,7 +36,9 @@ def _named_needs_batches(name: str, side: int, shape: tuple[tuple[str, object], 
     return has_batch_statistics(network.train())
 
 
-def shrink_batch(config: Config, num_train: int, explicit: bool, module: nn.Module | None = None) -> tuple[Config, str]:
+def shrink_batch(
+    config: Config, num_train: int, explicit: bool, module: nn.Module | None = None
+) -> tuple[Config, str]:
     """Fit a default batch into a tiny set, as said in the returned sentence.
 
     At most a quarter of the set, but 16 images (or all there are) where the network has norms over
@@ -47,9 +54,14 @@ def shrink_batch(config: Config, num_train: int, explicit: bool, module: nn.Modu
     why = f"at most a quarter of {num_train} training images"
     if _rounded(quarter, repeats) < LEAST_CELL and needs_batches(config, module):
         least = LEAST_CELL
-        why = f"a norm over the batch needs {LEAST_CELL} of the {num_train} training images, or all of them"
+        why = (
+            f"a norm over the batch needs {LEAST_CELL} of the {num_train} training images, or "
+            "all of them"
+        )
 
-    size = max(_rounded(quarter, repeats), min(_rounded_up(least, repeats), _rounded(num_train, repeats)))
+    size = max(
+        _rounded(quarter, repeats), min(_rounded_up(least, repeats), _rounded(num_train, repeats))
+    )
     if size >= config.batch.global_:
         return config, ""
     batch = config.batch.model_copy(update={"global_": size, "cell": 0})
@@ -58,7 +70,10 @@ def shrink_batch(config: Config, num_train: int, explicit: bool, module: nn.Modu
 
 
 def _rounded(count: int, repeats: int) -> int:
-    """Return the largest power of two, times the repeats, that is no more than ``count``; at least one group."""
+    """Return the largest power of two, times the repeats, that is no more than ``count``.
+
+    At least one group.
+    """
     return int(repeats * 2 ** (max(count // repeats, 1).bit_length() - 1))
 
 
@@ -72,11 +87,16 @@ def inspect(config: Config, num_train: int, shrunk: str, module: nn.Module | Non
     wanted = config.batch.global_
     if wanted > num_train:
         fitting = 2 ** max((num_train // 4).bit_length() - 1, 0)
-        return [Finding(
-            "batch-larger-than-data", "error",
-            f"the batch of {wanted:,} is larger than the {num_train:,} training images", "batch.global",
-            f"use --batch-size {fitting}, or leave it out and let it be chosen", status=78,
-        )]  # fmt: skip
+        return [
+            Finding(
+                "batch-larger-than-data",
+                "error",
+                f"the batch of {wanted:,} is larger than the {num_train:,} training images",
+                "batch.global",
+                f"use --batch-size {fitting}, or leave it out and let it be chosen",
+                status=78,
+            )
+        ]
     said = [Finding("batch-shrunk", "note", shrunk, "batch.global")] if shrunk else []
     return said + _too_small(config, module)
 
@@ -88,10 +108,17 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
         return []
     images = f"{cell} image{'s' * (cell > 1)}"
     if config.batch.cell or 1 < cell == batch:
-        text = f"BatchNorm and the like take their statistics over {images}, which makes them coarse"
-        return [Finding("small-cells", "warning", text, "batch.cell", f"{LEAST_CELL} or more are usual")]
+        text = (
+            f"BatchNorm and the like take their statistics over {images}, which makes them coarse"
+        )
+        return [
+            Finding("small-cells", "warning", text, "batch.cell", f"{LEAST_CELL} or more are usual")
+        ]
     good = configuration.nearest_batches(batch, config.augment.repeats)
-    text = f"a batch of {batch:,} can only be cut into {batch // cell:,} cells (micro-batches) of {images}, over which "
+    text = (
+        f"a batch of {batch:,} can only be cut into {batch // cell:,} cells (micro-batches) of "
+        f"{images}, over which "
+    )
     text += "BatchNorm and the like would take their statistics"
     fix = f"use --batch-size {' or '.join(map(str, good))}, or set batch.cell yourself"
     return [Finding("small-cells", "error", text, "batch.global", fix, status=78)]

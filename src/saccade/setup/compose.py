@@ -1,4 +1,6 @@
-"""From what the user typed to one configuration: files, recipes, model names, flags, in that order."""
+"""From what the user typed to one configuration: files, recipes, model names, flags, in that
+order.
+"""
 
 from __future__ import annotations
 
@@ -46,15 +48,17 @@ FLAGS = {
     "holdout": "data.holdout",
     "minival": "data.minival",
 }
-"""The setting behind each flag of the command line, which is also a keyword of the same name in Python."""
+"""The setting behind each flag of the command line, which is also a keyword of the same name in
+Python.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What was asked for: positional words, flags by dotted field name, and ``--set`` assignments.
 
-    ``data`` and ``val`` are sources that were opened before; the flags name them then for the records alone. ``out`` is
-    the run folder where it is known.
+    ``data`` and ``val`` are sources that were opened before; the flags name them then for the
+    records alone. ``out`` is the run folder where it is known.
     """
 
     words: Sequence[str] = ()
@@ -84,7 +88,9 @@ def flag_settings(**flags: Any) -> dict[str, Any]:
     Raises UsageError or ConfigError with the flag's name where a value means nothing.
     """
     given = {name: _plain(value) for name, value in flags.items() if value is not None}
-    return {FLAGS[name]: _READERS.get(name, _as_it_is)(name, value) for name, value in given.items()}
+    return {
+        FLAGS[name]: _READERS.get(name, _as_it_is)(name, value) for name, value in given.items()
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -114,7 +120,10 @@ def _read_rate(name: str, value: Any) -> float:
         raise ConfigError(
             f"{value!r} is not a learning rate",
             where=f"--{name}",
-            fix="write a number that is not negative, such as 0.1; it is the effective rate, never scaled",
+            fix=(
+                "write a number that is not negative, such as 0.1; it is the effective rate, "
+                "never scaled"
+            ),
         )
     return rate
 
@@ -129,13 +138,15 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
 def compose(request: Request) -> Composed:
     """Merge everything into one configuration; raises ConfigError or DataError.
 
-    A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor recipe is named, the
-    recipe that fits the data is the base. What weights to start from were trained with goes over that base, and under
-    whatever the user names.
+    A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor
+    recipe is named, the recipe that fits the data is the base. What weights to start from were
+    trained with goes over that base, and under whatever the user names.
     """
     named, asked, based = _layers(request)
     source = request.data or open_training(_stack(named, asked).resolve())
-    layers = _followed(Layers() if based else _recipe(_default_recipe(source)), [named, asked], request)
+    layers = _followed(
+        Layers() if based else _recipe(_default_recipe(source)), [named, asked], request
+    )
     explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
     return Composed(_settled(layers, request), source, explicit, request.val)
 
@@ -143,8 +154,8 @@ def compose(request: Request) -> Composed:
 def dry_run(request: Request) -> Config:
     """Return the configuration that ``compose`` would, opening no data that it can do without.
 
-    Data is opened only to find the recipe that fits it: where a file or a recipe is named, or a set whose size is
-    known, nothing is read and nothing is downloaded.
+    Data is opened only to find the recipe that fits it: where a file or a recipe is named, or a set
+    whose size is known, nothing is read and nothing is downloaded.
     """
     named, asked, based = _layers(request)
     name = _stack(named, asked).resolve().data.train
@@ -158,10 +169,11 @@ def dry_run(request: Request) -> Config:
 
 
 def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layers:
-    """Return all settings: those that the weights in ``model.init`` were trained with stand between base and wanted.
+    """Return all settings: those that the weights in ``model.init`` were trained with stand between
+    base and wanted.
 
-    Where other images are wanted, the strides or the patch that their size had decided are kept all the same: the
-    weights were trained for them.
+    Where other images are wanted, the strides or the patch that their size had decided are kept all
+    the same: the weights were trained for them.
     """
     plain, asked = _stack(base, *wanted), _stack(*wanted)
     model = plain.resolve().model
@@ -170,13 +182,19 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
     ancestor, place = seek(model.init, request.out), f"--init {model.init}"
     if ancestor.model.startswith("custom:") and not asked.origin("model.name"):
         raise ConfigError(
-            f"these are weights of your own network {ancestor.model.removeprefix('custom:')}", where=place,
+            f"these are weights of your own network {ancestor.model.removeprefix('custom:')}",
+            where=place,
             fix="start it from Python: saccade.train(model=YourNetwork(), init=...)",
-        )  # fmt: skip
+        )
 
     settings, known = dict(ancestor.settings), Layers()
-    if asked.origin("model.name") and ancestor.model and _model(model.name) != _model(ancestor.model):
-        settings = {n: v for n, v in settings.items() if not n.startswith("model.")}  # another network's own affair
+    if (
+        asked.origin("model.name")
+        and ancestor.model
+        and _model(model.name) != _model(ancestor.model)
+    ):
+        # another network's own affair
+        settings = {n: v for n, v in settings.items() if not n.startswith("model.")}
     known.add(_nested(settings), place)
     side = _stack(base, known, *wanted).resolve().data.image_size
     if "model.name" in settings and settings.get("data.image_size", side) != side:
@@ -203,29 +221,41 @@ def _settled(layers: Layers, request: Request) -> Config:
 
 
 def preview(request: Request) -> Config:
-    """Return the settings as far as they are known before any data is opened; raises ConfigError."""
+    """Return the settings as far as they are known before any data is opened.
+
+    Raises ConfigError.
+    """
     return _stack(*_layers(request)[:2]).resolve()
 
 
 def settings(request: Request) -> Config:
-    """Merge a recipe or a YAML file with flags and assignments, opening no data; raises ConfigError."""
+    """Merge a recipe or a YAML file with flags and assignments, opening no data.
+
+    Raises ConfigError.
+    """
     for word in request.words:
         if not _add_word(Layers(), word):
             raise ConfigError(
-                f"'{word}' is a model, and a model alone has no settings", where="the command line",
+                f"'{word}' is a model, and a model alone has no settings",
+                where="the command line",
                 fix="name a recipe: see `saccade recipes`",
-            )  # fmt: skip
+            )
     return preview(request)
 
 
 def _layers(request: Request) -> tuple[Layers, Layers, bool]:
-    """Return what the words say, what flags and ``--set`` say, and whether a word is a whole recipe."""
+    """Return what the words say, what flags and ``--set`` say, and whether a word is a whole
+    recipe.
+    """
     named = Layers()
     based = False
     for word in request.words:
         based |= _add_word(named, word)
     asked = Layers()
-    asked.add(_nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}), "the command line")
+    asked.add(
+        _nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}),
+        "the command line",
+    )
     for assignment in request.sets:
         asked.set(assignment)
     return named, asked, based
@@ -240,7 +270,9 @@ def _stack(*layers: Layers) -> Layers:
 
 
 def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
-    """Forget a recipe's cell where another batch is asked for that it does not divide: it is chosen anew then."""
+    """Forget a recipe's cell where another batch is asked for that it does not divide: it is
+    chosen anew then.
+    """
     cell, batch = layers.value("batch.cell"), layers.value("batch.global")
     of_recipe = layers.origin("batch.cell") in map(str, recipes.paths())
     if not of_recipe or layers.origin("batch.global") == layers.origin("batch.cell"):
@@ -265,7 +297,9 @@ def _add_word(layers: Layers, word: str) -> bool:
 
 
 def _unknown_word(word: str) -> ConfigError:
-    """Refuse a positional word, with what was probably meant: data, a file beside it, a recipe, a model."""
+    """Refuse a positional word, with what was probably meant: data, a file beside it, a recipe,
+    a model.
+    """
     path = Path(word)
     what, place = f"'{word}' is neither a YAML file, nor a recipe, nor a model", "the command line"
     if word in KNOWN or path.exists():
@@ -273,11 +307,15 @@ def _unknown_word(word: str) -> ConfigError:
     if path.suffix in YAML_SUFFIXES:
         what = f"there is no YAML file '{word}'"
 
-    beside = {p.name.lower(): str(p) for s in YAML_SUFFIXES for p in sorted(path.parent.glob(f"*{s}"))}
+    beside = {
+        p.name.lower(): str(p) for s in YAML_SUFFIXES for p in sorted(path.parent.glob(f"*{s}"))
+    }
     data = {name: f"--data {name}" for name in KNOWN}
     known = data | registry.aliases() | beside | {name: name for name in recipes.names()}
     texts = [path.name.lower()] + [path.stem.lower()] * (path.suffix in YAML_SUFFIXES)
-    near = [known[m] for text in texts for m in difflib.get_close_matches(text, known, n=3, cutoff=0.6)]
+    near = [
+        known[m] for text in texts for m in difflib.get_close_matches(text, known, n=3, cutoff=0.6)
+    ]
     fix = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
     return ConfigError(what, where=place, fix=fix or "see `saccade recipes` and `saccade models`")
 
@@ -303,7 +341,10 @@ def _default_recipe(source: Source) -> str:
 
 
 def typical_side(source: Source) -> int:
-    """Return the median short side, in pixels, of 15 images spread over the training split; 224 if none is readable."""
+    """Return the median short side, in pixels, of 15 images spread over the training split.
+
+    224 if none is readable.
+    """
     split = train_split(source)
     sides = []
     for i in np.linspace(0, len(split) - 1, min(15, len(split))).astype(int):
@@ -315,7 +356,10 @@ def typical_side(source: Source) -> int:
 
 
 def _with_rate(config: Config, lr: float) -> Config:
-    """Apply ``--lr``: the effective rate of the main group, never scaled; Muon's other rate keeps its proportion."""
+    """Apply ``--lr``: the effective rate of the main group, never scaled.
+
+    Muon's other rate keeps its proportion.
+    """
     section = config.optimizer
     update: dict[str, Any] = {"lr": repr(lr)}
     if section.name == "muon":

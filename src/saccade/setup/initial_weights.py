@@ -20,11 +20,17 @@ from saccade.setup.ancestor import FOLLOWED, PATCHED, find_weights
 from saccade.training.run import Run
 
 LEAST_SHARE = 0.5
-"""Of the weights a start must give; with less the rest would undo it, and the architecture is likely another."""
+"""Of the weights a start must give.
+
+With less the rest would undo it, and the architecture is likely another.
+"""
 
 
 def start(run: Run, log: Log) -> None:
-    """Set what is not drawn, in a run that begins; a resumed run has all of it. Raises as `start_from_weights` does."""
+    """Set what is not drawn, in a run that begins; a resumed run has all of it.
+
+    Raises as `start_from_weights` does.
+    """
     look_at_images(run)
     start_from_weights(run, log)
     if run.state.ema:
@@ -32,7 +38,9 @@ def start(run: Run, log: Log) -> None:
 
 
 def look_at_images(run: Run) -> None:
-    """Fit whitening layers, of networks that begin with one, to the first training images, all of one size."""
+    """Fit whitening layers, of networks that begin with one, to the first training images, all
+    of one size.
+    """
     layers = [layer for layer in run.state.model.modules() if isinstance(layer, Whitening)]
     if not layers:
         return
@@ -56,14 +64,20 @@ def start_from_weights(run: Run, log: Log) -> None:
     try:
         ancestor = find_weights(init)
     except FileNotFoundError as error:
-        raise CheckpointError("these weights are gone", where=f"--init {init}", fix="bring them back") from error
+        raise CheckpointError(
+            "these weights are gone", where=f"--init {init}", fix="bring them back"
+        ) from error
     if ancestor.digest != run.config.model.init_digest:
-        raise CheckpointError("these weights changed while the run started", where=f"--init {init}", fix="start again")
+        raise CheckpointError(
+            "these weights changed while the run started", where=f"--init {init}", fix="start again"
+        )
     model = run.state.model
     if ancestor.path is None:
         published = backends.pretrained(init)
         report = load_weights(model, published.state)
-        followed = {"data.mean": published.mean, "data.std": published.std} if published.mean else {}
+        followed = (
+            {"data.mean": published.mean, "data.std": published.std} if published.mean else {}
+        )
         _warn_of_others(run, followed, log)
     else:
         report = load_weights(model, ancestor.path, classes=run.data.train.classes)
@@ -85,16 +99,24 @@ def start_from_weights(run: Run, log: Log) -> None:
 
 
 def _warn_of_others(run: Run, followed: Mapping[str, Any], log: Log) -> None:
-    """Say where the user wants other pixels than the weights were trained for: each costs accuracy without a word."""
+    """Say where the user wants other pixels than the weights were trained for: each costs
+    accuracy without a word.
+    """
     settings = flatten(run.config.dump())
     for name, theirs in followed.items():
         ours, theirs = settings[name], list(theirs) if isinstance(theirs, tuple) else theirs
-        if ours != theirs and name != "data.image_size":  # another size is what many want, and is said with the model
-            log.warn(f"--init {run.config.model.init} was trained with {name} {theirs}, this run has {ours}")
+        # another size is what many want, and is said with the model
+        if ours != theirs and name != "data.image_size":
+            log.warn(
+                f"--init {run.config.model.init} was trained with {name} {theirs}, this run "
+                f"has {ours}"
+            )
 
 
 def _refuse_other_pixels(run: Run, report: Report) -> None:
-    """Raise ConfigError where the layer that sees the pixels would stay random: all that follows would be wasted."""
+    """Raise ConfigError where the layer that sees the pixels would stay random: all that follows
+    would be wasted.
+    """
     if not report.first:
         return
     init, family = run.config.model.init, ""
@@ -102,9 +124,11 @@ def _refuse_other_pixels(run: Run, report: Report) -> None:
         family = find(run.recipe.model).family
     takes_patches = report.patch and family in PATCHED
     raise ConfigError(
-        f"the first layer does not fit: {report.first}; everything after it was trained for what that layer gives",
+        f"the first layer does not fit: {report.first}; everything after it was trained for "
+        "what that layer gives",
         where=f"--init {init}",
-        fix=f"--set model.patch_size={report.patch} takes the patches of these weights" if takes_patches
+        fix=f"--set model.patch_size={report.patch} takes the patches of these weights"
+        if takes_patches
         else "name the architecture that the weights belong to with --model",
         finding="init-first-layer",
-    )  # fmt: skip
+    )

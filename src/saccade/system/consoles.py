@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    ConsoleRenderable,
+    RenderableType,
+    RenderHook,
+    RenderResult,
+)
 from rich.control import Control
 from rich.measure import Measurement
 from rich.segment import Segment
@@ -21,7 +28,10 @@ def console(**options: Any) -> Console:
 
 
 class _Hook(RenderHook):
-    """Makes everything printable that is printed; rich's own control codes are no text, and stay."""
+    """Makes everything printable that is printed.
+
+    Rich's own control codes are no text, and stay.
+    """
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [one if isinstance(one, Control) else _Shown(one) for one in renderables]

@@ -1,7 +1,9 @@
-"""How existing files are touched: never through a link, never a pipe or device, never more than was asked for.
+"""How existing files are touched: never through a link, never a pipe or device, never more than was
+asked for.
 
-A run folder or the cache folder may itself be a link that its owner made. What lies inside may not: whoever can put a
-link there would otherwise choose which files outside are emptied, continued or deleted.
+A run folder or the cache folder may itself be a link that its owner made. What lies inside may not:
+whoever can put a link there would otherwise choose which files outside are emptied, continued or
+deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import BinaryIO
 from saccade.errors import DiskError
 from saccade.system import held
 
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, and asks who makes a link for a privilege
+# Windows has none, and asks who makes a link for a privilege
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _PLAIN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 LOCK_BYTES = 20
 """What the number of a process takes in the file of a lock."""
@@ -36,16 +39,23 @@ def explained(path: Path, fix: str = "free some space or choose another folder")
         yield
     except LinkError as error:
         raise DiskError(
-            str(error.strerror), where=str(error.filename),
-            fix="remove it, or move it away; only a run folder or the cache folder as a whole may be a link",
-        ) from error  # fmt: skip
+            str(error.strerror),
+            where=str(error.filename),
+            fix=(
+                "remove it, or move it away; only a run folder or the cache folder as a whole "
+                "may be a link"
+            ),
+        ) from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DiskError(f"cannot write: {reason}", where=str(path), fix=fix) from error
 
 
 def within(root: Path, *names: str) -> Path:
-    """Return a path inside a folder of ours; raises DiskError where a part of it below the folder is a link."""
+    """Return a path inside a folder of ours.
+
+    Raises DiskError where a part of it below the folder is a link.
+    """
     path = root
     with explained(root):
         for name in names:
@@ -58,24 +68,34 @@ def refuse_link(path: Path) -> None:
     """Raise LinkError if ``path`` is a link, whether it leads anywhere or not."""
     if path.is_symlink():
         raise LinkError(
-            errno.ELOOP, "this is a link, and links inside a run or cache folder are not followed", str(path)
+            errno.ELOOP,
+            "this is a link, and links inside a run or cache folder are not followed",
+            str(path),
         )
 
 
 def fresh(path: Path) -> BinaryIO:
-    """Open a file that must be new for writing; a leftover of this name is removed, never opened."""
+    """Open a file that must be new for writing.
+
+    A leftover of this name is removed, never opened.
+    """
     for _ in range(2):
         try:
-            return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, 0o666), "wb")
+            return os.fdopen(
+                os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, 0o666), "wb"
+            )
         except FileExistsError:
             path.unlink(missing_ok=True)
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def growing(path: Path) -> BinaryIO:
-    """Open a file for reading and appending, new or ours, unbuffered; raises OSError on anything but a file.
+    """Open a file for reading and appending, new or ours, unbuffered.
 
-    One with a second name (``cp -l``, a backup) is given its own copy first: its other name belongs to somebody else.
+    Raises OSError on anything but a file.
+
+    One with a second name (``cp -l``, a backup) is given its own copy first: its other name belongs
+    to somebody else.
     """
     descriptor = _ordinary(path, os.O_CREAT | os.O_APPEND)
     if os.fstat(descriptor).st_nlink > 1:
@@ -91,7 +111,10 @@ def existing(path: Path) -> BinaryIO:
 
 
 def lock_file(path: Path) -> BinaryIO:
-    """Open the file of a lock, empty or with the number of a process; raises LinkError on anything else."""
+    """Open the file of a lock, empty or with the number of a process.
+
+    Raises LinkError on anything else.
+    """
     file = os.fdopen(_ordinary(path, os.O_CREAT), "rb+")
     held = file.read(LOCK_BYTES + 1)
     if held.strip() and not (held.strip().isdigit() and len(held) <= LOCK_BYTES):
@@ -101,7 +124,10 @@ def lock_file(path: Path) -> BinaryIO:
 
 
 def _ordinary(path: Path, flags: int) -> int:
-    """Open a file for reading and writing and return its descriptor; raises LinkError on a link or a pipe."""
+    """Open a file for reading and writing and return its descriptor.
+
+    Raises LinkError on a link or a pipe.
+    """
     refuse_link(path)
     descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _PLAIN | flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -121,7 +147,10 @@ def _part_from_twin(path: Path) -> None:
 
 
 def read_bytes(path: Path, limit_bytes: int) -> bytes:
-    """Read an ordinary file of at most ``limit_bytes``; raises ValueError on a larger one, on pipes and devices."""
+    """Read an ordinary file of at most ``limit_bytes``.
+
+    Raises ValueError on a larger one, on pipes and devices.
+    """
     descriptor = os.open(path, os.O_RDONLY | _PLAIN)
     with open(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
@@ -134,15 +163,23 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
 
 
 def is_private(path: Path) -> bool:
-    """Make a folder that only this user can change, if it is not there; returns whether it is such a one. POSIX."""
+    """Make a folder that only this user can change, if it is not there.
+
+    Returns whether it is such a one. POSIX.
+    """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     facts = path.lstat()
-    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
+    return (
+        stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
+    )
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder with all that is in it, or a link, never what a link leads to; no error if it is gone."""
+    """Remove a file, a folder with all that is in it, or a link, never what a link leads to.
+
+    No error if it is gone.
+    """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:

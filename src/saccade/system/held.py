@@ -1,7 +1,7 @@
 """Folders that this process works in alone: whether they are still the ones that it took.
 
-Whoever deletes a folder that is in use means something by it, or makes a mistake; a new folder of the same name would
-hide both.
+Whoever deletes a folder that is in use means something by it, or makes a mistake; a new folder of
+the same name would hide both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def check(path: Path) -> None:
-    """Raise DiskError if ``path`` is, or lies in, a held folder that is gone or was replaced by another one."""
+    """Raise DiskError if ``path`` is, or lies in, a held folder that is gone or was replaced by
+    another one.
+    """
     place = Path(os.path.abspath(path))
     for folder, identity in list(_held.items()):
         if folder != place and folder not in place.parents:

@@ -1,4 +1,6 @@
-"""Locks on folders and files, which the system releases when the process that holds them dies, however it dies."""
+"""Locks on folders and files, which the system releases when the process that holds them dies,
+however it dies.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def try_lock(file: BinaryIO) -> bool:
-    """Take an advisory lock that the system releases when the process dies, on POSIX and on Windows."""
+    """Take an advisory lock that the system releases when the process dies, on POSIX and on
+    Windows.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -16,7 +16,10 @@ R = TypeVar("R")
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield ``work(item)`` for every item, in order; the first error is raised and nothing new is begun."""
+    """Yield ``work(item)`` for every item, in order.
+
+    The first error is raised and nothing new is begun.
+    """
     threads = os.cpu_count() or 1
     pool = ThreadPoolExecutor(threads, "saccade-data")
     waiting: deque[Future[R]] = deque()

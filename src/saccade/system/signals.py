@@ -1,10 +1,11 @@
 """Asked to stop: what SIGTERM, SIGHUP and Ctrl-C do from the first moment of a command to the last.
 
-While there is nothing to save, the first signal ends the command at once. In the training loop it is a wish that is
-fulfilled between two steps: the run saves and ends. A second Ctrl-C always means *now*. A second SIGTERM or SIGHUP
-means *now* until the saving begins; from then on it is ignored, and so is one that comes within a second of the first,
-because systemd, SLURM and others send two for one. Under SLURM all further ones are ignored: the scheduler repeats
-itself, and what it means by *now* is SIGKILL. Whatever comes, a checkpoint is whole or not there.
+While there is nothing to save, the first signal ends the command at once. In the training loop it
+is a wish that is fulfilled between two steps: the run saves and ends. A second Ctrl-C always means
+*now*. A second SIGTERM or SIGHUP means *now* until the saving begins; from then on it is ignored,
+and so is one that comes within a second of the first, because systemd, SLURM and others send two
+for one. Under SLURM all further ones are ignored: the scheduler repeats itself, and what it means
+by *now* is SIGKILL. Whatever comes, a checkpoint is whole or not there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Literal
 
 from saccade.errors import Explained, InterruptedRunError, PreemptedError, StoppedEarlyError
 
-STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name))
+STOPS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
+)
 SAME_WISH_S = 1.0
 """A second SIGTERM or SIGHUP that comes so soon is the echo of the first."""
 
@@ -32,7 +35,10 @@ Phase = Literal["nothing to save", "working", "saving"]
 
 
 class Signals:
-    """The stop signals of this process. They belong to the process, so there is one: :data:`SIGNALS`."""
+    """The stop signals of this process.
+
+    They belong to the process, so there is one: :data:`SIGNALS`.
+    """
 
     def __init__(self) -> None:
         self.phase: Phase = "nothing to save"
@@ -48,7 +54,8 @@ class Signals:
         return bool(self._before)
 
     def catch(self) -> None:
-        """Take the signals, unless this is no main thread, as in some notebooks: there they stay as they are.
+        """Take the signals, unless this is no main thread, as in some notebooks: there they stay as
+        they are.
 
         SIGHUP stays ignored where ``nohup`` has made it so.
         """
@@ -61,23 +68,36 @@ class Signals:
                 self._before[number] = before
                 signal.signal(number, self._receive)
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a parent may have withheld them until now
+            # a parent may have withheld them until now
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def swallowed(self) -> Explained | None:
-        """Return what should have ended the command, where a signal came and there was nothing to save; else None."""
-        return early(self.first) if self.first is not None and self.phase == "nothing to save" else None
+        """Return what should have ended the command, where a signal came and there was nothing
+        to save; else None.
+        """
+        return (
+            early(self.first)
+            if self.first is not None and self.phase == "nothing to save"
+            else None
+        )
 
     def watch(self) -> None:
-        """Let a thread look for a second signal: nothing interrupts the main one when it is deep in a computation."""
+        """Let a thread look for a second signal: nothing interrupts the main one when it is deep
+        in a computation.
+        """
         if not self.caught or self._lines:
             return
         self._lines = theirs, ours = os.pipe()
         os.set_blocking(ours, False)
         signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=(theirs,), name="saccade-signals", daemon=True).start()
+        threading.Thread(
+            target=self._listen, args=(theirs,), name="saccade-signals", daemon=True
+        ).start()
 
     def over(self) -> None:
-        """Ignore what comes late: the status is known, and Python's own end would give signals their old meaning."""
+        """Ignore what comes late: the status is known, and Python's own end would give signals
+        their old meaning.
+        """
         self.phase = "saving"
         for number in self._before:
             if number != signal.SIGINT:
@@ -109,7 +129,9 @@ class Signals:
         """
         latest = 0
         while True:
-            is_unheard = self._arrived == 1 and self.first is None and self.phase == "nothing to save"
+            is_unheard = (
+                self._arrived == 1 and self.first is None and self.phase == "nothing to save"
+            )
             if not select.select([line], [], [], PATIENCE_S if is_unheard else None)[0]:
                 if self.first is None and self.phase == "nothing to save":
                     _leave(latest)
@@ -132,11 +154,15 @@ class Signals:
             is_echo = time.monotonic() - self._first_s < SAME_WISH_S
             if self.phase == "saving" or is_echo or "SLURM_JOB_ID" in os.environ:
                 return
-        os._exit(status(number))  # without a word, which could block; checkpoints are whole or not there
+        # without a word, which could block; checkpoints are whole or not there
+        os._exit(status(number))
 
 
 def _leave(number: int) -> None:
-    """End the process with the sentence and the status of a signal; standard error may be blocked."""
+    """End the process with the sentence and the status of a signal.
+
+    Standard error may be blocked.
+    """
     told = f"{early(number)}\n".encode(errors="replace")
     teller = threading.Thread(target=os.write, args=(2, told), daemon=True)
     teller.start()
@@ -157,12 +183,16 @@ def early(number: int) -> Explained:
     again = "run the same command again"
     if number == signal.SIGINT:
         return InterruptedRunError("interrupted before it was finished", fix=again)
-    return StoppedEarlyError(f"asked to stop by {signal.Signals(number).name} before it was finished", fix=again)
+    return StoppedEarlyError(
+        f"asked to stop by {signal.Signals(number).name} before it was finished", fix=again
+    )
 
 
 @contextmanager
 def withheld() -> Iterator[None]:
-    """Keep the signals from processes that are started meanwhile, until these ask for them or ignore them."""
+    """Keep the signals from processes that are started meanwhile, until these ask for them or
+    ignore them.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,4 +1,6 @@
-"""The standard streams: a process goes on when one of them is gone, and says so where it still can."""
+"""The standard streams: a process goes on when one of them is gone, and says so where it still
+can.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from typing import Any, TextIO
 def open_missing() -> None:
     """Open the null device in place of a standard stream that is closed.
 
-    Otherwise the next file to be opened, a checkpoint perhaps, gets the number of the stream, and with it whatever a
-    library prints there.
+    Otherwise the next file to be opened, a checkpoint perhaps, gets the number of the stream, and
+    with it whatever a library prints there.
     """
     for number in range(3):
         try:
@@ -58,7 +60,9 @@ def open_output() -> None:
 
 
 def show_everything() -> None:
-    """Write out what the encoding of a stream lacks (``\\xfc`` on an ASCII terminal) instead of failing at it."""
+    """Write out what the encoding of a stream lacks (``\\xfc`` on an ASCII terminal) instead of
+    failing at it.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -67,8 +71,8 @@ def show_everything() -> None:
 class Voice(io.TextIOBase):
     """Standard error, as it is at the moment; nothing is raised where it cannot be written.
 
-    The reader of a pipe may have ended, the terminal may be closed, the disk below a file may be full. ``trouble`` is
-    the reason, empty while all is well.
+    The reader of a pipe may have ended, the terminal may be closed, the disk below a file may be
+    full. ``trouble`` is the reason, empty while all is well.
     """
 
     trouble = ""
@@ -119,7 +123,9 @@ def _standard_error() -> TextIO | None:
 
 
 def show_threads(title: str) -> None:
-    """Show on standard error what every thread of this process is doing, for whoever looks for what is stuck."""
+    """Show on standard error what every thread of this process is doing, for whoever looks for
+    what is stuck.
+    """
     try:
         print(title, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=2, all_threads=True)
@@ -142,7 +148,9 @@ def failure(stream: TextIO | None) -> UnheardError | None:
 
 
 def give_up(stream: TextIO | None) -> None:
-    """Send what a broken stream still holds nowhere: else the interpreter fails at its end, with status 120."""
+    """Send what a broken stream still holds nowhere: else the interpreter fails at its end, with
+    status 120.
+    """
     if stream is not None and failure(stream) is not None:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

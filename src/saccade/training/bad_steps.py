@@ -22,10 +22,11 @@ MOST_KEPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known about a step until its flag was read: ``bad``, ``jumps`` and ``loss`` are scalars on the device.
+    """What is known about a step until its flag was read: ``bad``, ``jumps`` and ``loss`` are
+    scalars on the device.
 
-    ``batch`` is this rank's, ``loss`` the rank's share of the mean loss; ``jumps`` tells whether all is finite and only
-    the loss is far too high.
+    ``batch`` is this rank's, ``loss`` the rank's share of the mean loss; ``jumps`` tells whether
+    all is finite and only the loss is far too high.
     """
 
     step: int
@@ -37,7 +38,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Where bad batches go: ``folder/bad/step_XXXXXXXX.safetensors``, and beside it a JSON file with the names."""
+    """Where bad batches go: ``folder/bad/step_XXXXXXXX.safetensors``, and beside it a JSON file
+    with the names.
+    """
 
     folder: Path
     describe: Callable[[int], str]
@@ -51,7 +54,9 @@ class Archive:
         """
         batch, gather = evidence.batch, self.world.gather
         images, labels = gather(batch.images.cpu().contiguous()), gather(batch.labels.cpu())
-        samples, epochs = (gather(torch.from_numpy(n.copy())) for n in (batch.samples, batch.epochs))
+        samples, epochs = (
+            gather(torch.from_numpy(n.copy())) for n in (batch.samples, batch.epochs)
+        )
         losses = gather(evidence.loss.detach().float().cpu().reshape(1))
         path = self.folder / "bad" / f"step_{evidence.step:08d}.safetensors"
         if not self.world.leads:
@@ -64,13 +69,22 @@ class Archive:
             "draws_version": rng.DRAWS_VERSION,
             "loss_by_rank": [_number(float(loss)) for loss in losses],
             "images": [
-                {"name": self.describe(sample), "sample": sample, "epoch": epoch, "label": label, "rank": rank}
+                {
+                    "name": self.describe(sample),
+                    "sample": sample,
+                    "epoch": epoch,
+                    "label": label,
+                    "rank": rank,
+                }
                 for sample, epoch, label, rank in zip(
-                    joined["samples"].tolist(), joined["epochs"].tolist(), joined["labels"].tolist(),
-                    (rank for rank, part in enumerate(labels) for _ in part), strict=True,
+                    joined["samples"].tolist(),
+                    joined["epochs"].tolist(),
+                    joined["labels"].tolist(),
+                    (rank for rank, part in enumerate(labels) for _ in part),
+                    strict=True,
                 )
             ],
-        }  # fmt: skip
+        }
         try:
             files.within(self.folder, "bad")
             files.write_bytes(path, safetensors.torch.save(joined))

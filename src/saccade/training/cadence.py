@@ -17,7 +17,10 @@ class Cadence:
         self._period_s = math.inf
         for part in every.split(" or "):
             try:
-                length = Duration.parse(part).samples(epoch_samples, global_batch, total_steps) / global_batch
+                length = (
+                    Duration.parse(part).samples(epoch_samples, global_batch, total_steps)
+                    / global_batch
+                )
                 self._lengths.append(max(float(length), 1.0))
             except ValueError:
                 self._period_s = min(self._period_s, units.seconds(part))

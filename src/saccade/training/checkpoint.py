@@ -1,9 +1,9 @@
 """Checkpoints: verified folders of safetensors and JSON, found again without any pointer.
 
-``checkpoints/step_00000370/`` holds ``model.safetensors``, ``optimizer.safetensors``, ``ema.safetensors`` (with EMA),
-``scale.safetensors`` (in fp16), ``losses.safetensors`` (where spikes are looked for), ``state.json`` and
-``manifest.json`` with the digest of each. A folder whose manifest does not verify does not exist.
-Nothing that a checkpoint holds is ever executed.
+``checkpoints/step_00000370/`` holds ``model.safetensors``, ``optimizer.safetensors``,
+``ema.safetensors`` (with EMA), ``scale.safetensors`` (in fp16), ``losses.safetensors`` (where
+spikes are looked for), ``state.json`` and ``manifest.json`` with the digest of each. A folder whose
+manifest does not verify does not exist. Nothing that a checkpoint holds is ever executed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from saccade.training.state import State
 
 FORMAT = 1
 WIDEST_LAYOUT = 64
-"""A tensor may lie in memory that is so many times larger than its values need; most need no more."""
+"""A tensor may lie in memory that is so many times larger than its values need.
+
+Most need no more.
+"""
 _STEP = re.compile(r"^step_(\d{8})$")
 
 
@@ -34,8 +37,8 @@ _STEP = re.compile(r"^step_(\d{8})$")
 class Saved:
     """A verified checkpoint that was read back.
 
-    ``tensors`` holds them by file and name, in their own shapes ``(...)`` and types, row-major; ``meta`` is
-    ``state.json``.
+    ``tensors`` holds them by file and name, in their own shapes ``(...)`` and types, row-major;
+    ``meta`` is ``state.json``.
     """
 
     path: Path
@@ -49,9 +52,12 @@ class Saved:
 
 
 def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
-    """Publish the state atomically as ``folder/step_XXXXXXXX`` and return that path; raises DiskError.
+    """Publish the state atomically as ``folder/step_XXXXXXXX`` and return that path.
 
-    The strides of every tensor go into ``state.json``: safetensors stores row-major data and would forget them.
+    Raises DiskError.
+
+    The strides of every tensor go into ``state.json``: safetensors stores row-major data and would
+    forget them.
     """
     groups = state.tensors()
     contents = {f"{group}.safetensors": _pack(tensors) for group, tensors in groups.items()}
@@ -74,11 +80,17 @@ def _pack(tensors: dict[str, Tensor]) -> bytes:
 
 
 def _layout(groups: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, list[int]]]:
-    return {group: {name: list(t.stride()) for name, t in tensors.items()} for group, tensors in groups.items()}
+    return {
+        group: {name: list(t.stride()) for name, t in tensors.items()}
+        for group, tensors in groups.items()
+    }
 
 
 def through_memory(state: State, into: State) -> None:
-    """Restore one state into another as if it had been saved; raises what a save or a resume would raise."""
+    """Restore one state into another as if it had been saved.
+
+    Raises what a save or a resume would raise.
+    """
     groups = state.tensors()
     read = {group: safetensors.torch.load(_pack(tensors)) for group, tensors in groups.items()}
     facts = {"step": state.step, "evaluations": state.evaluations, "layout": _layout(groups)}
@@ -102,7 +114,9 @@ OLDER = "an older one is tried by itself; `--resume never` starts a new run besi
 
 
 def read(path: Path, fix: str = OLDER) -> Saved:
-    """Verify and read one checkpoint; raises CheckpointError naming the file, and the field, that is damaged.
+    """Verify and read one checkpoint.
+
+    Raises CheckpointError naming the file, and the field, that is damaged.
 
     Only what the manifest lists is read.
     """
@@ -154,7 +168,10 @@ class _Choices(BaseModel):
 
 
 class _Meta(BaseModel):
-    """``state.json``, which may come from anybody; what a run adds to it is checked where it is there."""
+    """``state.json``, which may come from anybody.
+
+    What a run adds to it is checked where it is there.
+    """
 
     format: int
     draws_version: int
@@ -174,14 +191,19 @@ class _Meta(BaseModel):
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Verify a checkpoint and return its ``state.json`` alone; raises CheckpointError naming file and field."""
+    """Verify a checkpoint and return its ``state.json`` alone.
+
+    Raises CheckpointError naming file and field.
+    """
     try:
         if "state.json" not in files.verify_folder(path):
             raise ValueError("state.json is not listed in manifest.json")
         return _meta(path / "state.json")
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"this checkpoint cannot be used: {error}", where=str(path), fix="give another one, or the run folder"
+            f"this checkpoint cannot be used: {error}",
+            where=str(path),
+            fix="give another one, or the run folder",
         ) from error
 
 
@@ -192,32 +214,50 @@ def _meta(file: Path) -> dict[str, Any]:
         checked = _Meta.model_validate(facts)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ValueError(f"{file.name}, {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}") from error
+        raise ValueError(
+            f"{file.name}, {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+        ) from error
     if checked.format != FORMAT:
-        raise ValueError(f"format {checked.format} is not {FORMAT}: written by another version of saccade")
+        raise ValueError(
+            f"format {checked.format} is not {FORMAT}: written by another version of saccade"
+        )
     if checked.draws_version != rng.DRAWS_VERSION:
-        raise ValueError(f"draws_version {checked.draws_version} is not {rng.DRAWS_VERSION}: other random draws")
+        raise ValueError(
+            f"draws_version {checked.draws_version} is not {rng.DRAWS_VERSION}: other random draws"
+        )
     return dict(facts)
 
 
-def _check_layout(layout: dict[str, dict[str, list[int]]], groups: dict[str, dict[str, Tensor]]) -> None:
-    """Raise ValueError where the strides of a tensor do not belong to it or would take much more memory than it."""
+def _check_layout(
+    layout: dict[str, dict[str, list[int]]], groups: dict[str, dict[str, Tensor]]
+) -> None:
+    """Raise ValueError where the strides of a tensor do not belong to it or would take much more
+    memory than it.
+    """
     for group, tensors in groups.items():
         for name, tensor in tensors.items():
             strides = layout.get(group, {}).get(name)
             if strides is None:
                 continue  # as in one of another model, which ``compare`` describes
             if len(strides) != tensor.dim():
-                raise ValueError(f"state.json, layout.{group}.{name}: {strides} are no strides of {_form(tensor)}")
-            span = 1 + sum((side - 1) * stride for side, stride in zip(tensor.shape, strides, strict=True))
+                raise ValueError(
+                    f"state.json, layout.{group}.{name}: {strides} are no strides of "
+                    f"{_form(tensor)}"
+                )
+            span = 1 + sum(
+                (side - 1) * stride for side, stride in zip(tensor.shape, strides, strict=True)
+            )
             if span > WIDEST_LAYOUT * max(tensor.numel(), 1):
                 raise ValueError(f"state.json, layout.{group}.{name}: strides {strides} are absurd")
 
 
 def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
-    """Find the newest checkpoint that verifies; damaged ones are set aside by renaming and returned as errors.
+    """Find the newest checkpoint that verifies.
 
-    Raises CheckpointError when there are checkpoints but none is good: starting from scratch would hide the loss.
+    Damaged ones are set aside by renaming and returned as errors.
+
+    Raises CheckpointError when there are checkpoints but none is good: starting from scratch would
+    hide the loss.
     """
     errors: list[CheckpointError] = []
     for step in steps_on_disk(folder):
@@ -243,10 +283,15 @@ def set_aside(errors: Sequence[CheckpointError]) -> None:
 
 
 def restore(saved: Saved, state: State) -> None:
-    """Copy a checkpoint into a freshly built state; raises CheckpointError with a tensor-by-tensor difference."""
+    """Copy a checkpoint into a freshly built state.
+
+    Raises CheckpointError with a tensor-by-tensor difference.
+    """
     differences = compare(saved, state)
     if differences:
-        shown = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
+        shown = "; ".join(differences[:6]) + (
+            f"; and {len(differences) - 6} more" if len(differences) > 6 else ""
+        )
         raise CheckpointError(
             f"this checkpoint is of another model or optimiser: {shown}",
             where=str(saved.path),
@@ -273,13 +318,19 @@ def _restore_facts(saved: Saved, state: State) -> None:
 
 
 def compare(saved: Saved, state: State) -> list[str]:
-    """Return how the tensors of a checkpoint differ from those of a state in name, shape or type, one line each."""
+    """Return how the tensors of a checkpoint differ from those of a state in name, shape or
+    type, one line each.
+    """
     lines = []
     live = state.tensors()
     for group in sorted(set(live) | set(saved.tensors)):
         ours, theirs = live.get(group, {}), saved.tensors.get(group, {})
-        lines += [f"{group}: {n} is missing in the checkpoint" for n in sorted(set(ours) - set(theirs))]
-        lines += [f"{group}: {n} is only in the checkpoint" for n in sorted(set(theirs) - set(ours))]
+        lines += [
+            f"{group}: {n} is missing in the checkpoint" for n in sorted(set(ours) - set(theirs))
+        ]
+        lines += [
+            f"{group}: {n} is only in the checkpoint" for n in sorted(set(theirs) - set(ours))
+        ]
         for name in sorted(set(ours) & set(theirs)):
             a, b = ours[name], theirs[name]
             if a.shape != b.shape or a.dtype != b.dtype:
@@ -299,12 +350,17 @@ def restore_layout(saved: Saved, state: State) -> None:
         for name, tensor in tensors.items():
             strides = saved.meta["layout"][group][name]
             if list(tensor.stride()) != strides:
-                fresh = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+                fresh = torch.empty_strided(
+                    tensor.shape, strides, dtype=tensor.dtype, device=tensor.device
+                )
                 tensor.set_(fresh)  # type: ignore[call-overload]
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Remove all but the ``keep`` newest checkpoints and the best one; called only after a new one was verified."""
+    """Remove all but the ``keep`` newest checkpoints and the best one.
+
+    Called only after a new one was verified.
+    """
     for step in steps_on_disk(folder)[keep:]:
         if step != best_step:
             files.remove_tree(folder / f"step_{step:08d}")

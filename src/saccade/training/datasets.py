@@ -22,7 +22,8 @@ from saccade.rng import Purpose
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on`` picks the best.
+    """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on``
+    picks the best.
 
     ``dropped`` names the training images that cannot be read and are left out, with the reasons.
     """
@@ -48,13 +49,18 @@ class Data:
 def open_training(config: Config) -> Source:
     """Open the source that a configuration trains on; raises DataError and ConfigError."""
     section = config.data
-    return open_source(section.train, section.labels, shared(section.split_names, apart=bool(section.val))[0])
+    return open_source(
+        section.train, section.labels, shared(section.split_names, apart=bool(section.val))[0]
+    )
 
 
 def open_data(config: Config, source: Source, val_source: Source | None = None) -> Data:
-    """Find the training and validation splits; raises DataError when there is no honest validation set.
+    """Find the training and validation splits.
 
-    ``val_source`` is one that was handed over open; without it the configuration says where the validation data is.
+    Raises DataError when there is no honest validation set.
+
+    ``val_source`` is one that was handed over open; without it the configuration says where the
+    validation data is.
     """
     section = config.data
     if val_source is None:
@@ -64,11 +70,15 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
     dropped: tuple[str, ...] = ()
     if section.unreadable == "drop":
         with Log().progress("looking for unreadable images", len(train)) as bar:
-            train, dropped = without_unreadable(train, lambda done: bar.update(done, "read, decoded"))
+            train, dropped = without_unreadable(
+                train, lambda done: bar.update(done, "read, decoded")
+            )
     val = validation_split(val_source, section.split, named=bool(section.val))
     if section.holdout:
         if val is not None and val_source is not source:
-            raise ConfigError("both --val and --holdout are given", where="data.holdout", fix="give one of them")
+            raise ConfigError(
+                "both --val and --holdout are given", where="data.holdout", fix="give one of them"
+            )
         train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
     if val is None:
         raise no_validation(source)
@@ -80,13 +90,19 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
 
 
 def no_validation(source: Source) -> DataError:
-    """Return the refusal to train without a validation set: accuracy on training images means nothing."""
+    """Return the refusal to train without a validation set: accuracy on training images means
+    nothing.
+    """
     held = [f"'{name}' with {_classes_of(split)}" for name, split in source.splits.items()]
     found = "; ".join([*held, *source.notes])
     return DataError(
-        f"there is no validation split: looked for val/, validation/, valid/ and test/, found {found}",
+        "there is no validation split: looked for val/, validation/, valid/ and test/, "
+        f"found {found}",
         where=source.where,
-        fix="add one, give --val PATH, or hold out a share of the training images with --holdout 10%",
+        fix=(
+            "add one, give --val PATH, or hold out a share of the training images with --holdout "
+            "10%"
+        ),
         finding="no-val-split",
     )
 
@@ -98,7 +114,9 @@ def _classes_of(split: Split) -> str:
 
 
 def offset_in_steps(offset: int, config: Config) -> float:
-    """Return an offset in samples as steps of this batch, a fraction where it is no whole number of them."""
+    """Return an offset in samples as steps of this batch, a fraction where it is no whole number
+    of them.
+    """
     batch = config.batch.global_
     return offset / batch if offset % batch else offset // batch
 
@@ -110,13 +128,26 @@ def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
     return Order(num_train, config.seed, config.augment.repeats, wanted, offset)
 
 
-def training_view(config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING) -> TrainingView:
-    """Say how the images of a split are seen in a training of so many steps; ``share`` is a rank's part of them."""
+def training_view(
+    config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING
+) -> TrainingView:
+    """Say how the images of a split are seen in a training of so many steps.
+
+    ``share`` is a rank's part of them.
+    """
     section, augmentation = config.data, config.augment
     fit = Fit.of(section.fit, section.eval_crop, section.mean)
     ahead = offset_in_steps(order.offset, config)
     view = TrainingView(
-        split, order, augmentation, section.image_size, steps, section.exif, share, fit=fit, ahead=ahead
+        split,
+        order,
+        augmentation,
+        section.image_size,
+        steps,
+        section.exif,
+        share,
+        fit=fit,
+        ahead=ahead,
     )
     if augmentation.crop != "padded" or augmentation.rotate or paints(augmentation):
         return view

@@ -10,20 +10,27 @@ from saccade.training.state import State
 
 
 class Finite:
-    """Watches that loss and gradients stay finite, and decides what a step in which they do not means for the run.
+    """Watches that loss and gradients stay finite, and decides what a step in which they do not
+    means for the run.
 
-    On the CPU the flag is read at once. On a GPU it is read one step late, so that the device never waits for the host;
-    ``settle`` must be called before anything is saved. All ranks see the same flags.
+    On the CPU the flag is read at once. On a GPU it is read one step late, so that the device never
+    waits for the host; ``settle`` must be called before anything is saved. All ranks see the same
+    flags.
     """
 
-    def __init__(self, lr_text: str, policy: GuardSection | None = None, archive: Archive | None = None) -> None:
+    def __init__(
+        self, lr_text: str, policy: GuardSection | None = None, archive: Archive | None = None
+    ) -> None:
         self._lr_text = lr_text
         self._policy = policy or GuardSection()
         self._archive = archive
         self._open: tuple[State, Evidence, Late] | None = None
 
     def watch(self, state: State, evidence: Evidence) -> None:
-        """Take the flag of a step; raises DivergedError when it, or the one before, ends the run."""
+        """Take the flag of a step.
+
+        Raises DivergedError when it, or the one before, ends the run.
+        """
         self.settle()
         self._open = state, evidence, Late(evidence.bad)
         if evidence.bad.device.type != "cuda":
@@ -43,11 +50,18 @@ class Finite:
             return
         before = f"; {count} steps were skipped before it" if skips else ""
         jumps = bool(evidence.jumps)
-        what = "the loss jumps far above its recent mean" if jumps else "the loss or a gradient is not finite"
+        what = (
+            "the loss jumps far above its recent mean"
+            if jumps
+            else "the loss or a gradient is not finite"
+        )
         raise DivergedError(
             f"{what} at step {evidence.step}{before}; nothing after the last checkpoint is kept",
-            where=f"step {evidence.step}, {self._lr_text}" + (f"; its batch: {kept}" if kept else ""),
-            fix="lower the learning rate (--lr) or lengthen the warm-up (--set schedule.warmup=10%), then start anew "
-            "with --resume never; if only a few images are to blame, --set guard.bad_steps=skip leaves such steps out",
+            where=f"step {evidence.step}, {self._lr_text}"
+            + (f"; its batch: {kept}" if kept else ""),
+            fix="lower the learning rate (--lr) or lengthen the warm-up (--set "
+            "schedule.warmup=10%), then start anew "
+            "with --resume never; if only a few images are to blame, --set "
+            "guard.bad_steps=skip leaves such steps out",
             finding="loss-spike" if jumps else "not-finite",
         )

@@ -34,27 +34,59 @@ PARTS = {
 """The digests of an identity, and what is different where they are."""
 
 MOST_OBJECTS = 6
-"""Objects in one another whose attributes are followed: deeper ones are other things than a network."""
+"""Objects in one another whose attributes are followed: deeper ones are other things than a
+network.
+"""
 
 LONGEST_TRAIL = 60
 """Things of any kind in one another, far below Python's limit on recursion."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _INTERNAL = set(vars(nn.Module()))
-_UNSEEN = {"__init__", "__repr__", "extra_repr", "__doc__", "__module__", "__dict__", "__weakref__", "__annotations__",
-           "__firstlineno__", "__static_attributes__", "__qualname__", "__parameters__", "__orig_bases__"}  # fmt: skip
+_UNSEEN = {
+    "__init__",
+    "__repr__",
+    "extra_repr",
+    "__doc__",
+    "__module__",
+    "__dict__",
+    "__weakref__",
+    "__annotations__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__qualname__",
+    "__parameters__",
+    "__orig_bases__",
+}
 """Of a class: what `__init__` does shows in its result, and the rest decides no number."""
 
-_PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device, torch.memory_format,
-          torch.layout, enum.Enum, Path, slice, range, np.generic)  # fmt: skip
+_PLAIN = (
+    str,
+    bytes,
+    bool,
+    int,
+    float,
+    complex,
+    type(None),
+    torch.dtype,
+    torch.device,
+    torch.memory_format,
+    torch.layout,
+    enum.Enum,
+    Path,
+    slice,
+    range,
+    np.generic,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Trail:
-    """How a value was reached: what lies ``above`` it, how many ``objects`` are among that, what is ``known`` so far.
+    """How a value was reached: what lies ``above`` it, how many ``objects`` are among that, what is
+    ``known`` so far.
 
-    Attributes and closures may lead in circles, and to one thing in many ways. What is known is kept alive: Python
-    gives the ``id`` of what is gone to something else.
+    Attributes and closures may lead in circles, and to one thing in many ways. What is known is
+    kept alive: Python gives the ``id`` of what is gone to something else.
     """
 
     above: frozenset[int] = frozenset()
@@ -68,8 +100,14 @@ class _Trail:
 def identify(module: nn.Module) -> dict[str, str]:
     """Return the digests of a network by `PARTS`, equal in every process for equal networks."""
     trail = _Trail()
-    texts = {"tensors": _tensors(module), "structure": _structure(module, trail), "code": _code(module, trail)}
-    found = {part: hashlib.sha256("\n".join(lines).encode()).hexdigest() for part, lines in texts.items()}
+    texts = {
+        "tensors": _tensors(module),
+        "structure": _structure(module, trail),
+        "code": _code(module, trail),
+    }
+    found = {
+        part: hashlib.sha256("\n".join(lines).encode()).hexdigest() for part, lines in texts.items()
+    }
     values = hashlib.sha256()
     for tensor in [*module.parameters(), *module.buffers()]:
         values.update(contiguous_bytes(tensor))
@@ -92,12 +130,14 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str], what: str) -
     fix = "resume='never' starts another run beside it"
     if not before:
         raise ConfigError(
-            f"{what} by a version that did not write down which network it trained", fix=fix,
+            f"{what} by a version that did not write down which network it trained",
+            fix=fix,
             finding="run-changed",
-        )  # fmt: skip
+        )
     if parts == ["values"]:
         fix = (
-            "the same start: call torch.manual_seed(0), or the seed of that time, before the network is built; "
+            "the same start: call torch.manual_seed(0), or the seed of that time, before the "
+            "network is built; "
             f"any start: resume=CHECKPOINT goes on with the weights of that checkpoint; {fix}"
         )
     told = "; ".join(PARTS[part] for part in parts)
@@ -128,7 +168,9 @@ def _structure(module: nn.Module, trail: _Trail) -> Iterator[str]:
 
 def _code(module: nn.Module, trail: _Trail) -> Iterator[str]:
     kinds = dict.fromkeys(type(part) for part in module.modules())
-    classes = dict.fromkeys(base for kind in kinds for base in kind.__mro__ if not _is_torch(base.__module__))
+    classes = dict.fromkeys(
+        base for kind in kinds for base in kind.__mro__ if not _is_torch(base.__module__)
+    )
     for kind in classes:
         for name, value in sorted(vars(kind).items()):
             if name not in _UNSEEN:
@@ -136,12 +178,26 @@ def _code(module: nn.Module, trail: _Trail) -> Iterator[str]:
 
 
 def _is_torch(name: str) -> bool:
-    """Tell whether a module's code is pinned by the version of torch or Python, which every run records."""
-    return name.partition(".")[0] in ("torch", "builtins", "abc", "typing", "collections", "functools", "math", "numpy")
+    """Tell whether a module's code is pinned by the version of torch or Python, which every run
+    records.
+    """
+    return name.partition(".")[0] in (
+        "torch",
+        "builtins",
+        "abc",
+        "typing",
+        "collections",
+        "functools",
+        "math",
+        "numpy",
+    )
 
 
 def _described(value: Any, trail: _Trail) -> str:
-    """Return a text that is equal in every process for values that mean the same; unknown objects by their type."""
+    """Return a text that is equal in every process for values that mean the same.
+
+    Unknown objects by their type.
+    """
     if isinstance(value, _PLAIN):
         return f"{type(value).__name__} {value!r}"
     if id(value) in trail.above or len(trail.above) > LONGEST_TRAIL:
@@ -154,9 +210,15 @@ def _described(value: Any, trail: _Trail) -> str:
 
 def _described_data(value: Any, trail: _Trail) -> str:
     if isinstance(value, Tensor):  # one with a history follows from others
-        return f"{tuple(value.shape)} {value.dtype} {_sha(contiguous_bytes(value))}" if value.is_leaf else "made"
+        return (
+            f"{tuple(value.shape)} {value.dtype} {_sha(contiguous_bytes(value))}"
+            if value.is_leaf
+            else "made"
+        )
     if isinstance(value, np.ndarray):
-        content = _described(value.tolist(), trail).encode() if value.dtype.hasobject else value.tobytes()
+        content = (
+            _described(value.tolist(), trail).encode() if value.dtype.hasobject else value.tobytes()
+        )
         return f"{value.shape} {value.dtype} {_sha(content)}"
     if isinstance(value, Mapping):
         pairs = sorted(f"{_described(k, trail)}: {_described(v, trail)}" for k, v in value.items())
@@ -191,20 +253,30 @@ def _described_code(value: Any, trail: _Trail) -> str:
 
 
 def _object(value: Any, trail: _Trail) -> str:
-    """Return what an object holds: its fields or attributes, or what it would be copied by where it has none."""
+    """Return what an object holds: its fields or attributes, or what it would be copied by where
+    it has none.
+    """
     kind = type(value)
     if trail.objects > MOST_OBJECTS:
         return kind.__qualname__
     if dataclasses.is_dataclass(value):
-        own: Any = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-    elif hasattr(value, "__dict__") and "__reduce__" not in {name for base in kind.__mro__[:-1] for name in vars(base)}:
+        own: Any = {
+            field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)
+        }
+    elif hasattr(value, "__dict__") and "__reduce__" not in {
+        name for base in kind.__mro__[:-1] for name in vars(base)
+    }:
         own = vars(value)
     else:
         try:
             made = value.__reduce_ex__(4)
         except Exception:  # any code may run here
             made = vars(value) if hasattr(value, "__dict__") else {}
-        own = [list(one) if isinstance(one, Iterator) else one for one in made] if isinstance(made, tuple) else made
+        own = (
+            [list(one) if isinstance(one, Iterator) else one for one in made]
+            if isinstance(made, tuple)
+            else made
+        )
     return f"{kind.__qualname__} {_described(own, trail)}"
 
 
@@ -213,10 +285,11 @@ def _name(value: Any) -> str:
 
 
 def _function(function: types.FunctionType, trail: _Trail) -> str:
-    """Return a function's bytecode with what it reads: defaults, closure, and globals that it names.
+    """Return a function's bytecode with what it reads: defaults, closure, and globals that it
+    names.
 
-    Bytecode and globals of torch follow from its version, the globals of an installed library from its own code; but
-    a decorator of theirs holds the function of somebody else.
+    Bytecode and globals of torch follow from its version, the globals of an installed library from
+    its own code; but a decorator of theirs holds the function of somebody else.
     """
     ours = not _is_torch(str(function.__globals__.get("__name__", "")))
     text = _bytecode(function.__code__, trail) if ours else f"function {_name(function)}"
@@ -224,9 +297,13 @@ def _function(function: types.FunctionType, trail: _Trail) -> str:
 
 
 def reads(function: types.FunctionType) -> Iterator[Any]:
-    """Yield what a function holds on to: defaults, closure, and the globals that it names where it is of no library."""
+    """Yield what a function holds on to: defaults, closure, and the globals that it names where
+    it is of no library.
+    """
     yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    yield from (cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType())
+    yield from (
+        cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()
+    )
     library = "site-packages" in function.__code__.co_filename or _is_torch(
         str(function.__globals__.get("__name__", ""))
     )
@@ -236,7 +313,11 @@ def reads(function: types.FunctionType) -> Iterator[Any]:
 
 
 def _globals(code: types.CodeType) -> Iterator[str]:
-    yield from (str(one.argval) for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    yield from (
+        str(one.argval)
+        for one in dis.get_instructions(code)
+        if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    )
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
             yield from _globals(inner)
@@ -244,7 +325,14 @@ def _globals(code: types.CodeType) -> Iterator[str]:
 
 def _bytecode(code: types.CodeType, trail: _Trail) -> str:
     """Return what a code object does, without the place where it was written."""
-    parts = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_flags, code.co_consts]
+    parts = [
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_flags,
+        code.co_consts,
+    ]
     return f"{_sha(code.co_code)} {_described(parts, trail)}"
 
 

@@ -12,11 +12,16 @@ FEWEST = 50
 """Steps before anything is judged: the fall at the start is no measure of the spread."""
 
 LEAST_RISE = 2.0
-"""A spike is at least so many times the mean: where the loss is nearly nought its spread says little."""
+"""A spike is at least so many times the mean: where the loss is nearly nought its spread says
+little.
+"""
 
 
 class LossRecord:
-    """Number, mean and variance of the losses of recent good steps; a part of the state, kept on the device."""
+    """Number, mean and variance of the losses of recent good steps.
+
+    A part of the state, kept on the device.
+    """
 
     def __init__(self, limit: float, device: torch.device) -> None:
         self._limit = limit
@@ -27,19 +32,24 @@ class LossRecord:
         return {"steps": self._steps, "mean": self._mean, "variance": self._variance}
 
     def is_spike(self, loss: Tensor) -> Tensor:
-        """Tell, as a bool scalar, whether a loss lies more than ``limit`` standard deviations above the mean."""
+        """Tell, as a bool scalar, whether a loss lies more than ``limit`` standard deviations
+        above the mean.
+        """
         high = self._mean + self._limit * self._variance.sqrt()
         return (self._steps >= FEWEST) & (loss > high.maximum(LEAST_RISE * self._mean))
 
     def update(self, loss: Tensor, good: Tensor) -> None:
         """Take note of a loss, a scalar, unless ``good``, a bool scalar, is False.
 
-        *Source:* West 1979, updated mean and variance; the weight is 1 / n at first and never below 1 / ``HORIZON``.
+        *Source:* West 1979, updated mean and variance; the weight is 1 / n at first and never below
+        1 / ``HORIZON``.
         """
         weight = 1 / (self._steps + 1).clamp(max=HORIZON)
         apart = loss - self._mean
         following = (
-            self._steps + 1, self._mean + weight * apart, (1 - weight) * (self._variance + weight * apart.square())
-        )  # fmt: skip
+            self._steps + 1,
+            self._mean + weight * apart,
+            (1 - weight) * (self._variance + weight * apart.square()),
+        )
         for tensor, value in zip(self.tensors().values(), following, strict=True):
             tensor.copy_(torch.where(good, value, tensor))

@@ -21,14 +21,18 @@ def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, .
     if found and all(isinstance(logits, Tensor) for logits in found):
         return found
     raise ConfigError(
-        f"the network answers with {type(output).__name__} in training mode instead of logits (B, classes)",
-        where="its forward pass", finding="head-width",
+        f"the network answers with {type(output).__name__} in training mode instead of "
+        "logits (B, classes)",
+        where="its forward pass",
+        finding="head-width",
         fix="return one row of logits per image, or a tuple of such for a main and auxiliary heads",
-    )  # fmt: skip
+    )
 
 
 def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
-    """Return a weight for each class, shape ``(C,)``, inverse to its number of labels; their mean over labels is 1.
+    """Return a weight for each class, shape ``(C,)``, inverse to its number of labels.
+
+    Their mean over labels is 1.
 
     A class without a label weighs nothing. *Source:* King and Zeng 2001, section 4.2.
     """
@@ -38,11 +42,13 @@ def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.
     return weights
 
 
-def mixed_loss(logits: Tensor, labels: Tensor, share: float, section: LossSection, weights: Tensor | None) -> Tensor:
+def mixed_loss(
+    logits: Tensor, labels: Tensor, share: float, section: LossSection, weights: Tensor | None
+) -> Tensor:
     """Return the summed loss of a cell that was mixed with its mirror image, a float32 scalar.
 
-    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` one for each class (C,); ``share`` of each target is its
-    own label, the rest the mirrored one's.
+    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` one for each class (C,); ``share`` of
+    each target is its own label, the rest the mirrored one's.
     """
     if section.name == "bce":
         return binary_cross_entropy(logits, labels, share, section, weights)
@@ -52,17 +58,21 @@ def mixed_loss(logits: Tensor, labels: Tensor, share: float, section: LossSectio
 def mixed_cross_entropy(
     logits: Tensor, labels: Tensor, share: float, smoothing: float, weights: Tensor | None = None
 ) -> Tensor:
-    """Return the summed cross-entropy of a cell that was mixed with its mirror image, a float32 scalar.
+    """Return the summed cross-entropy of a cell that was mixed with its mirror image, a float32
+    scalar.
 
-    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). *Source:* Zhang et al. 2018, section 2; label
-    smoothing: Szegedy et al. 2016, section 7.
+    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). *Source:* Zhang et al. 2018,
+    section 2; label smoothing: Szegedy et al. 2016, section 7.
     """
     logits = logits.float()
 
     def towards(target: Tensor) -> Tensor:
         if weights is None:
             return F.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
-        return (weights[target] * F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)).sum()
+        return (
+            weights[target]
+            * F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+        ).sum()
 
     if share == 1.0:
         return towards(labels)
@@ -70,17 +80,23 @@ def mixed_cross_entropy(
 
 
 def binary_cross_entropy(
-    logits: Tensor, labels: Tensor, share: float, section: LossSection, weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    share: float,
+    section: LossSection,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the sum over a cell of the mean binary cross-entropy of all classes, a float32 scalar.
 
-    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). Both classes of a mixed image are wholly there if
-    their share is above the threshold. *Source:* Wightman et al. 2021, "ResNet strikes back", section 3; the threshold:
-    timm.
+    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). Both classes of a mixed image are
+    wholly there if their share is above the threshold. *Source:* Wightman et al. 2021, "ResNet
+    strikes back", section 3; the threshold: timm.
     """
     own, other = torch.full_like(labels, share, dtype=torch.float32), labels.flip(0)
     targets = torch.zeros(logits.shape, device=logits.device)
-    targets.scatter_add_(1, labels[:, None], own[:, None]).scatter_add_(1, other[:, None], 1 - own[:, None])
+    targets.scatter_add_(1, labels[:, None], own[:, None]).scatter_add_(
+        1, other[:, None], 1 - own[:, None]
+    )
     if section.bce_threshold is not None:
         targets = (targets > section.bce_threshold).float()
     targets = targets * (1 - section.label_smoothing) + section.label_smoothing / logits.shape[1]

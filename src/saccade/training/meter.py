@@ -24,12 +24,17 @@ EVENTS_PER_RUN = 2000
 class Meter:
     """Counts the time of an attempt and writes step and evaluation events.
 
-    Times are in seconds of wall clock. ``earlier_s`` is what earlier attempts took, ``since`` what a checkpoint says of
-    the steps since the last evaluation.
+    Times are in seconds of wall clock. ``earlier_s`` is what earlier attempts took, ``since`` what
+    a checkpoint says of the steps since the last evaluation.
     """
 
     def __init__(
-        self, run: Run, log: Log, begun: float, earlier_s: float, since: Mapping[str, Any] | None = None
+        self,
+        run: Run,
+        log: Log,
+        begun: float,
+        earlier_s: float,
+        since: Mapping[str, Any] | None = None,
     ) -> None:
         self._run, self._log = run, log
         self._begun, self._earlier_s = begun, earlier_s
@@ -38,7 +43,9 @@ class Meter:
         self._finite_steps = torch.zeros((), device=run.device)
         self._steps = 0
         kept = [(since or {}).get(name) for name in ("loss", "steps")]
-        self._epoch = torch.tensor([v if isinstance(v, int | float) else 0.0 for v in kept], device=run.device)
+        self._epoch = torch.tensor(
+            [v if isinstance(v, int | float) else 0.0 for v in kept], device=run.device
+        )
         self._epoch_steps, self._epoch_mark = 0, time.perf_counter()
         self._trained: dict[str, Any] = {}
         self._skipped = len(run.state.skipped)
@@ -58,7 +65,10 @@ class Meter:
         return self._earlier_s + time.monotonic() - self._begun
 
     def step(self, loss: Tensor, batch: Batch, bar: Bar) -> None:
-        """Take note of one finished step; ``loss``, a scalar, stays on the device until it is written."""
+        """Take note of one finished step.
+
+        ``loss``, a scalar, stays on the device until it is written.
+        """
         run, step = self._run, self._run.state.step
         finite = torch.isfinite(loss)
         counted = torch.where(finite, loss, 0.0)
@@ -78,7 +88,11 @@ class Meter:
         skipped = self._run.state.skipped
         for step in skipped[self._skipped :]:
             left = self._run.config.guard.allowed - len(skipped)
-            why = "its loss jumps, or it" if self._run.config.guard.spike else "its loss or a gradient"
+            why = (
+                "its loss jumps, or it"
+                if self._run.config.guard.spike
+                else "its loss or a gradient"
+            )
             self._log.warn(f"step {step} was left out: {why} is not finite; {left} more may be")
             self._log.event("skipped", step=step)
         self._skipped = len(skipped)
@@ -111,7 +125,9 @@ class Meter:
         self._finite_steps.zero_()
 
     def _tell(self) -> None:
-        """Write the event that is still to be written: on a GPU when the next one is due, as nothing waits by then."""
+        """Write the event that is still to be written: on a GPU when the next one is due, as
+        nothing waits by then.
+        """
         if self._untold is None:
             return
         (facts, late), self._untold = self._untold, None
@@ -125,13 +141,21 @@ class Meter:
     def evaluation(
         self, result: Result, split: str, views: int, taken_s: float, *, final: bool = False
     ) -> dict[str, Any]:
-        """Record an evaluation and return what is known about it; ``final`` is the one of the saved weights."""
+        """Record an evaluation and return what is known about it.
+
+        ``final`` is the one of the saved weights.
+        """
         self._tell()
         self.evaluation_s += taken_s
         self._mark += taken_s
         self._close_epoch(taken_s)
         run, step = self._run, self._run.state.step
-        facts = {"step": step, "epoch": round(run.epochs_done(step), 4), "split": split, "views": views}
+        facts = {
+            "step": step,
+            "epoch": round(run.epochs_done(step), 4),
+            "split": split,
+            "views": views,
+        }
         entry = facts | result.to_json()
         self._log.event("eval", **entry, **self._trained, final=final)
         self._score = "  " + " ".join(accuracies(entry, len(run.data.val.classes)))
@@ -139,19 +163,26 @@ class Meter:
 
     @property
     def since(self) -> dict[str, float]:
-        """Sum of the training loss since the last evaluation, and its steps: a resumed run adds to it."""
+        """Sum of the training loss since the last evaluation, and its steps: a resumed run adds
+        to it.
+        """
         loss, steps = self._epoch.tolist()
         return {"loss": loss, "steps": steps} if math.isfinite(loss) else {}
 
     def _close_epoch(self, taken_s: float) -> None:
-        """Reckon what training was like since the last evaluation; the one after the last step sees the same."""
+        """Reckon what training was like since the last evaluation.
+
+        The one after the last step sees the same.
+        """
         now, (loss, steps) = time.perf_counter(), self._epoch.tolist()
         spent_s = now - taken_s - self._epoch_mark
         if self._epoch_steps:
             self._trained = {
                 "train_loss": loss / steps if steps else math.nan,
                 "lr": self._run.state.optimizers.lr,
-                "images_per_s": round(self._epoch_steps * self._run.global_batch / max(spent_s, 1e-9), 1),
+                "images_per_s": round(
+                    self._epoch_steps * self._run.global_batch / max(spent_s, 1e-9), 1
+                ),
             }
         self._epoch.zero_()
         self._epoch_steps, self._epoch_mark = 0, now
@@ -174,8 +205,14 @@ class Meter:
 
 
 def _device(run: Run) -> tuple[list[str], int]:
-    """Return the names of the GPUs and the MACs of one image, 0 where no utilisation can be told."""
-    if run.device.type != "cuda" or run.precision == "fp32" or run.recipe.model.startswith("custom:"):
+    """Return the names of the GPUs and the MACs of one image, 0 where no utilisation can be
+    told.
+    """
+    if (
+        run.device.type != "cuda"
+        or run.precision == "fp32"
+        or run.recipe.model.startswith("custom:")
+    ):
         return [], 0
     macs = image_macs(run.config, len(run.recipe.classes))
     return [torch.cuda.get_device_name(run.device)] * run.world.size, macs

@@ -1,7 +1,8 @@
-"""Reading in processes of their own, where one interpreter cannot feed the device: batches come in shared memory.
+"""Reading in processes of their own, where one interpreter cannot feed the device: batches come in
+shared memory.
 
-A batch is a pure function of its step, so every process opens the data again, is told the number of a step, and fills
-the place in memory that it is given. Steps go to the processes in turn.
+A batch is a pure function of its step, so every process opens the data again, is told the number of
+a step, and fills the place in memory that it is given. Steps go to the processes in turn.
 """
 
 from __future__ import annotations
@@ -44,24 +45,36 @@ class Feeders:
         Raises ConfigError where the system has no memory to share.
         """
         if not hasattr(os, "memfd_create"):
-            raise ConfigError("reading processes need Linux", where="data.processes", fix="set it to 0")
+            raise ConfigError(
+                "reading processes need Linux", where="data.processes", fix="set it to 0"
+            )
         self._view = view
         images = len(view.share.places(config.batch.global_))
-        self.slots = batches_ahead(readers, images) + 2  # one in use, one asked for, the others ahead
+        # one in use, one asked for, the others ahead
+        self.slots = batches_ahead(readers, images) + 2
         self._room = 3 * max(view.sides) ** 2 * images
         self._file = os.memfd_create("saccade-batches")
         os.ftruncate(self._file, self.slots * self._room)
         self._memory = mmap.mmap(self._file, self.slots * self._room)
         count = config.data.processes
         start = {
-            "config": config.dump(), "total_steps": view.total_steps, "room": self._room,
+            "config": config.dump(),
+            "total_steps": view.total_steps,
+            "room": self._room,
             "threads": -(-readers // count),
-            "fingerprint": view.split.fingerprint, "share": asdict(view.share), "offset": view.order.offset,
-        }  # fmt: skip
+            "fingerprint": view.split.fingerprint,
+            "share": asdict(view.share),
+            "offset": view.order.offset,
+        }
         self._processes = [_Feeder(start, self._file) for _ in range(count)]
 
-    def start(self, readers: Readers, step: int, global_batch: int) -> tuple[Batch, list[Future[None]]]:
-        """Ask for the batch of a step, images uint8 (B, 3, S, S); it is complete when the returned task is done."""
+    def start(
+        self, readers: Readers, step: int, global_batch: int
+    ) -> tuple[Batch, list[Future[None]]]:
+        """Ask for the batch of a step, images uint8 (B, 3, S, S).
+
+        It is complete when the returned task is done.
+        """
         places = self._view.share.places(global_batch)
         drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
         epochs, samples = (each[places] for each in drawn)
@@ -85,7 +98,9 @@ class Feeders:
 
 @contextmanager
 def feed(run: Run) -> Iterator[View]:
-    """Hand out what fills the batches of a run: the view itself, or processes where they are asked for."""
+    """Hand out what fills the batches of a run: the view itself, or processes where they are
+    asked for.
+    """
     if not run.config.data.processes or run.state.step >= run.total_steps:
         yield run.view
         return
@@ -101,15 +116,21 @@ class _Feeder:
 
     def __init__(self, start: dict[str, Any], memory: int) -> None:
         ours, theirs = socket.socketpair()
-        code = f"from saccade.training.reader_processes import serve; serve({theirs.fileno()}, {memory})"
+        code = (
+            f"from saccade.training.reader_processes import serve; serve({theirs.fileno()}, "
+            f"{memory})"
+        )
         with theirs, signals.withheld():
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], pass_fds=(theirs.fileno(), memory), start_new_session=True
+                [sys.executable, "-c", code],
+                pass_fds=(theirs.fileno(), memory),
+                start_new_session=True,
             )
         self.pid = self._process.pid
         self._line = Connection(ours.detach())
         self._waiting: deque[Future[None]] = deque()
-        with suppress(OSError):  # a process that is already gone is named by the first batch asked of it
+        # a process that is already gone is named by the first batch asked of it
+        with suppress(OSError):
             self._line.send_bytes(json.dumps(start).encode())
         self._hearer = threading.Thread(target=self._hear, name="saccade-feeder", daemon=True)
         self._hearer.start()
@@ -142,23 +163,34 @@ class _Feeder:
 
     def _fail(self, task: Future[None]) -> None:
         status = self._process.poll()
-        with suppress(InvalidStateError):  # asker and hearer may both notice the end, or nobody waits any more
-            task.set_exception(StalledError(
-                f"a reading process has ended (status {status})", where="data.processes",
-                fix="was it killed, perhaps for want of memory? the same command goes on; data.processes=0 needs less",
-            ))  # fmt: skip
+        # asker and hearer may both notice the end, or nobody waits any more
+        with suppress(InvalidStateError):
+            task.set_exception(
+                StalledError(
+                    f"a reading process has ended (status {status})",
+                    where="data.processes",
+                    fix=(
+                        "was it killed, perhaps for want of memory? the same command goes on; "
+                        "data.processes=0 needs less"
+                    ),
+                )
+            )
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._hearer.join()  # it reads to the end, now near; closing a line under its reader breaks the reader
+        # it reads to the end, now near; closing a line under its reader breaks the reader
+        self._hearer.join()
         self._line.close()
 
 
 def serve(line: int, memory: int) -> None:
-    """Fill batches until the line is closed: what a feeding process does, given two file descriptors."""
+    """Fill batches until the line is closed: what a feeding process does, given two file
+    descriptors.
+    """
     for number in signals.STOPS:
-        signal.signal(number, signal.SIG_IGN)  # the trainer decides when it is over, and saves first
+        # the trainer decides when it is over, and saves first
+        signal.signal(number, signal.SIG_IGN)
     connection = Connection(line)
     start = json.loads(connection.recv_bytes())
     view, failure = None, None
@@ -200,12 +232,20 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
     config = Config.model_validate(start["config"])
     data = datasets.open_data(config, datasets.open_training(config))
     if data.train.fingerprint != start["fingerprint"]:
-        raise DataError("the data changed while the run began", where=data.train.where, fix="run the command again")
+        raise DataError(
+            "the data changed while the run began",
+            where=data.train.where,
+            fix="run the command again",
+        )
     order = datasets.training_order(config, len(data.train), start["offset"])
-    return datasets.training_view(config, data.train, order, start["total_steps"], Share(**start["share"]))
+    return datasets.training_view(
+        config, data.train, order, start["total_steps"], Share(**start["share"])
+    )
 
 
 def _slot(memory: mmap.mmap, slot: int, room: int, num_images: int, side: int) -> Tensor:
     """Return a place in the shared memory as images: uint8 (B, 3, S, S) in channels_last order."""
-    flat = torch.frombuffer(memory, dtype=torch.uint8, count=3 * side**2 * num_images, offset=slot * room)
+    flat = torch.frombuffer(
+        memory, dtype=torch.uint8, count=3 * side**2 * num_images, offset=slot * room
+    )
     return flat.view(num_images, side, side, 3).permute(0, 3, 1, 2)

@@ -1,4 +1,6 @@
-"""What a run folder says of itself, read as a stranger's: ``run.json`` and ``config.yaml``, checked field by field."""
+"""What a run folder says of itself, read as a stranger's: ``run.json`` and ``config.yaml``,
+checked field by field.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ class _Facts(_Open):
 def facts(folder: Path) -> dict[str, Any] | None:
     """Return ``run.json`` once its form is right, None where there is none.
 
-    Raises CheckpointError naming the field that is odd: going on regardless could overwrite what it stands for.
+    Raises CheckpointError naming the field that is odd: going on regardless could overwrite what it
+    stands for.
     """
     path = folder / "run.json"
     if not path.exists():
@@ -78,7 +81,10 @@ def facts(folder: Path) -> dict[str, Any] | None:
 
 
 def settings(folder: Path) -> Config | None:
-    """Return the settings in ``config.yaml``, None where there is none; raises CheckpointError naming the field."""
+    """Return the settings in ``config.yaml``, None where there is none.
+
+    Raises CheckpointError naming the field.
+    """
     path = folder / "config.yaml"
     if not path.exists():
         return None
@@ -91,7 +97,10 @@ def settings(folder: Path) -> Config | None:
 
 
 def resolved(tree: Mapping[str, Any], path: Path) -> Config:
-    """Return the settings that a checkpoint holds in its file ``path``; raises CheckpointError naming the field."""
+    """Return the settings that a checkpoint holds in its file ``path``.
+
+    Raises CheckpointError naming the field.
+    """
     layers = Layers()
     try:
         layers.add(tree, str(path))
@@ -104,5 +113,8 @@ def _odd(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
         f"this is not as saccade wrote it: {reason}",
         where=str(path),
-        fix="restore it from a backup; without it, the same `saccade train` command goes on from the newest checkpoint",
+        fix=(
+            "restore it from a backup; without it, the same `saccade train` command goes on from "
+            "the newest checkpoint"
+        ),
     )

@@ -77,13 +77,18 @@ class Run:
         return self.data.chosen_on is self.data.val and self.recipe.eval_views == 1
 
     def evaluation_is_due(self, step: int) -> bool:
-        """Tell whether an epoch ended in the last step, or the run; there the final figure may do."""
+        """Tell whether an epoch ended in the last step, or the run.
+
+        There the final figure may do.
+        """
         if step == self.total_steps:
             return not self.final_is_candidate
         return step > 0 and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
 
     def held(self, split: Split) -> Decoded | None:
-        """Return what holds the images of a split that is judged after every epoch, if they are small."""
+        """Return what holds the images of a split that is judged after every epoch, if they are
+        small.
+        """
         if split not in self.decoded:
             self.decoded[split] = Decoded.of(split, self.config.data.exif)
         return self.decoded[split]
@@ -94,6 +99,11 @@ class Run:
 
 
 def image_macs(config: Config, num_classes: int = 10) -> int:
-    """Return the multiply-accumulates of one image's forward pass through a network that is known by its name."""
+    """Return the multiply-accumulates of one image's forward pass through a network that is
+    known by its name.
+    """
     side = config.data.image_size
-    return cost(meta_model(config.model.name, num_classes=num_classes, image_size=side, **config.shape), side).macs
+    return cost(
+        meta_model(config.model.name, num_classes=num_classes, image_size=side, **config.shape),
+        side,
+    ).macs

@@ -20,10 +20,11 @@ from saccade.training.loss_spike import LossRecord
 class State:
     """The state of a run after ``step`` optimiser steps.
 
-    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest first: all of one
-    split, with one view of each image, so that the best may be chosen among them. ``skipped`` names the steps that left
-    no trace because they were bad; ``scale`` is there in fp16 only, ``losses`` where they are watched for spikes.
-    ``whole`` is False while a step changes it, and after an error in the middle of that.
+    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest
+    first: all of one split, with one view of each image, so that the best may be chosen among them.
+    ``skipped`` names the steps that left no trace because they were bad; ``scale`` is there in fp16
+    only, ``losses`` where they are watched for spikes. ``whole`` is False while a step changes it,
+    and after an error in the middle of that.
     """
 
     model: nn.Module
@@ -47,7 +48,9 @@ class State:
         return best_of(self.evaluations)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Return every live tensor, in its own shape ``(...)``, grouped by the file of a checkpoint that holds it."""
+        """Return every live tensor, in its own shape ``(...)``, grouped by the file of a
+        checkpoint that holds it.
+        """
         groups = {"model": dict(self.model.state_dict()), "optimizer": self.optimizers.tensors()}
         if self.ema:
             groups["ema"] = dict(self.ema.model.state_dict())
@@ -68,5 +71,8 @@ class State:
 
 
 def best_of(evaluations: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the evaluation with the highest top-1, the earliest of equals; None where there is none."""
+    """Return the evaluation with the highest top-1, the earliest of equals.
+
+    None where there is none.
+    """
     return max(evaluations, key=lambda e: (e["top1"], -e["step"]), default=None)

@@ -30,7 +30,10 @@ from saccade.training.update import Buffers, update
 
 @dataclass(frozen=True, slots=True)
 class StepRunner:
-    """Everything a step needs besides state and batch; ``class_weights`` is (C,), None where all classes count 1."""
+    """Everything a step needs besides state and batch.
+
+    ``class_weights`` is (C,), None where all classes count 1.
+    """
 
     config: Config
     schedule: Schedule
@@ -43,13 +46,15 @@ class StepRunner:
     clock: Clock = field(default_factory=Clock)
 
     def run(self, state: State, batch: Batch) -> Tensor:
-        """Advance the state by one step and return the mean loss of the global batch, a float32 scalar.
+        """Advance the state by one step and return the mean loss of the global batch, a float32
+        scalar.
 
-        The batch holds this rank's cells; with n ranks these are every n-th cell of the global batch.
-        The loss is summed over the global batch and divided once. BatchNorm statistics belong to a cell; running ones
-        are averaged over the cells of a step, one momentum update per step. A step whose loss, gradients or buffers go
-        bad, or whose loss jumps, leaves no trace but its number; raises DivergedError where the policy says so. An
-        error before the update, such as a lost rank, leaves no trace either.
+        The batch holds this rank's cells; with n ranks these are every n-th cell of the global
+        batch. The loss is summed over the global batch and divided once. BatchNorm statistics
+        belong to a cell; running ones are averaged over the cells of a step, one momentum update
+        per step. A step whose loss, gradients or buffers go bad, or whose loss jumps, leaves no
+        trace but its number; raises DivergedError where the policy says so. An error before the
+        update, such as a lost rank, leaves no trace either.
         """
         batch = replace(
             batch,
@@ -90,14 +95,23 @@ class StepRunner:
         return total
 
     def _backward(self, state: State, batch: Batch, buffers: Buffers) -> Tensor:
-        """Add up gradients and buffers cell by cell, and return this rank's share of the mean loss, a scalar."""
+        """Add up gradients and buffers cell by cell, and return this rank's share of the mean
+        loss, a scalar.
+        """
         cell, world, images, labels = self.config.cell, self.world, batch.images, batch.labels
         total = torch.zeros((), device=self.device)
         for number, start in enumerate(range(0, len(images), cell)):
             buffers.rewind()
             part = slice(start, start + cell)
             place = world.rank + number * world.size
-            seen = present(images[part], batch.epochs[part], batch.samples[part], self.config, state.step, place)
+            seen = present(
+                images[part],
+                batch.epochs[part],
+                batch.samples[part],
+                self.config,
+                state.step,
+                place,
+            )
             is_last = start + cell >= len(images)
             summing = self.gradients.last_cell() if self.gradients and is_last else nullcontext()
             with quick_small_maps(state.model, self.precision, self.device), summing:
@@ -107,7 +121,9 @@ class StepRunner:
             buffers.collect()
         return total
 
-    def _forward(self, state: State, inputs: Tensor, share: float, labels: Tensor, cell: int) -> Tensor:
+    def _forward(
+        self, state: State, inputs: Tensor, share: float, labels: Tensor, cell: int
+    ) -> Tensor:
         section, seed = self.config.loss, self.config.seed
         draw_drop_path(state.model, len(inputs), seed, state.step, cell)
         torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
@@ -120,7 +136,9 @@ class StepRunner:
         return loss
 
     def _finish_gradients(self, state: State, loss: Tensor) -> Tensor:
-        """Take the loss scale out of the gradients, clip them, and tell whether all is finite, a bool scalar."""
+        """Take the loss scale out of the gradients, clip them, and tell whether all is finite, a
+        bool scalar.
+        """
         gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
         if state.scale:
             torch._foreach_mul_(gradients, 1 / state.scale.factor)
@@ -132,13 +150,19 @@ class StepRunner:
 
 
 def draw_drop_path(model: nn.Module, batch_size: int, seed: int, step: int, cell: int) -> None:
-    """Set the mask of every DropPath layer for the next forward pass, a pure function of (seed, step, cell)."""
+    """Set the mask of every DropPath layer for the next forward pass, a pure function of (seed,
+    step, cell).
+    """
     layers = [m for m in model.modules() if isinstance(m, DropPath)]
     if not layers:
         return
-    draws = rng.uniform(rng.key(seed, Purpose.DROP_PATH, step, cell, range(batch_size)), len(layers))
+    draws = rng.uniform(
+        rng.key(seed, Purpose.DROP_PATH, step, cell, range(batch_size)), len(layers)
+    )
     device = next(model.parameters()).device
     rates = np.array([layer.rate for layer in layers])
     keep = np.ascontiguousarray(((draws >= rates) / (1 - rates)).T, dtype=np.float32)
-    for layer, row in zip(layers, torch.from_numpy(keep).to(device, non_blocking=True), strict=True):
+    for layer, row in zip(
+        layers, torch.from_numpy(keep).to(device, non_blocking=True), strict=True
+    ):
         layer.keep = row

@@ -14,7 +14,8 @@ _TIME_IS_UP = 1000
 
 
 class Stop:
-    """Turns signals and the time limit into one wish that the loop polls (``signals.py`` has the rule).
+    """Turns signals and the time limit into one wish that the loop polls (``signals.py`` has the
+    rule).
 
     A signal to one rank stops all of them at the same step.
     """
@@ -25,7 +26,8 @@ class Stop:
         self._caught_here = False
 
     def __enter__(self) -> Stop:
-        self._caught_here = not SIGNALS.caught  # else the command line has them, and keeps them to its last moment
+        # else the command line has them, and keeps them to its last moment
+        self._caught_here = not SIGNALS.caught
         SIGNALS.catch()
         return self
 
@@ -42,11 +44,15 @@ class Stop:
         SIGNALS.phase = "working"
 
     def save(self) -> None:
-        """From here on a second SIGTERM is ignored: a scheduler may send it while the ranks leave one after another."""
+        """From here on a second SIGTERM is ignored: a scheduler may send it while the ranks
+        leave one after another.
+        """
         SIGNALS.phase = "saving"
 
     def check(self) -> None:
-        """Raise PreemptedError or InterruptedRunError on all ranks when one of them should save and end."""
+        """Raise PreemptedError or InterruptedRunError on all ranks when one of them should save
+        and end.
+        """
         _raise(self._world.highest(self._reason()))
 
     def check_here(self) -> None:
@@ -56,7 +62,9 @@ class Stop:
     def _reason(self) -> int:
         if SIGNALS.first is not None:
             return int(SIGNALS.first)
-        return _TIME_IS_UP if self._deadline is not None and time.monotonic() > self._deadline else 0
+        return (
+            _TIME_IS_UP if self._deadline is not None and time.monotonic() > self._deadline else 0
+        )
 
 
 def _raise(reason: int) -> None:

@@ -1,4 +1,6 @@
-"""One update of weights, buffers, optimiser state and average, or none at all where the numbers are not finite."""
+"""One update of weights, buffers, optimiser state and average, or none at all where the numbers
+are not finite.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,13 @@ class Buffers:
         values = []
         for group, before in zip(self._statistics.groups, self._statistics.before, strict=True):
             now = flatten(group)
-            values += [now.to(torch.promote_types(now.dtype, torch.float32)), (now != before).float()]
-        self.sums = [a + b for a, b in zip(self.sums, values, strict=True)] if self._cells else values
+            values += [
+                now.to(torch.promote_types(now.dtype, torch.float32)),
+                (now != before).float(),
+            ]
+        self.sums = (
+            [a + b for a, b in zip(self.sums, values, strict=True)] if self._cells else values
+        )
         self._cells += 1
 
     def _put_values_in_place(self) -> None:
@@ -72,17 +79,25 @@ class Buffers:
             now = module._buffers.get(name)
             if now is buffer:
                 continue
-            if now is None or now.shape != buffer.shape or not torch.can_cast(now.dtype, buffer.dtype):
+            if (
+                now is None
+                or now.shape != buffer.shape
+                or not torch.can_cast(now.dtype, buffer.dtype)
+            ):
                 raise _other_form(module, name, buffer, now)
             buffer.copy_(now)
             module._buffers[name] = buffer
 
     def take_last(self, world: World) -> None:
-        """Take what is no running statistic from the last rank, which had the last cell of the global batch."""
+        """Take what is no running statistic from the last rank, which had the last cell of the
+        global batch.
+        """
         world.copy_from_last_([buffer for group in self._others.groups for buffer in group])
 
     def average(self, ranks: int) -> None:
-        """Take the mean of the statistics over the cells of all ranks, whose sums have been added up."""
+        """Take the mean of the statistics over the cells of all ranks, whose sums have been
+        added up.
+        """
         cells = self._cells * ranks
         if cells == 1:
             return
@@ -107,7 +122,9 @@ class Buffers:
         return finite
 
     def put_back_unless(self, finite: Tensor) -> None:
-        """Go back to the values from before the step where ``finite``, a bool scalar on the device, is False."""
+        """Go back to the values from before the step where ``finite``, a bool scalar on the
+        device, is False.
+        """
         self._statistics.put_back_unless(finite)
         self._others.put_back_unless(finite)
 
@@ -127,11 +144,13 @@ def _form(tensor: Tensor) -> str:
 
 
 def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits: bool) -> None:
-    """Take one step with the gradients at hand where ``finite``, a bool scalar on the device, is True.
+    """Take one step with the gradients at hand where ``finite``, a bool scalar on the device, is
+    True.
 
-    With ``waits`` the flag is read, which costs nothing on a CPU, and a bad step is simply not taken. Without it the
-    step is taken and masked on the device: fused kernels take the flag, the average follows by a weight of zero, and
-    for buffers and methods without a fused kernel (Muon, LAMB, RMSprop) copies from before the step are put back.
+    With ``waits`` the flag is read, which costs nothing on a CPU, and a bad step is simply not
+    taken. Without it the step is taken and masked on the device: fused kernels take the flag, the
+    average follows by a weight of zero, and for buffers and methods without a fused kernel (Muon,
+    LAMB, RMSprop) copies from before the step are put back.
     """
     if waits and not bool(finite):
         buffers.rewind()

@@ -35,7 +35,10 @@ PAGE = "the page of the set"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``content`` by file name; the first part of the path says how the server misbehaves."""
+    """Serves ``content`` by file name.
+
+    The first part of the path says how the server misbehaves.
+    """
 
     daemon_threads = True
 
@@ -136,10 +139,14 @@ def test_a_cut_connection_is_continued_where_it_broke(server: Server, tmp_path: 
 def test_a_later_process_continues_what_an_earlier_one_left(server: Server, tmp_path: Path) -> None:
     files.Partial(tmp_path / "set.bin").append(DATA[:2_500_000])
     get(remote(server, "good"), tmp_path)
-    assert (tmp_path / "set.bin").read_bytes() == DATA and server.asked == [("good", "bytes=2500000-")]
+    assert (tmp_path / "set.bin").read_bytes() == DATA and server.asked == [
+        ("good", "bytes=2500000-")
+    ]
 
 
-@pytest.mark.parametrize("left", [DATA[:-1] + b"x", DATA + b"too much", b"rotten" + DATA[6:2_000_000], DATA])
+@pytest.mark.parametrize(
+    "left", [DATA[:-1] + b"x", DATA + b"too much", b"rotten" + DATA[6:2_000_000], DATA]
+)
 def test_what_was_left_is_never_trusted(server: Server, tmp_path: Path, left: bytes) -> None:
     files.Partial(tmp_path / "set.bin").append(left)
     get(remote(server, "good"), tmp_path)
@@ -150,7 +157,9 @@ def test_what_was_left_is_never_trusted(server: Server, tmp_path: Path, left: by
 def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> None:
     files.Partial(tmp_path / "set.bin").append(b"other" * 1000)
     get(remote(server, "no-ranges"), tmp_path)
-    assert (tmp_path / "set.bin").read_bytes() == DATA and server.asked == [("no-ranges", "bytes=5000-")]
+    assert (tmp_path / "set.bin").read_bytes() == DATA and server.asked == [
+        ("no-ranges", "bytes=5000-")
+    ]
 
 
 def test_other_mirrors_are_asked_when_one_is_useless(server: Server, tmp_path: Path) -> None:
@@ -159,7 +168,9 @@ def test_other_mirrors_are_asked_when_one_is_useless(server: Server, tmp_path: P
     assert ways(server) == ["absent", "wrong", "html", "endless", "good"]
 
 
-def test_a_silent_server_is_left_for_another(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_left_for_another(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     get(remote(server, "silent", "good"), tmp_path)
     assert server.asked == [("silent", None), ("good", "bytes=100-")]
@@ -212,14 +223,17 @@ def test_a_full_disk_is_said_before_and_while_it_fills(
 
 def test_of_two_processes_one_downloads_and_one_waits(server: Server, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from saccade.data.archives.download import Remote, fetch;"
+        "import sys; from pathlib import Path; from saccade.data.archives.download import "
+        "Remote, fetch;"
         "from saccade.log import Log;"
         f"fetch([Remote('set.bin', {len(DATA)}, '{MD5}', ('{server.site}/good/set.bin',))],"
         " Path(sys.argv[1]), '', Log())"
     )
     with files.locked(tmp_path):  # the first of three
         others = [
-            subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True
+            )
             for _ in range(2)
         ]
         said = [other.stderr.readline() for other in others if other.stderr]
@@ -236,7 +250,9 @@ def test_waiting_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def idx(values: Any) -> bytes:
-    return bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+    return (
+        bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+    )
 
 
 def small_mnist() -> dict[str, bytes]:
@@ -249,7 +265,9 @@ def small_mnist() -> dict[str, bytes]:
     }
 
 
-def offer(server: Server, name: str, content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def offer(
+    server: Server, name: str, content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Let a known name stand for small files of this server."""
     server.content = content
     remotes = tuple(
@@ -260,7 +278,9 @@ def offer(server: Server, name: str, content: dict[str, bytes], monkeypatch: pyt
 
 
 def small_cifar() -> dict[str, bytes]:
-    """Write an archive of the binary version, 10 images a batch, one of each class, under the official name."""
+    """Write an archive of the binary version, 10 images a batch, one of each class, under the
+    official name.
+    """
     records = b"".join(bytes([k]) + bytes([k * 20]) * 3072 for k in range(10))
     tree = {f"data_batch_{i}.bin": records for i in range(1, 6)} | {"test_batch.bin": records}
     tree["batches.meta.txt"] = "\n".join("abcdefghij").encode()
@@ -278,19 +298,28 @@ def small_cifar() -> dict[str, bytes]:
     [("mnist", small_mnist), ("fashion-mnist", small_mnist), ("cifar10", small_cifar)],
 )
 def test_a_known_name_is_downloaded_once(
-    server: Server, monkeypatch: pytest.MonkeyPatch, name: str, content: Callable[[], dict[str, bytes]]
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: Callable[[], dict[str, bytes]],
 ) -> None:
     offer(server, name, content(), monkeypatch)
     first = open_source(name)
     again = open_source(name)
     assert len(server.asked) == len(server.content)
-    assert first.name == name and list(first.splits) == ["test", "train"] and len(first.splits["train"].classes) == 10
+    assert (
+        first.name == name
+        and list(first.splits) == ["test", "train"]
+        and len(first.splits["train"].classes) == 10
+    )
     assert first.splits["train"].fingerprint == again.splits["train"].fingerprint
     assert ("Sneaker" in first.splits["train"].classes) == (name == "fashion-mnist")
     assert Path(first.where).is_relative_to(cache.folder() / "datasets" / name)
 
 
-def test_what_came_before_a_failure_is_kept(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_came_before_a_failure_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offer(server, "mnist", small_mnist(), monkeypatch)
     lost = server.content.pop("t10k-images-idx3-ubyte.gz")
     with pytest.raises(DataError, match="t10k-images") as caught:
@@ -319,9 +348,13 @@ def test_the_official_files_are_those_that_torchvision_knows() -> None:
     from torchvision import datasets
 
     known = {
-        "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "mnist": datasets.MNIST,
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+        "mnist": datasets.MNIST,
         "fashion-mnist": datasets.FashionMNIST,
-    }  # fmt: skip
+    }
     for name, theirs in known.items():
         ours = {remote.name: remote.md5 for remote in OFFICIAL[name].files}
-        assert ours == (dict(theirs.resources) if "mnist" in name else {theirs.filename: theirs.tgz_md5})
+        assert ours == (
+            dict(theirs.resources) if "mnist" in name else {theirs.filename: theirs.tgz_md5}
+        )

@@ -10,20 +10,26 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from containers import jpeg_file, make_folder, tar_bytes
 
+from containers import jpeg_file, make_folder, tar_bytes
 from saccade.data.archives.links import Link, follow
 from saccade.data.archives.tars import index_tar
 from saccade.data.audit import verify
 from saccade.data.sources import Source, open_source
 from saccade.log import Log
 
-TREE = {f"{split}/{kind}/{i}.jpg": jpeg_file(i + 9 * (split == "val")) for split in ("train", "val")
-        for kind in ("cat", "dog") for i in range(2)}  # fmt: skip
+TREE = {
+    f"{split}/{kind}/{i}.jpg": jpeg_file(i + 9 * (split == "val"))
+    for split in ("train", "val")
+    for kind in ("cat", "dog")
+    for i in range(2)
+}
 HARD, SYMBOLIC = tarfile.LNKTYPE, tarfile.SYMTYPE
 
 
-def linked(path: Path, tree: dict[str, bytes], *links: tuple[str, str, bytes], first: bool = False) -> Path:
+def linked(
+    path: Path, tree: dict[str, bytes], *links: tuple[str, str, bytes], first: bool = False
+) -> Path:
     """Write a tar of files and of links, (name, target, kind), before or behind them."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -58,7 +64,10 @@ def without(*names: str) -> dict[str, bytes]:
         ("train/cat/1.jpg", [("train/cat/1.jpg", "store/a.jpg", HARD)]),
         ("train/cat/1.jpg", [("train/cat/1.jpg", "./store/a.jpg", HARD)]),
         ("train/cat/1.jpg", [("train/cat/1.jpg", "../../store/a.jpg", SYMBOLIC)]),
-        ("train/cat/1.jpg", [("train/cat/1.jpg", "b.jpg", SYMBOLIC), ("train/cat/b.jpg", "store/a.jpg", HARD)]),
+        (
+            "train/cat/1.jpg",
+            [("train/cat/1.jpg", "b.jpg", SYMBOLIC), ("train/cat/b.jpg", "store/a.jpg", HARD)],
+        ),
     ],
 )
 def test_a_link_to_a_member_is_that_image(
@@ -83,8 +92,18 @@ def test_tar_itself_writes_hard_links_and_none_is_lost(tmp_path: Path) -> None:
     (folder / f"train/dog/{long}2.jpg").symlink_to(f"{long}.jpg")
     for number, form in enumerate(("gnu", "posix")):
         path = tmp_path / f"{number}.tar"
-        command = ["tar", f"--format={form}", "-cf", str(path), "-C", str(tmp_path), "x", "x/train/cat"]
-        assert subprocess.run(command, check=False).returncode == 0  # the last folder twice: links to themselves
+        command = [
+            "tar",
+            f"--format={form}",
+            "-cf",
+            str(path),
+            "-C",
+            str(tmp_path),
+            "x",
+            "x/train/cat",
+        ]
+        # the last folder twice: links to themselves
+        assert subprocess.run(command, check=False).returncode == 0
         source = open_source(path)
         assert prints(source) == prints(open_source(folder))
         assert source.splits["val"].classes == ("cat", "cow", "dog") and not source.ignored
@@ -92,7 +111,10 @@ def test_tar_itself_writes_hard_links_and_none_is_lost(tmp_path: Path) -> None:
 
 def test_links_in_a_zip_are_followed_too(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, target in (("train/dog/same.jpg", "../cat/0.jpg"), ("train/dog/away.jpg", "/etc/passwd")):
+        for name, target in (
+            ("train/dog/same.jpg", "../cat/0.jpg"),
+            ("train/dog/away.jpg", "/etc/passwd"),
+        ):
             info = zipfile.ZipInfo(name)
             info.create_system, info.external_attr = 3, 0o120777 << 16
             archive.writestr(info, target)
@@ -123,7 +145,9 @@ def test_a_link_that_cannot_be_followed_is_named(
 ) -> None:
     notes = {f"train/dog/{i}.txt": b"" for i in range(30)}
     source = open_source(linked(tmp_path / "x.tar", notes | TREE, link))
-    assert source.ignored[reason] == 1 and source.ignored_names[0] == link[0] and source.lacks_images
+    assert (
+        source.ignored[reason] == 1 and source.ignored_names[0] == link[0] and source.lacks_images
+    )
     verdict = verify.verify(source, Log(quiet=True))
     (entry,) = [entry for entry in verdict.entries if entry.kind == "ignored-files"]
     assert entry.severity == "warning" and reason in entry.text and link[0] in entry.images
@@ -132,8 +156,14 @@ def test_a_link_that_cannot_be_followed_is_named(
 
 
 def test_a_class_folder_of_links_that_lead_nowhere_is_an_error(tmp_path: Path) -> None:
-    source = open_source(linked(tmp_path / "x.tar", TREE, ("train/cow/1.jpg", "/away/1.jpg", SYMBOLIC),
-                                ("train/emu", "/away/emu", SYMBOLIC)))  # fmt: skip
+    source = open_source(
+        linked(
+            tmp_path / "x.tar",
+            TREE,
+            ("train/cow/1.jpg", "/away/1.jpg", SYMBOLIC),
+            ("train/emu", "/away/emu", SYMBOLIC),
+        )
+    )
     assert source.splits["train"].left_out == ("cow", "emu") and not source.splits["val"].left_out
     verdict = verify.verify(source, Log(quiet=True))
     assert verdict.failed and verdict.entries[0].kind == "class-left-out"

@@ -1,4 +1,7 @@
-"""A million names in little memory behave like a tuple of strings; names that are no UTF-8 are names, too."""
+"""A million names in little memory behave like a tuple of strings.
+
+Names that are no UTF-8 are names, too.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from containers import jpeg_file, make_folder, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from containers import jpeg_file, make_folder, rows
 from saccade.data.archives.paths import Names, clean_name, decoded
 from saccade.data.prepare import prepare
 from saccade.data.sources import open_source
@@ -54,7 +57,10 @@ def test_a_hundred_thousand_names_take_no_memory_but_their_text_and_places() -> 
 def test_names_that_are_no_utf_8_are_read_part_by_part(tmp_path: Path) -> None:
     assert decoded("é/ü.jpg".encode()) == "é/ü.jpg"
     assert decoded("é/".encode() + "ü.jpg".encode("latin-1")) == "é/ü.jpg"
-    assert clean_name(os.fsdecode("Ähre/".encode() + b"IMG_\xe9t\xe9 \x80.jpg")) == "Ähre/IMG_été €.jpg"
+    assert (
+        clean_name(os.fsdecode("Ähre/".encode() + b"IMG_\xe9t\xe9 \x80.jpg"))
+        == "Ähre/IMG_été €.jpg"
+    )
     assert decoded(b"\x81.jpg") == "\x81.jpg"  # no letter of cp1252
     with pytest.raises(ValueError, match="not Unicode"):
         clean_name("\ud800.jpg")
@@ -62,8 +68,11 @@ def test_names_that_are_no_utf_8_are_read_part_by_part(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
 def test_one_name_that_is_no_utf_8_blocks_no_set(tmp_path: Path) -> None:
-    tree = {f"{split}/{kind}/1.jpg": jpeg_file(i) for i, split in enumerate(("train", "val"))
-            for kind in ("Ähre", "dog")}  # fmt: skip
+    tree = {
+        f"{split}/{kind}/1.jpg": jpeg_file(i)
+        for i, split in enumerate(("train", "val"))
+        for kind in ("Ähre", "dog")
+    }
     folder = make_folder(tmp_path / "x", tree)
     odd = os.fsencode(folder / "train" / "Ähre") + "/café.jpg".encode("latin-1")
     Path(os.fsdecode(odd)).write_bytes(jpeg_file(7))

@@ -31,7 +31,10 @@ def make_tar(contents: dict[str, bytes], form: int = tarfile.GNU_FORMAT) -> byte
 
 
 def header(
-    name: bytes = b"train/a/1.jpg", kind: bytes = b"0", size: bytes = b"00000000000\0", **places: bytes
+    name: bytes = b"train/a/1.jpg",
+    kind: bytes = b"0",
+    size: bytes = b"00000000000\0",
+    **places: bytes,
 ) -> bytes:
     """Write a ustar header by hand, so that it can lie; the checksum is right."""
     block = bytearray(BLOCK_BYTES)
@@ -95,7 +98,8 @@ def test_the_ustar_prefix_is_part_of_the_name() -> None:
     files = {"/".join(["folder"] * 20) + "/1.jpg": b"abc"}
     tar = make_tar(files, tarfile.USTAR_FORMAT)
     assert content(tar, index_tar(tar, "x.tar")) == files
-    gnu = header(b"1.jpg", magic=b"ustar  \0", prefix=b"14000000000") + END  # GNU keeps a time there
+    # GNU keeps a time there
+    gnu = header(b"1.jpg", magic=b"ustar  \0", prefix=b"14000000000") + END
     assert index_tar(gnu, "x.tar").names == ["1.jpg"]
 
 
@@ -153,13 +157,15 @@ def test_any_flipped_bit_of_a_header_is_refused() -> None:
             members = index_tar(flip(TAR, MIDDLE + bit // 8, bit % 8), "x.tar")
         except DataError:
             continue
-        # 012345 and " 12345" are the same number: the only flips that change nothing, in the checksum itself.
+        # 012345 and " 12345" are the same number: the only flips that change nothing, in the
+        # checksum itself.
         assert 148 <= bit // 8 < 156
         assert content(TAR, members) == content(TAR, sound)
 
 
 def test_the_folders_of_a_backup_hold_lists_of_names_that_are_no_files() -> None:
-    backup = header(b"train/a/", b"D", octal(14)) + padded(b"Y1.jpg\0Y2.jpg\0") + header() + END  # by tar -g
+    # by tar -g
+    backup = header(b"train/a/", b"D", octal(14)) + padded(b"Y1.jpg\0Y2.jpg\0") + header() + END
     members = index_tar(backup, "x.tar")
     assert (members.names, members.folders) == (["train/a/1.jpg"], ["train/a"])
 
@@ -181,7 +187,10 @@ def test_a_flipped_bit_of_the_data_cannot_be_seen_in_a_tar() -> None:
         (pax(size="-1") + header() + END, "not a size"),
         (pax(size="9" * 5000) + header() + END, "not a size"),
         (header(kind=b"x", size=octal(10**8)) + bytes(10**6) + END, "extended header declares"),
-        (header(kind=b"x", size=octal(11)) + padded(b"99 path=a\n\n") + header() + END, "malformed"),
+        (
+            header(kind=b"x", size=octal(11)) + padded(b"99 path=a\n\n") + header() + END,
+            "malformed",
+        ),
         (header(kind=b"S") + END, "tar archive cannot be used: a member of type 'S'"),
         (pax(GNU__sparse__major="1") + header() + END, "sparse"),
         (header(kind=b"M") + END, "type 'M'"),
@@ -206,14 +215,22 @@ def test_a_hostile_header_is_refused_before_anything_is_allocated(tar: bytes, re
 
 
 def test_a_name_that_occurs_twice_is_refused() -> None:
-    for names in ((b"a/1.jpg", b"a/1.jpg"), ("a/é.jpg".encode(), unicodedata.normalize("NFD", "./a/é.jpg").encode())):
+    for names in (
+        (b"a/1.jpg", b"a/1.jpg"),
+        ("a/é.jpg".encode(), unicodedata.normalize("NFD", "./a/é.jpg").encode()),
+    ):
         with pytest.raises(DataError, match="occurs 2 times"):
             index_tar(header(names[0]) + header(names[1]) + END, "x.tar")
 
 
 def test_links_and_devices_are_counted_and_folders_listed() -> None:
     kinds = (b"1", b"2", b"2", b"3", b"4", b"6", b"5")
-    tar = b"".join(header(b"./a/%d/" % i, kind) for i, kind in enumerate(kinds)) + header(b"./", b"5") + header() + END
+    tar = (
+        b"".join(header(b"./a/%d/" % i, kind) for i, kind in enumerate(kinds))
+        + header(b"./", b"5")
+        + header()
+        + END
+    )
     members = index_tar(tar, "x.tar")
     assert members.names == ["train/a/1.jpg"] and members.folders == ["a/6", ""]
     assert dict(members.skipped) == {"character device": 1, "block device": 1, "named pipe": 1}
@@ -252,7 +269,9 @@ def make_zip(path: Path, contents: dict[str, bytes], method: int = zipfile.ZIP_D
 
 def read_all(path: Path) -> dict[str, bytes]:
     index, view = index_zip(path), memoryview(path.read_bytes())
-    return {name: bytes(index.read(view, i, str(path))) for i, name in enumerate(index.members.names)}
+    return {
+        name: bytes(index.read(view, i, str(path))) for i, name in enumerate(index.members.names)
+    }
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -298,15 +317,21 @@ def test_any_flipped_bit_of_zipped_data_is_refused(tmp_path: Path, method: int) 
     num_refused = 0
     for bit in range(8 * int(index.packed[0])):
         try:
-            assert index.read(memoryview(flip(data, start + bit // 8, bit % 8)), 0, "x.zip") == b"picture" * 30
+            assert (
+                index.read(memoryview(flip(data, start + bit // 8, bit % 8)), 0, "x.zip")
+                == b"picture" * 30
+            )
         except DataError:
             num_refused += 1
-    assert num_refused >= 8 * int(index.packed[0]) - 7  # deflate ends in up to 7 bits that mean nothing
+    # deflate ends in up to 7 bits that mean nothing
+    assert num_refused >= 8 * int(index.packed[0]) - 7
 
 
 @pytest.mark.full
 def test_a_zip_with_more_than_65535_entries_is_read(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "x.zip", {f"a/{i}.jpg": b"" for i in range(65_600)}, zipfile.ZIP_STORED)
+    path = make_zip(
+        tmp_path / "x.zip", {f"a/{i}.jpg": b"" for i in range(65_600)}, zipfile.ZIP_STORED
+    )
     assert len(index_zip(path).members.names) == 65_600
     data = path.read_bytes()
     place = data.index(b"PK\6\6") + 32
@@ -368,7 +393,8 @@ def test_overwritten_bytes_in_a_zip_give_the_data_or_a_data_error(tmp_path: Path
     for offset in range(len(data)):
         path.write_bytes(data[:offset] + bytes([data[offset] ^ 0xA5]) + data[offset + 1 :])
         try:
-            # One bit of the directory, which has no checksum, makes a file a link: left out, but counted.
+            # One bit of the directory, which has no checksum, makes a file a link: left out, but
+            # counted.
             assert read_all(path) == files or index_zip(path).members.lost, offset
         except DataError:
             num_refused += 1
@@ -376,7 +402,10 @@ def test_overwritten_bytes_in_a_zip_give_the_data_or_a_data_error(tmp_path: Path
 
 
 def test_backslashes_of_windows_part_folders_in_a_zip(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "x.zip", {"train\\cat\\1.jpg": b"abc", "train\\cat\\": b"", "val/cat\\2.jpg": b"de"})
+    path = make_zip(
+        tmp_path / "x.zip",
+        {"train\\cat\\1.jpg": b"abc", "train\\cat\\": b"", "val/cat\\2.jpg": b"de"},
+    )
     assert read_all(path) == {"train/cat/1.jpg": b"abc", "val/cat/2.jpg": b"de"}
     assert index_zip(path).members.folders == ["train/cat"]
 

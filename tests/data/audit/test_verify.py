@@ -1,4 +1,6 @@
-"""The complete ledger: every oddity is found by name and counted exactly, and the same bytes give the same ledger."""
+"""The complete ledger: every oddity is found by name and counted exactly, and the same bytes
+give the same ledger.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_decode import DEEP, JPEG, JPEGS, OTHERS, RGB, RGBA, bombs, chunk, encode, exif_block, png16, segment
+from test_decode import (
+    DEEP,
+    JPEG,
+    JPEGS,
+    OTHERS,
+    RGB,
+    RGBA,
+    bombs,
+    chunk,
+    encode,
+    exif_block,
+    png16,
+    segment,
+)
 from test_decode import with_header_size as resized_header
 
 from containers import make_folder as make
@@ -27,7 +42,8 @@ from saccade.log import Log
 
 Tree = dict[str, bytes]
 ANIMATED = {
-    form: encode(RGB, form, save_all=True, append_images=[RGB.rotate(180)]) for form in ("GIF", "WEBP", "PNG", "TIFF")
+    form: encode(RGB, form, save_all=True, append_images=[RGB.rotate(180)])
+    for form in ("GIF", "WEBP", "PNG", "TIFF")
 }
 BAD_EXIF = {
     "no TIFF": b"nonsense",
@@ -94,11 +110,15 @@ def test_a_sound_set_has_no_findings_and_the_right_figures(tmp_path: Path) -> No
     assert facts["images_per_class"] == {"min": 4, "median": 4, "max": 4}
     assert facts["short_side"] == facts["long_side"] == {"min": 24, "median": 24, "max": 24}
     assert facts["file_bytes"] == {
-        "min": sizes[0], "median": int(np.median(sizes)), "max": sizes[-1], "sum": sum(sizes),
-    }  # fmt: skip
+        "min": sizes[0],
+        "median": int(np.median(sizes)),
+        "max": sizes[-1],
+        "sum": sum(sizes),
+    }
     assert facts["formats"] == {"JPEG baseline 4:2:0": 8} and facts["colours"] == {"RGB": 8}
     lines = [
-        "\0".join((*name.removeprefix("train/").split("/"), hashlib.sha256(data).hexdigest())) + "\n"
+        "\0".join((*name.removeprefix("train/").split("/"), hashlib.sha256(data).hexdigest()))
+        + "\n"
         for name, data in sorted(SOUND.items())
         if name.startswith("train")
     ]
@@ -135,9 +155,12 @@ def test_copies_are_told_apart_by_where_they_lie(tmp_path: Path) -> None:
     }
     verdict = ledger(make(tmp_path / "set", tree))
     assert kinds(verdict) == {
-        "empty in train": 1, "empty in val": 1, "duplicate-same-class in train": 1,
-        "duplicate-other-class in train": 1, "duplicate-across-splits in val": 1,
-    }  # fmt: skip
+        "empty in train": 1,
+        "empty in val": 1,
+        "duplicate-same-class in train": 1,
+        "duplicate-other-class in train": 1,
+        "duplicate-across-splits in val": 1,
+    }
     pairs = {e.kind: e.images[0] for e in verdict.entries}
     assert pairs["duplicate-same-class"] == "train/a/again.jpg in set = train/a/0.jpg in set"
     assert pairs["duplicate-other-class"] == "train/b/torn.jpg in set = train/a/0.jpg in set"
@@ -145,7 +168,9 @@ def test_copies_are_told_apart_by_where_they_lie(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("leaks", "failed"), [(1, False), (2, True)])
-def test_an_overlap_up_to_a_thousandth_of_validation_is_only_listed(tmp_path: Path, leaks: int, failed: bool) -> None:
+def test_an_overlap_up_to_a_thousandth_of_validation_is_only_listed(
+    tmp_path: Path, leaks: int, failed: bool
+) -> None:
     pixels = (f"P5 2 1 255\n{i:02d}".encode() for i in range(100))
     train = {f"train/{i % 2}/{i}.pgm": data for i, data in enumerate(pixels)}
     val = {f"val/{i % 2}/{i}.pgm": f"P5 4 1 255\n{i:04d}".encode() for i in range(1000 - leaks)}
@@ -159,7 +184,9 @@ def test_a_cut_at_every_percent_is_called_truncated(tmp_path: Path) -> None:
     cuts = {f"train/a/{p:02d}.jpg": JPEG[: len(JPEG) * p // 100] for p in range(1, 100)}
     cuts["train/a/no-end.jpg"] = JPEG[:-2]
     cuts["train/a/zero-tail.jpg"] = JPEG[:-400] + bytes(400)
-    cuts["train/a/with-thumbnail.jpg"] = JPEG[:2] + segment(0xE1, b"Exif\0\0" + b"\xff\xd9" * 9) + JPEG[2:-2]
+    cuts["train/a/with-thumbnail.jpg"] = (
+        JPEG[:2] + segment(0xE1, b"Exif\0\0" + b"\xff\xd9" * 9) + JPEG[2:-2]
+    )
     harmless = {"train/b/garbage-after-the-end.jpg": JPEG + b"garbage" * 99}
     verdict = ledger(make(tmp_path / "set", SOUND | cuts | harmless))
     assert kinds(verdict) == {"truncated in train": 102}
@@ -184,9 +211,13 @@ def test_bad_images_of_any_share_are_counted_exactly(tmp_path: Path, share: int)
 
 
 FORMS = {
-    "4:4:4": "JPEG baseline 4:4:4", "4:2:2": "JPEG baseline 4:2:2", "4:2:0": "JPEG baseline 4:2:0",
-    "progressive": "JPEG progressive 4:2:0", "gray": "JPEG baseline gray", "true CMYK": "JPEG baseline 4:4:4",
-}  # fmt: skip
+    "4:4:4": "JPEG baseline 4:4:4",
+    "4:2:2": "JPEG baseline 4:2:2",
+    "4:2:0": "JPEG baseline 4:2:0",
+    "progressive": "JPEG progressive 4:2:0",
+    "gray": "JPEG baseline gray",
+    "true CMYK": "JPEG baseline 4:4:4",
+}
 
 
 @pytest.mark.parametrize("kind", FORMS)
@@ -207,18 +238,25 @@ def test_the_rarer_chroma_subsamplings_have_their_names() -> None:
 @pytest.mark.parametrize(
     ("data", "colours"),
     [
-        (encode(RGB, "PNG"), "RGB"), (encode(RGB.convert("L"), "PNG"), "gray"), (encode(RGBA, "PNG"), "RGB alpha"),
-        (encode(RGB.convert("1"), "PNG"), "gray"), (encode(RGB.quantize(9), "PNG"), "palette"),
-        (encode(RGBA.convert("LA"), "PNG"), "gray alpha"), (encode(RGB.quantize(9), "GIF"), "palette"),
+        (encode(RGB, "PNG"), "RGB"),
+        (encode(RGB.convert("L"), "PNG"), "gray"),
+        (encode(RGBA, "PNG"), "RGB alpha"),
+        (encode(RGB.convert("1"), "PNG"), "gray"),
+        (encode(RGB.quantize(9), "PNG"), "palette"),
+        (encode(RGBA.convert("LA"), "PNG"), "gray alpha"),
+        (encode(RGB.quantize(9), "GIF"), "palette"),
         (encode(RGB.quantize(9), "PNG", transparency=1), "palette alpha"),
         (encode(RGB.convert("CMYK"), "TIFF"), "CMYK"),
-        (png16(DEEP[..., 0], 0), "gray 16-bit"), (png16(DEEP[..., :3], 2), "RGB 16-bit"),
-        (png16(DEEP, 6), "RGB 16-bit alpha"), (encode(RGBA, "WEBP"), "RGB alpha"), (OTHERS["PPM"], "RGB"),
+        (png16(DEEP[..., 0], 0), "gray 16-bit"),
+        (png16(DEEP[..., :3], 2), "RGB 16-bit"),
+        (png16(DEEP, 6), "RGB 16-bit alpha"),
+        (encode(RGBA, "WEBP"), "RGB alpha"),
+        (OTHERS["PPM"], "RGB"),
         (encode(Image.fromarray(DEEP[..., 0].astype(np.uint16)), "TIFF"), "gray 16-bit"),
         (b"P6 6 5 65535\n" + DEEP[..., :3].astype(">u2").tobytes(), "RGB 16-bit"),
         (b"P5 6 5 65535\n" + DEEP[..., 0].astype(">u2").tobytes(), "gray 16-bit"),
     ],
-)  # fmt: skip
+)
 def test_the_colours_of_other_formats_are_told_apart(data: bytes, colours: str) -> None:
     assert look(data).colours == colours
 
@@ -240,7 +278,8 @@ def test_a_bad_exif_block_is_noted_and_a_good_one_is_not(damage: str) -> None:
 
 def test_orientations_are_counted(tmp_path: Path) -> None:
     turned = {
-        f"train/a/turned{i}.jpg": encode(RGB.resize((30 + i, 9)), "JPEG", exif=exif_block(i)) for i in range(1, 9)
+        f"train/a/turned{i}.jpg": encode(RGB.resize((30 + i, 9)), "JPEG", exif=exif_block(i))
+        for i in range(1, 9)
     }
     again = {"train/a/more.png": encode(RGB, "PNG", exif=exif_block(6))}
     facts = ledger(make(tmp_path / "set", SOUND | turned | again)).facts["splits"]["train"]
@@ -257,7 +296,9 @@ def test_two_copies_have_the_same_ledger_and_one_flipped_bit_shows(tmp_path: Pat
     third = ledger(make(tmp_path / "two" / "set", SOUND | {"val/b/2.jpg": bytes(data)}))
     assert third.facts["splits"]["train"] == first.facts["splits"]["train"]
     assert third.facts["splits"]["val"]["content"] != first.facts["splits"]["val"]["content"]
-    assert "content-changed in val" in kinds(third) and "content-changed in train" not in kinds(third)
+    assert "content-changed in val" in kinds(third) and "content-changed in train" not in kinds(
+        third
+    )
 
 
 def wnids(num: int) -> Iterable[str]:
@@ -268,12 +309,20 @@ def wnids(num: int) -> Iterable[str]:
 @pytest.mark.parametrize(
     ("classes", "side", "name"),
     [
-        (wnids(1000), 0, "ILSVRC2012"), (wnids(990), 0, "ILSVRC2012"), (wnids(10), 0, "Imagenette"),
-        (wnids(100), 0, None), ("0123456789", 28, "MNIST"), ("0123456789", 8, None), (["cat", "dog"], 0, None),
-        ([*sorted(known_sets.KNOWN[2].marks)], 32, "CIFAR-10"), ([*sorted(known_sets.KNOWN[2].marks)], 96, None),
+        (wnids(1000), 0, "ILSVRC2012"),
+        (wnids(990), 0, "ILSVRC2012"),
+        (wnids(10), 0, "Imagenette"),
+        (wnids(100), 0, None),
+        ("0123456789", 28, "MNIST"),
+        ("0123456789", 8, None),
+        (["cat", "dog"], 0, None),
+        ([*sorted(known_sets.KNOWN[2].marks)], 32, "CIFAR-10"),
+        ([*sorted(known_sets.KNOWN[2].marks)], 96, None),
     ],
-)  # fmt: skip
-def test_known_sets_are_told_by_their_classes(classes: Iterable[str], side: int, name: str | None) -> None:
+)
+def test_known_sets_are_told_by_their_classes(
+    classes: Iterable[str], side: int, name: str | None
+) -> None:
     found = known_sets.recognise(set(classes), side or 40, side or 900)
     assert (found and found.name) == name
 
@@ -294,7 +343,9 @@ def test_a_known_set_with_other_numbers_is_a_finding_and_no_error(tmp_path: Path
     ]
 
 
-def test_the_md5_of_a_known_archive_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_md5_of_a_known_archive_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path / "set", SOUND)
     archive = Path(shutil.make_archive(str(tmp_path / "x"), "tar", tmp_path / "set"))
     archive = archive.rename(tmp_path / "ILSVRC2012_img_val.tar")
@@ -308,14 +359,24 @@ def test_the_md5_of_a_known_archive_is_checked(tmp_path: Path, monkeypatch: pyte
         verify.known_archives(tmp_path / "set")
 
 
-def test_the_report_for_people_names_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[Any]) -> None:
+def test_the_report_for_people_names_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[Any]
+) -> None:
     tree = SOUND | {f"train/a/{i}[red].png": BROKEN["not-an-image"] for i in range(7)}
     tree["train/a/none.png"] = ODD["alpha"] + b"tail"
     verdict = ledger(make(tmp_path / "set", tree))
     verify.show(verdict)
     text = capsys.readouterr().out
-    for words in ("16 (9 usable)", "not-an-image in train: 7", "train/a/0[red].png in set: not an image", "and 2 more",
-                  "alpha in train: 1", "1 error(s)", "8 JPEG baseline 4:2:0", "RGB alpha"):  # fmt: skip
+    for words in (
+        "16 (9 usable)",
+        "not-an-image in train: 7",
+        "train/a/0[red].png in set: not an image",
+        "and 2 more",
+        "alpha in train: 1",
+        "1 error(s)",
+        "8 JPEG baseline 4:2:0",
+        "RGB alpha",
+    ):
         assert words in text, words
     assert json.loads(json.dumps(verdict.to_json()))["findings"][0]["count"] == 7
     cached = list((tmp_path / "cache" / "saccade" / "verify").glob("*.json"))

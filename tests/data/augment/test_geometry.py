@@ -23,14 +23,21 @@ AREA, RATIO = (0.08, 1.0), (0.75, 4 / 3)
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Return the Kolmogorov-Smirnov distance of two samples."""
     grid = np.sort(np.concatenate([a, b]))
-    return float(np.abs(np.searchsorted(np.sort(a), grid, "right") / len(a)
-                        - np.searchsorted(np.sort(b), grid, "right") / len(b)).max())  # fmt: skip
+    return float(
+        np.abs(
+            np.searchsorted(np.sort(a), grid, "right") / len(a)
+            - np.searchsorted(np.sort(b), grid, "right") / len(b)
+        ).max()
+    )
 
 
 def test_crops_have_the_distribution_of_torchvision() -> None:
     n, width, height = 20_000, 500, 375
     draws = geometry.crop_draws(0, np.zeros(n, np.int64), np.arange(n))
-    ours = [Box(*box) for box in geometry.random_crops(draws, np.full((n, 2), (width, height)), AREA, RATIO)]
+    ours = [
+        Box(*box)
+        for box in geometry.random_crops(draws, np.full((n, 2), (width, height)), AREA, RATIO)
+    ]
     torch.manual_seed(0)
     blank = torch.empty(3, height, width)
     theirs = [v2.RandomResizedCrop(224).make_params([blank]) for _ in range(n)]
@@ -43,8 +50,12 @@ def test_crops_have_the_distribution_of_torchvision() -> None:
     ):
         assert distance(np.array(mine), np.array(other)) < limit
     control = geometry.random_crops(draws, np.full((n, 2), (width, height)), (0.12, 1.0), RATIO)
-    assert distance(control[:, 2] * control[:, 3],
-                    np.array([t["width"] * t["height"] for t in theirs])) > limit  # fmt: skip
+    assert (
+        distance(
+            control[:, 2] * control[:, 3], np.array([t["width"] * t["height"] for t in theirs])
+        )
+        > limit
+    )
 
 
 @given(width=st.integers(1, 300), height=st.integers(1, 300), sample=st.integers(0, 10**6))
@@ -73,7 +84,9 @@ def photo(width: int, height: int) -> np.ndarray:
     return np.array(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
-@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (224, 224), (301, 299), (640, 100)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(500, 375), (375, 500), (224, 224), (301, 299), (640, 100)]
+)
 def test_the_evaluation_crop_is_bit_equal_to_torchvision(width: int, height: int) -> None:
     pixels = photo(width, height)
     reference = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
@@ -92,7 +105,10 @@ def test_a_crop_lands_in_its_slot_resized_and_mirrored() -> None:
     geometry.resize_into(slots[2:3], pixels, box, True)
     crop = torch.from_numpy(pixels[20:80, 10:90]).permute(2, 0, 1)[None]
     expected = torch.nn.functional.interpolate(
-        crop.contiguous(memory_format=torch.channels_last), (32, 32), mode="bilinear", antialias=True
+        crop.contiguous(memory_format=torch.channels_last),
+        (32, 32),
+        mode="bilinear",
+        antialias=True,
     )
     assert torch.equal(slots[0:1], expected) and torch.equal(slots[2:3], expected.flip(-1))
     assert not slots[1].any(), "the neighbour was touched"
@@ -102,7 +118,11 @@ def test_a_crop_lands_in_its_slot_resized_and_mirrored() -> None:
 def test_padded_crops_are_torchvisions(fill: str, mode: str) -> None:
     pixels = photo(32, 32)
     padded = v2.functional.pad(torch.from_numpy(pixels).permute(2, 0, 1), [4], padding_mode=mode)
-    views = {padded[:, y : y + 32, x : x + 32].numpy().tobytes(): (x, y) for x in range(9) for y in range(9)}
+    views = {
+        padded[:, y : y + 32, x : x + 32].numpy().tobytes(): (x, y)
+        for x in range(9)
+        for y in range(9)
+    }
     n = 4000
     crops = geometry.Crops(section(fill), 0, np.zeros(n, np.int64), np.arange(n), 32)
     slot = torch.zeros((1, 3, 32, 32), dtype=torch.uint8).to(memory_format=torch.channels_last)
@@ -115,16 +135,34 @@ def test_padded_crops_are_torchvisions(fill: str, mode: str) -> None:
 
 
 def section(fill: str) -> AugmentSection:
-    return AugmentSection.model_validate({"crop": "padded", "pad": 0.125, "pad_fill": fill, "flip": 0})
+    return AugmentSection.model_validate(
+        {"crop": "padded", "pad": 0.125, "pad_fill": fill, "flip": 0}
+    )
 
 
-@given(width=st.integers(8, 300), height=st.integers(8, 300), sample=st.integers(0, 10**6), flip=st.integers(0, 1))
-def test_a_padded_crop_of_any_image_fills_its_square(width: int, height: int, sample: int, flip: int) -> None:
+@given(
+    width=st.integers(8, 300),
+    height=st.integers(8, 300),
+    sample=st.integers(0, 10**6),
+    flip=st.integers(0, 1),
+)
+def test_a_padded_crop_of_any_image_fills_its_square(
+    width: int, height: int, sample: int, flip: int
+) -> None:
     crops = geometry.Crops(
-        section("reflect").model_copy(update={"flip": float(flip)}), 0, np.zeros(1, np.int64), np.array([sample]), 24
+        section("reflect").model_copy(update={"flip": float(flip)}),
+        0,
+        np.zeros(1, np.int64),
+        np.array([sample]),
+        24,
     )
     box = Box(*crops.choose(np.arange(1), np.array([[width, height]]))[0].tolist())
-    assert box.left >= 0 and box.left + box.width <= width and box.top >= 0 and box.top + box.height <= height
+    assert (
+        box.left >= 0
+        and box.left + box.width <= width
+        and box.top >= 0
+        and box.top + box.height <= height
+    )
     slot = torch.zeros((1, 3, 24, 24), dtype=torch.uint8).to(memory_format=torch.channels_last)
     crops.cut_into(slot, np.full((height, width, 3), 7, np.uint8), box, 0)
     assert slot.eq(7).all()
@@ -134,11 +172,19 @@ def test_the_area_of_a_crop_can_follow_a_beta_distribution() -> None:
     n = 4000
     draws = geometry.crop_draws(0, np.zeros(n, np.int64), np.arange(n), (2.0, 5.0))
     areas = draws[:, 0]
-    assert areas.mean() == pytest.approx(2 / 7, abs=0.01) and areas.var() == pytest.approx(10 / 49 / 8, rel=0.08)
+    assert areas.mean() == pytest.approx(2 / 7, abs=0.01) and areas.var() == pytest.approx(
+        10 / 49 / 8, rel=0.08
+    )
     uniform = geometry.crop_draws(0, np.zeros(n, np.int64), np.arange(n))
-    assert np.array_equal(draws[:, 1::2], uniform[:, 1::2]) and np.array_equal(draws[:, 20], uniform[:, 20])
-    assert np.allclose(np.interp(uniform[:, 0], *rng.beta_table(1.0, 1.0)), uniform[:, 0], atol=1e-12)
-    assert np.allclose(1 - (1 - areas) ** 5 * (1 + 5 * areas), uniform[:, 0], atol=1e-5), "the CDF of Beta(2, 5)"
+    assert np.array_equal(draws[:, 1::2], uniform[:, 1::2]) and np.array_equal(
+        draws[:, 20], uniform[:, 20]
+    )
+    assert np.allclose(
+        np.interp(uniform[:, 0], *rng.beta_table(1.0, 1.0)), uniform[:, 0], atol=1e-12
+    )
+    assert np.allclose(1 - (1 - areas) ** 5 * (1 + 5 * areas), uniform[:, 0], atol=1e-5), (
+        "the CDF of Beta(2, 5)"
+    )
     assert areas[0] == pytest.approx(0.13909914842535, abs=1e-12)
 
 
@@ -181,7 +227,9 @@ def test_cutout_takes_a_square_whose_centre_is_anywhere() -> None:
     boxes = mix.cutout_boxes(0.5, 0, np.zeros(n, np.int64), np.arange(n), side)
     widths = boxes[:, 2] - boxes[:, 0]
     assert widths.max() == 16 and widths.min() == 8
-    assert (widths == 16).mean() == pytest.approx(17 / 32, abs=0.02), "centres from 8 to 24 leave it whole"
+    assert (widths == 16).mean() == pytest.approx(17 / 32, abs=0.02), (
+        "centres from 8 to 24 leave it whole"
+    )
 
 
 def test_erasing_changes_its_box_alone() -> None:
@@ -194,25 +242,37 @@ def test_erasing_changes_its_box_alone() -> None:
     noisy = mix.erase(images, boxes, keys)
     assert torch.equal(noisy == 9, black == 9)
     alone = mix.erase(images[2:], boxes[2:], keys[2:])
-    assert torch.equal(alone[0], noisy[2]), "the noise of an image does not depend on its neighbours"
+    assert torch.equal(alone[0], noisy[2]), (
+        "the noise of an image does not depend on its neighbours"
+    )
 
 
 def test_noise_on_the_device_is_the_noise_of_the_counters() -> None:
     keys = rng.key(1, np.arange(4))
     drawn = mix.noise(keys, (3, 20, 20), torch.device("cpu"))
     assert np.allclose(drawn.view(4, -1).numpy(), rng.normal(rng.uniform(keys, 1200)), atol=2e-3)
-    assert float(drawn.mean()) == pytest.approx(0, abs=0.05) and float(drawn.std()) == pytest.approx(1, abs=0.03)
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.05) and float(
+        drawn.std()
+    ) == pytest.approx(1, abs=0.03)
 
 
 def test_what_the_network_sees_depends_on_the_views_alone() -> None:
     config = Config.model_validate(
-        {"augment": {"erase": 0.5, "erase_fill": "noise", "cutout": 0.3, "mixup": 0.4}, "data": {"image_size": 16}}
+        {
+            "augment": {"erase": 0.5, "erase_fill": "noise", "cutout": 0.3, "mixup": 0.4},
+            "data": {"image_size": 16},
+        }
     )
-    images = torch.full((8, 3, 16, 16), 200, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    images = torch.full((8, 3, 16, 16), 200, dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
     epochs, samples = np.zeros(8, np.int64), np.arange(8)
     first, share = mix.present(images, epochs, samples, config, 3, 1)
     again, _ = mix.present(images, epochs, samples, config, 3, 1)
     other, _ = mix.present(images, epochs + 1, samples, config, 3, 1)
     assert torch.equal(first, again) and not torch.equal(first, other) and 0 < share < 1
     plain, share = mix.present(images, epochs, samples, Config(), 3, 1)
-    assert torch.equal(plain, mix.normalise(images, Config().data.mean, Config().data.std)) and share == 1
+    assert (
+        torch.equal(plain, mix.normalise(images, Config().data.mean, Config().data.std))
+        and share == 1
+    )

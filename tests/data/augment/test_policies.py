@@ -1,4 +1,7 @@
-"""Operations and policies: the pixels and the distributions of torchvision; draws that no version may change."""
+"""Operations and policies: the pixels and the distributions of torchvision.
+
+Draws that no version may change.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,14 @@ def photo() -> Image.Image:
 
 
 def theirs(name: str) -> str:
-    """Return torchvision's name of an operation: ``shear_x`` is ShearX, ``autocontrast`` AutoContrast."""
-    return "AutoContrast" if name == "autocontrast" else "".join(word.capitalize() for word in name.split("_"))
+    """Return torchvision's name of an operation: ``shear_x`` is ShearX, ``autocontrast``
+    AutoContrast.
+    """
+    return (
+        "AutoContrast"
+        if name == "autocontrast"
+        else "".join(word.capitalize() for word in name.split("_"))
+    )
 
 
 def difference(a: Image.Image, b: Image.Image) -> int:
@@ -42,13 +51,22 @@ def difference(a: Image.Image, b: Image.Image) -> int:
 def test_an_operation_is_torchvisions_pixel_for_pixel(name: str) -> None:
     image, reference = photo(), v2.RandAugment(interpolation=BILINEAR)
     scales = [space[name] for space in (STANDARD, WIDE) if name in space]
-    magnitudes = {s.magnitude(level, sign, SIDE) for s in scales for level in (0, 0.3, 0.7, 1) for sign in (0, 1)}
+    magnitudes = {
+        s.magnitude(level, sign, SIDE)
+        for s in scales
+        for level in (0, 0.3, 0.7, 1)
+        for sign in (0, 1)
+    }
     for magnitude in magnitudes or {0.0}:
         given = magnitude / 255 if name == "solarize" else magnitude
-        expected = reference._apply_image_or_video_transform(image, theirs(name), given, BILINEAR, {})
+        expected = reference._apply_image_or_video_transform(
+            image, theirs(name), given, BILINEAR, {}
+        )
         rounding = 1 if "shear" in name else 0  # theirs goes through degrees
         assert difference(OPERATIONS[name](image, magnitude), expected) <= rounding, magnitude
-    changed = max(difference(OPERATIONS[name](image, magnitude), image) for magnitude in magnitudes or {0.0})
+    changed = max(
+        difference(OPERATIONS[name](image, magnitude), image) for magnitude in magnitudes or {0.0}
+    )
     assert (changed > 1) == (name != "identity")
 
 
@@ -71,7 +89,9 @@ def test_on_tensors_torchvision_differs_by_its_own_rounding_only() -> None:
     tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     for name in ("brightness", "color", "contrast", "posterize", "equalize", "autocontrast"):
         magnitude = 4.0 if name == "posterize" else 0.5
-        expected = v2.RandAugment()._apply_image_or_video_transform(tensor, theirs(name), magnitude, BILINEAR, {})
+        expected = v2.RandAugment()._apply_image_or_video_transform(
+            tensor, theirs(name), magnitude, BILINEAR, {}
+        )
         ours = np.asarray(OPERATIONS[name](image, magnitude), int).transpose(2, 0, 1)
         assert np.abs(ours - expected.int().numpy()).max() <= 2, name
 
@@ -82,12 +102,18 @@ def test_a_blur_has_the_width_that_it_says() -> None:
     for radius in (1.0, 2.0):
         weights = np.asarray(OPERATIONS["blur"](Image.fromarray(dot), radius), float)[..., 0]
         places = np.arange(33) - 16.0
-        assert math.sqrt((weights.sum(0) * places**2).sum() / weights.sum()) == pytest.approx(radius, rel=0.2)
+        assert math.sqrt((weights.sum(0) * places**2).sum() / weights.sum()) == pytest.approx(
+            radius, rel=0.2
+        )
 
 
 @pytest.mark.parametrize(
     ("space", "reference", "bins"),
-    [(STANDARD, v2.AutoAugment, 10), (STANDARD, v2.RandAugment, 31), (WIDE, v2.TrivialAugmentWide, 31)],
+    [
+        (STANDARD, v2.AutoAugment, 10),
+        (STANDARD, v2.RandAugment, 31),
+        (WIDE, v2.TrivialAugmentWide, 31),
+    ],
 )
 def test_the_magnitudes_are_torchvisions(space: dict, reference: type, bins: int) -> None:
     table = reference._AUGMENTATION_SPACE
@@ -105,12 +131,16 @@ def test_the_magnitudes_are_torchvisions(space: dict, reference: type, bins: int
 @pytest.mark.parametrize("name", policies.AUTOAUGMENT)
 def test_the_autoaugment_tables_are_torchvisions(name: str) -> None:
     reference = v2.AutoAugment(v2.AutoAugmentPolicy(name.removeprefix("autoaugment-")))._policies
-    ours = [[(theirs(c.name), c.chance, c.level) for c in row] for row in policies.AUTOAUGMENT[name]]
+    ours = [
+        [(theirs(c.name), c.chance, c.level) for c in row] for row in policies.AUTOAUGMENT[name]
+    ]
     assert ours == [[(n, chance, level or 0) for n, chance, level in row] for row in reference]
 
 
 def drawn(n: int = 20_000, **settings: object) -> list[list[Step]]:
-    painter = Painter(AugmentSection.model_validate(settings), 0, np.zeros(n, np.int64), np.arange(n))
+    painter = Painter(
+        AugmentSection.model_validate(settings), 0, np.zeros(n, np.int64), np.arange(n)
+    )
     return [painter.steps(place, SIDE) for place in range(n)]
 
 
@@ -135,7 +165,9 @@ def test_randaugment_draws_as_many_operations_as_asked_with_noise_on_the_strengt
     assert {len(steps) for steps in lists} == {3}
     assert_even(Counter(name for steps in lists for name, _ in steps), 14)
     angles = np.array([abs(m) for steps in lists for name, m in steps if name == "rotate"]) / 3
-    assert angles.mean() == pytest.approx(7, abs=0.1) and angles.std() == pytest.approx(1.5, rel=0.1)
+    assert angles.mean() == pytest.approx(7, abs=0.1) and angles.std() == pytest.approx(
+        1.5, rel=0.1
+    )
     assert angles.max() == 10
     half = drawn(policy="randaugment", rand_chance=0.5)
     assert np.mean([len(steps) for steps in half]) == pytest.approx(1, abs=0.03)
@@ -143,7 +175,9 @@ def test_randaugment_draws_as_many_operations_as_asked_with_noise_on_the_strengt
 
 
 def test_randaugment_has_the_frequencies_of_torchvision() -> None:
-    """Compare how often whole chains change an image, and by how much on average, with torchvision's own draws."""
+    """Compare how often whole chains change an image, and by how much on average, with
+    torchvision's own draws.
+    """
     image, n = photo().resize((32, 32)), 1500
     section = AugmentSection(policy="randaugment", rand_magnitude=3)
     painter = Painter(section, 0, np.zeros(n, np.int64), np.arange(n))
@@ -154,9 +188,14 @@ def test_randaugment_has_the_frequencies_of_torchvision() -> None:
     def changes(picture: Callable[[int], Image.Image]) -> np.ndarray:
         return np.array([np.abs(np.asarray(picture(i), float) - plain).mean() for i in range(n)])
 
-    ours, other = changes(lambda i: in_turn(image, painter.steps(i, 32))), changes(lambda _: reference(image))
+    ours, other = (
+        changes(lambda i: in_turn(image, painter.steps(i, 32))),
+        changes(lambda _: reference(image)),
+    )
     grid = np.sort(np.concatenate([ours, other]))
-    gaps = np.searchsorted(np.sort(ours), grid, "right") - np.searchsorted(np.sort(other), grid, "right")
+    gaps = np.searchsorted(np.sort(ours), grid, "right") - np.searchsorted(
+        np.sort(other), grid, "right"
+    )
     assert np.abs(gaps).max() / n < 1.63 * math.sqrt(2 / n), "Kolmogorov-Smirnov at 1 %"
 
 
@@ -175,7 +214,9 @@ def test_three_augment_and_gray_have_their_chances() -> None:
     steps = [step for (step,) in drawn(policy="3augment")]
     assert_even(Counter(name for name, _ in steps), 3)
     radii = np.array([m for name, m in steps if name == "blur"])
-    assert radii.min() < 0.11 and radii.max() > 1.99 and radii.mean() == pytest.approx(1.05, abs=0.02)
+    assert (
+        radii.min() < 0.11 and radii.max() > 1.99 and radii.mean() == pytest.approx(1.05, abs=0.02)
+    )
     assert {m for name, m in steps if name == "solarize"} == {128.0}
     assert np.mean([len(s) for s in drawn(gray=0.2)]) == pytest.approx(0.2, abs=0.015)
 
@@ -187,7 +228,9 @@ def test_jitter_has_every_order_and_the_ranges_of_torchvision() -> None:
         values = np.array([m for steps in lists for n, m in steps if n == name]) / most
         assert values.min() < -0.99 and values.max() > 0.99 and abs(values.mean()) < 0.02
         assert values.std() == pytest.approx(1 / math.sqrt(3), abs=0.01)
-    assert {tuple(n for n, _ in steps) for steps in drawn(200, jitter=(0.4, 0, 0, 0))} == {("brightness",)}
+    assert {tuple(n for n, _ in steps) for steps in drawn(200, jitter=(0.4, 0, 0, 0))} == {
+        ("brightness",)
+    }
 
 
 def test_a_policy_comes_before_jitter_and_gray() -> None:
@@ -201,21 +244,35 @@ def test_golden_draws() -> None:
         return [[(op, round(m, 6)) for op, m in steps] for steps in drawn(3, policy=name, **more)]
 
     assert first("none", jitter=(0.4, 0.4, 0.4, 0.1))[0] == [
-        ("color", 0.070401), ("brightness", 0.382239), ("hue", 0.059447), ("contrast", -0.013337),
-    ]  # fmt: skip
-    assert first("trivialaugment") == [[("translate_y", 7.466667)], [("contrast", 0.198)], [("contrast", 0.165)]]
+        ("color", 0.070401),
+        ("brightness", 0.382239),
+        ("hue", 0.059447),
+        ("contrast", -0.013337),
+    ]
+    assert first("trivialaugment") == [
+        [("translate_y", 7.466667)],
+        [("contrast", 0.198)],
+        [("contrast", 0.165)],
+    ]
     assert first("randaugment", rand_std=0.5)[:2] == [
-        [("translate_y", -42.0501), ("color", -0.815629)], [("contrast", -0.855267), ("posterize", 5)],
-    ]  # fmt: skip
+        [("translate_y", -42.0501), ("color", -0.815629)],
+        [("contrast", -0.855267), ("posterize", 5)],
+    ]
     assert first("autoaugment-svhn") == [
-        [("invert", 0.0), ("autocontrast", 0.0)], [("invert", 0.0)], [("contrast", 0.3), ("rotate", -13.333333)],
-    ]  # fmt: skip
+        [("invert", 0.0), ("autocontrast", 0.0)],
+        [("invert", 0.0)],
+        [("contrast", 0.3), ("rotate", -13.333333)],
+    ]
     assert first("3augment")[0] == [("solarize", 128.0)]
 
 
 def test_painting_changes_its_own_square_alone() -> None:
-    painter = Painter(AugmentSection(jitter=(0.4, 0.4, 0.4, 0)), 0, np.zeros(3, np.int64), np.arange(3))
-    batch = torch.full((3, 3, 16, 16), 99, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    painter = Painter(
+        AugmentSection(jitter=(0.4, 0.4, 0.4, 0)), 0, np.zeros(3, np.int64), np.arange(3)
+    )
+    batch = torch.full((3, 3, 16, 16), 99, dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
     batch[1, :, :8] = 200
     painter.paint(batch[1:2], 1)
     assert batch[0].eq(99).all() and batch[2].eq(99).all() and not batch[1, :, 8:].eq(99).all()

@@ -1,4 +1,6 @@
-"""Small files cannot ask for much: what is unpacked, held and decoded has bounds that are checked before the work."""
+"""Small files cannot ask for much: what is unpacked, held and decoded has bounds that are
+checked before the work.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from saccade.errors import DataError
 
 def jpeg(seed: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)).save(buffer, "JPEG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)).save(
+        buffer, "JPEG"
+    )
     return buffer.getvalue()
 
 
@@ -34,7 +38,9 @@ def archive(path: Path, big: bytes, method: int = zipfile.ZIP_DEFLATED) -> Split
         for split in ("train", "val"):
             for name in "ab":
                 for i in range(4):
-                    file.writestr(f"{split}/{name}/{i}.jpg", jpeg(i + 10 * ord(name) + 100 * (split == "val")))
+                    file.writestr(
+                        f"{split}/{name}/{i}.jpg", jpeg(i + 10 * ord(name) + 100 * (split == "val"))
+                    )
         file.writestr("train/a/big.jpg", big)
     return open_source(str(path)).splits["train"]
 
@@ -60,7 +66,9 @@ def test_a_member_that_is_packed_more_tightly_than_any_image_is_refused(tmp_path
     split = archive(tmp_path / "a.zip", b"\xff\xd8\xff" + bytes(17_000_000))
     with pytest.raises(DataError, match="no image is packed so tightly"):
         split.read(place_of(split))
-    stored = archive(tmp_path / "stored.zip", b"\xff\xd8\xff" + bytes(17_000_000), zipfile.ZIP_STORED)
+    stored = archive(
+        tmp_path / "stored.zip", b"\xff\xd8\xff" + bytes(17_000_000), zipfile.ZIP_STORED
+    )
     assert len(stored.read(place_of(stored))) == 17_000_003, "the advice works: it is read in place"
     small = archive(tmp_path / "small.zip", b"\xff\xd8\xff" + bytes(15_000_000))
     assert len(small.read(place_of(small))) == 15_000_003, "a blank scan of usual size is an image"

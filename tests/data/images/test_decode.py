@@ -29,7 +29,9 @@ SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "imagenet-samples.tar"
 
 RNG = np.random.default_rng(7)
 COARSE = RNG.integers(0, 256, (7, 9, 4))
-PHOTO = np.asarray(Image.fromarray(COARSE.astype(np.uint8)).resize((71, 53), Image.Resampling.BICUBIC))
+PHOTO = np.asarray(
+    Image.fromarray(COARSE.astype(np.uint8)).resize((71, 53), Image.Resampling.BICUBIC)
+)
 """Smooth colours with an alpha plane, uint8 (53, 71, 4)."""
 RGB = Image.fromarray(np.ascontiguousarray(PHOTO[..., :3]))
 RGBA = Image.fromarray(PHOTO)
@@ -66,7 +68,9 @@ def png16(values: NDArray[Any], colour: int, extra: bytes = b"", bits: int = 16)
     samples = (values.reshape(height, -1, 1) & places > 0).reshape(height, -1)
     rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in samples)
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    chunks = chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    chunks = (
+        chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
@@ -197,12 +201,17 @@ def test_a_header_bomb_is_refused_without_memory(call: Callable[[bytes], object]
 def test_opaque_images_keep_their_colours(
     image: Image.Image, form: str, options: dict[str, Any], expected: Image.Image, tolerance: int
 ) -> None:
-    assert difference(encode(image, form, **options), np.asarray(expected).astype(np.int64)) <= tolerance
+    assert (
+        difference(encode(image, form, **options), np.asarray(expected).astype(np.int64))
+        <= tolerance
+    )
 
 
 def transparent_palette(form: str) -> bytes:
     palette = RGB.quantize(8)
-    return encode(palette, form, transparency=int(np.bincount(np.asarray(palette).ravel()).argmax()))
+    return encode(
+        palette, form, transparency=int(np.bincount(np.asarray(palette).ravel()).argmax())
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,7 +227,17 @@ def transparent_palette(form: str) -> bytes:
         transparent_palette("PNG"),
         transparent_palette("GIF"),
     ],
-    ids=["PNG", "WebP", "TIFF", "gray", "key colour", "key gray", "palette of alphas", "palette PNG", "palette GIF"],
+    ids=[
+        "PNG",
+        "WebP",
+        "TIFF",
+        "gray",
+        "key colour",
+        "key gray",
+        "palette of alphas",
+        "palette PNG",
+        "palette GIF",
+    ],
 )
 def test_transparency_is_composited_on_white(data: bytes) -> None:
     rgba = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.float64)
@@ -236,8 +255,14 @@ DEEP = RNG.integers(0, 65536, (5, 6, 4))
         (png16(DEEP[..., :3], 2), DEEP[..., :3] >> 8),
         (png16(DEEP, 6), on_white(DEEP >> 8)),
         (png16(DEEP[..., :2], 4), on_white((DEEP >> 8)[..., [0, 0, 0, 1]])),
-        (encode(Image.fromarray(DEEP[..., 0].astype(np.uint16)), "TIFF"), np.repeat(DEEP[..., :1] >> 8, 3, 2)),
-        (b"P5 6 5 65535\n" + DEEP[..., 0].astype(">u2").tobytes(), np.repeat(DEEP[..., :1] >> 8, 3, 2)),
+        (
+            encode(Image.fromarray(DEEP[..., 0].astype(np.uint16)), "TIFF"),
+            np.repeat(DEEP[..., :1] >> 8, 3, 2),
+        ),
+        (
+            b"P5 6 5 65535\n" + DEEP[..., 0].astype(">u2").tobytes(),
+            np.repeat(DEEP[..., :1] >> 8, 3, 2),
+        ),
         (b"P6\n#16 bits\n6 5\n65535\n" + DEEP[..., :3].astype(">u2").tobytes(), DEEP[..., :3] >> 8),
     ],
     ids=["gray PNG", "RGB PNG", "RGBA PNG", "gray alpha PNG", "TIFF", "PGM", "PPM"],
@@ -248,7 +273,9 @@ def test_16_bits_become_8_by_shifting(data: bytes, expected: NDArray[Any]) -> No
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("planes", [1, 3])
-def test_the_transparent_colour_of_a_png_becomes_white_in_the_depth_of_the_file(bits: int, planes: int) -> None:
+def test_the_transparent_colour_of_a_png_becomes_white_in_the_depth_of_the_file(
+    bits: int, planes: int
+) -> None:
     if planes == 3 and bits < 8:
         pytest.skip("PNG has no such colours")
     values = DEEP[..., :planes] >> 16 - bits
@@ -284,7 +311,11 @@ def test_a_bitmap_whose_fourth_byte_is_empty_is_opaque() -> None:
     clear.save(buffer, "BMP")
     plain = buffer.getvalue()
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    head = struct.pack("<IiiHHIIiiII", 108, 71, 53, 1, 32, 3, 71 * 53 * 4, 0, 0, 0, 0) + masks + bytes(52)
+    head = (
+        struct.pack("<IiiHHIIiiII", 108, 71, 53, 1, 32, 3, 71 * 53 * 4, 0, 0, 0, 0)
+        + masks
+        + bytes(52)
+    )
     data = plain[:10] + struct.pack("<I", 14 + 108) + head + plain[-71 * 53 * 4 :]
     assert Image.open(io.BytesIO(data)).mode == "RGBA"
     assert difference(data, PHOTO[..., :3].astype(np.int64)) == 0
@@ -297,21 +328,33 @@ def test_avif_is_read_whatever_its_name() -> None:
     assert (
         difference(
             encode(RGBA, "AVIF", quality=100),
-            on_white(np.asarray(Image.open(io.BytesIO(encode(RGBA, "AVIF", quality=100)))).astype(np.float64)),
+            on_white(
+                np.asarray(Image.open(io.BytesIO(encode(RGBA, "AVIF", quality=100)))).astype(
+                    np.float64
+                )
+            ),
         )
         <= 1
     )
     assert (look(data, "a.jpg").form, look(data, "a.jpg").notes) == ("AVIF", ("wrong-extension",))
     turned = encode(RGB, "AVIF", exif=exif_block(6))
-    assert decode.orientation(turned) == 6 and decode.decode(turned, exif="apply").shape == (71, 53, 3)
+    assert decode.orientation(turned) == 6 and decode.decode(turned, exif="apply").shape == (
+        71,
+        53,
+        3,
+    )
     assert is_refused(data[: len(data) // 2])
 
 
-def test_large_images_are_converted_in_strips_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_converted_in_strips_without_a_seam(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     files = [encode(RGBA, "PNG"), encode(RGB.quantize(16), "PNG"), encode(RGBA, "TIFF")]
     whole = [decode.decode(data) for data in files]
     monkeypatch.setattr(decode, "_STRIP_PIXELS", 71 * 4)
-    assert all(np.array_equal(decode.decode(data), seen) for data, seen in zip(files, whole, strict=True))
+    assert all(
+        np.array_equal(decode.decode(data), seen) for data, seen in zip(files, whole, strict=True)
+    )
 
 
 def test_animations_give_their_first_frame() -> None:
@@ -319,7 +362,9 @@ def test_animations_give_their_first_frame() -> None:
     for form, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
         data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
         assert difference(data, PHOTO[..., :3].astype(np.int64)) == 0
-    gif = encode(frames[0].quantize(16), "GIF", save_all=True, append_images=[frames[1].quantize(16)])
+    gif = encode(
+        frames[0].quantize(16), "GIF", save_all=True, append_images=[frames[1].quantize(16)]
+    )
     assert difference(gif, np.asarray(frames[0].quantize(16).convert("RGB")).astype(np.int64)) == 0
 
 
@@ -327,14 +372,33 @@ def test_portable_maps_with_comments_text_and_other_depths() -> None:
     gray = np.repeat(np.array([[1, 2], [3, 250]])[..., None], 3, 2)
     assert difference(b"P5 # made by hand\n2\t2 # size\n255\n\x01\x02\x03\xfa", gray) == 0
     assert difference(b"P2 2 2 255\n1 2 3 250\n", gray) == 0
-    assert difference(b"P5 2 2 15\n\x00\x05\x0a\x0f", np.repeat(np.array([[0, 85], [170, 255]])[..., None], 3, 2)) == 0
-    for bad in (b"P5 2 2 255\n\x01\x02\x03", b"P6 2 2 255\n" + bytes(11), b"P5 2 2", b"P5 0 2 255\n", b"P5 -2 2 255\n"):
+    assert (
+        difference(
+            b"P5 2 2 15\n\x00\x05\x0a\x0f",
+            np.repeat(np.array([[0, 85], [170, 255]])[..., None], 3, 2),
+        )
+        == 0
+    )
+    for bad in (
+        b"P5 2 2 255\n\x01\x02\x03",
+        b"P6 2 2 255\n" + bytes(11),
+        b"P5 2 2",
+        b"P5 0 2 255\n",
+        b"P5 -2 2 255\n",
+    ):
         with pytest.raises(BadImage):
             decode.decode(bad)
 
 
 def test_the_name_plays_no_part_and_what_is_no_image_says_so() -> None:
-    for bad in (b"", b"\0", b"<html><body>404</body></html>", b"%PDF-1.7", b"RIFF\0\0\0\0WAVEfmt ", bytes(1000)):
+    for bad in (
+        b"",
+        b"\0",
+        b"<html><body>404</body></html>",
+        b"%PDF-1.7",
+        b"RIFF\0\0\0\0WAVEfmt ",
+        bytes(1000),
+    ):
         with pytest.raises(BadImage, match="not an image"):
             decode.decode(bad)
         with pytest.raises(BadImage, match="not an image"):
@@ -356,7 +420,9 @@ def test_the_name_plays_no_part_and_what_is_no_image_says_so() -> None:
     ],
 )
 def test_images_in_formats_that_are_not_read_are_named(head: bytes, name: str) -> None:
-    with pytest.raises(BadImage, match=f"unsupported: a {name} image; save it as JPEG or PNG") as caught:
+    with pytest.raises(
+        BadImage, match=f"unsupported: a {name} image; save it as JPEG or PNG"
+    ) as caught:
         decode.decode(head + bytes(100))
     assert caught.value.kind == look(head + bytes(100), "a.jpg").problem == "unsupported"
 
@@ -410,7 +476,14 @@ def bombs() -> dict[str, bytes]:
     side = struct.pack(">II", 60000, 60000)
     png = OTHERS["PNG"]
     ihdr = chunk(b"IHDR", side + png[24:29])
-    webp = b"RIFF" + struct.pack("<I", 30) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + b"\xff\x3f\0" * 2
+    webp = (
+        b"RIFF"
+        + struct.pack("<I", 30)
+        + b"WEBPVP8X"
+        + struct.pack("<I", 10)
+        + b"\2\0\0\0"
+        + b"\xff\x3f\0" * 2
+    )
     lossless = encode(RGB, "WEBP", lossless=True)
     return {
         "PNG": png[:8] + ihdr + png[33:],
@@ -455,7 +528,10 @@ def test_exif_orientation_is_ignored_unless_applied(form: str, turn: int) -> Non
     assert np.abs(applied.astype(int) - np.asarray(expected).astype(int)).max() <= 1
 
 
-@given(st.binary(max_size=60), st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff", b""]))
+@given(
+    st.binary(max_size=60),
+    st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff", b""]),
+)
 def test_a_broken_exif_block_turns_nothing(junk: bytes, start: bytes) -> None:
     data = JPEG[:2] + segment(0xE1, b"Exif\0\0" + start + junk) + JPEG[2:]
     assert 1 <= decode.orientation(data) <= 8
@@ -463,14 +539,17 @@ def test_a_broken_exif_block_turns_nothing(junk: bytes, start: bytes) -> None:
 
 
 def test_images_without_exif_are_upright() -> None:
-    assert [decode.orientation(data) for data in (JPEG, *OTHERS.values())] == [1] * (1 + len(OTHERS))
+    assert [decode.orientation(data) for data in (JPEG, *OTHERS.values())] == [1] * (
+        1 + len(OTHERS)
+    )
 
 
 # the surroundings
 
 
 def test_warnings_of_pillow_do_not_leak() -> None:
-    # Pillow warns above 89 million pixels and about a false tag count in a TIFF; both are images to us.
+    # Pillow warns above 89 million pixels and about a false tag count in a TIFF; both are images to
+    # us.
     large = OTHERS["BMP"][:18] + struct.pack("<II", 10_000, 10_000) + OTHERS["BMP"][26:]
     apng = encode(RGB, "PNG", save_all=True, append_images=[RGB.rotate(90)])
     place = apng.index(b"acTL")
@@ -489,11 +568,15 @@ def test_many_threads_decode_the_same_pixels() -> None:
     expected = [decode.decode(data) for data in files]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
-            for pixels, wanted in zip(pool.map(decode.decode, files * 4), expected * 4, strict=True):
+            for pixels, wanted in zip(
+                pool.map(decode.decode, files * 4), expected * 4, strict=True
+            ):
                 assert np.array_equal(pixels, wanted)
 
 
-def test_a_program_that_lets_pillow_accept_truncated_images_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_lets_pillow_accept_truncated_images_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(ConfigError, match="truncated"):
         decode.decode(OTHERS["BMP"])
@@ -518,7 +601,9 @@ def test_mutated_files_give_pixels_or_bad_image(kind: str, data: st.DataObject) 
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
 
 
-@pytest.mark.skipif(not SAMPLES.exists(), reason="the ImageNet samples are not beside the repository")
+@pytest.mark.skipif(
+    not SAMPLES.exists(), reason="the ImageNet samples are not beside the repository"
+)
 def test_real_photographs_decode_as_pillow_does() -> None:
     with tarfile.open(SAMPLES) as archive:
         for member in archive.getmembers()[:40]:

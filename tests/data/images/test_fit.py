@@ -30,7 +30,9 @@ PLAIN = {"flip": 0.0, "crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
 
 
 def wide(height: int = 60, width: int = 300) -> NDArray[np.uint8]:
-    return np.array(Image.fromarray(RNG.integers(0, 256, (3, 9, 3), np.uint8)).resize((width, height)))
+    return np.array(
+        Image.fromarray(RNG.integers(0, 256, (3, 9, 3), np.uint8)).resize((width, height))
+    )
 
 
 def test_a_sign_at_the_edge_is_seen_when_all_of_an_image_is_fitted() -> None:
@@ -79,7 +81,9 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
             for i in range(3):
                 form = ("JPEG", "PNG")[i % 2]
                 height, width = ((60, 300), (300, 60), (40, 44))[i]
-                Image.fromarray(wide(height, width)).save(folder / split / name / f"{i}.{form.lower()}")
+                Image.fromarray(wide(height, width)).save(
+                    folder / split / name / f"{i}.{form.lower()}"
+                )
     return open_source(str(folder)).splits["train"]
 
 
@@ -117,7 +121,14 @@ def test_without_chance_training_sees_what_evaluation_sees(
     assert torch.equal(seen(trained, len(images)), judged)
     if kind == "even" and crop == "padded":
         held = TrainingView(
-            images, Order(len(images), 1), section, 32, 10, "ignore", decoded=Decoded.of(images, "ignore"), fit=fit
+            images,
+            Order(len(images), 1),
+            section,
+            32,
+            10,
+            "ignore",
+            decoded=Decoded.of(images, "ignore"),
+            fit=fit,
         )
         assert held.decoded is not None
         assert torch.equal(seen(held, len(images)), judged)
@@ -127,7 +138,9 @@ def test_without_chance_training_sees_what_evaluation_sees(
 
 @pytest.mark.parametrize("fit", [SQUASHED, PADDED], ids=["squash", "pad"])
 @pytest.mark.parametrize("crop", ["resized", "padded"])
-def test_random_parts_of_wide_images_reach_every_edge(fit: Fit, crop: Literal["resized", "padded"]) -> None:
+def test_random_parts_of_wide_images_reach_every_edge(
+    fit: Fit, crop: Literal["resized", "padded"]
+) -> None:
     n = 400
     section = AugmentSection(crop=crop, pad=0.25)
     crops = Crops(section, 0, np.zeros(n, np.int64), np.arange(n), 32, fit)
@@ -136,7 +149,9 @@ def test_random_parts_of_wide_images_reach_every_edge(fit: Fit, crop: Literal["r
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] >= 1).all() and (ends <= (300, 60)).all()
     assert (boxes[:, :2].min(axis=0) <= (3, 1)).all() and (ends.max(axis=0) >= (297, 59)).all()
     pixels = wide()
-    slot = torch.empty(1, 3, 32, 32, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    slot = torch.empty(1, 3, 32, 32, dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
     for place in range(n):
         crops.cut_into(slot, pixels, boxes[place].tolist(), place)
 

@@ -1,4 +1,7 @@
-"""JPEG: every sampling and every old header that libjpeg reads is read; what it cannot is called unsupported."""
+"""JPEG: every sampling and every old header that libjpeg reads is read.
+
+What it cannot is called unsupported.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,18 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def encode(
-    factors: Factors, *, jfif: bytes = JFIF, adobe: int | None = None, frame: int = 0xC0, restart: int = 0,
-    scans: Sequence[Sequence[int]] | None = None, bounds: bytes = b"\0\x3f\0",
-) -> bytes:  # fmt: skip
-    """Write a JPEG of flat random blocks by hand: the means have codes of four bits, nothing else is there."""
+    factors: Factors,
+    *,
+    jfif: bytes = JFIF,
+    adobe: int | None = None,
+    frame: int = 0xC0,
+    restart: int = 0,
+    scans: Sequence[Sequence[int]] | None = None,
+    bounds: bytes = b"\0\x3f\0",
+) -> bytes:
+    """Write a JPEG of flat random blocks by hand: the means have codes of four bits, nothing
+    else is there.
+    """
     levels = np.random.default_rng(5)
     across, down = (max(sides) for sides in zip(*factors, strict=True))
     count = len(factors)
@@ -59,7 +70,11 @@ def entropy(blocks: list[list[int]], levels: np.random.Generator, restart: int) 
     out, bits, before = b"", "", [0] * 4
     for k, step in enumerate(blocks):
         if restart and k and k % restart == 0:
-            out, bits, before = out + whole_bytes(bits) + bytes((0xFF, 0xD0 + (k // restart - 1) % 8)), "", [0] * 4
+            out, bits, before = (
+                out + whole_bytes(bits) + bytes((0xFF, 0xD0 + (k // restart - 1) % 8)),
+                "",
+                [0] * 4,
+            )
         for c in step:
             level = int(levels.integers(-90, 91))
             change, before[c] = level - before[c], level
@@ -79,7 +94,9 @@ def pillow(data: bytes) -> NDArray[np.int64]:
 
 
 def in_training(data: bytes, side: int) -> tuple[NDArray[np.int64], list[int]]:
-    """Return what training decodes of a file for a crop of everything, and where the crop is in it."""
+    """Return what training decodes of a file for a crop of everything, and where the crop is in
+    it.
+    """
     ((pixels, (box,)),) = crops.decode(
         [data], lambda _which, sizes: np.array([[[0, 0, *s]] for s in sizes]), side, "ignore"
     )
@@ -90,14 +107,21 @@ SIDES = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (4, 2), (1, 4), (3, 1), (3, 3),
 KINDS: list[Factors] = [
     *[(one,) for one in SIDES],
     *[(one, (1, 1), (1, 1)) for one in SIDES if one[0] * one[1] <= 8],
-    ((2, 1), (1, 2), (1, 1)), ((2, 2), (2, 1), (1, 1)), ((1, 1), (1, 1), (2, 1)), ((1, 1), (2, 2), (2, 2)),
-    ((2, 2), (1, 2), (1, 2)), ((3, 1), (1, 1), (3, 1)), ((1, 2), (1, 1), (1, 2)),
+    ((2, 1), (1, 2), (1, 1)),
+    ((2, 2), (2, 1), (1, 1)),
+    ((1, 1), (1, 1), (2, 1)),
+    ((1, 1), (2, 2), (2, 2)),
+    ((2, 2), (1, 2), (1, 2)),
+    ((3, 1), (1, 1), (3, 1)),
+    ((1, 2), (1, 1), (1, 2)),
     *[(one, (1, 1), (1, 1), one) for one in SIDES[:5]],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("factors", KINDS, ids=str)
-def test_every_sampling_that_libjpeg_knows_is_read_alike_in_training_and_evaluation(factors: Factors) -> None:
+def test_every_sampling_that_libjpeg_knows_is_read_alike_in_training_and_evaluation(
+    factors: Factors,
+) -> None:
     data = encode(factors, adobe=2 if len(factors) == 4 else None)
     seen = decode.decode(data).astype(np.int64)
     assert seen.shape == (HEIGHT, WIDTH, 3) and np.abs(seen - pillow(data)).max() <= 1
@@ -105,13 +129,18 @@ def test_every_sampling_that_libjpeg_knows_is_read_alike_in_training_and_evaluat
     pixels, box = in_training(data, HEIGHT)
     assert np.array_equal(pixels, seen) and box == [0, 0, WIDTH, HEIGHT]
     halved, box = in_training(data, 12)
-    if halved.shape != seen.shape:  # the decoder gave half the sides: the very pixels of its full decode, averaged
+    # the decoder gave half the sides: the very pixels of its full decode, averaged
+    if halved.shape != seen.shape:
         assert box == [0, 0, *halved.shape[1::-1]]
-        assert np.abs(halved - np.asarray(Image.fromarray(seen.astype(np.uint8)).reduce(2))).mean() < 8
+        assert (
+            np.abs(halved - np.asarray(Image.fromarray(seen.astype(np.uint8)).reduce(2))).mean() < 8
+        )
 
 
 @pytest.mark.parametrize(
-    "factors", [((3, 1), (2, 1), (1, 1)), ((4, 4), (1, 1), (1, 1)), ((3, 2), (2, 2), (1, 1))], ids=str
+    "factors",
+    [((3, 1), (2, 1), (1, 1)), ((4, 4), (1, 1), (1, 1)), ((3, 2), (2, 2), (1, 1))],
+    ids=str,
 )
 def test_sampling_that_libjpeg_does_not_know_is_unsupported(factors: Factors) -> None:
     refused(encode(factors), "sampling factors")
@@ -160,15 +189,21 @@ def test_what_no_decoder_here_knows_is_unsupported_and_not_damaged() -> None:
     data = encode(USUAL)
     place = data.index(b"\xff\xc0")
     refused(data[: place + 4] + b"\x0c" + data[place + 5 :], "precision 12")
-    refused(data[: place + 5] + b"\0\0" + data[place + 7 : -2] + b"\xff\xdc\0\x04\0\x3b\xff\xd9", "DNL")
+    refused(
+        data[: place + 5] + b"\0\0" + data[place + 7 : -2] + b"\xff\xdc\0\x04\0\x3b\xff\xd9", "DNL"
+    )
     for frame in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
         refused(encode(USUAL, frame=frame), "hierarchical")
     for frame in (0xC3, 0xCB):
         refused(encode(USUAL, frame=frame), "Unsupported")
 
 
-def test_scans_over_many_pixels_are_counted_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8))
+def test_scans_over_many_pixels_are_counted_before_they_are_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rough = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    )
     buffer = io.BytesIO()
     rough.save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()

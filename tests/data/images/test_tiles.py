@@ -1,4 +1,6 @@
-"""Tiled JPEGs: cuts are the pixels of the whole, the table is believed only as far as it fits, crops decode little."""
+"""Tiled JPEGs: cuts are the pixels of the whole, the table is believed only as far as it fits,
+crops decode little.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +45,30 @@ def encoded(width: int, height: int, sampling: str, tile: int = 32) -> bytes:
 
 
 @given(
-    width=st.integers(1, 150), height=st.integers(1, 150), sampling=st.sampled_from(SAMPLINGS),
-    tile=st.sampled_from((8, 16, 32, 64)), corner=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    width=st.integers(1, 150),
+    height=st.integers(1, 150),
+    sampling=st.sampled_from(SAMPLINGS),
+    tile=st.sampled_from((8, 16, 32, 64)),
+    corner=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     share=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-)  # fmt: skip
+)
 def test_a_cut_has_the_pixels_of_the_whole(
-    width: int, height: int, sampling: str, tile: int, corner: tuple[float, float], share: tuple[float, float]
+    width: int,
+    height: int,
+    sampling: str,
+    tile: int,
+    corner: tuple[float, float],
+    share: tuple[float, float],
 ) -> None:
     data = encoded(width, height, sampling, tile)
     whole = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    assert tiles.size(data) == (width, height) and whole.shape[0] == height and whole.shape[1] >= width
+    assert (
+        tiles.size(data) == (width, height) and whole.shape[0] == height and whole.shape[1] >= width
+    )
     left, top = int(corner[0] * (width - 1)), int(corner[1] * (height - 1))
-    box = Box(left, top, 1 + int(share[0] * (width - left - 1)), 1 + int(share[1] * (height - top - 1)))
+    box = Box(
+        left, top, 1 + int(share[0] * (width - left - 1)), 1 + int(share[1] * (height - top - 1))
+    )
     cuts = tiles.Grids([data]).cut(np.array([box]))
     part = simplejpeg.decode_jpeg(cuts.data[0], "RGB", strict=True)
     ((across, down),) = cuts.corners
@@ -84,7 +98,11 @@ def test_every_decoder_reads_a_tiled_file() -> None:
 def test_a_tiled_file_keeps_its_orientation() -> None:
     data = tiles.encode(photo(50, 30), 90, "4:2:0", orientation=6)
     assert decode.orientation(data) == 6
-    assert decode.decode(data, exif="apply").shape == (50, 30, 3) and decode.decode(data).shape == (30, 50, 3)
+    assert decode.decode(data, exif="apply").shape == (50, 30, 3) and decode.decode(data).shape == (
+        30,
+        50,
+        3,
+    )
 
 
 def test_noise_that_is_larger_as_jpeg_than_as_pixels_is_encoded() -> None:
@@ -139,7 +157,9 @@ def test_large_crops_are_decoded_reduced_and_look_the_same() -> None:
         ((exact, (full,)),) = crops.decode([file], boxes_of(Box(30, 20, 301, 203)), 203, "ignore")
         assert full[2:] == [301, 203] and box[2:] == [150, 102]
         views = [
-            np.asarray(Image.fromarray(p[top : top + height, left : left + width]).resize((64, 64))).astype(int)
+            np.asarray(
+                Image.fromarray(p[top : top + height, left : left + width]).resize((64, 64))
+            ).astype(int)
             for p, (left, top, width, height) in ((reduced, box), (exact, full))
         ]
         assert np.abs(views[0] - views[1]).mean() < 2.5

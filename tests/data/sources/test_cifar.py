@@ -1,4 +1,6 @@
-"""CIFAR: every official form of the same images is the same dataset, and nothing in a pickle can run."""
+"""CIFAR: every official form of the same images is the same dataset, and nothing in a pickle can
+run.
+"""
 
 from __future__ import annotations
 
@@ -57,11 +59,17 @@ def python2(value: Any, order: str = "C") -> bytes:
             case int():
                 return b"K" + bytes([item]) if item < 256 else b"M" + struct.pack("<H", item)
             case bytes():
-                head = b"U" + bytes([len(item)]) if len(item) < 256 else b"T" + struct.pack("<I", len(item))
+                head = (
+                    b"U" + bytes([len(item)])
+                    if len(item) < 256
+                    else b"T" + struct.pack("<I", len(item))
+                )
                 return head + item + b"q\3"
             case np.ndarray():
-                kind = b"cnumpy\ndtype\nq\4U\2u1K\0K\1\x87Rq\5(K\3U\1|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
-                new = b"cnumpy.core.multiarray\n_reconstruct\nq\6cnumpy\nndarray\nq\7K\0\x85U\1b\x87Rq\x08"
+                kind = b"cnumpy\ndtype\nq\4U\2u1K\0K\1\x87Rq\5"
+                kind += b"(K\3U\1|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+                new = b"cnumpy.core.multiarray\n_reconstruct\n"
+                new += b"q\6cnumpy\nndarray\nq\7K\0\x85U\1b\x87Rq\x08"
                 shape = b"".join(write(n) for n in item.shape) + b"\x86"
                 flag = write(order == "F")
                 return new + b"(K\1" + shape + kind + flag + write(item.tobytes(order)) + b"tb"
@@ -71,7 +79,9 @@ def python2(value: Any, order: str = "C") -> bytes:
 
 
 class Set:
-    """A small set in the place of CIFAR-10 or CIFAR-100: pixels (batches, n, 3072) and labels (batches, n)."""
+    """A small set in the place of CIFAR-10 or CIFAR-100: pixels (batches, n, 3072) and labels
+    (batches, n).
+    """
 
     def __init__(self, num_classes: int) -> None:
         rng = np.random.default_rng(num_classes)
@@ -79,27 +89,46 @@ class Set:
         self.num_batches = 5 if num_classes == 10 else 1
         self.pixels = rng.integers(0, 256, (self.num_batches + 1, PER_BATCH, 3072), np.uint8)
         self.labels = rng.integers(0, num_classes, (self.num_batches + 1, PER_BATCH))
-        self.labels[:, :11] = rng.permuted(np.tile(np.r_[0:10, num_classes - 1], (self.num_batches + 1, 1)), axis=1)
-        names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"] if num_classes == 10 else ["train", "test"]
+        self.labels[:, :11] = rng.permuted(
+            np.tile(np.r_[0:10, num_classes - 1], (self.num_batches + 1, 1)), axis=1
+        )
+        names = (
+            [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+            if num_classes == 10
+            else ["train", "test"]
+        )
         self.names = names
 
     def python(self, order: str = "C") -> Files:
         if self.num_batches == 5:
             extra, key, meta = {}, b"labels", ("batches.meta", b"label_names")
         else:
-            extra, key, meta = {b"coarse_labels": [1] * PER_BATCH}, b"fine_labels", ("meta", b"fine_label_names")
+            extra, key, meta = (
+                {b"coarse_labels": [1] * PER_BATCH},
+                b"fine_labels",
+                ("meta", b"fine_label_names"),
+            )
         tree = {}
         for name, pixels, labels in zip(self.names, self.pixels, self.labels, strict=True):
             filenames = [f"{name}_{i}.png".encode() for i in range(PER_BATCH)]
-            batch = {b"batch_label": b"a batch", key: labels.tolist(), b"data": pixels, b"filenames": filenames}
+            batch = {
+                b"batch_label": b"a batch",
+                key: labels.tolist(),
+                b"data": pixels,
+                b"filenames": filenames,
+            }
             tree[name] = python2(batch | extra, order)
-        tree[meta[0]] = python2({b"num_vis": 3072, meta[1]: [name.encode() for name in self.classes]})
+        tree[meta[0]] = python2(
+            {b"num_vis": 3072, meta[1]: [name.encode() for name in self.classes]}
+        )
         return tree
 
     def binary(self) -> Files:
         coarse = b"" if self.num_batches == 5 else b"\7"
         tree = {
-            f"{name}.bin": b"".join(coarse + bytes([k]) + x.tobytes() for x, k in zip(pixels, labels, strict=True))
+            f"{name}.bin": b"".join(
+                coarse + bytes([k]) + x.tobytes() for x, k in zip(pixels, labels, strict=True)
+            )
             for name, pixels, labels in zip(self.names, self.pixels, self.labels, strict=True)
         }
         meta = "batches.meta.txt" if self.num_batches == 5 else "fine_label_names.txt"
@@ -159,7 +188,9 @@ def shown(split: Split) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
 
 @pytest.mark.parametrize("num_classes", [10, 100])
 @pytest.mark.parametrize("kind", CONTAINERS)
-def test_every_official_form_is_the_same_dataset(tmp_path: Path, kind: str, num_classes: int) -> None:
+def test_every_official_form_is_the_same_dataset(
+    tmp_path: Path, kind: str, num_classes: int
+) -> None:
     small = Set(num_classes)
     source = open_source(CONTAINERS[kind](tmp_path, small))
     assert list(source.splits) == ["test", "train"] and not source.ignored and not source.notes
@@ -167,7 +198,9 @@ def test_every_official_form_is_the_same_dataset(tmp_path: Path, kind: str, num_
     for name, split in source.splits.items():
         expected = small.expected(name)
         assert len(split) == len(expected) and set(split.classes) == {key[0] for key in expected}
-        assert list(zip((split.classes[k] for k in split.labels), split.names, strict=True)) == sorted(expected)
+        assert list(
+            zip((split.classes[k] for k in split.labels), split.names, strict=True)
+        ) == sorted(expected)
         for key, pixels in shown(split).items():
             assert np.array_equal(pixels, expected[key])
         assert all(len(split.read(i)) == size for i, size in enumerate(split.sizes))
@@ -200,7 +233,9 @@ def test_a_pickle_cannot_run_anything(tmp_path: Path) -> None:
     attacks = (evil, pickle.dumps(os.system, protocol=2), b"\x80\2cbuiltins\nexec\nU\x010\x85R.")
     for number, attack in enumerate(attacks):
         tree = Set(10).python() | {"data_batch_3": attack}
-        with pytest.raises(DataError, match=r"data_batch_3: it wants to use .*nothing was run") as caught:
+        with pytest.raises(
+            DataError, match=r"data_batch_3: it wants to use .*nothing was run"
+        ) as caught:
             open_source(folder(tmp_path / f"cifar-{number}", tree))
         assert caught.value.status == 65 and not canary.exists()
 
@@ -220,11 +255,17 @@ def test_a_damaged_pickle_is_refused_or_read_but_never_breaks(place: int, change
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "ends too early"), (b"\x80\4K\0.", "protocol 2"), (b"\x80\2K\0.", "no dictionary"),
-        (b"\x80\2}q", "ends too early"), (b"\x80\2h\7.", "damaged"), (b"\x80\2T\xff\xff\xff\xffx.", "ends too early"),
-        (b"\x80\2(((u.", "damaged"), (b"\x80\2cnumpy\nndarray\n(tR.", "no array of bytes"), (b"\x80\2P1\n.", "'P'"),
+        (b"", "ends too early"),
+        (b"\x80\4K\0.", "protocol 2"),
+        (b"\x80\2K\0.", "no dictionary"),
+        (b"\x80\2}q", "ends too early"),
+        (b"\x80\2h\7.", "damaged"),
+        (b"\x80\2T\xff\xff\xff\xffx.", "ends too early"),
+        (b"\x80\2(((u.", "damaged"),
+        (b"\x80\2cnumpy\nndarray\n(tR.", "no array of bytes"),
+        (b"\x80\2P1\n.", "'P'"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_batch_is_refused_with_the_reason(data: bytes, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         plain_values(data)
@@ -238,17 +279,27 @@ def changed(tree: Files, name: str, **values: Any) -> Files:
 def test_damage_names_the_file(tmp_path: Path) -> None:
     small, large = Set(10), Set(100)
     trees = {
-        "data_batch_2 has|there is no data_batch_2": {k: v for k, v in small.python().items() if k != "data_batch_2"},
+        "data_batch_2 has|there is no data_batch_2": {
+            k: v for k, v in small.python().items() if k != "data_batch_2"
+        },
         "data_batch_4.bin: .* no whole number of records": small.binary()
         | {"data_batch_4.bin": small.binary()["data_batch_4.bin"][:-1]},
         "test_batch.bin: 0 bytes": small.binary() | {"test_batch.bin": b""},
         "'train' have 1 labels": changed(small.python(), "data_batch_1", labels=[1]),
         "has label 10 of 10": changed(small.python(), "test_batch", labels=[10] * PER_BATCH),
-        "data_batch_5: 'labels' is no list of int": changed(small.python(), "data_batch_5", labels=[b"1"] * PER_BATCH),
-        "data_batch_5: 'data' is no array": changed(small.python(), "data_batch_5", data=np.zeros((12, 30), np.uint8)),
-        "usable as names of folders": changed(small.python(), "batches.meta", label_names=[b"../up"] * 10),
-        "train: the file ends too early": large.python() | {"train": large.python()["train"][:-1000]},
-        "meta: 'fine_label_names' is no list": large.python() | {"meta": python2({b"label_names": [b"a"]})},
+        "data_batch_5: 'labels' is no list of int": changed(
+            small.python(), "data_batch_5", labels=[b"1"] * PER_BATCH
+        ),
+        "data_batch_5: 'data' is no array": changed(
+            small.python(), "data_batch_5", data=np.zeros((12, 30), np.uint8)
+        ),
+        "usable as names of folders": changed(
+            small.python(), "batches.meta", label_names=[b"../up"] * 10
+        ),
+        "train: the file ends too early": large.python()
+        | {"train": large.python()["train"][:-1000]},
+        "meta: 'fine_label_names' is no list": large.python()
+        | {"meta": python2({b"label_names": [b"a"]})},
     }
     for number, (what, tree) in enumerate(trees.items()):
         with pytest.raises(DataError, match=what):
@@ -266,10 +317,23 @@ def test_two_sets_in_one_folder_are_not_chosen_between(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_command_line_trains_on_the_archive(tmp_path: Path) -> None:
     tar_gz(tmp_path / "cifar-10-python.tar.gz", "cifar-10-batches-py", Set(10).python())
-    command = [sys.executable, "-m", "saccade", "train", "resnet8", "--data", "cifar-10-python.tar.gz", "--json"]
-    done = subprocess.run([*command, "--epochs", "2step"], cwd=tmp_path, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "saccade",
+        "train",
+        "resnet8",
+        "--data",
+        "cifar-10-python.tar.gz",
+        "--json",
+    ]
+    done = subprocess.run(
+        [*command, "--epochs", "2step"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert "recipe small-images" in done.stderr and "60 training images, 12 in 'test'" in done.stderr
+    assert (
+        "recipe small-images" in done.stderr and "60 training images, 12 in 'test'" in done.stderr
+    )
     assert json.loads(done.stdout)["n"] == 12
 
 

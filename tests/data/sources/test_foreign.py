@@ -7,8 +7,8 @@ import lzma
 from pathlib import Path
 
 import pytest
-from containers import jpeg_file, make_folder, make_tar, make_zip
 
+from containers import jpeg_file, make_folder, make_tar, make_zip
 from saccade.data.sources import open_source
 from saccade.errors import DataError
 
@@ -21,7 +21,10 @@ FILES = {
     "download.zip": (b"<!DOCTYPE html><html><body>Virus scan" * 40, "a web page"),
     "photos.tar": (b"\n  <HTML>\n" + b"x" * 900, "a web page"),
     "s3.tar": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML text"),
-    "lfs.zip": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
+    "lfs.zip": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+        "a pointer of Git LFS",
+    ),
     "x.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(300), "a zstd archive"),
     "x.tar.bz2": (b"BZh91AY" + bytes(300), "a bzip2 archive"),
     "x.tar.Z": (b"\x1f\x9d\x90" + bytes(300), "compress"),
@@ -34,7 +37,10 @@ FILES = {
     "cat.jpg": (jpeg_file(3), "a single JPEG image"),
     "labels.csv": (b"path,label\na.jpg,cat\n", "a text, which begins 'path,label"),
     "x.tar.gz": (gzip.compress(b"<html>" * 200), "a compressed file, and in it a web page"),
-    "table.parquet.gz": (gzip.compress(b"PAR1" + bytes(600)), "a compressed file, and in it a Parquet table"),
+    "table.parquet.gz": (
+        gzip.compress(b"PAR1" + bytes(600)),
+        "a compressed file, and in it a Parquet table",
+    ),
 }
 
 
@@ -45,23 +51,41 @@ def test_a_file_that_is_no_archive_is_called_by_its_name(tmp_path: Path, name: s
     for spec in (tmp_path / name, f"{tmp_path}/{{{name},{name}}}"):  # alone, and by a pattern
         with pytest.raises(DataError) as caught:
             open_source(str(spec))
-        assert what in caught.value.what and "tar archive" not in caught.value.what and caught.value.status == 65
+        assert (
+            what in caught.value.what
+            and "tar archive" not in caught.value.what
+            and caught.value.status == 65
+        )
         assert "pack it again with tar" not in caught.value.fix
 
 
 @pytest.mark.parametrize(
     ("names", "fix"),
     [
-        (["data/train-0.parquet", "data/val-0.parquet", "README.md"], "'data/train-0.parquet' is a Parquet table"),
+        (
+            ["data/train-0.parquet", "data/val-0.parquet", "README.md"],
+            "'data/train-0.parquet' is a Parquet table",
+        ),
         (["train.beton"], "a dataset of FFCV"),
-        (["Testing.zip", "Training.zip"], "such as Training.zip, and one with validation images to --val"),
-        (["photos.zip", "notes.txt"], "give one of the archives in it to --data, such as photos.zip,"),
+        (
+            ["Testing.zip", "Training.zip"],
+            "such as Training.zip, and one with validation images to --val",
+        ),
+        (
+            ["photos.zip", "notes.txt"],
+            "give one of the archives in it to --data, such as photos.zip,",
+        ),
         (["a.tar.zst"], "unpack it, and pack it again"),
-        (["emnist-letters-train-images-idx3-ubyte.gz"], "idx files are read under the names of MNIST's"),
+        (
+            ["emnist-letters-train-images-idx3-ubyte.gz"],
+            "idx files are read under the names of MNIST's",
+        ),
         (["notes.txt"], "arrange the images as train/<class>/<image>"),
     ],
 )
-def test_a_folder_without_images_says_what_its_files_are(tmp_path: Path, names: list[str], fix: str) -> None:
+def test_a_folder_without_images_says_what_its_files_are(
+    tmp_path: Path, names: list[str], fix: str
+) -> None:
     with pytest.raises(DataError, match="no images in class folders") as caught:
         open_source(make_folder(tmp_path / "x", dict.fromkeys(names, b"PAR1")))
     assert fix in caught.value.fix
@@ -70,12 +94,18 @@ def test_a_folder_without_images_says_what_its_files_are(tmp_path: Path, names: 
 def test_archives_inside_an_archive_are_to_be_unpacked(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_source(make_zip(tmp_path / "x.zip", {"data/photos.zip": b"PK"}))
-    assert caught.value.fix.startswith("unpack it, and give one of the archives in it to --data, such as data/photos")
+    assert caught.value.fix.startswith(
+        "unpack it, and give one of the archives in it to --data, such as data/photos"
+    )
 
 
 def test_a_tar_whose_first_file_is_called_like_a_page_is_a_tar(tmp_path: Path) -> None:
     tree = {"BZh/1.jpg": jpeg_file(1), "PAR1/1.jpg": jpeg_file(2), "<html>/1.jpg": jpeg_file(3)}
-    assert open_source(make_tar(tmp_path / "x.parquet", tree)).splits["all"].classes == ("<html>", "BZh", "PAR1")
+    assert open_source(make_tar(tmp_path / "x.parquet", tree)).splits["all"].classes == (
+        "<html>",
+        "BZh",
+        "PAR1",
+    )
 
 
 def test_more_classes_under_the_names_of_mnist_are_another_set(tmp_path: Path) -> None:

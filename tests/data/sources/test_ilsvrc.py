@@ -43,11 +43,15 @@ def jpeg_file(seed: int) -> bytes:
     return out.getvalue()
 
 
-TRAIN_FILES = {wnid: {f"{wnid}_{9 * i}.JPEG": jpeg_file(9 * i) for i in (1, 0, 2)} for wnid in NUMBERS.values()}
-VAL_FILES = {name: jpeg_file(i) for i, name in enumerate(VAL)}
-ARRANGED = {f"train/{wnid}/{name}": data for wnid, tree in TRAIN_FILES.items() for name, data in tree.items()} | {
-    f"val/{VAL[name]}/{name}": data for name, data in VAL_FILES.items()
+TRAIN_FILES = {
+    wnid: {f"{wnid}_{9 * i}.JPEG": jpeg_file(9 * i) for i in (1, 0, 2)} for wnid in NUMBERS.values()
 }
+VAL_FILES = {name: jpeg_file(i) for i, name in enumerate(VAL)}
+ARRANGED = {
+    f"train/{wnid}/{name}": data
+    for wnid, tree in TRAIN_FILES.items()
+    for name, data in tree.items()
+} | {f"val/{VAL[name]}/{name}": data for name, data in VAL_FILES.items()}
 
 
 CLASS_TARS = {f"{wnid}.tar": tar_bytes(tree) for wnid, tree in TRAIN_FILES.items()}
@@ -65,10 +69,15 @@ def make_folder(path: Path, tree: Tree) -> Path:
 
 def meta_mat(wide: bool = False, packed: bool = True) -> bytes:
     """Write a MATLAB 5 file that names the 1,000 classes and then their ancestors."""
-    wnids = [NUMBERS.get(number, f"n{number:08d}") for number in range(1, 1001)] + ["n00001740", "n00002684"]
+    wnids = [NUMBERS.get(number, f"n{number:08d}") for number in range(1, 1001)] + [
+        "n00001740",
+        "n00002684",
+    ]
     texts = [wnid.encode("utf-16-le" if wide else "ascii") for wnid in wnids]
     kind = 4 if wide else 16
-    body = b"".join(struct.pack("<II", kind, len(text)) + text + bytes(-len(text) % 8) for text in texts)
+    body = b"".join(
+        struct.pack("<II", kind, len(text)) + text + bytes(-len(text) % 8) for text in texts
+    )
     header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM"
     element = zlib.compress(struct.pack("<II", 14, len(body)) + body) if packed else body
     return header + struct.pack("<II", 15 if packed else 14, len(element)) + element
@@ -85,11 +94,16 @@ def devkit(truth: bytes | None = None, meta: bytes | None = None) -> bytes:
         "data/meta.mat": meta or meta_mat(),
         "data/ILSVRC2012_validation_ground_truth.txt": truth,
     }
-    return gzip.compress(tar_bytes({f"ILSVRC2012_devkit_t12/{name}": data for name, data in tree.items()}), mtime=0)
+    return gzip.compress(
+        tar_bytes({f"ILSVRC2012_devkit_t12/{name}": data for name, data in tree.items()}), mtime=0
+    )
 
 
 def solution(labels: dict[str, str]) -> bytes:
-    rows = [f"{name.removesuffix('.JPEG')},{wnid} 85 1 499 272 {wnid} 3 4 5 6 " for name, wnid in labels.items()]
+    rows = [
+        f"{name.removesuffix('.JPEG')},{wnid} 85 1 499 272 {wnid} 3 4 5 6 "
+        for name, wnid in labels.items()
+    ]
     return "\r\n".join(["ImageId,PredictionString", *reversed(rows)]).encode()
 
 
@@ -124,7 +138,9 @@ def expected(tmp_path: Path) -> dict[str, object]:
     return {name: seen(split) for name, split in source.splits.items()}
 
 
-@pytest.mark.parametrize("kinds", [[DEVKIT], [SOLUTION], ["val"], [DEVKIT, SOLUTION, "val"]], ids=str)
+@pytest.mark.parametrize(
+    "kinds", [[DEVKIT], [SOLUTION], ["val"], [DEVKIT, SOLUTION, "val"]], ids=str
+)
 def test_the_published_tars_are_the_arranged_folder(
     tmp_path: Path, expected: dict[str, object], kinds: list[str]
 ) -> None:
@@ -133,9 +149,15 @@ def test_the_published_tars_are_the_arranged_folder(
         tree |= LABELS[kind](VAL)
     folder = make_folder(tmp_path / "imagenet", tree)
     both = open_source(folder)
-    assert both.name == "imagenet" and {name: seen(split) for name, split in both.splits.items()} == expected
+    assert (
+        both.name == "imagenet"
+        and {name: seen(split) for name, split in both.splits.items()} == expected
+    )
     assert not both.ignored and not both.notes
-    train, val = train_split(open_source(folder / TARS["train"])), validation_split(open_source(folder / TARS["val"]))
+    train, val = (
+        train_split(open_source(folder / TARS["train"])),
+        validation_split(open_source(folder / TARS["val"])),
+    )
     assert val is not None and {"train": seen(train), "val": seen(val)} == expected
     assert train.describe(1) == f"train/n01440764/n01440764_18.JPEG in {TARS['train']}"
     assert val.describe(0) == f"val/n01440764/ILSVRC2012_val_00000004.JPEG in {TARS['val']}"
@@ -153,19 +175,31 @@ def test_the_published_tars_are_the_arranged_folder(
 def test_a_class_tar_that_is_missing_or_too_many_is_refused_by_name(
     change: str, finding: str, wnid: str, tmp_path: Path
 ) -> None:
-    """FAULTS E3: nobody trains on 999 or 1,001 classes without knowing; of the complete set nothing is said."""
-    tars = {name: data for name, data in CLASS_TARS.items() if change != "missing" or name != f"{wnid}.tar"}
+    """FAULTS E3: nobody trains on 999 or 1,001 classes without knowing.
+
+    Of the complete set nothing is said.
+    """
+    tars = {
+        name: data
+        for name, data in CLASS_TARS.items()
+        if change != "missing" or name != f"{wnid}.tar"
+    }
     if change == "extra":
         tars[f"{wnid}.tar"] = tar_bytes({f"{wnid}_{i}.JPEG": jpeg_file(100 + i) for i in range(2)})
     tree = {TARS["train"]: tar_bytes(tars), TARS["val"]: VAL_TAR, SOLUTION: solution(VAL)}
     folder = make_folder(tmp_path / "imagenet", tree)
-    done = console.run_here("check", "photos-small", "resnet8", "--data", str(folder), "--image-size", "32", "--json")
+    done = console.run_here(
+        "check", "photos-small", "resnet8", "--data", str(folder), "--image-size", "32", "--json"
+    )
     wrong = [f for f in json.loads(done.stdout)["findings"] if f["id"].startswith("class-")]
-    assert done.status == 65, done.stderr  # these few pictures are also alike, which is another finding
+    # these few pictures are also alike, which is another finding
+    assert done.status == 65, done.stderr
     assert [(f["id"], f["items"]) for f in wrong] == ([(finding, [wnid])] if finding else [])
 
 
-def test_a_split_without_its_tar_may_lie_beside_as_a_folder(tmp_path: Path, expected: dict[str, object]) -> None:
+def test_a_split_without_its_tar_may_lie_beside_as_a_folder(
+    tmp_path: Path, expected: dict[str, object]
+) -> None:
     for missing, there in (("train", "val"), ("val", "train")):
         tar = {TARS[there]: {"train": TRAIN_TAR, "val": VAL_TAR}[there], SOLUTION: solution(VAL)}
         folder = {name: data for name, data in ARRANGED.items() if name.startswith(missing)}
@@ -184,15 +218,22 @@ def test_every_writing_of_meta_mat_is_read(
 
 
 @pytest.mark.parametrize(("one", "other"), [(DEVKIT, SOLUTION), (DEVKIT, "val"), (SOLUTION, "val")])
-def test_labels_that_disagree_are_refused_with_the_first_image(tmp_path: Path, one: str, other: str) -> None:
+def test_labels_that_disagree_are_refused_with_the_first_image(
+    tmp_path: Path, one: str, other: str
+) -> None:
     swapped = list(VAL.values())
     swapped[2], swapped[3] = swapped[3], swapped[2]
     wrong = dict(zip(VAL, swapped, strict=True))
-    folder = make_folder(tmp_path / "x", {TARS["val"]: VAL_TAR} | LABELS[one](VAL) | LABELS[other](wrong))
+    folder = make_folder(
+        tmp_path / "x", {TARS["val"]: VAL_TAR} | LABELS[one](VAL) | LABELS[other](wrong)
+    )
     with pytest.raises(DataError) as caught:
         open_source(folder)
     name = "ILSVRC2012_val_00000003.JPEG"
-    assert f"{one} and {other} disagree: '{name}' is n02119789 in one and n01440764" in caught.value.what
+    assert (
+        f"{one} and {other} disagree: '{name}' is n02119789 in one and n01440764"
+        in caught.value.what
+    )
 
 
 def test_missing_labels_are_explained_with_what_to_get_and_where_to_put_it(tmp_path: Path) -> None:
@@ -201,22 +242,32 @@ def test_missing_labels_are_explained_with_what_to_get_and_where_to_put_it(tmp_p
         with pytest.raises(DataError, match="no labels lie beside it") as caught:
             open_source(spec)
         assert caught.value.where == str(path.parent)
-        assert DEVKIT in caught.value.fix and SOLUTION in caught.value.fix and "into this folder" in caught.value.fix
+        assert (
+            DEVKIT in caught.value.fix
+            and SOLUTION in caught.value.fix
+            and "into this folder" in caught.value.fix
+        )
 
 
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_of_other_images_are_refused_with_both_numbers(tmp_path: Path, kind: str) -> None:
     last = next(reversed(VAL))
-    for number, labels in enumerate((dict(list(VAL.items())[:-1]), VAL | {last.replace("7.", "8."): VAL[last]})):
+    for number, labels in enumerate(
+        (dict(list(VAL.items())[:-1]), VAL | {last.replace("7.", "8."): VAL[last]})
+    ):
         folder = make_folder(tmp_path / str(number), {TARS["val"]: VAL_TAR} | LABELS[kind](labels))
-        with pytest.raises(DataError, match=f"{kind} has labels for {len(labels)} images and the tar has 7"):
+        with pytest.raises(
+            DataError, match=f"{kind} has labels for {len(labels)} images and the tar has 7"
+        ):
             open_source(folder)
 
 
 def test_labels_of_as_many_other_images_are_refused_by_name(tmp_path: Path) -> None:
     labels = dict(list(VAL.items())[1:]) | {"ILSVRC2012_val_00000099.JPEG": "n01440764"}
     folder = make_folder(tmp_path / "x", {TARS["val"]: VAL_TAR, SOLUTION: solution(labels)})
-    with pytest.raises(DataError, match=r"1 have no label, 1 labels no image \('ILSVRC2012_val_00000001.JPEG'"):
+    with pytest.raises(
+        DataError, match=r"1 have no label, 1 labels no image \('ILSVRC2012_val_00000001.JPEG'"
+    ):
         open_source(folder)
 
 
@@ -229,7 +280,10 @@ BAD_LABELS: dict[str, tuple[Tree, str]] = {
     "kit not gzip": ({DEVKIT: b"<html>"}, "cannot be decompressed"),
     "kit without a tar": ({DEVKIT: gzip.compress(b"<html>" * 200)}, "no tar archive"),
     "kit without meta": ({DEVKIT: gzip.compress(tar_bytes({"a": b""}))}, r"no data/meta\.mat"),
-    "class 1001": ({DEVKIT: devkit(truth_file([*TRUTH[:-1], 1001]))}, "class 1001, and meta.mat has 1000"),
+    "class 1001": (
+        {DEVKIT: devkit(truth_file([*TRUTH[:-1], 1001]))},
+        "class 1001, and meta.mat has 1000",
+    ),
     "class 0": ({DEVKIT: devkit(truth_file([*TRUTH[:-1], 0]))}, "class 0"),
     "class x": ({DEVKIT: devkit(b"490\nx\n")}, "'x'"),
     "meta of another kind": ({DEVKIT: devkit(meta=b"HDF" * 50)}, "no MATLAB 5 file"),
@@ -241,10 +295,19 @@ BAD_LABELS: dict[str, tuple[Tree, str]] = {
     "meta cut in a tag": ({DEVKIT: devkit(meta=meta_mat() + b"123")}, "cut off"),
     "class named twice": ({DEVKIT: devkit(meta=TWICE)}, "names a class twice"),
     "table without head": ({SOLUTION: solution(VAL)[26:]}, "first line"),
-    "table without class": ({SOLUTION: solution(VAL) + b"\nILSVRC2012_val_00000008,cat 1 2 3 4"}, "line 9 is not"),
-    "table with an image twice": ({SOLUTION: solution(VAL) + b"\nILSVRC2012_val_00000001,n01440764"}, "line 9 is not"),
+    "table without class": (
+        {SOLUTION: solution(VAL) + b"\nILSVRC2012_val_00000008,cat 1 2 3 4"},
+        "line 9 is not",
+    ),
+    "table with an image twice": (
+        {SOLUTION: solution(VAL) + b"\nILSVRC2012_val_00000001,n01440764"},
+        "line 9 is not",
+    ),
     "table of bytes": ({SOLUTION: solution(VAL) + b"\xff"}, "no table of text"),
-    "image in two folders": (arranged_val(VAL) | {"val/n09999999/ILSVRC2012_val_00000001.JPEG": b""}, "lies in two"),
+    "image in two folders": (
+        arranged_val(VAL) | {"val/n09999999/ILSVRC2012_val_00000001.JPEG": b""},
+        "lies in two",
+    ),
     "folder that is a file": ({"val": b""}, "cannot be read"),
 }
 
@@ -258,7 +321,9 @@ def test_damaged_labels_are_refused(tmp_path: Path, case: str) -> None:
     assert caught.value.where.startswith(str(folder))
 
 
-def test_label_files_that_grow_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_files_that_grow_without_end_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("saccade.data.sources.ilsvrc.LABEL_FILE_LIMIT_BYTES", 200)
     for number, kind in enumerate((DEVKIT, SOLUTION)):
         folder = make_folder(tmp_path / str(number), {TARS["val"]: VAL_TAR} | LABELS[kind](VAL))
@@ -266,7 +331,9 @@ def test_label_files_that_grow_without_end_are_refused(tmp_path: Path, monkeypat
             open_source(folder)
 
 
-PLAIN = {f"{wnid}/{name}": data for wnid, tree in TRAIN_FILES.items() for name, data in tree.items()}
+PLAIN = {
+    f"{wnid}/{name}": data for wnid, tree in TRAIN_FILES.items() for name, data in tree.items()
+}
 
 
 @pytest.mark.parametrize(
@@ -279,18 +346,30 @@ PLAIN = {f"{wnid}/{name}": data for wnid, tree in TRAIN_FILES.items() for name, 
         ("photos.tar", PLAIN, {"all": 3}),
         ("photos.tar", CLASS_TARS | {"n07777777/1.jpg": b"x"}, {"all": 4}),
         ("pets.tar", {"cat.tar": CLASS_TARS["n01440764.tar"], "dog/1.jpg": b"x"}, {"all": 2}),
-        ("pets.tar", {"train/cat.tar": CLASS_TARS["n01440764.tar"], "val/cat/1.jpg": b"x"}, {"train": 1, "val": 1}),
-        ("pets.tar", {"train.tar": tar_bytes(PLAIN), "val.tar": tar_bytes(PLAIN)}, {"train": 3, "val": 3}),
+        (
+            "pets.tar",
+            {"train/cat.tar": CLASS_TARS["n01440764.tar"], "val/cat/1.jpg": b"x"},
+            {"train": 1, "val": 1},
+        ),
+        (
+            "pets.tar",
+            {"train.tar": tar_bytes(PLAIN), "val.tar": tar_bytes(PLAIN)},
+            {"train": 3, "val": 3},
+        ),
         (TARS["train"], {"train/cat/1.jpg": b"x", "val/cat/1.jpg": b"x"}, {"train": 1, "val": 1}),
     ],
 )
-def test_tars_are_recognised_by_what_they_hold(tmp_path: Path, name: str, tree: Tree, splits: dict[str, int]) -> None:
+def test_tars_are_recognised_by_what_they_hold(
+    tmp_path: Path, name: str, tree: Tree, splits: dict[str, int]
+) -> None:
     source = open_source(make_folder(tmp_path / "x", {name: tar_bytes(tree)}) / name)
     assert {name: len(split.classes) for name, split in source.splits.items()} == splits
 
 
 def test_validation_images_under_another_name_and_packed_find_their_labels(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "x", {"my-val.tar.gz": gzip.compress(VAL_TAR), SOLUTION: solution(VAL)})
+    folder = make_folder(
+        tmp_path / "x", {"my-val.tar.gz": gzip.compress(VAL_TAR), SOLUTION: solution(VAL)}
+    )
     assert seen(open_source(folder / "my-val.tar.gz").splits["val"])
 
 
@@ -299,7 +378,11 @@ def test_class_names_are_those_of_the_thousand_classes() -> None:
     assert class_name("n01751748") == "sea snake" and class_name("n00000000") == "n00000000"
     file = resources.files("saccade.data").joinpath("imagenet_classes.txt")
     rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
-    assert len({wnid for wnid, _ in rows}) == len({name for _, name in rows}) == KNOWN_COUNTS["classes"]
+    assert (
+        len({wnid for wnid, _ in rows})
+        == len({name for _, name in rows})
+        == KNOWN_COUNTS["classes"]
+    )
     assert rows == sorted(rows) and set(ARCHIVES) == set(TARS.values())
 
 
@@ -333,7 +416,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_inner_tar_is_refused_with_its_name_and_both_offsets(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_inner_tar_is_refused_with_its_name_and_both_offsets(
+    tmp_path: Path, damage: str
+) -> None:
     bad = with_inner(DAMAGES[damage])
     path = make_folder(tmp_path / "x", {TARS["train"]: bad}) / TARS["train"]
     with pytest.raises(DataError, match=f"at byte {MIDDLE} of") as caught:
@@ -362,7 +447,8 @@ def test_the_same_damage_around_an_inner_tar_is_refused(damage: str) -> None:
 def test_a_flipped_bit_of_an_image_cannot_be_seen_but_loses_no_member() -> None:
     place = INNER + MIDDLE + BLOCK_BYTES + 20
     assert (
-        index_tar(over(TRAIN_TAR, place, bytes([TRAIN_TAR[place] ^ 1])), "x").names == index_tar(TRAIN_TAR, "x").names
+        index_tar(over(TRAIN_TAR, place, bytes([TRAIN_TAR[place] ^ 1])), "x").names
+        == index_tar(TRAIN_TAR, "x").names
     )
 
 
@@ -409,6 +495,9 @@ def test_an_inner_tar_is_a_folder_and_one_inside_of_it_is_a_file() -> None:
 
 
 def test_two_inner_tars_of_one_name_are_refused() -> None:
-    one, two = tar_bytes({"a.tar": tar_bytes({"1.jpg": b""})}), tar_bytes({"a.tar": tar_bytes({"2.jpg": b""})})
+    one, two = (
+        tar_bytes({"a.tar": tar_bytes({"1.jpg": b""})}),
+        tar_bytes({"a.tar": tar_bytes({"2.jpg": b""})}),
+    )
     with pytest.raises(DataError, match=r"'a\.tar' occurs 2 times"):
         index_tar(one[: BLOCK_BYTES + 10240] + two, "x.tar")

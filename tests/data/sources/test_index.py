@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from containers import tar_bytes
 
+from containers import tar_bytes
 from saccade import cache, files
 from saccade.data.archives import stamps
 from saccade.data.sources import Source, archive, open_source
@@ -25,9 +25,11 @@ from saccade.data.sources import index as module
 Tree = dict[str, bytes]
 
 TREE: Tree = {
-    f"pets/{split}/{name}/{i}{'é' * (i % 2)}.jpg": bytes([i]) * (40 + i) for split in ("train", "val")
-    for name in ("Ähre", "cat") for i in range(4)
-} | {"pets/train/empty/note.txt": b"", "pets/.git/x": b"", "pets/cover.jpg": b"x"}  # fmt: skip
+    f"pets/{split}/{name}/{i}{'é' * (i % 2)}.jpg": bytes([i]) * (40 + i)
+    for split in ("train", "val")
+    for name in ("Ähre", "cat")
+    for i in range(4)
+} | {"pets/train/empty/note.txt": b"", "pets/.git/x": b"", "pets/cover.jpg": b"x"}
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +55,18 @@ def nested_bytes(tree: Tree) -> bytes:
     return tar_bytes({f"{split}.tar": data for split, data in inner.items()})
 
 
-WRITERS: dict[str, Callable[[Tree], bytes]] = {"tar": tar_bytes, "nested.tar": nested_bytes, "zip": zip_bytes}
+WRITERS: dict[str, Callable[[Tree], bytes]] = {
+    "tar": tar_bytes,
+    "nested.tar": nested_bytes,
+    "zip": zip_bytes,
+}
 
 
 @pytest.fixture(autouse=True)
 def settled_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Believe the clock of the file system to the nanosecond, but where the tests are about that."""
+    """Believe the clock of the file system to the nanosecond, but where the tests are about
+    that.
+    """
     if "just_now" not in request.node.name:
         monkeypatch.setattr(stamps, "SETTLED_S", 0.0)
 
@@ -75,13 +83,27 @@ def seen(source: Source) -> object:
     """Everything that a source says."""
     splits = {
         name: (
-            split.fingerprint, replace(split).fingerprint, split.classes, split.empty_classes, split.folder,
-            list(split.names), split.labels.tolist(), split.sizes.tolist(),
-            [bytes(split.read(i)) for i in range(len(split))], split.describe(0),
+            split.fingerprint,
+            replace(split).fingerprint,
+            split.classes,
+            split.empty_classes,
+            split.folder,
+            list(split.names),
+            split.labels.tolist(),
+            split.sizes.tolist(),
+            [bytes(split.read(i)) for i in range(len(split))],
+            split.describe(0),
         )
         for name, split in source.splits.items()
-    }  # fmt: skip
-    return splits, source.name, source.where, dict(source.ignored), source.ignored_names, source.notes
+    }
+    return (
+        splits,
+        source.name,
+        source.where,
+        dict(source.ignored),
+        source.ignored_names,
+        source.notes,
+    )
 
 
 def index_folder() -> Path:
@@ -98,7 +120,9 @@ def test_the_second_start_sees_the_same(tmp_path: Path, kind: str) -> None:
     assert (index_folder() / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_the_second_start_does_not_read_the_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_start_does_not_read_the_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = settled(tmp_path / "pets.tar", tar_bytes(TREE))
     first = seen(open_source(path))
 
@@ -113,10 +137,19 @@ def test_the_second_start_does_not_read_the_headers(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "tar.gz"])
-def test_contents_exchanged_under_the_same_size_time_and_inode_are_seen(tmp_path: Path, kind: str) -> None:
+def test_contents_exchanged_under_the_same_size_time_and_inode_are_seen(
+    tmp_path: Path, kind: str
+) -> None:
     """Only the ctime tells, which no program can set back."""
-    pack = {"tar": tar_bytes, "zip": zip_bytes, "tar.gz": lambda tree: gzip.compress(tar_bytes(tree), 0)}[kind]
-    other = {name.replace("cat", "cow"): bytes(255 - value for value in data) for name, data in TREE.items()}
+    pack = {
+        "tar": tar_bytes,
+        "zip": zip_bytes,
+        "tar.gz": lambda tree: gzip.compress(tar_bytes(tree), 0),
+    }[kind]
+    other = {
+        name.replace("cat", "cow"): bytes(255 - value for value in data)
+        for name, data in TREE.items()
+    }
     path = settled(tmp_path / f"pets.{kind}", pack(TREE))
     facts, data = path.stat(), pack(other)
     assert len(data) == facts.st_size and "cat" in open_source(path).splits["train"].classes
@@ -125,10 +158,16 @@ def test_contents_exchanged_under_the_same_size_time_and_inode_are_seen(tmp_path
         file.write(data)
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     now = path.stat()
-    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (
+        facts.st_size,
+        facts.st_mtime_ns,
+        facts.st_ino,
+    )
     split = open_source(path).splits["train"]
     assert "cow" in split.classes and "cat" not in split.classes
-    assert bytes(split.read(0)) == next(data for name, data in sorted(other.items()) if "train/cow" in name)
+    assert bytes(split.read(0)) == next(
+        data for name, data in sorted(other.items()) if "train/cow" in name
+    )
 
 
 def test_a_changed_archive_is_indexed_again(tmp_path: Path) -> None:
@@ -181,7 +220,9 @@ def test_a_damaged_index_is_ignored_and_written_again(tmp_path: Path, harm: str)
     path = settled(tmp_path / "pets.tar", tar_bytes(TREE))
     first = seen(open_source(path))
     names = sorted(file.name for file in index_folder().iterdir())
-    assert {"index.json", "manifest.json", "names.txt", "offsets.i8", "train-labels.i8"} < set(names)
+    assert {"index.json", "manifest.json", "names.txt", "offsets.i8", "train-labels.i8"} < set(
+        names
+    )
     for name in names:
         HARMS[harm](index_folder() / name)
         assert seen(open_source(path)) == first
@@ -189,7 +230,9 @@ def test_a_damaged_index_is_ignored_and_written_again(tmp_path: Path, harm: str)
         assert sorted(file.name for file in index_folder().iterdir()) == names
 
 
-def test_an_index_of_another_version_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_of_another_version_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = settled(tmp_path / "pets.tar", tar_bytes(TREE))
     first = seen(open_source(path))
     for version in ("FORMAT", "INDEX_VERSION"):
@@ -206,13 +249,23 @@ def test_without_a_cache_folder_everything_works(tmp_path: Path) -> None:
 
 def test_validation_labels_are_read_anew(tmp_path: Path) -> None:
     names = [f"ILSVRC2012_val_{i:08d}" for i in range(4)]
-    path = settled(tmp_path / "ILSVRC2012_img_val.tar", tar_bytes({f"{name}.JPEG": b"x" for name in names}))
+    path = settled(
+        tmp_path / "ILSVRC2012_img_val.tar", tar_bytes({f"{name}.JPEG": b"x" for name in names})
+    )
     for labels in ("0011", "1001"):
-        rows = [f"{name},n0000000{label} 1 2 3 4" for name, label in zip(names, labels, strict=True)]
-        (tmp_path / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *rows]))
+        rows = [
+            f"{name},n0000000{label} 1 2 3 4" for name, label in zip(names, labels, strict=True)
+        ]
+        (tmp_path / "LOC_val_solution.csv").write_text(
+            "\n".join(["ImageId,PredictionString", *rows])
+        )
         split = open_source(path).splits["val"]
-        wanted = sorted((f"n0000000{label}", f"{name}.JPEG") for name, label in zip(names, labels, strict=True))
-        assert [(split.classes[k], name) for k, name in zip(split.labels, split.names, strict=True)] == wanted
+        wanted = sorted(
+            (f"n0000000{label}", f"{name}.JPEG") for name, label in zip(names, labels, strict=True)
+        )
+        assert [
+            (split.classes[k], name) for k, name in zip(split.labels, split.names, strict=True)
+        ] == wanted
 
 
 def test_parts_of_a_kept_split_have_their_own_fingerprints(tmp_path: Path) -> None:

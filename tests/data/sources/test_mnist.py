@@ -26,7 +26,9 @@ def labels(split: str) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def idx(values: np.ndarray) -> bytes:  # type: ignore[type-arg]
-    return bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+    return (
+        bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+    )
 
 
 def tree(dot: str = "-", packed: bool = True) -> Files:
@@ -57,7 +59,9 @@ def test_every_spelling_is_the_same_dataset(tmp_path: Path, dot: str, packed: bo
             shown = decode.decode(split.read(i))
             assert shown.shape == (28, 28, 3) and np.array_equal(shown[..., 1], pixels(name)[place])
     plain = open_source(folder(tmp_path / "same", tree(packed=False)))
-    assert {n: s.fingerprint for n, s in plain.splits.items()} == {n: s.fingerprint for n, s in source.splits.items()}
+    assert {n: s.fingerprint for n, s in plain.splits.items()} == {
+        n: s.fingerprint for n, s in source.splits.items()
+    }
 
 
 def test_a_folder_that_says_fashion_has_the_names_of_clothes(tmp_path: Path) -> None:
@@ -65,13 +69,19 @@ def test_a_folder_that_says_fashion_has_the_names_of_clothes(tmp_path: Path) -> 
         for name, data in tree().items():
             archive.writestr(name, data)
     places = (
-        folder(tmp_path / "Fashion-MNIST", tree()), folder(tmp_path / "a" / "FashionMNIST" / "raw", tree()),
-        tmp_path / "a", tmp_path / "fashion_mnist.zip",
-    )  # fmt: skip
+        folder(tmp_path / "Fashion-MNIST", tree()),
+        folder(tmp_path / "a" / "FashionMNIST" / "raw", tree()),
+        tmp_path / "a",
+        tmp_path / "fashion_mnist.zip",
+    )
     for place in places:
         split = open_source(place).splits["train"]
         number = int(split.names[0].removesuffix(".pgm"))
-        assert split.classes[0] == "Ankle boot" and labels("train")[number] == 9 and "T-shirt-top" in split.classes
+        assert (
+            split.classes[0] == "Ankle boot"
+            and labels("train")[number] == 9
+            and "T-shirt-top" in split.classes
+        )
     assert open_source(folder(tmp_path / "digits", tree())).splits["train"].classes[9] == "9"
 
 
@@ -85,14 +95,17 @@ def test_a_cut_or_foreign_file_is_named(tmp_path: Path) -> None:
     plain, whole = tree(packed=False), gzip.compress(idx(pixels("train")))
     huge = bytes((0, 0, 8, 3)) + b"\xff" * 12
     damaged = {
-        f"{image}: the header declares 31360 bytes, there are 31359": plain | {image: plain[image][:-1]},
-        f"{image}: the header declares 31360 bytes, there are 31361": plain | {image: plain[image] + b"x"},
+        f"{image}: the header declares 31360 bytes, there are 31359": plain
+        | {image: plain[image][:-1]},
+        f"{image}: the header declares 31360 bytes, there are 31361": plain
+        | {image: plain[image] + b"x"},
         f"{image}: the header declares 4294967295 x": plain | {image: huge},
         f"{image}: it does not begin as": plain | {image: plain[label]},
         f"{image}: it does not begin": plain | {image: b"\0\0"},
         f"{image}.gz: the compressed data is cut": tree() | {f"{image}.gz": whole[:-100]},
         f"{image}.gz: .* more than the header": tree() | {f"{image}.gz": whole + b"more"},
-        f"{image}.gz: it cannot be decompressed": tree() | {f"{image}.gz": whole[:5000] + b"\xff" * 9 + whole[5009:]},
+        f"{image}.gz: it cannot be decompressed": tree()
+        | {f"{image}.gz": whole[:5000] + b"\xff" * 9 + whole[5009:]},
         f"{image}.gz: the header declares .* bytes": tree() | {f"{image}.gz": gzip.compress(huge)},
         "'train' have 39 labels": plain | {label: idx(labels("train")[1:])},
         "has label 10 of 10": plain | {label: idx(labels("train") + 1)},

@@ -44,7 +44,9 @@ def jpeg_file(seed: int) -> bytes:
 
 CLASSES = ("n01", "n02 cat", "Ähre")
 TREE: Tree = {
-    f"{split}/{name}/{'deep/' if i == 2 else ''}{i}.{'JPEG' if i % 2 else 'jpg'}": jpeg_file(7 * i + len(split))
+    f"{split}/{name}/{'deep/' if i == 2 else ''}{i}.{'JPEG' if i % 2 else 'jpg'}": jpeg_file(
+        7 * i + len(split)
+    )
     for split in ("train", "val")
     for name in CLASSES
     for i in range(5 if split == "train" else 2)
@@ -129,9 +131,16 @@ def test_every_container_of_a_tree_is_the_same_dataset(tmp_path: Path, kind: str
     source = open_source(CONTAINERS[kind](tmp_path))
     assert list(source.splits) == ["train", "val"] and not source.ignored and not source.notes
     for name, split in source.splits.items():
-        expected = sorted((key.split("/")[1], "/".join(key.split("/")[2:])) for key in TREE if key.startswith(name))
+        expected = sorted(
+            (key.split("/")[1], "/".join(key.split("/")[2:]))
+            for key in TREE
+            if key.startswith(name)
+        )
         assert split.classes == CLASSES and len(split) == len(expected)
-        assert [(split.classes[label], file) for label, file in zip(split.labels, split.names, strict=True)] == expected
+        assert [
+            (split.classes[label], file)
+            for label, file in zip(split.labels, split.names, strict=True)
+        ] == expected
         for i, (folder, file) in enumerate(expected):
             data = TREE[f"{name}/{folder}/{file}"]
             assert bytes(split.read(i)) == data and split.sizes[i] == len(data)
@@ -153,7 +162,12 @@ def test_the_fingerprint_changes_with_every_part_of_the_index(tmp_path: Path) ->
         {"train/a/1.jpg": b"xy"},
     ]
     assert len({fingerprint(tree) for tree in [base, *others]}) == 6
-    beside = {"train/a/1.jpg": b"ab", "train/b/2.jpg": b"zz", "val/a/1.jpg": b"xy", "train/a/note.txt": b""}
+    beside = {
+        "train/a/1.jpg": b"ab",
+        "train/b/2.jpg": b"zz",
+        "val/a/1.jpg": b"xy",
+        "train/a/note.txt": b"",
+    }
     assert fingerprint(beside) == fingerprint(base)
 
 
@@ -164,7 +178,9 @@ def test_many_threads_read_the_same_bytes(tmp_path: Path) -> None:
         split = open_source(CONTAINERS[kind](place)).splits["train"]
         wanted = [bytes(split.read(i)) for i in range(len(split))]
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda i, read=split.read: bytes(read(i)), list(range(len(split))) * 20))
+            found = list(
+                pool.map(lambda i, read=split.read: bytes(read(i)), list(range(len(split))) * 20)
+            )
         assert found == wanted * 20
 
 
@@ -173,7 +189,9 @@ def test_many_threads_read_the_same_bytes(tmp_path: Path) -> None:
 FOLDERS = st.sampled_from(["train", "val", "Test", "cat", "dog", ".git", "__MACOSX", "pets", "ü"])
 FILES = st.sampled_from(["1.jpg", "2.PNG", "a.txt", "._1.jpg", "Thumbs.db", "x"])
 PATHS = st.lists(
-    st.builds(lambda folders, file: "/".join([*folders, file]), st.lists(FOLDERS, max_size=4), FILES),
+    st.builds(
+        lambda folders, file: "/".join([*folders, file]), st.lists(FOLDERS, max_size=4), FILES
+    ),
     max_size=25,
     unique=True,
 )
@@ -186,14 +204,23 @@ def picture(paths: list[str], folders: list[str]) -> object:
     except ValueError:
         return "refused"
     parts = {
-        name: (p.folder, p.classes, p.empty_classes, p.names, p.labels.tolist(), [paths[i] for i in p.places])
+        name: (
+            p.folder,
+            p.classes,
+            p.empty_classes,
+            p.names,
+            p.labels.tolist(),
+            [paths[i] for i in p.places],
+        )
         for name, p in layout.parts.items()
     }
     return parts, dict(layout.ignored), layout.ignored_names, layout.notes
 
 
 @given(PATHS, st.lists(FOLDERS, max_size=4), st.randoms(use_true_random=False))
-def test_the_order_of_a_listing_plays_no_part(paths: list[str], folders: list[str], order: random.Random) -> None:
+def test_the_order_of_a_listing_plays_no_part(
+    paths: list[str], folders: list[str], order: random.Random
+) -> None:
     mixed, mixed_folders = order.sample(paths, len(paths)), order.sample(folders, len(folders))
     assert picture(paths, folders) == picture(mixed, mixed_folders)
 
@@ -212,7 +239,9 @@ def test_every_file_is_either_indexed_once_or_counted(paths: list[str]) -> None:
         assert rows == sorted(rows) and set(part.labels.tolist()) == set(range(len(part.classes)))
         assert list(part.classes) == sorted(part.classes)
         for row, place in zip(rows, part.places.tolist(), strict=True):
-            assert paths[place].endswith("/".join([*filter(None, [part.folder]), part.classes[row[0]], row[1]]))
+            assert paths[place].endswith(
+                "/".join([*filter(None, [part.folder]), part.classes[row[0]], row[1]])
+            )
 
 
 @pytest.mark.parametrize(
@@ -221,10 +250,19 @@ def test_every_file_is_either_indexed_once_or_counted(paths: list[str]) -> None:
         (["cat/1.jpg", "dog/1.jpg"], {"all": ["cat", "dog"]}),
         (["pets/cat/1.jpg", "pets/dog/1.jpg"], {"all": ["cat", "dog"]}),
         (["pets/cover.jpg", "pets/cat/1.jpg", "pets/dog/1.jpg"], {"all": ["cat", "dog"]}),
-        (["cover.jpg", "pets/train/cat/1.jpg", "pets/test/cat/1.jpg"], {"train": ["cat"], "test": ["cat"]}),
+        (
+            ["cover.jpg", "pets/train/cat/1.jpg", "pets/test/cat/1.jpg"],
+            {"train": ["cat"], "test": ["cat"]},
+        ),
         (["Train/cat/1.jpg", "Validation/cat/1.jpg"], {"Train": ["cat"], "Validation": ["cat"]}),
-        (["train/cat/a/1.jpg", "train/cat/b/1.jpg", "valid/dog/1.jpg"], {"train": ["cat"], "valid": ["dog"]}),
-        (["train/train/1.jpg", "train/bus/1.jpg", "val/bus/1.jpg"], {"train": ["bus", "train"], "val": ["bus"]}),
+        (
+            ["train/cat/a/1.jpg", "train/cat/b/1.jpg", "valid/dog/1.jpg"],
+            {"train": ["cat"], "valid": ["dog"]},
+        ),
+        (
+            ["train/train/1.jpg", "train/bus/1.jpg", "val/bus/1.jpg"],
+            {"train": ["bus", "train"], "val": ["bus"]},
+        ),
         (["train/cat/1.jpg", "extra/dog/1.jpg"], {"train": ["cat"]}),
         (["1.jpg", "2.jpg"], {}),
         ([], {}),
@@ -250,18 +288,35 @@ def test_an_ambiguous_tree_is_refused(tmp_path: Path, paths: list[str]) -> None:
 
 def test_what_is_not_a_labelled_image_is_counted_by_reason(tmp_path: Path) -> None:
     extra = {
-        "train/n01/.DS_Store": b"", "train/n01/._1.jpg": b"", "__MACOSX/train/n01/1.jpg": b"",
-        "train/n01/Thumbs.db": b"", ".git/x.jpg": b"", "train/n01/notes.txt": b"", "README": b"",
-        "train/loose.jpg": b"x", "extra/n01/1.jpg": b"x",
-    }  # fmt: skip
-    for path in (make_folder(tmp_path / "pets", TREE | extra), written(tmp_path / "x.tar", tar_bytes(TREE | extra))):
+        "train/n01/.DS_Store": b"",
+        "train/n01/._1.jpg": b"",
+        "__MACOSX/train/n01/1.jpg": b"",
+        "train/n01/Thumbs.db": b"",
+        ".git/x.jpg": b"",
+        "train/n01/notes.txt": b"",
+        "README": b"",
+        "train/loose.jpg": b"x",
+        "extra/n01/1.jpg": b"x",
+    }
+    for path in (
+        make_folder(tmp_path / "pets", TREE | extra),
+        written(tmp_path / "x.tar", tar_bytes(TREE | extra)),
+    ):
         source = open_source(path)
         assert source.splits["train"].fingerprint == FINGERPRINTS["train"]
         assert dict(source.ignored) == {
-            "hidden or system file": 5, "not an image by its name (.txt)": 1, "not an image by its name (no suffix)": 1,
-            "image outside a class folder": 1, "image beside the split folders": 1,
-        }  # fmt: skip
-        assert source.ignored_names == ("README", "extra/n01/1.jpg", "train/loose.jpg", "train/n01/notes.txt")
+            "hidden or system file": 5,
+            "not an image by its name (.txt)": 1,
+            "not an image by its name (no suffix)": 1,
+            "image outside a class folder": 1,
+            "image beside the split folders": 1,
+        }
+        assert source.ignored_names == (
+            "README",
+            "extra/n01/1.jpg",
+            "train/loose.jpg",
+            "train/n01/notes.txt",
+        )
 
 
 def test_class_folders_without_images_are_known_but_no_classes(tmp_path: Path) -> None:
@@ -270,7 +325,9 @@ def test_class_folders_without_images_are_known_but_no_classes(tmp_path: Path) -
     (folder / "val" / "n04").mkdir()
     (folder / "test").mkdir()
     source = open_source(folder)
-    assert source.splits["train"].empty_classes == ("n03",) and source.splits["val"].empty_classes == ("n04",)
+    assert source.splits["train"].empty_classes == ("n03",) and source.splits[
+        "val"
+    ].empty_classes == ("n04",)
     assert source.splits["train"].classes == CLASSES
     assert source.notes == ("the folder 'test' holds no image in a class folder",)
     with zipfile.ZipFile(make_zip(tmp_path / "x.zip", {"cat/1.jpg": b"x"}), "a") as archive:
@@ -306,7 +363,9 @@ def test_a_file_that_changed_after_the_index_is_refused_by_name(tmp_path: Path) 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    real = make_folder(tmp_path / "real", {name.removeprefix("train/"): data for name, data in TREE.items()})
+    real = make_folder(
+        tmp_path / "real", {name.removeprefix("train/"): data for name, data in TREE.items()}
+    )
     pets = tmp_path / "pets"
     (pets / "train").mkdir(parents=True)
     for name in CLASSES:
@@ -319,9 +378,11 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     source = open_source(pets)
     assert {name: split.fingerprint for name, split in source.splits.items()} == FINGERPRINTS
     assert dict(source.ignored) == {
-        "link to a folder around itself": 1, "broken link": 1, "symbolic link in a circle": 1,
+        "link to a folder around itself": 1,
+        "broken link": 1,
+        "symbolic link in a circle": 1,
         "neither a file nor a folder": 1,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
@@ -331,7 +392,9 @@ def test_names_that_no_other_system_could_hold_are_refused(tmp_path: Path) -> No
     (folder / "back\\slash.jpg").write_bytes(b"x")
     with pytest.raises(DataError, match="the name"):
         open_source(folder.parent)
-    twice = make_folder(tmp_path / "twice", {"cat/é.jpg": b"x", unicodedata.normalize("NFD", "cat/é.jpg"): b"x"})
+    twice = make_folder(
+        tmp_path / "twice", {"cat/é.jpg": b"x", unicodedata.normalize("NFD", "cat/é.jpg"): b"x"}
+    )
     with pytest.raises(DataError, match="occurs 2 times"):
         open_source(twice)
 
@@ -353,7 +416,9 @@ def test_a_compressed_tar_is_decompressed_once_per_version(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
-def test_a_damaged_compressed_tar_leaves_nothing_in_the_cache(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_compressed_tar_leaves_nothing_in_the_cache(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
     data = pack(tar_bytes(TREE))
     middle = len(data) // 2
     bad_files = (data[:middle], data[:-3], data[:middle] + bytes(20) + data[middle + 20 :])
@@ -368,7 +433,10 @@ def test_a_damaged_compressed_tar_leaves_nothing_in_the_cache(tmp_path: Path, pa
 def test_xz_files_of_several_streams_are_read_whole(tmp_path: Path) -> None:
     tar = tar_bytes(TREE)
     packed = lzma.compress(tar[:5000]) + bytes(8) + lzma.compress(tar[5000:])
-    assert open_source(written(tmp_path / "x.tar.xz", packed)).splits["train"].fingerprint == FINGERPRINTS["train"]
+    assert (
+        open_source(written(tmp_path / "x.tar.xz", packed)).splits["train"].fingerprint
+        == FINGERPRINTS["train"]
+    )
 
 
 def test_an_xz_header_cannot_ask_for_more_memory_than_the_limit(tmp_path: Path) -> None:
@@ -420,12 +488,25 @@ def test_digits_are_the_1797_images_in_their_own_order() -> None:
     assert (source.name, len(train), len(test)) == ("digits", 1437, 360)
     assert train.classes == test.classes == tuple("0123456789")
     rows = [
-        (int(name[:5]), split.labels[i], split.read(i)) for split in (train, test) for i, name in enumerate(split.names)
+        (int(name[:5]), split.labels[i], split.read(i))
+        for split in (train, test)
+        for i, name in enumerate(split.names)
     ]
     rows.sort(key=lambda row: row[0])
     assert [row[0] for row in rows] == list(range(1797))
     assert [int(row[1]) for row in rows[:12]] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
-    assert np.bincount([row[1] for row in rows]).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.bincount([row[1] for row in rows]).tolist() == [
+        178,
+        182,
+        177,
+        183,
+        181,
+        182,
+        181,
+        179,
+        174,
+        180,
+    ]
     pixels = decode.decode(rows[0][2])
     assert pixels.shape == (8, 8, 3) and pixels[0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
     assert max(decode.decode(row[2]).max() for row in rows) == 255
@@ -448,7 +529,9 @@ def tar_source(tmp_path: Path, *names: str) -> Source:
 def test_the_validation_split_is_never_the_training_split(tmp_path: Path) -> None:
     order = ["Val", "validation", "valid", "TEST"]
     for first in range(5):
-        source = tar_source(tmp_path, "train/a/1.jpg", *(f"{name}/a/1.jpg" for name in order[first:]))
+        source = tar_source(
+            tmp_path, "train/a/1.jpg", *(f"{name}/a/1.jpg" for name in order[first:])
+        )
         found = validation_split(source)
         assert (found.name if found else None) == (order[first] if first < 4 else None)
         assert train_split(source).name == "train"
@@ -472,15 +555,26 @@ def counted(counts: list[int]) -> Split:
     labels = np.repeat(np.arange(len(counts)), counts)
     names = tuple(f"{i}.jpg" for i in range(len(labels)))
     classes = tuple(f"{i:02d}" for i in range(len(counts)))
-    return Split("train", classes, names, np.arange(len(labels)), labels, lambda i: str(i).encode(), "x")
+    return Split(
+        "train", classes, names, np.arange(len(labels)), labels, lambda i: str(i).encode(), "x"
+    )
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.01, 0.99), st.integers(0, 99))
-def test_a_held_out_share_is_stratified_and_exhaustive(counts: list[int], share: float, seed: int) -> None:
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=8), st.floats(0.01, 0.99), st.integers(0, 99)
+)
+def test_a_held_out_share_is_stratified_and_exhaustive(
+    counts: list[int], share: float, seed: int
+) -> None:
     split = counted(counts)
     rest, held = hold_out(split, share, seed)
     assert sorted(rest.names + held.names) == sorted(split.names)
-    assert (rest.name, held.name, rest.classes, held.classes) == ("train", "holdout", split.classes, split.classes)
+    assert (rest.name, held.name, rest.classes, held.classes) == (
+        "train",
+        "holdout",
+        split.classes,
+        split.classes,
+    )
     for label, num in enumerate(counts):
         num_held = int((held.labels == label).sum())
         assert abs(num_held - share * num) <= 1 and (num_held >= 1 or num == 1) and num_held < num
@@ -512,8 +606,9 @@ def test_labels_follow_the_class_names_of_another_list() -> None:
 def test_imagenette_is_read_from_its_tar() -> None:
     source = open_source(IMAGENETTE)
     assert {name: (len(split), len(split.classes)) for name, split in source.splits.items()} == {
-        "train": (9469, 10), "val": (1959, 10),
-    }  # fmt: skip
+        "train": (9469, 10),
+        "val": (1959, 10),
+    }
     assert source.name == "imagenette224" and not source.ignored
     split = source.splits["val"]
     for i in range(0, len(split), 200):

@@ -1,4 +1,6 @@
-"""Files of public datasets from the network: continued after a cut, checked, and under their name only when whole."""
+"""Files of public datasets from the network: continued after a cut, checked, and under their
+name only when whole.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class _Useless(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file in the network: its size in bytes, its MD5 (32 hexadecimal digits), and who has it, best first."""
+    """A file in the network: its size in bytes, its MD5 (32 hexadecimal digits), and who has it,
+    best first.
+    """
 
     name: str
     size_bytes: int
@@ -49,8 +53,9 @@ class Remote:
 def fetch(remotes: Sequence[Remote], folder: Path, page: str, log: Log) -> None:
     """Bring the files that are not in ``folder`` yet; ``page`` is where a person would find them.
 
-    Of several processes one downloads while the others wait. What has arrived before a crash or a cut connection is
-    not asked for again. Raises DataError when no mirror gives a file as it should be, and DiskError.
+    Of several processes one downloads while the others wait. What has arrived before a crash or a
+    cut connection is not asked for again. Raises DataError when no mirror gives a file as it should
+    be, and DiskError.
     """
     with _alone(folder, log):
         missing = [remote for remote in remotes if not (folder / remote.name).exists()]
@@ -59,7 +64,9 @@ def fetch(remotes: Sequence[Remote], folder: Path, page: str, log: Log) -> None:
         arrived = sum(part.size for part in parts)
         if files.free_bytes(folder) < total - arrived + SPARE_BYTES:
             raise DiskError(
-                f"there is not enough space for {human_size(total - arrived)}", where=str(folder), fix="free some space"
+                f"there is not enough space for {human_size(total - arrived)}",
+                where=str(folder),
+                fix="free some space",
             )
         with log.progress("downloading, MB", -(-total // _MEGABYTE)) as bar:
             bar.start_at(arrived // _MEGABYTE)
@@ -74,8 +81,12 @@ def fetch(remotes: Sequence[Remote], folder: Path, page: str, log: Log) -> None:
                 whole += remote.size_bytes
 
 
-def _unavailable(missing: Sequence[Remote], folder: Path, page: str, reasons: dict[str, str]) -> DataError:
-    wanted = ", ".join(f"{remote.name} ({human_size(remote.size_bytes)}, MD5 {remote.md5})" for remote in missing)
+def _unavailable(
+    missing: Sequence[Remote], folder: Path, page: str, reasons: dict[str, str]
+) -> DataError:
+    wanted = ", ".join(
+        f"{remote.name} ({human_size(remote.size_bytes)}, MD5 {remote.md5})" for remote in missing
+    )
     return DataError(
         f"{missing[0].name} could not be downloaded",
         where="; ".join(f"{address}: {reason}" for address, reason in reasons.items()),
@@ -125,8 +136,13 @@ def _fetch(remote: Remote, part: files.Partial, tick: Callable[[int], None]) -> 
     return reasons
 
 
-def _receive(address: str, remote: Remote, part: files.Partial, tick: Callable[[int], None]) -> None:
-    """Complete a file from one address; raises _Useless, or an error after which it may be tried again."""
+def _receive(
+    address: str, remote: Remote, part: files.Partial, tick: Callable[[int], None]
+) -> None:
+    """Complete a file from one address.
+
+    Raises _Useless, or an error after which it may be tried again.
+    """
     if part.size > remote.size_bytes:
         part.clear()
     begun = part.size
@@ -139,7 +155,9 @@ def _receive(address: str, remote: Remote, part: files.Partial, tick: Callable[[
         raise _Useless(f"the file has another MD5 than {remote.md5}")
 
 
-def _transfer(address: str, size_bytes: int, part: files.Partial, tick: Callable[[int], None]) -> None:
+def _transfer(
+    address: str, size_bytes: int, part: files.Partial, tick: Callable[[int], None]
+) -> None:
     begun = part.size
     headers = {"User-Agent": "saccade"} | ({"Range": f"bytes={begun}-"} if begun else {})
     try:
@@ -152,8 +170,12 @@ def _transfer(address: str, size_bytes: int, part: files.Partial, tick: Callable
             raise _Useless(str(error)) from error
         raise
     with answer:
-        continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
-        offered = int(answer.headers.get("Content-Length", size_bytes)) + (begun if continued else 0)
+        continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+            f"bytes {begun}-"
+        )
+        offered = int(answer.headers.get("Content-Length", size_bytes)) + (
+            begun if continued else 0
+        )
         if offered != size_bytes:
             raise _Useless(f"it offers a file of {offered} bytes instead of {size_bytes}")
         if begun and not continued:

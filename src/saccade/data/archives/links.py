@@ -16,7 +16,10 @@ GROWTH_LIMIT = 10
 
 
 class Link(NamedTuple):
-    """A link called ``name``. The target of a hard link starts at the archive, of a symbolic one at its folder."""
+    """A link called ``name``.
+
+    The target of a hard link starts at the archive, of a symbolic one at its folder.
+    """
 
     name: str
     target: str
@@ -29,7 +32,10 @@ class Link(NamedTuple):
 
     @property
     def aim(self) -> str:
-        """The name that it leads to, without any ``..``; empty where that is outside the archive."""
+        """The name that it leads to, without any ``..``.
+
+        Empty where that is outside the archive.
+        """
         parts = self.name.split("/")[:-1] if self.symbolic else []
         if self.target.startswith("/"):
             return ""
@@ -46,11 +52,15 @@ class Link(NamedTuple):
             return ""
 
 
-def follow(links: Sequence[Link], places: Mapping[str, int]) -> tuple[list[tuple[str, int]], dict[str, str]]:
-    """Return the names that links give to files, each with the place of the file, and why the others lead nowhere.
+def follow(
+    links: Sequence[Link], places: Mapping[str, int]
+) -> tuple[list[tuple[str, int]], dict[str, str]]:
+    """Return the names that links give to files, each with the place of the file, and why the
+    others lead nowhere.
 
-    ``places`` are those of the files by name. A link to a folder gives names to all files in it. A file that links to
-    itself, as tar writes it when it is told the same file twice, is no second one.
+    ``places`` are those of the files by name. A link to a folder gives names to all files in it. A
+    file that links to itself, as tar writes it when it is told the same file twice, is no second
+    one.
     """
     aims = {link.name: link.aim for link in links}
     found: dict[tuple[str, int], None] = {}
@@ -69,7 +79,11 @@ def follow(links: Sequence[Link], places: Mapping[str, int]) -> tuple[list[tuple
     names = sorted([*places.items(), *found])
 
     def inside(aim: str) -> list[tuple[str, int]]:
-        return names[bisect_left(names, (f"{aim}/", -1)) : bisect_left(names, (f"{aim}0", -1))] if aim else []
+        return (
+            names[bisect_left(names, (f"{aim}/", -1)) : bisect_left(names, (f"{aim}0", -1))]
+            if aim
+            else []
+        )
 
     folders = sorted(f"{link.name}/" for link, aim in rest.items() if inside(aim))
     budget = GROWTH_LIMIT * len(places)
@@ -78,7 +92,9 @@ def follow(links: Sequence[Link], places: Mapping[str, int]) -> tuple[list[tuple
         nested = bisect_left(folders, f"{aim}/") < bisect_left(folders, f"{aim}0")
         budget -= len(files)
         if not files:
-            lost[link.name] = f"{link.kind} to what is not there" if aim else f"{link.kind} out of the archive"
+            lost[link.name] = (
+                f"{link.kind} to what is not there" if aim else f"{link.kind} out of the archive"
+            )
         elif nested or budget < 0:
             lost[link.name] = f"{link.kind} to a folder with links to folders"
         else:

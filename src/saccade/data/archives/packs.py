@@ -1,8 +1,9 @@
 """The files of a pack: a manifest, and shards of some thousand records with their index.
 
-A shard is laid out as a safetensors file. ``bytes`` holds the records one after the other; ``offsets`` (n + 1),
-``crcs`` (CRC-32 of each record), ``labels`` and ``name_ends`` say where and what they are, ``names`` are the file names
-in UTF-8. The manifest says which shards there are, with the digests of each and of its index, and ends with its own.
+A shard is laid out as a safetensors file. ``bytes`` holds the records one after the other;
+``offsets`` (n + 1), ``crcs`` (CRC-32 of each record), ``labels`` and ``name_ends`` say where and
+what they are, ``names`` are the file names in UTF-8. The manifest says which shards there are, with
+the digests of each and of its index, and ends with its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from saccade.errors import DataError
 MANIFEST = "pack.json"
 FORMAT = 1
 HEADER_LIMIT_BYTES = 1 << 16
-_DTYPES = {"offsets": "<i8", "crcs": "<u4", "labels": "<i4", "name_ends": "<i8", "names": "u1", "bytes": "u1"}
+_DTYPES = {
+    "offsets": "<i8",
+    "crcs": "<u4",
+    "labels": "<i4",
+    "name_ends": "<i8",
+    "names": "u1",
+    "bytes": "u1",
+}
 _KINDS = {"<i8": "I64", "<u4": "U32", "<i4": "I32", "u1": "U8"}
 
 Tick = Callable[[int], None]
@@ -35,7 +43,10 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """An open shard: views into one memory map, shapes as the module says; ``facts`` are what it was written with."""
+    """An open shard: views into one memory map, shapes as the module says.
+
+    ``facts`` are what it was written with.
+    """
 
     path: Path
     facts: dict[str, str]
@@ -63,7 +74,8 @@ class Shard:
         record = self.records[self.offsets[i] : self.offsets[i + 1]]
         if not self.sound[i] and zlib.crc32(record) != self.crcs[i]:
             raise DataError(
-                f"the record of '{self.names[i]}' does not match its checksum: the disk or a copy has changed it",
+                f"the record of '{self.names[i]}' does not match its checksum: the disk or a "
+                "copy has changed it",
                 where=str(self.path),
                 fix="make the pack again, or copy it again from where it is whole",
                 finding="damaged-record",
@@ -73,7 +85,10 @@ class Shard:
 
 
 def to_bytes(
-    records: Sequence[bytes | memoryview], names: Sequence[str], labels: Sequence[int], facts: dict[str, str]
+    records: Sequence[bytes | memoryview],
+    names: Sequence[str],
+    labels: Sequence[int],
+    facts: dict[str, str],
 ) -> bytes:
     """Lay out a shard; the same arguments give the same bytes."""
     raw = [name.encode() for name in names]
@@ -100,13 +115,29 @@ def open_shard(path: Path) -> Shard:
         count, offsets = len(arrays["crcs"]), arrays["offsets"]
         fits = len(offsets) == count + 1 and len(arrays["labels"]) == len(names) == count
         fits = fits and bool((lengths >= 0).all()) and int(lengths.sum()) == len(text)
-        if not (fits and offsets[0] == 0 and offsets[-1] == len(arrays["bytes"]) and (np.diff(offsets) >= 0).all()):
+        if not (
+            fits
+            and offsets[0] == 0
+            and offsets[-1] == len(arrays["bytes"])
+            and (np.diff(offsets) >= 0).all()
+        ):
             raise ValueError("its index contradicts itself")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"this shard of a pack cannot be used: {error}", where=str(path), fix="make the pack again"
+            f"this shard of a pack cannot be used: {error}",
+            where=str(path),
+            fix="make the pack again",
         ) from error
-    return Shard(path, facts, offsets, arrays["crcs"], arrays["labels"], names, arrays["bytes"].data, bytearray(count))
+    return Shard(
+        path,
+        facts,
+        offsets,
+        arrays["crcs"],
+        arrays["labels"],
+        names,
+        arrays["bytes"].data,
+        bytearray(count),
+    )
 
 
 def _arrays(view: memoryview) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
@@ -151,12 +182,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if path.read_bytes() != manifest_bytes(manifest):
             raise ValueError("it is not as it was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"this pack cannot be used: {error}", where=str(path), fix="make the pack again") from error
+        raise DataError(
+            f"this pack cannot be used: {error}", where=str(path), fix="make the pack again"
+        ) from error
     return manifest
 
 
 def damage(folder: Path, tick: Tick = lambda _done: None) -> Iterator[str]:
-    """Read every byte of a pack and name what is no longer as it was written; ``tick`` is told the images done."""
+    """Read every byte of a pack and name what is no longer as it was written.
+
+    ``tick`` is told the images done.
+    """
     manifest, done = read_manifest(folder), 0
     for entry in manifest["splits"].values():
         for fact in entry["shards"]:

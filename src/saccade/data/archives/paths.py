@@ -20,7 +20,8 @@ _BLOCK = 1 << 16
 class Names(Sequence[str]):
     """A sequence of strings that are cut out of one UTF-8 ``text`` when they are asked for.
 
-    ``starts`` and ``ends`` are int64 of shape (n,): byte places in the text. Several sequences may share a text.
+    ``starts`` and ``ends`` are int64 of shape (n,): byte places in the text. Several sequences may
+    share a text.
     """
 
     text: bytes
@@ -35,7 +36,10 @@ class Names(Sequence[str]):
 
     @classmethod
     def joined(cls, text: bytes, lengths: NDArray[np.int64]) -> Names:
-        """Cut a text into names that follow each other; ``lengths`` in bytes, int64 of shape (n,)."""
+        """Cut a text into names that follow each other.
+
+        ``lengths`` in bytes, int64 of shape (n,).
+        """
         ends = np.cumsum(lengths)
         return cls(text, ends - lengths, ends)
 
@@ -54,11 +58,17 @@ class Names(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), _BLOCK):
             block = slice(first, first + _BLOCK)
-            for start, end in zip(self.starts[block].tolist(), self.ends[block].tolist(), strict=True):
+            for start, end in zip(
+                self.starts[block].tolist(), self.ends[block].tolist(), strict=True
+            ):
                 yield self.text[start:end].decode()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+        return (
+            isinstance(other, Sequence)
+            and len(self) == len(other)
+            and all(map(str.__eq__, self, other))
+        )
 
     __hash__ = None  # type: ignore[assignment]  # a sequence that compares by content, like a list
 
@@ -68,7 +78,8 @@ class Names(Sequence[str]):
 
 
 def decoded(raw: bytes) -> str:
-    """Return a path as text: UTF-8, or else what old Windows and Linux systems wrote in western Europe.
+    """Return a path as text: UTF-8, or else what old Windows and Linux systems wrote in western
+    Europe.
 
     Each part of it for itself: folders and files may have been named on different systems.
     """
@@ -86,8 +97,8 @@ def decoded(raw: bytes) -> str:
 def clean_name(raw: str) -> str:
     """Return a path in NFC with ``/`` and no ``.`` parts, empty for the root itself.
 
-    Bytes of a file system that are no UTF-8 are read as ``decoded`` does. Raises ValueError on a name that is absolute,
-    could escape its folder, or is not Unicode text.
+    Bytes of a file system that are no UTF-8 are read as ``decoded`` does. Raises ValueError on a
+    name that is absolute, could escape its folder, or is not Unicode text.
     """
     if "\\" in raw or "\0" in raw:
         raise ValueError(f"the name {raw[:200]!r} holds a backslash or a zero byte")
@@ -106,7 +117,10 @@ def clean_name(raw: str) -> str:
 
 
 def file_name(raw: str) -> str:
-    """Return the clean path of a file; raises ValueError where ``clean_name`` does, and if nothing is left."""
+    """Return the clean path of a file.
+
+    Raises ValueError where ``clean_name`` does, and if nothing is left.
+    """
     name = clean_name(raw)
     if not name:
         raise ValueError(f"the name {raw[:200]!r} is no file's")
@@ -118,5 +132,7 @@ def refuse_duplicates(names: Sequence[str], where: str) -> None:
     if len(set(names)) != len(names):
         name, times = Counter(names).most_common(1)[0]
         raise DataError(
-            f"'{name}' occurs {times} times", where=where, fix="repack it so that each file has a name of its own"
+            f"'{name}' occurs {times} times",
+            where=where,
+            fix="repack it so that each file has a name of its own",
         )

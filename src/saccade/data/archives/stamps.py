@@ -1,7 +1,8 @@
 """Stamps: what tells whether files are still those that were looked at, without reading them.
 
-A stamp is a digest of size, times of content and of the entry (mtime, ctime; ns) and inode of every file. Setting the
-mtime back after a change is easy, and does not help: that, too, changes the ctime, which no program can set.
+A stamp is a digest of size, times of content and of the entry (mtime, ctime; ns) and inode of every
+file. Setting the mtime back after a change is easy, and does not help: that, too, changes the
+ctime, which no program can set.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 SETTLED_S = 2.0
-"""A file that changed less than this ago may change again within one tick of the file system's clock, which is up to
-2 s long (FAT): it has no stamp yet."""
+"""A file that changed less than this ago may change again within one tick of the file system's
+clock, which is up to 2 s long (FAT): it has no stamp yet.
+"""
 
 FACTS = 4
 _WORD = (1 << 64) - 1
@@ -30,9 +32,12 @@ def facts_of(status: stat_result) -> tuple[int, int, int, int]:
 
 
 def stamp(facts: array[int]) -> str:
-    """Return the stamp (64 hexadecimal digits) of files; empty where one has changed this moment, or without files.
+    """Return the stamp (64 hexadecimal digits) of files.
 
-    ``facts`` holds those of ``facts_of`` one after the other, as unsigned 64-bit integers: 32 MB for a million files.
+    Empty where one has changed this moment, or without files.
+
+    ``facts`` holds those of ``facts_of`` one after the other, as unsigned 64-bit integers: 32 MB
+    for a million files.
     """
     if not facts:
         return ""

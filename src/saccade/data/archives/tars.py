@@ -1,7 +1,8 @@
 """Strict tar indexing: where each member lies in the file. Nothing is ever extracted.
 
-Python's ``tarfile`` ends its loop without an error at a damaged or missing header and so loses the rest of the archive.
-Here every byte between the first header and the end of the file must be accounted for.
+Python's ``tarfile`` ends its loop without an error at a damaged or missing header and so loses the
+rest of the archive. Here every byte between the first header and the end of the file must be
+accounted for.
 """
 
 from __future__ import annotations
@@ -30,17 +31,23 @@ _FILES = frozenset((b"0", b"\0", b"7"))
 _LINKS = (b"1", b"2")
 _SYMBOLIC = b"2"
 _DUMPED = b"D"
-_SKIPPED = {b"3": "character device", b"4": "block device", b"6": "named pipe", b"V": "volume label"}
+_SKIPPED = {
+    b"3": "character device",
+    b"4": "block device",
+    b"6": "named pipe",
+    b"V": "volume label",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Members:
     """The regular files of an archive, in its own order.
 
-    ``names`` are clean (NFC, ``/``, no ``..``) and unique; ``offsets`` and ``sizes`` are int64 of shape (n,), in
-    bytes: where the data of a tar member (the local header of a zip member) starts and how long the file is.
-    ``folders`` are the folder entries and the tars inside a tar, ``tars`` those alone; ``skipped`` counts devices by
-    kind. A link to a member is that member under another name; ``lost`` says of each other link where it leads.
+    ``names`` are clean (NFC, ``/``, no ``..``) and unique; ``offsets`` and ``sizes`` are int64 of
+    shape (n,), in bytes: where the data of a tar member (the local header of a zip member) starts
+    and how long the file is. ``folders`` are the folder entries and the tars inside a tar, ``tars``
+    those alone; ``skipped`` counts devices by kind. A link to a member is that member under another
+    name; ``lost`` says of each other link where it leads.
     """
 
     names: Sequence[str]
@@ -55,11 +62,12 @@ class Members:
 def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
     """Index the tar archive in ``buffer``; ``where`` names it in errors.
 
-    A tar in it, ``x.tar``, counts as a folder ``x`` of its files; a tar inside of that is a file. Understood:
-    ustar, GNU long names, PAX path and size, base-256 sizes, the old format, links. Raises DataError with the
-    byte offset on damage of any header, on missing data, on a missing or early end mark, on sparse or
-    multi-volume members, and on names that are duplicated, absolute, or contain ``..`` or a backslash.
-    *Source:* POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
+    A tar in it, ``x.tar``, counts as a folder ``x`` of its files; a tar inside of that is a file.
+    Understood: ustar, GNU long names, PAX path and size, base-256 sizes, the old format, links.
+    Raises DataError with the byte offset on damage of any header, on missing data, on a missing or
+    early end mark, on sparse or multi-volume members, and on names that are duplicated, absolute,
+    or contain ``..`` or a backslash. *Source:* POSIX.1-2017, pax, "ustar Interchange Format"; GNU
+    tar manual, "Basic Tar Format".
     """
     view = memoryview(buffer)
     outer = _TarScan(view)
@@ -91,12 +99,16 @@ def begins_like_tar(head: bytes) -> bool:
 
 
 def _is_inner_tar(name: str) -> bool:
-    return name.lower().endswith(".tar") and not name.rpartition("/")[2].startswith(".")  # macOS adds ._x.tar to x.tar
+    # macOS adds ._x.tar to x.tar
+    return name.lower().endswith(".tar") and not name.rpartition("/")[2].startswith(".")
 
 
 @dataclass(eq=False)
 class _TarScan:
-    """One walk over the headers; what ``run`` calls raises ValueError about the header at ``offset``."""
+    """One walk over the headers.
+
+    What ``run`` calls raises ValueError about the header at ``offset``.
+    """
 
     view: memoryview
     inner: bool = False
@@ -129,15 +141,22 @@ class _TarScan:
                 where=where,
                 fix="copy or download it again, or pack it again with tar",
             ) from error
-        # A tar inside is read once: through many links to it a small file could stand for any number of images.
-        aims = {name: place for place, name in enumerate(self.names) if self.inner or not _is_inner_tar(name)}
+        # A tar inside is read once: through many links to it a small file could stand for any
+        # number of images.
+        aims = {
+            name: place
+            for place, name in enumerate(self.names)
+            if self.inner or not _is_inner_tar(name)
+        }
         followed, self.lost = follow(self.links, aims)
         self.names += [name for name, _ in followed]
         self.offsets += [self.offsets[place] for _, place in followed]
         self.sizes += [self.sizes[place] for _, place in followed]
 
     def add(self, inner: _TarScan, folder: str, offset: int) -> None:
-        """Take over what an archive ``offset`` bytes into this one holds, as the contents of a folder."""
+        """Take over what an archive ``offset`` bytes into this one holds, as the contents of a
+        folder.
+        """
         self.names += [f"{folder}/{name}" for name in inner.names]
         self.offsets += [offset + start for start in inner.offsets]
         self.sizes += inner.sizes
@@ -160,7 +179,8 @@ class _TarScan:
         if any(name.startswith("GNU.sparse.") for name in fields):
             raise ValueError("sparse members are not supported")
         name = _name(block, fields)
-        if kind == _DUMPED:  # a folder in a backup of GNU tar: its data are the names of the files in it
+        # a folder in a backup of GNU tar: its data are the names of the files in it
+        if kind == _DUMPED:
             self.folders.append(clean_name(name))
             self._move_behind(_number(block[124:136]), name)
         elif kind in _FILES and name[-1:] != "/":
@@ -177,7 +197,9 @@ class _TarScan:
             self.local, self.extended = {}, False
         return True
 
-    def _entry_without_data(self, block: bytes, kind: bytes, name: str, fields: dict[str, str]) -> None:
+    def _entry_without_data(
+        self, block: bytes, kind: bytes, name: str, fields: dict[str, str]
+    ) -> None:
         if kind == b"5" or kind in _FILES:
             self.folders.append(clean_name(name))
         elif kind in _LINKS:
@@ -199,13 +221,17 @@ class _TarScan:
 
     def _extension(self, kind: bytes, size: int) -> None:
         if size > EXTENSION_LIMIT_BYTES:
-            raise ValueError(f"an extended header declares {size} bytes, more than {EXTENSION_LIMIT_BYTES}")
+            raise ValueError(
+                f"an extended header declares {size} bytes, more than {EXTENSION_LIMIT_BYTES}"
+            )
         start = self.offset + BLOCK_BYTES
         data = bytes(self.view[start : start + size])
         fields = _pax(data) if kind in b"xg" else {}
         self._move_behind(size, "an extended header")
         if kind in b"LK":
-            self.local.setdefault("path" if kind == b"L" else "linkpath", decoded(data.split(b"\0", 1)[0]))
+            self.local.setdefault(
+                "path" if kind == b"L" else "linkpath", decoded(data.split(b"\0", 1)[0])
+            )
         elif kind == b"x":
             self.local.update(fields)
         elif kind == b"g":
@@ -226,7 +252,9 @@ class _TarScan:
 
 def _check_header(block: bytes) -> None:
     if not block:
-        raise ValueError("the file ends without the two zero blocks that end an archive; it was cut")
+        raise ValueError(
+            "the file ends without the two zero blocks that end an archive; it was cut"
+        )
     if len(block) < BLOCK_BYTES:
         raise ValueError("the file ends inside a header; it was cut")
     declared = block[148:156]
@@ -262,7 +290,9 @@ def _name(block: bytes, fields: dict[str, str]) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Read records ``length key=value newline``, where the length counts the whole record in bytes."""
+    """Read records ``length key=value newline``, where the length counts the whole record in
+    bytes.
+    """
     fields: dict[str, str] = {}
     while data:
         digits = data[:20].split(b" ", 1)[0]

@@ -1,4 +1,7 @@
-"""Strict zip indexing: where each member lies in the file, as its directory says. Nothing is ever extracted."""
+"""Strict zip indexing: where each member lies in the file, as its directory says.
+
+Nothing is ever extracted.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _END_BYTES, _COMMENT_BYTES = 22, 0xFFFF
 _TARGET_BYTES = 4096
 INFLATED_LIMIT_BYTES = 256_000_000
-"""Of a compressed member, which a thread must hold whole to read it; one that is only stored is read in place."""
+"""Of a compressed member, which a thread must hold whole to read it.
+
+One that is only stored is read in place.
+"""
 
 _SMALL_BYTES = 16_000_000
 _TIGHTEST_IMAGE = 100
@@ -36,10 +42,11 @@ class _TooMuch(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ZipMembers:
-    """The regular files of a zip archive: ``members`` as for tar, and what the directory says of each.
+    """The regular files of a zip archive: ``members`` as for tar, and what the directory says of
+    each.
 
-    ``packed`` (size in bytes), ``deflated`` and ``crcs`` have shape (n,), and so have ``aims``: the places of the
-    members themselves, or of those that links lead to.
+    ``packed`` (size in bytes), ``deflated`` and ``crcs`` have shape (n,), and so have ``aims``: the
+    places of the members themselves, or of those that links lead to.
     """
 
     members: Members
@@ -49,7 +56,10 @@ class ZipMembers:
     aims: NDArray[np.int64]
 
     def read(self, view: memoryview, i: int, where: str) -> bytes | memoryview:
-        """Return member ``i`` of the zip file in ``view``; raises DataError if it does not match the directory."""
+        """Return member ``i`` of the zip file in ``view``.
+
+        Raises DataError if it does not match the directory.
+        """
         try:
             return self._read(view, i)
         except _TooMuch as error:
@@ -62,16 +72,25 @@ class ZipMembers:
             raise self._damaged(i, where, error) from error
 
     def head(self, view: memoryview, i: int, where: str, count: int) -> bytes | memoryview:
-        """Return the first ``count`` bytes of member ``i``, unchecked; raises DataError if there are none."""
+        """Return the first ``count`` bytes of member ``i``, unchecked.
+
+        Raises DataError if there are none.
+        """
         try:
             data = self._packed(view, i)
-            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, count) if self.deflated[i] else data[:count]
+            return (
+                zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, count)
+                if self.deflated[i]
+                else data[:count]
+            )
         except (ValueError, zlib.error) as error:
             raise self._damaged(i, where, error) from error
 
     def _damaged(self, i: int, where: str, error: Exception) -> DataError:
         return DataError(
-            f"'{self.members.names[i]}' is damaged: {error}", where=where, fix="copy or download the archive again"
+            f"'{self.members.names[i]}' is damaged: {error}",
+            where=where,
+            fix="copy or download the archive again",
         )
 
     def _packed(self, view: memoryview, i: int) -> memoryview:
@@ -84,7 +103,9 @@ class ZipMembers:
         raw_name = bytes(view[start - name_bytes : start])
         start += extra_bytes
         if magic != b"PK\3\4" or start + packed > len(view):
-            raise ValueError("its header is overwritten or its data lies beyond the end of the file")
+            raise ValueError(
+                "its header is overwritten or its data lies beyond the end of the file"
+            )
         if clean_name(_name(raw_name)) != self.members.names[int(self.aims[i])]:
             raise ValueError("its header has another name than the archive's directory")
         return view[start : start + packed]
@@ -96,9 +117,13 @@ class ZipMembers:
             raise ValueError(f"it declares {size} bytes, more than {RECORD_LIMIT_BYTES}")
         if self.deflated[i]:
             if size > INFLATED_LIMIT_BYTES:
-                raise _TooMuch(f"is compressed and declares {size} bytes, more than {INFLATED_LIMIT_BYTES}")
+                raise _TooMuch(
+                    f"is compressed and declares {size} bytes, more than {INFLATED_LIMIT_BYTES}"
+                )
             if size > max(_SMALL_BYTES, _TIGHTEST_IMAGE * len(data)):
-                raise _TooMuch(f"declares {size} bytes packed into {len(data)}: no image is packed so tightly")
+                raise _TooMuch(
+                    f"declares {size} bytes packed into {len(data)}: no image is packed so tightly"
+                )
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             data = inflater.decompress(data, size + 1)
             if not inflater.eof:
@@ -111,9 +136,9 @@ class ZipMembers:
 def index_zip(path: Path) -> ZipMembers:
     """Index a zip archive from its central directory.
 
-    Links are followed as in a tar, and a backslash, as Windows writes it, parts folders. Raises DataError on a missing
-    directory, on encrypted members and other methods than stored and deflate, on sizes that deflate cannot reach, and
-    on the names that ``index_tar`` refuses.
+    Links are followed as in a tar, and a backslash, as Windows writes it, parts folders. Raises
+    DataError on a missing directory, on encrypted members and other methods than stored and
+    deflate, on sizes that deflate cannot reach, and on the names that ``index_tar`` refuses.
     """
     infos: list[zipfile.ZipInfo] = []
     names: list[str] = []
@@ -123,7 +148,9 @@ def index_zip(path: Path) -> ZipMembers:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             _check_count(file, archive)
             for info in archive.infolist():
-                name = _name(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
+                name = _name(
+                    info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+                )
                 if name.endswith("/"):
                     folders.append(clean_name(name))
                     continue
@@ -133,9 +160,18 @@ def index_zip(path: Path) -> ZipMembers:
                 else:
                     infos.append(info)
                     names.append(file_name(name))
-    except (zipfile.BadZipFile, ValueError, OSError, struct.error, NotImplementedError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        OSError,
+        struct.error,
+        NotImplementedError,
+        zlib.error,
+    ) as error:
         raise DataError(
-            f"this zip archive cannot be used: {error}", where=str(path), fix="copy, download or pack it again"
+            f"this zip archive cannot be used: {error}",
+            where=str(path),
+            fix="copy, download or pack it again",
         ) from error
     followed, lost = follow(links, {name: place for place, name in enumerate(names)})
     aims = np.array([*range(len(infos)), *(place for _, place in followed)], np.int64)
@@ -151,10 +187,11 @@ def index_zip(path: Path) -> ZipMembers:
 
 
 def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Compare with the number of entries that the archive says it has: ``zipfile`` ignores it and can lose some.
+    """Compare with the number of entries that the archive says it has: ``zipfile`` ignores it and
+    can lose some.
 
-    The end record is looked for as ``zipfile`` does: there may be other bytes behind it, such as a newline.
-    *Source:* PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16.
+    The end record is looked for as ``zipfile`` does: there may be other bytes behind it, such as a
+    newline. *Source:* PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16.
     """
     size = file.seek(0, os.SEEK_END)
     first = max(0, size - _END_BYTES - _COMMENT_BYTES)
@@ -177,7 +214,10 @@ def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
 
 
 def _name(raw: bytes) -> str:
-    """Decode a stored name; macOS writes UTF-8 without the flag that says so, so only other bytes are cp437."""
+    """Decode a stored name.
+
+    macOS writes UTF-8 without the flag that says so, so only other bytes are cp437.
+    """
     try:
         name = raw.decode()
     except UnicodeDecodeError:
@@ -191,7 +231,16 @@ def _check_member(info: zipfile.ZipInfo, name: str) -> None:
     if info.flag_bits & 0x41:
         raise ValueError(f"'{name}' is encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"'{name}' is compressed by method {info.compress_type}; only stored and deflate are read")
-    most = info.compress_size if info.compress_type == zipfile.ZIP_STORED else info.compress_size * _DEFLATE_LIMIT
+        raise ValueError(
+            f"'{name}' is compressed by method {info.compress_type}; only stored and deflate "
+            "are read"
+        )
+    most = (
+        info.compress_size
+        if info.compress_type == zipfile.ZIP_STORED
+        else info.compress_size * _DEFLATE_LIMIT
+    )
     if info.file_size > most:
-        raise ValueError(f"'{name}' declares {info.file_size} bytes packed into {info.compress_size}")
+        raise ValueError(
+            f"'{name}' declares {info.file_size} bytes packed into {info.compress_size}"
+        )

@@ -1,4 +1,5 @@
-"""What one image file is and what is odd about it, and the same for many at once: all cores, a few bytes each.
+"""What one image file is and what is odd about it, and the same for many at once: all cores, a few
+bytes each.
 
 The preflight (:mod:`saccade.data.audit.sample`) looks at a sample,
 ``saccade verify`` (:mod:`saccade.data.audit.verify`) at all.
@@ -29,22 +30,43 @@ BLOCK = 64
 """Neighbouring images that one thread reads in one go."""
 
 ERRORS = ("empty", "not-an-image", "too-large", "truncated", "damaged", "unsupported", "unreadable")
-"""The kinds that make an image unusable; ``unreadable``: the disk or the archive does not give its bytes."""
+"""The kinds that make an image unusable.
+
+``unreadable``: the disk or the archive does not give its bytes.
+"""
 
 NOTES = ("wrong-extension", "bad-exif", "cmyk", "16-bit", "alpha", "animated")
 """The kinds that are odd, but are trained on by the one policy."""
 
-ROW = np.dtype([("digest", "S32"), ("width", "i4"), ("height", "i4"), ("turn", "u1"), ("seen", "?"), ("sound", "?")])
-"""What is kept of each image: SHA-256, size in pixels, EXIF orientation, whether it was read, whether it is usable."""
+ROW = np.dtype(
+    [
+        ("digest", "S32"),
+        ("width", "i4"),
+        ("height", "i4"),
+        ("turn", "u1"),
+        ("seen", "?"),
+        ("sound", "?"),
+    ]
+)
+"""What is kept of each image: SHA-256, size in pixels, EXIF orientation, whether it was read,
+whether it is usable.
+"""
 
 Integers = NDArray[np.int64]
 Tick = Callable[[int], None]
 
 _SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "GIF": (".gif",), "WEBP": (".webp",), "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp",), "PPM": (".ppm", ".pgm"), "AVIF": (".avif",),
-}  # fmt: skip
-_COLOURS = {"1": "gray", "L": "gray", "I": "gray", "P": "palette", "C": "CMYK"}  # by the first letter of Pillow's mode
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "PPM": (".ppm", ".pgm"),
+    "AVIF": (".avif",),
+}
+# by the first letter of Pillow's mode
+_COLOURS = {"1": "gray", "L": "gray", "I": "gray", "P": "palette", "C": "CMYK"}
 _PNG_COLOURS = {0: "gray", 3: "palette", 4: "gray"}
 _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _TIFF_BITS = 258
@@ -93,10 +115,11 @@ S = TypeVar("S", bound=Images)
 
 
 class Look(NamedTuple):
-    """One image file: SHA-256 of its bytes, size in pixels, EXIF orientation, format, colours, and what is odd.
+    """One image file: SHA-256 of its bytes, size in pixels, EXIF orientation, format, colours, and
+    what is odd.
 
-    ``problem`` is the kind in ``ERRORS`` and ``reason`` the sentence about it; both are empty for a usable image, and
-    only that has a size, a format and colours. ``notes`` are kinds in ``NOTES``.
+    ``problem`` is the kind in ``ERRORS`` and ``reason`` the sentence about it; both are empty for a
+    usable image, and only that has a size, a format and colours. ``notes`` are kinds in ``NOTES``.
     """
 
     digest: bytes = b""
@@ -111,7 +134,10 @@ class Look(NamedTuple):
 
 
 def look(data: Data, name: str = "") -> Look:
-    """Hash and decode the image file ``data``, called ``name``; what is wrong is returned, not raised."""
+    """Hash and decode the image file ``data``, called ``name``.
+
+    What is wrong is returned, not raised.
+    """
     digest = hashlib.sha256(data).digest()
     try:
         kind = decode.format_of(data)
@@ -144,7 +170,11 @@ def _other_traits(data: Data, kind: str) -> tuple[str, str, tuple[str, ...]]:
         base = _PNG_COLOURS.get(chunks.colour, "RGB")
         return kind, " ".join((base, *notes)), notes + ("animated",) * chunks.animated
     with decode.open_header(data, kind) as image:
-        mode, info, bits = image.mode, image.info, getattr(image, "tag_v2", {}).get(_TIFF_BITS, (8,))
+        mode, info, bits = (
+            image.mode,
+            image.info,
+            getattr(image, "tag_v2", {}).get(_TIFF_BITS, (8,)),
+        )
         animated = _has_frames(image)
     deep = mode[0] == "I" or max(bits) > 8
     if kind == "PPM" and (header := decode.RAW_PNM.match(data)):
@@ -158,12 +188,16 @@ def _other_traits(data: Data, kind: str) -> tuple[str, str, tuple[str, ...]]:
 def _has_frames(image: Any) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # plugins raise anything; a second frame that is damaged is still a second frame
+    # plugins raise anything; a second frame that is damaged is still a second frame
+    except Exception:
         return True
 
 
 def _is_sound_exif(block: bytes) -> bool:
-    """Tell whether the first directory of a TIFF block points only into it. *Source:* TIFF 6.0, section 2."""
+    """Tell whether the first directory of a TIFF block points only into it.
+
+    *Source:* TIFF 6.0, section 2.
+    """
     order: Literal["little", "big"] = "little" if block[:2] == b"II" else "big"
 
     def number(place: int, length: int) -> int:
@@ -173,16 +207,22 @@ def _is_sound_exif(block: bytes) -> bool:
     entries = range(first + 2, first + 2 + 12 * number(first, 2), 12)
     if block[:2] not in (b"II", b"MM") or number(2, 2) != _TIFF_MARK or entries.stop > len(block):
         return False
-    lengths = ((entry, number(entry + 4, 4) * _TIFF_BYTES.get(number(entry + 2, 2), 1)) for entry in entries)
-    return all(length <= 4 or number(entry + 8, 4) + length <= len(block) for entry, length in lengths)
+    lengths = (
+        (entry, number(entry + 4, 4) * _TIFF_BYTES.get(number(entry + 2, 2), 1))
+        for entry in entries
+    )
+    return all(
+        length <= 4 or number(entry + 8, 4) + length <= len(block) for entry, length in lengths
+    )
 
 
 @dataclass(slots=True)
 class Part(Generic[S]):
     """One split, the places that are to be looked at (int64 (k,)), and what was seen there.
 
-    ``rows`` has a ``ROW`` for each place; ``forms`` and ``colours`` count the usable images; ``kinds`` holds, for
-    each kind of oddity, the indices into ``rows`` with the reason, in rising order once ``survey`` is done.
+    ``rows`` has a ``ROW`` for each place; ``forms`` and ``colours`` count the usable images;
+    ``kinds`` holds, for each kind of oddity, the indices into ``rows`` with the reason, in rising
+    order once ``survey`` is done.
     """
 
     split: S
@@ -201,7 +241,10 @@ class Part(Generic[S]):
 
     def named(self, kind: str) -> list[str]:
         """Return the images of a kind by name, each with the reason where there is one."""
-        return [self.describe(row) + (f": {why}" if why else "") for row, why in self.kinds.get(kind, ())]
+        return [
+            self.describe(row) + (f": {why}" if why else "")
+            for row, why in self.kinds.get(kind, ())
+        ]
 
     def take(self, row: int, seen: Look) -> None:
         """Count what was seen in one row."""
@@ -214,10 +257,19 @@ class Part(Generic[S]):
             self.kinds.setdefault(kind, []).append((row, seen.reason))
 
 
-def survey(parts: Sequence[Part[Any]], progress: Tick, *, shuffled: bool = False, deadline: float = math.inf) -> None:
-    """Look at all places of all parts with all cores; ``progress`` is told how many images are done.
+def survey(
+    parts: Sequence[Part[Any]],
+    progress: Tick,
+    *,
+    shuffled: bool = False,
+    deadline: float = math.inf,
+) -> None:
+    """Look at all places of all parts with all cores.
 
-    ``deadline`` is a time of the monotonic clock; with ``shuffled`` what was seen until then is a fair sample.
+    ``progress`` is told how many images are done.
+
+    ``deadline`` is a time of the monotonic clock; with ``shuffled`` what was seen until then is a
+    fair sample.
     """
     blocks = [(part, start) for part in parts for start in range(0, len(part.places), BLOCK)]
     keys = rng.key(Purpose.SAMPLE, 2, np.arange(len(blocks)))
@@ -251,7 +303,8 @@ def _look_at(part: Part[Any], start: int, deadline: float) -> list[Look]:
 
 
 def first_equal(*parts: Part[Any]) -> Integers:
-    """Return for each row, of all parts one after the other, the first row with the same bytes: int64 (n,).
+    """Return for each row, of all parts one after the other, the first row with the same bytes:
+    int64 (n,).
 
     Rows without a usable image equal only themselves: two empty files are no copies.
     """

@@ -1,4 +1,6 @@
-"""The sets that everybody uses: how to tell one by its classes, and what it holds when nothing is missing."""
+"""The sets that everybody uses: how to tell one by its classes, and what it holds when nothing
+is missing.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,18 @@ ARCHIVES = {
 }
 """MD5 of archives that are handed around. *Source:* image-net.org, ILSVRC2012 download page."""
 
-_IMAGENETTE = "n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 n03888257"
+_IMAGENETTE = (
+    "n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 "
+    "n03888257"
+)
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
 
 
 class Known(NamedTuple):
     """A well-known set: some of its class names, and its numbers.
 
-    ``marks`` are class names, ``side`` is the width and height of all images in pixels or 0, ``images`` the number of
-    images by the name of the split.
+    ``marks`` are class names, ``side`` is the width and height of all images in pixels or 0,
+    ``images`` the number of images by the name of the split.
     """
 
     name: str
@@ -29,25 +34,43 @@ class Known(NamedTuple):
     images: dict[str, int]
 
 
-def _known(name: str, marks: str, num_classes: int, side: int, train: int, test: int, *tests: str) -> Known:
-    return Known(name, frozenset(marks.split()), num_classes, side, {"train": train} | dict.fromkeys(tests, test))
+def _known(
+    name: str, marks: str, num_classes: int, side: int, train: int, test: int, *tests: str
+) -> Known:
+    return Known(
+        name,
+        frozenset(marks.split()),
+        num_classes,
+        side,
+        {"train": train} | dict.fromkeys(tests, test),
+    )
 
 
 KNOWN = (
     _known("ILSVRC2012", _IMAGENETTE, 1000, 0, 1_281_167, 50_000, "val", "validation", "valid"),
     _known("Imagenette", _IMAGENETTE, 10, 0, 9_469, 3_925, "val", "validation", "valid", "test"),
     _known("CIFAR-10", _CIFAR10, 10, 32, 50_000, 10_000, "test", "val"),
-    _known("CIFAR-100", "apple beaver castle dolphin keyboard lion maple_tree orchid wolf", 100, 32, 50_000, 10_000,
-           "test", "val"),
+    _known(
+        "CIFAR-100",
+        "apple beaver castle dolphin keyboard lion maple_tree orchid wolf",
+        100,
+        32,
+        50_000,
+        10_000,
+        "test",
+        "val",
+    ),
     _known("MNIST", "0 1 2 3 4 5 6 7 8 9", 10, 28, 60_000, 10_000, "test", "val"),
-)  # fmt: skip
+)
 """*Source:* image-net.org; github.com/fastai/imagenette; Krizhevsky 2009; LeCun et al. 1998."""
 
 
 def recognise(classes: Collection[str], smallest: int, largest: int) -> Known | None:
-    """Return the set that this looks like, by class names and the smallest and largest image side in pixels.
+    """Return the set that this looks like, by class names and the smallest and largest image side
+    in pixels.
 
-    A set of which nearly half the classes are missing is still recognised, so that it can be said what is missing.
+    A set of which nearly half the classes are missing is still recognised, so that it can be said
+    what is missing.
     """
     for known in KNOWN:
         marked = 2 * len(known.marks & set(classes)) > len(known.marks)

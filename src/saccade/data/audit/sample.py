@@ -1,7 +1,9 @@
-"""What is wrong with the images of a dataset, counted and named: every file read, hashed and decoded.
+"""What is wrong with the images of a dataset, counted and named: every file read, hashed and
+decoded.
 
-Sets under 2 GB are read completely. Above that a sample is decoded; the validation part of the sample is still compared
-with the whole training set, since equal files have equal sizes and the sizes of all files are known.
+Sets under 2 GB are read completely. Above that a sample is decoded; the validation part of the
+sample is still compared with the whole training set, since equal files have equal sizes and the
+sizes of all files are known.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ SAMPLED = 1000
 """Images of each split that are decoded of a larger set."""
 
 CANDIDATES = 4000
-"""Training images of a larger set that are read because a sampled validation image has the same size."""
+"""Training images of a larger set that are read because a sampled validation image has the same
+size.
+"""
 
 OVERLAP_LIMIT = 0.001
 """Share of the validation images that may also be training images before the figure is refused."""
 
 REREAD = 64
-"""Images of each split that are read again where the rest is taken as found before: others at every start."""
+"""Images of each split that are read again where the rest is taken as found before: others at
+every start.
+"""
 
 REMEMBERED = 4096
 """Images of each split whose digests are kept for that."""
@@ -67,11 +73,12 @@ class Named:
 class Ledger:
     """What was found in the contents.
 
-    ``read`` of ``total`` images were read, ``compared`` of ``num_val`` validation images were compared with the
-    training images by SHA-256. ``conflicts`` are equal training images with different labels, ``turned`` counts images
-    with an EXIF orientation, ``short_side`` is the median in pixels, ``shape`` that of the short side over the long
-    one (both 0 if nothing could be read). ``changed`` are images that are not what they were when the same files were
-    last looked at.
+    ``read`` of ``total`` images were read, ``compared`` of ``num_val`` validation images were
+    compared with the training images by SHA-256. ``conflicts`` are equal training images with
+    different labels, ``turned`` counts images with an EXIF orientation, ``short_side`` is the
+    median in pixels, ``shape`` that of the short side over the long one (both 0 if nothing could be
+    read). ``changed`` are images that are not what they were when the same files were last looked
+    at.
     """
 
     read: int
@@ -97,13 +104,20 @@ class Ledger:
 
 
 def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Ledger:
-    """Look into the images of both splits, at most ``LIMIT_S`` seconds; ``progress`` is told how many are done.
+    """Look into the images of both splits, at most ``LIMIT_S`` seconds.
 
-    A clean result is kept in the user's cache folder and found again while every file has the same size, times and
-    inode. Even then a few images are read again: where one has other bytes, everything is looked at anew.
+    ``progress`` is told how many are done.
+
+    A clean result is kept in the user's cache folder and found again while every file has the same
+    size, times and inode. Even then a few images are read again: where one has other bytes,
+    everything is looked at anew.
     """
     begun = time.monotonic()
-    place = cache.within("preflight", f"{_identity(train, val)}.json") if train.stamp and val.stamp else None
+    place = (
+        cache.within("preflight", f"{_identity(train, val)}.json")
+        if train.stamp and val.stamp
+        else None
+    )
     known, changed = _recall(place, train, val) if place else (None, Named())
     if known is not None and not changed:
         return known
@@ -112,24 +126,29 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
     survey(parts, progress, shuffled=True, deadline=begun + LIMIT_S)
     ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3), changed=changed)
     if place and not ledger.unreadable and not ledger.overlap:
-        cache.remember(place, {"ledger": asdict(ledger), "bytes": [_digests(part) for part in parts]})
+        cache.remember(
+            place, {"ledger": asdict(ledger), "bytes": [_digests(part) for part in parts]}
+        )
     elif place and changed:
         cache.forget(place)
     return ledger
 
 
 def choose(train: Images, val: Images) -> tuple[Integers, Integers]:
-    """Return the places to read in each split, int64 of shape (k,) in rising order: all, or a sample.
+    """Return the places to read in each split, int64 of shape (k,) in rising order: all, or a
+    sample.
 
-    Of a larger set, the training images with the size of a sampled validation image are added, for as many validation
-    images as ``CANDIDATES`` allows.
+    Of a larger set, the training images with the size of a sampled validation image are added, for
+    as many validation images as ``CANDIDATES`` allows.
     """
     if int(train.sizes.sum()) + int(val.sizes.sum()) < COMPLETE_BYTES:
         return np.arange(len(train)), np.arange(len(val))
     val_places = _sample(len(val), 1)
     order = np.argsort(train.sizes, kind="stable")
     ordered = train.sizes[order]
-    first, last = (np.searchsorted(ordered, val.sizes[val_places], side) for side in ("left", "right"))
+    first, last = (
+        np.searchsorted(ordered, val.sizes[val_places], side) for side in ("left", "right")
+    )
     val_places = val_places[: int(np.searchsorted(np.cumsum(last - first), CANDIDATES, "right"))]
     twins = [order[a:b] for a, b in zip(first, last, strict=True)][: len(val_places)]
     return np.unique(np.concatenate([_sample(len(train), 0), *twins])), np.sort(val_places)
@@ -147,13 +166,17 @@ def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
     own, theirs = np.split(firsts, [len(train.rows)])
     conflicts = np.flatnonzero(labels[own] != labels).tolist()
     overlap = np.flatnonzero(theirs < len(own)).tolist()
-    sides, long = (side(rows["width"], rows["height"])[rows["sound"]] for side in (np.minimum, np.maximum))
+    sides, long = (
+        side(rows["width"], rows["height"])[rows["sound"]] for side in (np.minimum, np.maximum)
+    )
     return Ledger(
         read=int(rows["seen"].sum()),
         total=len(train.split) + len(val.split),
         compared=int(val.rows["seen"].sum()),
         num_val=len(val.split),
-        unreadable=Named.of([name for part in (train, val) for kind in ERRORS for name in part.named(kind)]),
+        unreadable=Named.of(
+            [name for part in (train, val) for kind in ERRORS for name in part.named(kind)]
+        ),
         overlap=Named.of([f"{val.describe(i)} = {train.describe(theirs[i])}" for i in overlap]),
         conflicts=Named.of([f"{train.describe(i)} = {train.describe(own[i])}" for i in conflicts]),
         turned=int((rows["turn"] > 1).sum()),
@@ -164,7 +187,9 @@ def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
 
 
 def _identity(train: Images, val: Images) -> str:
-    """Return what names the kept result: both indices, and the stamps of the files that they come from."""
+    """Return what names the kept result: both indices, and the stamps of the files that they
+    come from.
+    """
     sha = hashlib.sha256(f"saccade preflight {VERSION}\n".encode())
     for split in (train, val):
         sha.update(f"{split.fingerprint}\0{split.stamp}\0".encode())
@@ -172,29 +197,44 @@ def _identity(train: Images, val: Images) -> str:
 
 
 def _digests(part: Part[Images]) -> list[list[Any]]:
-    """Return (place, first half of the SHA-256) of images that were read, at most ``REMEMBERED`` spread over all."""
+    """Return (place, first half of the SHA-256) of images that were read, at most ``REMEMBERED``
+    spread over all.
+    """
     seen = np.flatnonzero(part.rows["seen"])
     spread = seen[np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).astype(np.int64)]
-    return [[int(part.places[row]), part.rows["digest"][row].ljust(32, bytes(1))[:16].hex()] for row in spread]
+    return [
+        [int(part.places[row]), part.rows["digest"][row].ljust(32, bytes(1))[:16].hex()]
+        for row in spread
+    ]
 
 
 def _recall(place: Path, train: Images, val: Images) -> tuple[Ledger | None, Named]:
-    """Return what was found before, if anything, and the images read again just now that have changed since."""
+    """Return what was found before, if anything, and the images read again just now that have
+    changed since.
+    """
     try:
         facts: dict[str, Any] = files.read_json(place)
         fields = facts["ledger"]
         for name in ("unreadable", "overlap", "conflicts", "changed"):
             fields[name] = Named(int(fields[name]["count"]), tuple(fields[name]["first"]))
         known = Ledger(**fields | {"cached": True, "changed": Named()})
-        before = [{int(i): bytes.fromhex(digest) for i, digest in entries} for entries in facts["bytes"]]
-        changed = [name for split, then in zip((val, train), before, strict=True) for name in _changed(split, then)]
+        before = [
+            {int(i): bytes.fromhex(digest) for i, digest in entries} for entries in facts["bytes"]
+        ]
+        changed = [
+            name
+            for split, then in zip((val, train), before, strict=True)
+            for name in _changed(split, then)
+        ]
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None, Named()
     return known, Named.of(changed)
 
 
 def _changed(split: Images, before: dict[int, bytes]) -> list[str]:
-    """Read some of the images again, others at every call, and name those whose bytes are not as they were."""
+    """Read some of the images again, others at every call, and name those whose bytes are not as
+    they were.
+    """
     places = np.array(sorted(before), np.int64)
     keys = rng.key(Purpose.SAMPLE, 3, time.time_ns(), np.arange(len(places)))
     chosen = _bounded(split, places[np.argsort(keys, kind="stable")[:REREAD]])
@@ -202,9 +242,11 @@ def _changed(split: Images, before: dict[int, bytes]) -> list[str]:
 
 
 def contents(*splits: Images) -> str:
-    """Return a digest (32 hexadecimal digits) of the bytes of a sample of each split: always the same images.
+    """Return a digest (32 hexadecimal digits) of the bytes of a sample of each split: always the
+    same images.
 
-    Names and sizes, which the fingerprint holds, stay the same when a set is exchanged for another of equal sizes.
+    Names and sizes, which the fingerprint holds, stay the same when a set is exchanged for another
+    of equal sizes.
     """
     sha = hashlib.sha256(f"saccade contents {VERSION}\n".encode())
     for split in splits:

@@ -1,4 +1,6 @@
-"""Images that are no use: those that cannot be read, found by reading all, and sets that show nothing at all."""
+"""Images that are no use: those that cannot be read, found by reading all, and sets that show
+nothing at all.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,26 @@ from saccade.errors import DataError
 
 BLANK_SAMPLE = 64
 LIMIT = 0.01
-"""Share of the training images that may be dropped; more than that is a broken copy, not a few broken files."""
+"""Share of the training images that may be dropped.
+
+More than that is a broken copy, not a few broken files.
+"""
 
 ADVICE = (
-    f"repair or remove what is named; --set data.unreadable=drop leaves out up to {LIMIT:.0%} of the training images, "
+    "repair or remove what is named; --set data.unreadable=drop leaves out up to "
+    f"{LIMIT:.0%} of the training images, "
     "never validation images; `saccade check` lists every bad one"
 )
 """What to do about an image that cannot be read."""
 
 
-def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[Split, tuple[str, ...]]:
+def without_unreadable(
+    split: Split, tick: Tick = lambda _done: None
+) -> tuple[Split, tuple[str, ...]]:
     """Return a split without the images that cannot be read, and these by name with the reason.
 
-    The first time every image is read and decoded; later, while the files have the same stamp, only those that were bad
-    then.
-    Raises DataError when more than ``LIMIT`` of the images are bad.
+    The first time every image is read and decoded; later, while the files have the same stamp, only
+    those that were bad then. Raises DataError when more than ``LIMIT`` of the images are bad.
     """
     kept = cache.within("unreadable", f"{split.fingerprint[:32]}-{split.stamp[:32]}.json")
     part = Part(split, _known(kept, len(split)) if split.stamp else np.arange(len(split)))
@@ -40,9 +47,13 @@ def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[S
     names = tuple(sorted(name for kind in ERRORS for name in part.named(kind)))
     if len(bad) > LIMIT * len(split):
         raise DataError(
-            f"{len(bad):,} of {len(split):,} training images cannot be read: {', '.join(names[:3])}",
+            f"{len(bad):,} of {len(split):,} training images cannot be read: "
+            f"{', '.join(names[:3])}",
             where=split.where,
-            fix=f"up to {LIMIT:.0%} are dropped with data.unreadable=drop; copy the data again, or repair it",
+            fix=(
+                f"up to {LIMIT:.0%} are dropped with data.unreadable=drop; copy the data again, "
+                "or repair it"
+            ),
             finding="unreadable-image",
         )
     if split.stamp:
@@ -51,7 +62,9 @@ def without_unreadable(split: Split, tick: Tick = lambda _done: None) -> tuple[S
 
 
 def is_blank(split: Split) -> bool:
-    """Tell whether a split shows nothing: of images spread over it, each is of one colour, the same in all."""
+    """Tell whether a split shows nothing: of images spread over it, each is of one colour, the
+    same in all.
+    """
     colour: bytes | None = None
     for i in np.linspace(0, len(split) - 1, min(BLANK_SAMPLE, len(split))).astype(int):
         try:
@@ -66,7 +79,9 @@ def is_blank(split: Split) -> bool:
 
 
 def _known(kept: Path, count: int) -> Integers:
-    """Return the places to look at, int64 of shape (k,): those that were bad the last time, or all."""
+    """Return the places to look at, int64 of shape (k,): those that were bad the last time, or
+    all.
+    """
     try:
         places = np.array(files.read_json(kept), np.int64)
         return places if ((places >= 0) & (places < count)).all() else np.arange(count)

@@ -1,6 +1,8 @@
-"""The complete ledger of a dataset: every byte read once, counted, compared, and every oddity called by its name.
+"""The complete ledger of a dataset: every byte read once, counted, compared, and every oddity
+called by its name.
 
-The result is made of plain values and sorted, so that the ledgers of two copies of a set can be compared.
+The result is made of plain values and sorted, so that the ledgers of two copies of a set can be
+compared.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One kind of oddity in one split: how often, and the images by name; ``docs/data.md`` explains the kinds."""
+    """One kind of oddity in one split: how often, and the images by name.
+
+    ``docs/data.md`` explains the kinds.
+    """
 
     severity: Severity
     kind: str
@@ -51,7 +56,9 @@ class Entry:
     images: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, severity: Severity, kind: str, split: str, names: Sequence[str], text: str = "") -> Entry:
+    def of(
+        cls, severity: Severity, kind: str, split: str, names: Sequence[str], text: str = ""
+    ) -> Entry:
         """Make the entry about some images."""
         return cls(severity, kind, split, len(names), text, tuple(names[:LISTED]))
 
@@ -65,19 +72,28 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether an image cannot be used, the splits overlap too much, or an archive is not what it is called."""
+        """Whether an image cannot be used, the splits overlap too much, or an archive is not
+        what it is called.
+        """
         return any(entry.severity == "error" for entry in self.entries)
 
     def to_json(self) -> Facts:
         """Return everything as plain values."""
-        return self.facts | {"findings": [asdict(entry) | {"images": list(entry.images)} for entry in self.entries]}
+        return self.facts | {
+            "findings": [asdict(entry) | {"images": list(entry.images)} for entry in self.entries]
+        }
 
 
 def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdict:
-    """Read all images of a source, and the MD5 of ``archives``; the ledger is kept in the user's cache folder."""
+    """Read all images of a source, and the MD5 of ``archives``.
+
+    The ledger is kept in the user's cache folder.
+    """
     entries = [entry for path in archives for entry in _md5(path, log)]
     if packs.is_pack(Path(source.where)) and (hurt := list(packs.damage(Path(source.where)))):
-        entries.append(Entry.of("error", "damaged-pack", "", hurt, "files are not as they were written"))
+        entries.append(
+            Entry.of("error", "damaged-pack", "", hurt, "files are not as they were written")
+        )
     parts = [Part(split, np.arange(len(split))) for split in _training_first(source)]
     total = sum(len(part.places) for part in parts)
     with log.progress("verifying", total) as bar:
@@ -99,18 +115,27 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
     kept = cache.within("verify", f"{_fingerprint(parts)}.json")
     entries += _changed(kept, facts)
     order = ("error", "warning", "note")
-    verdict = Verdict(facts, tuple(sorted(entries, key=lambda e: (order.index(e.severity), e.kind))))
+    verdict = Verdict(
+        facts, tuple(sorted(entries, key=lambda e: (order.index(e.severity), e.kind)))
+    )
     cache.remember(kept, verdict.to_json())
     return verdict
 
 
 def known_archives(path: Path) -> list[Path]:
-    """Return the archives of known MD5 that ``path`` is or holds; raises UsageError if there is none."""
+    """Return the archives of known MD5 that ``path`` is or holds.
+
+    Raises UsageError if there is none.
+    """
     found = [path / name if path.is_dir() else path for name in known_sets.ARCHIVES]
     found = sorted({one for one in found if one.name in known_sets.ARCHIVES and one.is_file()})
     if not found:
         names = " and ".join(known_sets.ARCHIVES)
-        raise UsageError("there is no archive here whose MD5 is known", where=str(path), fix=f"--md5 is for {names}")
+        raise UsageError(
+            "there is no archive here whose MD5 is known",
+            where=str(path),
+            fix=f"--md5 is for {names}",
+        )
     return found
 
 
@@ -123,11 +148,15 @@ def _md5(path: Path, log: Log) -> Iterator[Entry]:
             bar.update(done, "")
     wanted, is_now = known_sets.ARCHIVES[path.name], md5.hexdigest()
     if is_now != wanted:
-        yield Entry("error", "md5-differs", "", 1, f"{path.name} has the MD5 {is_now} instead of {wanted}")
+        yield Entry(
+            "error", "md5-differs", "", 1, f"{path.name} has the MD5 {is_now} instead of {wanted}"
+        )
 
 
 def _training_first(source: Source) -> list[Split]:
-    return sorted(source.splits.values(), key=lambda split: (split.name.lower() != "train", split.name))
+    return sorted(
+        source.splits.values(), key=lambda split: (split.name.lower() != "train", split.name)
+    )
 
 
 def _recognise(parts: Sequence[Part[Split]]) -> Known | None:
@@ -174,9 +203,13 @@ def _ranked(counts: Counter[str]) -> dict[str, int]:
 
 
 def _content(part: Part[Split]) -> str:
-    """Return the SHA-256 over (class, name, SHA-256 of the file) of every image in canonical order."""
+    """Return the SHA-256 over (class, name, SHA-256 of the file) of every image in canonical
+    order.
+    """
     split, sha = part.split, hashlib.sha256()
-    for label, name, digest in zip(split.labels.tolist(), split.names, part.rows["digest"], strict=True):
+    for label, name, digest in zip(
+        split.labels.tolist(), split.names, part.rows["digest"], strict=True
+    ):
         sha.update(f"{split.classes[label]}\0{name}\0{digest.ljust(32, bytes(1)).hex()}\n".encode())
     return sha.hexdigest()
 
@@ -184,15 +217,23 @@ def _content(part: Part[Split]) -> str:
 def _oddities(part: Part[Split]) -> Iterator[Entry]:
     """Yield what the images themselves show, and the copies inside the split."""
     name = part.split.name
-    yield from (Entry.of("error", kind, name, part.named(kind)) for kind in ERRORS if kind in part.kinds)
-    yield from (Entry.of("note", kind, name, part.named(kind)) for kind in NOTES if kind in part.kinds)
+    yield from (
+        Entry.of("error", kind, name, part.named(kind)) for kind in ERRORS if kind in part.kinds
+    )
+    yield from (
+        Entry.of("note", kind, name, part.named(kind)) for kind in NOTES if kind in part.kinds
+    )
     first, labels = first_equal(part), part.split.labels
     copies = np.flatnonzero(first != np.arange(len(first)))
     torn = labels[copies] != labels[first[copies]]
     if torn.any():
-        yield Entry.of("warning", "duplicate-other-class", name, _pairs(part, copies[torn], part, first))
+        yield Entry.of(
+            "warning", "duplicate-other-class", name, _pairs(part, copies[torn], part, first)
+        )
     if not torn.all():
-        yield Entry.of("note", "duplicate-same-class", name, _pairs(part, copies[~torn], part, first))
+        yield Entry.of(
+            "note", "duplicate-same-class", name, _pairs(part, copies[~torn], part, first)
+        )
 
 
 def _pairs(part: Part[Split], rows: Integers, other: Part[Split], first: Integers) -> list[str]:
@@ -200,13 +241,18 @@ def _pairs(part: Part[Split], rows: Integers, other: Part[Split], first: Integer
 
 
 def _overlap(first: Part[Split], second: Part[Split]) -> Iterator[Entry]:
-    """Yield the images of the second split that are also in the first, as the preflight judges them."""
+    """Yield the images of the second split that are also in the first, as the preflight judges
+    them.
+    """
     theirs = first_equal(first, second)[len(first.rows) :]
     rows = np.flatnonzero(theirs < len(first.rows))
     if len(rows):
         names = _pairs(second, rows, first, theirs)
         severity: Severity = "error" if len(rows) > OVERLAP_LIMIT * len(second.rows) else "warning"
-        text = f"{len(rows) / len(second.rows):.2%} of '{second.split.name}' is also in '{first.split.name}'"
+        text = (
+            f"{len(rows) / len(second.rows):.2%} of '{second.split.name}' is also in "
+            f"'{first.split.name}'"
+        )
         yield Entry.of(severity, "duplicate-across-splits", second.split.name, names, text)
 
 
@@ -214,13 +260,20 @@ def _left_out(source: Source) -> Iterator[Entry]:
     """Yield what of the source is not read at all."""
     for split in source.splits.values():
         if split.left_out:
-            text = f"class folders with files, but none that is read as an image: {', '.join(split.left_out)}"
+            text = (
+                "class folders with files, but none that is read as an image: "
+                f"{', '.join(split.left_out)}"
+            )
             yield Entry.of("error", "class-left-out", split.name, split.left_out, text)
-    notes = {f"not an image by its name ({suffix})" for suffix in BESIDE_SUFFIXES} | {"hidden or system file"}
+    notes = {f"not an image by its name ({suffix})" for suffix in BESIDE_SUFFIXES} | {
+        "hidden or system file"
+    }
     if source.ignored.keys() - notes:
         severity: Severity = "warning" if source.lacks_images else "note"
         names = source.ignored_names
-        yield Entry(severity, "ignored-files", "", source.ignored.total(), source.ignored_text(), names)
+        yield Entry(
+            severity, "ignored-files", "", source.ignored.total(), source.ignored_text(), names
+        )
 
 
 def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:
@@ -238,7 +291,9 @@ def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:
 
 
 def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
-    """Yield the splits whose bytes are not those of the last time, although every name and size is the same."""
+    """Yield the splits whose bytes are not those of the last time, although every name and size
+    is the same.
+    """
     try:
         before = files.read_json(kept)
         old = {name: str(before["splits"][name]["content"]) for name in facts["splits"]}
@@ -246,16 +301,28 @@ def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
         return
     for name, content in old.items():
         if content != facts["splits"][name]["content"]:
-            text = f"the bytes differ from those verified before in {before['where']}: compare both with a good copy"
+            text = (
+                f"the bytes differ from those verified before in {before['where']}: compare both "
+                "with a good copy"
+            )
             yield Entry("warning", "content-changed", name, 1, text)
 
 
 def show(verdict: Verdict) -> None:
     """Print the ledger for people on stdout: the splits side by side, then what was found."""
     facts = verdict.facts
-    title = f"{facts['source']}" + (f" (looks like {facts['looks_like']})" if facts["looks_like"] else "")
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False,
-                  caption="a / b / c: smallest, median, largest", caption_justify="left")  # fmt: skip
+    title = f"{facts['source']}" + (
+        f" (looks like {facts['looks_like']})" if facts["looks_like"] else ""
+    )
+    table = Table(
+        title=title,
+        title_justify="left",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        caption="a / b / c: smallest, median, largest",
+        caption_justify="left",
+    )
     table.add_column("")
     for name in facts["splits"]:
         table.add_column(name, overflow="fold")
@@ -282,7 +349,8 @@ def _cells(split: Facts) -> Iterator[tuple[str, str]]:
     empty = f", {len(split['empty_classes'])} empty" if split["empty_classes"] else ""
     yield (
         "images",
-        f"{split['images']:,}" + ("" if split["usable"] == split["images"] else f" ({split['usable']:,} usable)"),
+        f"{split['images']:,}"
+        + ("" if split["usable"] == split["images"] else f" ({split['usable']:,} usable)"),
     )
     yield "classes", f"{split['classes']:,}{empty}"
     yield "images per class", _range(split["images_per_class"], "{:,}".format)

@@ -40,12 +40,16 @@ class Crops:
         side: int,
         fit: Fit = CENTRAL,
     ) -> None:
-        """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``, and an output of ``side`` pixels."""
+        """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``, and an output of
+        ``side`` pixels.
+        """
         self._section = section
         self._side = side
         self._fit = fit
         self._is_placed = section.crop == "padded" or fit.how == "pad"
-        self._fill: Colour | Literal["reflect"] = "reflect" if section.pad_fill == "reflect" else BLACK
+        self._fill: Colour | Literal["reflect"] = (
+            "reflect" if section.pad_fill == "reflect" else BLACK
+        )
         if fit.how == "pad":
             self._fill = fit.fill
         self._draws = crop_draws(seed, epochs, samples, section.crop_area_beta)
@@ -64,14 +68,18 @@ class Crops:
             return boxes
         if how == "crop":
             return random_crops(draws, sizes, section.crop_area, section.crop_ratio)
-        boxes = random_crops(draws, fits.unit_squares(len(sizes)), section.crop_area, section.crop_ratio)
+        boxes = random_crops(
+            draws, fits.unit_squares(len(sizes)), section.crop_area, section.crop_ratio
+        )
         boxes = fits.stretched(boxes, sizes)
         if how == "pad":
             self._targets[places] = fits.places(boxes[:, 2:], self._side)
         return boxes
 
     def cut_into(self, slot: torch.Tensor, pixels: Pixels, box: Sequence[int], place: int) -> None:
-        """Write the crop that was chosen for a place, mirrored or not, into its slot, uint8 (1, 3, S, S)."""
+        """Write the crop that was chosen for a place, mirrored or not, into its slot, uint8 (1,
+        3, S, S).
+        """
         mirror = bool(self._mirror[place])
         if self._is_placed:
             target = self._targets[place].tolist()
@@ -80,10 +88,11 @@ class Crops:
             resize_into(slot, pixels, box, mirror)
 
     def cut_all_into(self, slots: torch.Tensor, pixels: Pixels, places: Integers) -> None:
-        """Write padded crops of the images at k places, all of one size, into their slots, uint8 (k, 3, S, S).
+        """Write padded crops of the images at k places, all of one size, into their slots, uint8
+        (k, 3, S, S).
 
-        ``pixels`` is uint8 (k, height, width, 3). Images that are cut alike are cut together: with a shift of two
-        pixels there are 50 ways at most.
+        ``pixels`` is uint8 (k, height, width, 3). Images that are cut alike are cut together: with
+        a shift of two pixels there are 50 ways at most.
         """
         height, width = pixels.shape[1:3]
         boxes = self.choose(places, np.tile((width, height), (len(places), 1)))
@@ -94,13 +103,18 @@ class Crops:
         cut = np.empty((len(places), self._side, self._side, 3), np.uint8)
         for begin, end in pairwise([0, *ends]):
             *edges, mirror = ways[begin].tolist()
-            part = padded(source[begin:end], edges[:4], edges[4:], self._side, bool(mirror), self._fill)
+            part = padded(
+                source[begin:end], edges[:4], edges[4:], self._side, bool(mirror), self._fill
+            )
             _picture(cut[begin:end]).copy_(part)
         slots.permute(0, 2, 3, 1).numpy()[order] = cut
 
 
 def crop_draws(
-    seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], area_beta: tuple[float, float] = (1.0, 1.0)
+    seed: int,
+    epochs: NDArray[np.int64],
+    samples: NDArray[np.int64],
+    area_beta: tuple[float, float] = (1.0, 1.0),
 ) -> Floats:
     """Return the draws of the random crops, shape ``(n, CROP_DRAWS)``, for n (epoch, sample) pairs.
 
@@ -108,7 +122,9 @@ def crop_draws(
     """
     draws = rng.uniform(rng.key(seed, Purpose.CROP, epochs, samples), CROP_DRAWS)
     if area_beta != (1.0, 1.0):
-        draws[:, : 2 * CROP_ATTEMPTS : 2] = np.interp(draws[:, : 2 * CROP_ATTEMPTS : 2], *rng.beta_table(*area_beta))
+        draws[:, : 2 * CROP_ATTEMPTS : 2] = np.interp(
+            draws[:, : 2 * CROP_ATTEMPTS : 2], *rng.beta_table(*area_beta)
+        )
     return draws
 
 
@@ -117,8 +133,8 @@ def flips(
 ) -> NDArray[np.bool_]:
     """Return which images are mirrored, bool of shape ``(n,)``.
 
-    With ``alternate`` an image is mirrored in every second epoch, starting by chance: two epochs see both sides.
-    *Source:* Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds", section 3.6.
+    With ``alternate`` an image is mirrored in every second epoch, starting by chance: two epochs
+    see both sides. *Source:* Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds", section 3.6.
     """
     if alternate and chance > 0:
         first = rng.uniform(rng.key(seed, Purpose.FLIP, 0, samples), 1)[:, 0] < 0.5
@@ -126,12 +142,16 @@ def flips(
     return rng.uniform(rng.key(seed, Purpose.FLIP, epochs, samples), 1)[:, 0] < chance
 
 
-def random_crops(draws: Floats, sizes: Integers, area: tuple[float, float], ratio: tuple[float, float]) -> Integers:
-    """Choose the boxes of random resized crops, int64 (k, 4) as in ``Box``, for images of these sizes, int64 (k, 2).
+def random_crops(
+    draws: Floats, sizes: Integers, area: tuple[float, float], ratio: tuple[float, float]
+) -> Integers:
+    """Choose the boxes of random resized crops, int64 (k, 4) as in ``Box``, for images of these
+    sizes, int64 (k, 2).
 
-    ``draws`` are ``CROP_DRAWS`` uniform ones for each; ``area`` is the share of the image, ``ratio`` width over height,
-    drawn log-uniformly; after ten boxes that do not fit, the largest central box within ``ratio``. *Source:* Szegedy et
-    al. 2015, section 6; torchvision's RandomResizedCrop.
+    ``draws`` are ``CROP_DRAWS`` uniform ones for each; ``area`` is the share of the image,
+    ``ratio`` width over height, drawn log-uniformly; after ten boxes that do not fit, the largest
+    central box within ``ratio``. *Source:* Szegedy et al. 2015, section 6; torchvision's
+    RandomResizedCrop.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     whole = sizes[:, 0] * sizes[:, 1]
@@ -159,20 +179,28 @@ def _central_box(width: int, height: int, ratio: tuple[float, float]) -> Box:
 def padded_crops(
     draws: Floats, sizes: Integers, side: int, pad: int, how: fits.How = "crop"
 ) -> tuple[Integers, Integers]:
-    """Choose a square of each image at full size from its first two draws; it may reach ``pad`` pixels beyond a border.
+    """Choose a square of each image at full size from its first two draws.
 
-    ``draws`` is (k, 2 or more), ``sizes`` the images' (width, height), int64 (k, 2). The image is thought resized: its
-    short side to ``side`` pixels, both sides to ``squash`` it, or the long side to ``pad`` it. Returns the boxes in the
-    images, rounded to whole pixels of them, and their places in the squares, both int64 (k, 4) as in ``Box``. *Source:*
-    He et al. 2016, section 4.2 (CIFAR); Touvron et al. 2022, "DeiT III", section 3.3 (simple random crop);
-    torchvision's Resize (the long side is truncated) and RandomCrop.
+    It may reach ``pad`` pixels beyond a border.
+
+    ``draws`` is (k, 2 or more), ``sizes`` the images' (width, height), int64 (k, 2). The image is
+    thought resized: its short side to ``side`` pixels, both sides to ``squash`` it, or the long
+    side to ``pad`` it. Returns the boxes in the images, rounded to whole pixels of them, and their
+    places in the squares, both int64 (k, 4) as in ``Box``. *Source:* He et al. 2016, section 4.2
+    (CIFAR); Touvron et al. 2022, "DeiT III", section 3.3 (simple random crop); torchvision's Resize
+    (the long side is truncated) and RandomCrop.
     """
     if how == "crop":
         resized = (side * sizes / sizes.min(axis=1, keepdims=True)).astype(np.int64)
     else:
         resized = fits.places(sizes, side)[:, 2:] if how == "pad" else np.full_like(sizes, side)
-    margin = np.maximum(side - resized, 0) // 2  # of the square around an image that does not fill it
-    start = (draws[:, :2] * (np.maximum(resized, side) + 2 * pad - side + 1)).astype(np.int64) - pad - margin
+    # of the square around an image that does not fill it
+    margin = np.maximum(side - resized, 0) // 2
+    start = (
+        (draws[:, :2] * (np.maximum(resized, side) + 2 * pad - side + 1)).astype(np.int64)
+        - pad
+        - margin
+    )
     first, last = np.maximum(start, 0), np.minimum(start + side, resized)
     begin, end = (np.rint(edge * sizes / resized).astype(np.int64) for edge in (first, last))
     boxes = np.concatenate([begin, np.maximum(end - begin, 1)], axis=1)
@@ -180,13 +208,17 @@ def padded_crops(
 
 
 def angles(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], most: float) -> Floats:
-    """Return the rotation of each image in degrees, uniform in [-most, most], float64 of shape ``(n,)``."""
+    """Return the rotation of each image in degrees, uniform in [-most, most], float64 of shape
+    ``(n,)``.
+    """
     draws = rng.uniform(rng.key(seed, Purpose.ROTATE, epochs, samples), 1)[:, 0]
     return np.asarray((2 * draws - 1) * most)
 
 
 def rotate(pixels: Pixels, angle: float) -> Pixels:
-    """Rotate an image (height, width, 3) counter-clockwise by ``angle`` degrees about its centre, bilinearly."""
+    """Rotate an image (height, width, 3) counter-clockwise by ``angle`` degrees about its
+    centre, bilinearly.
+    """
     if angle == 0:
         return pixels
     return np.array(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR))
@@ -198,7 +230,9 @@ def resize_into(slot: torch.Tensor, pixels: Pixels, box: Sequence[int], mirror: 
     ``slot`` is uint8 (1, 3, H, W) in channels_last order, ``pixels`` uint8 (height, width, 3).
     """
     left, top, width, height = box
-    source = torch.from_numpy(pixels[None, top : top + height, left : left + width].transpose(0, 3, 1, 2))
+    source = torch.from_numpy(
+        pixels[None, top : top + height, left : left + width].transpose(0, 3, 1, 2)
+    )
     if mirror:  # torch mirrors and copies in one go, numpy pixel by pixel
         source = torch.flip(source, (-1,))
     size = slot.shape[-2:]
@@ -216,7 +250,8 @@ def padded(
     mirror: bool,
     fill: Colour | Literal["reflect"],
 ) -> torch.Tensor:
-    """Cut one ``Box`` out of k images, uint8 (k, 3, height, width), into the part ``target`` of squares; fill the rest.
+    """Cut one ``Box`` out of k images, uint8 (k, 3, height, width), into the part ``target`` of
+    squares; fill the rest.
 
     Returns uint8 (k, 3, side, side), all mirrored or none. Everything is channels_last.
     """
@@ -227,7 +262,12 @@ def padded(
         part = torch.ops.aten._upsample_bilinear2d_aa(part, [new_height, new_width], False, None)
     inside = part.permute(0, 2, 3, 1).numpy()
     if fill == "reflect":
-        margins = ((0, 0), (down, side - down - new_height), (across, side - across - new_width), (0, 0))
+        margins = (
+            (0, 0),
+            (down, side - down - new_height),
+            (across, side - across - new_width),
+            (0, 0),
+        )
         square = np.pad(inside, margins, mode="reflect")
     else:
         square = np.empty((len(inside), side, side, 3), np.uint8)
@@ -238,5 +278,8 @@ def padded(
 
 
 def _picture(pixels: Pixels) -> torch.Tensor:
-    """Return uint8 (k, height, width, 3) as what torch calls channels_last, (k, 3, height, width); no copy."""
+    """Return uint8 (k, height, width, 3) as what torch calls channels_last, (k, 3, height, width).
+
+    No copy.
+    """
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)

@@ -16,14 +16,18 @@ from saccade.config.schema import AugmentSection, Config
 from saccade.rng import Keys, Purpose
 
 ERASE_AREA, ERASE_RATIO, ERASE_ATTEMPTS = (0.02, 0.33), (0.3, 3.3), 10
-"""*Source:* torchvision's RandomErasing; the method: Zhong et al. 2020, "Random Erasing", algorithm 1."""
+"""*Source:* torchvision's RandomErasing; the method: Zhong et al.
+
+2020, "Random Erasing", algorithm 1.
+"""
 
 Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How a cell is mixed with its mirror image: ``share`` of the image itself, and the pasted box, if any.
+    """How a cell is mixed with its mirror image: ``share`` of the image itself, and the pasted box,
+    if any.
 
     ``box`` is (left, top, width, height) in shares of the side.
     """
@@ -33,7 +37,9 @@ class Mix:
 
 
 def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
-    """Draw the one mix of a cell, a pure function of (seed, step, cell); with both kinds on, each half of the time.
+    """Draw the one mix of a cell, a pure function of (seed, step, cell).
+
+    With both kinds on, each half of the time.
 
     *Source:* mixup: Zhang et al. 2018, equation 1; cutmix: Yun et al. 2019, equations 1 and 2.
     """
@@ -50,15 +56,19 @@ def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
 def present(
     images: Tensor, epochs: Numbers, samples: Numbers, config: Config, step: int, cell: int
 ) -> tuple[Tensor, float]:
-    """Turn a cell as loaded into what the network is trained on, and return it with each image's own share.
+    """Turn a cell as loaded into what the network is trained on, and return it with each image's
+    own share.
 
-    ``images`` is uint8 (B, 3, S, S), the result float32 of the same shape; ``epochs`` and ``samples``, of shape
-    ``(B,)``, say which views these are. Normalised first, so that what is erased has the mean colour; mixed last.
+    ``images`` is uint8 (B, 3, S, S), the result float32 of the same shape; ``epochs`` and
+    ``samples``, of shape ``(B,)``, say which views these are. Normalised first, so that what is
+    erased has the mean colour; mixed last.
     """
     augment, seed, side = config.augment, config.seed, images.shape[-1]
     inputs = normalise(images, config.data.mean, config.data.std)
     if augment.erase > 0:
-        keys = rng.key(seed, Purpose.NOISE, epochs, samples) if augment.erase_fill == "noise" else None
+        keys = (
+            rng.key(seed, Purpose.NOISE, epochs, samples) if augment.erase_fill == "noise" else None
+        )
         inputs = erase(inputs, erased_boxes(augment.erase, seed, epochs, samples, side), keys)
     if augment.cutout > 0:
         inputs = erase(inputs, cutout_boxes(augment.cutout, seed, epochs, samples, side))
@@ -66,9 +76,11 @@ def present(
 
 
 def erased_boxes(chance: float, seed: int, epochs: Numbers, samples: Numbers, side: int) -> Numbers:
-    """Return the box that random erasing takes out of each image: (left, top, right, bottom), int64 (n, 4), in pixels.
+    """Return the box that random erasing takes out of each image: (left, top, right, bottom), int64
+    (n, 4), in pixels.
 
-    It is empty where nothing is erased. Ten draws of area and ratio; the first that fits strictly inside counts.
+    It is empty where nothing is erased. Ten draws of area and ratio; the first that fits strictly
+    inside counts.
     """
     keys = rng.key(seed, Purpose.ERASE, epochs, samples)
     draws = rng.uniform(keys, 3 + 2 * ERASE_ATTEMPTS)
@@ -81,14 +93,19 @@ def erased_boxes(chance: float, seed: int, epochs: Numbers, samples: Numbers, si
     rows, first = np.arange(len(keys)), fits.argmax(1)
     happens = (draws[:, 0] < chance) & fits.any(1)
     width, height = widths[rows, first] * happens, heights[rows, first] * happens
-    left, top = np.floor(draws[:, 1] * (side - width + 1)), np.floor(draws[:, 2] * (side - height + 1))
+    left, top = (
+        np.floor(draws[:, 1] * (side - width + 1)),
+        np.floor(draws[:, 2] * (side - height + 1)),
+    )
     return np.stack([left, top, left + width, top + height], 1).astype(np.int64)
 
 
 def cutout_boxes(share: float, seed: int, epochs: Numbers, samples: Numbers, side: int) -> Numbers:
-    """Return the square that cutout takes out of each image: (left, top, right, bottom), int64 (n, 4), in pixels.
+    """Return the square that cutout takes out of each image: (left, top, right, bottom), int64 (n,
+    4), in pixels.
 
-    Its centre is any pixel, so that part of it may lie outside. *Source:* DeVries and Taylor 2017, section 3.2.
+    Its centre is any pixel, so that part of it may lie outside. *Source:* DeVries and Taylor 2017,
+    section 3.2.
     """
     length = round(share * side)
     centres = np.floor(rng.uniform(rng.key(seed, Purpose.CUTOUT, epochs, samples), 2) * side)
@@ -97,9 +114,11 @@ def cutout_boxes(share: float, seed: int, epochs: Numbers, samples: Numbers, sid
 
 
 def erase(images: Tensor, boxes: Numbers, keys: Keys | None = None) -> Tensor:
-    """Set a box (left, top, right, bottom) of each float image (B, 3, S, S) to zero, or to standard normal noise.
+    """Set a box (left, top, right, bottom) of each float image (B, 3, S, S) to zero, or to standard
+    normal noise.
 
-    ``boxes`` is int64 (B, 4) in pixels, empty ones included; the noise follows from one key for each image.
+    ``boxes`` is int64 (B, 4) in pixels, empty ones included; the noise follows from one key for
+    each image.
     """
     chosen = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
     if not len(chosen):
@@ -111,14 +130,20 @@ def erase(images: Tensor, boxes: Numbers, keys: Keys | None = None) -> Tensor:
     y = x.view(-1, 1)
     inside = ((x >= left) & (x < right) & (y >= top) & (y < bottom)).unsqueeze(1)
     parts = images[places]
-    filled = torch.zeros_like(parts) if keys is None else noise(keys[chosen], parts[0].shape, images.device)
+    filled = (
+        torch.zeros_like(parts)
+        if keys is None
+        else noise(keys[chosen], parts[0].shape, images.device)
+    )
     return images.index_copy(0, places, torch.where(inside, filled, parts))
 
 
 def noise(keys: Keys, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return standard normal numbers, float32 of shape ``(n, *shape)``, computed on the device from n keys.
+    """Return standard normal numbers, float32 of shape ``(n, *shape)``, computed on the device from
+    n keys.
 
-    The same mixing of counters as in ``rng.uniform``, with 64-bit words that are signed here; 24 bits are used.
+    The same mixing of counters as in ``rng.uniform``, with 64-bit words that are signed here; 24
+    bits are used.
     """
     first = torch.from_numpy(keys.astype(np.int64)).to(device, non_blocking=True)
     counters = torch.arange(1, math.prod(shape) + 1, device=device)
@@ -140,14 +165,19 @@ def _shift(words: Tensor, bits: int) -> Tensor:
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Turn uint8 images (B, 3, H, W), 0..255, into float32 ones: (value / 255 - mean) / std, layout kept."""
+    """Turn uint8 images (B, 3, H, W), 0..255, into float32 ones: (value / 255 - mean) / std,
+    layout kept.
+    """
     scale, shift = _scale_and_shift(mean, std, images.device)
     return torch.addcmul(shift, images.float(), scale)
 
 
 @cache
-def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return what an image is multiplied by and what is added, (1, 3, 1, 1) each: sent to the device only once.
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return what an image is multiplied by and what is added, (1, 3, 1, 1) each: sent to the
+    device only once.
 
     A GPU would be waited for each time.
     """
@@ -157,11 +187,17 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: to
 
 
 def apply_mix(images: Tensor, mix: Mix) -> tuple[Tensor, float]:
-    """Mix a cell of float images (B, 3, H, W) with itself in reverse order; return it and the image's own share."""
+    """Mix a cell of float images (B, 3, H, W) with itself in reverse order.
+
+    Return it and the image's own share.
+    """
     if mix.box is not None:
         size = images.shape[-1]
         left, top = round(mix.box[0] * size), round(mix.box[1] * size)
-        right, bottom = round((mix.box[0] + mix.box[2]) * size), round((mix.box[1] + mix.box[3]) * size)
+        right, bottom = (
+            round((mix.box[0] + mix.box[2]) * size),
+            round((mix.box[1] + mix.box[3]) * size),
+        )
         images = images.clone()
         images[..., top:bottom, left:right] = images.flip(0)[..., top:bottom, left:right]
         return images, 1 - (bottom - top) * (right - left) / size**2

@@ -1,7 +1,8 @@
 """The operations of augmentation policies: name -> function of an RGB image and a magnitude.
 
-They work in Pillow, which the policies were found with, and which is faster on one uint8 image than torch for nearly
-all of them. Geometry is bilinear, as in torchvision's training reference; what comes from outside is black.
+They work in Pillow, which the policies were found with, and which is faster on one uint8 image than
+torch for nearly all of them. Geometry is bilinear, as in torchvision's training reference; what
+comes from outside is black.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ Step = tuple[str, float]
 
 
 def _affine(image: Picture, *matrix: float) -> Picture:
-    """Show at each place (x, y) what is at (ax + by + c, dx + ey + f); ``matrix`` is (a, b, c, d, e, f)."""
+    """Show at each place (x, y) what is at (ax + by + c, dx + ey + f).
+
+    ``matrix`` is (a, b, c, d, e, f).
+    """
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
@@ -45,7 +49,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "autocontrast": lambda image, _: ImageOps.autocontrast(image),
     "equalize": lambda image, _: ImageOps.equalize(image),
     "invert": lambda image, _: ImageOps.invert(image),
-    # *Source:* Touvron et al. 2022, "DeiT III", section 3.3 (3-Augment); hue: Howard 2013, section 2
+    # *Source:* Touvron et al. 2022, "DeiT III", section 3.3 (3-Augment); hue: Howard 2013, section
+    # 2
     "gray": lambda image, _: image.convert("L").convert("RGB"),
     "blur": lambda image, radius: image.filter(ImageFilter.GaussianBlur(radius)),
     "hue": _shift_hue,
@@ -54,7 +59,8 @@ OPERATIONS: Mapping[str, Operation] = {
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How strong an operation is at a level from 0 to 1: ``low`` to ``high``, mirrored by chance if ``signed``.
+    """How strong an operation is at a level from 0 to 1: ``low`` to ``high``, mirrored by chance if
+    ``signed``.
 
     ``per_side`` magnitudes are shares of the image's side; ``whole`` ones are rounded.
     """
@@ -72,21 +78,41 @@ class Scale:
         return -value if self.signed and negative else value
 
 
-def _scales(shear: float, translate: Scale, degrees: float, more: float, bits: int) -> dict[str, Scale]:
+def _scales(
+    shear: float, translate: Scale, degrees: float, more: float, bits: int
+) -> dict[str, Scale]:
     slope, enhance = Scale(0, shear, signed=True), Scale(0, more, signed=True)
     return {
-        "identity": Scale(0, 0), "shear_x": slope, "shear_y": slope, "translate_x": translate, "translate_y": translate,
-        "rotate": Scale(0, degrees, signed=True), "brightness": enhance, "color": enhance, "contrast": enhance,
-        "sharpness": enhance, "posterize": Scale(8, bits, whole=True), "solarize": Scale(255, 0),
-        "autocontrast": Scale(0, 0), "equalize": Scale(0, 0),
-    }  # fmt: skip
+        "identity": Scale(0, 0),
+        "shear_x": slope,
+        "shear_y": slope,
+        "translate_x": translate,
+        "translate_y": translate,
+        "rotate": Scale(0, degrees, signed=True),
+        "brightness": enhance,
+        "color": enhance,
+        "contrast": enhance,
+        "sharpness": enhance,
+        "posterize": Scale(8, bits, whole=True),
+        "solarize": Scale(255, 0),
+        "autocontrast": Scale(0, 0),
+        "equalize": Scale(0, 0),
+    }
 
 
-STANDARD: Mapping[str, Scale] = _scales(0.3, Scale(0, 150 / 331, signed=True, per_side=True), 30, 0.9, 4)
-"""The fourteen of RandAugment. *Source:* Cubuk et al. 2019, "AutoAugment", table 6; translation per 331 px."""
+STANDARD: Mapping[str, Scale] = _scales(
+    0.3, Scale(0, 150 / 331, signed=True, per_side=True), 30, 0.9, 4
+)
+"""The fourteen of RandAugment. *Source:* Cubuk et al. 2019, "AutoAugment", table 6.
+
+Translation per 331 px.
+"""
 
 WIDE: Mapping[str, Scale] = _scales(0.99, Scale(0, 32, signed=True), 135, 0.99, 2)
-"""*Source:* Müller and Hutter 2021, "TrivialAugment", table 7: the wide space; translation in pixels."""
+"""*Source:* Müller and Hutter 2021, "TrivialAugment", table 7: the wide space.
+
+Translation in pixels.
+"""
 
 
 def in_turn(image: Picture, steps: list[Step]) -> Picture:

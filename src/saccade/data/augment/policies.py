@@ -1,7 +1,7 @@
 """Which operations an image goes through and how strong they are: a pure function of its draws.
 
-A policy comes first, then colour jitter, then gray. *Source* of the order: torchvision's training reference; Touvron et
-al. 2022, "DeiT III", section 3.3.
+A policy comes first, then colour jitter, then gray. *Source* of the order: torchvision's training
+reference; Touvron et al. 2022, "DeiT III", section 3.3.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ TRIVIAL_LEVELS, AUTO_LEVELS = 31, 10
 
 
 class Choice(NamedTuple):
-    """One operation of a sub-policy: its name, the chance that it is applied, and its level from 0 to 9."""
+    """One operation of a sub-policy: its name, the chance that it is applied, and its level from
+    0 to 9.
+    """
 
     name: str
     chance: float
@@ -41,7 +43,8 @@ def _read(table: str) -> tuple[tuple[Choice, Choice], ...]:
     return tuple((first, second) for first, second in choices)
 
 
-# *Source:* Cubuk et al. 2019, "AutoAugment", tables 7 (CIFAR-10), 8 (SVHN) and 9 (ImageNet): operation, chance, level.
+# *Source:* Cubuk et al. 2019, "AutoAugment", tables 7 (CIFAR-10), 8 (SVHN) and 9 (ImageNet):
+# operation, chance, level.
 AUTOAUGMENT = {
     "autoaugment-imagenet": _read("""
         posterize .4 8     rotate .6 9
@@ -128,7 +131,9 @@ AUTOAUGMENT = {
 
 
 def policy(section: AugmentSection, side: int, draws: Sequence[float]) -> list[Step]:
-    """Return what the policy of a section does to an image of ``side`` pixels, from ``4 * max(rand_ops, 2)`` draws."""
+    """Return what the policy of a section does to an image of ``side`` pixels, from ``4 *
+    max(rand_ops, 2)`` draws.
+    """
     if section.policy == "randaugment":
         return randaugment(section, side, draws)
     if section.policy == "trivialaugment":
@@ -144,13 +149,17 @@ def autoaugment(name: str, side: int, draws: Sequence[float]) -> list[Step]:
     steps = []
     for choice, chance, sign in zip(row, draws[1::2], draws[2::2], strict=True):
         if chance < choice.chance:
-            scale = STANDARD.get(choice.name, Scale(0, 0))  # invert has no magnitude and is in no other policy
-            steps.append((choice.name, scale.magnitude(choice.level / (AUTO_LEVELS - 1), sign < 0.5, side)))
+            # invert has no magnitude and is in no other policy
+            scale = STANDARD.get(choice.name, Scale(0, 0))
+            steps.append(
+                (choice.name, scale.magnitude(choice.level / (AUTO_LEVELS - 1), sign < 0.5, side))
+            )
     return steps
 
 
 def randaugment(section: AugmentSection, side: int, draws: Sequence[float]) -> list[Step]:
-    """Choose ``rand_ops`` operations, each applied by ``rand_chance``, from four draws for each, the third one normal.
+    """Choose ``rand_ops`` operations, each applied by ``rand_chance``, from four draws for each,
+    the third one normal.
 
     *Source:* Cubuk et al. 2020, "RandAugment", section 3; noise on the strength: Wightman's timm.
     """
@@ -160,12 +169,17 @@ def randaugment(section: AugmentSection, side: int, draws: Sequence[float]) -> l
         name = list(STANDARD)[int(which * len(STANDARD))]
         level = section.rand_magnitude + section.rand_std * noise
         if chance < section.rand_chance:
-            steps.append((name, STANDARD[name].magnitude(min(max(level / 10, 0), 1), sign < 0.5, side)))
+            steps.append(
+                (name, STANDARD[name].magnitude(min(max(level / 10, 0), 1), sign < 0.5, side))
+            )
     return steps
 
 
 def trivialaugment(side: int, draws: Sequence[float]) -> list[Step]:
-    """Choose one operation and one of 31 levels from three draws. *Source:* Müller and Hutter 2021, section 3."""
+    """Choose one operation and one of 31 levels from three draws.
+
+    *Source:* Müller and Hutter 2021, section 3.
+    """
     name = list(WIDE)[int(draws[0] * len(WIDE))]
     level = int(draws[1] * TRIVIAL_LEVELS) / (TRIVIAL_LEVELS - 1)
     return [(name, WIDE[name].magnitude(level, draws[2] < 0.5, side))]
@@ -174,7 +188,8 @@ def trivialaugment(side: int, draws: Sequence[float]) -> list[Step]:
 def three_augment(draws: Sequence[float]) -> list[Step]:
     """Choose gray, solarisation or blur (radius 0.1 to 2 pixels) from two draws.
 
-    *Source:* Touvron et al. 2022, "DeiT III", section 3.3, and its code for the radius and the threshold of 128.
+    *Source:* Touvron et al. 2022, "DeiT III", section 3.3, and its code for the radius and the
+    threshold of 128.
     """
     name = THREE[int(draws[0] * len(THREE))]
     return [(name, {"gray": 0.0, "solarize": 128.0, "blur": 0.1 + 1.9 * draws[1]}[name])]
@@ -183,8 +198,8 @@ def three_augment(draws: Sequence[float]) -> list[Step]:
 def jitter(strengths: Sequence[float], draws: Sequence[float]) -> list[Step]:
     """Draw a colour jitter from eight draws: four for the order, four for the factors.
 
-    A strength s means a factor in [max(0, 1 - s), 1 + s]; for the hue, s turns to either side at most. *Source:* Howard
-    2013, section 2; torchvision's ColorJitter.
+    A strength s means a factor in [max(0, 1 - s), 1 + s]; for the hue, s turns to either side at
+    most. *Source:* Howard 2013, section 2; torchvision's ColorJitter.
     """
     steps = []
     for i in sorted(range(len(JITTER)), key=draws.__getitem__):
@@ -203,7 +218,11 @@ class Painter:
     """The operations for the images of a batch, each image's from draws of its own."""
 
     def __init__(
-        self, section: AugmentSection, seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64]
+        self,
+        section: AugmentSection,
+        seed: int,
+        epochs: NDArray[np.int64],
+        samples: NDArray[np.int64],
     ) -> None:
         """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``."""
         self._section = section
@@ -221,7 +240,9 @@ class Painter:
             self._gray = draw(Purpose.GRAY, 1)[:, 0].tolist()
 
     def steps(self, place: int, side: int) -> list[Step]:
-        """Return the operations for the image at a place of the batch, ``side`` pixels wide and high."""
+        """Return the operations for the image at a place of the batch, ``side`` pixels wide and
+        high.
+        """
         section = self._section
         steps = policy(section, side, self._policy[place])
         steps += jitter(section.jitter, self._jitter[place])

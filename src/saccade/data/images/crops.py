@@ -1,7 +1,9 @@
-"""Only the pixels that random crops need: of tiled JPEGs the tiles, of large crops the low frequencies.
+"""Only the pixels that random crops need: of tiled JPEGs the tiles, of large crops the low
+frequencies.
 
-While one thread holds Python's lock all others wait. So the crops of all files of a task are planned together, by few
-calls of numpy, and each file is then one call of the decoder, which lets go of the lock.
+While one thread holds Python's lock all others wait. So the crops of all files of a task are
+planned together, by few calls of numpy, and each file is then one call of the decoder, which lets
+go of the lock.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from saccade.data.images import jpeg, tiles
 from saccade.data.images.decode import BadImage, Data, Exif
 
 SHARPNESS = 1.5
-"""The decoder may halve the sides of an image while each crop stays this many times as wide and high as the output."""
+"""The decoder may halve the sides of an image while each crop stays this many times as wide and
+high as the output.
+"""
 
 _FACTORS = np.array([2, 4, 8])
 _thread = threading.local()
@@ -33,7 +37,9 @@ Choose = Callable[[list[int], Integers], Integers]
 
 
 class _Part(NamedTuple):
-    """A JPEG to be decoded: its sides in pixels, by how much they are reduced, and the boxes in what that gives."""
+    """A JPEG to be decoded: its sides in pixels, by how much they are reduced, and the boxes in
+    what that gives.
+    """
 
     data: Data
     width: int
@@ -45,13 +51,15 @@ class _Part(NamedTuple):
 def decode(
     files: Sequence[Data], choose: Choose, side: int, exif: Exif, *, whole: bool = False
 ) -> Iterator[tuple[Pixels, Boxes]]:
-    """Decode as much of each image file as its crops need, and yield the pixels with the boxes in them.
+    """Decode as much of each image file as its crops need, and yield the pixels with the boxes in
+    them.
 
-    ``choose(which, sizes)`` returns the boxes in k of the files, int64 (k, copies, 4) as in ``Box``, in pixels of the
-    upright images; ``sizes`` are their (width, height), int64 (k, 2). ``side`` is the side of the output in pixels;
-    ``whole`` asks for every pixel. Pixels are uint8 (height, width, 3). Reduced pixels make boxes fractional: they are
-    rounded, half a reduced pixel of shift at most. The pixels are valid until the next ones are asked for. Raises
-    BadImage when the turn comes to a file that is none.
+    ``choose(which, sizes)`` returns the boxes in k of the files, int64 (k, copies, 4) as in
+    ``Box``, in pixels of the upright images; ``sizes`` are their (width, height), int64 (k, 2).
+    ``side`` is the side of the output in pixels; ``whole`` asks for every pixel. Pixels are uint8
+    (height, width, 3). Reduced pixels make boxes fractional: they are rounded, half a reduced pixel
+    of shift at most. The pixels are valid until the next ones are asked for. Raises BadImage when
+    the turn comes to a file that is none.
     """
     plan = {} if whole else _plan(files, choose, side, exif)
     for i, data in enumerate(files):
@@ -69,8 +77,12 @@ def decode(
             yield pixels, part.boxes
 
 
-def _plan(files: Sequence[Data], choose: Choose, side: int, exif: Exif) -> dict[int, _Part | BadImage]:
-    """Plan what to decode of each JPEG of a usual kind that need not be turned, or say what is wrong with it."""
+def _plan(
+    files: Sequence[Data], choose: Choose, side: int, exif: Exif
+) -> dict[int, _Part | BadImage]:
+    """Plan what to decode of each JPEG of a usual kind that need not be turned, or say what is
+    wrong with it.
+    """
     plan: dict[int, _Part | BadImage] = {}
     tiled, plain, sizes = [], [], []
     for i, data in enumerate(files):
@@ -90,13 +102,19 @@ def _plan(files: Sequence[Data], choose: Choose, side: int, exif: Exif) -> dict[
     _plan_cuts(plan, files, tiled, choose, side)
     if plain:
         whole = np.array(sizes, np.int64)
-        found = _parts([files[i] for i in plain], np.zeros_like(whole), whole, choose(plain, whole), side)
+        found = _parts(
+            [files[i] for i in plain], np.zeros_like(whole), whole, choose(plain, whole), side
+        )
         plan.update(zip(plain, found, strict=True))
     return plan
 
 
 def _plan_cuts(
-    plan: dict[int, _Part | BadImage], files: Sequence[Data], tiled: list[int], choose: Choose, side: int
+    plan: dict[int, _Part | BadImage],
+    files: Sequence[Data],
+    tiled: list[int],
+    choose: Choose,
+    side: int,
 ) -> None:
     """Add to a plan which tiles of the tiled JPEGs among some files to decode."""
     if not tiled:
@@ -115,10 +133,14 @@ def _plan_cuts(
     plan.update(zip(tiled, _parts(*cuts, boxes, side), strict=True))
 
 
-def _parts(data: Sequence[Data], corners: Integers, sizes: Integers, boxes: Integers, side: int) -> Iterator[_Part]:
-    """Choose the factors of k JPEGs, cut out of their images at ``corners``, and move their boxes into what they give.
+def _parts(
+    data: Sequence[Data], corners: Integers, sizes: Integers, boxes: Integers, side: int
+) -> Iterator[_Part]:
+    """Choose the factors of k JPEGs, cut out of their images at ``corners``, and move their boxes
+    into what they give.
 
-    ``corners``, (left, top), and ``sizes``, (width, height), are int64 (k, 2); ``boxes`` int64 (k, copies, 4).
+    ``corners``, (left, top), and ``sizes``, (width, height), are int64 (k, 2); ``boxes`` int64 (k,
+    copies, 4).
     """
     smallest = boxes[..., 2:].min(axis=(1, 2))
     factors = 1 << (smallest[:, None] >= SHARPNESS * side * _FACTORS).sum(axis=1)
@@ -127,7 +149,9 @@ def _parts(data: Sequence[Data], corners: Integers, sizes: Integers, boxes: Inte
     inside[..., 2:] = np.maximum(np.rint(boxes[..., 2:] / factor), 1)
     most = -(-sizes[:, None] // factor) - inside[..., 2:]
     inside[..., :2] = np.minimum(np.rint((boxes[..., :2] - corners[:, None]) / factor), most)
-    for one, (width, height), by, places in zip(data, sizes.tolist(), factors.tolist(), inside.tolist(), strict=True):
+    for one, (width, height), by, places in zip(
+        data, sizes.tolist(), factors.tolist(), inside.tolist(), strict=True
+    ):
         yield _Part(one, width, height, by, places)
 
 

@@ -1,7 +1,9 @@
-"""From the bytes of an image file to RGB: the one policy for every format, for training, evaluation and prediction.
+"""From the bytes of an image file to RGB: the one policy for every format, for training, evaluation
+and prediction.
 
-The format is told by the first bytes, never by the name. Gray is replicated; CMYK is converted as Pillow does;
-transparency is composited on white; 16 bits become 8 by ``>> 8``; of an animation the first frame is taken.
+The format is told by the first bytes, never by the name. Gray is replicated; CMYK is converted as
+Pillow does; transparency is composited on white; 16 bits become 8 by ``>> 8``; of an animation the
+first frame is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from saccade.data.images.limits import MAX_PIXELS as MAX_PIXELS
 from saccade.data.images.limits import BadImage as BadImage
 from saccade.errors import ConfigError
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
 """The endings, in lower case, of files that count as images."""
 
 Exif = Literal["ignore", "apply"]
@@ -28,16 +32,32 @@ Data = bytes | memoryview
 Pixels = NDArray[np.uint8]
 
 _MAGICS = (
-    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
-    (b"P1", "PPM"), (b"P2", "PPM"), (b"P3", "PPM"), (b"P4", "PPM"), (b"P5", "PPM"), (b"P6", "PPM"), (b"BM", "BMP"),
-)  # fmt: skip
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"P1", "PPM"),
+    (b"P2", "PPM"),
+    (b"P3", "PPM"),
+    (b"P4", "PPM"),
+    (b"P5", "PPM"),
+    (b"P6", "PPM"),
+    (b"BM", "BMP"),
+)
 _GAP = rb"(?:\s|#[^\n]*\n)+"
-RAW_PNM = re.compile(rb"P([56])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(255|65535)\s")
+RAW_PNM = re.compile(
+    rb"P([56])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(255|65535)\s"
+)
 """The header of a binary portable map of 8 or 16 bits: kind, width, height, largest value."""
 _PILLOW_FILTER: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _ORIENTATION_TAG = 0x0112
-_UNSUPPORTED = re.compile(r"Unsupported (JPEG|BMP|color)|unknown raw mode|not (implemented|supported)")
+_UNSUPPORTED = re.compile(
+    r"Unsupported (JPEG|BMP|color)|unknown raw mode|not (implemented|supported)"
+)
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _OTHER_MAGICS = (
@@ -61,15 +81,17 @@ _OTHER_MAGICS = (
     (b"\1\xda\1\1", "Silicon Graphics"),
 )
 _STRIP_PIXELS = 1 << 22
-"""Pixels that are converted at once: a copy of a whole large image for each step would take several GB."""
+"""Pixels that are converted at once: a copy of a whole large image for each step would take
+several GB.
+"""
 
 
 def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
     """Decode an image file to RGB: uint8 of shape (height, width, 3), C-contiguous.
 
-    ``exif`` says whether the orientation in the EXIF block is applied (TIFF orientation always is, by Pillow).
-    ``factor`` (1, 2, 4, 8) reduces the sides of a JPEG. Raises BadImage, for an image that is too large before any
-    pixel is allocated.
+    ``exif`` says whether the orientation in the EXIF block is applied (TIFF orientation always is,
+    by Pillow). ``factor`` (1, 2, 4, 8) reduces the sides of a JPEG. Raises BadImage, for an image
+    that is too large before any pixel is allocated.
     """
     kind = format_of(data)
     if kind == "JPEG":
@@ -85,7 +107,10 @@ def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
 
 
 def size(data: Data) -> tuple[int, int]:
-    """Return (width, height) in pixels as stored, from the header alone; raises BadImage as ``decode`` does."""
+    """Return (width, height) in pixels as stored, from the header alone.
+
+    Raises BadImage as ``decode`` does.
+    """
     kind = format_of(data)
     if kind == "JPEG":
         try:
@@ -106,7 +131,9 @@ def size(data: Data) -> tuple[int, int]:
 
 
 def orientation(data: Data) -> int:
-    """Return the EXIF orientation, 1 to 8, of a JPEG, PNG, WebP or AVIF; 1 where there is none or it makes no sense.
+    """Return the EXIF orientation, 1 to 8, of a JPEG, PNG, WebP or AVIF.
+
+    1 where there is none or it makes no sense.
 
     Raises BadImage if the bytes are not an image or a PNG is damaged.
     """
@@ -114,14 +141,21 @@ def orientation(data: Data) -> int:
 
 
 def exif_block(data: Data) -> bytes:
-    """Return the TIFF block with the EXIF data of a JPEG, PNG, WebP or AVIF, or nothing; raises BadImage as above."""
+    """Return the TIFF block with the EXIF data of a JPEG, PNG, WebP or AVIF, or nothing.
+
+    Raises BadImage as above.
+    """
     kind = format_of(data)
     if kind == "JPEG":
         try:
             start = jpeg.probe(data).exif
         except ValueError:
             return b""
-        return bytes(data[start : start - 8 + int.from_bytes(data[start - 8 : start - 6], "big")]) if start else b""
+        return (
+            bytes(data[start : start - 8 + int.from_bytes(data[start - 8 : start - 6], "big")])
+            if start
+            else b""
+        )
     if kind == "PNG":
         return png.read(data).exif
     if kind == "AVIF":
@@ -131,7 +165,10 @@ def exif_block(data: Data) -> bytes:
 
 
 def _jpeg_size(data: Data) -> tuple[int, int]:
-    """Return (width, height) without the padding of a tiled file, which counts for the limit; raises ValueError."""
+    """Return (width, height) without the padding of a tiled file, which counts for the limit.
+
+    Raises ValueError.
+    """
     header = jpeg.probe(data)
     width, height = header[:2]
     if width and not height:
@@ -154,7 +191,9 @@ def _unpadded(pixels: Pixels, data: Data, factor: int) -> Pixels:
 
 
 def bad_image(data: Data, kind: str, reason: object) -> BadImage:
-    """Return the error about bytes that begin as an image: of a kind that is not read, cut off, or damaged inside."""
+    """Return the error about bytes that begin as an image: of a kind that is not read, cut off,
+    or damaged inside.
+    """
     if isinstance(reason, BadImage):
         return reason
     if _UNSUPPORTED.search(str(reason)):
@@ -171,7 +210,10 @@ def bad_image(data: Data, kind: str, reason: object) -> BadImage:
 
 
 def format_of(data: Data) -> str:
-    """Return the format that the first bytes tell, in Pillow's words, such as ``JPEG``; raises BadImage."""
+    """Return the format that the first bytes tell, in Pillow's words, such as ``JPEG``.
+
+    Raises BadImage.
+    """
     head = bytes(data[:12])
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "WEBP"
@@ -195,7 +237,10 @@ def _other_format(head: bytes) -> str:
 
 
 def _brands(data: Data) -> tuple[bytes, ...]:
-    """Return what a file in the ISO base format says it is. *Source:* ISO/IEC 14496-12, section 4.3."""
+    """Return what a file in the ISO base format says it is.
+
+    *Source:* ISO/IEC 14496-12, section 4.3.
+    """
     body = bytes(data[8 : min(int.from_bytes(data[:4], "big"), 256)])
     return tuple(body[place : place + 4] for place in range(0, len(body), 4))
 
@@ -211,14 +256,17 @@ def _raw_pnm(data: Data) -> Pixels | None:
     count = width * height * planes
     if len(data) - header.end() < count * kind.itemsize:
         raise BadImage("truncated PPM: the file ends inside the pixels", "truncated")
-    values: NDArray[Any] = np.frombuffer(data, kind, count, header.end()).reshape(height, width, planes)
+    values: NDArray[Any] = np.frombuffer(data, kind, count, header.end()).reshape(
+        height, width, planes
+    )
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[...] = values if kind.itemsize == 1 else values >> 8
     return pixels
 
 
 def _hush_pillow() -> None:
-    """Ignore Pillow's warnings: what matters in them is an error here, and many threads decode at once.
+    """Ignore Pillow's warnings: what matters in them is an error here, and many threads decode at
+    once.
 
     ``warnings.catch_warnings`` is not safe across threads, so one filter stays.
     """
@@ -227,7 +275,10 @@ def _hush_pillow() -> None:
 
 
 def open_header(data: Data, kind: str) -> Image.Image:
-    """Open without decoding; only the plugin of this format may look at the bytes; raises BadImage."""
+    """Open without decoding; only the plugin of this format may look at the bytes.
+
+    Raises BadImage.
+    """
     _hush_pillow()
     try:
         return Image.open(io.BytesIO(data), formats=(kind,))
@@ -239,7 +290,9 @@ def open_header(data: Data, kind: str) -> Image.Image:
         if kind == "TIFF" and (refusal := tiff.refusal(data)):
             raise refusal from error
         if kind == "AVIF" and not features.check("avif"):
-            raise BadImage("unsupported AVIF: this Pillow was built without it", "unsupported") from error
+            raise BadImage(
+                "unsupported AVIF: this Pillow was built without it", "unsupported"
+            ) from error
         reason = "its header cannot be read" if isinstance(error, UnidentifiedImageError) else error
         raise bad_image(data, kind, reason) from error
 
@@ -247,7 +300,8 @@ def open_header(data: Data, kind: str) -> Image.Image:
 def _decode_pillow(data: Data, kind: str) -> Pixels:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigError(
-            "Pillow was told to accept truncated images, which would train on grey areas without a word",
+            "Pillow was told to accept truncated images, which would train on grey areas "
+            "without a word",
             where="PIL.ImageFile.LOAD_TRUNCATED_IMAGES",
             fix="set it back to False",
         )
@@ -271,7 +325,10 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
 
 
 def from_pillow(image: Image.Image, *, exif: Exif = "ignore") -> Pixels:
-    """Convert an image of Pillow to RGB, uint8 (height, width, 3), by the same policy; raises BadImage."""
+    """Convert an image of Pillow to RGB, uint8 (height, width, 3), by the same policy.
+
+    Raises BadImage.
+    """
     limits.check_size(*image.size)
     if image.format == "TIFF" and hasattr(image, "tag_v2"):
         tiff.check(image)
@@ -290,14 +347,21 @@ def _rgb(image: Image.Image) -> Pixels:
     """Convert a loaded image to RGB, uint8 (height, width, 3), in strips."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        pixels = _from_16_bits(tiff.black_is_zero(image, values) if image.format == "TIFF" else values)
+        pixels = _from_16_bits(
+            tiff.black_is_zero(image, values) if image.format == "TIFF" else values
+        )
         pixels[values == image.info.get("transparency", -1)] = 255
         return pixels
     if image.mode in ("F", "LAB", "HSV"):
         raise BadImage(f"pixels of mode {image.mode} are not supported", "unsupported")
     see_through = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
-    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        see_through = False  # a writer that left the fourth byte empty; viewers show such a file as opaque, too
+    if (
+        image.format == "BMP"
+        and image.mode == "RGBA"
+        and image.getchannel("A").getextrema() == (0, 0)
+    ):
+        # a writer that left the fourth byte empty; viewers show such a file as opaque, too
+        see_through = False
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     rows = max(_STRIP_PIXELS // width, 1)
@@ -311,7 +375,10 @@ def _rgb(image: Image.Image) -> Pixels:
 
 
 def _from_16_bits(values: NDArray[Any]) -> Pixels:
-    """Turn gray integers of shape (height, width) into RGB; Pillow's own conversion would saturate at 255."""
+    """Turn gray integers of shape (height, width) into RGB.
+
+    Pillow's own conversion would saturate at 255.
+    """
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("gray values beyond 16 bits", "unsupported")
     gray = (values >> 8).astype(np.uint8)
@@ -326,7 +393,9 @@ def _webp_size(data: Data) -> tuple[int, int]:
     if kind == b"VP8X":
         return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
     if kind == b"VP8 ":
-        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
+        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(
+            head[8:10], "little"
+        ) & 0x3FFF
     bits = int.from_bytes(head[1:5], "little")
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
 
@@ -342,10 +411,15 @@ def _webp_exif(data: Data) -> bytes:
 
 
 def tiff_orientation(block: bytes) -> int:
-    """Return the orientation tag of the first directory of a TIFF block. *Source:* TIFF 6.0, section 2."""
+    """Return the orientation tag of the first directory of a TIFF block.
+
+    *Source:* TIFF 6.0, section 2.
+    """
     order: Literal["little", "big"] = "little" if block[:2] == b"II" else "big"
     first = int.from_bytes(block[4:8], order)
-    for place in range(first + 2, first + 2 + 12 * int.from_bytes(block[first : first + 2], order), 12):
+    for place in range(
+        first + 2, first + 2 + 12 * int.from_bytes(block[first : first + 2], order), 12
+    ):
         if place + 12 > len(block):
             break
         if int.from_bytes(block[place : place + 2], order) == _ORIENTATION_TAG:
@@ -355,7 +429,10 @@ def tiff_orientation(block: bytes) -> int:
 
 
 def _upright(pixels: Pixels, turn: int) -> Pixels:
-    """Undo an EXIF orientation on (height, width, 3). *Source:* EXIF 2.32, section 4.6.4, tag 274."""
+    """Undo an EXIF orientation on (height, width, 3).
+
+    *Source:* EXIF 2.32, section 4.6.4, tag 274.
+    """
     if turn >= 5:
         pixels = pixels.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):

@@ -1,4 +1,6 @@
-"""How an image becomes the square that the network sees: its central part, all of it squashed, or all of it padded."""
+"""How an image becomes the square that the network sees: its central part, all of it squashed,
+or all of it padded.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,10 @@ _UNIT = 1 << 20
 class Fit:
     """How images of any shape become squares.
 
-    ``crop`` cuts out the central square, ``share`` times the short side wide. ``squash`` changes width and height to
-    the side of the square, so that shapes are distorted and nothing is lost. ``pad`` changes the long side to it and
-    centres the image; the rest has the colour ``fill``, in levels. The last two see all of an image and ignore
-    ``share``.
+    ``crop`` cuts out the central square, ``share`` times the short side wide. ``squash`` changes
+    width and height to the side of the square, so that shapes are distorted and nothing is lost.
+    ``pad`` changes the long side to it and centres the image; the rest has the colour ``fill``, in
+    levels. The last two see all of an image and ignore ``share``.
     """
 
     how: How = "crop"
@@ -36,7 +38,9 @@ class Fit:
 
     @classmethod
     def of(cls, how: How, share: float, mean: Sequence[float]) -> Fit:
-        """Return the fit of a run: what is padded has the mean colour, RGB in 0..1, which is 0 to the network."""
+        """Return the fit of a run: what is padded has the mean colour, RGB in 0..1, which is 0
+        to the network.
+        """
         red, green, blue = (min(max(round(255 * level), 0), 255) for level in mean)
         return cls(how, share, (red, green, blue))
 
@@ -45,20 +49,28 @@ class Fit:
         return self.squares(pixels[None], side)[0]
 
     def squares(self, pixels: Pixels, side: int) -> torch.Tensor:
-        """Return images of one size, uint8 (k, height, width, 3), as the network sees them: (k, 3, side, side)."""
+        """Return images of one size, uint8 (k, height, width, 3), as the network sees them: (k,
+        3, side, side).
+        """
         if self.how == "crop":
             return central_crops(pixels, side, self.share)
         height, width = pixels.shape[1:3]
         if self.how == "squash":
             return _resized(pixels, side, side)
         ((left, top, new_width, new_height),) = places(np.array([[width, height]]), side).tolist()
-        square = torch.tensor(self.fill, dtype=torch.uint8).expand(len(pixels), side, side, 3).clone()
+        square = (
+            torch.tensor(self.fill, dtype=torch.uint8).expand(len(pixels), side, side, 3).clone()
+        )
         square = square.permute(0, 3, 1, 2)
-        square[..., top : top + new_height, left : left + new_width] = _resized(pixels, new_height, new_width)
+        square[..., top : top + new_height, left : left + new_width] = _resized(
+            pixels, new_height, new_width
+        )
         return square
 
     def seen(self, shape: float) -> float:
-        """Return the share of an image that evaluation sees, where ``shape`` is its short side over its long side."""
+        """Return the share of an image that evaluation sees, where ``shape`` is its short side
+        over its long side.
+        """
         return shape * self.share**2 if self.how == "crop" else 1.0
 
 
@@ -67,20 +79,29 @@ CENTRAL = Fit()
 
 
 def places(sizes: Integers, side: int) -> Integers:
-    """Return where images that are padded lie in the square, int64 (k, 4) as in ``Box``; ``sizes`` are int64 (k, 2)."""
-    inside = np.maximum(np.rint(side * sizes / sizes.max(axis=1, keepdims=True)).astype(np.int64), 1)
+    """Return where images that are padded lie in the square, int64 (k, 4) as in ``Box``.
+
+    ``sizes`` are int64 (k, 2).
+    """
+    inside = np.maximum(
+        np.rint(side * sizes / sizes.max(axis=1, keepdims=True)).astype(np.int64), 1
+    )
     return np.concatenate([(side - inside) // 2, inside], axis=1)
 
 
 def unit_squares(count: int) -> Integers:
-    """Return the sizes of k squares in which parts of images are chosen before ``stretched``, int64 (k, 2)."""
+    """Return the sizes of k squares in which parts of images are chosen before ``stretched``,
+    int64 (k, 2).
+    """
     return np.full((count, 2), _UNIT)
 
 
 def stretched(boxes: Integers, sizes: Integers) -> Integers:
-    """Move boxes in ``unit_squares`` into images of these sizes, int64 (k, 2): both int64 (k, 4) as in ``Box``.
+    """Move boxes in ``unit_squares`` into images of these sizes, int64 (k, 2): both int64 (k, 4) as
+    in ``Box``.
 
-    A box keeps its share of the width and of the height: the part of an image has about the shape of the image.
+    A box keeps its share of the width and of the height: the part of an image has about the shape
+    of the image.
     """
     inside = np.clip(np.rint(boxes[:, 2:] * sizes / _UNIT).astype(np.int64), 1, sizes)
     start = np.minimum(np.rint(boxes[:, :2] * sizes / _UNIT).astype(np.int64), sizes - inside)
@@ -88,10 +109,12 @@ def stretched(boxes: Integers, sizes: Integers) -> Integers:
 
 
 def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
-    """Resize the short side to ``size / crop`` pixels and cut the central square, as torchvision's v2 transforms do.
+    """Resize the short side to ``size / crop`` pixels and cut the central square, as torchvision's
+    v2 transforms do.
 
-    ``pixels`` is uint8 (k, height, width, 3), images of one size; the result is uint8 (k, 3, size, size). *Source:*
-    torchvision Resize (the long side is truncated) and CenterCrop (offsets rounded to even).
+    ``pixels`` is uint8 (k, height, width, 3), images of one size; the result is uint8 (k, 3, size,
+    size). *Source:* torchvision Resize (the long side is truncated) and CenterCrop (offsets rounded
+    to even).
     """
     height, width = pixels.shape[1:3]
     short = max(round(size / crop), size)
@@ -105,7 +128,10 @@ def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
 
 
 def _resized(pixels: Pixels, height: int, width: int) -> torch.Tensor:
-    """Resize images, uint8 (k, h, w, 3), antialiased: (k, 3, height, width); equal sizes are not copied."""
+    """Resize images, uint8 (k, h, w, 3), antialiased: (k, 3, height, width).
+
+    Equal sizes are not copied.
+    """
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
     if image.shape[-2:] == (height, width):
         return image

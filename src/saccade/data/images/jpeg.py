@@ -10,12 +10,21 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-_START_OF_FRAME = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+_START_OF_FRAME = frozenset(
+    (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
+)
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _HIERARCHICAL = frozenset((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF))
 _LOSSLESS_FRAME = 0xF7
 """Begins the frame of a JPEG-LS file. *Source:* ITU-T T.87, annex C."""
-_CHROMA: dict[float, str] = {0x11: "4:4:4", 0x21: "4:2:2", 0x22: "4:2:0", 0x12: "4:4:0", 0x41: "4:1:1", 0x42: "4:1:0"}
+_CHROMA: dict[float, str] = {
+    0x11: "4:4:4",
+    0x21: "4:2:2",
+    0x22: "4:2:0",
+    0x12: "4:4:0",
+    0x41: "4:1:1",
+    0x42: "4:1:0",
+}
 _WITHOUT_SEGMENT = frozenset((0x01, *range(0xD0, 0xDB)))
 _USUAL = frozenset(bytes((luma, 0x11, 0x11)) for luma in (0x11, 0x12, 0x14, 0x21, 0x22, 0x41))
 """Sampling factors of colour that libjpeg-turbo's simple interface knows by name."""
@@ -31,9 +40,10 @@ _END = b"\xff\xd9"
 class Header(NamedTuple):
     """What the first bytes of a JPEG say.
 
-    ``width`` and ``height`` are pixels; ``components`` is 1 for gray, 3 for colour, 4 for CMYK and YCCK; ``adobe`` is
-    the colour transform of the Adobe marker or -1 without one; ``exif`` is the offset in bytes of the TIFF block in
-    the EXIF segment, or 0; ``sampling`` holds for each component its factors, horizontal in the upper four bits.
+    ``width`` and ``height`` are pixels; ``components`` is 1 for gray, 3 for colour, 4 for CMYK and
+    YCCK; ``adobe`` is the colour transform of the Adobe marker or -1 without one; ``exif`` is the
+    offset in bytes of the TIFF block in the EXIF segment, or 0; ``sampling`` holds for each
+    component its factors, horizontal in the upper four bits.
     """
 
     width: int
@@ -52,12 +62,16 @@ class Header(NamedTuple):
         if self.components == 1:
             return "gray"
         luma, *rest = self.sampling
-        ratios = {(luma >> 4) / max(one >> 4, 1) * 16 + (luma & 15) / max(one & 15, 1) for one in rest[:2]}
+        ratios = {
+            (luma >> 4) / max(one >> 4, 1) * 16 + (luma & 15) / max(one & 15, 1) for one in rest[:2]
+        }
         return _CHROMA.get(ratios.pop(), "other") if len(ratios) == 1 else "other"
 
     @property
     def is_usual(self) -> bool:
-        """Whether it is gray or three-coloured with one of the common sampling grids: others are decoded whole."""
+        """Whether it is gray or three-coloured with one of the common sampling grids: others are
+        decoded whole.
+        """
         return not self.hierarchical and (self.components == 1 or self.sampling in _USUAL)
 
     @property
@@ -67,7 +81,9 @@ class Header(NamedTuple):
 
 
 def probe(data: bytes | bytearray | memoryview) -> Header:
-    """Read the segments up to the frame header, decoding nothing; raises ValueError if there is none.
+    """Read the segments up to the frame header, decoding nothing.
+
+    Raises ValueError if there is none.
 
     *Source:* ITU-T T.81, annex B; the Adobe segment: T.872, section 6.5.3.
     """
@@ -85,13 +101,26 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
             if marker == _LOSSLESS_FRAME:
                 raise ValueError("Unsupported JPEG process: JPEG-LS")
             if marker in _START_OF_FRAME:
-                height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
+                height, width = (
+                    data[place + 5] << 8 | data[place + 6],
+                    data[place + 7] << 8 | data[place + 8],
+                )
                 progressive = marker in _PROGRESSIVE
                 components = data[place + 9]
                 sampling = bytes(data[place + 11 : place + 10 + 3 * components : 3])
                 hierarchical = marker in _HIERARCHICAL
                 bits = data[place + 4]
-                return Header(width, height, components, bits, progressive, adobe, exif, sampling, hierarchical)
+                return Header(
+                    width,
+                    height,
+                    components,
+                    bits,
+                    progressive,
+                    adobe,
+                    exif,
+                    sampling,
+                    hierarchical,
+                )
             body = place + 4
             if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and not exif:
                 exif = body + 6
@@ -103,16 +132,19 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
 
 
 def count_scans(data: bytes | bytearray | memoryview) -> int:
-    """Return how many scans a progressive JPEG has; what looks like one in a thumbnail is counted, too."""
+    """Return how many scans a progressive JPEG has.
+
+    What looks like one in a thumbnail is counted, too.
+    """
     return bytes(data).count(_SCAN)
 
 
 def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.uint8]:
     """Decode a whole JPEG to RGB: uint8 of shape (height, width, 3), C-contiguous.
 
-    A ``factor`` of 2, 4 or 8 divides both sides, rounded up, by computing fewer frequencies. Gray is replicated, CMYK
-    is converted as Pillow does. Every warning of libjpeg about the pixels is an error: raises ValueError on truncated
-    or damaged data. The caller checks the size first.
+    A ``factor`` of 2, 4 or 8 divides both sides, rounded up, by computing fewer frequencies. Gray
+    is replicated, CMYK is converted as Pillow does. Every warning of libjpeg about the pixels is an
+    error: raises ValueError on truncated or damaged data. The caller checks the size first.
     """
     header = probe(data)
     width, height, components = header[:3]
@@ -124,9 +156,13 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
         )
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "CMYK" if components == 4 else "RGB", strict=True, min_factor=factor,
-            min_width=-(-width // factor), min_height=-(-height // factor),
-        )  # fmt: skip
+            data,
+            "CMYK" if components == 4 else "RGB",
+            strict=True,
+            min_factor=factor,
+            min_width=-(-width // factor),
+            min_height=-(-height // factor),
+        )
     except ValueError as error:
         if (clean := tidied(data)) is not None:
             return decode(clean, factor)
@@ -139,10 +175,11 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
 def decode_part(
     data: bytes | memoryview, width: int, height: int, factor: int, room: bytearray | None = None
 ) -> NDArray[np.uint8]:
-    """Decode a JPEG of known size in pixels and usual sampling, gray or colour, to RGB reduced by ``factor``.
+    """Decode a JPEG of known size in pixels and usual sampling, gray or colour, to RGB reduced by
+    ``factor``.
 
-    The result is uint8 of shape (ceil(height / factor), ceil(width / factor), 3). It lies in ``room`` where that is
-    given: as many bytes at least. Raises ValueError as ``decode`` does.
+    The result is uint8 of shape (ceil(height / factor), ceil(width / factor), 3). It lies in
+    ``room`` where that is given: as many bytes at least. Raises ValueError as ``decode`` does.
     """
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
@@ -156,11 +193,12 @@ def decode_part(
 
 
 def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
-    """Return a JPEG without what libjpeg warns about and then ignores, or None where there is nothing of it.
+    """Return a JPEG without what libjpeg warns about and then ignores, or None where there is
+    nothing of it.
 
-    That is a JFIF revision other than 1, an unknown colour transform in the Adobe segment, and the bounds of the
-    frequencies in a scan of a JPEG that is not progressive. They are set to what libjpeg assumes, so that the strict
-    decoder is left with the warnings that matter.
+    That is a JFIF revision other than 1, an unknown colour transform in the Adobe segment, and the
+    bounds of the frequencies in a scan of a JPEG that is not progressive. They are set to what
+    libjpeg assumes, so that the strict decoder is left with the warnings that matter.
     """
     clean, place = bytearray(data), 2
     header = probe(data)
@@ -187,7 +225,9 @@ def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
 
 
 def _decode_any_sampling(data: bytes | bytearray | memoryview, factor: int) -> NDArray[np.uint8]:
-    """Decode with Pillow, which leaves the sampling to libjpeg; raises ValueError where the file is cut.
+    """Decode with Pillow, which leaves the sampling to libjpeg.
+
+    Raises ValueError where the file is cut.
 
     Pillow does not hear libjpeg's warnings, so damage inside the pixels of these rare files passes.
     """
@@ -209,7 +249,10 @@ def _decode_any_sampling(data: bytes | bytearray | memoryview, factor: int) -> N
 
 
 def _from_cmyk(inverted: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Convert inverted CMYK, uint8 (height, width, 4), to RGB. *Source:* Pillow, Convert.c, ``cmyk2rgb``."""
+    """Convert inverted CMYK, uint8 (height, width, 4), to RGB.
+
+    *Source:* Pillow, Convert.c, ``cmyk2rgb``.
+    """
     white = inverted[..., 3:].astype(np.uint16)
     product = (255 - inverted[..., :3]).astype(np.uint16) * white + 128
     return np.ascontiguousarray(white - ((product >> 8) + product >> 8), dtype=np.uint8)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 MAX_PIXELS = 178_956_970
-"""Larger images are refused from the header. *Source:* Pillow's limit; 4 bytes a pixel keep it under 1 GB."""
+"""Larger images are refused from the header. *Source:* Pillow's limit.
+
+4 bytes a pixel keep it under 1 GB.
+"""
 
 MAX_SIDE = 1 << 24
-"""Pixels of a side. Pillow counts the bits of a line in 31 bits, and gives up over more as if memory had ended."""
+"""Pixels of a side.
+
+Pillow counts the bits of a line in 31 bits, and gives up over more as if memory had ended.
+"""
 
 MAX_SCANNED = 20 * MAX_PIXELS
-"""The most pixels times scans of a progressive JPEG: each scan walks over all pixels, and may take no bytes at all."""
+"""The most pixels times scans of a progressive JPEG: each scan walks over all pixels, and may
+take no bytes at all.
+"""
 
 
 class BadImage(ValueError):
     """These bytes are not an image that can be used; the text says why.
 
-    ``kind`` is stable: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``damaged`` or ``unsupported``.
+    ``kind`` is stable: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``damaged`` or
+    ``unsupported``.
     """
 
     def __init__(self, text: str, kind: str = "damaged") -> None:
@@ -28,9 +37,15 @@ def check_size(width: int, height: int) -> None:
     if width <= 0 or height <= 0:
         raise BadImage(f"the header says {width} x {height} pixels")
     if width * height > MAX_PIXELS:
-        raise BadImage(f"too large: the header says {width} x {height}, the limit is {MAX_PIXELS} pixels", "too-large")
+        raise BadImage(
+            f"too large: the header says {width} x {height}, the limit is {MAX_PIXELS} pixels",
+            "too-large",
+        )
     if max(width, height) > MAX_SIDE:
-        raise BadImage(f"too large: a side of {max(width, height)} pixels, the limit is {MAX_SIDE}", "too-large")
+        raise BadImage(
+            f"too large: a side of {max(width, height)} pixels, the limit is {MAX_SIDE}",
+            "too-large",
+        )
 
 
 def check_scans(width: int, height: int, scans: int) -> None:

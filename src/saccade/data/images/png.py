@@ -1,7 +1,8 @@
 """PNG: a strict walk over the chunks, and the transparency that Pillow loses.
 
-Pillow decodes what is left of a file: the chunks that make the pixels. Colour profiles and texts never reach it, so
-none of them can be too large. A colour that means "transparent" is compared here, in the depth of the file.
+Pillow decodes what is left of a file: the chunks that make the pixels. Colour profiles and texts
+never reach it, so none of them can be too large. A colour that means "transparent" is compared
+here, in the depth of the file.
 
 *Source:* PNG specification (third edition), sections 5 and 11.
 """
@@ -27,9 +28,9 @@ _WITH_ALPHA = (4, 6)
 class Png(NamedTuple):
     """A PNG whose checksums and end are sound.
 
-    ``plain`` is the file with nothing but what makes its pixels, for Pillow; ``bits`` are those of a sample; ``key``
-    holds the samples of the transparent colour, one for gray and three for RGB, or is empty; ``exif`` is its EXIF block
-    or empty.
+    ``plain`` is the file with nothing but what makes its pixels, for Pillow; ``bits`` are those of
+    a sample; ``key`` holds the samples of the transparent colour, one for gray and three for RGB,
+    or is empty; ``exif`` is its EXIF block or empty.
     """
 
     plain: bytes
@@ -52,18 +53,34 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
 
 
 def read(data: bytes | memoryview) -> Png:
-    """Walk over the chunks; raises BadImage on a wrong size, a wrong checksum or a missing end, which Pillow allows."""
+    """Walk over the chunks.
+
+    Raises BadImage on a wrong size, a wrong checksum or a missing end, which Pillow allows.
+    """
     check_size(*size(data))
-    view, place, kind, exif, see_through, pixels_bytes, animated = memoryview(data), 8, b"", b"", b"", 0, False
+    view, place, kind, exif, see_through, pixels_bytes, animated = (
+        memoryview(data),
+        8,
+        b"",
+        b"",
+        b"",
+        0,
+        False,
+    )
     kept: list[bytes | memoryview] = [_MAGIC]
     while kind != b"IEND":
-        length, kind = int.from_bytes(view[place : place + 4], "big"), bytes(view[place + 4 : place + 8])
+        length, kind = (
+            int.from_bytes(view[place : place + 4], "big"),
+            bytes(view[place + 4 : place + 8]),
+        )
         start, place = place, place + 12 + length
         body = view[start + 8 : start + 8 + length]
         if place > len(view):
             raise BadImage("truncated PNG: the file ends before its last chunk", "truncated")
         # A capital letter marks a chunk that the pixels depend on; a rotten comment harms nobody.
-        if kind[0] < 0x60 and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(view[place - 4 : place], "big"):
+        if kind[0] < 0x60 and zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(
+            view[place - 4 : place], "big"
+        ):
             raise BadImage(f"damaged PNG: the checksum of {kind!r} does not match")
         if kind in _KEPT or (kind == b"tRNS" and data[25] == _PALETTE):
             kept.append(view[start:place])
@@ -80,7 +97,9 @@ def read(data: bytes | memoryview) -> Png:
 
 
 def _key(body: bytes, bits: int, colour: int) -> tuple[int, ...]:
-    """Return the transparent colour that a tRNS chunk names: the low bits of two bytes for each sample."""
+    """Return the transparent colour that a tRNS chunk names: the low bits of two bytes for each
+    sample.
+    """
     count = {_GRAY: 1, _RGB: 3}.get(colour, 0)
     if not body or not count:
         return ()
@@ -91,10 +110,12 @@ def _key(body: bytes, bits: int, colour: int) -> tuple[int, ...]:
 
 
 def clear(png: Png, image: Image.Image) -> NDArray[np.bool_]:
-    """Return which pixels have the transparent colour, bool (height, width); ``image`` is ``plain``, loaded.
+    """Return which pixels have the transparent colour, bool (height, width).
 
-    Pillow scales gray of 1, 2 and 4 bits to 0 to 255, which is undone by scaling the key alike. Of 16-bit colours it
-    keeps the high bytes, so the low ones are decoded, too.
+    ``image`` is ``plain``, loaded.
+
+    Pillow scales gray of 1, 2 and 4 bits to 0 to 255, which is undone by scaling the key alike. Of
+    16-bit colours it keeps the high bytes, so the low ones are decoded, too.
     """
     if png.colour == _GRAY and png.bits < 16:
         gray: NDArray[Any] = np.asarray(image.convert("L"))
@@ -105,6 +126,7 @@ def clear(png: Png, image: Image.Image) -> NDArray[np.bool_]:
     if png.bits <= 8:
         return np.asarray((np.asarray(image) == key).all(axis=2))
     with Image.open(io.BytesIO(png.plain), formats=("PNG",)) as low:
-        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # as if it began with the low byte
+        # as if it began with the low byte
+        low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
         found = (np.asarray(image) == key >> 8) & (np.asarray(low) == key & 0xFF)
     return np.asarray(found.all(axis=2))

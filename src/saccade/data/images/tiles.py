@@ -1,9 +1,11 @@
-"""The tiled JPEG: an ordinary baseline JPEG made of independent tiles, any rectangle of which is cut out by copying.
+"""The tiled JPEG: an ordinary baseline JPEG made of independent tiles, any rectangle of which is
+cut out by copying.
 
-After each restart marker the entropy coder starts anew. With a restart interval that divides the padded width, the file
-is a grid of tiles, one interval wide and one row of MCUs high. A table of their lengths, in an APP15 segment at the
-start of the file, makes a cut a matter of a few slices: the header with another width and height, the wanted tiles with
-their markers counted anew, and the end mark. Every decoder reads the whole file, and every decoder reads a cut.
+After each restart marker the entropy coder starts anew. With a restart interval that divides the
+padded width, the file is a grid of tiles, one interval wide and one row of MCUs high. A table of
+their lengths, in an APP15 segment at the start of the file, makes a cut a matter of a few slices:
+the header with another width and height, the wanted tiles with their markers counted anew, and the
+end mark. Every decoder reads the whole file, and every decoder reads a cut.
 
 *Source:* ITU-T T.81, annexes B.2.1 (restart intervals) and E.1.4 (the coder's state at a restart).
 """
@@ -31,11 +33,13 @@ _SIZE = struct.Struct("<HH")
 _SIZE_IN_FRAME = struct.Struct(">HH")
 _FRAME_SIZE = 5  # bytes from the marker of the frame header to the size in it
 _TABLE = 6 + _FIELDS.size
-_COLUMNS, _ROWS, _FRAME, _SCAN, _HEADER = 4, 5, 6, 7, 8  # in the fields of a table, the header's place behind them
+# in the fields of a table, the header's place behind them
+_COLUMNS, _ROWS, _FRAME, _SCAN, _HEADER = 4, 5, 6, 7, 8
 _MAX_SIDE = 65535 + DEFAULT_TILE
 _MAX_TILES = (65533 - _FIELDS.size) // 2
 _MCU = {"4:4:4": (8, 8), "4:2:2": (16, 8), "4:2:0": (16, 16), "gray": (8, 8)}
-_MARGIN = 1  # chroma upsampling looks at the neighbouring pixel, which the edge of a cut does not have
+# chroma upsampling looks at the neighbouring pixel, which the edge of a cut does not have
+_MARGIN = 1
 
 Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
@@ -49,7 +53,8 @@ _MARKS = np.resize(np.arange(0xD0, 0xD8, dtype=np.uint8), 8 + _MAX_SIDE // 8)
 class Cuts(NamedTuple):
     """Rectangles of tiles as JPEGs of their own, slices of one buffer.
 
-    ``corners`` are their places (left, top) in the images and ``sizes`` their (width, height), int64 (k, 2), pixels.
+    ``corners`` are their places (left, top) in the images and ``sizes`` their (width, height),
+    int64 (k, 2), pixels.
     """
 
     data: list[memoryview]
@@ -63,12 +68,15 @@ def is_tiled(data: bytes | memoryview) -> bool:
     return head.startswith(_START) and head.endswith(MAGIC)
 
 
-def encode(pixels: Pixels, quality: int, sampling: str, tile: int = DEFAULT_TILE, orientation: int = 1) -> bytes:
+def encode(
+    pixels: Pixels, quality: int, sampling: str, tile: int = DEFAULT_TILE, orientation: int = 1
+) -> bytes:
     """Encode an image as a tiled JPEG.
 
-    ``pixels`` is uint8 (height, width, 3), or (height, width) for gray; ``quality`` is libjpeg's, 1 to 100;
-    ``sampling`` is ``4:4:4``, ``4:2:2`` or ``4:2:0``; ``tile`` is the width of a tile in pixels, made larger where the
-    table would not fit into its segment; ``orientation`` is written as the EXIF tag unless it is 1.
+    ``pixels`` is uint8 (height, width, 3), or (height, width) for gray; ``quality`` is libjpeg's, 1
+    to 100; ``sampling`` is ``4:4:4``, ``4:2:2`` or ``4:2:0``; ``tile`` is the width of a tile in
+    pixels, made larger where the table would not fit into its segment; ``orientation`` is written
+    as the EXIF tag unless it is 1.
     """
     mcu_width, mcu_height = _MCU["gray" if pixels.ndim == 2 else sampling]
     height, width = pixels.shape[:2]
@@ -79,7 +87,8 @@ def encode(pixels: Pixels, quality: int, sampling: str, tile: int = DEFAULT_TILE
     columns = -(-width // (blocks * mcu_width))
     padding = [(0, 0), (0, columns * blocks * mcu_width - width), *[(0, 0)] * (pixels.ndim - 2)]
     padded = np.pad(pixels, padding, "edge")
-    # Pillow's guess at the size of the output is too small for noise, and libjpeg cannot wait for a larger buffer
+    # Pillow's guess at the size of the output is too small for noise, and libjpeg cannot wait for a
+    # larger buffer
     ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2 * padded.size)
     buffer = io.BytesIO()
     options: dict[str, Any] = {} if pixels.ndim == 2 else {"subsampling": sampling}
@@ -89,17 +98,28 @@ def encode(pixels: Pixels, quality: int, sampling: str, tile: int = DEFAULT_TILE
     Image.fromarray(padded).save(
         buffer, "JPEG", quality=quality, optimize=True, restart_marker_blocks=blocks, **options
     )
-    return _with_table(buffer.getvalue(), (width, height), (blocks * mcu_width, mcu_height), (columns, rows))
+    return _with_table(
+        buffer.getvalue(), (width, height), (blocks * mcu_width, mcu_height), (columns, rows)
+    )
 
 
-def _with_table(plain: bytes, size: tuple[int, int], tile: tuple[int, int], grid: tuple[int, int]) -> bytes:
-    """Insert the table behind the start mark; the lengths come from the restart markers in the file."""
+def _with_table(
+    plain: bytes, size: tuple[int, int], tile: tuple[int, int], grid: tuple[int, int]
+) -> bytes:
+    """Insert the table behind the start mark.
+
+    The lengths come from the restart markers in the file.
+    """
     frame, scan = _landmarks(plain)
     values = np.frombuffer(plain, np.uint8)
     after = values[scan + 1 :]
-    markers = np.flatnonzero((values[scan:-1] == 0xFF) & (after >= 0xD0) & (after <= 0xD9)) + scan + 2
+    markers = (
+        np.flatnonzero((values[scan:-1] == 0xFF) & (after >= 0xD0) & (after <= 0xD9)) + scan + 2
+    )
     lengths = np.diff(markers, prepend=scan)
-    assert len(lengths) == grid[0] * grid[1] and markers[-1] == len(plain), "libjpeg wrote another grid"
+    assert len(lengths) == grid[0] * grid[1] and markers[-1] == len(plain), (
+        "libjpeg wrote another grid"
+    )
     table = lengths.astype("<u2").tobytes()
     shift = _TABLE + len(table) - 2
     fields = _FIELDS.pack(MAGIC, *size, *tile, *grid, frame + shift, scan + shift)
@@ -118,7 +138,10 @@ def _landmarks(plain: bytes) -> tuple[int, int]:
 
 
 def size(data: bytes | memoryview) -> tuple[int, int]:
-    """Return (width, height) in pixels of the image in a tiled JPEG, without the padding; raises ValueError."""
+    """Return (width, height) in pixels of the image in a tiled JPEG, without the padding.
+
+    Raises ValueError.
+    """
     try:
         width, height = _SIZE.unpack_from(data, 14)
     except struct.error as error:
@@ -131,8 +154,8 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
 class Grids:
     """The grids of tiles of some tiled JPEGs, read together because numpy costs by the call.
 
-    ``sizes`` are (width, height) in pixels without the padding, int64 (k, 2). ``sound`` says, bool (k,), whose table
-    agrees with itself and with the size of its file.
+    ``sizes`` are (width, height) in pixels without the padding, int64 (k, 2). ``sound`` says, bool
+    (k,), whose table agrees with itself and with the size of its file.
     """
 
     def __init__(self, records: Sequence[bytes | memoryview]) -> None:
@@ -141,7 +164,8 @@ class Grids:
         facts = np.array([fields for fields, _ in tables], np.int64)
         count = facts[:, _COLUMNS] * facts[:, _ROWS]
         ends = np.cumsum(
-            np.concatenate([part for _, lengths in tables for part in (_NOTHING, lengths)]), dtype=np.int64
+            np.concatenate([part for _, lengths in tables for part in (_NOTHING, lengths)]),
+            dtype=np.int64,
         )
         base = np.cumsum(count + 1) - count - 1
         whole = facts[:, _SCAN] + ends[base + count] - ends[base]
@@ -150,16 +174,21 @@ class Grids:
         self._records, self._facts, self._ends, self._base = records, facts, ends, base
 
     def cut(self, boxes: Integers) -> Cuts:
-        """Cut out the tiles that the box of each record touches; they decode to the very pixels of the whole.
+        """Cut out the tiles that the box of each record touches.
+
+        They decode to the very pixels of the whole.
 
         ``boxes`` are in pixels of the images, int64 (k, 4) as in ``Box``. One pixel around each is
-        included: inside the box the pixels are those of a full decode bit for bit. Every table must be sound.
+        included: inside the box the pixels are those of a full decode bit for bit. Every table must
+        be sound.
         """
         assert self.sound.all()
         facts, ends = self._facts, self._ends
         tile, columns, scan = facts[:, 2:4], facts[:, _COLUMNS], facts[:, _SCAN]
         first = np.maximum(boxes[:, :2] - _MARGIN, 0) // tile
-        last = np.minimum(-(-(boxes[:, :2] + boxes[:, 2:] + _MARGIN) // tile), facts[:, _COLUMNS : _ROWS + 1])
+        last = np.minimum(
+            -(-(boxes[:, :2] + boxes[:, 2:] + _MARGIN) // tile), facts[:, _COLUMNS : _ROWS + 1]
+        )
         wide, high = (last - first).T
         image = np.repeat(np.arange(len(facts)), high)  # of each row of tiles
         row = np.arange(len(image)) - (np.cumsum(high) - high)[image]
@@ -170,8 +199,15 @@ class Grids:
         written = np.cumsum(stops - starts)
         cut_ends = np.cumsum(head) + written[np.cumsum(high) - 1]
         out = np.empty(cut_ends[-1], np.uint8)
-        data = self._copy(out, (starts + origin).tolist(), (stops + origin).tolist(), high.tolist(), cut_ends.tolist())
-        moved = np.cumsum(head)[image] + written - stops  # from the running sum of lengths to the place in ``out``
+        data = self._copy(
+            out,
+            (starts + origin).tolist(),
+            (stops + origin).tolist(),
+            high.tolist(),
+            cut_ends.tolist(),
+        )
+        # from the running sum of lengths to the place in ``out``
+        moved = np.cumsum(head)[image] + written - stops
         _count_markers(out, ends, before, wide[image], moved, row)
         corners = first * tile
         sizes = last * tile - corners
@@ -184,27 +220,40 @@ class Grids:
     def _copy(
         self, out: Pixels, starts: list[int], stops: list[int], high: list[int], cut_ends: list[int]
     ) -> list[memoryview]:
-        """Copy the header and the rows of tiles of each cut into ``out``, uint8 (n,); return where the cuts lie."""
+        """Copy the header and the rows of tiles of each cut into ``out``, uint8 (n,).
+
+        Return where the cuts lie.
+        """
         room, place, cuts = out.data, 0, []
         rows = map(slice, starts, stops)
         headers = self._facts[:, _SCAN:].tolist()
-        for data, count, (scan, header), end in zip(self._records, high, headers, cut_ends, strict=True):
+        for data, count, (scan, header), end in zip(
+            self._records, high, headers, cut_ends, strict=True
+        ):
             cut = room[place:end]
-            cut[:] = b"".join((_START_OF_IMAGE, data[header:scan], *[data[row] for row in islice(rows, count)]))
+            cut[:] = b"".join(
+                (_START_OF_IMAGE, data[header:scan], *[data[row] for row in islice(rows, count)])
+            )
             cuts.append(cut)
             place = end
         return cuts
 
 
 def _table(data: bytes | memoryview) -> tuple[Sequence[int], NDArray[np.uint16]]:
-    """Return the fields of a table, with the offset of the header behind it as the last, and the tiles' lengths."""
+    """Return the fields of a table, with the offset of the header behind it as the last, and the
+    tiles' lengths.
+    """
     if len(data) >= _TABLE:
-        width, height, tile_width, tile_height, columns, rows, frame, scan = _FIELDS.unpack_from(data, 6)[1:]
+        width, height, tile_width, tile_height, columns, rows, frame, scan = _FIELDS.unpack_from(
+            data, 6
+        )[1:]
         header = _TABLE + 2 * columns * rows
         if (
-            0 < width <= columns * tile_width <= _MAX_SIDE and 0 < height <= rows * tile_height <= _MAX_SIDE
-            and columns * tile_width * rows * tile_height <= MAX_PIXELS and header <= frame <= scan - _FRAME_SIZE - 4
-        ):  # fmt: skip
+            0 < width <= columns * tile_width <= _MAX_SIDE
+            and 0 < height <= rows * tile_height <= _MAX_SIDE
+            and columns * tile_width * rows * tile_height <= MAX_PIXELS
+            and header <= frame <= scan - _FRAME_SIZE - 4
+        ):
             fields = width, height, tile_width, tile_height, columns, rows, frame, scan, header
             return fields, np.frombuffer(data, _LENGTHS, columns * rows, _TABLE)
     return _NO_TABLE, _NOTHING[:0]
@@ -215,9 +264,10 @@ def _count_markers(
 ) -> None:
     """Number the restart markers of each cut 0 to 7 again and again, and end it with the end mark.
 
-    All arrays speak of the n rows of tiles: ``before`` is the place of a row in the running sums ``ends``, ``wide`` its
-    tiles, ``moved`` the way from those sums to places in ``out``, ``row`` its number in its cut. Rows are filled up to
-    the longest with their last tile, whose number is then written several times.
+    All arrays speak of the n rows of tiles: ``before`` is the place of a row in the running sums
+    ``ends``, ``wide`` its tiles, ``moved`` the way from those sums to places in ``out``, ``row``
+    its number in its cut. Rows are filled up to the longest with their last tile, whose number is
+    then written several times.
     """
     tile = np.minimum(np.arange(wide.max()), wide[:, None] - 1)
     places = ends[tile + (before + 1)[:, None]] + (moved - 1)[:, None]

@@ -30,12 +30,15 @@ KNOWN = (DIGITS, *OFFICIAL)
 
 
 def open_source(spec: str | Path, labels: str | Path = "", split_names: str = "") -> Source:
-    """Open a dataset: a known name, a folder, a tar (plain, gzip or xz) or zip, or shards; raises DataError.
+    """Open a dataset: a known name, a folder, a tar (plain, gzip or xz) or zip, or shards.
 
-    Known names are ``digits``, which is built in, and those of ``OFFICIAL``, whose files are found or downloaded. They
-    mean the known set even where a folder of that name exists; write ``./digits`` for that. A folder may also be a
-    pack, or hold the two tars of ImageNet as they are published. ``labels`` is a table that labels the images of a
-    folder or archive. ``split_names`` says which folders are the splits (``train=Alpha,val=Beta``), or that none is.
+    Raises DataError.
+
+    Known names are ``digits``, which is built in, and those of ``OFFICIAL``, whose files are found
+    or downloaded. They mean the known set even where a folder of that name exists; write
+    ``./digits`` for that. A folder may also be a pack, or hold the two tars of ImageNet as they are
+    published. ``labels`` is a table that labels the images of a folder or archive. ``split_names``
+    says which folders are the splits (``train=Alpha,val=Beta``), or that none is.
     """
     path = Path(spec).expanduser()
     known = spec if isinstance(spec, str) and spec in KNOWN else ""
@@ -44,7 +47,9 @@ def open_source(spec: str | Path, labels: str | Path = "", split_names: str = ""
         raise DataError(f"'{spec}' has labels already", where=str(labels), fix="leave --labels out")
     if split_names and (labels or known or pattern or is_pack(path)):
         what = "the table says" if labels else f"'{spec}' says itself"
-        raise DataError(f"{what} which image is in which split", where=str(spec), fix="leave --split-names out")
+        raise DataError(
+            f"{what} which image is in which split", where=str(spec), fix="leave --split-names out"
+        )
     if known:
         return open_digits() if known == DIGITS else open_official(known)
     if pattern:
@@ -53,7 +58,11 @@ def open_source(spec: str | Path, labels: str | Path = "", split_names: str = ""
         return open_pack(path)
     if path.is_dir():
         tars = {name: path / file for name, file in ilsvrc.TARS.items() if (path / file).is_file()}
-        return _open_tars(path, tars) if tars and not labels else open_folder(path, str(labels), split_names)
+        return (
+            _open_tars(path, tars)
+            if tars and not labels
+            else open_folder(path, str(labels), split_names)
+        )
     if path.is_file():
         return open_archive(path, str(labels), split_names)
     raise DataError(f"there is no data at '{spec}'", where=str(path.absolute()), fix=_meant(path))
@@ -61,16 +70,25 @@ def open_source(spec: str | Path, labels: str | Path = "", split_names: str = ""
 
 def _meant(path: Path) -> str:
     """Say what could stand instead of a path where nothing is: near names first."""
-    beside = {str(path.with_name(name)): name for name in (os.listdir(path.parent) if path.parent.is_dir() else ())}
+    beside = {
+        str(path.with_name(name)): name
+        for name in (os.listdir(path.parent) if path.parent.is_dir() else ())
+    }
     near = difflib.get_close_matches(path.name, beside.values(), n=2, cutoff=0.6)
     found = [text for text, name in beside.items() if name in near]
     found += difflib.get_close_matches(str(path), KNOWN, n=2, cutoff=0.6)
-    forms = f"{', '.join(KNOWN)}, a folder with train/ and val/, or a .tar, .tar.gz, .tar.xz or .zip of one"
+    forms = (
+        f"{', '.join(KNOWN)}, a folder with train/ and val/, or a .tar, .tar.gz, .tar.xz or .zip "
+        "of one"
+    )
     return f"did you mean {' or '.join(found)}? data is {forms}" if found else f"give {forms}"
 
 
 def _open_tars(folder: Path, tars: dict[str, Path]) -> Source:
-    """Open ImageNet's tars as one source; a split without its tar may lie beside the other's as an arranged folder."""
+    """Open ImageNet's tars as one source.
+
+    A split without its tar may lie beside the other's as an arranged folder.
+    """
     sources = [open_archive(tar) for tar in tars.values()]
     if any((folder / name).is_dir() for name in ilsvrc.TARS.keys() - tars):
         sources.insert(0, open_folder(folder))

@@ -1,6 +1,8 @@
-"""Tiny-ImageNet as it comes: ``val/images/`` is flat, and ``val/val_annotations.txt`` says which class each image has.
+"""Tiny-ImageNet as it comes: ``val/images/`` is flat, and ``val/val_annotations.txt`` says which
+class each image has.
 
-*Source:* Le and Yang 2015, "Tiny ImageNet Visual Recognition Challenge"; the layout is that of its zip.
+*Source:* Le and Yang 2015, "Tiny ImageNet Visual Recognition Challenge"; the layout is that of its
+zip.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _INNER = "images"
 
 
 class Annotated(NamedTuple):
-    """The paths and folders of a listing as they would be in class folders, and what the classes are called."""
+    """The paths and folders of a listing as they would be in class folders, and what the classes
+    are called.
+    """
 
     paths: Sequence[str]
     folders: Sequence[str]
@@ -27,7 +31,9 @@ class Annotated(NamedTuple):
 
 
 def annotated(listing: Listing) -> Annotated:
-    """Put the flat images beside each table of annotations into class folders; other listings stay as they are.
+    """Put the flat images beside each table of annotations into class folders.
+
+    Other listings stay as they are.
 
     Raises DataError unless each image has a line and each line an image.
     """
@@ -53,7 +59,9 @@ def annotated(listing: Listing) -> Annotated:
             (answers.keys() - filed, f"lines of {ANNOTATIONS} have no image"),
         ):
             if wrong:
-                raise DataError(counted(wrong, what), where=source.where, fix="copy or download the set again")
+                raise DataError(
+                    counted(wrong, what), where=source.where, fix="copy or download the set again"
+                )
         for file, place in places.items():
             paths[place] = f"{base}{answers[file]}/{listing.names[place][len(base) :]}"
         emptied.add(f"{base}{_INNER}")
@@ -72,9 +80,12 @@ def _answers(source: SideFile) -> dict[str, str]:
     answers: dict[str, str] = {}
     for number, line in enumerate(source.text.splitlines(), 1):
         cells = line.split()
-        if cells and (len(cells) < 2 or "/" in cells[1] or answers.setdefault(cells[0], cells[1]) != cells[1]):
+        if cells and (
+            len(cells) < 2 or "/" in cells[1] or answers.setdefault(cells[0], cells[1]) != cells[1]
+        ):
             raise DataError(
-                f"this is not an image and its class, or the image has another one above: {line[:100]!r}",
+                "this is not an image and its class, or the image has another one above: "
+                f"{line[:100]!r}",
                 where=source.line(number),
                 fix="copy or download the set again",
             )
@@ -82,9 +93,13 @@ def _answers(source: SideFile) -> dict[str, str]:
 
 
 def _titles(listing: Listing, base: str, classes: set[str]) -> dict[str, str]:
-    """Return what the classes are called, from the list that lies beside the folder of the split."""
+    """Return what the classes are called, from the list that lies beside the folder of the
+    split.
+    """
     name = f"{base.rstrip('/').rpartition('/')[0]}/{WORDS}".lstrip("/")
     if name not in listing.names:
         return {}
-    lines = (line.partition("\t") for line in _text(listing, listing.names.index(name)).text.splitlines())
+    lines = (
+        line.partition("\t") for line in _text(listing, listing.names.index(name)).text.splitlines()
+    )
     return {wnid: title.strip() for wnid, _, title in lines if wnid in classes}

@@ -1,4 +1,7 @@
-"""A tar or zip as a source, read in place; a compressed tar is decompressed once into the cache folder."""
+"""A tar or zip as a source, read in place.
+
+A compressed tar is decompressed once into the cache folder.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +42,12 @@ _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", (b"PK\3\4", b"PK\5\6")
 
 
 def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
-    """Open an archive; what it is decide its first bytes, not its name, and its index is kept for the next time.
+    """Open an archive.
 
-    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Members are slices of one
-    memory map, so any number of threads may read. Raises DataError on damage.
+    What it is decide its first bytes, not its name, and its index is kept for the next time.
+
+    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Members are
+    slices of one memory map, so any number of threads may read. Raises DataError on damage.
     """
     zipped = read_head(path, HEAD).startswith(_ZIP)
     plain = path if zipped else plain_tar(path)
@@ -51,12 +56,18 @@ def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
     def build() -> Index:
         members, columns = _zip_members(path) if zipped else _tar_members(path, plain, view)
         names = Names.of(members.names)
-        return packed(names, columns, _layout(path, members, *_readers(path, names, columns, view), labels, named))
+        return packed(
+            names,
+            columns,
+            _layout(path, members, *_readers(path, names, columns, view), labels, named),
+        )
 
     named = parse(split_names)
     index = kept(plain, side_files(path, labels), build, split_names)
     read, _ = _readers(path, index.names, index.columns, view)
-    if not index.layout.parts and (whole := raw.unfold(path, index.names, index.columns["sizes"], read, _FORMS)):
+    if not index.layout.parts and (
+        whole := raw.unfold(path, index.names, index.columns["sizes"], read, _FORMS)
+    ):
         return stamped(whole, stamp)
     return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read, stamp), path)
 
@@ -69,7 +80,11 @@ def _tar_members(path: Path, plain: Path, view: memoryview) -> tuple[Members, di
 
 def _zip_members(path: Path) -> tuple[Members, dict[str, Integers]]:
     found = index_zip(path)
-    columns = {"offsets": found.members.offsets, "sizes": found.members.sizes, "packed": found.packed}
+    columns = {
+        "offsets": found.members.offsets,
+        "sizes": found.members.sizes,
+        "packed": found.packed,
+    }
     return found.members, columns | {
         "deflated": found.deflated.astype(np.int64),
         "crcs": found.crcs,
@@ -78,26 +93,40 @@ def _zip_members(path: Path) -> tuple[Members, dict[str, Integers]]:
 
 
 def _layout(
-    path: Path, members: Members, read: Read, head: Read, labels: str, named: Mapping[str, str] | None
+    path: Path,
+    members: Members,
+    read: Read,
+    head: Read,
+    labels: str,
+    named: Mapping[str, str] | None,
 ) -> Layout:
     if not labels and raw.is_raw(members.names, _FORMS):
         return Layout({}, members.skipped, (), ())
     prefix = "" if labels else ilsvrc.prefix(path, members)
     names = [prefix + name for name in members.names] if prefix else members.names
     folders = [prefix + name for name in members.folders if name]
-    listing = Listing(path, path, names, members.sizes, read, head, folders, members.skipped, members.lost, named)
+    listing = Listing(
+        path, path, names, members.sizes, read, head, folders, members.skipped, members.lost, named
+    )
     return layout_of(listing, labels)
 
 
-def _readers(path: Path, names: Names, columns: dict[str, Integers], view: memoryview) -> tuple[Read, Read]:
+def _readers(
+    path: Path, names: Names, columns: dict[str, Integers], view: memoryview
+) -> tuple[Read, Read]:
     """Return what reads a member, and what reads only its head."""
     offsets, sizes = columns["offsets"], columns["sizes"]
     if "crcs" in columns:
         members = Members(names, offsets, sizes)
         found = ZipMembers(
-            members, columns["packed"], columns["deflated"].astype(np.bool_), *(columns[n] for n in ("crcs", "aims"))
+            members,
+            columns["packed"],
+            columns["deflated"].astype(np.bool_),
+            *(columns[n] for n in ("crcs", "aims")),
         )
-        return lambda i: found.read(view, i, str(path)), lambda i: found.head(view, i, str(path), HEAD_BYTES)
+        return lambda i: found.read(view, i, str(path)), lambda i: found.head(
+            view, i, str(path), HEAD_BYTES
+        )
 
     def read(i: int) -> memoryview:
         start = int(offsets[i])
@@ -107,11 +136,16 @@ def _readers(path: Path, names: Names, columns: dict[str, Integers], view: memor
 
 
 def plain_tar(path: Path) -> Path:
-    """Return a tar itself, or its decompressed copy in the cache folder; raises DataError on what is no tar."""
+    """Return a tar itself, or its decompressed copy in the cache folder.
+
+    Raises DataError on what is no tar.
+    """
     head = read_head(path, HEAD)
     packed = head.startswith((_GZIP, _XZ))
     plain = _decompressed(path, head) if packed else path
-    if found := recognise(read_head(plain, HEAD), path.name.removesuffix(path.suffix) if packed else path.name):
+    if found := recognise(
+        read_head(plain, HEAD), path.name.removesuffix(path.suffix) if packed else path.name
+    ):
         what = f"a compressed file, and in it {found.what}" if packed else found.what
         raise DataError(f"this is {what}", where=str(path), fix=found.fix)
     return plain
@@ -127,7 +161,9 @@ def mapped(path: Path) -> memoryview:
 
 
 def _decompressed(path: Path, magic: bytes) -> Path:
-    """Return the decompressed copy in the cache folder, named after what identifies this version of the file."""
+    """Return the decompressed copy in the cache folder, named after what identifies this version
+    of the file.
+    """
     identity = f"{path.resolve()}\0{facts_of(path.stat())}"
     name = f"{hashlib.sha256(os.fsencode(identity)).hexdigest()}.tar"
     with open(path, "rb") as packed:
@@ -137,7 +173,10 @@ def _decompressed(path: Path, magic: bytes) -> Path:
 
 
 class _Stream:
-    """Blocks of bytes as a readable file; damage becomes a DataError, which is no fault of the disk written to."""
+    """Blocks of bytes as a readable file.
+
+    Damage becomes a DataError, which is no fault of the disk written to.
+    """
 
     def __init__(self, blocks: Iterator[bytes], where: str) -> None:
         self._blocks, self._where = blocks, where
@@ -147,7 +186,9 @@ class _Stream:
             return next(self._blocks, b"")
         except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
             raise DataError(
-                f"it cannot be decompressed: {error}", where=self._where, fix="copy or download it again"
+                f"it cannot be decompressed: {error}",
+                where=self._where,
+                fix="copy or download it again",
             ) from error
 
 
@@ -158,7 +199,10 @@ def _gzip_blocks(packed: BinaryIO) -> Iterator[bytes]:
 
 
 def _xz_blocks(packed: BinaryIO) -> Iterator[bytes]:
-    """Yield the content of an xz file; ``lzma.LZMAFile`` has no bound on the memory that a header may ask for."""
+    """Yield the content of an xz file.
+
+    ``lzma.LZMAFile`` has no bound on the memory that a header may ask for.
+    """
     data = packed.read(files.COPY_BYTES)
     while data:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
@@ -171,4 +215,5 @@ def _xz_blocks(packed: BinaryIO) -> Iterator[bytes]:
             data = b""
             if block:
                 yield block
-        data = (decoder.unused_data or packed.read(files.COPY_BYTES)).lstrip(b"\0")  # padding between streams
+        # padding between streams
+        data = (decoder.unused_data or packed.read(files.COPY_BYTES)).lstrip(b"\0")

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 from their official files, the Python and the binary version alike.
 
-*Source:* Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the layout of the files is described
-on https://www.cs.toronto.edu/~kriz/cifar.html.
+*Source:* Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the layout of
+the files is described on https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _Item = TypeVar("_Item")
 _TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 
-def _python(files: Sequence[Content], _place: Path, *, labels: bytes, names: bytes) -> tuple[list[str], list[Batch]]:
+def _python(
+    files: Sequence[Content], _place: Path, *, labels: bytes, names: bytes
+) -> tuple[list[str], list[Batch]]:
     """Read pickled batches; the last two files are the test batch and the class names."""
     with reading(files[-1]) as data:
         classes = [name.decode() for name in _list(plain_values(data), names, bytes)]
@@ -46,8 +48,13 @@ def _list(values: dict[Any, Any], key: bytes, kind: type[_Item]) -> list[_Item]:
     return found
 
 
-def _binary(files: Sequence[Content], _place: Path, *, label_bytes: int) -> tuple[list[str], list[Batch]]:
-    """Read records of labels (the last byte counts: the fine one) and pixels; as in ``_python`` the names are last."""
+def _binary(
+    files: Sequence[Content], _place: Path, *, label_bytes: int
+) -> tuple[list[str], list[Batch]]:
+    """Read records of labels (the last byte counts: the fine one) and pixels.
+
+    As in ``_python`` the names are last.
+    """
     with reading(files[-1]) as data:
         classes = bytes(data).decode().split()
     batches = []
@@ -55,7 +62,9 @@ def _binary(files: Sequence[Content], _place: Path, *, label_bytes: int) -> tupl
         with reading(file) as data:
             record = label_bytes + NUM_VALUES
             if not len(data) or len(data) % record:
-                raise ValueError(f"{len(data)} bytes are no whole number of records of {record}; it was cut")
+                raise ValueError(
+                    f"{len(data)} bytes are no whole number of records of {record}; it was cut"
+                )
             rows = np.frombuffer(data, np.uint8).reshape(-1, record)
         split = "test" if place == len(files) - 2 else "train"
         pixels = rows[:, label_bytes:].reshape(-1, *SHAPE)
@@ -68,13 +77,24 @@ def _files(*names: str) -> tuple[tuple[str, ...], ...]:
 
 
 FORMS = (
-    Form("CIFAR-10 (Python version)", _files(*_TRAIN, "test_batch", "batches.meta"),
-         partial(_python, labels=b"labels", names=b"label_names")),
-    Form("CIFAR-100 (Python version)", _files("train", "test", "meta"),
-         partial(_python, labels=b"fine_labels", names=b"fine_label_names")),
-    Form("CIFAR-10 (binary version)",
-         _files(*(f"{name}.bin" for name in (*_TRAIN, "test_batch")), "batches.meta.txt"),
-         partial(_binary, label_bytes=1)),
-    Form("CIFAR-100 (binary version)", _files("train.bin", "test.bin", "fine_label_names.txt"),
-         partial(_binary, label_bytes=2)),
-)  # fmt: skip
+    Form(
+        "CIFAR-10 (Python version)",
+        _files(*_TRAIN, "test_batch", "batches.meta"),
+        partial(_python, labels=b"labels", names=b"label_names"),
+    ),
+    Form(
+        "CIFAR-100 (Python version)",
+        _files("train", "test", "meta"),
+        partial(_python, labels=b"fine_labels", names=b"fine_label_names"),
+    ),
+    Form(
+        "CIFAR-10 (binary version)",
+        _files(*(f"{name}.bin" for name in (*_TRAIN, "test_batch")), "batches.meta.txt"),
+        partial(_binary, label_bytes=1),
+    ),
+    Form(
+        "CIFAR-100 (binary version)",
+        _files("train.bin", "test.bin", "fine_label_names.txt"),
+        partial(_binary, label_bytes=2),
+    ),
+)

@@ -1,6 +1,8 @@
-"""Flattened trees: ``train_flatten/<class>_<image>`` and ``val_flatten/<class>_ILSVRC2012_val_<number>.JPEG``.
+"""Flattened trees: ``train_flatten/<class>_<image>`` and
+``val_flatten/<class>_ILSVRC2012_val_<number>.JPEG``.
 
-The paths are read as if each image lay in the folder of its class, so the set is the same as an arranged one.
+The paths are read as if each image lay in the folder of its class, so the set is the same as an
+arranged one.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ _FLATTEN = "_flatten"
 def find_flat(listing: Listing) -> dict[str, str]:
     """Return the flat folders of a listing, each with the split folder that it stands for.
 
-    They are called after a split and ``_flatten``; or just after a split, if each image's name starts with a WordNet id
-    and ``synsets.txt`` lies beside. One whose split has class folders, too, is left aside.
+    They are called after a split and ``_flatten``; or just after a split, if each image's name
+    starts with a WordNet id and ``synsets.txt`` lies beside. One whose split has class folders,
+    too, is left aside.
     """
     parents = {path.rpartition("/")[0] for path in listing.names}
     found = {}
@@ -44,7 +47,10 @@ def find_flat(listing: Listing) -> dict[str, str]:
 
 
 def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
-    """Arrange flat folders; raises DataError on a name without a class or with one that ``synsets.txt`` lacks."""
+    """Arrange flat folders.
+
+    Raises DataError on a name without a class or with one that ``synsets.txt`` lacks.
+    """
     paths, classes, nameless = list(listing.names), set[str](), []
     for place, path in enumerate(paths):
         parent, _, file = path.rpartition("/")
@@ -53,7 +59,9 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
             if not (name and underscore):
                 nameless.append(path)
             classes.add(name)
-            paths[place] = f"{flat[parent]}/{name}/{rest if rest.startswith('ILSVRC2012_') else file}"
+            paths[place] = (
+                f"{flat[parent]}/{name}/{rest if rest.startswith('ILSVRC2012_') else file}"
+            )
     if nameless:
         raise DataError(
             counted(nameless, "images have no class before an underscore in their name"),
@@ -74,7 +82,9 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
 
 def _all_named(listing: Listing, parent: str) -> bool:
     start = f"{parent}/" if parent else ""
-    files = [path[len(start) :] for path in listing.names if path.startswith(start) and is_image(path)]
+    files = [
+        path[len(start) :] for path in listing.names if path.startswith(start) and is_image(path)
+    ]
     return bool(files) and all(map(_WNID.match, files)) and bool(_titles(listing, parent))
 
 

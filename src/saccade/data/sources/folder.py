@@ -27,16 +27,22 @@ from saccade.errors import DataError
 
 _Identity = tuple[int, int]
 
-_LOST = {errno.ENOENT: "broken link", errno.ENOTDIR: "broken link", errno.ELOOP: "symbolic link in a circle"}
+_LOST = {
+    errno.ENOENT: "broken link",
+    errno.ENOTDIR: "broken link",
+    errno.ELOOP: "symbolic link in a circle",
+}
 """Why a link leads to no file, by the number of the error."""
 
 
 @dataclass(eq=False)
 class _Listing:
-    """What a walk found: names, real paths and sizes (bytes) of the files; names of the folders; what it left out.
+    """What a walk found: names, real paths and sizes (bytes) of the files; names of the folders.
 
-    ``lost`` says by path why what may have been meant as an image cannot be reached; ``facts`` are what
-    their stamp is made of.
+    What it left out.
+
+    ``lost`` says by path why what may have been meant as an image cannot be reached; ``facts`` are
+    what their stamp is made of.
     """
 
     names: list[str] = field(default_factory=list)
@@ -49,10 +55,13 @@ class _Listing:
 
 
 def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
-    """Index a folder, or the tars in it; raises DataError on an unreadable folder, on bad names and without images.
+    """Index a folder, or the tars in it.
 
-    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Each read opens its file
-    anew, so any number of threads may read. A file whose size is no longer that of the index raises DataError.
+    Raises DataError on an unreadable folder, on bad names and without images.
+
+    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Each read
+    opens its file anew, so any number of threads may read. A file whose size is no longer that of
+    the index raises DataError.
     """
     try:
         root, beside = (path, 0) if labels else data_folder(path)
@@ -74,7 +83,9 @@ def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
         return read_head(found.paths[i])
 
     named = parse(split_names)
-    listing = Listing(path, root, found.names, sizes, read, head, found.folders, ignored, found.lost, named)
+    listing = Listing(
+        path, root, found.names, sizes, read, head, found.folders, ignored, found.lost, named
+    )
     return source_of(path, layout_of(listing, labels), sizes, read, stamp(found.facts))
 
 
@@ -97,8 +108,12 @@ def _walk(root: Path) -> _Listing:
     return found
 
 
-def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) -> list[tuple[str, str]]:
-    """Add the files of one folder to ``found`` and return its folders as (path, prefix of the names inside)."""
+def _list_folder(
+    entries: list[os.DirEntry[str]], prefix: str, found: _Listing
+) -> list[tuple[str, str]]:
+    """Add the files of one folder to ``found`` and return its folders as (path, prefix of the
+    names inside).
+    """
     inner: list[tuple[str, str]] = []
     for entry in entries:
         try:
@@ -124,7 +139,9 @@ def _list_folder(entries: list[os.DirEntry[str]], prefix: str, found: _Listing) 
 
 def _read_file(path: str, size: int) -> bytes:
     if size > RECORD_LIMIT_BYTES:
-        raise DataError(f"the file has {size} bytes, more than the limit of {RECORD_LIMIT_BYTES}", where=path)
+        raise DataError(
+            f"the file has {size} bytes, more than the limit of {RECORD_LIMIT_BYTES}", where=path
+        )
     try:
         with open(path, "rb") as file:
             data = file.read(size + 1)
@@ -132,7 +149,8 @@ def _read_file(path: str, size: int) -> bytes:
         raise DataError(f"the file cannot be read: {error.strerror}", where=path) from error
     if len(data) != size:
         raise DataError(
-            f"the file had {size} bytes when the folder was indexed and now has {os.path.getsize(path)}",
+            f"the file had {size} bytes when the folder was indexed and now has "
+            f"{os.path.getsize(path)}",
             where=path,
             fix="do not change a dataset while it is in use; start again",
         )

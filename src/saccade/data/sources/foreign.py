@@ -1,4 +1,6 @@
-"""Files that hold no images to be read here: what they are, by their first bytes or their ending, and the way out."""
+"""Files that hold no images to be read here: what they are, by their first bytes or their
+ending, and the way out.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,17 @@ from saccade.data.sources.peek import suffix_of
 HEAD_BYTES = 512
 
 _TREE = "train/<class>/<image> and val/<class>/<image>"
-_WRITE_OUT = f"write the images out as files, {_TREE}, with the library that made it, and give that folder"
+_WRITE_OUT = (
+    f"write the images out as files, {_TREE}, with the library that made it, and give that folder"
+)
 _REPACK = "unpack it, and pack it again as .tar, .tar.xz or .zip"
-_AGAIN = "download it again; a site that asks first, or wants you signed in, has its own tool for that"
-_HF = f"write the images out as files, {_TREE}, with Hugging Face's library `datasets`, and give that folder"
+_AGAIN = (
+    "download it again; a site that asks first, or wants you signed in, has its own tool for that"
+)
+_HF = (
+    f"write the images out as files, {_TREE}, with Hugging Face's library `datasets`, and give "
+    "that folder"
+)
 
 
 class Foreign(NamedTuple):
@@ -35,7 +44,9 @@ _MAGICS = {
     b"SQLite format 3": Foreign("an SQLite database", _WRITE_OUT),
     b"\x0a\x23\xd7\xce": Foreign("a RecordIO file of MXNet", _WRITE_OUT),
     b"%PDF": Foreign("a PDF document", "give a folder of images, or a .tar or .zip of one"),
-    b"version https://git-lfs": Foreign("only a pointer of Git LFS to the file", "fetch the file: git lfs pull"),
+    b"version https://git-lfs": Foreign(
+        "only a pointer of Git LFS to the file", "fetch the file: git lfs pull"
+    ),
     b"BZh": Foreign("a bzip2 archive", _REPACK),
     b"\x28\xb5\x2f\xfd": Foreign("a zstd archive", _REPACK),
     b"7z\xbc\xaf": Foreign("a 7-zip archive", _REPACK),
@@ -68,7 +79,9 @@ _REFUSED = frozenset((".bz2", ".zst", ".7z", ".rar", ".z", ".lzma", ".lz4"))
 
 
 def recognise(head: bytes, name: str) -> Foreign | None:
-    """Tell what a file called ``name`` is that begins with ``head`` and is no archive of ours; None if unknown.
+    """Tell what a file called ``name`` is that begins with ``head`` and is no archive of ours.
+
+    None if unknown.
 
     ``head`` are the first ``HEAD_BYTES``, fewer where the file is shorter.
     """
@@ -78,7 +91,9 @@ def recognise(head: bytes, name: str) -> Foreign | None:
         if head.startswith(magic):
             return found
     try:
-        return Foreign(f"a single {format_of(head)} image", "give the folder with the class folders in it")
+        return Foreign(
+            f"a single {format_of(head)} image", "give the folder with the class folders in it"
+        )
     except BadImage:
         pass
     if ending := _ENDINGS.get(suffix_of(name)):
@@ -87,7 +102,9 @@ def recognise(head: bytes, name: str) -> Foreign | None:
 
 
 def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
-    """Return what to do with a listing in which there are no images, by the endings of its files; empty if unknown.
+    """Return what to do with a listing in which there are no images, by the endings of its files.
+
+    Empty if unknown.
 
     ``packed_up`` says that the listing is that of an archive, not of a folder.
     """
@@ -100,11 +117,17 @@ def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
         refused += [name] * (suffix in _REFUSED)
         idx = idx or "idx3-ubyte" in name
     if idx:
-        return f"idx files are read under the names of MNIST's four; write other sets out as files, {_TREE}"
+        return (
+            "idx files are read under the names of MNIST's four; write other sets out as files, "
+            f"{_TREE}"
+        )
     if packed:
         first = min(packed, key=lambda name: ("train" not in name.lower(), name))
         give = "unpack it, and give" if packed_up else "give"
-        return f"{give} one of the archives in it to --data, such as {first}, and one with validation images to --val"
+        return (
+            f"{give} one of the archives in it to --data, such as {first}, and one with "
+            "validation images to --val"
+        )
     return f"'{sorted(refused)[0]}' is an archive that is not read: {_REPACK}" if refused else ""
 
 
@@ -121,4 +144,7 @@ def _text(head: bytes) -> Foreign | None:
         return None
     if not text or not all(c.isprintable() or c.isspace() for c in text):
         return None
-    return Foreign(f"a text, which begins {' '.join(text.split())[:40]!r}", "give a folder, or a .tar or .zip of one")
+    return Foreign(
+        f"a text, which begins {' '.join(text.split())[:40]!r}",
+        "give a folder, or a .tar or .zip of one",
+    )

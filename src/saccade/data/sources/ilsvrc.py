@@ -1,7 +1,8 @@
-"""ImageNet as it is published (ILSVRC2012): a tar of 1,000 class tars, and a flat tar whose labels lie beside it.
+"""ImageNet as it is published (ILSVRC2012): a tar of 1,000 class tars, and a flat tar whose labels
+lie beside it.
 
-*Source:* Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", and the readme of its
-development kit.
+*Source:* Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", and the
+readme of its development kit.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ KNOWN_COUNTS = {"train": 1_281_167, "val": 50_000, "classes": 1000}
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 LABEL_FILE_LIMIT_BYTES = 64_000_000
 
-_UNLABELLED = "\\"  # the class of images whose labels lie elsewhere: no clean path holds a backslash
+# the class of images whose labels lie elsewhere: no clean path holds a backslash
+_UNLABELLED = "\\"
 _WNID = re.compile(r"n[0-9]{8}")
 _VAL_IMAGE = re.compile(r"ILSVRC2012_val_[0-9]{8}\.JPEG")
 _OFFICIAL = re.compile(r"ILSVRC2012_img_(train|val)")
@@ -44,7 +46,9 @@ Labels = dict[str, str]
 
 
 def class_name(wnid: str) -> str:
-    """Return the English name of one of the 1,000 classes, such as ``tench`` for ``n01440764``, or the wnid itself."""
+    """Return the English name of one of the 1,000 classes, such as ``tench`` for ``n01440764``,
+    or the wnid itself.
+    """
     return _class_names().get(wnid, wnid)
 
 
@@ -55,9 +59,11 @@ def _class_names() -> dict[str, str]:
 
 
 def prefix(path: Path, members: Members) -> str:
-    """Return what to put before the paths in one of ImageNet's tars to make it a tree of splits and classes.
+    """Return what to put before the paths in one of ImageNet's tars to make it a tree of splits and
+    classes.
 
-    It is recognised by its content, a tar of class folders by its name; empty for every other archive.
+    It is recognised by its content, a tar of class folders by its name; empty for every other
+    archive.
     """
     seen = [name for name in members.names if not name.rpartition("/")[2].startswith(".")]
     if seen and all(map(_VAL_IMAGE.fullmatch, seen)):
@@ -71,35 +77,48 @@ def prefix(path: Path, members: Members) -> str:
 
 
 def labelled(source: Source, path: Path) -> Source:
-    """Return a source with the validation labels that lie beside the flat tar at ``path``; any other unchanged.
+    """Return a source with the validation labels that lie beside the flat tar at ``path``.
 
-    Raises DataError if there are none, if two files disagree, and if they do not label exactly the images of the tar.
+    Any other unchanged.
+
+    Raises DataError if there are none, if two files disagree, and if they do not label exactly the
+    images of the tar.
     """
     split = source.splits.get("val")
     if split is None or split.classes != (_UNLABELLED,):
         return source
     labels = _labels_beside(path, split.names)
-    classes, numbers = np.unique(np.array([labels[name] for name in split.names]), return_inverse=True)
-    numbered: Split = replace(split, classes=tuple(classes.tolist()), labels=numbers.astype(np.int64))
+    classes, numbers = np.unique(
+        np.array([labels[name] for name in split.names]), return_inverse=True
+    )
+    numbered: Split = replace(
+        split, classes=tuple(classes.tolist()), labels=numbers.astype(np.int64)
+    )
     return replace(source, splits={"val": numbered.at(np.argsort(numbers, kind="stable"))})
 
 
 def _labels_beside(path: Path, names: Sequence[str]) -> Labels:
     folder = path.absolute().parent
     readers: dict[Path, Callable[[Path, Sequence[str]], Labels]] = {
-        folder / DEVKIT: _devkit_labels, folder / SOLUTION: _solution_labels, folder / "val": _folder_labels,
-    }  # fmt: skip
+        folder / DEVKIT: _devkit_labels,
+        folder / SOLUTION: _solution_labels,
+        folder / "val": _folder_labels,
+    }
     try:
         read = {place: reader(place, names) for place, reader in readers.items() if place.exists()}
     except OSError as error:
-        raise DataError(f"the labels cannot be read: {error.strerror}", where=str(error.filename)) from error
+        raise DataError(
+            f"the labels cannot be read: {error.strerror}", where=str(error.filename)
+        ) from error
     found = {place: labels for place, labels in read.items() if labels}
     if not found:
         raise DataError(
             f"{path.name} holds images without labels, and no labels lie beside it",
             where=str(folder),
-            fix=f"put {DEVKIT} (the development kit, from the ILSVRC2012 page of image-net.org) or {SOLUTION} (from "
-            "Kaggle's ImageNet Object Localization Challenge) into this folder, or the arranged images as "
+            fix=f"put {DEVKIT} (the development kit, from the ILSVRC2012 page of image-net.org) "
+            f"or {SOLUTION} (from "
+            "Kaggle's ImageNet Object Localization Challenge) into this folder, or the "
+            "arranged images as "
             "val/<wnid>/<image>",
         )
     (first, labels), *others = found.items()
@@ -108,7 +127,8 @@ def _labels_beside(path: Path, names: Sequence[str]) -> Labels:
     for place, more in others:
         if name := next((name for name in names if labels[name] != more[name]), ""):
             raise DataError(
-                f"{first.name} and {place.name} disagree: '{name}' is {labels[name]} in one and {more[name]} in the "
+                f"{first.name} and {place.name} disagree: '{name}' is {labels[name]} in one "
+                f"and {more[name]} in the "
                 "other",
                 where=str(folder),
                 fix="find out which is right, and move the other one away",
@@ -122,7 +142,8 @@ def _check_complete(place: Path, labels: Labels, names: Sequence[str]) -> None:
     if missing or foreign:
         first = f"'{missing[0]}' has no label" if missing else f"'{foreign[0]}' is not there"
         raise DataError(
-            f"{place.name} has labels for {len(labels):,} images and the tar has {len(names):,}: {len(missing):,} have "
+            f"{place.name} has labels for {len(labels):,} images and the tar has "
+            f"{len(names):,}: {len(missing):,} have "
             f"no label, {len(foreign):,} labels no image ({first})",
             where=str(place),
             fix="copy or download both again",
@@ -130,31 +151,46 @@ def _check_complete(place: Path, labels: Labels, names: Sequence[str]) -> None:
 
 
 def _folder_labels(folder: Path, _names: Sequence[str]) -> Labels:
-    """Take the labels of an arranged folder from its class folders; none if it has no class folders."""
+    """Take the labels of an arranged folder from its class folders.
+
+    None if it has no class folders.
+    """
     labels: Labels = {}
     for wnid in sorted(entry.name for entry in os.scandir(folder) if _WNID.fullmatch(entry.name)):
         for name in filter(_VAL_IMAGE.fullmatch, sorted(os.listdir(folder / wnid))):
             if name in labels:
-                raise DataError(f"'{name}' lies in two classes, {labels[name]} and {wnid}", where=str(folder))
+                raise DataError(
+                    f"'{name}' lies in two classes, {labels[name]} and {wnid}", where=str(folder)
+                )
             labels[name] = wnid
     return labels
 
 
 def _solution_labels(path: Path, _names: Sequence[str]) -> Labels:
-    """Read Kaggle's table; the class is the first word of the second column, boxes and further objects follow it."""
+    """Read Kaggle's table.
+
+    The class is the first word of the second column, boxes and further objects follow it.
+    """
     try:
         rows = list(csv.reader(_bounded(path).decode("utf-8-sig").splitlines()))
     except (ValueError, csv.Error) as error:
-        raise DataError(f"this is no table of text: {error}", where=str(path), fix="download it again") from error
+        raise DataError(
+            f"this is no table of text: {error}", where=str(path), fix="download it again"
+        ) from error
     if not rows or rows[0] != ["ImageId", "PredictionString"]:
-        raise DataError("its first line is not ImageId,PredictionString", where=str(path), fix="download it again")
+        raise DataError(
+            "its first line is not ImageId,PredictionString",
+            where=str(path),
+            fix="download it again",
+        )
     labels: Labels = {}
     for number, row in enumerate(rows[1:], 2):
         wnid = row[1].partition(" ")[0] if len(row) == 2 else ""
         name = f"{row[0]}.JPEG" if row else ""
         if not _WNID.fullmatch(wnid) or name in labels:
             raise DataError(
-                f"line {number} is not an image and its class, or its image was there before: {','.join(row)[:100]!r}",
+                f"line {number} is not an image and its class, or its image was there "
+                f"before: {','.join(row)[:100]!r}",
                 where=str(path),
                 fix="download it again",
             )
@@ -163,24 +199,38 @@ def _solution_labels(path: Path, _names: Sequence[str]) -> Labels:
 
 
 def _devkit_labels(path: Path, names: Sequence[str]) -> Labels:
-    """Read the class number of each image, in the order of the names, and the class of each number."""
+    """Read the class number of each image, in the order of the names, and the class of each
+    number.
+    """
     try:
         with gzip.open(path) as file:
             kit = file.read(LABEL_FILE_LIMIT_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"it cannot be decompressed: {error}", where=str(path), fix="download it again") from error
+        raise DataError(
+            f"it cannot be decompressed: {error}", where=str(path), fix="download it again"
+        ) from error
     if len(kit) > LABEL_FILE_LIMIT_BYTES:
-        raise DataError(f"it decompresses to more than {LABEL_FILE_LIMIT_BYTES} bytes", where=str(path))
+        raise DataError(
+            f"it decompresses to more than {LABEL_FILE_LIMIT_BYTES} bytes", where=str(path)
+        )
     members = index_tar(kit, str(path))
     try:
         wnids = _wnids(_member(kit, members, "data/meta.mat"))
-        lines = _member(kit, members, "data/ILSVRC2012_validation_ground_truth.txt").decode("ascii").split()
+        lines = (
+            _member(kit, members, "data/ILSVRC2012_validation_ground_truth.txt")
+            .decode("ascii")
+            .split()
+        )
         numbers = [int(line) for line in lines]
         if wrong := [number for number in numbers if not 1 <= number <= len(wnids)]:
-            raise ValueError(f"an image is of class {wrong[0]}, and meta.mat has {len(wnids)} classes")
+            raise ValueError(
+                f"an image is of class {wrong[0]}, and meta.mat has {len(wnids)} classes"
+            )
     except (ValueError, zlib.error) as error:
         raise DataError(
-            f"this development kit cannot be used: {error}", where=str(path), fix="download it again"
+            f"this development kit cannot be used: {error}",
+            where=str(path),
+            fix="download it again",
         ) from error
     if len(numbers) != len(names):
         raise DataError(
@@ -192,16 +242,20 @@ def _devkit_labels(path: Path, names: Sequence[str]) -> Labels:
 
 
 def _member(tar: bytes, members: Members, ending: str) -> bytes:
-    for name, offset, size in zip(members.names, members.offsets.tolist(), members.sizes.tolist(), strict=True):
+    for name, offset, size in zip(
+        members.names, members.offsets.tolist(), members.sizes.tolist(), strict=True
+    ):
         if f"/{name}".endswith(f"/{ending}"):
             return tar[offset : offset + size]
     raise ValueError(f"it has no {ending}")
 
 
 def _wnids(mat: bytes) -> list[str]:
-    """Return the classes in the order of their numbers, from 1: the first that a MATLAB 5 file of the kit names.
+    """Return the classes in the order of their numbers, from 1: the first that a MATLAB 5 file of
+    the kit names.
 
-    *Source:* MathWorks, "MAT-File Format", level 5; the kit's readme: the 1,000 classes come before their ancestors.
+    *Source:* MathWorks, "MAT-File Format", level 5; the kit's readme: the 1,000 classes come before
+    their ancestors.
     """
     if mat[_MAT_HEADER_BYTES - 2 : _MAT_HEADER_BYTES] != b"IM":
         raise ValueError("meta.mat is no MATLAB 5 file")

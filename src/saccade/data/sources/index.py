@@ -1,4 +1,6 @@
-"""The index of an archive, kept in the user's cache folder: a second start reads it there instead of the archive."""
+"""The index of an archive, kept in the user's cache folder: a second start reads it there
+instead of the archive.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ _INT = np.dtype("<i8")
 class Index:
     """The members of an archive in its own order and their layout, as little as reading needs.
 
-    ``names`` of all members; ``columns`` say where and how large each member is, int64 of shape (n,), among them
-    ``sizes`` (bytes); the names in ``layout`` are cut out of the same text.
+    ``names`` of all members; ``columns`` say where and how large each member is, int64 of shape
+    (n,), among them ``sizes`` (bytes); the names in ``layout`` are cut out of the same text.
     """
 
     names: Names
@@ -38,20 +40,28 @@ class Index:
 
 
 def packed(names: Names, columns: dict[str, Integers], layout: Layout) -> Index:
-    """Make an index of a layout whose images are named as their members end, and add the fingerprints."""
+    """Make an index of a layout whose images are named as their members end, and add the
+    fingerprints.
+    """
     parts = {}
     for name, part in layout.parts.items():
-        tails = _tails(names, part.places, np.array([len(tail.encode()) for tail in part.names], np.int64))
+        tails = _tails(
+            names, part.places, np.array([len(tail.encode()) for tail in part.names], np.int64)
+        )
         digest = fingerprint(part.classes, part.labels, tails, columns["sizes"][part.places])
         parts[name] = replace(part, names=tails, fingerprint=digest)
     return Index(names, columns, replace(layout, parts=parts))
 
 
-def kept(archive: Path, beside: Sequence[Path], build: Callable[[], Index], said: str = "") -> Index:
-    """Return the index of an archive: from the cache folder if it is there and sound, or else built and kept there.
+def kept(
+    archive: Path, beside: Sequence[Path], build: Callable[[], Index], said: str = ""
+) -> Index:
+    """Return the index of an archive: from the cache folder if it is there and sound, or else built
+    and kept there.
 
-    Path, size, times and inode tell whether it is still the same archive, and whether the files ``beside`` it, which
-    say what its images are, are the same; ``said`` is what the user says of them. Raises what ``build`` raises.
+    Path, size, times and inode tell whether it is still the same archive, and whether the files
+    ``beside`` it, which say what its images are, are the same; ``said`` is what the user says of
+    them. Raises what ``build`` raises.
     """
     stamp = stamp_of((archive, *beside))
     identity = [FORMAT, INDEX_VERSION, [os.fsencode(path).hex() for path in beside], stamp, said]
@@ -87,13 +97,20 @@ def _remember(folder: Path, identity: list[object], index: Index) -> None:
     contents = {f"{name}.i8": array.astype(_INT).tobytes() for name, array in arrays.items()}
     try:
         files.remove_tree(folder)
-        files.publish_folder(folder, contents | {"names.txt": index.names.text, "index.json": files.json_bytes(facts)})
-    except (SaccadeError, OSError):  # a home that cannot be written costs the next start some time, nothing else
+        files.publish_folder(
+            folder,
+            contents | {"names.txt": index.names.text, "index.json": files.json_bytes(facts)},
+        )
+    # a home that cannot be written costs the next start some time, nothing else
+    except (SaccadeError, OSError):
         return
 
 
 def _arrays(name: str, *arrays: Integers) -> dict[str, Integers]:
-    return {f"{name}-{kind}": array for kind, array in zip(("places", "labels", "lengths"), arrays, strict=True)}
+    return {
+        f"{name}-{kind}": array
+        for kind, array in zip(("places", "labels", "lengths"), arrays, strict=True)
+    }
 
 
 def _recalled(folder: Path, identity: list[object]) -> Index | None:
@@ -112,7 +129,14 @@ def _recalled(folder: Path, identity: list[object]) -> Index | None:
             tails = _tails(names, places, column(f"{name}-lengths"))
             labels = column(f"{name}-labels")
             parts[name] = Part(
-                inside, tuple(classes), tuple(empty_classes), tails, labels, places, digest, tuple(left_out)
+                inside,
+                tuple(classes),
+                tuple(empty_classes),
+                tails,
+                labels,
+                places,
+                digest,
+                tuple(left_out),
             )
         ignored, ignored_names, notes, titles = facts["rest"]
         layout = Layout(parts, Counter(ignored), tuple(ignored_names), tuple(notes), titles)

@@ -1,6 +1,8 @@
-"""ImageNet as Kaggle gives it: ``ILSVRC/Data/CLS-LOC`` with a flat ``val/``, whose labels lie in a CSV beside it.
+"""ImageNet as Kaggle gives it: ``ILSVRC/Data/CLS-LOC`` with a flat ``val/``, whose labels lie in a
+CSV beside it.
 
-The paths are read as if each validation image lay in the folder of its class: the set is the same as an arranged one.
+The paths are read as if each validation image lay in the folder of its class: the set is the same
+as an arranged one.
 """
 
 from __future__ import annotations
@@ -28,27 +30,37 @@ _FLAT_VAL = "val/ILSVRC2012_val_"
 
 
 def data_folder(path: Path) -> tuple[Path, int]:
-    """Return the CLS-LOC folder of a competition folder, or the path itself; and how many entries lie beside the way.
+    """Return the CLS-LOC folder of a competition folder, or the path itself.
+
+    And how many entries lie beside the way.
 
     Half a million annotation files are not walked through. Raises OSError.
     """
     for inner in (Path("ILSVRC/Data/CLS-LOC"), Path("Data/CLS-LOC")):
         root = path / inner
         if root.is_dir():
-            return root, sum(len(list(level.iterdir())) - 1 for level in root.parents[: len(inner.parts)])
+            return root, sum(
+                len(list(level.iterdir())) - 1 for level in root.parents[: len(inner.parts)]
+            )
     return path, 0
 
 
 def find_prefix(listing: Listing) -> str | None:
-    """Return what stands before ``train/`` and ``val/`` in the paths; None if this is not such a set.
+    """Return what stands before ``train/`` and ``val/`` in the paths.
 
-    It is one if a folder is called ``Data/CLS-LOC``, or if original validation images lie flat in ``val/``. Raises
-    DataError if there are several.
+    None if this is not such a set.
+
+    It is one if a folder is called ``Data/CLS-LOC``, or if original validation images lie flat in
+    ``val/``. Raises DataError if there are several.
     """
     roots = {path[:at] + _INSIDE for path in listing.names if (at := path.find(_INSIDE)) >= 0}
     found = {root for root in roots if is_image(f"{root}x.jpg")}
     if not found:
-        found = {path[:at] for path in listing.names if (at := path.find(_FLAT_VAL)) >= 0 and is_image(path)}
+        found = {
+            path[:at]
+            for path in listing.names
+            if (at := path.find(_FLAT_VAL)) >= 0 and is_image(path)
+        }
     if len(found) > 1:
         raise DataError(
             f"there are {len(found)} copies of ImageNet: {', '.join(sorted(found))}",
@@ -60,7 +72,10 @@ def find_prefix(listing: Listing) -> str | None:
 
 
 def kaggle_layout(listing: Listing, prefix: str) -> Layout:
-    """Arrange the images below ``prefix``; raises DataError if the labels of ``val/`` are missing or do not fit it."""
+    """Arrange the images below ``prefix``.
+
+    Raises DataError if the labels of ``val/`` are missing or do not fit it.
+    """
     tree = _Tree(Counter(listing.ignored))
     for place, path in enumerate(listing.names):
         tree.add(place, path[len(prefix) :] if path.startswith(prefix) else "")
@@ -68,9 +83,13 @@ def kaggle_layout(listing: Listing, prefix: str) -> Layout:
         solution = listing.side_file(SOLUTION, prefix, LEVELS)
         if solution is None:
             raise DataError(
-                f"the labels of {len(tree.flat):,} validation images are missing: there is no {SOLUTION}",
+                f"the labels of {len(tree.flat):,} validation images are missing: there is "
+                f"no {SOLUTION}",
                 where=f"{prefix}val in {listing.path}",
-                fix=f"put the competition's {SOLUTION} beside the ILSVRC folder, or into {listing.root}",
+                fix=(
+                    f"put the competition's {SOLUTION} beside the ILSVRC folder, or into "
+                    f"{listing.root}"
+                ),
             )
         tree.label(_answers(solution), solution.where)
     folders = [folder[len(prefix) :] for folder in listing.folders if folder.startswith(prefix)]
@@ -84,7 +103,10 @@ def kaggle_layout(listing: Listing, prefix: str) -> Layout:
 
 @dataclass(eq=False)
 class _Tree:
-    """The paths as they would be in an arranged tree, their places in the listing; validation images by file stem."""
+    """The paths as they would be in an arranged tree, their places in the listing.
+
+    Validation images by file stem.
+    """
 
     ignored: Counter[str]
     paths: list[str] = field(default_factory=list)
@@ -114,16 +136,37 @@ class _Tree:
             self._keep(place, path)
 
     def label(self, answers: dict[str, str], where: str) -> None:
-        """File the flat images under their classes; raises DataError unless rows and images are the same."""
-        filed = [f"{stem} in {folder}" for stem, folder in self.filed.items() if answers.get(stem, folder) != folder]
+        """File the flat images under their classes.
+
+        Raises DataError unless rows and images are the same.
+        """
+        filed = [
+            f"{stem} in {folder}"
+            for stem, folder in self.filed.items()
+            if answers.get(stem, folder) != folder
+        ]
         for wrong, what, fix in (
-            (self.twice | (self.flat.keys() & self.filed.keys()), "validation images are there twice", "remove one"),
-            (self.flat.keys() - answers.keys(), f"validation images have no row in {SOLUTION}",
-             "use the CSV of the same download, and leave no other images in val/"),
-            (answers.keys() - self.flat.keys() - self.filed.keys(), f"rows of {SOLUTION} have no validation image",
-             "the download is incomplete: fetch or unpack val/ again"),
-            (filed, f"validation images lie in another folder than {SOLUTION} says", "move them back into val/ itself"),
-        ):  # fmt: skip
+            (
+                self.twice | (self.flat.keys() & self.filed.keys()),
+                "validation images are there twice",
+                "remove one",
+            ),
+            (
+                self.flat.keys() - answers.keys(),
+                f"validation images have no row in {SOLUTION}",
+                "use the CSV of the same download, and leave no other images in val/",
+            ),
+            (
+                answers.keys() - self.flat.keys() - self.filed.keys(),
+                f"rows of {SOLUTION} have no validation image",
+                "the download is incomplete: fetch or unpack val/ again",
+            ),
+            (
+                filed,
+                f"validation images lie in another folder than {SOLUTION} says",
+                "move them back into val/ itself",
+            ),
+        ):
             if wrong:
                 raise DataError(counted(wrong, what), where=where, fix=fix)
         for stem, (place, file) in self.flat.items():
@@ -135,12 +178,17 @@ class _Tree:
 
 
 def _answers(solution: SideFile) -> dict[str, str]:
-    """Return the class of each validation image: the first word of the prediction, boxes follow it."""
+    """Return the class of each validation image: the first word of the prediction, boxes follow
+    it.
+    """
     answers: dict[str, str] = {}
     for line, (image, prediction) in solution.columns(["imageid"], ["predictionstring"]):
         name = prediction.partition(" ")[0]
         if not name or "/" in name or answers.setdefault(image, name) != name:
             what = f"'{image}' has the class {name or 'nothing'}"
-            raise DataError(f"{what}, and another one above" if name else what, where=solution.line(line),
-                            fix=f"use the competition's own {SOLUTION}")  # fmt: skip
+            raise DataError(
+                f"{what}, and another one above" if name else what,
+                where=solution.line(line),
+                fix=f"use the competition's own {SOLUTION}",
+            )
     return answers

@@ -15,7 +15,17 @@ from saccade.data.sources.listing import Listing, SideFile, class_name, counted
 from saccade.data.sources.split_names import called
 from saccade.errors import DataError
 
-PATHS = ("path", "file", "image", "filename", "file_name", "filepath", "file_path", "image_path", "image_id")
+PATHS = (
+    "path",
+    "file",
+    "image",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image_path",
+    "image_id",
+)
 LABELS = ("label", "class")
 SPLITS = ("split", "")
 NO_ROW = "image without a row in the table"
@@ -31,8 +41,9 @@ _Row = tuple[str, str]
 def labelled_layout(listing: Listing, table: Path) -> Layout:
     """Arrange a listing by the rows of a table; the name of an image is its path.
 
-    The paths in the table start at the folder or archive, or with its name. Without a column ``split`` everything is
-    one split. Raises DataError on rows without a file and on files with two labels; images without a row are counted.
+    The paths in the table start at the folder or archive, or with its name. Without a column
+    ``split`` everything is one split. Raises DataError on rows without a file and on files with two
+    labels; images without a row are counted.
     """
     source = SideFile.opened(table)
     place_of = {path: place for place, path in enumerate(listing.names)}
@@ -63,7 +74,10 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
 
 
 def _answers(source: SideFile, known: Set[str], prefix: str) -> dict[str, _Row]:
-    """Return (split, class) by path; raises DataError on a line that cannot be used and on files with two answers."""
+    """Return (split, class) by path.
+
+    Raises DataError on a line that cannot be used and on files with two answers.
+    """
     answers: dict[str, _Row] = {}
     torn: set[str] = set()
     for line, (text, label, split) in source.columns(PATHS, LABELS, SPLITS):
@@ -86,23 +100,29 @@ def _answers(source: SideFile, known: Set[str], prefix: str) -> dict[str, _Row]:
 
 
 def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
-    """Refuse labels that would become classes by mistake: no value, several in one cell, two spellings of one.
+    """Refuse labels that would become classes by mistake: no value, several in one cell, two
+    spellings of one.
 
     ``counts`` says how many images each label has. Raises DataError that names them.
     """
     missing = [label for label in counts if label.lower() in _NOTHING or label in _NOTHING_EXACTLY]
     if missing:
         raise DataError(
-            f"{sum(counts[label] for label in missing):,} image(s) have the label {_quoted(missing)}, which programs "
+            f"{sum(counts[label] for label in missing):,} image(s) have the label "
+            f"{_quoted(missing)}, which programs "
             "write where there is none",
             where=where,
-            fix="give these images a label or leave them out; if it is a class, give it another name",
+            fix=(
+                "give these images a label or leave them out; if it is a class, give it another "
+                "name"
+            ),
             finding="labels-unclear",
         )
     several = _several(counts.keys())
     if several:
         raise DataError(
-            f"{sum(counts[label] for label in several):,} image(s) seem to have several labels: {_quoted(several)}",
+            f"{sum(counts[label] for label in several):,} image(s) seem to have several "
+            f"labels: {_quoted(several)}",
             where=where,
             fix="give each image one label; if it is one class, join its words by an underscore",
             finding="labels-unclear",
@@ -110,21 +130,29 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in sorted(counts):
         spellings[_folded(label)].append(label)
-    twins = [_quoted(names) for names in spellings.values() if len(names) > 1 and len(names[-1]) > 1]  # A is not a
+    # A is not a
+    twins = [
+        _quoted(names) for names in spellings.values() if len(names) > 1 and len(names[-1]) > 1
+    ]
     if twins:
         raise DataError(
-            f"labels that differ only in how they are written would be classes of their own: {'; '.join(twins[:5])}",
+            "labels that differ only in how they are written would be classes of their own: "
+            f"{'; '.join(twins[:5])}",
             where=where,
-            fix="write each class in one way; if they are different classes, give them different names",
+            fix=(
+                "write each class in one way; if they are different classes, give them different "
+                "names"
+            ),
             finding="labels-unclear",
         )
 
 
 def _several(labels: Set[str]) -> list[str]:
-    """Return the labels that look like several: ``cat|dog``, ``cat dog`` beside both, ``cat old`` beside ``dog old``.
+    """Return the labels that look like several: ``cat|dog``, ``cat dog`` beside both, ``cat old``
+    beside ``dog old``.
 
-    With a blank or a comma it takes labels that stand alone elsewhere, or the same word behind two of them. In
-    brackets, as programs write lists, a comma is enough.
+    With a blank or a comma it takes labels that stand alone elsewhere, or the same word behind two
+    of them. In brackets, as programs write lists, a comma is enough.
     """
     parted = {label: [part for part in _PARTING.split(label) if part] for label in labels}
     behind: dict[str, set[str]] = defaultdict(set)
@@ -132,14 +160,22 @@ def _several(labels: Set[str]) -> list[str]:
         if len(parts) == 2 and parts[0] in labels and "_" not in label:
             behind[parts[1]].add(label)
     suspects = {label for group in behind.values() if len(group) > 1 for label in group}
-    suspects |= {label for label, parts in parted.items() if len(parts) > 1 and set(parts) <= labels}
-    suspects |= {label for label, parts in parted.items() if len(parts) > 1 and set(label) & set("|;")}
-    suspects |= {label for label in labels if label[0] in "[({" and label[-1] in "])}" and "," in label}
+    suspects |= {
+        label for label, parts in parted.items() if len(parts) > 1 and set(parts) <= labels
+    }
+    suspects |= {
+        label for label, parts in parted.items() if len(parts) > 1 and set(label) & set("|;")
+    }
+    suspects |= {
+        label for label in labels if label[0] in "[({" and label[-1] in "])}" and "," in label
+    }
     return sorted(suspects)
 
 
 def _folded(label: str) -> str:
-    """Return a label without what may differ by mistake: case, spaces, hyphens, quotes, a full stop, ``1.0``."""
+    """Return a label without what may differ by mistake: case, spaces, hyphens, quotes, a full
+    stop, ``1.0``.
+    """
     try:
         return repr(float(label))
     except ValueError:
@@ -151,7 +187,10 @@ def _quoted(labels: Sequence[str]) -> str:
 
 
 def _split(text: str) -> str:
-    """Return the name of a split; ``all`` for an empty cell. Raises ValueError on any other word."""
+    """Return the name of a split; ``all`` for an empty cell.
+
+    Raises ValueError on any other word.
+    """
     split = text.lower() or WHOLE
     split = split if split == WHOLE else called(split)
     if split not in (*SPLIT_FOLDERS, WHOLE):

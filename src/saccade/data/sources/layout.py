@@ -1,4 +1,6 @@
-"""Which split, class and name each file of a tree has: one pure function for folders, tars and zips."""
+"""Which split, class and name each file of a tree has: one pure function for folders, tars and
+zips.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,12 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One split of a tree, sorted by (class, name); ``places`` are int64 indices into the listing, shape (n,).
+    """One split of a tree, sorted by (class, name).
 
-    ``empty_classes`` are class folders without any image, ``left_out`` those of them that hold files all the same.
-    ``fingerprint`` is that of the split where it is known already.
+    ``places`` are int64 indices into the listing, shape (n,).
+
+    ``empty_classes`` are class folders without any image, ``left_out`` those of them that hold
+    files all the same. ``fingerprint`` is that of the split where it is known already.
     """
 
     folder: str
@@ -46,7 +50,9 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a listing holds: its splits, what was ignored by reason, the first ignored paths, remarks, class titles."""
+    """What a listing holds: its splits, what was ignored by reason, the first ignored paths,
+    remarks, class titles.
+    """
 
     parts: dict[str, Part]
     ignored: Counter[str]
@@ -65,14 +71,19 @@ def arrange(
 ) -> Layout:
     """Sort the files of a tree into splits and classes.
 
-    ``paths`` and ``folders`` are clean relative paths; the result does not depend on their order. Folders around
-    everything are allowed. Without split folders the class folders become the split ``all``. ``named`` are the folders
-    of the splits as the user says, ``peeked`` the places of files that are images although their names do not say so,
-    ``lost`` the reasons why other files cannot be reached, by path. Raises ValueError if folders may be splits or
-    classes, if two claim to be the same split, and if a split folder lies inside a class folder.
+    ``paths`` and ``folders`` are clean relative paths; the result does not depend on their order.
+    Folders around everything are allowed. Without split folders the class folders become the split
+    ``all``. ``named`` are the folders of the splits as the user says, ``peeked`` the places of
+    files that are images although their names do not say so, ``lost`` the reasons why other files
+    cannot be reached, by path. Raises ValueError if folders may be splits or classes, if two claim
+    to be the same split, and if a split folder lies inside a class folder.
     """
     files = _sift(paths, peeked, lost)
-    files.empty |= {tuple(folder.split("/")) for folder in folders if folder and not _is_hidden(folder.split("/"))}
+    files.empty |= {
+        tuple(folder.split("/"))
+        for folder in folders
+        if folder and not _is_hidden(folder.split("/"))
+    }
     roots = find_roots(Counter(folder for folder, _, _ in files.images), named)
     starts = roots.splits or {WHOLE: roots.wrappers}
     seats = {folder: _seat(folder, starts) for folder in {folder for folder, _, _ in files.images}}
@@ -92,16 +103,23 @@ def arrange(
         files.leave(BESIDE_SPLITS if beside else NO_CLASS_FOLDER, paths[place])
     for name in roots.splits.keys() - grouped.keys():
         raise Unclear(
-            f"the images of '{name}' lie in {'/'.join(roots.splits[name])} itself, and nothing tells their classes",
+            f"the images of '{name}' lie in {'/'.join(roots.splits[name])} itself, and "
+            "nothing tells their classes",
             "name the folder that holds the class folders",
         )
-    parts = {name: _part(name, grouped[name], starts[name], roots, files) for name in sorted(grouped)}
+    parts = {
+        name: _part(name, grouped[name], starts[name], roots, files) for name in sorted(grouped)
+    }
     notes = tuple(_notes(roots, files, loose)) if roots.splits else ()
-    return Layout(parts, files.ignored, (*sorted(files.lost), *sorted(files.leftovers))[:NUM_SHOWN], notes)
+    return Layout(
+        parts, files.ignored, (*sorted(files.lost), *sorted(files.leftovers))[:NUM_SHOWN], notes
+    )
 
 
 def layout_of_rows(
-    rows: Mapping[str, list[tuple[str, str, int]]], ignored: Counter[str], ignored_names: Sequence[str] = ()
+    rows: Mapping[str, list[tuple[str, str, int]]],
+    ignored: Counter[str],
+    ignored_names: Sequence[str] = (),
 ) -> Layout:
     """Return the layout of images whose (class, name, place in the listing) is known, by split."""
     parts = {name: _part(name, rows[name], (name,), None, _Files()) for name in sorted(rows)}
@@ -115,10 +133,12 @@ def is_image(path: str) -> bool:
 
 @dataclass(eq=False)
 class _Files:
-    """The images of a tree as (folder, file, place); what is ignored, by reason, and the names of it.
+    """The images of a tree as (folder, file, place).
 
-    ``lost`` are those of links, which are shown first; ``empty`` are folders without images of their own, ``full``
-    those of them that hold what may have been meant as one.
+    What is ignored, by reason, and the names of it.
+
+    ``lost`` are those of links, which are shown first; ``empty`` are folders without images of
+    their own, ``full`` those of them that hold what may have been meant as one.
     """
 
     images: list[tuple[Folder, str, int]] = field(default_factory=list)
@@ -164,7 +184,10 @@ def _is_hidden(parts: Sequence[str]) -> bool:
 
 
 def _seat(folder: Folder, starts: Mapping[str, Folder]) -> tuple[str, Folder]:
-    """Return the split of the images in a folder and the folder inside it; empty for one beside them."""
+    """Return the split of the images in a folder and the folder inside it.
+
+    Empty for one beside them.
+    """
     for name, start in starts.items():
         if folder[: len(start)] == start:
             return name, folder[len(start) :]
@@ -172,11 +195,14 @@ def _seat(folder: Folder, starts: Mapping[str, Folder]) -> tuple[str, Folder]:
 
 
 def _refuse_inner_split(name: str, inner: Folder, folder: Folder) -> None:
-    """Refuse ``cat/train/x.jpg`` and ``data/train/cat/x.jpg`` beside other folders: train and test would mix."""
+    """Refuse ``cat/train/x.jpg`` and ``data/train/cat/x.jpg`` beside other folders: train and
+    test would mix.
+    """
     if len(inner) > 1 and any(map(called, inner[:2])):
         raise Unclear(
             f"a split folder lies inside a class folder: '{'/'.join(folder)}'",
-            "arrange the images as train/<class>/<image> and val/<class>/<image>, or name the folders that hold the "
+            "arrange the images as train/<class>/<image> and val/<class>/<image>, or name "
+            "the folders that hold the "
             "class folders: --split-names train=FOLDER,val=FOLDER",
         )
 
@@ -185,19 +211,33 @@ def _notes(roots: Roots, files: _Files, loose: Counter[str]) -> Iterable[str]:
     """Say which folders are called like splits and hold nothing that is labelled."""
     depth = len(roots.wrappers)
     inside = {root[depth] for root in roots.splits.values() if len(root) > depth}
-    seen = {folder[depth] for folder in files.empty if folder[:depth] == roots.wrappers and len(folder) > depth}
+    seen = {
+        folder[depth]
+        for folder in files.empty
+        if folder[:depth] == roots.wrappers and len(folder) > depth
+    }
     for name in sorted({*filter(called, seen), *roots.flat} - inside):
-        count = f": {loose[name]:,} image(s) in it have no label and are left out" if loose[name] else ""
+        count = (
+            f": {loose[name]:,} image(s) in it have no label and are left out"
+            if loose[name]
+            else ""
+        )
         yield f"the folder '{name}' holds no image in a class folder{count}"
 
 
-def _part(name: str, rows: list[tuple[str, str, int]], start: Folder, roots: Roots | None, files: _Files) -> Part:
+def _part(
+    name: str, rows: list[tuple[str, str, int]], start: Folder, roots: Roots | None, files: _Files
+) -> Part:
     rows = sorted(rows)
     classes = tuple(sorted({row[0] for row in rows}))
     number = {folder: label for label, folder in enumerate(classes)}
 
     def hollow(folders: Collection[Folder]) -> tuple[str, ...]:
-        below = {folder[len(start)] for folder in folders if len(folder) > len(start) and folder[: len(start)] == start}
+        below = {
+            folder[len(start)]
+            for folder in folders
+            if len(folder) > len(start) and folder[: len(start)] == start
+        }
         return tuple(sorted(below - set(classes)))
 
     return Part(

@@ -1,4 +1,6 @@
-"""The files that a folder or archive holds, and the small text files that explain them, inside or beside it."""
+"""The files that a folder or archive holds, and the small text files that explain them, inside
+or beside it.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ TEXT_LIMIT_BYTES = 500_000_000
 class Listing:
     """Everything in a folder or archive, in any order.
 
-    ``path`` is what the user named; ``root`` is the archive, or the folder at which the names start. ``names`` are
-    clean relative paths, ``sizes`` (bytes) is int64 of shape (n,), ``read`` returns the i-th file and ``head``
-    its first ``HEAD_BYTES``, ``ignored`` counts what was left out already. ``lost`` says why other files cannot
-    be reached, by path; ``named`` are the folders of the splits where the user names them.
+    ``path`` is what the user named; ``root`` is the archive, or the folder at which the names
+    start. ``names`` are clean relative paths, ``sizes`` (bytes) is int64 of shape (n,), ``read``
+    returns the i-th file and ``head`` its first ``HEAD_BYTES``, ``ignored`` counts what was left
+    out already. ``lost`` says why other files cannot be reached, by path; ``named`` are the folders
+    of the splits where the user names them.
     """
 
     path: Path
@@ -42,15 +45,17 @@ class Listing:
     def side_file(self, name: str, prefix: str = "", above: int = 1) -> SideFile | None:
         """Return the nearest text file of this name, or None.
 
-        It is looked for in the folder ``prefix`` (``a/b/``) of the listing and in those around it, then on the disk in
-        the root and in ``above`` folders above it.
+        It is looked for in the folder ``prefix`` (``a/b/``) of the listing and in those around it,
+        then on the disk in the root and in ``above`` folders above it.
         """
         folders = prefix.split("/")[:-1]
         for depth in range(len(folders), -1, -1):
             inner = "/".join([*folders[:depth], name])
             if inner in self.names:
                 i = self.names.index(inner)
-                return SideFile.decoded(f"{inner} in {self.path}", int(self.sizes[i]), partial(self.read, i))
+                return SideFile.decoded(
+                    f"{inner} in {self.path}", int(self.sizes[i]), partial(self.read, i)
+                )
         root = Path(os.path.abspath(self.root))
         for folder in (root, *root.parents)[: above + 1]:
             if (folder / name).is_file():
@@ -67,27 +72,40 @@ class SideFile:
 
     @classmethod
     def opened(cls, path: Path) -> SideFile:
-        """Read a file of the disk; raises DataError if it is not readable UTF-8 text of reasonable size."""
+        """Read a file of the disk.
+
+        Raises DataError if it is not readable UTF-8 text of reasonable size.
+        """
         try:
             return cls.decoded(str(path), path.stat().st_size, path.read_bytes)
         except OSError as error:
-            raise DataError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
+            raise DataError(
+                f"the file cannot be read: {error.strerror}", where=str(path)
+            ) from error
 
     @classmethod
     def decoded(cls, where: str, size: int, read: Callable[[], bytes | memoryview]) -> SideFile:
-        """Read ``size`` bytes of UTF-8 text, with or without a byte order mark; raises DataError."""
+        """Read ``size`` bytes of UTF-8 text, with or without a byte order mark.
+
+        Raises DataError.
+        """
         if size > TEXT_LIMIT_BYTES:
-            raise DataError(f"the file has {size} bytes, more than the limit of {TEXT_LIMIT_BYTES}", where=where)
+            raise DataError(
+                f"the file has {size} bytes, more than the limit of {TEXT_LIMIT_BYTES}", where=where
+            )
         try:
             return cls(where, bytes(read()).decode("utf-8-sig"))
         except UnicodeDecodeError as error:
-            raise DataError("the file is not UTF-8 text", where=where, fix="save it as UTF-8") from error
+            raise DataError(
+                "the file is not UTF-8 text", where=where, fix="save it as UTF-8"
+            ) from error
 
     def columns(self, *wanted: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
         """Yield (line number, cells) of a CSV with a header, blank lines left out.
 
-        Each of ``wanted`` lists the names, in lower case, that a column may have; with ``""`` among them it may be
-        missing and its cells are empty. Raises DataError on another missing column or a damaged line.
+        Each of ``wanted`` lists the names, in lower case, that a column may have; with ``""`` among
+        them it may be missing and its cells are empty. Raises DataError on another missing column
+        or a damaged line.
         """
         rows = csv.reader(io.StringIO(self.text, newline=""), strict=True)
         try:
@@ -95,7 +113,9 @@ class SideFile:
             places = [self._column(header, names) for names in wanted]
             for row in filter(None, rows):
                 if len(row) <= max(places):
-                    raise DataError(f"the line has only {len(row)} cells", where=self.line(rows.line_num))
+                    raise DataError(
+                        f"the line has only {len(row)} cells", where=self.line(rows.line_num)
+                    )
                 yield rows.line_num, [row[place].strip() if place >= 0 else "" for place in places]
         except csv.Error as error:
             raise DataError(f"this is no CSV: {error}", where=self.line(rows.line_num)) from error
@@ -111,10 +131,12 @@ class SideFile:
 
     def _column(self, header: list[str], names: Sequence[str]) -> int:
         lowered = [name.lower() for name in header]
-        found = [lowered.index(name) for name in names if name and name in lowered]  # pandas' index has no name
+        # pandas' index has no name
+        found = [lowered.index(name) for name in names if name and name in lowered]
         if not found and "" not in names:
             raise DataError(
-                f"there is no column called {' or '.join(names[:4])}; found: {', '.join(header) or 'none'}",
+                f"there is no column called {' or '.join(names[:4])}; found: "
+                f"{', '.join(header) or 'none'}",
                 where=self.line(1),
                 fix="let the first line name the columns, separated by commas",
             )
@@ -122,7 +144,10 @@ class SideFile:
 
 
 def class_name(text: str) -> str:
-    """Return the name of a class in NFC without space around it; raises ValueError if it is empty or not printable."""
+    """Return the name of a class in NFC without space around it.
+
+    Raises ValueError if it is empty or not printable.
+    """
     name = unicodedata.normalize("NFC", text.strip())
     if not name or not name.isprintable():
         raise ValueError(f"{text[:100]!r} is no name of a class")

@@ -1,7 +1,7 @@
 """MNIST, Fashion-MNIST and what else is published as the same four idx files.
 
-*Source:* LeCun et al. 1998, "The MNIST database of handwritten digits", which describes the idx format; Xiao et al.
-2017, "Fashion-MNIST".
+*Source:* LeCun et al. 1998, "The MNIST database of handwritten digits", which describes the idx
+format; Xiao et al. 2017, "Fashion-MNIST".
 """
 
 from __future__ import annotations
@@ -18,8 +18,17 @@ from saccade.data.sources.raw import FILE_LIMIT_BYTES, Batch, Content, Data, For
 
 DIGITS = tuple("0123456789")
 FASHION = (
-    "T-shirt-top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+    "T-shirt-top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 """The official names in the order of the labels; ``T-shirt/top`` would be two folders."""
 
 _GZIP = b"\x1f\x8b"
@@ -44,15 +53,19 @@ def _refuse_more_classes(numbers: NDArray[np.int64]) -> None:
     """Raise WrongSet if many labels are not those of ten classes; a few are damage."""
     if 4 * np.count_nonzero(numbers >= len(DIGITS)) > len(numbers):
         raise WrongSet(
-            f"their labels go up to {numbers.max()}, and MNIST has {len(DIGITS)} classes; EMNIST and its like have more"
+            f"their labels go up to {numbers.max()}, and MNIST has {len(DIGITS)} classes; "
+            "EMNIST and its like have more"
             " classes in the same form",
-            "write the images out as train/<class>/<image> and test/<class>/<image> (EMNIST's lie on their side), and "
+            "write the images out as train/<class>/<image> and test/<class>/<image> "
+            "(EMNIST's lie on their side), and "
             "give that folder",
         )
 
 
 def _idx(data: Data, num_axes: int) -> NDArray[np.uint8]:
-    """Return the unsigned bytes of an idx file, plain or in gzip, with the shape that its header declares."""
+    """Return the unsigned bytes of an idx file, plain or in gzip, with the shape that its header
+    declares.
+    """
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 16) if data[:2] == _GZIP else None
     length = _HEADER_BYTES * (1 + num_axes)
     try:
@@ -62,7 +75,9 @@ def _idx(data: Data, num_axes: int) -> NDArray[np.uint8]:
         if inflater:
             body: Data = inflater.decompress(inflater.unconsumed_tail, size + 1)
             if not inflater.eof or inflater.unused_data:
-                raise ValueError("the compressed data is cut, or there is more than the header declares")
+                raise ValueError(
+                    "the compressed data is cut, or there is more than the header declares"
+                )
         else:
             body = data[length:]
     except zlib.error as error:
@@ -74,7 +89,9 @@ def _idx(data: Data, num_axes: int) -> NDArray[np.uint8]:
 
 def _shape(head: bytes, num_axes: int) -> tuple[int, ...]:
     if head[:4] != bytes((0, 0, 8, num_axes)) or len(head) < _HEADER_BYTES * (1 + num_axes):
-        raise ValueError(f"it does not begin as an idx file of unsigned bytes with {num_axes} axes: {head[:4]!r}")
+        raise ValueError(
+            f"it does not begin as an idx file of unsigned bytes with {num_axes} axes: {head[:4]!r}"
+        )
     shape = tuple(int.from_bytes(head[i : i + 4], "big") for i in range(4, len(head), 4))
     if not 0 < math.prod(shape) <= FILE_LIMIT_BYTES:
         raise ValueError(f"the header declares {' x '.join(map(str, shape))} bytes")
@@ -88,8 +105,11 @@ def _spellings(stem: str, axes: int) -> tuple[str, ...]:
 FORMS = (
     Form(
         "MNIST",
-        tuple(_spellings(f"{split}-{what}", axes)
-              for split in ("train", "t10k") for what, axes in (("images", 3), ("labels", 1))),
+        tuple(
+            _spellings(f"{split}-{what}", axes)
+            for split in ("train", "t10k")
+            for what, axes in (("images", 3), ("labels", 1))
+        ),
         _decode,
     ),
-)  # fmt: skip
+)

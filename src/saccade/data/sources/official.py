@@ -1,4 +1,6 @@
-"""The sets that have a name: found where they lie already, or downloaded from their official sites."""
+"""The sets that have a name: found where they lie already, or downloaded from their official
+sites.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,11 @@ FOLDER_VARIABLE = "SACCADE_DATA"
 
 @dataclass(frozen=True, slots=True)
 class Official:
-    """A set with a name: its files, the page they are on, and where people keep them inside a folder of datasets.
+    """A set with a name: its files, the page they are on, and where people keep them inside a
+    folder of datasets.
 
-    It has ``num_train`` training images of ``side_px`` pixels a side, which is known before a file is there.
+    It has ``num_train`` training images of ``side_px`` pixels a side, which is known before a file
+    is there.
     """
 
     files: tuple[Remote, ...]
@@ -37,20 +41,33 @@ def _cifar(stem: str, folder: str, size_bytes: int, md5: str) -> Official:
     site = "https://www.cs.toronto.edu/~kriz/"
     file = f"{stem}-python.tar.gz"
     places = (f"{stem.replace('-', '')}/{file}", file, folder)
-    return Official((Remote(file, size_bytes, md5, (site + file,)),), f"{site}cifar.html", places, 50_000, 32)
+    return Official(
+        (Remote(file, size_bytes, md5, (site + file,)),), f"{site}cifar.html", places, 50_000, 32
+    )
 
 
-def _mnist(page: str, sites: tuple[str, ...], places: tuple[str, ...], *files: tuple[str, int, str]) -> Official:
-    remotes = tuple(Remote(name, size, md5, tuple(site + name for site in sites)) for name, size, md5 in files)
+def _mnist(
+    page: str, sites: tuple[str, ...], places: tuple[str, ...], *files: tuple[str, int, str]
+) -> Official:
+    remotes = tuple(
+        Remote(name, size, md5, tuple(site + name for site in sites)) for name, size, md5 in files
+    )
     return Official(remotes, page, places, 60_000, 28)
 
 
 OFFICIAL = {
-    "cifar10": _cifar("cifar-10", "cifar-10-batches-py", 170_498_071, "c58f30108f718f92721af3b95e74349a"),
-    "cifar100": _cifar("cifar-100", "cifar-100-python", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"),
+    "cifar10": _cifar(
+        "cifar-10", "cifar-10-batches-py", 170_498_071, "c58f30108f718f92721af3b95e74349a"
+    ),
+    "cifar100": _cifar(
+        "cifar-100", "cifar-100-python", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85"
+    ),
     "mnist": _mnist(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
         ("mnist", "MNIST/raw"),
         ("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
         ("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
@@ -59,20 +76,26 @@ OFFICIAL = {
     ),
     "fashion-mnist": _mnist(
         "https://github.com/zalandoresearch/fashion-mnist",
-        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"),
+        (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        ),
         ("fashion-mnist", "FashionMNIST/raw"),
         ("train-images-idx3-ubyte.gz", 26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
         ("train-labels-idx1-ubyte.gz", 29_515, "25c81989df183df01b3e8a0aad5dffbe"),
         ("t10k-images-idx3-ubyte.gz", 4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
         ("t10k-labels-idx1-ubyte.gz", 5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
-}  # fmt: skip
-"""Sizes and MD5 of the official files, and places as torchvision's: *Source:* torchvision 0.26, ``datasets``."""
+}
+"""Sizes and MD5 of the official files, and places as torchvision's: *Source:* torchvision 0.26,
+``datasets``.
+"""
 
 
 def open_official(name: str) -> Source:
-    """Open one of ``OFFICIAL`` from the cache folder or the folder in ``SACCADE_DATA``; downloads what is nowhere.
+    """Open one of ``OFFICIAL`` from the cache folder or the folder in ``SACCADE_DATA``.
+
+    Downloads what is nowhere.
 
     Raises DataError that says what to get by hand where there is no network, and DiskError.
     """
@@ -81,7 +104,9 @@ def open_official(name: str) -> Source:
     others = [Path(folder).expanduser() for folder in (os.environ.get(FOLDER_VARIABLE),) if folder]
     for folder in others:
         if not folder.is_dir():
-            raise DataError(f"{FOLDER_VARIABLE} names no folder", where=str(folder), fix="correct or unset it")
+            raise DataError(
+                f"{FOLDER_VARIABLE} names no folder", where=str(folder), fix="correct or unset it"
+            )
     places = [root / place for root in (store, *others) for place in official.places]
     found = next((place for place in places if _is_there(place)), None)
     if found is None:

@@ -16,7 +16,10 @@ from saccade.errors import DataError
 
 
 def open_pack(folder: Path) -> Source:
-    """Open a pack; raises DataError on a damaged manifest or index. Records are checked when they are read."""
+    """Open a pack; raises DataError on a damaged manifest or index.
+
+    Records are checked when they are read.
+    """
     manifest = packs.read_manifest(folder)
     splits = {name: _open_split(folder, name, entry) for name, entry in manifest["splits"].items()}
     return Source(manifest["name"], str(folder), splits, class_titles=manifest["class_titles"])
@@ -27,7 +30,9 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
     for shard, fact in zip(opened, entry["shards"], strict=True):
         if shard.index_digest != fact["index"]:
             raise DataError(
-                "the index of this shard is not as it was written", where=str(shard.path), fix="make the pack again"
+                "the index of this shard is not as it was written",
+                where=str(shard.path),
+                fix="make the pack again",
             )
     starts = np.cumsum([0, *map(len, opened)])
     begins = starts.tolist()

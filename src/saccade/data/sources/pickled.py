@@ -1,8 +1,10 @@
-"""The plain values of a Python 2 pickle, read without ``pickle``: nothing in the file can name code that runs.
+"""The plain values of a Python 2 pickle, read without ``pickle``: nothing in the file can name code
+that runs.
 
-CIFAR's official batches are pickles of protocol 2. Only what those hold is understood: numbers, strings, lists, tuples,
-dictionaries, and one kind of object, an array of bytes, which stays a view of the file.
-*Source:* the opcodes of CPython's ``pickletools``; the state of ``numpy.ndarray.__reduce__``.
+CIFAR's official batches are pickles of protocol 2. Only what those hold is understood: numbers,
+strings, lists, tuples, dictionaries, and one kind of object, an array of bytes, which stays a view
+of the file. *Source:* the opcodes of CPython's ``pickletools``; the state of
+``numpy.ndarray.__reduce__``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ OPCODES_LIMIT = 2_000_000
 
 
 class _Piece(Enum):
-    """What an array is put together from; the values of the first three are the only names a file may mention."""
+    """What an array is put together from.
+
+    The values of the first three are the only names a file may mention.
+    """
 
     RECONSTRUCT = "numpy.core.multiarray _reconstruct"
     NDARRAY = "numpy ndarray"
@@ -29,7 +34,8 @@ class _Piece(Enum):
 def plain_values(data: bytes | memoryview) -> dict[Any, Any]:
     """Return the dictionary in a pickle: strings are ``bytes``, arrays are uint8 of shape (n, m).
 
-    Raises ValueError on damage, on any other object or function that the file names, and if it is no dictionary.
+    Raises ValueError on damage, on any other object or function that the file names, and if it is
+    no dictionary.
     """
     reader = _Reader(memoryview(data))
     try:
@@ -117,15 +123,23 @@ class _Reader:
             case "c" | "R" | "b":
                 self.object_step(code)
             case _:
-                raise ValueError(f"the instruction {code!r} before byte {self.place} does not belong into it")
+                raise ValueError(
+                    f"the instruction {code!r} before byte {self.place} does not belong into it"
+                )
 
     def object_step(self, code: str) -> None:
-        """Name, call or fill an object: nothing is called, an array of bytes is recognised step by step."""
+        """Name, call or fill an object: nothing is called, an array of bytes is recognised step
+        by step.
+        """
         if code == "c":
             name = f"{self.line()} {self.line()}".replace("numpy._core", "numpy.core")
-            known = {piece.value: piece for piece in (_Piece.RECONSTRUCT, _Piece.NDARRAY, _Piece.DTYPE)}
+            known = {
+                piece.value: piece for piece in (_Piece.RECONSTRUCT, _Piece.NDARRAY, _Piece.DTYPE)
+            }
             if name not in known:
-                raise ValueError(f"it wants to use '{name}', which no batch of images needs; nothing was run")
+                raise ValueError(
+                    f"it wants to use '{name}', which no batch of images needs; nothing was run"
+                )
             self.stack.append(known[name])
             return
         state, target = self.stack.pop(), self.stack.pop()
@@ -135,10 +149,19 @@ class _Reader:
             self.stack.append(_Piece.BYTES)
         elif code == "b" and target is _Piece.BYTES:
             self.stack.append(target)
-        elif code == "b" and target is _Piece.EMPTY_ARRAY and len(state[1]) == 2 and state[2] is _Piece.BYTES:
-            self.stack.append(np.frombuffer(state[4], np.uint8).reshape(state[1], order="F" if state[3] else "C"))
+        elif (
+            code == "b"
+            and target is _Piece.EMPTY_ARRAY
+            and len(state[1]) == 2
+            and state[2] is _Piece.BYTES
+        ):
+            self.stack.append(
+                np.frombuffer(state[4], np.uint8).reshape(state[1], order="F" if state[3] else "C")
+            )
         else:
-            raise ValueError(f"before byte {self.place} it makes an object that is no array of bytes")
+            raise ValueError(
+                f"before byte {self.place} it makes an object that is no array of bytes"
+            )
 
     def line(self) -> str:
         """Read a name up to its line end."""

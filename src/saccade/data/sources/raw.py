@@ -1,4 +1,6 @@
-"""Sets that are published as raw pixels in a few files: found by the files' names, read as PGM and PPM images."""
+"""Sets that are published as raw pixels in a few files: found by the files' names, read as PGM
+and PPM images.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class WrongSet(ValueError):
 
 
 class Batch(NamedTuple):
-    """Images of one split: ``pixels`` uint8 of shape (n, planes, height, width), ``labels`` int64 of shape (n,)."""
+    """Images of one split: ``pixels`` uint8 of shape (n, planes, height, width), ``labels``
+    int64 of shape (n,).
+    """
 
     split: str
     pixels: NDArray[np.uint8]
@@ -52,8 +56,9 @@ class Content(NamedTuple):
 class Form:
     """One way in which a set is published.
 
-    ``files`` are the names, by preference, that each of its files may have; ``decode`` gets their contents in this
-    order and the place where they lie, and returns the class names and the images, or raises ValueError.
+    ``files`` are the names, by preference, that each of its files may have; ``decode`` gets their
+    contents in this order and the place where they lie, and returns the class names and the images,
+    or raises ValueError.
     """
 
     name: str
@@ -80,12 +85,17 @@ def is_complete(names: Iterable[str], forms: Sequence[Form]) -> bool:
     return any(None not in places for _, _, places in _candidates(names, forms))
 
 
-def unfold(path: Path, names: Sequence[str], sizes: Integers, read: Read, forms: Sequence[Form]) -> Source | None:
-    """Return the images of a listing that holds the files of a form; None if it does not, or if it holds images.
+def unfold(
+    path: Path, names: Sequence[str], sizes: Integers, read: Read, forms: Sequence[Form]
+) -> Source | None:
+    """Return the images of a listing that holds the files of a form.
 
-    ``sizes`` (bytes), shape (n,), and ``read`` belong to ``names``. Each image is a file ``train/<class>/<number>.ppm``
-    (or ``.pgm``), numbered from 0 within its split in the order of the files, so that all forms of a set are one
-    dataset. Raises DataError on damage, on a missing file, and if there are several sets.
+    None if it does not, or if it holds images.
+
+    ``sizes`` (bytes), shape (n,), and ``read`` belong to ``names``. Each image is a file
+    ``train/<class>/<number>.ppm`` (or ``.pgm``), numbered from 0 within its split in the order of
+    the files, so that all forms of a set are one dataset. Raises DataError on damage, on a missing
+    file, and if there are several sets.
     """
     found = _candidates(names, forms)
     whole = [candidate for candidate in found if None not in candidate[2]]
@@ -93,32 +103,52 @@ def unfold(path: Path, names: Sequence[str], sizes: Integers, read: Read, forms:
         return None
     if len(whole) > 1:
         these = ", ".join(f"{form.name} in '{folder or '.'}'" for form, folder, _ in whole)
-        raise DataError("there is more than one set", where=f"{path} ({these})", fix="name the folder of one of them")
+        raise DataError(
+            "there is more than one set",
+            where=f"{path} ({these})",
+            fix="name the folder of one of them",
+        )
     form, folder, places = (whole or found)[0]
     if not whole:
-        missing = [spellings[0] for spellings, place in zip(form.files, places, strict=True) if place is None]
+        missing = [
+            spellings[0]
+            for spellings, place in zip(form.files, places, strict=True)
+            if place is None
+        ]
         raise DataError(
-            f"of the files of {form.name} there is no {', '.join(missing)}", where=str(path / folder), fix="add it"
+            f"of the files of {form.name} there is no {', '.join(missing)}",
+            where=str(path / folder),
+            fix="add it",
         )
     chosen = [place for place in places if place is not None]
     try:
         for place in chosen:
             if sizes[place] > FILE_LIMIT_BYTES:
-                raise ValueError(f"{names[place]} has {sizes[place]} bytes, more than {FILE_LIMIT_BYTES}")
+                raise ValueError(
+                    f"{names[place]} has {sizes[place]} bytes, more than {FILE_LIMIT_BYTES}"
+                )
         contents = [Content(names[place], read(place)) for place in chosen]
         classes, batches = form.decode(contents, path.absolute() / folder)
         _check(classes, batches)
     except WrongSet as error:
-        raise DataError(f"these are not the files of {form.name}: {error}", where=str(path), fix=error.fix) from error
+        raise DataError(
+            f"these are not the files of {form.name}: {error}", where=str(path), fix=error.fix
+        ) from error
     except ValueError as error:
         raise DataError(
-            f"the files of {form.name} cannot be used: {error}", where=str(path), fix="copy or download them again"
+            f"the files of {form.name} cannot be used: {error}",
+            where=str(path),
+            fix="copy or download them again",
         ) from error
     return _source(path, classes, batches)
 
 
-def _candidates(names: Iterable[str], forms: Sequence[Form]) -> list[tuple[Form, str, list[int | None]]]:
-    """Find the folders with more than half of the files of a form: the form, the folder, the places of its files."""
+def _candidates(
+    names: Iterable[str], forms: Sequence[Form]
+) -> list[tuple[Form, str, list[int | None]]]:
+    """Find the folders with more than half of the files of a form: the form, the folder, the
+    places of its files.
+    """
     folders: dict[str, dict[str, int]] = defaultdict(dict)
     for place, name in enumerate(names):
         folder, _, file = name.rpartition("/")
@@ -128,7 +158,10 @@ def _candidates(names: Iterable[str], forms: Sequence[Form]) -> list[tuple[Form,
     found = []
     for folder, held in folders.items():
         for form in forms:
-            places = [next((held[name] for name in spellings if name in held), None) for spellings in form.files]
+            places = [
+                next((held[name] for name in spellings if name in held), None)
+                for spellings in form.files
+            ]
             if 2 * places.count(None) < len(places):
                 found.append((form, folder, places))
     return found
@@ -137,14 +170,21 @@ def _candidates(names: Iterable[str], forms: Sequence[Form]) -> list[tuple[Form,
 def _check(classes: Sequence[str], batches: Sequence[Batch]) -> None:
     strange = [name for name in classes if not _CLASS_NAME.fullmatch(name)]
     if strange or len(set(classes)) != len(classes):
-        raise ValueError(f"the class names are not usable as names of folders: {', '.join(strange or classes)[:200]!r}")
+        raise ValueError(
+            "the class names are not usable as names of folders: "
+            f"{', '.join(strange or classes)[:200]!r}"
+        )
     for batch in batches:
         if len(batch.labels) != len(batch.pixels):
-            raise ValueError(f"{len(batch.pixels)} images in '{batch.split}' have {len(batch.labels)} labels")
+            raise ValueError(
+                f"{len(batch.pixels)} images in '{batch.split}' have {len(batch.labels)} labels"
+            )
         beyond = np.flatnonzero((batch.labels < 0) | (batch.labels >= len(classes)))
         if len(beyond):
             label = batch.labels[beyond[0]]
-            raise ValueError(f"image {beyond[0]} in '{batch.split}' has label {label} of {len(classes)} classes")
+            raise ValueError(
+                f"image {beyond[0]} in '{batch.split}' has label {label} of {len(classes)} classes"
+            )
 
 
 def _source(path: Path, classes: Sequence[str], batches: Sequence[Batch]) -> Source:
@@ -160,11 +200,15 @@ def _source(path: Path, classes: Sequence[str], batches: Sequence[Batch]) -> Sou
         headers.append(f"{kind}\n{width} {height}\n255\n".encode())
         sizes.append(np.full(num, len(headers[-1]) + planes * height * width, np.int64))
         first = numbered[split]
-        paths += [f"{split}/{classes[k]}/{first + i:05d}.{suffix}" for i, k in enumerate(labels.tolist())]
+        paths += [
+            f"{split}/{classes[k]}/{first + i:05d}.{suffix}" for i, k in enumerate(labels.tolist())
+        ]
         numbered[split] += num
 
     def read(i: int) -> bytes:
         batch = bisect_right(starts, i) - 1
-        return headers[batch] + batches[batch].pixels[i - starts[batch]].transpose(1, 2, 0).tobytes()
+        return (
+            headers[batch] + batches[batch].pixels[i - starts[batch]].transpose(1, 2, 0).tobytes()
+        )
 
     return assemble(path, paths, np.concatenate(sizes), (), read, Counter())

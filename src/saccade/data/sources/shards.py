@@ -1,4 +1,6 @@
-"""Folders of tars: WebDataset shards read as one set, or one tar of class folders for each split."""
+"""Folders of tars: WebDataset shards read as one set, or one tar of class folders for each
+split.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from saccade.data.sources.layout import NO_CLASS_FOLDER, NUM_SHOWN, WHOLE, is_im
 from saccade.data.sources.listing import counted
 from saccade.data.sources.split import Read, Source, Split, short_name, source_of
 from saccade.data.sources.split_names import words
-from saccade.data.sources.webdataset import Shard, is_shard, read_shard, shards_layout, splits_of, title_file
+from saccade.data.sources.webdataset import (
+    Shard,
+    is_shard,
+    read_shard,
+    shards_layout,
+    splits_of,
+    title_file,
+)
 from saccade.data.sources.wnids import named_shard
 from saccade.errors import DataError
 
@@ -34,14 +43,19 @@ def is_pattern(spec: str) -> bool:
 
 
 def expand(spec: str) -> Iterator[str]:
-    """Yield what braces stand for, ``{000..012}`` and ``{a,b}``, in order; raises DataError on other contents."""
+    """Yield what braces stand for, ``{000..012}`` and ``{a,b}``, in order.
+
+    Raises DataError on other contents.
+    """
     found = _BRACES.search(spec)
     if found is None:
         yield spec
         return
     ends = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
     if ends is None and "," not in found[1]:
-        raise DataError(f"'{found[0]}' is no pattern", where=spec, fix="write {000000..000012} or {a,b}")
+        raise DataError(
+            f"'{found[0]}' is no pattern", where=spec, fix="write {000000..000012} or {a,b}"
+        )
     if ends:
         numbers = range(int(ends[1]), int(ends[2]) + 1)
         words: Iterator[str] | list[str] = (str(number).zfill(len(ends[1])) for number in numbers)
@@ -53,10 +67,13 @@ def expand(spec: str) -> Iterator[str]:
 
 def open_pattern(spec: str) -> Source:
     """Open the shards that a pattern names; raises DataError if one is missing."""
-    names = dict.fromkeys(islice(expand(spec), PATTERN_LIMIT + 1))  # braces in braces name some files twice
+    # braces in braces name some files twice
+    names = dict.fromkeys(islice(expand(spec), PATTERN_LIMIT + 1))
     paths = [Path(name).expanduser() for name in names]
     if len(paths) > PATTERN_LIMIT or not paths:
-        raise DataError(f"the pattern stands for {'too many files' if paths else 'no file'}", where=spec)
+        raise DataError(
+            f"the pattern stands for {'too many files' if paths else 'no file'}", where=spec
+        )
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise DataError(
@@ -68,13 +85,17 @@ def open_pattern(spec: str) -> Source:
 
 
 def tars_in(names: Sequence[str]) -> list[str]:
-    """Return the tars among the files of a folder, sorted; none where there are images in folders, too.
+    """Return the tars among the files of a folder, sorted.
+
+    None where there are images in folders, too.
 
     Compressed ones count where there are no others.
     """
     if any("/" in name and is_image(name) for name in names):
         return []
-    tars = sorted(name for name in names if name.lower().endswith(_TARS) and name.rpartition("/")[2][0] != ".")
+    tars = sorted(
+        name for name in names if name.lower().endswith(_TARS) and name.rpartition("/")[2][0] != "."
+    )
     plain = [name for name in tars if name.lower().endswith(".tar")]
     return plain or [name for name in tars if name.rpartition("/")[2] != DEVKIT]
 
@@ -82,8 +103,8 @@ def tars_in(names: Sequence[str]) -> list[str]:
 def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
     """Open shards as one set, or other tars as the splits that their names tell; raises DataError.
 
-    ``path`` is what the user named; what the classes are called may be said in ``folder``. Shards are opened for each
-    read: a thousand of them kept open would be too many for some systems.
+    ``path`` is what the user named; what the classes are called may be said in ``folder``. Shards
+    are opened for each read: a thousand of them kept open would be too many for some systems.
     """
     shards: list[Shard] = []
     spans = [np.empty((0, 3), np.int64)]
@@ -98,34 +119,53 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
             continue
         if shard is None:
             if shards:
-                raise DataError(f"this tar holds no samples, and '{shards[0].path.name}' does", where=str(tar))
+                raise DataError(
+                    f"this tar holds no samples, and '{shards[0].path.name}' does", where=str(tar)
+                )
             return _splits(path, tars)
         rows = [(label, name, first + row) for row, (label, name, _) in enumerate(shard.rows)]
         shards.append(
-            replace(shard, rows=rows, ignored=shard.ignored + members.skipped + Counter(members.lost.values()))
+            replace(
+                shard,
+                rows=rows,
+                ignored=shard.ignored + members.skipped + Counter(members.lost.values()),
+            )
         )
         places = np.array([place for _, _, place in shard.rows], np.int64)
-        spans.append(np.stack([np.full_like(places, number), members.offsets[places], members.sizes[places]], 1))
+        spans.append(
+            np.stack(
+                [np.full_like(places, number), members.offsets[places], members.sizes[places]], 1
+            )
+        )
         first += len(places)
     if unlabelled and not shards:
         return _splits(path, tars)
     layout = shards_layout(shards, str(path), title_file(folder))
     left = Counter({NO_CLASS_FOLDER: len(unlabelled)})
-    layout = replace(layout, ignored=layout.ignored + left, ignored_names=tuple(sorted(unlabelled)[:NUM_SHOWN]))
+    layout = replace(
+        layout, ignored=layout.ignored + left, ignored_names=tuple(sorted(unlabelled)[:NUM_SHOWN])
+    )
     table = np.concatenate(spans)
     stamp = stamp_of({*tars, *plain})
-    return source_of(path, layout, table[:, 2], lambda i: _read_span(plain, *table[i].tolist()), stamp)
+    return source_of(
+        path, layout, table[:, 2], lambda i: _read_span(plain, *table[i].tolist()), stamp
+    )
 
 
 def _shard(tar: Path, names: Sequence[str], read: Read) -> Shard | None:
-    """Return the samples of a tar, or the images that carry their class in their names; None if there are none."""
+    """Return the samples of a tar, or the images that carry their class in their names.
+
+    None if there are none.
+    """
     if not names or is_shard(names):
         return read_shard(tar, names, read)
     return named_shard(tar, names)
 
 
 def _is_flat_test(tar: Path, names: Sequence[str]) -> bool:
-    """Tell whether a tar is called a test set and holds images in no folder: they have no labels."""
+    """Tell whether a tar is called a test set and holds images in no folder: they have no
+    labels.
+    """
     return words(tar.name) == {"test"} and not any("/" in name for name in names if is_image(name))
 
 
@@ -139,7 +179,10 @@ def _indexed(plain: Path, tar: Path) -> tuple[Members, Read]:
 def _read_span(tars: Sequence[Path], number: int, offset: int, size: int) -> bytes:
     path = tars[number]
     if size > RECORD_LIMIT_BYTES:
-        raise DataError(f"an image has {size} bytes, more than the limit of {RECORD_LIMIT_BYTES}", where=str(path))
+        raise DataError(
+            f"an image has {size} bytes, more than the limit of {RECORD_LIMIT_BYTES}",
+            where=str(path),
+        )
     try:
         with open(path, "rb") as file:
             file.seek(offset)
@@ -156,7 +199,9 @@ def _read_span(tars: Sequence[Path], number: int, offset: int, size: int) -> byt
 
 
 def _splits(path: Path, tars: Sequence[Path]) -> Source:
-    """Open each tar by itself, the images of one without split folders being the split that its name tells."""
+    """Open each tar by itself, the images of one without split folders being the split that its
+    name tells.
+    """
     splits: dict[str, Split] = {}
     sources = [open_archive(tar) for tar in tars]
     for source, told in zip(sources, splits_of(tars), strict=True):
@@ -166,7 +211,10 @@ def _splits(path: Path, tars: Sequence[Path]) -> Source:
                 raise DataError(
                     f"there are two sets of images for the split '{name}'",
                     where=f"{splits[name].where} and {source.where}",
-                    fix="call them train.tar and val.tar, or name one of them with --data and the other with --val",
+                    fix=(
+                        "call them train.tar and val.tar, or name one of them with --data and "
+                        "the other with --val"
+                    ),
                 )
             splits[name] = replace(split, name=name)
     return Source(

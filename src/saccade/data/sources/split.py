@@ -1,4 +1,7 @@
-"""A split: labelled image files in canonical order, whatever holds them; a source: the splits of one dataset."""
+"""A split: labelled image files in canonical order, whatever holds them.
+
+A source: the splits of one dataset.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,17 @@ _MISSED = ("image ", "broken link", "hard link", "symbolic link")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled image files, sorted by the code points of (class, name); the place in this order is the sample number.
+    """Labelled image files, sorted by the code points of (class, name).
 
-    ``names`` are paths inside the class folder; ``sizes`` (bytes) and ``labels`` (indices into ``classes``) are
-    int64 of shape (n,); ``read`` returns an encoded image and may be called from many threads;
-    ``empty_classes`` are class folders without an image, ``left_out`` those of them that hold other files;
-    ``where`` names the source for messages and ``folder`` the split's folder in it; ``stamp``
-    tells whether the files that hold the images are still the same (:mod:`saccade.data.archives.stamps`), empty where
-    nothing tells it; ``known`` is the fingerprint of exactly these images where it was computed before.
+    The place in this order is the sample number.
+
+    ``names`` are paths inside the class folder; ``sizes`` (bytes) and ``labels`` (indices into
+    ``classes``) are int64 of shape (n,); ``read`` returns an encoded image and may be called from
+    many threads; ``empty_classes`` are class folders without an image, ``left_out`` those of them
+    that hold other files; ``where`` names the source for messages and ``folder`` the split's folder
+    in it; ``stamp`` tells whether the files that hold the images are still the same
+    (:mod:`saccade.data.archives.stamps`), empty where nothing tells it; ``known`` is the
+    fingerprint of exactly these images where it was computed before.
     """
 
     name: str
@@ -60,13 +66,18 @@ class Split:
         outside = self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]
         if len(outside):
             raise DataError(
-                f"{len(outside):,} labels of the {self.name} split are none of its {len(self.classes)} classes, "
+                f"{len(outside):,} labels of the {self.name} split are none of its "
+                f"{len(self.classes)} classes, "
                 f"such as {outside[0]}",
                 where=self.where,
-                fix=f"labels are numbers from 0 to {len(self.classes) - 1}, the places of the classes",
+                fix=(
+                    f"labels are numbers from 0 to {len(self.classes) - 1}, the places of the "
+                    "classes"
+                ),
             )
         if known:
-            self.__dict__["fingerprint"] = known  # where the cached property keeps it; ``replace`` leaves it behind
+            # where the cached property keeps it; ``replace`` leaves it behind
+            self.__dict__["fingerprint"] = known
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,7 +90,9 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (64 hexadecimal digits) of the index: version, classes, and (class, name, size) of every image."""
+        """SHA-256 (64 hexadecimal digits) of the index: version, classes, and (class, name,
+        size) of every image.
+        """
         return fingerprint(self.classes, self.labels, self.names, self.sizes)
 
     def at(self, places: Integers) -> Split:
@@ -87,14 +100,19 @@ class Split:
         names = self.names
         chosen = names.take(places) if isinstance(names, Names) else tuple(names[i] for i in places)
         sizes, labels = self.sizes[places], self.labels[places]
-        return replace(self, names=chosen, sizes=sizes, labels=labels, read=_through(self.read, places))
+        return replace(
+            self, names=chosen, sizes=sizes, labels=labels, read=_through(self.read, places)
+        )
 
     def subset(self, indices: Integers, name: str) -> Split:
-        """Return the images at ``indices``, int64 of shape (k,), in ascending order, under another split name."""
+        """Return the images at ``indices``, int64 of shape (k,), in ascending order, under
+        another split name.
+        """
         return replace(self.at(np.sort(np.asarray(indices, np.int64))), name=name)
 
     def called_as(self, classes: Sequence[str]) -> Split:
-        """Return the split with the class names of another one where both are integers: ``7`` becomes ``007``.
+        """Return the split with the class names of another one where both are integers: ``7``
+        becomes ``007``.
 
         How many digits such a name has depends on the largest in its own source.
         """
@@ -113,7 +131,8 @@ class Split:
         return named.at(np.argsort(named.labels, kind="stable"))
 
     def with_classes(self, classes: Sequence[str]) -> Split:
-        """Return the same images labelled by the places in ``classes``, integers compared as numbers.
+        """Return the same images labelled by the places in ``classes``, integers compared as
+        numbers.
 
         Raises DataError if a class is not there.
         """
@@ -123,7 +142,8 @@ class Split:
         foreign = [name for name in self.classes if name not in number]
         if foreign:
             raise DataError(
-                f"{len(foreign)} classes of the {self.name} split are not known: {', '.join(foreign[:5])}",
+                f"{len(foreign)} classes of the {self.name} split are not known: "
+                f"{', '.join(foreign[:5])}",
                 where=self.where,
                 fix="rename the class folders so that all splits have the same ones",
                 finding="class-unknown",
@@ -134,9 +154,12 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A dataset: its splits by name; what was ignored, counted by reason, and the first such paths; remarks.
+    """A dataset: its splits by name; what was ignored, counted by reason, and the first such paths.
 
-    ``class_titles`` says what classes mean to people, where the data says so: ``n01440764`` is ``tench, Tinca tinca``.
+    remarks.
+
+    ``class_titles`` says what classes mean to people, where the data says so: ``n01440764`` is
+    ``tench, Tinca tinca``.
     """
 
     name: str
@@ -153,27 +176,44 @@ class Source:
         return any(reason.startswith(_MISSED) for reason in self.ignored)
 
     def ignored_text(self) -> str:
-        """Say how much was left out, and why: ``3 file(s) are ignored (2 x broken link, 1 x ...)``."""
-        reasons = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(self.ignored.items()))
+        """Say how much was left out, and why: ``3 file(s) are ignored (2 x broken link, 1 x
+        ...)``.
+        """
+        reasons = ", ".join(
+            f"{count:,} x {reason}" for reason, count in sorted(self.ignored.items())
+        )
         return f"{self.ignored.total():,} file(s) are ignored ({reasons})"
 
 
-def fingerprint(classes: Sequence[str], labels: Integers, names: Sequence[str], sizes: Integers) -> str:
-    """Return the SHA-256 of an index in canonical order; ``labels`` and ``sizes`` (bytes) of shape (n,)."""
+def fingerprint(
+    classes: Sequence[str], labels: Integers, names: Sequence[str], sizes: Integers
+) -> str:
+    """Return the SHA-256 of an index in canonical order.
+
+    ``labels`` and ``sizes`` (bytes) of shape (n,).
+    """
     sha = hashlib.sha256(f"saccade index {INDEX_VERSION}\n".encode())
     sha.update("".join(f"{name}\0\n" for name in classes).encode())
     for first in range(0, len(names), _BLOCK):
         block = slice(first, first + _BLOCK)
         rows = zip(labels[block].tolist(), names[block], sizes[block].tolist(), strict=True)
-        sha.update("".join([f"{classes[label]}\0{name}\0{size}\n" for label, name, size in rows]).encode())
+        sha.update(
+            "".join([f"{classes[label]}\0{name}\0{size}\n" for label, name, size in rows]).encode()
+        )
     return sha.hexdigest()
 
 
 def assemble(
-    path: Path, paths: Sequence[str], sizes: Integers, folders: Sequence[str], read: Read, ignored: Counter[str],
+    path: Path,
+    paths: Sequence[str],
+    sizes: Integers,
+    folders: Sequence[str],
+    read: Read,
+    ignored: Counter[str],
     stamp: str = "",
-) -> Source:  # fmt: skip
-    """Make a source of a listing: clean paths, their sizes in bytes (n,), folders, and how to read the i-th path.
+) -> Source:
+    """Make a source of a listing: clean paths, their sizes in bytes (n,), folders, and how to read
+    the i-th path.
 
     Raises DataError if no image lies in a class folder or the layout is ambiguous.
     """
@@ -190,25 +230,38 @@ def arranged(
     peeked: Collection[int] = (),
     lost: Mapping[str, str] = MappingProxyType({}),
 ) -> Layout:
-    """Arrange a listing, ``ignored`` being what it left out already; raises DataError as ``assemble``."""
+    """Arrange a listing, ``ignored`` being what it left out already.
+
+    Raises DataError as ``assemble``.
+    """
     try:
         layout = arrange(paths, folders, named, peeked=peeked, lost=lost)
     except Unclear as error:
-        raise DataError(str(error), where=str(path), fix=error.fix, finding="splits-unclear") from error
+        raise DataError(
+            str(error), where=str(path), fix=error.fix, finding="splits-unclear"
+        ) from error
     layout = replace(layout, ignored=ignored + layout.ignored)
     if not layout.parts:
-        seen = ", ".join(f"{count} x {reason}" for reason, count in sorted(layout.ignored.items())) or "nothing at all"
+        seen = (
+            ", ".join(f"{count} x {reason}" for reason, count in sorted(layout.ignored.items()))
+            or "nothing at all"
+        )
         raise DataError(
             "there are no images in class folders",
             where=f"{path} (found {seen})",
             fix=(not layout.ignored[NO_CLASS_FOLDER] and advice(paths, packed_up=path.is_file()))
-            or "arrange the images as train/<class>/<image> and val/<class>/<image>, or as <class>/<image>",
+            or (
+                "arrange the images as train/<class>/<image> and val/<class>/<image>, or as "
+                "<class>/<image>"
+            ),
         )
     return layout
 
 
 def source_of(path: Path, layout: Layout, sizes: Integers, read: Read, stamp: str = "") -> Source:
-    """Make a source of an arranged listing; ``sizes`` (bytes) of shape (n,) and ``read`` are those of the listing.
+    """Make a source of an arranged listing.
+
+    ``sizes`` (bytes) of shape (n,) and ``read`` are those of the listing.
 
     ``stamp`` is that of the files which hold the images.
     """
@@ -236,11 +289,15 @@ def source_of(path: Path, layout: Layout, sizes: Integers, read: Read, stamp: st
 
 def stamped(source: Source, stamp: str) -> Source:
     """Return a source whose images come from files of this stamp."""
-    return replace(source, splits={name: replace(split, stamp=stamp) for name, split in source.splits.items()})
+    return replace(
+        source, splits={name: replace(split, stamp=stamp) for name, split in source.splits.items()}
+    )
 
 
 def short_name(path: Path) -> str:
-    """Return the name of a dataset for run folders: the file or folder name without archive suffixes."""
+    """Return the name of a dataset for run folders: the file or folder name without archive
+    suffixes.
+    """
     name = Path(os.path.abspath(path)).name
     for suffix in (".gz", ".xz", ".tgz", ".tar", ".zip"):
         if name.lower().endswith(suffix):
@@ -249,7 +306,10 @@ def short_name(path: Path) -> str:
 
 
 def train_split(source: Source) -> Split:
-    """Return the split to train on: ``train``, or everything of a set without split folders; raises DataError."""
+    """Return the split to train on: ``train``, or everything of a set without split folders.
+
+    Raises DataError.
+    """
     found = _find(source, "train") or _find(source, WHOLE)
     if found is None:
         raise DataError(
@@ -261,10 +321,12 @@ def train_split(source: Source) -> Split:
 
 
 def validation_split(source: Source, wanted: str = "", *, named: bool = False) -> Split | None:
-    """Return the split called ``wanted``, or the first of val, validation, valid and test; None if there is none.
+    """Return the split called ``wanted``, or the first of val, validation, valid and test.
 
-    Where the user ``named`` this source as validation data, one without splits is taken whole. Never falls back on
-    training data. Raises DataError if ``wanted`` is not there.
+    None if there is none.
+
+    Where the user ``named`` this source as validation data, one without splits is taken whole.
+    Never falls back on training data. Raises DataError if ``wanted`` is not there.
     """
     if wanted:
         found = _find(source, wanted)
@@ -279,14 +341,20 @@ def validation_split(source: Source, wanted: str = "", *, named: bool = False) -
     return next((found for name in places if (found := _find(source, name))), None)
 
 
-def hold_out(split: Split, share: float, seed: int, purpose: rng.Purpose = rng.Purpose.HOLDOUT) -> tuple[Split, Split]:
-    """Part a split into the rest and a stratified ``share`` (above 0, below 1), a pure function of the seed.
+def hold_out(
+    split: Split, share: float, seed: int, purpose: rng.Purpose = rng.Purpose.HOLDOUT
+) -> tuple[Split, Split]:
+    """Part a split into the rest and a stratified ``share`` (above 0, below 1), a pure function of
+    the seed.
 
-    Of each class with two or more images at least one lies on each side; a single image stays with the rest. The held
-    split is called after the purpose. Raises ConfigError on another share.
+    Of each class with two or more images at least one lies on each side; a single image stays with
+    the rest. The held split is called after the purpose. Raises ConfigError on another share.
     """
     if not 0 < share < 1:
-        raise ConfigError(f"a share of {share:g} cannot be held out", fix="write a share between 0 and 1, such as 10%")
+        raise ConfigError(
+            f"a share of {share:g} cannot be held out",
+            fix="write a share between 0 and 1, such as 10%",
+        )
     keys = rng.key(seed, int(purpose), np.arange(len(split)))
     held = np.zeros(len(split), np.bool_)
     for label in range(len(split.classes)):
@@ -294,11 +362,15 @@ def hold_out(split: Split, share: float, seed: int, purpose: rng.Purpose = rng.P
         if len(members) > 1:
             num = min(max(1, int(share * len(members) + 0.5)), len(members) - 1)
             held[members[np.argsort(keys[members], kind="stable")[:num]]] = True
-    return split.subset(np.flatnonzero(~held), split.name), split.subset(np.flatnonzero(held), purpose.name.lower())
+    return split.subset(np.flatnonzero(~held), split.name), split.subset(
+        np.flatnonzero(held), purpose.name.lower()
+    )
 
 
 def _find(source: Source, name: str) -> Split | None:
-    return next((split for found, split in source.splits.items() if found.lower() == name.lower()), None)
+    return next(
+        (split for found, split in source.splits.items() if found.lower() == name.lower()), None
+    )
 
 
 def _through(read: Read, places: Integers) -> Read:

@@ -1,4 +1,6 @@
-"""Which folders of a tree are splits: by their names, by how they lie, or because the user says so."""
+"""Which folders of a tree are splits: by their names, by how they lie, or because the user says
+so.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,24 @@ NO_SPLITS = "none"
 
 _EXAMPLE = "write train=FOLDER,val=FOLDER, or none where all folders are classes"
 _WORDS = {
-    "train": "train", "training": "train", "trn": "train", "trainval": "train",
-    "val": "val", "valid": "val", "validation": "val", "validate": "val", "dev": "val", "eval": "val",
-    "evaluation": "val", "test": "test", "testing": "test", "tst": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "trainval": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validate": "val",
+    "dev": "val",
+    "eval": "val",
+    "evaluation": "val",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+}
 _PLAIN = """
-data dataset datasets set sets split splits image images img imgs picture pictures photo photos folder folders dir
-file files sample samples jpg jpeg png raw
+data dataset datasets set sets split splits image images img imgs picture pictures photo photos
+folder folders dir file files sample samples jpg jpeg png raw
 """
 _FILLERS = frozenset(_PLAIN.split())
 _TOKEN = re.compile(r"[^\W\d_]+")
@@ -45,7 +58,9 @@ class Unclear(ValueError):
 
 
 class Meaning(NamedTuple):
-    """What a name says: the split (``train``, ``val``, ``test`` or nothing) and the other words in it."""
+    """What a name says: the split (``train``, ``val``, ``test`` or nothing) and the other words
+    in it.
+    """
 
     split: str
     rest: str
@@ -53,7 +68,8 @@ class Meaning(NamedTuple):
 
 @dataclass(frozen=True)
 class Roots:
-    """Where the splits of a tree lie: the folders around everything, and the whole path of each split's folder.
+    """Where the splits of a tree lie: the folders around everything, and the whole path of each
+    split's folder.
 
     ``flat`` are the folders called like splits in which no class folders lie.
     """
@@ -64,11 +80,16 @@ class Roots:
 
 
 def meaning(name: str) -> Meaning:
-    """Read the name of a folder: ``Training``, ``test_set`` and ``valImages`` are splits, ``seg_train`` has a rest."""
+    """Read the name of a folder: ``Training``, ``test_set`` and ``valImages`` are splits,
+    ``seg_train`` has a rest.
+    """
     splits: set[str] = set()
     rest = []
     for token in map(str.lower, _TOKEN.findall(_HUMP.sub(" ", name))):
-        word = next((token.removesuffix(end) for end in _FILLERS if token.removesuffix(end) in _WORDS), token)
+        word = next(
+            (token.removesuffix(end) for end in _FILLERS if token.removesuffix(end) in _WORDS),
+            token,
+        )
         if word in _WORDS:
             splits.add(_WORDS[word])
         elif token not in _FILLERS:
@@ -77,14 +98,18 @@ def meaning(name: str) -> Meaning:
 
 
 def words(name: str) -> set[str]:
-    """Return the splits that the words of a file name tell, the usual five before others: ``training-000.tar``."""
+    """Return the splits that the words of a file name tell, the usual five before others:
+    ``training-000.tar``.
+    """
     tokens = [token.lower() for token in _TOKEN.findall(_HUMP.sub(" ", name))]
     usual = {token for token in tokens if token in SPLIT_FOLDERS}
     return usual or {split for token in tokens if (split := meaning(token).split)}
 
 
 def called(name: str) -> str:
-    """Return the split that a folder is called after, and nothing else: ``Testing`` is ``test``; empty for others.
+    """Return the split that a folder is called after, and nothing else: ``Testing`` is ``test``.
+
+    Empty for others.
 
     The five usual words stay as they are written.
     """
@@ -110,7 +135,8 @@ def parse(text: str) -> dict[str, str] | None:
             raise ConfigError(str(error), where="data.split_names", fix=_EXAMPLE) from error
         if not equals or not path or name.lower() not in SPLIT_FOLDERS or name.lower() in found:
             raise ConfigError(
-                f"'{entry.strip()}' does not name the folder of a split ({', '.join(SPLIT_FOLDERS)}), or names it "
+                f"'{entry.strip()}' does not name the folder of a split "
+                f"({', '.join(SPLIT_FOLDERS)}), or names it "
                 "again",
                 where="data.split_names",
                 fix=_EXAMPLE,
@@ -120,17 +146,24 @@ def parse(text: str) -> dict[str, str] | None:
 
 
 def shared(text: str, *, apart: bool) -> tuple[str, str]:
-    """Return what ``--split-names`` says about the training data and about validation data that lies ``apart``."""
+    """Return what ``--split-names`` says about the training data and about validation data that
+    lies ``apart``.
+    """
     named = parse(text)
     if not named or not apart:
         return text, text
-    sides = ([f"{k}={v}" for k, v in named.items() if (k == "train") is first] for first in (True, False))
+    sides = (
+        [f"{k}={v}" for k, v in named.items() if (k == "train") is first] for first in (True, False)
+    )
     first, second = map(",".join, sides)
     return first, second
 
 
 def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
-    """Find the splits of a tree by its folders; ``named`` is what the user says. Raises ValueError if it is unclear."""
+    """Find the splits of a tree by its folders; ``named`` is what the user says.
+
+    Raises ValueError if it is unclear.
+    """
     wrappers = _wrappers(held)
     if named:
         return Roots((), _named_roots(held, named, wrappers))
@@ -143,13 +176,18 @@ def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
             below[folder[depth]][folder[depth + 1 :]] = count
     like = _like_splits(below)
     roots = {name: _unwrapped(name, below[name]) for name in like}
-    deep = {name for name, root in roots.items() if any(len(inner) >= len(root) for inner in below[name])}
+    deep = {
+        name
+        for name, root in roots.items()
+        if any(len(inner) >= len(root) for inner in below[name])
+    }
     splits: dict[str, Folder] = {}
     for name in sorted(deep):
         twins = sorted(other for other in deep if like[other].lower() == like[name].lower())
         if len(twins) > 1:
             raise Unclear(
-                f"the split folders {_listed(twins)} claim to be the same split, '{like[name].lower()}'",
+                f"the split folders {_listed(twins)} claim to be the same split, "
+                f"'{like[name].lower()}'",
                 "leave one, or name the splits: --split-names train=FOLDER,val=FOLDER",
             )
         splits[like[name]] = wrappers + roots[name]
@@ -161,7 +199,9 @@ def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
 
 
 def _wrappers(held: Held) -> Folder:
-    """Return the folders around everything: each the only one at its place, no split itself, with folders inside."""
+    """Return the folders around everything: each the only one at its place, no split itself,
+    with folders inside.
+    """
     found: Folder = ()
     while True:
         depth = len(found)
@@ -173,32 +213,50 @@ def _wrappers(held: Held) -> Folder:
 
 
 def _unlabelled_beside(inside: Collection[Folder], depth: int) -> set[str]:
-    """Return the folders without labels, such as ``test``, that lie beside the splits one level too high."""
+    """Return the folders without labels, such as ``test``, that lie beside the splits one level
+    too high.
+    """
     tests = {folder[depth] for folder in inside if called(folder[depth])}
-    if not tests or not any(called(name) for f in inside if f[depth] not in tests for name in f[depth + 1 :]):
+    if not tests or not any(
+        called(name) for f in inside if f[depth] not in tests for name in f[depth + 1 :]
+    ):
         return set()
-    below = {name: [folder[depth + 1 :] for folder in inside if folder[depth] == name] for name in tests}
-    return {name for name in tests if max(map(len, below[name])) < len(_unwrapped(name, below[name]))}
+    below = {
+        name: [folder[depth + 1 :] for folder in inside if folder[depth] == name] for name in tests
+    }
+    return {
+        name for name in tests if max(map(len, below[name])) < len(_unwrapped(name, below[name]))
+    }
 
 
 def _like_splits(below: Mapping[str, Held]) -> dict[str, str]:
-    """Return the folders that may be splits by their names, each with the split: ``seg_train`` beside ``seg_test``."""
+    """Return the folders that may be splits by their names, each with the split: ``seg_train``
+    beside ``seg_test``.
+    """
     plain = {name: called(name) for name in below if called(name)}
     families: dict[str, dict[str, str]] = defaultdict(dict)
     for name in below:
         split, rest = meaning(name)
         if split and rest and any(below[name]):
             families[rest][name] = split
-    pairs = [family for family in families.values() if "train" in family.values() and len(set(family.values())) > 1]
+    pairs = [
+        family
+        for family in families.values()
+        if "train" in family.values() and len(set(family.values())) > 1
+    ]
     return plain or (pairs[0] if len(pairs) == 1 else {})
 
 
 def _unwrapped(name: str, inside: Collection[Folder]) -> Folder:
-    """Return where the class folders of a split begin: below ``train/train`` or ``test/images``, too."""
+    """Return where the class folders of a split begin: below ``train/train`` or ``test/images``,
+    too.
+    """
     root: Folder = (name,)
     while True:
         depth = len(root) - 1
-        firsts = {inner[depth] for inner in inside if len(inner) > depth and inner[:depth] == root[1:]}
+        firsts = {
+            inner[depth] for inner in inside if len(inner) > depth and inner[:depth] == root[1:]
+        }
         if len(firsts) != 1:
             return root
         (only,) = firsts
@@ -209,32 +267,47 @@ def _unwrapped(name: str, inside: Collection[Folder]) -> Folder:
         root += (only,)
 
 
-def _refuse_more_beside(below: Mapping[str, Held], deep: Collection[str], like: Collection[str]) -> None:
-    """Refuse a lone split beside folders that hold more: ``train`` may be a vehicle like ``bus`` and ``car``."""
+def _refuse_more_beside(
+    below: Mapping[str, Held], deep: Collection[str], like: Collection[str]
+) -> None:
+    """Refuse a lone split beside folders that hold more: ``train`` may be a vehicle like ``bus``
+    and ``car``.
+    """
     beside = {
-        name: sum(count for inner, count in held.items() if inner) for name, held in below.items() if name not in like
+        name: sum(count for inner, count in held.items() if inner)
+        for name, held in below.items()
+        if name not in like
     }
     if len(deep) == 1 and sum(beside.values()) > sum(sum(below[name].values()) for name in deep):
         (name,) = deep
         raise Unclear(
             f"'{name}' is called like a split, but more images lie beside it, in {_listed(beside)}",
-            f"--split-names none reads all of them as classes, --split-names train={name} leaves the others out",
+            f"--split-names none reads all of them as classes, --split-names train={name} "
+            "leaves the others out",
         )
 
 
 def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None:
-    """Refuse to read folders as classes that may be splits, or that are splits without class folders."""
-    settle = "say which is which with --split-names train=FOLDER,val=FOLDER, or --split-names none if all are classes"
+    """Refuse to read folders as classes that may be splits, or that are splits without class
+    folders.
+    """
+    settle = (
+        "say which is which with --split-names train=FOLDER,val=FOLDER, or --split-names none if "
+        "all are classes"
+    )
     others = [name for name in below if name not in like]
     if like and others:
         raise Unclear(
             f"beside {_listed(others)} lies {_listed(like)}, called like a split",
             f"{settle}; a folder of images without labels has to lie elsewhere",
         )
-    if like or (below and all(meaning(name).split and not any(held) for name, held in below.items())):
+    if like or (
+        below and all(meaning(name).split and not any(held) for name, held in below.items())
+    ):
         raise Unclear(
             f"{_listed(below)} hold images without class folders, and nothing tells their classes",
-            "arrange them as train/<class>/<image>, or give a table with --labels; --split-names none reads each "
+            "arrange them as train/<class>/<image>, or give a table with --labels; "
+            "--split-names none reads each "
             "folder as a class",
         )
     if len(below) < 2:
@@ -244,30 +317,41 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
     if twins:
         raise Unclear(
             f"{_listed(twins)} are called like splits and do not say which class folders are whose",
-            "arrange the images as train/<class>/<image> and val/<class>/<image>; --split-names train=FOLDER,val=FOLDER"
+            "arrange the images as train/<class>/<image> and val/<class>/<image>; "
+            "--split-names train=FOLDER,val=FOLDER"
             " names the splits, --split-names none reads each folder as a class",
         )
     inner = {name: {folder[0] for folder in held if folder} for name, held in below.items()}
     lone = [name for name in below if meaning(name).split and len(inner[name]) > 1]
     if lone:
-        raise Unclear(f"'{lone[0]}' is called like a split and holds {_listed(inner[lone[0]])}", settle)
+        raise Unclear(
+            f"'{lone[0]}' is called like a split and holds {_listed(inner[lone[0]])}", settle
+        )
     common, union = set.intersection(*inner.values()), set.union(*inner.values())
     flat = any(not folder for held in below.values() for folder in held)
     if not flat and common and all(map(called, union)):
         raise Unclear(
             f"the split folders {_listed(union)} lie inside the class folders {_listed(below)}",
-            "arrange the images as train/<class>/<image> and val/<class>/<image>; --split-names none takes each class "
+            "arrange the images as train/<class>/<image> and val/<class>/<image>; "
+            "--split-names none takes each class "
             "as a whole",
         )
     if not flat and len(common) > 1 and 2 * len(common) >= len(union):
-        raise Unclear(f"{_listed(below)} all hold the folders {_listed(common)}, as splits do, not classes", settle)
+        raise Unclear(
+            f"{_listed(below)} all hold the folders {_listed(common)}, as splits do, not classes",
+            settle,
+        )
 
 
 def _named_roots(held: Held, named: Mapping[str, str], wrappers: Folder) -> dict[str, Folder]:
     roots = {}
     for split, text in named.items():
         folder = tuple(text.split("/"))
-        starts = [start for start in (folder, wrappers + folder) if any(f[: len(start)] == start for f in held)]
+        starts = [
+            start
+            for start in (folder, wrappers + folder)
+            if any(f[: len(start)] == start for f in held)
+        ]
         if not starts:
             depth = len(wrappers)
             seen = {"/".join(f[depth : depth + 1]) for f in held if len(f) > depth}
@@ -283,7 +367,9 @@ def _named_roots(held: Held, named: Mapping[str, str], wrappers: Folder) -> dict
     for first, one in roots.items():
         for second, other in roots.items():
             if first != second and one[: len(other)] == other:
-                raise Unclear(f"--split-names gives the same images to {first} and {second}", _EXAMPLE)
+                raise Unclear(
+                    f"--split-names gives the same images to {first} and {second}", _EXAMPLE
+                )
     return roots
 
 

@@ -15,12 +15,19 @@ from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
 from saccade.data.sources.peek import peek
 from saccade.data.sources.split import arranged
-from saccade.data.sources.webdataset import CLASS_FILES, is_shard, read_shard, shards_layout, title_file
+from saccade.data.sources.webdataset import (
+    CLASS_FILES,
+    is_shard,
+    read_shard,
+    shards_layout,
+    title_file,
+)
 from saccade.data.sources.wnids import named_layout
 
 
 def layout_of(listing: Listing, labels: str = "") -> Layout:
-    """Arrange a listing: by a table if there is one, else as Kaggle's, flattened, as samples, or in class folders.
+    """Arrange a listing: by a table if there is one, else as Kaggle's, flattened, as samples, or in
+    class folders.
 
     Raises DataError.
     """
@@ -35,7 +42,9 @@ def layout_of(listing: Listing, labels: str = "") -> Layout:
         shard = read_shard(listing.path, listing.names, listing.read)
         return shards_layout([shard], str(listing.path), title_file(listing.path.parent))
     if listing.named is None and (layout := named_layout(listing.path, listing.names)):
-        return replace(layout, ignored=layout.ignored + listing.ignored + Counter(listing.lost.values()))
+        return replace(
+            layout, ignored=layout.ignored + listing.ignored + Counter(listing.lost.values())
+        )
     peeked = peek(listing.names, listing.head)
     paths, folders, titles = annotated(listing)
     facts = listing.path, paths, folders, listing.ignored, listing.named
@@ -43,8 +52,12 @@ def layout_of(listing: Listing, labels: str = "") -> Layout:
 
 
 def side_files(path: Path, labels: str) -> list[Path]:
-    """Return the files on the disk, around the archive at ``path``, that its layout may depend on."""
+    """Return the files on the disk, around the archive at ``path``, that its layout may depend
+    on.
+    """
     names = (SOLUTION, MAPPING, SYNSETS, *CLASS_FILES)
-    around = [folder / name for folder in Path(os.path.abspath(path)).parents[:LEVELS] for name in names]
+    around = [
+        folder / name for folder in Path(os.path.abspath(path)).parents[:LEVELS] for name in names
+    ]
     tables = [Path(labels).expanduser()] if labels else []
     return [file for file in (*around, *tables) if file.is_file()]

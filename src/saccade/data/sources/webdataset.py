@@ -1,4 +1,6 @@
-"""WebDataset samples in a tar: ``key.jpg`` beside ``key.cls``, or beside ``key.json`` with a ``label``."""
+"""WebDataset samples in a tar: ``key.jpg`` beside ``key.cls``, or beside ``key.json`` with a
+``label``.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ class Shard:
 
 
 def is_shard(names: Sequence[str]) -> bool:
-    """Tell whether files are samples: a ``.cls``, or where no image lies in a folder a ``.json``, is beside an image.
+    """Tell whether files are samples: a ``.cls``, or where no image lies in a folder a ``.json``,
+    is beside an image.
 
     In a tree of class folders a ``.json`` beside an image is just a note.
     """
@@ -50,7 +53,8 @@ def is_shard(names: Sequence[str]) -> bool:
 def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
     """Pair the images of a tar with their labels.
 
-    Raises DataError naming the key of an image without a label or with two, and of a sample with two images.
+    Raises DataError naming the key of an image without a label or with two, and of a sample with
+    two images.
     """
     where = str(path)
     ignored: Counter[str] = Counter()
@@ -75,7 +79,9 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
             try:
                 text = _label(kind, bytes(read(found[key]))) if key in found else ""
             except ValueError as error:
-                raise DataError(f"the label of '{key}' cannot be used: {error}", where=where) from error
+                raise DataError(
+                    f"the label of '{key}' cannot be used: {error}", where=where
+                ) from error
             if label and text and label != text and label.isdecimal() == text.isdecimal():
                 raise DataError(
                     f"'{key}' is '{label}' by its .cls and '{text}' by its .json",
@@ -87,7 +93,10 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
             raise DataError(
                 f"the image '{names[place]}' has no label",
                 where=where,
-                fix="give it a .cls, or a .json with 'label'; images without a label belong into other shards",
+                fix=(
+                    "give it a .cls, or a .json with 'label'; images without a label belong into "
+                    "other shards"
+                ),
             )
         rows.append((label, names[place], place))
     orphans = len(labels[".cls"].keys() - images.keys())
@@ -95,9 +104,11 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
 
 
 def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[str, int], int]:
-    """Return the image of each sample, its place by key, and how many images are other parts of a sample.
+    """Return the image of each sample, its place by key, and how many images are other parts of a
+    sample.
 
-    A key may hold dots: ``img_22.05_1.jpg`` belongs to ``img_22.05_1.cls``, ``img.seg.png`` to ``img.cls``.
+    A key may hold dots: ``img_22.05_1.jpg`` belongs to ``img_22.05_1.cls``, ``img.seg.png`` to
+    ``img.cls``.
     """
     images: dict[str, int] = {}
     parts: dict[str, list[int]] = defaultdict(list)
@@ -107,7 +118,11 @@ def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[
         if key != stem:
             parts[key].append(place)
         elif images.setdefault(key, place) != place:
-            raise DataError(f"the sample '{key}' has two images", where=where, fix="pack one image in each sample")
+            raise DataError(
+                f"the sample '{key}' has two images",
+                where=where,
+                fix="pack one image in each sample",
+            )
     for key, places in parts.items():
         if key in images:
             continue
@@ -122,7 +137,10 @@ def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[
 
 
 def _owner(stem: str, keys: Set[str]) -> str:
-    """Return the longest key that a name without its ending starts with, up to a dot; empty if there is none."""
+    """Return the longest key that a name without its ending starts with, up to a dot.
+
+    Empty if there is none.
+    """
     while stem not in keys:
         shorter, dot, rest = stem.rpartition(".")
         if not dot or "/" in rest:
@@ -132,7 +150,8 @@ def _owner(stem: str, keys: Set[str]) -> str:
 
 
 def splits_of(tars: Sequence[Path]) -> list[str]:
-    """Return the split of each tar, told by the words of its name or else of its folder's: ``imagenet-train-00.tar``.
+    """Return the split of each tar, told by the words of its name or else of its folder's:
+    ``imagenet-train-00.tar``.
 
     ``all`` if none tells one. Raises DataError if only some do, or if a name tells two.
     """
@@ -140,7 +159,9 @@ def splits_of(tars: Sequence[Path]) -> list[str]:
     for tar in tars:
         told = next(filter(None, map(words, (tar.name, tar.parent.name))), set())
         if len(told) > 1:
-            raise DataError(f"the name tells {len(told)} splits: {', '.join(sorted(told))}", where=str(tar))
+            raise DataError(
+                f"the name tells {len(told)} splits: {', '.join(sorted(told))}", where=str(tar)
+            )
         found.append("".join(told))
     if any(found) and not all(found):
         raise DataError(
@@ -153,17 +174,21 @@ def splits_of(tars: Sequence[Path]) -> list[str]:
 
 def title_file(folder: Path) -> SideFile | None:
     """Return the file beside the shards that says what the classes are called, if there is one."""
-    return next((SideFile.opened(folder / name) for name in CLASS_FILES if (folder / name).is_file()), None)
+    return next(
+        (SideFile.opened(folder / name) for name in CLASS_FILES if (folder / name).is_file()), None
+    )
 
 
 def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) -> Layout:
     """Arrange the samples of shards, whose places are those of one listing of all of them.
 
-    Integer labels become classes of equal width, ``007``, so that they sort as numbers. Raises DataError if a split
-    has the same image name twice.
+    Integer labels become classes of equal width, ``007``, so that they sort as numbers. Raises
+    DataError if a split has the same image name twice.
     """
     lines = titles.text.splitlines() if titles else []
-    named = _class_names(Counter(label for shard in shards for label, _, _ in shard.rows), len(lines), where)
+    named = _class_names(
+        Counter(label for shard in shards for label, _, _ in shard.rows), len(lines), where
+    )
     rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     owner: dict[tuple[str, str], Path] = {}
     for shard, split in zip(shards, splits_of([shard.path for shard in shards]), strict=True):
@@ -179,12 +204,17 @@ def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) 
     if not rows:
         raise DataError("the shards hold no images", where=where)
     layout = layout_of_rows(rows, sum((shard.ignored for shard in shards), Counter()))
-    called = {name: lines[int(label)].strip() for label, name in named.items() if lines and label.isdecimal()}
+    called = {
+        name: lines[int(label)].strip()
+        for label, name in named.items()
+        if lines and label.isdecimal()
+    }
     return replace(layout, titles=called)
 
 
 def _class_names(labels: Mapping[str, int], num_titles: int, where: str) -> dict[str, str]:
-    """Return the class of each label: the label itself, or integers of equal width if all are integers.
+    """Return the class of each label: the label itself, or integers of equal width if all are
+    integers.
 
     ``labels`` says how many images each has.
     """
@@ -194,7 +224,8 @@ def _class_names(labels: Mapping[str, int], num_titles: int, where: str) -> dict
     last = max(map(int, labels), default=0)
     if num_titles and last >= num_titles:
         raise DataError(
-            f"the label {last} has no name: {' or '.join(CLASS_FILES)} has {num_titles} lines, the first for label 0",
+            f"the label {last} has no name: {' or '.join(CLASS_FILES)} has {num_titles} "
+            "lines, the first for label 0",
             where=where,
             fix="complete the file, or take it away",
         )
@@ -209,7 +240,10 @@ def _parse(name: str) -> tuple[str, str]:
 
 
 def _label(kind: str, data: bytes) -> str:
-    """Return the label in a ``.cls`` or ``.json``, empty for none or a negative number; raises ValueError."""
+    """Return the label in a ``.cls`` or ``.json``, empty for none or a negative number.
+
+    Raises ValueError.
+    """
     if len(data) > LABEL_LIMIT_BYTES:
         raise ValueError(f"it has {len(data)} bytes")
     text = data.decode()

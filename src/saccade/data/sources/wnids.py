@@ -21,13 +21,19 @@ _FIRST = re.compile(r"(n\d{8})_")
 
 
 def class_in(name: str) -> str:
-    """Return the WordNet id at the end of a file name; empty if there is none, or another one at its start."""
+    """Return the WordNet id at the end of a file name.
+
+    Empty if there is none, or another one at its start.
+    """
     first, last = _FIRST.match(name), _LAST.search(name)
     return last[1] if last and (first is None or first[1] == last[1]) else ""
 
 
 def named_shard(path: Path, names: Sequence[str]) -> Shard | None:
-    """Return the images of a tar by the WordNet ids in their names; None if they lie in folders or lack one."""
+    """Return the images of a tar by the WordNet ids in their names.
+
+    None if they lie in folders or lack one.
+    """
     pictures = [(place, name) for place, name in enumerate(names) if is_image(name)]
     rows = [(class_in(name), name, place) for place, name in pictures if "/" not in name]
     if not rows or len(rows) < len(pictures) or not all(label for label, _, _ in rows):
@@ -38,7 +44,8 @@ def named_shard(path: Path, names: Sequence[str]) -> Shard | None:
 def named_layout(path: Path, names: Sequence[str]) -> Layout | None:
     """Arrange such images, flat or in folders called like splits; None if this is another tree.
 
-    Flat ones are of the split that the name of their folder or archive tells. A test folder has no ids: it is left out.
+    Flat ones are of the split that the name of their folder or archive tells. A test folder has no
+    ids: it is left out.
     """
     rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     unlabelled: list[str] = []

@@ -14,7 +14,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from saccade.models.parts.layers import DropPath, starting
 
 STD = 0.02
-"""Of linear layers and tables of positions at the start. *Source:* Touvron et al. 2021; Liu et al. 2021 (the code)."""
+"""Of linear layers and tables of positions at the start. *Source:* Touvron et al. 2021; Liu et al.
+
+2021 (the code).
+"""
 
 
 def linear(c_in: int, c_out: int, bias: bool = True) -> nn.Linear:
@@ -37,8 +40,16 @@ class Attention(nn.Module):
         return self.join(scaled_dot_product_attention(q, k, v, attn_mask=mask))
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, each (..., heads, N, C / heads), of tokens (..., N, C)."""
-        return self.qkv(x).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2).unbind(0)
+        """Return queries, keys and values, each (..., heads, N, C / heads), of tokens (..., N,
+        C).
+        """
+        return (
+            self.qkv(x)
+            .unflatten(-1, (3, self.heads, -1))
+            .movedim(-3, 0)
+            .transpose(-3, -2)
+            .unbind(0)
+        )
 
     def join(self, x: Tensor) -> Tensor:
         """Mix the answers of all heads, (..., heads, N, C / heads), into tokens (..., N, C)."""
@@ -46,7 +57,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two linear layers for each token alone, each on the norm of a shortcut's input.
+    """Attention, then two linear layers for each token alone, each on the norm of a shortcut's
+    input.
 
     *Source:* Dosovitskiy et al. 2021, equations 2 and 3. Names are those of torchvision's Swin.
     """
@@ -59,12 +71,17 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(channels, eps)
         hidden = 4 * channels
         # the Identity stands where torchvision has a Dropout, so that the names agree
-        self.mlp = nn.Sequential(linear(channels, hidden), nn.GELU(), nn.Identity(), linear(hidden, channels))
+        self.mlp = nn.Sequential(
+            linear(channels, hidden), nn.GELU(), nn.Identity(), linear(hidden, channels)
+        )
         self.drop_path1 = DropPath(drop_path) if drop_path else nn.Identity()
         self.drop_path2 = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map tokens, (B, N, C) or a map (B, H, W, C), to the same shape; ``mask`` goes to the attention."""
+        """Map tokens, (B, N, C) or a map (B, H, W, C), to the same shape.
+
+        ``mask`` goes to the attention.
+        """
         x = x + self.drop_path1(self.attn(self.norm1(x), mask))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
@@ -72,17 +89,21 @@ class Block(nn.Module):
 def resized(table: Tensor, height: int, width: int) -> Tensor:
     """Interpolate a table of positions (H, W, C) bilinearly to (height, width, C).
 
-    Two matrix products instead of torch's interpolation, whose gradient on CUDA depends on chance. *Source:*
-    Dosovitskiy et al. 2021, section 3.2, and the published code (order 1).
+    Two matrix products instead of torch's interpolation, whose gradient on CUDA depends on chance.
+    *Source:* Dosovitskiy et al. 2021, section 3.2, and the published code (order 1).
     """
     if table.shape[:2] == (height, width):
         return table
-    rows, columns = (_hats(*sides, table) for sides in zip(table.shape[:2], (height, width), strict=True))
+    rows, columns = (
+        _hats(*sides, table) for sides in zip(table.shape[:2], (height, width), strict=True)
+    )
     return torch.einsum("hi,wj,ijc->hwc", rows, columns, table)
 
 
 def _hats(old: int, new: int, like: Tensor) -> Tensor:
-    """Return the weights (new, old) that interpolate ``old`` equidistant values linearly at ``new`` places."""
+    """Return the weights (new, old) that interpolate ``old`` equidistant values linearly at
+    ``new`` places.
+    """
     places = (torch.arange(new, device=like.device, dtype=torch.float32) + 0.5) * (old / new) - 0.5
     known = torch.arange(old, device=like.device, dtype=torch.float32)
     distance = (places.clamp(0, old - 1)[:, None] - known).abs()

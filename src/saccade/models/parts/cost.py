@@ -1,4 +1,6 @@
-"""What a model costs: parameters, multiply-accumulates, activations, memory, computed without allocating it."""
+"""What a model costs: parameters, multiply-accumulates, activations, memory, computed without
+allocating it.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ from torch.utils.flop_counter import flop_registry
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Counts for one image: parameters, multiply-accumulates, output elements of convolutions and linear layers.
+    """Counts for one image: parameters, multiply-accumulates, output elements of convolutions and
+    linear layers.
 
-    ``last_map`` is (height, width) of the last feature map that a convolution wider than 1x1 made, (0, 0) without one;
-    1x1 convolutions may follow the pooling. ``kept_bytes`` is what the backward pass of one float32 image needs kept
-    besides the weights: every tensor that autograd saves, counted once.
+    ``last_map`` is (height, width) of the last feature map that a convolution wider than 1x1 made,
+    (0, 0) without one; 1x1 convolutions may follow the pooling. ``kept_bytes`` is what the backward
+    pass of one float32 image needs kept besides the weights: every tensor that autograd saves,
+    counted once.
     """
 
     params: int
@@ -34,10 +38,12 @@ class Cost:
 
 
 def cost(model: nn.Module, image_size: int) -> Cost:
-    """Count the cost of one square RGB image of ``image_size`` pixels; the model must be on the meta device.
+    """Count the cost of one square RGB image of ``image_size`` pixels.
 
-    Attention counts with its two products of tokens with tokens. Auxiliary heads, which work in training only, count as
-    parameters alone.
+    The model must be on the meta device.
+
+    Attention counts with its two products of tokens with tokens. Auxiliary heads, which work in
+    training only, count as parameters alone.
     """
     activations, last_map = 0, (0, 0)
 
@@ -55,8 +61,12 @@ def cost(model: nn.Module, image_size: int) -> Cost:
 
 
 @contextmanager
-def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
-    """Call ``hook(module, inputs, output)`` after each of the modules runs, until the block ends."""
+def hooked(
+    modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], None]
+) -> Iterator[None]:
+    """Call ``hook(module, inputs, output)`` after each of the modules runs, until the block
+    ends.
+    """
     handles = [m.register_forward_hook(hook) for m in modules]
     try:
         yield
@@ -67,7 +77,9 @@ def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], N
 
 @dataclass(frozen=True, slots=True)
 class _Worked:
-    """What an operation gives for arguments of known shapes: (shape, strides, type) of each result, and its MACs."""
+    """What an operation gives for arguments of known shapes: (shape, strides, type) of each
+    result, and its MACs.
+    """
 
     results: tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...]
     is_one: bool
@@ -80,8 +92,8 @@ _KNOWN: dict[Any, _Worked] = {}
 class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Multiply-accumulates and saved tensors of everything that runs while it is active.
 
-    Torch works out shapes in Python, up to a millisecond for an operation; networks repeat their blocks, so each
-    operation is worked out once for each shape of its arguments and remembered.
+    Torch works out shapes in Python, up to a millisecond for an operation; networks repeat their
+    blocks, so each operation is worked out once for each shape of its arguments and remembered.
     """
 
     def __init__(self) -> None:
@@ -90,7 +102,11 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.saved: dict[int, torch.UntypedStorage] = {}
 
     def __torch_dispatch__(
-        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run one operation, or remember what it gave, and add what it multiplies."""
         given = kwargs or {}
@@ -105,13 +121,20 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         macs = formula(*args, **given, out_val=out) // 2 if formula else 0
         self.macs += macs
         results = (out,) if isinstance(out, Tensor) else out
-        if key and isinstance(results, tuple) and all(isinstance(r, Tensor) and r.is_meta for r in results):
+        if (
+            key
+            and isinstance(results, tuple)
+            and all(isinstance(r, Tensor) and r.is_meta for r in results)
+        ):
             forms = tuple((tuple(r.shape), r.stride(), r.dtype) for r in results)
             _KNOWN[key] = _Worked(forms, isinstance(out, Tensor), macs)
         return out
 
     def save(self, tensor: Tensor) -> Tensor:
-        """Note a tensor of any shape ``(...)`` that autograd keeps; views of one storage count once."""
+        """Note a tensor of any shape ``(...)`` that autograd keeps.
+
+        Views of one storage count once.
+        """
         storage = tensor.untyped_storage()
         self.saved[storage._cdata] = storage
         return tensor
@@ -130,7 +153,9 @@ def _makes_new(func: Any) -> bool:
 
 
 def _form(value: Any) -> Any:
-    """Return what decides the shape of a result: shapes of tensors, values and types of all else."""
+    """Return what decides the shape of a result: shapes of tensors, values and types of all
+    else.
+    """
     if isinstance(value, Tensor):
         return tuple(value.shape), value.stride(), value.dtype, value.device
     if isinstance(value, tuple | list):
@@ -139,7 +164,9 @@ def _form(value: Any) -> Any:
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Let attention keep what a fused kernel keeps; without memory it would keep the products of all tokens.
+    """Let attention keep what a fused kernel keeps.
+
+    Without memory it would keep the products of all tokens.
 
     With a learned mask all devices keep these.
     """
@@ -149,7 +176,11 @@ class _FusedAttention(TorchFunctionMode):
         self._counts = counts
 
     def __torch_function__(
-        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         given = kwargs or {}
         learned = getattr(given.get("attn_mask"), "requires_grad", False)
@@ -166,7 +197,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return an output of the shape of attention's, (..., tokens, C), for (..., tokens, C) each."""
+        """Return an output of the shape of attention's, (..., tokens, C), for (..., tokens, C)
+        each.
+        """
         out = query.new_empty((*query.shape[:-1], value.shape[-1]))
         ctx.save_for_backward(query, key, value, out)
         return out
@@ -174,7 +207,9 @@ class _Attention(torch.autograd.Function):
 
 @contextmanager
 def counting(model: nn.Module) -> Iterator[Counts]:
-    """Count what a model on the meta device does, as in evaluation but with gradients, until the block ends."""
+    """Count what a model on the meta device does, as in evaluation but with gradients, until the
+    block ends.
+    """
     counts, was_training = Counts(), model.training
     model.eval()
     try:

@@ -1,8 +1,10 @@
-"""What MobileNets and EfficientNets share: stages of depthwise blocks between a stem and a pooled vector.
+"""What MobileNets and EfficientNets share: stages of depthwise blocks between a stem and a pooled
+vector.
 
-A `Design` is a paper's table with its width applied, a `StagedNetwork` the network of it. The inverted residual
-(Sandler et al. 2018, section 3.3) widens by a 1x1 convolution, looks around in each channel alone, may weigh the
-channels (Hu et al. 2018), and narrows by a 1x1 convolution without activation.
+A `Design` is a paper's table with its width applied, a `StagedNetwork` the network of it. The
+inverted residual (Sandler et al. 2018, section 3.3) widens by a 1x1 convolution, looks around in
+each channel alone, may weigh the channels (Hu et al. 2018), and narrows by a 1x1 convolution
+without activation.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -16,7 +18,14 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from saccade.models.parts.layers import DropPath, SqueezeExcitation, conv_norm, drop_path_rates, strides_for, zero_start
+from saccade.models.parts.layers import (
+    DropPath,
+    SqueezeExcitation,
+    conv_norm,
+    drop_path_rates,
+    strides_for,
+    zero_start,
+)
 from saccade.models.parts.network import Level, Network
 from saccade.models.parts.registry import Options
 
@@ -25,7 +34,10 @@ Activation = type[nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block: side of the depthwise kernel, channels inside, channels out; ``squeezed`` 0 = no gate."""
+    """One block: side of the depthwise kernel, channels inside, channels out.
+
+    ``squeezed`` 0 = no gate.
+    """
 
     kernel: int
     expanded: int
@@ -38,8 +50,8 @@ class Block:
 class Stage:
     """Blocks of one width.
 
-    ``place`` says which of the five strides (`strides_for`; the stem has number 0) the first block takes; 0 = it keeps
-    the resolution.
+    ``place`` says which of the five strides (`strides_for`; the stem has number 0) the first block
+    takes; 0 = it keeps the resolution.
     """
 
     place: int
@@ -50,8 +62,9 @@ class Stage:
 class Design:
     """A network: channels of the stem, stages, and the tail.
 
-    ``last`` are the channels of the 1x1 convolution before the pooling, ``hidden`` those of a linear layer behind it;
-    0 = none. ``act`` is the activation of stem and tail, ``gate`` makes a block's squeeze and excitation.
+    ``last`` are the channels of the 1x1 convolution before the pooling, ``hidden`` those of a
+    linear layer behind it; 0 = none. ``act`` is the activation of stem and tail, ``gate`` makes a
+    block's squeeze and excitation.
     """
 
     stem: int
@@ -67,18 +80,26 @@ class Design:
 
 
 class InvertedResidual(nn.Module):
-    """Widen, look around in each channel, weigh the channels, narrow; the input is added where shapes agree.
+    """Widen, look around in each channel, weigh the channels, narrow.
+
+    The input is added where shapes agree.
 
     *Source:* Sandler et al. 2018, figure 4; with the gate, Howard et al. 2019, figure 4.
     """
 
-    def __init__(self, c_in: int, block: Block, stride: int, drop_path: float, design: Design) -> None:
+    def __init__(
+        self, c_in: int, block: Block, stride: int, drop_path: float, design: Design
+    ) -> None:
         super().__init__()
         conv = partial(conv_norm, eps=design.eps, momentum=design.momentum)
         layers: list[nn.Module] = []
         if block.expanded != c_in:
             layers.append(conv(c_in, block.expanded, act=block.act))
-        layers.append(conv(block.expanded, block.expanded, block.kernel, stride, block.expanded, act=block.act))
+        layers.append(
+            conv(
+                block.expanded, block.expanded, block.kernel, stride, block.expanded, act=block.act
+            )
+        )
         if block.squeezed:
             layers.append(design.gate(block.expanded, block.squeezed))
         narrow = conv(block.expanded, block.channels, act=None)
@@ -97,8 +118,8 @@ class InvertedResidual(nn.Module):
 class StagedNetwork(Network):
     """Stem, stages of blocks, a 1x1 convolution, global average, linear head.
 
-    ``features`` returns the map in front of each of the last four strides and the one behind the last stage, whether or
-    not small images leave a stride at 1.
+    ``features`` returns the map in front of each of the last four strides and the one behind the
+    last stage, whether or not small images leave a stride at 1.
     """
 
     head_name = "classifier"
@@ -136,7 +157,9 @@ class StagedNetwork(Network):
         self.classifier = nn.Linear(design.hidden or pooled, options.num_classes)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return the map before each stride and the last one, finest first, for images (B, 3, H, W)."""
+        """Return the map before each stride and the last one, finest first, for images (B, 3, H,
+        W).
+        """
         x = self.run(self.stem, x)
         maps = []
         for plan, stage in zip(self.design.stages, self.stages.children(), strict=True):
@@ -152,18 +175,29 @@ class StagedNetwork(Network):
         return self.hidden(pooled)
 
     def foreign_names(self, dialect: str) -> dict[str, str]:
-        """Map our state names to those of ``torchvision`` or ``timm``; empty where they do not have this network."""
+        """Map our state names to those of ``torchvision`` or ``timm``.
+
+        Empty where they do not have this network.
+        """
         places = self.foreign_places(dialect)
         return {name: _renamed(name, places) for name in self.state_dict()} if places else {}
 
     def foreign_places(self, dialect: str) -> dict[str, str]:
-        """Map the dotted names of our modules to theirs; a module inside one that is listed keeps the rest."""
-        # timm's networks of these shapes have norms with the usual epsilon: with another they are other functions.
+        """Map the dotted names of our modules to theirs.
+
+        A module inside one that is listed keeps the rest.
+        """
+        # timm's networks of these shapes have norms with the usual epsilon: with another they are
+        # other functions.
         return _timm_places(self) if dialect == "timm" and self.design.eps == 1e-5 else {}
 
     def layers_of_blocks(self) -> list[tuple[str, nn.Sequential]]:
         """Return the dotted name of each block's layers, and the layers, in order."""
-        return [(n, m) for n, m in self.named_modules() if n.endswith(".block") and isinstance(m, nn.Sequential)]
+        return [
+            (n, m)
+            for n, m in self.named_modules()
+            if n.endswith(".block") and isinstance(m, nn.Sequential)
+        ]
 
 
 def _renamed(name: str, places: dict[str, str]) -> str:
@@ -183,7 +217,13 @@ def _timm_places(network: StagedNetwork) -> dict[str, str]:
         convs = [i for i in range(len(layers)) if i not in gates]
         names = ["conv_pw", "conv_dw", "conv_pwl"] if len(convs) == 3 else ["conv_dw", "conv_pw"]
         for number, (i, name) in enumerate(zip(convs, names, strict=True), start=1):
-            places |= {f"{place}.{i}.0": f"{theirs}.{name}", f"{place}.{i}.1": f"{theirs}.bn{number}"}
+            places |= {
+                f"{place}.{i}.0": f"{theirs}.{name}",
+                f"{place}.{i}.1": f"{theirs}.bn{number}",
+            }
         for i in gates:
-            places |= {f"{place}.{i}.fc1": f"{theirs}.se.conv_reduce", f"{place}.{i}.fc2": f"{theirs}.se.conv_expand"}
+            places |= {
+                f"{place}.{i}.fc1": f"{theirs}.se.conv_reduce",
+                f"{place}.{i}.fc2": f"{theirs}.se.conv_expand",
+            }
     return places

@@ -24,7 +24,9 @@ def duplicate(model: M) -> M:
 
 
 def left_behind(model: nn.Module) -> Iterator[Tensor]:
-    """Yield tensors of any shapes ``(...)`` with a history that a network keeps as plain attributes."""
+    """Yield tensors of any shapes ``(...)`` with a history that a network keeps as plain
+    attributes.
+    """
     seen: set[int] = set()
     for module in model.modules():
         for name, value in list(vars(module).items()):

@@ -20,8 +20,9 @@ _CHUNK = 1 << 16  # draws at a time: fits the processor's cache, three times fas
 class DropPath(nn.Module):
     """Skip a residual branch for some samples, keeping the expectation.
 
-    The mask is not drawn here: the training step draws it per sample and sets ``keep``, shape ``(batch,)``, values 0
-    or ``1 / (1 - rate)``, before each forward pass. *Source:* Huang et al. 2016, section 3; per sample as in Swin.
+    The mask is not drawn here: the training step draws it per sample and sets ``keep``, shape
+    ``(batch,)``, values 0 or ``1 / (1 - rate)``, before each forward pass. *Source:* Huang et al.
+    2016, section 3; per sample as in Swin.
     """
 
     def __init__(self, rate: float) -> None:
@@ -30,7 +31,10 @@ class DropPath(nn.Module):
         self.keep: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale ``x``, shape ``(batch, ...)``, by the mask in training; return it as it is in evaluation."""
+        """Scale ``x``, shape ``(batch, ...)``, by the mask in training.
+
+        Return it as it is in evaluation.
+        """
         if not self.training or self.keep is None:
             return x
         return x * self.keep.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
@@ -59,7 +63,9 @@ class BlurPool(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         row = torch.tensor([0.25, 0.5, 0.25])
-        self.register_buffer("kernel", torch.outer(row, row).expand(channels, 1, 3, 3).clone(), persistent=False)
+        self.register_buffer(
+            "kernel", torch.outer(row, row).expand(channels, 1, 3, 3).clone(), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, channels, ceil(H / 2), ceil(W / 2))."""
@@ -70,12 +76,14 @@ class BlurPool(nn.Module):
 class DepthwiseConv(nn.Conv2d):
     """A convolution of each channel alone, in float32 where bfloat16 would be slow on a processor.
 
-    The backward pass of 5x5, 7x7 and strided ones is 2 to 6 times as fast in float32, both casts included; that of 3x3
-    ones of stride 1 is not (`docs/LOG.md`, 2026-11-26).
+    The backward pass of 5x5, 7x7 and strided ones is 2 to 6 times as fast in float32, both casts
+    included; that of 3x3 ones of stride 1 is not (`docs/LOG.md`, 2026-11-26).
     """
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, bias: bool = True) -> None:
-        super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=bias)
+        super().__init__(
+            channels, channels, kernel, stride, kernel // 2, groups=channels, bias=bias
+        )
         self.is_slow = kernel > 3 or stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,12 +119,14 @@ class Finishing(Protocol):
 
 
 def initialise(model: nn.Module, seed: int, head: nn.Module | None, prefix: str = "") -> None:
-    """Set every parameter from the seed: He-normal (fan out) convolutions, unit norms, a head of N(0, 0.01^2).
+    """Set every parameter from the seed: He-normal (fan out) convolutions, unit norms, a head of
+    N(0, 0.01^2).
 
-    The last norm of each residual branch (a module with ``ends_branch``) starts at zero, so that every block starts as
-    the identity. A module may say otherwise in ``starts`` (see `starting`) and have the last word (`Finishing`). Raises
-    AssertionError when a parameter is left without a start: a bug of the architecture. *Source:* He et al. 2015,
-    equation 14; Goyal et al. 2017, section 5.1 (zero gamma).
+    The last norm of each residual branch (a module with ``ends_branch``) starts at zero, so that
+    every block starts as the identity. A module may say otherwise in ``starts`` (see `starting`)
+    and have the last word (`Finishing`). Raises AssertionError when a parameter is left without a
+    start: a bug of the architecture. *Source:* He et al. 2015, equation 14; Goyal et al. 2017,
+    section 5.1 (zero gamma).
     """
     with torch.no_grad():
         for place, module in model.named_modules(prefix=prefix):
@@ -125,8 +135,12 @@ def initialise(model: nn.Module, seed: int, head: nn.Module | None, prefix: str 
             assert set(own) <= set(starts), f"{place}: {set(own) - set(starts)} have no start"
             for name, parameter in own.items():
                 mean, std = starts[name]
-                word = zlib.crc32(place.encode() if name == "weight" else f"{place}.{name}".encode())
-                parameter.copy_(normal(parameter.shape, std, seed, word) + mean if std else torch.tensor(mean))
+                word = zlib.crc32(
+                    place.encode() if name == "weight" else f"{place}.{name}".encode()
+                )
+                parameter.copy_(
+                    normal(parameter.shape, std, seed, word) + mean if std else torch.tensor(mean)
+                )
             if isinstance(module, Finishing):
                 module.finish_start()
             if isinstance(module, nn.BatchNorm2d):
@@ -143,7 +157,10 @@ def _default_starts(module: nn.Module, head: nn.Module | None) -> dict[str, tupl
     if isinstance(module, nn.Linear):
         return {"weight": (0.0, math.sqrt(1 / module.in_features)), "bias": (0.0, 0.0)}
     if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
-        return {"weight": (0.0 if getattr(module, "ends_branch", False) else 1.0, 0.0), "bias": (0.0, 0.0)}
+        return {
+            "weight": (0.0 if getattr(module, "ends_branch", False) else 1.0, 0.0),
+            "bias": (0.0, 0.0),
+        }
     return {}
 
 
@@ -151,7 +168,9 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def starting(module: ModuleT, **starts: tuple[float, float]) -> ModuleT:
-    """Say how parameters of a module start, by attribute name: mean and standard deviation (0 = all the mean)."""
+    """Say how parameters of a module start, by attribute name: mean and standard deviation (0 =
+    all the mean).
+    """
     module.starts = getattr(module, "starts", {}) | starts  # type: ignore[assignment]
     return module
 
@@ -181,7 +200,8 @@ def conv_norm(
     eps: float = 1e-5,
     momentum: float = 0.1,
 ) -> nn.Sequential:
-    """Return convolution (padded to keep the side, no bias), BatchNorm and, unless None, an activation.
+    """Return convolution (padded to keep the side, no bias), BatchNorm and, unless None, an
+    activation.
 
     The places in the Sequential are 0, 1, 2, as in torchvision's Conv2dNormActivation.
     """
@@ -227,7 +247,11 @@ class SqueezeExcitation(nn.Module):
     """
 
     def __init__(
-        self, channels: int, squeezed: int, act: type[nn.Module] = nn.ReLU, gate: type[nn.Module] = nn.Sigmoid
+        self,
+        channels: int,
+        squeezed: int,
+        act: type[nn.Module] = nn.ReLU,
+        gate: type[nn.Module] = nn.Sigmoid,
     ) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
@@ -242,11 +266,14 @@ class SqueezeExcitation(nn.Module):
 
 
 def grid_means(x: Tensor, height: int, width: int) -> Tensor:
-    """Return means (B, C, height, width) of windows that cover a map (B, C, H, W) evenly: adaptive average pooling.
+    """Return means (B, C, height, width) of windows that cover a map (B, C, H, W) evenly: adaptive
+    average pooling.
 
     As two matrix products, because torch's backward pass adds in random order on CUDA.
     """
-    rows, columns = (_windows(*sides, x) for sides in zip(x.shape[-2:], (height, width), strict=True))
+    rows, columns = (
+        _windows(*sides, x) for sides in zip(x.shape[-2:], (height, width), strict=True)
+    )
     return rows @ x @ columns.mT
 
 
@@ -255,14 +282,20 @@ def _windows(length: int, count: int, like: Tensor) -> Tensor:
 
     Window i goes from floor(i length / count) to ceil((i + 1) length / count).
     """
-    place, number = torch.arange(length, device=like.device), torch.arange(count, device=like.device)[:, None]
+    place, number = (
+        torch.arange(length, device=like.device),
+        torch.arange(count, device=like.device)[:, None],
+    )
     first, end = number * length // count, ((number + 1) * length + count - 1) // count
     inside = ((place >= first) & (place < end)).to(like.dtype)
     return inside / inside.sum(1, keepdim=True)
 
 
 def resized_sum(weights: Tensor, height: int, width: int) -> Tensor:
-    """Resize weights of a sum over places, (H, W), bilinearly to (height, width); what they add up to stays."""
+    """Resize weights of a sum over places, (H, W), bilinearly to (height, width).
+
+    What they add up to stays.
+    """
     if weights.shape == (height, width):
         return weights
     resized = nn.functional.interpolate(weights[None, None], (height, width), mode="bilinear")[0, 0]
@@ -270,10 +303,11 @@ def resized_sum(weights: Tensor, height: int, width: int) -> Tensor:
 
 
 def strides_for(image_size: int, given: tuple[int, ...] = ()) -> tuple[int, int, int, int, int]:
-    """Return the strides of the five places where ImageNet networks halve the side: stem, pool, three stages.
+    """Return the strides of the five places where ImageNet networks halve the side: stem, pool,
+    three stages.
 
-    Below 48 px 1 1 1 2 2, from 48 to 95 px 2 1 2 2 2 (no pool), from 96 px 2 2 2 2 2; ``given`` wins. Raises
-    ConfigError unless it holds five strides of 1 or 2.
+    Below 48 px 1 1 1 2 2, from 48 to 95 px 2 1 2 2 2 (no pool), from 96 px 2 2 2 2 2; ``given``
+    wins. Raises ConfigError unless it holds five strides of 1 or 2.
     """
     if given:
         if len(given) != 5 or not set(given) <= {1, 2}:

@@ -17,7 +17,9 @@ from saccade.models.parts.layers import initialise
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One map that ``features`` returns: its channels, and the input pixels (per side) that one step spans."""
+    """One map that ``features`` returns: its channels, and the input pixels (per side) that one
+    step spans.
+    """
 
     channels: int
     stride: int
@@ -26,16 +28,21 @@ class Level:
 class Network(nn.Module):
     """The base of our architectures: logits = head(dropout(embed(images))).
 
-    A family sets ``levels``, ``dropout`` and the head, and writes ``features`` and ``embed``. Where torchvision has the
-    architecture, parameters carry its names.
+    A family sets ``levels``, ``dropout`` and the head, and writes ``features`` and ``embed``. Where
+    torchvision has the architecture, parameters carry its names.
     """
 
     levels: tuple[Level, ...]
     dropout: nn.Module
     checkpointing = False
-    """Recompute the blocks given to ``run`` in the backward pass instead of keeping their activations."""
+    """Recompute the blocks given to ``run`` in the backward pass instead of keeping their
+    activations.
+    """
     aux_weight = 0.0
-    """In training a network with auxiliary heads returns (logits, auxiliary logits ...); this weighs their losses."""
+    """In training a network with auxiliary heads returns (logits, auxiliary logits ...).
+
+    This weighs their losses.
+    """
     head_name: ClassVar[str] = "fc"
     """The linear layer, or 1x1 convolution, that makes the logits: its dotted name."""
     aux_names: ClassVar[tuple[str, ...]] = ()
@@ -47,11 +54,15 @@ class Network(nn.Module):
         return self.get_submodule(self.head_name)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return one map (B, channels, H, W) for each of ``levels``, finest first, for images (B, 3, H, W)."""
+        """Return one map (B, channels, H, W) for each of ``levels``, finest first, for images
+        (B, 3, H, W).
+        """
         raise NotImplementedError
 
     def embed(self, x: Tensor) -> Tensor:
-        """Return the pooled features (B, C) of images (B, 3, H, W): what the head sees, before dropout."""
+        """Return the pooled features (B, C) of images (B, 3, H, W): what the head sees, before
+        dropout.
+        """
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,13 +70,25 @@ class Network(nn.Module):
         return self.head(self.dropout(self.embed(x)))
 
     def run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Apply a block to a map or tokens (B, ...); ``checkpointing`` computes it again in the backward pass."""
+        """Apply a block to a map or tokens (B, ...).
+
+        ``checkpointing`` computes it again in the backward pass.
+        """
         if self.checkpointing and self.training and x.requires_grad:
-            return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _same_buffers(block)))
+            return checkpoint(
+                block,
+                x,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), _same_buffers(block)),
+            )
         return block(x)
 
-    def through(self, stages: Iterable[Iterable[Callable[[Tensor], Tensor]]], x: Tensor) -> list[Tensor]:
-        """Apply stages of blocks one after another to a map (B, C, H, W) and return the map after each stage."""
+    def through(
+        self, stages: Iterable[Iterable[Callable[[Tensor], Tensor]]], x: Tensor
+    ) -> list[Tensor]:
+        """Apply stages of blocks one after another to a map (B, C, H, W) and return the map
+        after each stage.
+        """
         maps = []
         for stage in stages:
             for block in stage:
@@ -82,13 +105,18 @@ class Network(nn.Module):
             initialise(fresh, seed, fresh, prefix=name)
 
     def foreign_names(self, dialect: str) -> dict[str, str]:
-        """Map our state names to those of ``torchvision``, ``timm`` or ``pycls`` where they differ; empty = alike."""
+        """Map our state names to those of ``torchvision``, ``timm`` or ``pycls`` where they differ.
+
+        Empty = alike.
+        """
         return {}
 
 
 @contextmanager
 def _same_buffers(block: object) -> Iterator[None]:
-    """Put buffers back after a block ran a second time: BatchNorm has counted this batch already."""
+    """Put buffers back after a block ran a second time: BatchNorm has counted this batch
+    already.
+    """
     live = list(block.buffers()) if isinstance(block, nn.Module) else []
     before = [buffer.clone() for buffer in live]
     try:
@@ -112,9 +140,11 @@ def _resized(head: nn.Module, num_classes: int) -> nn.Module:
 
 
 def undecayed(model: nn.Module) -> set[str]:
-    """Return the names of parameters that take no weight decay: norms, biases, and what a module lists.
+    """Return the names of parameters that take no weight decay: norms, biases, and what a module
+    lists.
 
-    A module lists its position tables, class tokens and the like in ``no_decay``, by attribute name.
+    A module lists its position tables, class tokens and the like in ``no_decay``, by attribute
+    name.
     """
     found = {n for n, p in model.named_parameters() if p.dim() <= 1}
     for place, module in model.named_modules():
@@ -123,7 +153,10 @@ def undecayed(model: nn.Module) -> set[str]:
 
 
 def renamed(names: Iterable[str], *rules: tuple[str, str]) -> dict[str, str]:
-    """Map state names to what regular expressions, one after the other, make of them; unchanged names are left out."""
+    """Map state names to what regular expressions, one after the other, make of them.
+
+    Unchanged names are left out.
+    """
     found = {}
     for name in names:
         new = name

@@ -1,7 +1,9 @@
-"""What networks without shortcuts and norms share: their start, local response normalisation, a classifier of layers.
+"""What networks without shortcuts and norms share: their start, local response normalisation, a
+classifier of layers.
 
-Without a norm nothing repairs a signal that shrinks or grows from layer to layer: then the first gradients are lost and
-the loss stays at that of guessing. So all of their layers start from `fan_in_start`.
+Without a norm nothing repairs a signal that shrinks or grows from layer to layer: then the first
+gradients are lost and the loss stays at that of guessing. So all of their layers start from
+`fan_in_start`.
 
 Shapes: B batch, C channels, H and W height and width.
 """
@@ -22,8 +24,8 @@ from saccade.models.parts.network import Level, Network
 def fan_in_start(layer: ModuleT, gain: float = 2.0) -> ModuleT:
     """Let a convolution or linear layer start so that its output has the mean square of its input.
 
-    ``gain`` makes up for what follows: 2 for a ReLU, which loses half of the mean square, 1 for nothing or tanh.
-    *Source:* He et al. 2015, equation 10.
+    ``gain`` makes up for what follows: 2 for a ReLU, which loses half of the mean square, 1 for
+    nothing or tanh. *Source:* He et al. 2015, equation 10.
     """
     weight = layer.get_parameter("weight")
     fan_in = weight.numel() / weight.shape[0]
@@ -31,15 +33,18 @@ def fan_in_start(layer: ModuleT, gain: float = 2.0) -> ModuleT:
 
 
 def quiet_head(c_in: int, num_classes: int) -> nn.Linear:
-    """Return a head for the thousands of unnormed features of a hidden layer: logits start near zero all the same."""
+    """Return a head for the thousands of unnormed features of a hidden layer: logits start near
+    zero all the same.
+    """
     return starting(nn.Linear(c_in, num_classes), weight=(0.0, 0.002))
 
 
 class LocalResponseNorm(nn.Module):
-    """Divide each pixel of a channel by (2 + 1e-4 times the sum of squares in 5 neighbouring channels) ^ 0.75.
+    """Divide each pixel of a channel by (2 + 1e-4 times the sum of squares in 5 neighbouring
+    channels) ^ 0.75.
 
-    torch's own layer divides the factor by 5 and takes 1 for the 2; on CUDA its backward pass adds in random order.
-    *Source:* Krizhevsky et al. 2012, section 3.3.
+    torch's own layer divides the factor by 5 and takes 1 for the 2; on CUDA its backward pass adds
+    in random order. *Source:* Krizhevsky et al. 2012, section 3.3.
     """
 
     reach = 2
@@ -48,7 +53,10 @@ class LocalResponseNorm(nn.Module):
         """Map (B, C, H, W) to the same shape."""
         squares = F.pad(x.float().square(), (0, 0, 0, 0, self.reach, self.reach))
         channels = x.shape[1]
-        energy = sum((squares[:, i : i + channels] for i in range(1, 2 * self.reach + 1)), squares[:, :channels])
+        energy = sum(
+            (squares[:, i : i + channels] for i in range(1, 2 * self.reach + 1)),
+            squares[:, :channels],
+        )
         return (x / (2.0 + 1e-4 * energy) ** 0.75).to(x.dtype)
 
 
@@ -65,7 +73,9 @@ class MeanGrid(nn.Module):
 
 
 class PlainNetwork(Network):
-    """Stages of convolutions, a grid of means, and a classifier whose last layer, the seventh, is the head."""
+    """Stages of convolutions, a grid of means, and a classifier whose last layer, the seventh,
+    is the head.
+    """
 
     head_name: ClassVar[str] = "classifier.6"
 
@@ -85,7 +95,9 @@ class PlainNetwork(Network):
         return self.classifier[:-1](self.avgpool(self.features(x)[-1]).flatten(1))
 
     def foreign_names(self, dialect: str) -> dict[str, str]:
-        """Map our state names to torchvision's, which numbers the layers of all stages in one row."""
+        """Map our state names to torchvision's, which numbers the layers of all stages in one
+        row.
+        """
         if dialect != "torchvision":
             return {}
         layers = [layer for stage in self.stages for layer in stage.children()]

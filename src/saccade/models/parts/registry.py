@@ -17,9 +17,10 @@ from saccade.errors import ConfigError
 class Options:
     """What every architecture is built from.
 
-    ``None``, 0 and an empty tuple stand for what the paper, or the size of the images, says. ``strides`` are those of
-    `strides_for`, ``patch_size`` the side of a ViT's or Swin's patch in pixels. ``seed`` is for networks that draw
-    their weights while they are built, which none of ours do.
+    ``None``, 0 and an empty tuple stand for what the paper, or the size of the images, says.
+    ``strides`` are those of `strides_for`, ``patch_size`` the side of a ViT's or Swin's patch in
+    pixels. ``seed`` is for networks that draw their weights while they are built, which none of
+    ours do.
     """
 
     num_classes: int
@@ -39,7 +40,8 @@ Builder = Callable[[Options], nn.Module]
 class Entry:
     """One architecture.
 
-    ``source`` cites the paper; ``image_size`` is its usual side in pixels, ``smallest`` the smallest that it takes.
+    ``source`` cites the paper; ``image_size`` is its usual side in pixels, ``smallest`` the
+    smallest that it takes.
     """
 
     name: str
@@ -77,8 +79,8 @@ def register(
 def register_grammar(pattern: str, make: Grammar) -> None:
     """Make a range of names known, such as ``resnet50_x1p5``, that no list could hold.
 
-    ``make`` turns the match of the whole folded name into an entry, or None when the name means nothing after all; it
-    may raise ConfigError to say why.
+    ``make`` turns the match of the whole folded name into an entry, or None when the name means
+    nothing after all; it may raise ConfigError to say why.
     """
     _GRAMMARS.append((re.compile(pattern), make))
 
@@ -89,7 +91,9 @@ def names(pattern: str = "*") -> list[str]:
 
 
 def aliases() -> dict[str, str]:
-    """Return the name of an architecture for each of its names and aliases, which are in lower case."""
+    """Return the name of an architecture for each of its names and aliases, which are in lower
+    case.
+    """
     return dict(_ALIASES)
 
 
@@ -99,7 +103,10 @@ def is_known(name: str) -> bool:
 
 
 def find(name: str) -> Entry:
-    """Return the architecture behind a name, whatever its case; raises ConfigError with the nearest names."""
+    """Return the architecture behind a name, whatever its case.
+
+    Raises ConfigError with the nearest names.
+    """
     if entry := _look_up(name):
         return entry
     near = difflib.get_close_matches(_folded(name), _ALIASES, n=3, cutoff=0.5)
@@ -126,6 +133,8 @@ def multiplier(text: str) -> float:
 
 
 def _folded(name: str) -> str:
-    """Fold case and dashes, but only up to a colon: what follows is a name that others chose, as in ``timm:...``."""
+    """Fold case and dashes, but only up to a colon: what follows is a name that others chose, as
+    in ``timm:...``.
+    """
     start, colon, rest = name.partition(":")
     return start.lower().replace("-", "_") + colon + rest

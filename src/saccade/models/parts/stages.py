@@ -1,4 +1,6 @@
-"""The stages of any network, in the order in which an image passes them, found by running it without memory."""
+"""The stages of any network, in the order in which an image passes them, found by running it
+without memory.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ NEVER = math.inf
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Layers in a row that give maps of one size: ``shape`` is that of one image's, (C, H, W), (tokens, C) or (C).
+    """Layers in a row that give maps of one size: ``shape`` is that of one image's, (C, H, W),
+    (tokens, C) or (C).
 
-    ``blocks`` counts equal building blocks, 0 for plain layers. What works in training only, or is a parameter without
-    a layer, has an empty shape.
+    ``blocks`` counts equal building blocks, 0 for plain layers. What works in training only, or is
+    a parameter without a layer, has an empty shape.
     """
 
     name: str
@@ -33,7 +36,9 @@ class Stage:
 
 @dataclass(slots=True)
 class _Visit:
-    """What a module did when it ran: its place in the order, the shape that it gave, what it multiplied."""
+    """What a module did when it ran: its place in the order, the shape that it gave, what it
+    multiplied.
+    """
 
     order: float
     shape: tuple[int, ...] = ()
@@ -44,10 +49,12 @@ _Line = tuple[float, type[nn.Module] | None, Stage]
 
 
 def stages(model: nn.Module, image_size: int) -> list[Stage]:
-    """Return the stages of a model on the meta device for one square RGB image of ``image_size`` pixels.
+    """Return the stages of a model on the meta device for one square RGB image of ``image_size``
+    pixels.
 
-    A module is taken apart when it holds most of the work or of the parameters, unless it is a row of equal blocks.
-    What multiplies nothing and leaves the shape as it is, such as a norm, belongs to the layer before it.
+    A module is taken apart when it holds most of the work or of the parameters, unless it is a row
+    of equal blocks. What multiplies nothing and leaves the shape as it is, such as a norm, belongs
+    to the layer before it.
     """
     visits = _visit_all(model, image_size)
     whole = Stage("", (), 0, _params(model), visits[""].macs)
@@ -56,9 +63,12 @@ def stages(model: nn.Module, image_size: int) -> list[Stage]:
         last_kind, last = merged[-1] if merged else (None, whole)
         if last.shape and not stage.macs and _is_same(last, stage):
             merged[-1] = (last_kind, replace(last, params=last.params + stage.params))
-        elif kind and kind is last_kind and last.shape == stage.shape and _are_siblings(last, stage):
+        elif (
+            kind and kind is last_kind and last.shape == stage.shape and _are_siblings(last, stage)
+        ):
             merged[-1] = (kind, _joined(last, stage))
-        elif stage.params or stage.macs or len(stage.shape) == 3:  # of what does nothing, only pools are worth a line
+        # of what does nothing, only pools are worth a line
+        elif stage.params or stage.macs or len(stage.shape) == 3:
             merged.append((kind, stage))
     return [stage for _, stage in merged]
 
@@ -77,10 +87,14 @@ def _visit_all(model: nn.Module, image_size: int) -> dict[str, _Visit]:
 
             def after(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
                 visits[name].macs += counts.macs - begun[name]
-                if isinstance(output, Tensor) and not visits[name].shape:  # a shared layer stands where it came first
+                # a shared layer stands where it came first
+                if isinstance(output, Tensor) and not visits[name].shape:
                     visits[name].shape = tuple(output.shape[1:])
 
-            handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+            handles += [
+                module.register_forward_pre_hook(before),
+                module.register_forward_hook(after),
+            ]
         try:
             model(torch.empty(1, 3, image_size, image_size, device="meta"))
         finally:
@@ -90,18 +104,30 @@ def _visit_all(model: nn.Module, image_size: int) -> dict[str, _Visit]:
 
 
 def _visit(name: str, module: nn.Module, visits: dict[str, _Visit]) -> _Visit:
-    """Return what a module did; one that never ran itself, a list say, did what its children did."""
+    """Return what a module did.
+
+    One that never ran itself, a list say, did what its children did.
+    """
     if name in visits:
         return visits[name]
-    inner = sorted((_visit(f"{name}.{n}", m, visits) for n, m in module.named_children()), key=lambda v: v.order)
+    inner = sorted(
+        (_visit(f"{name}.{n}", m, visits) for n, m in module.named_children()),
+        key=lambda v: v.order,
+    )
     ran = [v for v in inner if v.order < NEVER]
     return _Visit(ran[0].order, ran[-1].shape, sum(v.macs for v in ran)) if ran else _Visit(NEVER)
 
 
-def _lines(name: str, module: nn.Module, visits: dict[str, _Visit], whole: Stage) -> Iterator[_Line]:
+def _lines(
+    name: str, module: nn.Module, visits: dict[str, _Visit], whole: Stage
+) -> Iterator[_Line]:
     """Yield the parts of a module, those that dominate the whole taken apart further."""
     for parameter, tensor in module.named_parameters(recurse=False):
-        yield _visit(name, module, visits).order, None, Stage(_dotted(name, parameter), (), 0, tensor.numel(), 0)
+        yield (
+            _visit(name, module, visits).order,
+            None,
+            Stage(_dotted(name, parameter), (), 0, tensor.numel(), 0),
+        )
     for last, child in module.named_children():
         full = _dotted(name, last)
         visit, params = _visit(full, child, visits), _params(child)
@@ -111,11 +137,17 @@ def _lines(name: str, module: nn.Module, visits: dict[str, _Visit], whole: Stage
             yield from _lines(full, child, visits, whole)
         elif visit.order < NEVER or params:
             kind = None if isinstance(child, nn.Sequential) else type(child)
-            yield visit.order, kind, Stage(full, visit.shape, _blocks(full, child, visits), params, visit.macs)
+            yield (
+                visit.order,
+                kind,
+                Stage(full, visit.shape, _blocks(full, child, visits), params, visit.macs),
+            )
 
 
 def _is_row(name: str, module: nn.Module, visits: dict[str, _Visit]) -> bool:
-    """Tell whether a module is a row of equal blocks: one class with layers inside, all of the shape of the module."""
+    """Tell whether a module is a row of equal blocks: one class with layers inside, all of the
+    shape of the module.
+    """
     children = dict(module.named_children())
     shapes = {_visit(f"{name}.{n}", m, visits).shape for n, m in children.items()}
     classes = {type(m) for m in children.values()}
@@ -124,20 +156,33 @@ def _is_row(name: str, module: nn.Module, visits: dict[str, _Visit]) -> bool:
 
 
 def _blocks(name: str, module: nn.Module, visits: dict[str, _Visit]) -> int:
-    """Return how many equal blocks a module holds: a row of them, itself, or such a row inside that ends as it does."""
+    """Return how many equal blocks a module holds: a row of them, itself, or such a row inside
+    that ends as it does.
+    """
     if not any(module.children()):
         return 0
     if _is_row(name, module, visits):
         return len(list(module.children()))
     shape = _visit(name, module, visits).shape
     inside = {f"{name}.{n}": m for n, m in module.named_children()}
-    rows = [m for n, m in inside.items() if _is_row(n, m, visits) and _visit(n, m, visits).shape == shape]
-    return max((len(list(row.children())) for row in rows), default=0 if isinstance(module, nn.Sequential) else 1)
+    rows = [
+        m
+        for n, m in inside.items()
+        if _is_row(n, m, visits) and _visit(n, m, visits).shape == shape
+    ]
+    return max(
+        (len(list(row.children())) for row in rows),
+        default=0 if isinstance(module, nn.Sequential) else 1,
+    )
 
 
 def _is_same(last: Stage, stage: Stage) -> bool:
-    """Tell whether a layer that multiplies nothing only scales what it gets, or lays it out anew."""
-    return stage.shape == last.shape or (not stage.params and math.prod(stage.shape) == math.prod(last.shape))
+    """Tell whether a layer that multiplies nothing only scales what it gets, or lays it out
+    anew.
+    """
+    return stage.shape == last.shape or (
+        not stage.params and math.prod(stage.shape) == math.prod(last.shape)
+    )
 
 
 def _are_siblings(last: Stage, stage: Stage) -> bool:

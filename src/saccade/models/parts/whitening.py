@@ -13,7 +13,8 @@ DAMPING = 5e-4
 """Added to the variances that the layer divides by. *Source:* Jordan 2024, listing 4."""
 
 BIAS_SCALE = 8
-"""Biases count so many times, so that a step moves them as if their rate were 64 times that of the rest.
+"""Biases count so many times, so that a step moves them as if their rate were 64 times that of the
+rest.
 
 *Source:* Jordan 2024, section 3.4.
 """
@@ -23,9 +24,11 @@ IMAGES = 2048
 
 
 class Whitening(nn.Conv2d):
-    """Fixed filters that make the pixels of a patch uncorrelated, each of them with both signs, and a trained bias.
+    """Fixed filters that make the pixels of a patch uncorrelated, each of them with both signs, and
+    a trained bias.
 
-    Until `fit` has seen images the filters are random. *Source:* Jordan 2024, section 3.2, for patches of 2 x 2.
+    Until `fit` has seen images the filters are random. *Source:* Jordan 2024, section 3.2, for
+    patches of 2 x 2.
     """
 
     def __init__(self, c_in: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
@@ -41,9 +44,12 @@ class Whitening(nn.Conv2d):
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> None:
-        """Set the filters from the patches of images (B, C, H, W): eigenvectors over the root of their variance."""
+        """Set the filters from the patches of images (B, C, H, W): eigenvectors over the root of
+        their variance.
+        """
         moments = torch.zeros(self.values, self.values, dtype=torch.float64, device=images.device)
-        for part in torch.split(images, 16):  # patches overlap: those of all images would take many times their memory
+        # patches overlap: those of all images would take many times their memory
+        for part in torch.split(images, 16):
             patches = nn.functional.unfold(part.double(), self.kernel_size)
             moments += (patches @ patches.mT).mean(0) / patches.shape[2] * (len(part) / len(images))
         variances, vectors = torch.linalg.eigh(moments)

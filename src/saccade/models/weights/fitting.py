@@ -1,4 +1,5 @@
-"""Tensors of other sizes made to fit: other image sizes, windows, colours, and linear layers as 1x1 convolutions.
+"""Tensors of other sizes made to fit: other image sizes, windows, colours, and linear layers as 1x1
+convolutions.
 
 Shapes: n positions, C channels, H and W height and width of a kernel.
 """
@@ -26,7 +27,10 @@ def form(tensor: Tensor) -> str:
 
 
 def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor, str] | None:
-    """Return a tensor in the shape of ours, any ``(...)``, and what was changed; None when it means something else."""
+    """Return a tensor in the shape of ours, any ``(...)``, and what was changed.
+
+    None when it means something else.
+    """
     if theirs.is_complex() != ours.is_complex():
         return None
     if theirs.shape == ours.shape:
@@ -47,7 +51,9 @@ def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor
 
 
 def _recoloured(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
-    """Sum a first convolution (C, colours, H, W) for gray images, or repeat it, scaled, for more colours."""
+    """Sum a first convolution (C, colours, H, W) for gray images, or repeat it, scaled, for more
+    colours.
+    """
     before, after = theirs.shape[1], ours.shape[1]
     if theirs.shape[0] != ours.shape[0] or theirs.shape[2:] != ours.shape[2:]:
         return None
@@ -58,18 +64,25 @@ def _recoloured(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
 
 
 def _resized_windows(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
-    """Resize a table (n, heads) of relative positions, n = (2 window - 1)^2. *Source:* Liu et al. 2021, section 4.4."""
+    """Resize a table (n, heads) of relative positions, n = (2 window - 1)^2. *Source:* Liu et al.
+
+    2021, section 4.4.
+    """
     before, after = math.isqrt(theirs.shape[0]), math.isqrt(ours.shape[0])
     square = before**2 == theirs.shape[0] and after**2 == ours.shape[0]
     if theirs.dim() != 2 or theirs.shape[1:] != ours.shape[1:] or not square:
         return None
     grid = theirs.float().T.reshape(1, -1, before, before)
     grid = F.interpolate(grid, (after, after), mode="bicubic", align_corners=False)
-    return grid.reshape(-1, after**2).T, f"windows {(before + 1) // 2} -> {(after + 1) // 2}, bicubic"
+    return grid.reshape(
+        -1, after**2
+    ).T, f"windows {(before + 1) // 2} -> {(after + 1) // 2}, bicubic"
 
 
 def _resized_pooling(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
-    """Resize the weights (side^2,) of SpatialNet's learned pooling, stored times ``side``, as the network would."""
+    """Resize the weights (side^2,) of SpatialNet's learned pooling, stored times ``side``, as
+    the network would.
+    """
     before, after = math.isqrt(len(theirs)), math.isqrt(len(ours))
     if theirs.dim() != 1 or before**2 != len(theirs):
         return None
@@ -78,13 +91,18 @@ def _resized_pooling(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
 
 
 def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
-    """Resize a position table (1, tokens + n, C), n = side^2; tokens that there are none of keep our values.
+    """Resize a position table (1, tokens + n, C), n = side^2.
+
+    Tokens that there are none of keep our values.
 
     *Source:* Dosovitskiy et al. 2021, section 3.2; antialiased where it shrinks.
     """
     if min(theirs.dim(), ours.dim()) < 2 or theirs.shape[-1] != ours.shape[-1]:
         return None
-    old, new = theirs.float().reshape(-1, theirs.shape[-1]), ours.float().reshape(-1, ours.shape[-1]).clone()
+    old, new = (
+        theirs.float().reshape(-1, theirs.shape[-1]),
+        ours.float().reshape(-1, ours.shape[-1]).clone(),
+    )
     (extra, before), (tokens, after) = _grid(len(old)), _grid(len(new))
     if not before or not after:
         return None
@@ -97,7 +115,10 @@ def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | Non
 
 
 def _grid(length: int) -> tuple[int, int]:
-    """Return how many class (and distillation) tokens precede a square grid, and its side; 0 when there is none."""
+    """Return how many class (and distillation) tokens precede a square grid, and its side.
+
+    0 when there is none.
+    """
     for tokens in range(3):
         side = math.isqrt(max(length - tokens, 0))
         if side and side**2 == length - tokens:

@@ -1,8 +1,10 @@
-"""Weights in and out: what others saved is read by name, fitted where that can mean only one thing, and reported.
+"""Weights in and out: what others saved is read by name, fitted where that can mean only one thing,
+and reported.
 
-A file may wrap its tensors (``{"model": {...}, "epoch": 3}``), prefix their names (``module.``, ``backbone.``), use the
-names of torchvision, timm or pycls, or be of another number of classes, pixels or colours. Every combination of table,
-prefix and names is tried, and the one that fits most of the model's names is taken.
+A file may wrap its tensors (``{"model": {...}, "epoch": 3}``), prefix their names (``module.``,
+``backbone.``), use the names of torchvision, timm or pycls, or be of another number of classes,
+pixels or colours. Every combination of table, prefix and names is tried, and the one that fits most
+of the model's names is taken.
 """
 
 from __future__ import annotations
@@ -42,9 +44,14 @@ MODEL_FILE = "model.safetensors"
 AVERAGE_FILE = "ema.safetensors"
 _SCALAR = np.float64(0).__reduce__()[0]
 PLAIN_VALUES: list[Any] = [
-    argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType,
-    (_SCALAR, "numpy._core.multiarray.scalar"), (_SCALAR, "numpy.core.multiarray.scalar"),
-]  # fmt: skip
+    argparse.Namespace,
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+]
 """What many files hold beside tensors, options and numpy's numbers: reading these runs no code."""
 
 
@@ -52,11 +59,12 @@ PLAIN_VALUES: list[Any] = [
 class Report:
     """What became of every tensor, by the model's names; ``unused`` by those of the source.
 
-    ``source`` is the file and the table in it, ``dialect`` whose names it uses (empty = the model's own). ``fitted``
-    were changed to fit, ``misshaped`` could not be, each with how; ``head`` stays as it starts because the classes are
-    others. ``share`` of the model's weights, heads aside, was loaded. ``others`` are tables and prefixes of the source
-    that would have fitted, too. ``first`` says how the layer that sees the pixels does not fit (empty = it does), and
-    ``patch`` is the side, in pixels, of the patches that the source's first layer sees where it is another (0 = no).
+    ``source`` is the file and the table in it, ``dialect`` whose names it uses (empty = the model's
+    own). ``fitted`` were changed to fit, ``misshaped`` could not be, each with how; ``head`` stays
+    as it starts because the classes are others. ``share`` of the model's weights, heads aside, was
+    loaded. ``others`` are tables and prefixes of the source that would have fitted, too. ``first``
+    says how the layer that sees the pixels does not fit (empty = it does), and ``patch`` is the
+    side, in pixels, of the patches that the source's first layer sees where it is another (0 = no).
     """
 
     source: str
@@ -76,7 +84,10 @@ class Report:
         count = len(self.loaded) + len(self.fitted)
         total = count + len(self.head) + len(self.missing) + len(self.misshaped)
         whose = f", names of {self.dialect}" if self.dialect else ""
-        lines = [f"{count} of {total} tensors ({self.share:.1%} of the weights) from {self.source}{whose}"]
+        lines = [
+            f"{count} of {total} tensors ({self.share:.1%} of the weights) from "
+            f"{self.source}{whose}"
+        ]
         sections = {
             "would have fitted, too": self.others,
             "fitted": [f"{name}: {how}" for name, how in self.fitted],
@@ -85,19 +96,28 @@ class Report:
             "unused": self.unused,
             "of another shape": [f"{name}: {how}" for name, how in self.misshaped],
         }
-        return "\n".join(lines + [f"  {title}: {listed(names)}" for title, names in sections.items() if names])
+        return "\n".join(
+            lines + [f"  {title}: {listed(names)}" for title, names in sections.items() if names]
+        )
 
 
 def load_weights(
-    model: nn.Module, source: Mapping[str, Any] | str | Path, *, classes: Sequence[str] = (), strict: bool = False
+    model: nn.Module,
+    source: Mapping[str, Any] | str | Path,
+    *,
+    classes: Sequence[str] = (),
+    strict: bool = False,
 ) -> Report:
-    """Copy what fits of foreign weights, tensors of any shape ``(...)`` by name, into a model; say what did not.
+    """Copy what fits of foreign weights, tensors of any shape ``(...)`` by name, into a model.
 
-    ``source`` is a .safetensors, .pth or .pt file, a run folder, a checkpoint folder, or a mapping such as a state
-    dict; of a checkpoint with an average of the weights the average is taken, for it is the model. Fitted are: linear
-    layers to 1x1 convolutions and back, position tables to other image sizes, relative position tables to other
-    windows, the first convolution to other channels. A head of another number of classes is left alone, as is one of
-    other ``classes`` where a file of ours names them. Raises CheckpointError, the model untouched, when the file
+    Say what did not.
+
+    ``source`` is a .safetensors, .pth or .pt file, a run folder, a checkpoint folder, or a mapping
+    such as a state dict; of a checkpoint with an average of the weights the average is taken, for
+    it is the model. Fitted are: linear layers to 1x1 convolutions and back, position tables to
+    other image sizes, relative position tables to other windows, the first convolution to other
+    channels. A head of another number of classes is left alone, as is one of other ``classes``
+    where a file of ours names them. Raises CheckpointError, the model untouched, when the file
     cannot be read, nothing fits or, if ``strict``, anything is left over.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
@@ -107,25 +127,37 @@ def load_weights(
     values, report = _fit_all(model, reading, where, other_classes)
     if not values:
         raise _stranger(model, reading, where)
-    if hole := stored.first_not_finite({n: values[n] for n in map(plain_name, parameters) if n in values}):
+    if hole := stored.first_not_finite(
+        {n: values[n] for n in map(plain_name, parameters) if n in values}
+    ):
         fix = "take weights from before they broke"
-        raise CheckpointError(f"these weights are broken: {hole} holds NaN or infinity", where=where, fix=fix)
+        raise CheckpointError(
+            f"these weights are broken: {hole} holds NaN or infinity", where=where, fix=fix
+        )
     left = [*report.missing, *report.unused, *(n for n, _ in report.misshaped)]
     if strict and left:
-        raise CheckpointError(f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict")
+        raise CheckpointError(
+            f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict"
+        )
     names = {plain_name(n): n for n in model.state_dict()}
     model.load_state_dict({names[n]: t for n, t in values.items()}, strict=False)
     return report
 
 
-def foreign_state(model: nn.Module, dialect: str, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return the state of a model, tensors of any shape ``(...)``, under the names that another library uses.
+def foreign_state(
+    model: nn.Module, dialect: str, like: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return the state of a model, tensors of any shape ``(...)``, under the names that another
+    library uses.
 
-    ``dialect`` is torchvision, timm or pycls. ``like`` is a state dict of theirs whose shapes are taken, where they
-    keep a linear layer for a 1x1 convolution. The tensors share memory with the model. Raises ConfigError.
+    ``dialect`` is torchvision, timm or pycls. ``like`` is a state dict of theirs whose shapes are
+    taken, where they keep a linear layer for a 1x1 convolution. The tensors share memory with the
+    model. Raises ConfigError.
     """
     if dialect not in DIALECTS:
-        raise ConfigError(f"nobody's names are '{dialect}'", where="dialect", fix=f"give {', '.join(DIALECTS)}")
+        raise ConfigError(
+            f"nobody's names are '{dialect}'", where="dialect", fix=f"give {', '.join(DIALECTS)}"
+        )
     theirs = names_in(model, dialect)
     state = {theirs.get(n, n): t for n, t in model.state_dict().items()}
     assert len(state) == len(model.state_dict()), "two tensors got one name"
@@ -146,7 +178,8 @@ def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
     try:
         with torch.serialization.safe_globals(PLAIN_VALUES), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
-            # A mapped file gives no tensor more bytes than it has; torch's other reader trusts what the file claims.
+            # A mapped file gives no tensor more bytes than it has; torch's other reader trusts what
+            # the file claims.
             mapped = stored.is_honest_zip(file)
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped), ()
     except Exception as error:  # a damaged or hostile file can break its reader in any way
@@ -154,7 +187,8 @@ def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
 
 
 def _checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], tuple[str, ...]]:
-    """Return the weights of a checkpoint and their average, tensors of any shape ``(...)``, once it is verified.
+    """Return the weights of a checkpoint and their average, tensors of any shape ``(...)``, once it
+    is verified.
 
     The names of its classes are in ``run.json`` of the run around it; empty where there is none.
     """
@@ -162,7 +196,9 @@ def _checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], tuple[str, 
         names = files.verify_folder(folder)
     except ValueError as error:
         fix = "give another checkpoint, or the run folder"
-        raise CheckpointError(f"this checkpoint is damaged: {error}", where=str(folder), fix=fix) from error
+        raise CheckpointError(
+            f"this checkpoint is damaged: {error}", where=str(folder), fix=fix
+        ) from error
     tables = {"model": MODEL_FILE, "ema": AVERAGE_FILE}
     found = {table: stored.read(folder / name) for table, name in tables.items() if name in names}
     try:
@@ -173,7 +209,10 @@ def _checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], tuple[str, 
 
 
 def _classes(remarks: Mapping[str, str], file: Path) -> tuple[str, ...]:
-    """Return the class names in the remarks of one of our files; raises CheckpointError when they are none."""
+    """Return the class names in the remarks of one of our files.
+
+    Raises CheckpointError when they are none.
+    """
     try:
         names = json.loads(remarks.get("saccade", "{}")).get("classes", ())
         if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
@@ -182,9 +221,10 @@ def _classes(remarks: Mapping[str, str], file: Path) -> tuple[str, ...]:
     except (ValueError, AttributeError, RecursionError) as error:
         reason = f"its facts are no JSON object ({type(error).__name__})"
     raise CheckpointError(
-        f"this is not a model that saccade wrote: {reason}", where=f"{file}, metadata 'saccade'",
+        f"this is not a model that saccade wrote: {reason}",
+        where=f"{file}, metadata 'saccade'",
         fix="give the file as it was, or its tensors alone",
-    )  # fmt: skip
+    )
 
 
 def _unreadable(file: Path, error: Exception) -> CheckpointError:
@@ -192,9 +232,13 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     code = re.search(r"GLOBAL ([\w.]+)", text)
     if type(error).__name__ == "UnpicklingError" or "TorchScript" in text:
         return CheckpointError(
-            f"this file holds more than tensors, perhaps a program{f' ({code[1]})' if code else ''}, so it is not read",
+            "this file holds more than tensors, perhaps a "
+            f"program{f' ({code[1]})' if code else ''}, so it is not read",
             where=str(file),
-            fix='load it where it was made, then torch.save(model.state_dict(), "weights.pth") and give that file',
+            fix=(
+                'load it where it was made, then torch.save(model.state_dict(), "weights.pth") '
+                "and give that file"
+            ),
         )
     reason = text.strip().split("\n")[0]
     return CheckpointError(
@@ -204,8 +248,12 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _fit_all(model: nn.Module, reading: Reading, where: str, other_classes: bool) -> tuple[dict[str, Tensor], Report]:
-    """Return the tensors, any shape ``(...)``, to copy into the model, and the report about all of them."""
+def _fit_all(
+    model: nn.Module, reading: Reading, where: str, other_classes: bool
+) -> tuple[dict[str, Tensor], Report]:
+    """Return the tensors, any shape ``(...)``, to copy into the model, and the report about all
+    of them.
+    """
     own, heads = state_of(model), heads_of(model)
     of_heads = {f"{h}.{part}" for h in heads for part in ("weight", "bias")}
     widths = {_width(state.get(f"{heads[0]}.weight")) for state in (own, reading.tensors)} - {0}
@@ -218,7 +266,9 @@ def _fit_all(model: nn.Module, reading: Reading, where: str, other_classes: bool
             continue
         if theirs is None:
             missing.append(name)
-        elif (name in of_heads and other_classes) or (len(widths) > 1 and {_width(ours), _width(theirs)} == widths):
+        elif (name in of_heads and other_classes) or (
+            len(widths) > 1 and {_width(ours), _width(theirs)} == widths
+        ):
             head.append(name)
         elif (fits := fit(last, theirs, ours, is_first=name == first)) is None:
             misshaped.append((name, f"{form(theirs)} there, {form(ours)} here"))
@@ -241,7 +291,9 @@ def _fit_all(model: nn.Module, reading: Reading, where: str, other_classes: bool
         missing=tuple(missing),
         unused=reading.unused,
         misshaped=tuple(misshaped),
-        share=sum(n in values and count for n, count in weights.items()) / sum(weights.values()) if weights else 1.0,
+        share=sum(n in values and count for n, count in weights.items()) / sum(weights.values())
+        if weights
+        else 1.0,
         others=reading.others,
         first=f"{entry} ({reasons[entry]})" if wrong else "",
         patch=_patch(reading.tensors.get(entry), own[entry]) if wrong else 0,
@@ -249,13 +301,18 @@ def _fit_all(model: nn.Module, reading: Reading, where: str, other_classes: bool
 
 
 def _first_layer(model: nn.Module) -> str:
-    """Return the name of the weight of the first layer, which sees the pixels; empty where there is none."""
+    """Return the name of the weight of the first layer, which sees the pixels.
+
+    Empty where there is none.
+    """
     layers = (n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear))
     return next((plain_name(f"{n}.weight") for n in layers), "")
 
 
 def _patch(theirs: Tensor | None, ours: Tensor) -> int:
-    """Return the side of the patches behind a first layer (C, colours, P, P) or (C, colours P P) that does not fit."""
+    """Return the side of the patches behind a first layer (C, colours, P, P) or (C, colours P P)
+    that does not fit.
+    """
     if theirs is None or theirs.dim() != ours.dim() or theirs.shape[0] != ours.shape[0]:
         return 0
     side = theirs.shape[-1] if theirs.dim() == 4 else math.isqrt(theirs.shape[-1] // 3)
@@ -269,7 +326,8 @@ def _width(tensor: Tensor | None) -> int:
 def _stranger(model: nn.Module, reading: Reading, where: str) -> CheckpointError:
     theirs, ours = [*reading.tensors, *reading.unused], list(state_of(model))
     return CheckpointError(
-        f"none of its tensors fits this {type(model).__name__}: there are {listed(theirs, 3)}; the model has "
+        f"none of its tensors fits this {type(model).__name__}: there are "
+        f"{listed(theirs, 3)}; the model has "
         f"{listed(ours, 3)}",
         where=where,
         fix="name the architecture that the weights belong to with --model",

@@ -1,9 +1,13 @@
-"""Ways to read named tensors: which table, which prefix, whose names; the way that fits a model best is taken.
+"""Ways to read named tensors: which table, which prefix, whose names.
 
-Many files hold several networks of one form: a student and the teacher that averages it, the weights and their moving
-average. The averaged one is the model its authors evaluated, so among ways that fit equally well it is taken.
+The way that fits a model best is taken.
 
-Work is bounded whatever a file claims: its tables, the prefixes of its names and the names read in all have limits.
+Many files hold several networks of one form: a student and the teacher that averages it, the
+weights and their moving average. The averaged one is the model its authors evaluated, so among ways
+that fit equally well it is taken.
+
+Work is bounded whatever a file claims: its tables, the prefixes of its names and the names read in
+all have limits.
 """
 
 from __future__ import annotations
@@ -26,15 +30,21 @@ WRAPPERS = {
     *("student", "teacher", "online", "target", "base", "query", "key", "q", "k", "momentum"),
     *("ema", "swa", "avg", "average", "averaged", "shadow"),
 }
-"""Parts, joined by underscores, of the words that trainers put before the names of a network: ``teacher_backbone``."""
+"""Parts, joined by underscores, of the words that trainers put before the names of a network:
+``teacher_backbone``.
+"""
 AVERAGES = {"ema", "teacher", "target", "average", "averaged", "avg", "swa", "shadow", "polyak"}
 """Parts that say of a table or a prefix that it holds averaged weights."""
 KEYS = {"k", "key", "momentum"}
-"""Parts of the names of averages that their authors made for the training alone; they hand over the other encoder.
+"""Parts of the names of averages that their authors made for the training alone.
+
+They hand over the other encoder.
 
 *Source:* He et al. 2020 and Chen et al. 2021 (MoCo, MoCo v3), the published ``main_lincls.py``.
 """
-MOMENTS = re.compile(r"optim(i[sz]er|[._]|$)|(^|[._])opt([._]|$)|(exp|square|grad)_avg|avg_(sq|grad)")
+MOMENTS = re.compile(
+    r"optim(i[sz]er|[._]|$)|(^|[._])opt([._]|$)|(exp|square|grad)_avg|avg_(sq|grad)"
+)
 """Places of an optimiser's averages, which are of gradients and not of weights."""
 INSERTED = re.compile(r"(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "linear", "last_linear")
@@ -54,9 +64,11 @@ MOST_NAMES = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read a source: tensors of any shape ``(...)`` by our names, and the names that have no place.
+    """One way to read a source: tensors of any shape ``(...)`` by our names, and the names that
+    have no place.
 
-    ``place`` is the table and ``prefix`` what was stripped there; ``others`` names further ways that would fit.
+    ``place`` is the table and ``prefix`` what was stripped there; ``others`` names further ways
+    that would fit.
     """
 
     place: str
@@ -68,14 +80,18 @@ class Reading:
 
     @property
     def rank(self) -> int:
-        """How much its authors meant it: 2 an average, 1 weights, 0 an average for training alone, -1 no weights."""
+        """How much its authors meant it: 2 an average, 1 weights, 0 an average for training
+        alone, -1 no weights.
+        """
         name = f"{self.place}.{self.prefix}".lower()
         if MOMENTS.search(name):
             return -1
         parts = set(re.split(r"[.\s_]", name))
         if KEYS & parts:
             return 0
-        return 2 if AVERAGES & parts or any(p.endswith("ema") and p != "schema" for p in parts) else 1
+        return (
+            2 if AVERAGES & parts or any(p.endswith("ema") and p != "schema" for p in parts) else 1
+        )
 
 
 def plain_name(name: str) -> str:
@@ -84,7 +100,9 @@ def plain_name(name: str) -> str:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Return the network inside what torch.compile, DataParallel or DistributedDataParallel made of it."""
+    """Return the network inside what torch.compile, DataParallel or DistributedDataParallel made
+    of it.
+    """
     while True:
         if isinstance(module, DataParallel | DistributedDataParallel):
             module = module.module
@@ -95,13 +113,17 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def best(model: nn.Module, tree: Any, where: str) -> Reading:
-    """Return the reading that fits most names; among equals an average of weights, then the model's own names.
+    """Return the reading that fits most names.
 
-    An average of the parameters alone is taken with the running statistics of the weights that it averages. Raises
-    CheckpointError when there are no named tensors, or too many ways to read them.
+    Among equals an average of weights, then the model's own names.
+
+    An average of the parameters alone is taken with the running statistics of the weights that it
+    averages. Raises CheckpointError when there are no named tensors, or too many ways to read them.
     """
     own, head = state_of(model), heads_of(model)[0]
-    dialects = {dialect: {b: a for a, b in names_in(model, dialect).items()} for dialect in ("", *DIALECTS)}
+    dialects = {
+        dialect: {b: a for a, b in names_in(model, dialect).items()} for dialect in ("", *DIALECTS)
+    }
     found: list[tuple[int, Reading]] = []
     work = 0
 
@@ -133,21 +155,31 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
     return _with_others(chosen, fits, found)
 
 
-def _averages_parameters(average: Reading, raw: Reading, model: nn.Module, own: Mapping[str, Tensor]) -> bool:
-    """Tell whether an average has each parameter that the raw weights have, in its shape: only buffers may lack."""
+def _averages_parameters(
+    average: Reading, raw: Reading, model: nn.Module, own: Mapping[str, Tensor]
+) -> bool:
+    """Tell whether an average has each parameter that the raw weights have, in its shape: only
+    buffers may lack.
+    """
     names = {plain_name(n) for n, _ in model.named_parameters()} & set(raw.tensors)
-    fitting = (n in average.tensors and squeezed(average.tensors[n]) == squeezed(own[n]) for n in names)
+    fitting = (
+        n in average.tensors and squeezed(average.tensors[n]) == squeezed(own[n]) for n in names
+    )
     return bool(names) and all(fitting)
 
 
 def _endless(where: str) -> CheckpointError:
     return CheckpointError(
-        "its names can be read in too many ways", where=where, fix="save the state dict of the network alone"
+        "its names can be read in too many ways",
+        where=where,
+        fix="save the state dict of the network alone",
     )
 
 
 def _with_others(chosen: Reading, fits: int, found: Sequence[tuple[int, Reading]]) -> Reading:
-    """Return the chosen reading with the names of those that would have filled at least half as much otherwise."""
+    """Return the chosen reading with the names of those that would have filled at least half as
+    much otherwise.
+    """
     seen = {id(t) for t in chosen.tensors.values()}
     others = []
     for count, other in sorted(found, key=lambda pair: -pair[0]):
@@ -161,7 +193,9 @@ def _with_others(chosen: Reading, fits: int, found: Sequence[tuple[int, Reading]
 
 
 def _label(reading: Reading) -> str:
-    return ": ".join(part for part in (reading.place, reading.prefix and f"{reading.prefix}*") if part)
+    return ": ".join(
+        part for part in (reading.place, reading.prefix and f"{reading.prefix}*") if part
+    )
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -190,7 +224,8 @@ def listed(names: Sequence[str], shown: int = SHOWN) -> str:
 
 
 def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
-    """Return the largest mappings from names to tensors of any shape ``(...)`` in a nest, each with its place.
+    """Return the largest mappings from names to tensors of any shape ``(...)`` in a nest, each with
+    its place.
 
     A mapping that lies in several places is taken once: in a small file it can lie in millions.
     """
@@ -206,10 +241,16 @@ def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
         looked += len(branch)
         if looked > MOST_PLACES:
             raise _endless(where)
-        plain = {n: t for n, t in branch.items() if isinstance(n, str) and isinstance(t, Tensor) and _is_plain(t)}
+        plain = {
+            n: t
+            for n, t in branch.items()
+            if isinstance(n, str) and isinstance(t, Tensor) and _is_plain(t)
+        }
         if plain:
             found.append((place, plain))
-        inner = [(value, f"{place}.{name}".lstrip("."), depth + 1) for name, value in branch.items()]
+        inner = [
+            (value, f"{place}.{name}".lstrip("."), depth + 1) for name, value in branch.items()
+        ]
         waiting += reversed([entry for entry in inner if isinstance(entry[0], Mapping)])
 
     largest = sorted(range(len(found)), key=lambda i: -len(found[i][1]))[:MOST_TABLES]
@@ -217,19 +258,25 @@ def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
+    return (
+        tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
+    )
 
 
 def _prefixes(names: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
-    """Return the chains of prefixes that may be stripped, shortest first: ('',), ('', 'module.'), ...
+    """Return the chains of prefixes that may be stripped, shortest first: ('',), ('', 'module.'),
+    ...
 
-    Every name loses the longest prefix of a chain that it has, for names of the same model may be prefixed or not.
+    Every name loses the longest prefix of a chain that it has, for names of the same model may be
+    prefixed or not.
     """
     chains: set[tuple[str, ...]] = {("",)}
     for name in names:
         chain: tuple[str, ...] = ("",)
         for word in plain_name(name).split(".", LONGEST_CHAIN + 1)[:LONGEST_CHAIN]:
-            if not WRAPPERS.issuperset(word.lower().split("_")) or len(f"{chain[-1]}{word}.") >= len(plain_name(name)):
+            if not WRAPPERS.issuperset(word.lower().split("_")) or len(
+                f"{chain[-1]}{word}."
+            ) >= len(plain_name(name)):
                 break
             chain = (*chain, f"{chain[-1]}{word}.")
             chains.add(chain)
@@ -237,26 +284,40 @@ def _prefixes(names: Mapping[str, Tensor]) -> list[tuple[str, ...]]:
 
 
 def _translated(
-    place: str, dialect: str, table: Mapping[str, Tensor], prefixes: tuple[str, ...], ours: Mapping[str, str],
-    own: Mapping[str, Tensor], head: str,
-) -> Reading:  # fmt: skip
-    """Read a table of tensors of any shape ``(...)`` by stripping prefixes and turning foreign names into ``ours``."""
+    place: str,
+    dialect: str,
+    table: Mapping[str, Tensor],
+    prefixes: tuple[str, ...],
+    ours: Mapping[str, str],
+    own: Mapping[str, Tensor],
+    head: str,
+) -> Reading:
+    """Read a table of tensors of any shape ``(...)`` by stripping prefixes and turning foreign
+    names into ``ours``.
+    """
     taken, renamed = {}, set(ours.values())
     stripped = {}
     for name in table:
         clean = plain_name(name)
         prefix = max((p for p in prefixes if clean.startswith(p)), key=len)
         stripped[name] = (len(prefix), clean.removeprefix(prefix))
-    for name, (_, short) in sorted(stripped.items(), key=lambda item: item[1][0]):  # the longest prefix wins
+    # the longest prefix wins
+    for name, (_, short) in sorted(stripped.items(), key=lambda item: item[1][0]):
         target = ours.get(short, short)
         if target in own and (short in ours or target not in renamed):
             taken[target] = name
     for alias in HEADS:
         if f"{head}.weight" in own and f"{head}.weight" not in taken:
-            spare = {short: name for name, (_, short) in stripped.items() if name not in taken.values()}
-            parts = [p for p in ("weight", "bias") if f"{alias}.{p}" in spare and f"{head}.{p}" in own]
+            spare = {
+                short: name for name, (_, short) in stripped.items() if name not in taken.values()
+            }
+            parts = [
+                p for p in ("weight", "bias") if f"{alias}.{p}" in spare and f"{head}.{p}" in own
+            ]
             taken |= {f"{head}.{p}": spare[f"{alias}.{p}"] for p in parts}
     used = set(taken.values())
-    unused = tuple(n for n in table if n not in used and n.rpartition(".")[2] not in COMPUTED | COUNTERS)
+    unused = tuple(
+        n for n in table if n not in used and n.rpartition(".")[2] not in COMPUTED | COUNTERS
+    )
     tensors = {target: table[name] for target, name in taken.items()}
     return Reading(place, dialect, tensors, unused, prefixes[-1])

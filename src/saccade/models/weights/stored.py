@@ -1,4 +1,6 @@
-"""Files of tensors that strangers made: what they claim is read and checked before anything is allocated."""
+"""Files of tensors that strangers made: what they claim is read and checked before anything is
+allocated.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ _ZIP = b"PK\x03\x04"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a ``.safetensors`` file says of itself: (type, shape) by name, any shape ``(...)``, and its remarks.
+    """What a ``.safetensors`` file says of itself: (type, shape) by name, any shape ``(...)``, and
+    its remarks.
 
-    That the file is as long as the tensors together has been checked, so its size bounds what reading it takes.
+    That the file is as long as the tensors together has been checked, so its size bounds what
+    reading it takes.
     """
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -37,24 +41,33 @@ class Header:
 
 
 def header(file: Path) -> Header:
-    """Read the header of a ``.safetensors`` file; raises CheckpointError when there is none or it does not fit."""
+    """Read the header of a ``.safetensors`` file.
+
+    Raises CheckpointError when there is none or it does not fit.
+    """
     try:
         with _spelled(file) as path, safetensors.safe_open(path, "pt") as handle:
             names = list(handle.keys())
             if len(names) > LARGEST_TENSORS:
                 raise ValueError(f"it lists {len(names):,} tensors")
             slices = {name: handle.get_slice(name) for name in names}
-            tensors = {name: (str(s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
+            tensors = {
+                name: (str(s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()
+            }
             return Header(tensors, dict(handle.metadata() or {}))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
-            f"this is no .safetensors file: {error}", where=str(file), fix="give one, or a run folder that holds one"
+            f"this is no .safetensors file: {error}",
+            where=str(file),
+            fix="give one, or a run folder that holds one",
         ) from error
 
 
 @contextlib.contextmanager
 def _spelled(file: Path) -> Iterator[str]:
-    """Return a path that safetensors can take: it knows none that is no UTF-8, and Linux has another for each file."""
+    """Return a path that safetensors can take: it knows none that is no UTF-8, and Linux has
+    another for each file.
+    """
     try:
         str(file).encode()
     except UnicodeEncodeError:
@@ -65,21 +78,29 @@ def _spelled(file: Path) -> Iterator[str]:
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.safetensors`` file by name, in their own shapes ``(...)`` and types, on the CPU."""
+    """Return the tensors of a ``.safetensors`` file by name, in their own shapes ``(...)`` and
+    types, on the CPU.
+    """
     with _spelled(file) as path, safetensors.safe_open(path, "pt") as handle:
         return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor, of any shape ``(...)``, that holds NaN or infinity; empty for none."""
+    """Return the name of the first tensor, of any shape ``(...)``, that holds NaN or infinity.
+
+    Empty for none.
+    """
     floats = ((name, t) for name, t in tensors.items() if t.is_floating_point() or t.is_complex())
     return next((name for name, t in floats if not bool(torch.isfinite(t).all())), "")
 
 
 def is_honest_zip(file: Path) -> bool:
-    """Tell whether a .pth is a zip, as they are today; raises ValueError where it would unpack to more than it has.
+    """Tell whether a .pth is a zip, as they are today.
 
-    ``torch.save`` stores and never compresses, so a small file that claims large tensors was made to do harm.
+    Raises ValueError where it would unpack to more than it has.
+
+    ``torch.save`` stores and never compresses, so a small file that claims large tensors was made
+    to do harm.
     """
     with file.open("rb") as stream:
         if stream.read(len(_ZIP)) != _ZIP:

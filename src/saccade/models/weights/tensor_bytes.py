@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of any shapes ``(...)`` as safetensors takes them: on the CPU, row-major, no memory in common.
+    """Return tensors of any shapes ``(...)`` as safetensors takes them: on the CPU, row-major, no
+    memory in common.
 
     Tied weights are one tensor under several names; each name gets its own copy.
     """
@@ -24,6 +25,8 @@ def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def contiguous_bytes(tensor: Tensor) -> bytes:
-    """Return the values of a tensor of any shape ``(...)`` and type, in row-major order, as bytes."""
+    """Return the values of a tensor of any shape ``(...)`` and type, in row-major order, as
+    bytes.
+    """
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()
