@@ -37,7 +37,11 @@ def decoded(split: Split) -> tuple[Tensor, Tensor]:
     parts = [
         b.images
         for b in batches(
-            EvaluationView(split, 32, Fit(share=1.0), "ignore"), readers, 500, 0, -(-count // 500)
+            EvaluationView(split, 32, Fit(crop_fraction=1.0), "ignore"),
+            readers,
+            500,
+            0,
+            -(-count // 500),
         )
     ]
     readers.close()

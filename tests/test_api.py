@@ -156,7 +156,7 @@ def test_numbers_of_numpy_and_shares_as_text_or_number_are_taken() -> None:
         ({"lr": True}, ConfigError, "True is not a learning rate"),
         ({"resume": True}, UsageError, "'auto' (go on where the run stopped)"),
         ({"resume": None}, UsageError, "'never', or the path of a checkpoint"),
-        ({"holdout": 10}, UsageError, "'10' is not a share"),
+        ({"holdout": 10}, UsageError, "'10' is not a fraction"),
         ({"minival": "x"}, UsageError, "where: --minival"),
         ({"epochs": -1}, ConfigError, "'-1' is not a duration"),
         ({"epochs": True}, ConfigError, "epochs: "),

@@ -57,10 +57,10 @@ def test_times_shares_and_sizes() -> None:
         7200,
         86400,
     ]
-    assert units.share("10%") == units.share("0.1") == 0.1
+    assert units.fraction("10%") == units.fraction("0.1") == 0.1
     for bad in ("100%", "-1%", "x", "1.0"):
-        with pytest.raises(ValueError, match="is not a share"):
-            units.share(bad)
+        with pytest.raises(ValueError, match="is not a fraction"):
+            units.fraction(bad)
     assert [units.human_time(t) for t in (0.44, 42, 200, 7500)] == [
         "0.4 s",
         "42 s",

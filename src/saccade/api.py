@@ -67,7 +67,8 @@ def train(
     one word or several: a YAML file, a recipe, a model. ``data`` and ``val`` may also be a source
     or a split that is open already, ``model`` your own ``nn.Module`` that maps float images (B, 3,
     S, S) to logits (B, classes). ``batch_size`` is global, ``lr`` the effective rate; ``holdout``
-    and ``minival`` are shares such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds.
+    and ``minival`` are fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or
+    seconds.
     ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
 
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``.

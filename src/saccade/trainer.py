@@ -93,17 +93,17 @@ def train(
         mine = own_network.identify(module) if module is not None else {}
         agreement.check_same(config, data, world, mine)
         agreement.check_number(config, world)
-        network = world.share(lambda: mine)
+        network = world.broadcast(lambda: mine)
         findings = checks.examine(config, data, module, log, shrunk) if world.leads else []
         name, anew = build.model_name(config, module), resume == "never"
         folder = Path(
-            world.share(
+            world.broadcast(
                 lambda: str(build.run_folder(config, data, name, out, fresh=anew, network=network))
             )
         )
         with world.only_first(files.locked(folder)):
             stop.limit(units.seconds(config.max_time) if config.max_time else None)
-            done = world.share(lambda: resuming.finished(folder, config, data, network))
+            done = world.broadcast(lambda: resuming.finished(folder, config, data, network))
             if done is not None:
                 if module is not None and (folder / MODEL_FILE).is_file():
                     Classifier.load(folder, module)

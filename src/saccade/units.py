@@ -49,7 +49,7 @@ class Duration:
             return self.value * global_batch
         if total_steps is None:
             raise ValueError(
-                "a share of the run needs the length of the run; write epochs or steps here"
+                "a fraction of the run needs the length of the run; write epochs or steps here"
             )
         return self.value / 100 * total_steps * global_batch
 
@@ -116,7 +116,7 @@ def seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def share(text: str | float) -> float:
+def fraction(text: str | float) -> float:
     """Read ``10%`` or ``0.1`` as a fraction from 0 to below 1; raises ValueError."""
     raw = str(text).strip()
     try:
@@ -124,7 +124,7 @@ def share(text: str | float) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < 1:
-        raise ValueError(f"'{text}' is not a share; write 10% or 0.1")
+        raise ValueError(f"'{text}' is not a fraction; write 10% or 0.1")
     return value
 
 

@@ -275,7 +275,7 @@ def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path:
         (("check", "--lr", "inf"), 78, "inf is not a learning rate"),
         (("train", "--set", "batch.globl=3"), 78, "did you mean 'batch.global'"),
         (("train", "--data", "nowhere"), 65, "there is no data at 'nowhere'"),
-        (("train", "--holdout", "120%"), 2, "is not a share"),
+        (("train", "--holdout", "120%"), 2, "is not a fraction"),
         (("train", "--devices", "cuda"), 78, "there is no cuda here"),
         (("train", "--model", "resnet81"), 78, "did you mean resnet8"),
         (("eval", "nowhere"), 66, "there is no trained model here"),

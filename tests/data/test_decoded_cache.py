@@ -108,7 +108,7 @@ def test_evaluation_sees_the_same_with_and_without_memory(size: int, crop: float
     images = split(odd=odd)
     readers = Readers(3)
     views = [
-        EvaluationView(images, size, Fit(share=crop), "ignore", decoded=m)
+        EvaluationView(images, size, Fit(crop_fraction=crop), "ignore", decoded=m)
         for m in (None, Decoded.of(images, "ignore"))
     ]
     anew, held, again = (list(batches(view, readers, 25, 0, 3)) for view in (*views, views[1]))

@@ -70,7 +70,9 @@ def test_a_stream_can_begin_at_any_step(digits: Split) -> None:
 
 
 def test_every_image_is_evaluated_once_in_order(digits: Split, readers: Readers) -> None:
-    seen = list(batches(EvaluationView(digits, 8, Fit(share=1.0), "ignore"), readers, 100, 0, 15))
+    seen = list(
+        batches(EvaluationView(digits, 8, Fit(crop_fraction=1.0), "ignore"), readers, 100, 0, 15)
+    )
     samples = np.concatenate([b.samples for b in seen])
     assert np.array_equal(samples[:1437], np.arange(1437)) and set(samples[1437:]) == {1436}
     assert torch.equal(seen[0].images[7, 0], torch.from_numpy(_pixels(digits, 7)))

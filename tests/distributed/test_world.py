@@ -22,7 +22,7 @@ from torch.distributed import TCPStore
 
 from saccade.config.layers import Layers
 from saccade.data.loader import Readers, TrainingView, batches
-from saccade.data.order import Order, Share
+from saccade.data.order import Order, RankSlice
 from saccade.data.sources import open_source
 from saccade.distributed import rendezvous as boards
 from saccade.distributed.launcher import SlurmJob
@@ -143,19 +143,19 @@ def test_ranks_together_see_the_same_images_as_one(size: int) -> None:
     split, readers = open_source("digits").splits["train"], Readers(2)
     section = Layers().resolve().augment
 
-    def part(share: Share) -> list[Any]:
-        view = TrainingView(split, Order(len(split), 3), section, 16, 50, "ignore", share)
+    def part(rank_slice: RankSlice) -> list[Any]:
+        view = TrainingView(split, Order(len(split), 3), section, 16, 50, "ignore", rank_slice)
         return list(batches(view, readers, 64, 20, 25))
 
-    whole, parts = part(Share()), [part(Share(8, rank, size)) for rank in range(size)]
+    whole, parts = part(RankSlice()), [part(RankSlice(8, rank, size)) for rank in range(size)]
     for step, everything in enumerate(whole):
         for rank, mine in enumerate(parts):
-            places = Share(8, rank, size).places(64)
+            places = RankSlice(8, rank, size).places(64)
             assert np.array_equal(mine[step].samples, everything.samples[places])
             assert torch.equal(mine[step].images, everything.images[places])
     readers.close()
     assert sorted(
-        np.concatenate([Share(8, rank, size).places(64) for rank in range(size)])
+        np.concatenate([RankSlice(8, rank, size).places(64) for rank in range(size)])
     ) == list(range(64))
 
 

@@ -24,7 +24,7 @@ from test_buffers import Odd
 from saccade.config.layers import Layers
 from saccade.config.schema import GuardSection
 from saccade.data.loader import Batch, Readers
-from saccade.data.order import Share
+from saccade.data.order import RankSlice
 from saccade.data.sources import Split, open_source
 from saccade.distributed import world as dist
 from saccade.distributed.all_reduce import GradientSum
@@ -83,7 +83,7 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
 def batch(step: int, world: World, cells: int) -> Batch:
     """Return the rank's part of a batch that is the same for any number of ranks."""
     draws = np.random.default_rng(step).integers(0, 256, (cells * CELL, 3, 16, 16), dtype=np.uint8)
-    mine = Share(CELL, world.rank, world.size).places(cells * CELL)
+    mine = RankSlice(CELL, world.rank, world.size).places(cells * CELL)
     pixels = torch.from_numpy(draws[mine]).contiguous(memory_format=torch.channels_last)
     return Batch(pixels, torch.from_numpy(mine % 4), mine, mine * 0)
 

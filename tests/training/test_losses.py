@@ -28,25 +28,23 @@ def test_plain_cross_entropy_is_torchs() -> None:
     assert torch.equal(mixed_loss(logits, labels, 1.0, section(), None), expected)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.7])
+@pytest.mark.parametrize("lam", [1.0, 0.7])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_of_a_mix_is_that_of_the_mixed_targets(
-    share: float, smoothing: float
-) -> None:
+def test_cross_entropy_of_a_mix_is_that_of_the_mixed_targets(lam: float, smoothing: float) -> None:
     logits, labels = cell()
-    targets = share * F.one_hot(labels, 5) + (1 - share) * F.one_hot(labels.flip(0), 5)
+    targets = lam * F.one_hot(labels, 5) + (1 - lam) * F.one_hot(labels.flip(0), 5)
     expected = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
     torch.testing.assert_close(
-        mixed_loss(logits, labels, share, section(label_smoothing=smoothing), None), expected
+        mixed_loss(logits, labels, lam, section(label_smoothing=smoothing), None), expected
     )
 
 
 @pytest.mark.parametrize(
-    ("share", "threshold", "present"),
+    ("lam", "threshold", "present"),
     [(0.9, 0.2, (1, 0)), (0.7, 0.2, (1, 1)), (0.1, 0.2, (0, 1)), (0.7, None, (0.7, 0.3))],
 )
 def test_binary_cross_entropy_counts_a_class_from_the_threshold_on(
-    share: float, threshold: float | None, present: tuple[float, float]
+    lam: float, threshold: float | None, present: tuple[float, float]
 ) -> None:
     logits, labels = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]]), torch.tensor([0, 1])
     rows = torch.tensor([[present[0], present[1], 0.0], [present[1], present[0], 0.0]])
@@ -54,15 +52,15 @@ def test_binary_cross_entropy_counts_a_class_from_the_threshold_on(
         targets = rows * (1 - smoothing) + smoothing / 3
         expected = F.binary_cross_entropy_with_logits(logits, targets) * 2
         chosen = section(name="bce", bce_threshold=threshold, label_smoothing=smoothing)
-        torch.testing.assert_close(mixed_loss(logits, labels, share, chosen, None), expected)
+        torch.testing.assert_close(mixed_loss(logits, labels, lam, chosen, None), expected)
 
 
 def test_an_image_that_is_mixed_with_its_own_class_is_wholly_of_it() -> None:
     logits, labels = cell()
     same = labels * 0 + 3
-    for share in (0.5, 0.15):
+    for lam in (0.5, 0.15):
         torch.testing.assert_close(
-            mixed_loss(logits, same, share, section(name="bce"), None),
+            mixed_loss(logits, same, lam, section(name="bce"), None),
             mixed_loss(logits, same, 1.0, section(name="bce"), None),
         )
 
@@ -78,9 +76,9 @@ def test_balanced_weights_give_every_class_the_same_say() -> None:
 def test_weights_scale_each_label_and_ones_change_nothing(name: str) -> None:
     logits, labels = cell()
     chosen = section(name=name)
-    for share in (1.0, 0.6):
-        plain = mixed_loss(logits, labels, share, chosen, None)
-        torch.testing.assert_close(mixed_loss(logits, labels, share, chosen, torch.ones(5)), plain)
+    for lam in (1.0, 0.6):
+        plain = mixed_loss(logits, labels, lam, chosen, None)
+        torch.testing.assert_close(mixed_loss(logits, labels, lam, chosen, torch.ones(5)), plain)
     only = torch.tensor([0.0, 0.0, 2.0, 0.0, 0.0])
     alone = mixed_loss(logits[2:3], labels[2:3], 1.0, chosen, None)
     torch.testing.assert_close(mixed_loss(logits, labels, 1.0, chosen, only), 2 * alone)

@@ -89,11 +89,12 @@ TimeOption = Annotated[
     str | None, typer.Option("--max-time", help="Save and stop (exit 75) after this time: 20m, 2h.")
 ]
 HoldoutOption = Annotated[
-    str | None, typer.Option("--holdout", help="Share of the training images to validate on: 10%.")
+    str | None,
+    typer.Option("--holdout", help="Fraction of the training images to validate on: 10%."),
 ]
 MinivalOption = Annotated[
     str | None,
-    typer.Option("--minival", help="Share of the training images to choose the best on."),
+    typer.Option("--minival", help="Fraction of the training images to choose the best on."),
 ]
 DryOption = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")

@@ -34,8 +34,8 @@ def _with_unit(unit: str) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _share(value: Any) -> Any:
-    return units.share(value) if isinstance(value, str) else value
+def _fraction(value: Any) -> Any:
+    return units.fraction(value) if isinstance(value, str) else value
 
 
 def _duration(text: str) -> str:
@@ -77,9 +77,9 @@ RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rat
 CadenceText = Annotated[str, _with_unit("ep"), AfterValidator(_cadence)]
 TimeText = Annotated[str, _with_unit("s"), AfterValidator(_time)]
 """A time by the clock; a bare number counts seconds."""
-Share = Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)]
+Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, lt=1)]
 Amount = Annotated[float, Field(ge=0)]
-"""A share below 1, or a count."""
+"""A fraction below 1, or a count."""
 Interval = Annotated[tuple[float, float], AfterValidator(_interval)]
 Triple = Annotated[tuple[float, float, float], Field()]
 PositiveTriple = Annotated[Triple, AfterValidator(_positive)]

@@ -18,9 +18,9 @@ from saccade.config.fields import (
     Amount,
     CadenceText,
     DurationText,
+    Fraction,
     PositiveTriple,
     Section,
-    Share,
     TimeText,
     Triple,
 )
@@ -51,7 +51,7 @@ class ModelSection(Section):
     name: str = _maths("resnet18", "a name from `saccade models`")
     num_classes: int = _maths(0, "width of the head; 0 = the classes of the data", ge=0)
     dropout: float | None = _maths(
-        None, "share of the features dropped before the head; null = the paper's", ge=0, lt=1
+        None, "fraction of the features dropped before the head; null = the paper's", ge=0, lt=1
     )
     drop_path: float | None = _maths(
         None,
@@ -94,9 +94,11 @@ class DataSection(Section):
     split: str = _data(
         "", "which split validates; empty = the first of val, validation, valid, test"
     )
-    holdout: Share = _data(0.0, "stratified share of the training images held out as validation")
-    minival: Share = _data(
-        0.0, "stratified share of the training images on which the best checkpoint is chosen"
+    holdout: Fraction = _data(
+        0.0, "stratified fraction of the training images held out as validation"
+    )
+    minival: Fraction = _data(
+        0.0, "stratified fraction of the training images on which the best checkpoint is chosen"
     )
     image_size: int = _data(
         224, "side of the square that the network sees, in pixels", ge=4, le=4096
@@ -116,7 +118,7 @@ class DataSection(Section):
         "and both shifted",
     )
     epoch_size: Amount = _data(
-        0.0, "images per epoch, drawn anew for each: a share below 1 or a count; 0 = all of them"
+        0.0, "images per epoch, drawn anew for each: a fraction below 1 or a count; 0 = all of them"
     )
     exif: Literal["ignore", "apply"] = _data(
         "ignore", "EXIF orientation: ignored as in published figures, or applied"
@@ -162,7 +164,9 @@ class LossSection(Section):
     class_weights: Literal["none", "balanced"] = _maths(
         "none", "balanced: every class weighs the same in all"
     )
-    label_smoothing: float = _maths(0.1, "share of the target spread over all classes", ge=0, lt=1)
+    label_smoothing: float = _maths(
+        0.1, "fraction of the target spread over all classes", ge=0, lt=1
+    )
 
 
 class EmaSection(Section):
@@ -275,7 +279,8 @@ class Config(Section):
             )
         if self.epochs.endswith("%") or not self.epochs:
             raise ValueError(
-                "epochs: the length of the run cannot be a share of itself; write 90ep or 5000step"
+                "epochs: the length of the run cannot be a fraction of itself; "
+                "write 90ep or 5000step"
             )
         return self
 

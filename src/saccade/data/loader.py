@@ -28,7 +28,7 @@ from saccade.data.augment.policies import Painter
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images import crops, decode
 from saccade.data.images.fit import CENTRAL, Fit
-from saccade.data.order import EVERYTHING, Order, Share
+from saccade.data.order import EVERYTHING, Order, RankSlice
 from saccade.data.sources import Split
 from saccade.errors import DataError, StalledError
 from saccade.system import streams
@@ -208,7 +208,7 @@ class TrainingView:
     image_size: int
     total_steps: int
     exif: Exif
-    share: Share = EVERYTHING
+    rank_slice: RankSlice = EVERYTHING
     decoded: Decoded | None = None
     fit: Fit = CENTRAL
     ahead: float = 0
@@ -218,7 +218,7 @@ class TrainingView:
         """The sides of the training images, in pixels, in equal parts of the run: multiples of
         8, or the image size.
         """
-        scaled = [self.image_size * share for share in self.augment.sizes]
+        scaled = [self.image_size * factor for factor in self.augment.sizes]
         return [
             max(round(side / 8) * 8, 8) if side != self.image_size else self.image_size
             for side in scaled
@@ -232,14 +232,14 @@ class TrainingView:
     def start(
         self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None
     ) -> tuple[Batch, list[Future[None]]]:
-        """Begin to fill the rank's share of the batch of a step.
+        """Begin to fill the rank's part of the batch of a step.
 
         It is complete when the returned tasks are.
 
         Copies of one image lie side by side and are decoded once. ``slots``, uint8 (B, 3, S, S) in
         channels_last order, is where the images go; new memory without it.
         """
-        places = self.share.places(global_batch)
+        places = self.rank_slice.places(global_batch)
         epochs, samples = (
             drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch)
         )

@@ -15,7 +15,7 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class RankSlice:
     """Which cells of each global batch are a rank's: ``rank``, ``rank + ranks`` and so on.
 
     By default all.
@@ -33,7 +33,7 @@ class Share:
         return cells[self.rank :: self.ranks].reshape(-1)
 
 
-EVERYTHING = Share()
+EVERYTHING = RankSlice()
 
 
 class Order:

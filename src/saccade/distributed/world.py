@@ -160,7 +160,7 @@ class World:
         """Return the notes, any JSON values, of all ranks in their order."""
         return self.board.exchange(note, limit_s) if self.board else [note]
 
-    def share(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """Return what the first rank makes, a JSON value, on every rank; the others wait for it."""
         if self.board is None:
             return make()

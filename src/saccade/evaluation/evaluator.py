@@ -61,8 +61,10 @@ def evaluate(
     parts = world.gather(torch.stack(rows))
     labels = torch.from_numpy(split.labels)
     if not world.leads:
-        return Result(**world.share(dict), logits=torch.empty(0, rows[0].shape[1]), labels=labels)
+        return Result(
+            **world.broadcast(dict), logits=torch.empty(0, rows[0].shape[1]), labels=labels
+        )
     logits = torch.stack(parts, 1).flatten(0, 2)[: len(split)]
     result = Result.of(logits.clone(), labels)
-    world.share(result.to_json)
+    world.broadcast(result.to_json)
     return result

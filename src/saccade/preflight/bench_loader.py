@@ -104,7 +104,7 @@ def _stages(run: Run) -> tuple[float, float, float, float, float]:
     """Return seconds per image on this thread: read, read again, decode, resize, and the rest of
     assembling a batch.
     """
-    view, split = replace(run.view, share=EVERYTHING, decoded=None), run.data.train
+    view, split = replace(run.view, rank_slice=EVERYTHING, decoded=None), run.data.train
     samples, choose = _crops(run, SAMPLE)
     size = view.size_at(run.total_steps - 1)
     first_s, _ = _timed(lambda: [bytes(split.read(i)) for i in samples])

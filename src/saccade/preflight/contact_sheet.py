@@ -99,17 +99,17 @@ def _trained_on(
     )
     columns = []
     for step, batch in enumerate(batches(view, readers, len(chosen), 0, num_views)):
-        seen, share = present(batch.images, batch.epochs, batch.samples, config, step, 0)
+        seen, lam = present(batch.images, batch.epochs, batch.samples, config, step, 0)
         pixels = ((seen * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        how = _mixing(draw_mix(config.augment, config.seed, step, 0), share)
+        how = _mixing(draw_mix(config.augment, config.seed, step, 0), lam)
         columns.append((f"epoch {step}, {pixels.shape[-1]} px{how}", pixels))
     return columns
 
 
-def _mixing(mix: Mix, share: float) -> str:
-    if share == 1.0:
+def _mixing(mix: Mix, lam: float) -> str:
+    if lam == 1.0:
         return ""
-    return f", {'mixup' if mix.box is None else 'cutmix'} {share:.2f}"
+    return f", {'mixup' if mix.box is None else 'cutmix'} {lam:.2f}"
 
 
 def _lines(caption: str, width: int) -> str:

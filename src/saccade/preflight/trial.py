@@ -243,7 +243,7 @@ def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
     cell = run.config.cell
     loaded: list[Batch] = []
     begun = time.perf_counter()
-    view = replace(run.view, share=EVERYTHING)  # other ranks take no part in the trial
+    view = replace(run.view, rank_slice=EVERYTHING)  # other ranks take no part in the trial
     for batch in batches(view, run.readers, cell, first, first + LOADED_CELLS):
         loaded.append(batch)
         poll()

@@ -131,7 +131,7 @@ def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
             where=str(saved.path),
             fix="give another one, or start anew with `--resume never`",
         )
-    path, meta = world.share(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
+    path, meta = world.broadcast(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
     return saved if saved or not path else Saved(Path(path), {}, meta)
 
 

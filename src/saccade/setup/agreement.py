@@ -116,7 +116,7 @@ def resolve(config: Config, saved: Saved | None, world: World) -> dict[str, dict
     """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen
     device.
     """
-    choices = world.share(lambda: build.resolve(config, saved, world.local_rank))
+    choices = world.broadcast(lambda: build.resolve(config, saved, world.local_rank))
     device = torch.device(choices["device"]["value"])
     if world.size > 1:
         choose.pick_device(
@@ -146,13 +146,13 @@ def share_trial(run: Run) -> None:
     """
     if run.config.ranks.sync_norms and run.world.size > 1:
         synchronise(run.state.model, run.world)
-    count = run.world.share(lambda: run.readers.threads)
+    count = run.world.broadcast(lambda: run.readers.threads)
     if count != run.readers.threads:
         run.readers.resize(count)
         # the readers set theirs to one
         torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))
     for name in ("compile", "deterministic"):
-        run.resolved[name] = run.world.share(partial(run.resolved.__getitem__, name))
+        run.resolved[name] = run.world.broadcast(partial(run.resolved.__getitem__, name))
     if run.device.type == "cuda":
         determinism.switch_on(strict=bool(run.resolved["deterministic"]["value"]))
     if run.resolved["compile"]["value"]:

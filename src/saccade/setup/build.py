@@ -16,7 +16,7 @@ from saccade import files, units
 from saccade.config import schema as configuration
 from saccade.config.schema import Config
 from saccade.data.loader import Readers
-from saccade.data.order import Share
+from saccade.data.order import RankSlice
 from saccade.data.sources import Split
 from saccade.device import allocator, choose, determinism, precision
 from saccade.device.loss_scale import LossScale
@@ -173,7 +173,7 @@ def build(
     finite = Finite(f"lr {optimizers.formula}", config.guard, archive)
     weights = class_weights(config, data.train, device)
     gradients = GradientSum(model, world) if world.size > 1 else None
-    share = Share(config.cell, world.rank, world.size)
+    rank_slice = RankSlice(config.cell, world.rank, world.size)
     recipe = Recipe(
         model_name(config, module),
         data.train.classes,
@@ -198,7 +198,7 @@ def build(
         runner=StepRunner(
             config, rates, number_format, device, finite, world, gradients, weights, Clock(device)
         ),
-        view=training_view(config, data.train, order, steps, share),
+        view=training_view(config, data.train, order, steps, rank_slice),
         readers=readers,
         recipe=recipe,
         total_steps=math.ceil(steps - ahead),

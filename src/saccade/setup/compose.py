@@ -104,9 +104,9 @@ def _as_it_is(name: str, value: Any) -> Any:
     return value
 
 
-def _read_share(name: str, value: Any) -> float:
+def _read_fraction(name: str, value: Any) -> float:
     try:
-        return units.share(value)
+        return units.fraction(value)
     except ValueError as error:
         raise UsageError(str(error), where=f"--{name}") from error
 
@@ -129,8 +129,8 @@ def _read_rate(name: str, value: Any) -> float:
 
 
 _READERS: dict[str, Callable[[str, Any], Any]] = {
-    "holdout": _read_share,
-    "minival": _read_share,
+    "holdout": _read_fraction,
+    "minival": _read_fraction,
     "lr": _read_rate,
 }
 

@@ -45,7 +45,7 @@ def look_at_images(run: Run) -> None:
     if not layers:
         return
     steps = min(-(-IMAGES // run.global_batch), run.total_steps)
-    view = replace(run.view, share=EVERYTHING)  # the same images on any number of ranks
+    view = replace(run.view, rank_slice=EVERYTHING)  # the same images on any number of ranks
     seen = [batch.images for batch in batches(view, run.readers, run.global_batch, 0, steps)]
     alike = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
     images = normalise(alike, run.config.data.mean, run.config.data.std)

@@ -12,7 +12,7 @@ from saccade.data.augment.policies import paints
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images.fit import Fit
 from saccade.data.loader import TrainingView
-from saccade.data.order import EVERYTHING, Order, Share
+from saccade.data.order import EVERYTHING, Order, RankSlice
 from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
 from saccade.data.sources.split_names import shared
 from saccade.errors import ConfigError, DataError
@@ -100,8 +100,8 @@ def no_validation(source: Source) -> DataError:
         f"found {found}",
         where=source.where,
         fix=(
-            "add one, give --val PATH, or hold out a share of the training images with --holdout "
-            "10%"
+            "add one, give --val PATH, or hold out a fraction of the training images with "
+            "--holdout 10%"
         ),
         finding="no-val-split",
     )
@@ -129,11 +129,11 @@ def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
 
 
 def training_view(
-    config: Config, split: Split, order: Order, steps: int, share: Share = EVERYTHING
+    config: Config, split: Split, order: Order, steps: int, rank_slice: RankSlice = EVERYTHING
 ) -> TrainingView:
     """Say how the images of a split are seen in a training of so many steps.
 
-    ``share`` is a rank's part of them.
+    ``rank_slice`` is a rank's part of them.
     """
     section, augmentation = config.data, config.augment
     fit = Fit.of(section.fit, section.eval_crop, section.mean)
@@ -145,7 +145,7 @@ def training_view(
         section.image_size,
         steps,
         section.exif,
-        share,
+        rank_slice,
         fit=fit,
         ahead=ahead,
     )

@@ -43,20 +43,20 @@ def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.
 
 
 def mixed_loss(
-    logits: Tensor, labels: Tensor, share: float, section: LossSection, weights: Tensor | None
+    logits: Tensor, labels: Tensor, lam: float, section: LossSection, weights: Tensor | None
 ) -> Tensor:
     """Return the summed loss of a cell that was mixed with its mirror image, a float32 scalar.
 
-    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` one for each class (C,); ``share`` of
-    each target is its own label, the rest the mirrored one's.
+    ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` one for each class (C,); ``lam``
+    (lambda) is the weight of an image's own label, the rest is that of its partner in the mix.
     """
     if section.name == "bce":
-        return binary_cross_entropy(logits, labels, share, section, weights)
-    return mixed_cross_entropy(logits, labels, share, section.label_smoothing, weights)
+        return binary_cross_entropy(logits, labels, lam, section, weights)
+    return mixed_cross_entropy(logits, labels, lam, section.label_smoothing, weights)
 
 
 def mixed_cross_entropy(
-    logits: Tensor, labels: Tensor, share: float, smoothing: float, weights: Tensor | None = None
+    logits: Tensor, labels: Tensor, lam: float, smoothing: float, weights: Tensor | None = None
 ) -> Tensor:
     """Return the summed cross-entropy of a cell that was mixed with its mirror image, a float32
     scalar.
@@ -74,25 +74,25 @@ def mixed_cross_entropy(
             * F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
         ).sum()
 
-    if share == 1.0:
+    if lam == 1.0:
         return towards(labels)
-    return share * towards(labels) + (1 - share) * towards(labels.flip(0))
+    return lam * towards(labels) + (1 - lam) * towards(labels.flip(0))
 
 
 def binary_cross_entropy(
     logits: Tensor,
     labels: Tensor,
-    share: float,
+    lam: float,
     section: LossSection,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Return the sum over a cell of the mean binary cross-entropy of all classes, a float32 scalar.
 
     ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). Both classes of a mixed image are
-    wholly there if their share is above the threshold. *Source:* Wightman et al. 2021, "ResNet
+    wholly there if their weight is above the threshold. *Source:* Wightman et al. 2021, "ResNet
     strikes back", section 3; the threshold: timm.
     """
-    own, other = torch.full_like(labels, share, dtype=torch.float32), labels.flip(0)
+    own, other = torch.full_like(labels, lam, dtype=torch.float32), labels.flip(0)
     targets = torch.zeros(logits.shape, device=logits.device)
     targets.scatter_add_(1, labels[:, None], own[:, None]).scatter_add_(
         1, other[:, None], 1 - own[:, None]
@@ -102,5 +102,5 @@ def binary_cross_entropy(
     targets = targets * (1 - section.label_smoothing) + section.label_smoothing / logits.shape[1]
     loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean(1)
     if weights is not None:
-        loss = loss * (share * weights[labels] + (1 - share) * weights[other])
+        loss = loss * (lam * weights[labels] + (1 - lam) * weights[other])
     return loss.sum()

@@ -29,7 +29,7 @@ from torch import Tensor
 from saccade import errors
 from saccade.config.schema import Config
 from saccade.data.loader import Batch, Readers, TrainingView, View, batches_ahead
-from saccade.data.order import Share
+from saccade.data.order import RankSlice
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
 from saccade.system import signals
 from saccade.training import datasets
@@ -49,7 +49,7 @@ class Feeders:
                 "reading processes need Linux", where="data.processes", fix="set it to 0"
             )
         self._view = view
-        images = len(view.share.places(config.batch.global_))
+        images = len(view.rank_slice.places(config.batch.global_))
         # one in use, one asked for, the others ahead
         self.slots = batches_ahead(readers, images) + 2
         self._room = 3 * max(view.sides) ** 2 * images
@@ -63,7 +63,7 @@ class Feeders:
             "room": self._room,
             "threads": -(-readers // count),
             "fingerprint": view.split.fingerprint,
-            "share": asdict(view.share),
+            "rank_slice": asdict(view.rank_slice),
             "offset": view.order.offset,
         }
         self._processes = [_Feeder(start, self._file) for _ in range(count)]
@@ -75,7 +75,7 @@ class Feeders:
 
         It is complete when the returned task is done.
         """
-        places = self._view.share.places(global_batch)
+        places = self._view.rank_slice.places(global_batch)
         drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
         epochs, samples = (each[places] for each in drawn)
         slot = step % self.slots
@@ -208,7 +208,7 @@ def serve(line: int, memory: int) -> None:
                 if view is None:
                     begun.append([])
                     continue
-                count = len(view.share.places(batch))
+                count = len(view.rank_slice.places(batch))
                 images = _slot(room, slot, start["room"], count, view.size_at(step))
                 begun.append(view.start(readers, step, batch, images)[1])
             try:
@@ -239,7 +239,7 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
         )
     order = datasets.training_order(config, len(data.train), start["offset"])
     return datasets.training_view(
-        config, data.train, order, start["total_steps"], Share(**start["share"])
+        config, data.train, order, start["total_steps"], RankSlice(**start["rank_slice"])
     )
 
 

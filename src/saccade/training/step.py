@@ -122,17 +122,17 @@ class StepRunner:
         return total
 
     def _forward(
-        self, state: State, inputs: Tensor, share: float, labels: Tensor, cell: int
+        self, state: State, inputs: Tensor, lam: float, labels: Tensor, cell: int
     ) -> Tensor:
         section, seed = self.config.loss, self.config.seed
         draw_drop_path(state.model, len(inputs), seed, state.step, cell)
         torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
         with autocast(self.precision, self.device):
             logits, *auxiliary = heads(state.model(inputs))
-        loss = mixed_loss(logits, labels, share, section, self.class_weights)
+        loss = mixed_loss(logits, labels, lam, section, self.class_weights)
         for other in auxiliary:
             weight = getattr(state.model, "aux_weight", 0.0)
-            loss = loss + weight * mixed_loss(other, labels, share, section, self.class_weights)
+            loss = loss + weight * mixed_loss(other, labels, lam, section, self.class_weights)
         return loss
 
     def _finish_gradients(self, state: State, loss: Tensor) -> Tensor:

@@ -591,7 +591,7 @@ def test_what_is_held_out_depends_on_the_seed_and_the_purpose_alone() -> None:
     _, mini = hold_out(split, 0.2, 1, Purpose.MINIVAL)
     assert mini.name == "minival" and mini.names != held[0]
     for share in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(ConfigError, match="share"):
+        with pytest.raises(ConfigError, match="fraction"):
             hold_out(split, share, 1)
 
 

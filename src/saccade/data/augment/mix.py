@@ -26,13 +26,13 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How a cell is mixed with its mirror image: ``share`` of the image itself, and the pasted box,
-    if any.
+    """How a cell (micro-batch) is mixed with itself in reverse order.
 
-    ``box`` is (left, top, width, height) in shares of the side.
+    ``lam`` (lambda) is the weight of the image itself. ``box`` is the pasted part, if any: (left,
+    top, width, height) as fractions of the side.
     """
 
-    share: float = 1.0
+    lam: float = 1.0
     box: tuple[float, float, float, float] | None = None
 
 
@@ -56,8 +56,9 @@ def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
 def present(
     images: Tensor, epochs: Numbers, samples: Numbers, config: Config, step: int, cell: int
 ) -> tuple[Tensor, float]:
-    """Turn a cell as loaded into what the network is trained on, and return it with each image's
-    own share.
+    """Turn a cell as loaded into what the network is trained on.
+
+    Return it with lambda, the weight of each image's own label.
 
     ``images`` is uint8 (B, 3, S, S), the result float32 of the same shape; ``epochs`` and
     ``samples``, of shape ``(B,)``, say which views these are. Normalised first, so that what is
@@ -100,14 +101,16 @@ def erased_boxes(chance: float, seed: int, epochs: Numbers, samples: Numbers, si
     return np.stack([left, top, left + width, top + height], 1).astype(np.int64)
 
 
-def cutout_boxes(share: float, seed: int, epochs: Numbers, samples: Numbers, side: int) -> Numbers:
+def cutout_boxes(
+    fraction: float, seed: int, epochs: Numbers, samples: Numbers, side: int
+) -> Numbers:
     """Return the square that cutout takes out of each image: (left, top, right, bottom), int64 (n,
     4), in pixels.
 
     Its centre is any pixel, so that part of it may lie outside. *Source:* DeVries and Taylor 2017,
     section 3.2.
     """
-    length = round(share * side)
+    length = round(fraction * side)
     centres = np.floor(rng.uniform(rng.key(seed, Purpose.CUTOUT, epochs, samples), 2) * side)
     start = centres - length // 2
     return np.clip(np.concatenate([start, start + length], 1), 0, side).astype(np.int64)
@@ -189,7 +192,7 @@ def _scale_and_shift(
 def apply_mix(images: Tensor, mix: Mix) -> tuple[Tensor, float]:
     """Mix a cell of float images (B, 3, H, W) with itself in reverse order.
 
-    Return it and the image's own share.
+    Return it and lambda, the weight of the image's own label.
     """
     if mix.box is not None:
         size = images.shape[-1]
@@ -201,6 +204,6 @@ def apply_mix(images: Tensor, mix: Mix) -> tuple[Tensor, float]:
         images = images.clone()
         images[..., top:bottom, left:right] = images.flip(0)[..., top:bottom, left:right]
         return images, 1 - (bottom - top) * (right - left) / size**2
-    if mix.share == 1.0:
+    if mix.lam == 1.0:
         return images, 1.0
-    return images * mix.share + images.flip(0) * (1 - mix.share), mix.share
+    return images * mix.lam + images.flip(0) * (1 - mix.lam), mix.lam

@@ -26,23 +26,23 @@ _UNIT = 1 << 20
 class Fit:
     """How images of any shape become squares.
 
-    ``crop`` cuts out the central square, ``share`` times the short side wide. ``squash`` changes
-    width and height to the side of the square, so that shapes are distorted and nothing is lost.
+    ``crop`` cuts out the central square, ``crop_fraction`` times the short side wide. ``squash``
+    changes width and height to the side of the square: shapes are distorted and nothing is lost.
     ``pad`` changes the long side to it and centres the image; the rest has the colour ``fill``, in
-    levels. The last two see all of an image and ignore ``share``.
+    levels. The last two see all of an image and ignore ``crop_fraction``.
     """
 
     how: How = "crop"
-    share: float = 0.875
+    crop_fraction: float = 0.875
     fill: Colour = (0, 0, 0)
 
     @classmethod
-    def of(cls, how: How, share: float, mean: Sequence[float]) -> Fit:
+    def of(cls, how: How, crop_fraction: float, mean: Sequence[float]) -> Fit:
         """Return the fit of a run: what is padded has the mean colour, RGB in 0..1, which is 0
         to the network.
         """
         red, green, blue = (min(max(round(255 * level), 0), 255) for level in mean)
-        return cls(how, share, (red, green, blue))
+        return cls(how, crop_fraction, (red, green, blue))
 
     def square(self, pixels: Pixels, side: int) -> torch.Tensor:
         """Return one image, uint8 (height, width, 3), as ``squares`` does: (3, side, side)."""
@@ -53,7 +53,7 @@ class Fit:
         3, side, side).
         """
         if self.how == "crop":
-            return central_crops(pixels, side, self.share)
+            return central_crops(pixels, side, self.crop_fraction)
         height, width = pixels.shape[1:3]
         if self.how == "squash":
             return _resized(pixels, side, side)
@@ -71,7 +71,7 @@ class Fit:
         """Return the share of an image that evaluation sees, where ``shape`` is its short side
         over its long side.
         """
-        return shape * self.share**2 if self.how == "crop" else 1.0
+        return shape * self.crop_fraction**2 if self.how == "crop" else 1.0
 
 
 CENTRAL = Fit()

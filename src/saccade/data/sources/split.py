@@ -342,25 +342,24 @@ def validation_split(source: Source, wanted: str = "", *, named: bool = False) -
 
 
 def hold_out(
-    split: Split, share: float, seed: int, purpose: rng.Purpose = rng.Purpose.HOLDOUT
+    split: Split, fraction: float, seed: int, purpose: rng.Purpose = rng.Purpose.HOLDOUT
 ) -> tuple[Split, Split]:
-    """Part a split into the rest and a stratified ``share`` (above 0, below 1), a pure function of
-    the seed.
+    """Split off a stratified ``fraction``, above 0 and below 1, as a pure function of the seed.
 
     Of each class with two or more images at least one lies on each side; a single image stays with
-    the rest. The held split is called after the purpose. Raises ConfigError on another share.
+    the rest. The held split is called after the purpose. Raises ConfigError on another fraction.
     """
-    if not 0 < share < 1:
+    if not 0 < fraction < 1:
         raise ConfigError(
-            f"a share of {share:g} cannot be held out",
-            fix="write a share between 0 and 1, such as 10%",
+            f"a fraction of {fraction:g} cannot be held out",
+            fix="write a fraction between 0 and 1, such as 10%",
         )
     keys = rng.key(seed, int(purpose), np.arange(len(split)))
     held = np.zeros(len(split), np.bool_)
     for label in range(len(split.classes)):
         members = np.flatnonzero(split.labels == label)
         if len(members) > 1:
-            num = min(max(1, int(share * len(members) + 0.5)), len(members) - 1)
+            num = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1)
             held[members[np.argsort(keys[members], kind="stable")[:num]]] = True
     return split.subset(np.flatnonzero(~held), split.name), split.subset(
         np.flatnonzero(held), purpose.name.lower()
