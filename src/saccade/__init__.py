@@ -26,14 +26,26 @@ if TYPE_CHECKING:
     from saccade.api import predict as predict
     from saccade.api import train as train
     from saccade.errors import SaccadeError as SaccadeError
+    from saccade.errors import StopTraining as StopTraining
     from saccade.evaluation.metrics import top_k_accuracy as top_k_accuracy
     from saccade.models import create_model as create_model
     from saccade.models import foreign_state as foreign_state
     from saccade.models import list_models as list_models
     from saccade.models import load_weights as load_weights
+    from saccade.training.events import CheckpointSaved as CheckpointSaved
+    from saccade.training.events import Evaluated as Evaluated
+    from saccade.training.events import RunEnded as RunEnded
+    from saccade.training.events import RunStarted as RunStarted
+    from saccade.training.events import StepDone as StepDone
 
 _HOMES = {
+    "CheckpointSaved": "saccade.training.events",
+    "Evaluated": "saccade.training.events",
+    "RunEnded": "saccade.training.events",
+    "RunStarted": "saccade.training.events",
     "SaccadeError": "saccade.errors",
+    "StepDone": "saccade.training.events",
+    "StopTraining": "saccade.errors",
     "create_model": "saccade.models",
     "evaluate": "saccade.api",
     "foreign_state": "saccade.models",
@@ -46,7 +58,13 @@ _HOMES = {
     "train": "saccade.api",
 }
 __all__ = [
+    "CheckpointSaved",
+    "Evaluated",
+    "RunEnded",
+    "RunStarted",
     "SaccadeError",
+    "StepDone",
+    "StopTraining",
     "__version__",
     "create_model",
     "evaluate",

@@ -85,6 +85,13 @@ class PreemptedError(SaccadeError):
     status = 75
 
 
+class StopTraining(PreemptedError):
+    """A callback asks the run to save and to end after the step at hand.
+
+    ``saccade.train`` raises it again once the run is saved; the same call continues the run.
+    """
+
+
 class DivergedError(SaccadeError):
     """The numbers stopped being numbers."""
 
