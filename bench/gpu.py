@@ -88,7 +88,7 @@ def ours(
         determinism.switch_on()
         torch.use_deterministic_algorithms(exact)
         for step in range(steps):
-            runner.run(state, held[step % HELD])
+            runner.step(state, held[step % HELD])
         runner.finite.settle()
         runner.clock.read()
 

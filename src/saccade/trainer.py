@@ -1,4 +1,4 @@
-"""The training loop: :func:`train` is the order of things, :func:`_loop` the loop itself."""
+"""The phases of a run, in order: :func:`train`. The loop itself is `training/loop.py`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 from saccade import files, units
-from saccade.data.loader import batches
-from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.distributed.world import ALONE, World
 from saccade.errors import (
@@ -22,13 +20,11 @@ from saccade.errors import (
     Explained,
     InterruptedRunError,
     PreemptedError,
-    SaccadeError,
 )
 from saccade.evaluation.classifier import Classifier
-from saccade.evaluation.evaluator import evaluate
 from saccade.evaluation.metrics import Result
 from saccade.findings import Finding
-from saccade.log import Bar, Log
+from saccade.log import Log
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.preflight import checks, out_of_memory, own_network
@@ -37,16 +33,13 @@ from saccade.runs import resuming, run_folder
 from saccade.setup import agreement, build
 from saccade.setup.compose import Composed
 from saccade.setup.initial_weights import start
-from saccade.system import held
-from saccade.training import checkpoint, datasets
-from saccade.training.cadence import Cadence
+from saccade.training import datasets, saving
 from saccade.training.checkpoint import Saved
+from saccade.training.judging import score
+from saccade.training.loop import train_to_the_end
 from saccade.training.meter import Meter
-from saccade.training.reader_processes import feed
 from saccade.training.run import Run
 from saccade.training.stop import Stop
-
-FAILED_SAVES_ALLOWED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,138 +157,18 @@ def _attempt(
     stop.begin()
     try:
         with out_of_memory.explained(run):
-            _loop(run, meter, stop, log)
+            train_to_the_end(run, meter, stop, log)
         return _finish(run, meter, stop, log)
     except (PreemptedError, InterruptedRunError) as wish:
         stop.save()
-        _leave(run, meter, log, wish)
+        saving.save_and_leave(run, meter, log, wish)
         raise
     except (DivergedError, DiskError):
         raise  # there is nothing better to save than what is saved, or no place for it
     except BaseException:
         stop.save()
-        _rescue(run, meter, log)
+        saving.rescue(run, meter, log)
         raise
-
-
-def _leave(run: Run, meter: Meter, log: Log, wish: PreemptedError | InterruptedRunError) -> None:
-    """Save because that was asked for, and say so; raises DiskError where it fails.
-
-    All ranks leave together.
-    """
-    save(run, meter, log, last=True)
-    wish.what += (
-        "; the run is saved"
-        if run.state.step
-        else " before the first step; there is nothing to save"
-    )
-    run.world.wait()
-
-
-def _rescue(run: Run, meter: Meter, log: Log) -> None:
-    """Save what is well although an error ends the run.
-
-    Whatever happens here, the error is what is told.
-    """
-    if not run.state.whole:
-        return
-    try:
-        with run.world.saving():
-            save(run, meter, log, last=True)
-    except SaccadeError as error:
-        log.warn(f"the steps since the last checkpoint are lost: {error.what}")
-
-
-def _loop(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
-    """Load, step, evaluate where an epoch ends, save when it is time.
-
-    Until the last step is done.
-    """
-    state, rhythm = run.state, run.config.checkpoint.every
-    cadence = Cadence(rhythm, run.view.order.epoch_size, run.global_batch, run.total_steps)
-    with log.progress("training", run.total_steps) as bar, feed(run) as view:
-        bar.start_at(state.step)
-        if _evaluate_if_due(run, meter, stop, bar):
-            save(run, meter, log)
-        for batch in batches(view, run.readers, run.global_batch, state.step, run.total_steps):
-            loss = run.runner.run(state, batch)
-            meter.step(loss, batch, bar)
-            stop.check()
-            if run.world.leads:
-                held.check_now_and_then(run.folder)
-            best = _evaluate_if_due(run, meter, stop, bar)
-            if (cadence.is_due(state.step) or best) and state.step < run.total_steps:
-                save(run, meter, log)
-    # on one rank alone this would leave the others waiting for gradients that never come
-    assert state.step == run.total_steps, (
-        f"the loader ran dry at step {state.step} of {run.total_steps}"
-    )
-    run.runner.finite.settle()
-
-
-def _evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
-    """Evaluate where an epoch has just ended.
-
-    After a resume also where the evaluation had been cut off.
-
-    One view of each image is enough on the way; `data.eval_views` is for the figure at the end.
-    Returns whether no earlier evaluation was better: such a state is saved at once, for nothing
-    else keeps it.
-    """
-    state = run.state
-    if not run.evaluation_is_due(state.step) or any(
-        e["step"] == state.step for e in state.evaluations
-    ):
-        return False
-    run.runner.finite.settle()
-    begun = time.perf_counter()
-
-    def poll(done: int) -> None:
-        bar.update(state.step, f"evaluating {done}/{len(run.data.chosen_on)}")
-        stop.check()
-
-    classifier = Classifier(state.final_model, replace(run.recipe, eval_views=1))
-    result = _score(run, classifier, run.data.chosen_on, poll)
-    entry = meter.evaluation(result, run.data.chosen_on.name, 1, time.perf_counter() - begun)
-    state.evaluations.append(entry)
-    return state.best is entry
-
-
-def _score(run: Run, classifier: Classifier, split: Split, poll: Any) -> Result:
-    return evaluate(
-        classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split)
-    )
-
-
-def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
-    """Publish a checkpoint and prune older ones.
-
-    A failed save is an alarm, the third in a row ends the run.
-
-    So does the first one where it is the ``last`` thing that the run does. The first rank does it;
-    the others wait for it at the end of their next step.
-    """
-    state, folder = run.state, run.folder / "checkpoints"
-    run.runner.finite.settle()
-    if state.step == 0 or not run.world.leads:
-        return
-    # a deleted folder is no alarm: nothing would ever be read from a new one
-    held.check(run.folder)
-    begun = time.perf_counter()
-    try:
-        path = checkpoint.save(folder, state, run_folder.checkpoint_meta(run, meter))
-        best = state.best
-        checkpoint.prune(folder, run.config.checkpoint.keep, best["step"] if best else None)
-        run.failed_saves.clear()
-        log.event("checkpoint", step=state.step, path=path.name)
-    except DiskError as error:
-        run.failed_saves.append(error)
-        log.warn(
-            f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})"
-        )
-        if last or len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
-            raise
-    meter.pause(time.perf_counter() - begun)
 
 
 def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
@@ -322,12 +195,12 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
             bar.update(done, "the saved weights, read back from disk")
             stop.check()
 
-        result = _score(run, reread, run.data.val, poll)
+        result = score(run, reread, run.data.val, poll)
     taken_s, state = time.perf_counter() - begun, run.state
     entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, taken_s, final=True)
     if run.final_is_candidate:
         state.evaluations[:] = [e for e in state.evaluations if e["step"] != state.step] + [entry]
-    save(run, meter, log)
+    saving.save(run, meter, log)
     if run.world.leads:
         _hand_over(run, meter, result, entry, log)
     return Outcome(run.folder, entry, meter.seconds, settings=run.config.dump())

@@ -104,11 +104,11 @@ def test_the_host_never_waits_for_the_gpu_in_a_step(
         **EVERYTHING,
     )
     batches = [images(side=32, seed=seed) for seed in range(6)]
-    runner.run(state, batches[0])
+    runner.step(state, batches[0])
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches[1:]:
-            runner.run(state, batch)
+            runner.step(state, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     runner.finite.settle()
@@ -121,19 +121,19 @@ def test_the_host_never_waits_for_the_gpu_in_a_step(
 def test_a_bad_step_leaves_no_trace(optimiser: str, precision: str, poison: str) -> None:
     state, runner = make(precision=precision, optimizer__name=optimiser, optimizer__lr=1e-3)
     for seed in range(2):
-        runner.run(state, images(seed=seed))
+        runner.step(state, images(seed=seed))
     layer = state.model.get_submodule("conv1" if poison == "forward" else "fc")
     if poison == "forward":
         hook = layer.register_forward_hook(lambda *a: a[2] * float("nan"))
     else:
         hook = layer.register_full_backward_hook(lambda *a: tuple(g * float("inf") for g in a[1]))
     before = state.digest()
-    runner.run(state, images(seed=2))
+    runner.step(state, images(seed=2))
     assert state.digest() == before
     with pytest.raises(DivergedError, match="step 2"):
         runner.finite.settle()
     hook.remove()
-    runner.run(state, images(seed=2))
+    runner.step(state, images(seed=2))
     assert state.digest() != before
 
 
@@ -145,7 +145,7 @@ def test_the_same_steps_give_the_same_bits(optimiser: str) -> None:
             side=32, drop_path=0.1, optimizer__name=optimiser, optimizer__lr=1e-3, **EVERYTHING
         )
         for seed in range(5):
-            runner.run(state, images(side=32, seed=seed))
+            runner.step(state, images(side=32, seed=seed))
         digests.append(state.digest())
     assert digests[0] == digests[1]
 
@@ -157,7 +157,7 @@ def test_gpu_and_cpu_take_the_same_steps(optimiser: str) -> None:
         state, runner = make(
             precision="fp32", device=device, optimizer__name=optimiser, optimizer__lr=1e-3
         )
-        losses = [float(runner.run(state, images(seed=seed))) for seed in range(3)]
+        losses = [float(runner.step(state, images(seed=seed))) for seed in range(3)]
         ends.append((losses, [p.detach().cpu() for p in state.model.parameters()]))
     np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=1e-3)
     for one, other in zip(ends[0][1], ends[1][1], strict=True):
@@ -183,7 +183,7 @@ def test_the_time_of_a_step_is_split_into_its_phases() -> None:
     torch.cuda.synchronize()
     begun = time.perf_counter()
     for seed in range(4):
-        runner.run(state, images(seed=seed))
+        runner.step(state, images(seed=seed))
     torch.cuda.synchronize()
     whole, spent = time.perf_counter() - begun, runner.clock.read()
     assert min(spent["forward_backward"], spent["optimiser"]) > 0
@@ -199,7 +199,7 @@ def test_a_compiled_network_takes_the_same_steps() -> None:
         state, runner = make("resnet14", precision="fp32", side=32)
         if compiled:
             compile_in_place(state.model)
-        losses = [float(runner.run(state, images(side=32, seed=seed))) for seed in range(3)]
+        losses = [float(runner.step(state, images(side=32, seed=seed))) for seed in range(3)]
         ends.append(losses)
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-3)
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from console import Done, run_here
-from saccade import files, trainer
+from saccade import files
 from saccade.log import read_events
-from saccade.training import checkpoint
+from saccade.training import checkpoint, saving
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="limits and rights are those of POSIX"
@@ -56,7 +56,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(
 ) -> None:
     import resource
 
-    real, seen = trainer.save, []
+    real, seen = saving.save, []
 
     def save(run: Any, *rest: Any) -> None:
         seen.append(checkpoint.steps_on_disk(run.folder / "checkpoints"))
@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    monkeypatch.setattr(trainer, "save", save)
+    monkeypatch.setattr(saving, "save", save)
     done = train("run", cwd=tmp_path)
     assert done.status == 0 and done.stderr.count("could not be saved") == full_saves
     assert digest(tmp_path / "run") == digest(usual), "what could not be saved changes nothing else"

@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 
-from saccade import files, trainer
+from saccade import files
 from saccade.cli import main as cli
 from saccade.data.order import Order
 from saccade.runs import resuming
-from saccade.training import step
+from saccade.training import judging, loop, step
 
 BROKEN_LOADER_AT = 20
 """The batch at which ``--loader`` strikes."""
@@ -53,7 +53,7 @@ def kill_at_stage(name: str, count: int) -> None:
 
 
 def kill_in_evaluation(count: int) -> None:
-    real = trainer.evaluate
+    real = judging.evaluate
     seen = 0
 
     def evaluate(*arguments: Any) -> Any:
@@ -68,7 +68,7 @@ def kill_in_evaluation(count: int) -> None:
 
         return real(*others, deadly, world, decoded)
 
-    trainer.evaluate = evaluate
+    judging.evaluate = evaluate
 
 
 def sabotage(kind: str) -> None:
@@ -107,7 +107,7 @@ def plant_nan(steps: list[int]) -> None:
 
 
 def break_loader(kind: str) -> None:
-    real = trainer.batches
+    real = loop.batches
 
     def batches(*arguments: Any) -> Any:
         for number, batch in enumerate(real(*arguments)):
@@ -117,11 +117,11 @@ def break_loader(kind: str) -> None:
                 return
             yield batch
 
-    trainer.batches = batches
+    loop.batches = batches
 
 
 def leave_out(steps: list[int]) -> None:
-    real = step.StepRunner.run
+    real = step.StepRunner.step
 
     def run(self: Any, state: Any, batch: Any) -> Any:
         if state.step not in steps:
@@ -129,7 +129,7 @@ def leave_out(steps: list[int]) -> None:
         state.step += 1
         return torch.zeros(())
 
-    step.StepRunner.run = run
+    step.StepRunner.step = run
 
 
 def plant_burst(steps: list[int]) -> None:

@@ -144,7 +144,7 @@ def writing(call: ast.Call, memory: set[str]) -> str:
     if (
         name in {"savefig", "save"}
         and isinstance(call.func, ast.Attribute)
-        and owner not in {"checkpoint", "safetensors.torch", "safetensors.numpy"}
+        and owner not in {"checkpoint", "saving", "safetensors.torch", "safetensors.numpy"}
     ):
         target = call.args[0] if call.args else None
         return "" if target is None or is_memory(target, memory) else f"{name} to a path"

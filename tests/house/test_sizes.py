@@ -61,15 +61,15 @@ def test_the_training_loop_is_on_one_page() -> None:
     """The function that iterates over the batches and runs the steps: no exception can be
     written for this one.
     """
-    trainer = next(m for m in saccade() if m.name == "saccade.trainer")
+    loop = next(m for m in saccade() if m.name == "saccade.training.loop")
     loops = [
         function
-        for _, function in functions(trainer.tree)
+        for _, function in functions(loop.tree)
         if any(
             isinstance(n, ast.For) and "batches(" in ast.unparse(n.iter) for n in ast.walk(function)
         )
     ]
-    assert len(loops) == 1, "one function of trainer.py holds `for ... in batches(...)`"
+    assert len(loops) == 1, "one function of training/loop.py holds `for ... in batches(...)`"
     assert (loops[0].end_lineno or 0) - loops[0].lineno < PAGE_LINES
 
 

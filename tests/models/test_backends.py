@@ -167,7 +167,7 @@ def test_drop_path_and_dropout_of_others_depend_on_seed_step_and_cell_alone() ->
         state, step = runner(model)
         for number in range(3):
             torch.manual_seed(noise + number)  # whatever else draws from it
-            step.run(state, batch(32))
+            step.step(state, batch(32))
         weights.append({n: t.clone() for n, t in model.state_dict().items()})
     assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
 
@@ -179,7 +179,7 @@ def test_auxiliary_heads_of_named_tuples_are_trained(name: str, side: int) -> No
     state, step = runner(model)
     aux = "AuxLogits.fc.weight" if name == "inception_v3" else "aux1.fc2.weight"
     before = model.get_parameter(aux).detach().clone()
-    assert torch.isfinite(step.run(state, batch(side)))
+    assert torch.isfinite(step.step(state, batch(side)))
     assert not torch.equal(model.get_parameter(aux), before) and model.aux_weight > 0
     assert model.eval()(torch.zeros(1, 3, side, side)).shape == (1, 3)
 

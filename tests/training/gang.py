@@ -92,7 +92,7 @@ def digest(kind: str, world: World, cells: int) -> str:
     """Return the digest of weights, buffers, average and optimiser after a few steps."""
     state, runner = make(kind, world, cells)
     for step in range(STEPS):
-        runner.run(state, batch(step, world, cells))
+        runner.step(state, batch(step, world, cells))
     return state.digest()
 
 
@@ -119,7 +119,7 @@ def diverged(world: World) -> str:
             lambda *a: tuple(g * float("inf") for g in a[1])
         )
     try:
-        runner.run(state, poison)
+        runner.step(state, poison)
     except DivergedError as error:
         return error.what if state.digest() == before else "a trace was left"
     return "nothing"
@@ -140,7 +140,7 @@ def skipped(world: World) -> bool:
             layer, hook = state.model.get_submodule("conv1"), None
             if step == 1 and world.rank == world.size - 1:
                 hook = layer.register_forward_hook(lambda *a: a[2] * float("nan"))
-            runner.run(state, batch(step, world, 2 * world.size))
+            runner.step(state, batch(step, world, 2 * world.size))
             if hook:
                 hook.remove()
         assert state.skipped == [1] * plants

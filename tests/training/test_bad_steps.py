@@ -58,7 +58,7 @@ def trained(name: str, steps: int, bad: int | None, where: str) -> State:
             state.step += 1
             continue
         hook = poison(state, where) if step == bad else None
-        runner.run(state, batch(seed=step))
+        runner.step(state, batch(seed=step))
         if hook:
             hook.remove()
     return state
@@ -84,13 +84,13 @@ def test_a_masked_step_leaves_no_trace_where_nothing_waits_for_the_flag(
     monkeypatch.setattr("saccade.training.step.update", lambda *a, waits: real(*a, waits=False))
     state, runner = make(8, optimizer__name=name, optimizer__weight_decay=0.1)
     runner = StepRunner(runner.config, runner.schedule, "fp32", CPU, skipping(runner))
-    runner.run(state, batch())
+    runner.step(state, batch())
     before = state.digest()
     hook = poison(state, where)
-    runner.run(state, batch(seed=1))
+    runner.step(state, batch(seed=1))
     assert state.digest() == before, "at the first bad step"
     hook.remove()
-    runner.run(state, batch(seed=2))
+    runner.step(state, batch(seed=2))
     assert state.digest() != before and all(
         torch.isfinite(t).all() for t in state.tensors()["model"].values()
     )
@@ -110,7 +110,7 @@ def test_an_overflowing_statistic_is_seen_though_the_loss_is_fine() -> None:
     state, runner = make(8)
     hook = state.model.get_submodule("conv1").register_forward_hook(lambda *a: a[2] * 1e30)
     with pytest.raises(DivergedError):
-        runner.run(state, batch())
+        runner.step(state, batch())
     hook.remove()
     assert all(torch.isfinite(t).all() for t in state.tensors()["model"].values())
 
@@ -119,10 +119,10 @@ def test_when_the_bound_is_spent_the_run_ends() -> None:
     state, runner = make(8)
     runner = StepRunner(runner.config, runner.schedule, "fp32", CPU, skipping(runner, allowed=2))
     poison(state, "forward")
-    runner.run(state, batch())
-    runner.run(state, batch())
+    runner.step(state, batch())
+    runner.step(state, batch())
     with pytest.raises(DivergedError, match="2 steps were skipped before it") as caught:
-        runner.run(state, batch())
+        runner.step(state, batch())
     assert caught.value.status == 76 and state.skipped == [0, 1]
 
 
@@ -135,7 +135,7 @@ def test_the_batch_is_kept_with_the_names_of_its_images(tmp_path: Path) -> None:
     poison(state, "forward")
     whole = batch(seed=3)
     for _ in range(MOST_KEPT + 2):
-        runner.run(state, whole)
+        runner.step(state, whole)
     kept = sorted(p.name for p in (tmp_path / "bad").iterdir())
     assert kept == [
         f"step_{n:08d}.{kind}" for n in range(MOST_KEPT) for kind in ("json", "safetensors")
@@ -179,9 +179,9 @@ def with_scale() -> tuple[State, StepRunner]:
 
 def test_a_scaled_loss_gives_the_same_step() -> None:
     plain, runner = make(8, optimizer__clip=1.0)
-    runner.run(plain, batch())
+    runner.step(plain, batch())
     state, scaling = with_scale()
-    scaling.run(state, batch())
+    scaling.step(state, batch())
     assert state.tensors()["scale"]["good_steps"] == 1
     assert all(
         torch.equal(t, plain.tensors()["model"][n]) for n, t in state.tensors()["model"].items()
@@ -194,11 +194,11 @@ def test_an_overflow_lowers_the_scale_and_is_no_bad_step_until_it_is_exhausted()
     hook = poison(state, "backward")
     before: dict[str, Tensor] = {n: t.clone() for n, t in state.tensors()["model"].items()}
     for _ in range(16):
-        runner.run(state, batch())
+        runner.step(state, batch())
     assert float(state.scale.factor) == LEAST and state.skipped == []
     assert all(torch.equal(t, before[n]) for n, t in state.tensors()["model"].items())
     with pytest.raises(DivergedError):
-        runner.run(state, batch())
+        runner.step(state, batch())
     hook.remove()
 
 
@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_at_any_scale() -> None:
     state, runner = with_scale()
     poison(state, "forward")
     with pytest.raises(DivergedError):
-        runner.run(state, batch())
+        runner.step(state, batch())
 
 
 def test_fp16_is_refused_where_there_is_no_gpu() -> None:
@@ -228,7 +228,7 @@ def watched(noisy: range, steps: int = 70, limit: float = 6.0) -> tuple[State, l
             hook = state.model.register_forward_hook(
                 lambda *a: a[2] + torch.eye(a[2].shape[1])[0] * 40
             )
-        losses.append(float(runner.run(state, batch(seed=step))))
+        losses.append(float(runner.step(state, batch(seed=step))))
         if hook:
             hook.remove()
     return state, losses
@@ -280,7 +280,7 @@ def test_a_spike_ends_the_run_where_the_policy_says_so() -> None:
         state.losses.update(torch.tensor(0.1), torch.tensor(True))
     before = state.tensors()["model"]["fc.weight"].clone()
     with pytest.raises(DivergedError, match="far above its recent mean") as caught:
-        runner.run(state, batch())
+        runner.step(state, batch())
     assert (caught.value.status, caught.value.finding) == (76, "loss-spike")
     assert torch.equal(state.tensors()["model"]["fc.weight"], before)
 
@@ -294,5 +294,5 @@ def test_an_infinite_loss_is_not_finite_rather_than_a_spike() -> None:
         lambda *a: a[2] + torch.full_like(a[2][0], -math.inf).index_fill(0, LAST, 0.0)
     )
     with pytest.raises(DivergedError) as caught:
-        runner.run(state, batch())
+        runner.step(state, batch())
     assert caught.value.finding == "not-finite" and caught.value.status == 76

@@ -108,7 +108,7 @@ def each_cell_alone(*, replace: bool = False) -> list[dict[str, Tensor]]:
     found = []
     for cell in range(CELLS):
         state, runner = make(Odd(replace=replace), cells=1)
-        runner.run(state, batch(1, first=cell))
+        runner.step(state, batch(1, first=cell))
         found.append({name: buffer.clone() for name, buffer in state.model.named_buffers()})
     return found
 
@@ -130,7 +130,7 @@ def bits(tensor: Tensor) -> bytes:
 def test_every_kind_of_buffer_is_right_after_a_step_of_several_cells(replace: bool) -> None:
     state, runner = make(Odd(replace=replace))
     known = dict(state.model.named_buffers())
-    runner.run(state, batch())
+    runner.step(state, batch())
     after, alone = dict(state.model.named_buffers()), each_cell_alone(replace=replace)
     for name, value in STILL.items():
         assert bits(after[name]) == bits(value), f"{name}: what no cell changed keeps its bits"
@@ -166,7 +166,7 @@ def test_a_statistic_that_no_cell_changed_keeps_its_bits_where_a_mean_would_not(
     before = model.running_idle.clone()
     assert not torch.equal((before + before + before) / 3, before), "or this shows nothing"
     state, runner = make(model, cells=3)
-    runner.run(state, batch(3))
+    runner.step(state, batch(3))
     assert torch.equal(model.running_idle, before)
 
 
@@ -175,14 +175,14 @@ def test_half_precision_statistics_are_added_up_in_float32() -> None:
     model.register_buffer("running_wide", torch.tensor(1.0, dtype=torch.float16))
     model.register_forward_pre_hook(filling("running_wide", 40000.0))
     state, runner = make(model)
-    runner.run(state, batch())
+    runner.step(state, batch())
     assert float(model.running_wide) == 40000.0, "four of them are beyond float16"
 
 
 def test_the_average_follows_statistics_and_takes_the_rest_as_it_is() -> None:
     state, runner = make(Odd())
     for _ in range(3):
-        runner.run(state, batch())
+        runner.step(state, batch())
     raw, slow = dict(state.model.named_buffers()), dict(state.ema.model.named_buffers())
     for name in (*STILL, "queue", "seen", "dark", "norm.num_batches_tracked"):
         assert bits(slow[name]) == bits(raw[name]), name
@@ -191,11 +191,11 @@ def test_the_average_follows_statistics_and_takes_the_rest_as_it_is() -> None:
 
 def test_a_bad_step_leaves_no_trace_in_any_buffer() -> None:
     state, runner = make(Odd())
-    runner.run(state, batch())
+    runner.step(state, batch())
     before = {name: bits(buffer) for name, buffer in state.model.named_buffers()}
     hook = state.model.conv.register_forward_hook(lambda *a: a[2] * float("nan"))
     with pytest.raises(DivergedError):
-        runner.run(state, batch())
+        runner.step(state, batch())
     hook.remove()
     assert {name: bits(buffer) for name, buffer in state.model.named_buffers()} == before
 
@@ -205,7 +205,7 @@ def test_a_statistic_that_overflows_makes_a_bad_step() -> None:
     model.norm.register_forward_pre_hook(filling("running_var", math.inf))
     state, runner = make(model)
     with pytest.raises(DivergedError):
-        runner.run(state, batch())
+        runner.step(state, batch())
 
 
 def test_a_buffer_that_changes_its_shape_is_refused_by_name() -> None:
@@ -219,4 +219,4 @@ def test_a_buffer_that_changes_its_shape_is_refused_by_name() -> None:
     with pytest.raises(
         ConfigError, match=r"buffer 'queue' from float32\[4, 4\] into float32\[8, 4\]"
     ):
-        runner.run(state, batch())
+        runner.step(state, batch())

@@ -53,11 +53,11 @@ def batch(images: int = 16, seed: int = 0) -> Batch:
 def test_buffers_are_the_mean_over_the_cells_and_move_once() -> None:
     state, runner = make(8)
     whole = batch()
-    runner.run(state, whole)
+    runner.step(state, whole)
     means = []
     for part in (slice(0, 8), slice(8, 16)):
         alone, one = make(8, batch=8)
-        one.run(
+        one.step(
             alone,
             Batch(whole.images[part], whole.labels[part], whole.samples[part], whole.epochs[part]),
         )
@@ -89,7 +89,7 @@ def test_without_batchnorm_cells_only_change_the_order_of_summation() -> None:
         model = NoNorm()
         state = State(model, optimizers.build(model, runner.config, CPU), None)
         for seed in range(3):
-            runner.run(state, batch(seed=seed))
+            runner.step(state, batch(seed=seed))
         weights.append(model.conv.weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-6)
     torch.testing.assert_close(weights[0], weights[2], rtol=0, atol=1e-6)
@@ -98,7 +98,7 @@ def test_without_batchnorm_cells_only_change_the_order_of_summation() -> None:
 @pytest.mark.parametrize("poison", ["weight", "lr"])
 def test_a_step_that_is_not_finite_leaves_no_trace(poison: str) -> None:
     state, runner = make(8)
-    runner.run(state, batch())
+    runner.step(state, batch())
     hook = None
     # NaN appears in the forward pass and reaches BatchNorm's buffers before any gradient
     if poison == "weight":
@@ -111,18 +111,18 @@ def test_a_step_that_is_not_finite_leaves_no_trace(poison: str) -> None:
         )
     before = state.digest()
     with pytest.raises(DivergedError, match="step 1"):
-        runner.run(state, batch(seed=1))
+        runner.step(state, batch(seed=1))
     assert state.digest() == before
     hook.remove()
     state.model.zero_grad()
-    runner.run(state, batch(seed=1))
+    runner.step(state, batch(seed=1))
     assert state.digest() != before and state.step == 2
 
 
 @pytest.mark.parametrize("cell", [1, 2])
 def test_a_step_that_an_error_breaks_off_leaves_a_state_that_can_be_saved(cell: int) -> None:
     state, runner = make(8)
-    runner.run(state, batch())
+    runner.step(state, batch())
     before, seen = state.digest(), []
 
     def fail(*_: Any) -> None:
@@ -133,10 +133,10 @@ def test_a_step_that_an_error_breaks_off_leaves_a_state_that_can_be_saved(cell: 
     # batch statistics have moved by then
     hook = state.model.get_submodule("fc").register_forward_hook(fail)
     with pytest.raises(OSError, match="lost"):
-        runner.run(state, batch(seed=1))
+        runner.step(state, batch(seed=1))
     assert (state.digest(), state.whole, state.step) == (before, True, 1)
     hook.remove()
-    runner.run(state, batch(seed=1))
+    runner.step(state, batch(seed=1))
     assert state.digest() != before
 
 
@@ -144,7 +144,7 @@ def test_optimiser_state_exists_from_the_start_in_the_layout_of_its_parameter() 
     for name in ("sgd", "adamw", "muon"):
         state, runner = make(8, optimizer__name=name)
         at_start = {n: t.stride() for n, t in state.optimizers.tensors().items()}
-        runner.run(state, batch())
+        runner.step(state, batch())
         after = {n: t.stride() for n, t in state.optimizers.tensors().items()}
         assert at_start == after and len(at_start) >= len(list(state.model.parameters()))
         weight = state.model.get_parameter("conv1.weight")
@@ -214,8 +214,8 @@ def test_drop_path_masks_depend_on_step_and_cell_alone() -> None:
 def test_the_time_of_a_step_is_split_into_its_phases() -> None:
     state, runner = make(8)
     begun = time.perf_counter()
-    runner.run(state, batch())
-    runner.run(state, batch(seed=1))
+    runner.step(state, batch())
+    runner.step(state, batch(seed=1))
     whole, spent = time.perf_counter() - begun, runner.clock.read()
     assert (
         0 < spent["optimiser"] < spent["forward_backward"] < whole and spent["communication"] >= 0

@@ -295,9 +295,9 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     memory. Raises ConfigError where one of them fails, and DivergedError; returns what is doubtful
     about its buffers.
     """
-    (state, runner), (fresh, _) = copies(), copies()
+    (state, stepper), (fresh, _) = copies(), copies()
     recipe = run.recipe
-    runner.run(state, cell)
+    stepper.step(state, cell)
     network = state.final_model.eval()
     side = recipe.eval_side
     evaluation = explained(run, "in evaluation after a step")
@@ -310,8 +310,8 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     with explained(
         run, "in a second step, which finds what the first step and an evaluation left behind"
     ):
-        runner.run(state, cell)
-    runner.finite.settle()
+        stepper.step(state, cell)
+    stepper.finite.settle()
     _require_same_names(run, state)
     checkpoint.through_memory(state, fresh)
     if fresh.digest() != state.digest():

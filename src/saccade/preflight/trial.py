@@ -135,10 +135,12 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
         places = np.zeros(cell, dtype=np.int64)
         blank = Batch(pixels, torch.zeros(cell, dtype=torch.int64), places, places)
         try:
-            state, runner = _copy(run)
+            state, stepper = _copy(run)
             compile.compile_in_place(state.model)
-            _timed(runner, state, blank)
-            compiled_s = statistics.median(_timed(runner, state, blank) for _ in range(TIMED_STEPS))
+            _timed(stepper, state, blank)
+            compiled_s = statistics.median(
+                _timed(stepper, state, blank) for _ in range(TIMED_STEPS)
+            )
             pays, reason = compile.worth_keeping(speed.first_cell_s, compiled_s)
         # the compiler has many ways to fail, and none of them is the user's fault
         except Exception as error:
@@ -278,30 +280,30 @@ def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[f
 
 def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
     begun = time.perf_counter()
-    state, runner = _copy(run)
+    state, stepper = _copy(run)
     loss = first_loss(state, run, cells[0])
     if not math.isfinite(loss):
         return loss, Speed(load_s, 0.0, 0.0, 1)
-    warm_s = _timed(runner, state, cells[0])
+    warm_s = _timed(stepper, state, cells[0])
     poll()
     several = run.global_batch > run.config.cell and len(cells) > 1
     side = cells[0].images.shape[-1]
     rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
     deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
-    times = _repeat(runner, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
+    times = _repeat(stepper, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
     first_s = statistics.median(times or [warm_s])
     next_s = first_s
     if several and time.perf_counter() + 2 * first_s < deadline:
-        next_s = max(_timed(runner, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
+        next_s = max(_timed(stepper, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
     return loss, Speed(load_s, first_s, next_s, side)
 
 
 def _repeat(
-    runner: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll
+    stepper: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll
 ) -> list[float]:
     times: list[float] = []
     while len(times) < TIMED_STEPS and time.perf_counter() < last_start:
-        times.append(_timed(runner, state, cell))
+        times.append(_timed(stepper, state, cell))
         poll()
     return times
 
@@ -315,7 +317,7 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
         model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None
     )
     finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
-    return state, replace(run.runner, finite=finite, world=ALONE, gradients=None, clock=Clock())
+    return state, replace(run.stepper, finite=finite, world=ALONE, gradients=None, clock=Clock())
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
@@ -329,10 +331,10 @@ def first_loss(state: State, run: Run, cell: Batch) -> float:
     return float(F.cross_entropy(heads(answer)[0].float(), cell.labels.to(run.device)))
 
 
-def _timed(runner: StepRunner, state: State, batch: Batch) -> float:
+def _timed(stepper: StepRunner, state: State, batch: Batch) -> float:
     begun = time.perf_counter()
-    float(runner.run(state, batch))  # waits for the device
-    runner.finite.settle()
+    float(stepper.step(state, batch))  # waits for the device
+    stepper.finite.settle()
     return time.perf_counter() - begun
 
 
@@ -363,8 +365,8 @@ def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
             epochs=batch.epochs[:cell],
         )
         try:
-            state, runner = _copy(run)
-            _timed(replace(runner, config=config), state, part)
+            state, stepper = _copy(run)
+            _timed(replace(stepper, config=config), state, part)
             return cell
         except Exception as error:
             if not is_out_of_memory(error):

@@ -22,7 +22,7 @@ from saccade.training.datasets import Data
 from saccade.training.run import NAMED, Run
 
 NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt", "seconds")
-"""What `records.checkpoint_meta` adds to a checkpoint, and a resumed run must find there."""
+"""What `training.saving.facts` adds to a checkpoint, and a resumed run must find there."""
 
 CHANGED = "--resume-changed (in Python resume_changed=True)"
 BESIDE = "--resume never starts another run beside it"
@@ -304,7 +304,7 @@ def _rate(run: Run, saved: Saved, evaluations: Sequence[dict[str, Any]]) -> str:
     Empty where it does not, or nothing is known.
     """
     before = saved.meta.get("lr")
-    run.state.optimizers.follow(run.runner.schedule, saved.step, evaluations)
+    run.state.optimizers.follow(run.stepper.schedule, saved.step, evaluations)
     now = run.state.optimizers.lr
     if not isinstance(before, int | float) or max(before, now) <= JUMP * min(before, now):
         return ""

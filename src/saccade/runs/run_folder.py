@@ -8,7 +8,6 @@ import datetime
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ def announce(run: Run, log: Log) -> None:
     )
     log.fact("batch", batch + _left_cell(config))
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
-    for note in run.runner.schedule.notes():
+    for note in run.stepper.schedule.notes():
         log.warn(note)
     place = (
         torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else choices["device"]
@@ -162,28 +161,8 @@ def _status(error: Explained) -> str:
     return type(error).__name__.removesuffix("Error").removesuffix("Run").lower()
 
 
-def checkpoint_meta(run: Run, meter: Meter) -> dict[str, Any]:
-    """Return what a checkpoint must know besides its tensors."""
-    return {
-        "position": run.position(run.state.step),
-        "lr": run.state.optimizers.lr,
-        "config": run.config.dump(),
-        "resolved": run.resolved,
-        "recipe": asdict(run.recipe),
-        "dataset": run.data.fingerprint,
-        "contents": run.data.contents,
-        "environment": environment.environment(run.world),
-        "attempt": run.attempts[-1],
-        "seconds": meter.seconds,
-        "since": meter.since,
-        "lineage": run.lineage,
-        "init": run.init,
-        "network": run.network,
-    }
-
-
 def _write(run: Run, status: str, more: dict[str, Any]) -> None:
-    data, weights = run.data, run.runner.class_weights
+    data, weights = run.data, run.stepper.class_weights
     facts = {
         "saccade": __version__,
         "status": status,

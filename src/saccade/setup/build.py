@@ -195,7 +195,7 @@ def build(
         folder=folder,
         resolved=resolved,
         state=state,
-        runner=StepRunner(
+        stepper=StepRunner(
             config, rates, number_format, device, finite, world, gradients, weights, Clock(device)
         ),
         view=training_view(config, data.train, order, steps, rank_slice),

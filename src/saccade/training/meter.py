@@ -100,7 +100,7 @@ class Meter:
     def _write(self) -> None:
         run, step, now = self._run, self._run.state.step, time.perf_counter()
         elapsed = now - self._mark
-        phases = run.runner.clock.read()
+        phases = run.stepper.clock.read()
         facts: dict[str, Any] = {
             "step": step,
             "epoch": round(run.epochs_done(step), 4),

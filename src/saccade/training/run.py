@@ -35,7 +35,7 @@ class Run:
     folder: Path
     resolved: dict[str, dict[str, Any]]
     state: State
-    runner: StepRunner
+    stepper: StepRunner
     view: TrainingView
     readers: Readers
     recipe: Recipe

@@ -45,7 +45,7 @@ class StepRunner:
     class_weights: Tensor | None = None
     clock: Clock = field(default_factory=Clock)
 
-    def run(self, state: State, batch: Batch) -> Tensor:
+    def step(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32
         scalar.
 

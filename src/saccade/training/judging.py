@@ -1,0 +1,50 @@
+"""Evaluating a run: where an epoch has ended, and once more at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from saccade.data.sources import Split
+from saccade.evaluation.classifier import Classifier
+from saccade.evaluation.evaluator import evaluate
+from saccade.evaluation.metrics import Result
+from saccade.log import Bar
+from saccade.training.meter import Meter
+from saccade.training.run import Run
+from saccade.training.stop import Stop
+
+
+def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
+    """Evaluate where an epoch has just ended, and say whether no earlier evaluation was better.
+
+    After a resume it does so also where the evaluation had been cut off. One view of each image is
+    enough on the way; `data.eval_views` is for the figure at the end.
+    """
+    state, split = run.state, run.data.chosen_on
+    is_done = any(e["step"] == state.step for e in state.evaluations)
+    if is_done or not run.evaluation_is_due(state.step):
+        return False
+
+    # the last step may have been a bad one: nothing is judged before that is known
+    run.stepper.finite.settle()
+
+    def poll(done: int) -> None:
+        bar.update(state.step, f"evaluating {done}/{len(split)}")
+        stop.check()
+
+    begun = time.perf_counter()
+    classifier = Classifier(state.final_model, replace(run.recipe, eval_views=1))
+    result = score(run, classifier, split, poll)
+
+    entry = meter.evaluation(result, split.name, 1, time.perf_counter() - begun)
+    state.evaluations.append(entry)
+    return state.best is entry
+
+
+def score(run: Run, classifier: Classifier, split: Split, poll: Callable[[int], None]) -> Result:
+    """Evaluate a classifier on a split as this run computes; all ranks share the images."""
+    return evaluate(
+        classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split)
+    )

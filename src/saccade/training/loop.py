@@ -1,0 +1,48 @@
+"""The training loop: load, step, evaluate where an epoch ends, save when it is time."""
+
+from __future__ import annotations
+
+from saccade.data.loader import batches
+from saccade.log import Log
+from saccade.system import held
+from saccade.training import judging, saving
+from saccade.training.cadence import Cadence
+from saccade.training.meter import Meter
+from saccade.training.reader_processes import feed
+from saccade.training.run import Run
+from saccade.training.stop import Stop
+
+
+def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
+    """Take every step that is left.
+
+    Raises what ends the run early: DivergedError, a DiskError of the third failed save in a row,
+    and on all ranks at the same step PreemptedError or InterruptedRunError.
+    """
+    state, stepper, total = run.state, run.stepper, run.total_steps
+    epoch_size = run.view.order.epoch_size
+    cadence = Cadence(run.config.checkpoint.every, epoch_size, run.global_batch, total)
+
+    with log.progress("training", total) as bar, feed(run) as view:
+        bar.start_at(state.step)
+
+        # the attempt before this one may have been cut off in an evaluation
+        if judging.evaluate_if_due(run, meter, stop, bar):
+            saving.save(run, meter, log)
+
+        for batch in batches(view, run.readers, run.global_batch, state.step, total):
+            loss = stepper.step(state, batch)
+            meter.step(loss, batch, bar)
+
+            stop.check()
+            if run.world.leads:
+                held.check_now_and_then(run.folder)
+
+            # the best state so far is saved at once: nothing else keeps it
+            is_best = judging.evaluate_if_due(run, meter, stop, bar)
+            if (cadence.is_due(state.step) or is_best) and state.step < total:
+                saving.save(run, meter, log)
+
+    # on one rank alone this would leave the others waiting for gradients that never come
+    assert state.step == total, f"the loader ran dry at step {state.step} of {total}"
+    stepper.finite.settle()

@@ -1,0 +1,103 @@
+"""Saving a run: its checkpoints on the way, and what is well when something ends it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from saccade.device import environment
+from saccade.errors import DiskError, InterruptedRunError, PreemptedError, SaccadeError
+from saccade.log import Log
+from saccade.system import held
+from saccade.training import checkpoint
+from saccade.training.meter import Meter
+from saccade.training.run import Run
+
+FAILED_SAVES_ALLOWED = 3
+
+
+def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
+    """Publish a checkpoint and prune older ones.
+
+    A failed save is an alarm, the third in a row ends the run. So does the first one where it is
+    the ``last`` thing that the run does. The first rank does it; the others wait for it at the end
+    of their next step.
+    """
+    state, folder = run.state, run.folder / "checkpoints"
+    # the last step may have been a bad one: nothing is saved before that is known
+    run.stepper.finite.settle()
+    if state.step == 0 or not run.world.leads:
+        return
+
+    # a deleted folder is no alarm: nothing would ever be read from a new one
+    held.check(run.folder)
+
+    begun = time.perf_counter()
+    try:
+        path = checkpoint.save(folder, state, facts(run, meter))
+        best = state.best
+        checkpoint.prune(folder, run.config.checkpoint.keep, best["step"] if best else None)
+        run.failed_saves.clear()
+        log.event("checkpoint", step=state.step, path=path.name)
+    except DiskError as error:
+        run.failed_saves.append(error)
+        log.warn(
+            f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})"
+        )
+        if last or len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
+            raise
+    meter.pause(time.perf_counter() - begun)
+
+
+def save_and_leave(
+    run: Run, meter: Meter, log: Log, wish: PreemptedError | InterruptedRunError
+) -> None:
+    """Save because that was asked for, and add to the ``wish`` what became of it.
+
+    Raises DiskError where it fails. All ranks leave together.
+    """
+    save(run, meter, log, last=True)
+
+    if run.state.step:
+        wish.what += "; the run is saved"
+    else:
+        wish.what += " before the first step; there is nothing to save"
+
+    run.world.wait()
+
+
+def rescue(run: Run, meter: Meter, log: Log) -> None:
+    """Save what is well although an error ends the run.
+
+    Whatever happens here, the error is what is told.
+    """
+    # an error in the middle of an update leaves half of it
+    if not run.state.whole:
+        return
+
+    try:
+        with run.world.saving():
+            save(run, meter, log, last=True)
+    except SaccadeError as error:
+        log.warn(f"the steps since the last checkpoint are lost: {error.what}")
+
+
+def facts(run: Run, meter: Meter) -> dict[str, Any]:
+    """Return what a checkpoint must know besides its tensors."""
+    return {
+        "position": run.position(run.state.step),
+        "lr": run.state.optimizers.lr,
+        "config": run.config.dump(),
+        "resolved": run.resolved,
+        "recipe": asdict(run.recipe),
+        "dataset": run.data.fingerprint,
+        "contents": run.data.contents,
+        "environment": environment.environment(run.world),
+        "attempt": run.attempts[-1],
+        "seconds": meter.seconds,
+        "since": meter.since,
+        "lineage": run.lineage,
+        "init": run.init,
+        "network": run.network,
+    }
