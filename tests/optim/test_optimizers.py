@@ -19,6 +19,7 @@ from saccade.models import create_model
 from saccade.optim import optimizers as optim
 from saccade.optim.ema import Ema
 from saccade.optim.layer_decay import layer_numbers
+from saccade.optim.methods import METHODS
 from saccade.optim.muon import BLOCK_ROWS, Muon, muon_names, orthogonalise
 from saccade.optim.optimizers import Optimizers
 from saccade.optim.schedule import Schedule
@@ -28,7 +29,7 @@ from saccade.training.state import State
 from saccade.training.step import StepRunner
 
 CPU = torch.device("cpu")
-NAMES = ("sgd", "adam", "adamw", "rmsprop", "rmsprop-tf", "lamb", "muon")
+NAMES = tuple(METHODS)
 Reference = Callable[[nn.Module, Config], Callable[[], None]]
 
 
@@ -340,10 +341,13 @@ def test_a_rate_follows_the_batch_as_suits_its_method() -> None:
 
 
 def test_the_flavour_is_chosen_by_method_and_device_and_an_earlier_choice_holds() -> None:
-    assert optim.flavour("sgd", CPU)[0] == optim.flavour("muon", CPU)[0] == "fused"
-    assert (
-        optim.flavour("lamb", CPU)[0] == optim.flavour("sgd", torch.device("mps"))[0] == "foreach"
-    )
+    def flavour(name: str, device: torch.device = CPU, rest: str = "sgd") -> str:
+        section = settings(optimizer__name=name, optimizer__rest=rest).optimizer
+        return optim.flavour(section, device)[0]
+
+    assert flavour("sgd") == flavour("muon") == "fused"
+    assert flavour("lamb") == flavour("sgd", torch.device("mps")) == "foreach"
+    assert flavour("muon", rest="lamb") == "foreach"
     part = optim.build(small_net(), settings(optimizer__name="adamw"), CPU, "foreach").parts[0]
     assert not part.defaults["fused"] and part.defaults["foreach"]
 

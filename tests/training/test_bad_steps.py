@@ -19,6 +19,7 @@ from saccade.config.schema import GuardSection
 from saccade.device import precision
 from saccade.device.loss_scale import GROW_AFTER, LEAST, MOST, START, LossScale, following
 from saccade.errors import ConfigError, DivergedError
+from saccade.optim.methods import METHODS
 from saccade.training import update
 from saccade.training.bad_steps import MOST_KEPT, Archive
 from saccade.training.guard import Finite
@@ -26,7 +27,6 @@ from saccade.training.loss_spike import LossRecord
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
-METHODS = ("sgd", "adam", "adamw", "rmsprop", "rmsprop-tf", "lamb", "muon")
 BAD = 2
 LAST = torch.tensor([-1])
 

@@ -15,32 +15,34 @@ Milestones = Annotated[tuple[DurationText, ...], Field()]
 class OptimizerSection(Section):
     """How gradients become weights."""
 
-    name: Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop-tf", "lamb", "muon"] = maths(
-        "sgd", "the method; muon = Muon on hidden filters and matrices, `rest` on what remains"
-    )
+    name: str = maths("sgd", "the optimiser; docs/configuration.md lists them all")
     lr: RateText = maths(
         "0.1 per 256", "learning rate: '0.5 per 1024' is scaled once, a bare number is not"
     )
-    momentum: float = maths(0.9, "momentum; beta1 of Adam, AdamW and LAMB", ge=0, lt=1)
-    beta2: float = maths(0.999, "beta2 of Adam, AdamW and LAMB; alpha of RMSprop", ge=0, lt=1)
+    momentum: float = maths(0.9, "momentum, or beta1 of the Adam family", ge=0, lt=1)
+    beta2: float = maths(0.999, "beta2 of the Adam family, or alpha of RMSprop", ge=0, lt=1)
     eps: float = maths(
         1e-8, "added to the root of the mean square (rmsprop-tf: under the root)", gt=0
     )
-    nesterov: bool = maths(True, "Nesterov momentum, for SGD and Muon")
+    nesterov: bool = maths(True, "Nesterov momentum, where the optimiser knows it")
     weight_decay: float = maths(
-        5e-5, "weight decay; decoupled from the gradient in AdamW, LAMB and Muon", ge=0, le=1
+        5e-5, "weight decay, decoupled from the gradient or not as the optimiser has it", ge=0, le=1
     )
     decay: Literal["weights", "all"] = maths(
-        "weights", "what decays: weights alone, or biases, normalisation and position tables too"
+        "weights", "what decays: weights only, or also biases, norms and position tables"
     )
     fixed_norm: bool = maths(
         False, "Muon: give each filter the norm sqrt(rows) before a step, where norms follow"
     )
-    rest: Literal["sgd", "adamw"] = maths("sgd", "the method for what Muon does not take")
-    rest_lr: RateText = maths("0.05 per 64", "learning rate of what Muon does not take")
-    rest_momentum: float = maths(0.9, "momentum, or beta1, of what Muon does not take", ge=0, lt=1)
+    rest: str = maths("sgd", "the optimiser for the parameters that Muon does not take")
+    rest_lr: RateText = maths(
+        "0.05 per 64", "learning rate of the parameters that Muon does not take"
+    )
+    rest_momentum: float = maths(
+        0.9, "momentum, or beta1, for the parameters that Muon does not take", ge=0, lt=1
+    )
     layer_decay: float = maths(
-        1.0, "rate of a layer over that of the next one, for fine-tuning; 1 = off", gt=0, le=1
+        1.0, "rate of a layer as a share of the next layer's, for fine-tuning; 1 = off", gt=0, le=1
     )
     clip: float = maths(0.0, "largest norm of all gradients together; 0 = off", ge=0)
 
@@ -62,9 +64,11 @@ class ScheduleSection(Section):
         "wsd",
     ] = maths("cosine", "shape after the warm-up; docs/schedules.md shows them all")
     warmup: DurationText = maths(
-        "5%", "linear rise from zero; of onecycle a half cosine, with less momentum at its top"
+        "5%", "length of the linear rise from zero; onecycle rises as a half cosine"
     )
-    end: float = maths(0.0, "factor reached at the end; nowhere is it lower", ge=0, le=1)
+    end: float = maths(
+        0.0, "final factor on the rate; also the floor of every schedule", ge=0, le=1
+    )
     every: DurationText = maths("30ep", "step, exponential: how long one factor of `gamma` takes")
     milestones: Milestones = maths(
         (), "multistep: when the rate drops, counted from the start of the run"
@@ -79,9 +83,9 @@ class ScheduleSection(Section):
     )
     decay: DurationText = maths("20%", "wsd: length of the straight fall at the end")
     patience: int = maths(
-        10, "plateau: evaluations without a new best that are borne; the next one drops", ge=0
+        10, "plateau: evaluations without improvement before the rate drops", ge=0
     )
-    watch: Literal["top1", "loss"] = maths("top1", "plateau: which figure of the evaluations")
+    watch: Literal["top1", "loss"] = maths("top1", "plateau: the figure that must improve")
 
     @model_validator(mode="after")
     def _complete(self) -> ScheduleSection:

@@ -12,38 +12,11 @@ from torch import Tensor, nn
 from saccade.config.optim import OptimizerSection
 from saccade.config.schema import Config
 from saccade.models.parts.network import undecayed
-from saccade.optim.lamb import Lamb
 from saccade.optim.layer_decay import layer_numbers
-from saccade.optim.muon import Muon, muon_names
-from saccade.optim.rmsprop import RmsPropTf
+from saccade.optim.methods import Groups, Method, Settings, find
 from saccade.optim.rollback import Kept
 from saccade.optim.schedule import Schedule
 from saccade.units import Rate
-
-RULES = {
-    "sgd": "linear",
-    "muon": "linear",
-    "rmsprop": "linear",
-    "rmsprop-tf": "linear",
-    "adam": "sqrt",
-    "adamw": "sqrt",
-    "lamb": "sqrt",
-}
-"""How the rate follows the global batch."""
-
-SLOTS: dict[type[torch.optim.Optimizer], dict[str, float]] = {
-    torch.optim.SGD: {"momentum_buffer": 0.0},
-    torch.optim.Adam: {"exp_avg": 0.0, "exp_avg_sq": 0.0},
-    torch.optim.AdamW: {"exp_avg": 0.0, "exp_avg_sq": 0.0},
-    torch.optim.RMSprop: {"square_avg": 0.0, "momentum_buffer": 0.0},
-    RmsPropTf: {"square_avg": 1.0, "momentum_buffer": 0.0},
-    Lamb: {"exp_avg": 0.0, "exp_avg_sq": 0.0},
-    Muon: {"momentum_buffer": 0.0},
-}
-"""What a method remembers of each parameter, and the value that it starts with."""
-
-COUNTING = (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, Lamb)
-"""Methods that also remember, for each parameter, how many steps it has had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +54,10 @@ class Optimizers:
         return float(group["lr"] / group["depth_scale"])
 
     def step(self, mask: Tensor | None = None) -> None:
-        """Apply one update.
+        """Apply one update, but not where ``mask``, a bool scalar on the device, is False.
 
-        None where ``mask``, a bool scalar on the device that nothing waits for, is False.
-
-        Fused kernels take the mask; for the others, copies from before the step are put back.
+        Nothing waits for the mask. Fused kernels take it; for the others, copies from before the
+        step are put back.
         """
         for part in self.parts:
             if mask is None:
@@ -114,18 +86,19 @@ class Optimizers:
         }
 
 
-def flavour(name: str, device: torch.device) -> tuple[str, str]:
-    """Return how a method updates its tensors, ``fused`` or ``foreach``, and the reason."""
-    if name not in ("sgd", "adam", "adamw", "muon"):
+def flavour(section: OptimizerSection, device: torch.device) -> tuple[str, str]:
+    """Return how parameters are updated, ``fused`` or ``foreach``, and the reason.
+
+    Where the method takes only some parameters, it is the flavour of the rest.
+    """
+    main = find(section.name)
+    name = section.rest if main.takes else section.name
+    if not find(name).fused:
         return "foreach", f"{name} has no fused kernel"
     if device.type not in ("cpu", "cuda"):
         return "foreach", f"no fused kernels are used on {device.type}"
-    return (
-        "fused",
-        "one pass over the memory"
-        if name != "muon"
-        else "one pass over the memory, for what Muon leaves",
-    )
+    reason = "one pass over the memory"
+    return "fused", f"{reason}, for what {main.title} leaves" if main.takes else reason
 
 
 def build(model: nn.Module, config: Config, device: torch.device, chosen: str = "") -> Optimizers:
@@ -134,53 +107,57 @@ def build(model: nn.Module, config: Config, device: torch.device, chosen: str = 
     ``chosen`` is an earlier choice of the flavour.
     """
     section = config.optimizer
+    fused = (chosen or flavour(section, device)[0]) == "fused"
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters() if p.requires_grad}
-    taken = muon_names(model) if section.name == "muon" else set()
-    first = [p for p, n in names.items() if section.name != "muon" or n in taken]
-    others = [p for p, n in names.items() if section.name == "muon" and n not in taken]
+    main, rest = find(section.name), find(section.rest, "optimizer.rest")
+    taken = main.takes(model) if main.takes else set(names.values())
+    first = [p for p, n in names.items() if n in taken]
+    others = [p for p, n in names.items() if n not in taken]
+
     lr, formula = peak(section, config.batch.global_)
-    if section.name == "muon":
+    rest_lr, rest_formula = rest_peak(section, config.batch.global_)
+    if main.takes:
         what = "convolutions" if all(p.dim() == 4 for p in first) else "matrices"
-        rest_lr, rest_formula = rest_peak(section, config.batch.global_)
-        title = {"sgd": "SGD", "adamw": "AdamW"}[section.rest]
         formula = (
-            f"{formula} for Muon on {len(first)} {what}; {rest_formula} for {title} on the rest"
+            f"{formula} for {main.title} on {len(first)} {what}; "
+            f"{rest_formula} for {rest.title} on the rest"
         )
-    fused = (chosen or flavour(section.name, device)[0]) == "fused"
+
     grouping = _Grouping(model, section, names)
+    plans = [
+        (main, first, lr, section.momentum),
+        (rest, others, rest_lr, section.rest_momentum),
+    ]
     parts = []
-    if first:
-        parts.append(
-            _make(section.name, section, lr, section.momentum, grouping.groups(first), fused)
-        )
-    if others:
-        parts.append(
-            _make(
-                section.rest,
-                section,
-                rest_lr,
-                section.rest_momentum,
-                grouping.groups(others),
-                fused,
-            )
-        )
-    for part in parts:
-        for group in part.param_groups:
-            group["peak_lr"] = group["lr"] = group["lr"] * group["depth_scale"]
-            group["full_momentum"] = group["betas"][0] if "betas" in group else group["momentum"]
-            for param in group["params"]:
-                part.state[param] = _fresh_state(part, group, param)
+    for method, params, rate, momentum in plans:
+        if params:
+            settings = Settings.of(section, lr=rate, momentum=momentum, fused=fused)
+            parts.append(_make(method, grouping.groups(params), settings))
     return Optimizers(tuple(parts), names, formula)
 
 
 def peak(section: OptimizerSection, global_batch: int) -> tuple[float, str]:
     """Return the learning rate at a global batch, before any schedule, and the formula as text."""
-    return Rate.parse(section.lr).effective(global_batch, RULES[section.name])
+    return Rate.parse(section.lr).effective(global_batch, find(section.name).rule)
 
 
 def rest_peak(section: OptimizerSection, global_batch: int) -> tuple[float, str]:
-    """Return the same for what Muon does not take."""
-    return Rate.parse(section.rest_lr).effective(global_batch, RULES[section.rest])
+    """Return the peak rate, and its formula, of the parameters that the method does not take."""
+    rule = find(section.rest, "optimizer.rest").rule
+    return Rate.parse(section.rest_lr).effective(global_batch, rule)
+
+
+def with_rate(section: OptimizerSection, lr: float, global_batch: int) -> OptimizerSection:
+    """Return the settings with an effective rate ``lr`` that no batch scales any more.
+
+    Where the method takes only some parameters, the rate of the rest keeps its proportion.
+    """
+    update: dict[str, Any] = {"lr": repr(lr)}
+    if find(section.name).takes:
+        before, _ = peak(section, global_batch)
+        rest, _ = rest_peak(section, global_batch)
+        update["rest_lr"] = repr(rest * lr / before) if before else section.rest_lr
+    return OptimizerSection.model_validate(section.model_dump() | update)
 
 
 class _Grouping:
@@ -198,7 +175,7 @@ class _Grouping:
             name: section.layer_decay ** (last - number) for name, number in layers.items()
         }
 
-    def groups(self, params: Iterable[Tensor]) -> list[dict[str, Any]]:
+    def groups(self, params: Iterable[Tensor]) -> Groups:
         """Return groups with ``params`` and what differs from the method's settings.
 
         The deepest weights first.
@@ -218,51 +195,27 @@ class _Grouping:
         return groups
 
 
-def _make(
-    name: str,
-    section: OptimizerSection,
-    lr: float,
-    momentum: float,
-    groups: list[dict[str, Any]],
-    fused: bool,
-) -> torch.optim.Optimizer:
-    decay, eps, beta2 = section.weight_decay, section.eps, section.beta2
-    if name == "sgd":
-        nesterov = section.nesterov and momentum > 0
-        return torch.optim.SGD(
-            groups,
-            lr,
-            momentum,
-            weight_decay=decay,
-            nesterov=nesterov,
-            fused=fused,
-            foreach=not fused,
-        )
-    if name == "muon":
-        return Muon(groups, lr, momentum, section.nesterov, decay, section.fixed_norm)
-    if name == "lamb":
-        return Lamb(groups, lr, (momentum, beta2), eps, decay)
-    if name == "rmsprop-tf":
-        return RmsPropTf(groups, lr, beta2, eps, momentum, decay)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(groups, lr, beta2, eps, decay, momentum, foreach=True)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    return kind(groups, lr, (momentum, beta2), eps, decay, fused=fused, foreach=not fused)
+def _make(method: Method, groups: Groups, settings: Settings) -> torch.optim.Optimizer:
+    """Make an optimiser whose state and peak rates are in place before the first step."""
+    part = method.make(groups, settings)
+    for group in part.param_groups:
+        group["peak_lr"] = group["lr"] = group["lr"] * group["depth_scale"]
+        group["full_momentum"] = group["betas"][0] if "betas" in group else group["momentum"]
+        for param in group["params"]:
+            part.state[param] = _fresh_state(method, group, param)
+    return part
 
 
-def _fresh_state(
-    part: torch.optim.Optimizer, group: dict[str, Any], param: Tensor
-) -> dict[str, Tensor]:
+def _fresh_state(method: Method, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
     """Return the state before the first step, in the parameter's own memory layout.
 
     The layout matters: a fused CPU optimiser walks parameter and state in memory order, and state
     laid out otherwise is applied to the wrong elements without an error.
     """
-    state = {slot: torch.full_like(param, start) for slot, start in SLOTS[type(part)].items()}
-    if group.get("momentum") == 0 and not isinstance(part, (Muon, RmsPropTf)):
-        state.pop("momentum_buffer")  # torch's own do not touch it then
-    if isinstance(part, COUNTING):
-        # where a bad step can be masked
+    slots = method.initial_slots(group["full_momentum"])
+    state = {slot: torch.full_like(param, start) for slot, start in slots.items()}
+    if method.counts_steps:
+        # on a GPU the count lies there too, so that a bad step can be masked
         on_device = group.get("fused") or param.device.type == "cuda"
         state["step"] = torch.zeros((), device=param.device if on_device else "cpu")
     return state

@@ -52,7 +52,7 @@ def resolve(config: Config, saved: Saved | None, local_rank: int = 0) -> dict[st
     """
     device, device_reason = choose.pick_device(config.device, local_rank)
     earlier = saved.meta["resolved"] if saved else None
-    flavour, flavour_reason = optim.flavour(config.optimizer.name, torch.device(device))
+    flavour, flavour_reason = optim.flavour(config.optimizer, torch.device(device))
     exact_reason = (
         "costs less than 1 % on a GPU"
         if device == "cuda"

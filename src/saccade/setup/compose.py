@@ -16,7 +16,6 @@ import numpy as np
 
 from saccade import recipes, units
 from saccade.config.layers import Layers
-from saccade.config.optim import OptimizerSection
 from saccade.config.schema import Config
 from saccade.data.images import decode
 from saccade.data.sources import KNOWN, Source, train_split
@@ -24,7 +23,7 @@ from saccade.data.sources.official import OFFICIAL
 from saccade.errors import ConfigError, UsageError
 from saccade.models import find
 from saccade.models.parts import registry
-from saccade.optim import optimizers
+from saccade.optim import methods, optimizers
 from saccade.setup.ancestor import seek
 from saccade.training.datasets import open_training
 
@@ -213,11 +212,21 @@ def _recipe(name: str) -> Layers:
 
 def _settled(layers: Layers, request: Request) -> Config:
     """Check all settings, apply ``--lr``, and call the model by the name it is registered under."""
-    config = layers.resolve()
+    config = _resolved(layers)
     if request.flags.get("lr") is not None:
-        config = _with_rate(config, float(request.flags["lr"]))
+        section = optimizers.with_rate(
+            config.optimizer, float(request.flags["lr"]), config.batch.global_
+        )
+        config = config.model_copy(update={"optimizer": section})
     model = config.model.model_copy(update={"name": _model(config.model.name)})
     return config.model_copy(update={"model": model})
+
+
+def _resolved(layers: Layers) -> Config:
+    """Check all settings, the names of optimisers included; raises ConfigError."""
+    config = layers.resolve()
+    methods.check(config.optimizer, layers.origin)
+    return config
 
 
 def preview(request: Request) -> Config:
@@ -225,7 +234,7 @@ def preview(request: Request) -> Config:
 
     Raises ConfigError.
     """
-    return _stack(*_layers(request)[:2]).resolve()
+    return _resolved(_stack(*_layers(request)[:2]))
 
 
 def settings(request: Request) -> Config:
@@ -353,18 +362,3 @@ def typical_side(source: Source) -> int:
         except decode.BadImage:
             continue  # preflight reports it by name
     return int(statistics.median(sides)) if sides else 224
-
-
-def _with_rate(config: Config, lr: float) -> Config:
-    """Apply ``--lr``: the effective rate of the main group, never scaled.
-
-    Muon's other rate keeps its proportion.
-    """
-    section = config.optimizer
-    update: dict[str, Any] = {"lr": repr(lr)}
-    if section.name == "muon":
-        before, _ = optimizers.peak(section, config.batch.global_)
-        rest, _ = optimizers.rest_peak(section, config.batch.global_)
-        update["rest_lr"] = repr(rest * lr / before) if before else section.rest_lr
-    checked = OptimizerSection.model_validate(section.model_dump() | update)
-    return config.model_copy(update={"optimizer": checked})
