@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from saccade import trainer, units
+from saccade import report, trainer, units
 from saccade.config.schema import Config, kinds
 from saccade.data.loader import Readers
 from saccade.data.sources import Source, Split, open_source, train_split, validation_split
 from saccade.data.sources.split import short_name
 from saccade.device import determinism
 from saccade.distributed.world import joined
-from saccade.errors import ConfigError, UsageError
+from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.metrics import Result
@@ -272,6 +272,28 @@ def own_split(config: Config, name: str = "") -> Split:
         if name in ("", split.name):
             return split
     return data.train if name == "train" else _split_of(data.val_source, name)
+
+
+def write_page(run: Path, best: bool = False) -> Path:
+    """Write the page of a run, or of one of its checkpoints, which is scored anew for it.
+
+    Returns its path. Raises CheckpointError, or UsageError for weights without a run around them.
+    """
+    subject = Subject.of(run, best)
+    if subject.saved is not None:
+        if subject.folder is None:
+            raise UsageError(
+                "there is no run around this checkpoint", where=str(run), fix="name a run folder"
+            )
+        classifier, split = subject.classifier(), own_split(subject.config)
+        result, _ = score(classifier, split, subject.resolved)
+        return report.write_report(subject.folder, split, result, subject.path.name)
+
+    try:
+        return report.write_report(run, own_split(subject.config))
+    # the images are gone: the page is written without the pictures of mistakes
+    except SaccadeError:
+        return report.write_report(run)
 
 
 def find_split(

@@ -1,5 +1,8 @@
-"""What all verbs share: the application, JSON on stdout, and errors as messages and exit
+"""The application that all verbs register with: results on stdout, errors as messages and exit
 statuses.
+
+A verb is a function in a file of its own, registered by ``@app.command(...)`` and imported by
+``main``. What is slow to import is imported inside the function, so that help is instant.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ import errno
 import os
 import signal
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -49,7 +52,8 @@ _REFUSALS = (
     errno.ENFILE,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+CONTINUES = "what is finished is kept; the same command goes on from there"
+"""What a verb answers to a signal that it may be killed by and run again after."""
 
 
 @contextlib.contextmanager

@@ -1,48 +1,16 @@
-"""The verb that starts ranks on other machines, and what ``train`` does to start its own."""
+"""``saccade launch``: ranks on several machines."""
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from saccade.cli.app import Json, explained, print_json, show
+from saccade.cli import options
+from saccade.cli.app import app, explained, print_json, show
 from saccade.errors import ConfigError, UsageError
-
-if TYPE_CHECKING:
-    from saccade.config.schema import Config
-    from saccade.distributed.world import World
-
-app = typer.Typer()
-
-
-@contextlib.contextmanager
-def ranks(config: Config) -> Iterator[World]:
-    """Meet the other ranks.
-
-    Where several devices are asked for and nobody started ranks, start them instead.
-
-    Then what is in the context does not happen here: the process ends with the exit status of the
-    ranks.
-    """
-    from saccade import units
-    from saccade.distributed.world import Devices, Start, joined
-
-    devices = Devices.parse(config.device)
-    if devices.count > 1 and not Start.read().by:
-        from saccade.device.choose import pick_device
-        from saccade.distributed import launcher
-
-        for place in range(devices.count):
-            pick_device(config.device, place)
-        raise typer.Exit(launcher.start_ranks(sys.argv[1:], devices.count))
-    with joined(units.seconds(config.ranks.start_limit)) as world:
-        yield world
 
 
 @app.command(
@@ -76,7 +44,7 @@ def launch(
         "saccade.sbatch"
     ),
     submit: Annotated[bool, typer.Option("--submit", help="Also submit it.")] = False,
-    json_out: Json = False,
+    json_out: options.Json = False,
 ) -> None:
     """Write (and submit) a batch script that trains on several machines.
 
@@ -92,9 +60,11 @@ def launch(
                 where="--devices",
                 fix="use --ranks and --no-gpus",
             )
+
         arguments = context.args if gpus else [*context.args, "--devices", "cpu"]
         job = SlurmJob(nodes, ranks_per_node, gpus, cpus, time, partition, account)
         files.write_bytes(script, job.script(arguments).encode())
+
         answer = _submit(script) if submit else ""
         if json_out:
             print_json({"script": str(script), "submitted": answer})

@@ -1,4 +1,4 @@
-"""The verb that draws learning rates. Heavy imports wait until it runs, so that help is instant."""
+"""``saccade lr``: the learning rate over a run, drawn."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from saccade.cli.app import Json, explained, print_json, show
+from saccade.cli import options
+from saccade.cli.app import app, explained, print_json, show
 from saccade.errors import UsageError
-
-app = typer.Typer()
 
 
 @app.command(epilog="Example: saccade lr photos photos-small --out rates.svg")
@@ -25,22 +24,16 @@ def lr(
     out: Annotated[Path, typer.Option("--out", help="The picture: a .png or a .svg.")] = Path(
         "lr.png"
     ),
-    epochs: Annotated[
-        str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Images per optimiser step (global).")
-    ] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
     num_images: Annotated[
         int,
         typer.Option(
             "--images", min=0, help="Training images; default: ImageNet's, or those of the run."
         ),
     ] = 0,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
-    ] = None,
-    json_out: Json = False,
+    sets: options.Sets = None,
+    json_out: options.Json = False,
 ) -> None:
     """Draw the learning rate over the run, of one or several recipes. Opens no data."""
     with explained(json_out):
@@ -49,6 +42,7 @@ def lr(
             raise UsageError(
                 f"'{out}' is neither a .png nor a .svg", where="--out", fix="write --out lr.png"
             )
+
         from saccade import files
         from saccade.report import rates
         from saccade.setup.compose import flag_settings
@@ -56,9 +50,11 @@ def lr(
         flags = flag_settings(epochs=epochs, batch_size=batch_size)
         curves = [rates.follow(word, flags, sets or [], num_images) for word in words]
         files.write_bytes(out, rates.draw(curves, form))
+
         if json_out:
             print_json({"picture": str(out), "rates": [curve.to_json() for curve in curves]})
             return
+
         for curve in curves:
             show(curve.text)
         show(str(out))

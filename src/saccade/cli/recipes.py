@@ -1,7 +1,4 @@
-"""The verb for recipes and their receipts.
-
-Heavy imports wait until it runs, so that help is instant.
-"""
+"""``saccade recipes``: recipes and their receipts."""
 
 from __future__ import annotations
 
@@ -10,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from saccade.cli.app import Json, explained, print_json, show
+from saccade.cli import options
+from saccade.cli.app import app, explained, print_json, show
 from saccade.errors import UsageError
-
-app = typer.Typer()
 
 Words = Annotated[
     list[str] | None, typer.Argument(help="A recipe to show, or: record RUN..., or: records.")
@@ -26,7 +22,7 @@ Words = Annotated[
         "runs/resnet18-photos-1a2b3c4d"
     )
 )
-def recipes(words: Words = None, json_out: Json = False) -> None:
+def recipes(words: Words = None, json_out: options.Json = False) -> None:
     """List the recipes with their receipts: measured, ported or untested.
 
     `record` writes receipts from run folders.

@@ -1,0 +1,31 @@
+"""``saccade check``: the preflight of a training alone."""
+
+from __future__ import annotations
+
+import typer
+
+from saccade.cli.app import app, explained, print_json
+from saccade.cli.options import Asked, Json, asking
+
+
+@app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
+@asking
+def check(asked: Asked, json_out: Json = False) -> None:
+    """Look for what would go wrong, and say how long training would take. Leaves nothing behind."""
+    with explained(json_out):
+        from saccade.log import Log
+        from saccade.preflight import checks
+        from saccade.setup.compose import compose
+
+        request = asked.request()
+        log = Log()
+        findings = checks.check(compose(request), log)
+        if json_out:
+            print_json({"findings": [finding.to_json() for finding in findings]})
+
+        errors = [finding for finding in findings if finding.severity == "error"]
+        if not errors:
+            log.say("nothing stands in the way")
+            return
+        log.say(f"{len(errors)} finding(s) stand in the way")
+        raise typer.Exit(errors[0].status)

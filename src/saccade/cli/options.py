@@ -1,0 +1,162 @@
+"""Options that several verbs share, each declared once.
+
+A flag that is also a setting stands here and in ``FLAGS`` of ``setup/compose.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from saccade.setup.compose import Request
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+# What is trained, on what
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(help="A YAML file, a recipe or a model; several are merged in order."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="A known name (digits, cifar10 ...), a folder, a tar or zip, or shards."
+    ),
+]
+Val = Annotated[
+    str | None, typer.Option("--val", help="Validation data, when it is not inside --data.")
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels", help="A CSV (path, label, perhaps split) for images not in class folders."
+    ),
+]
+SplitNames = Annotated[
+    str | None,
+    typer.Option(
+        "--split-names",
+        help="Which folders are the splits: train=Alpha,val=Beta; or none: all are classes.",
+    ),
+]
+Model = Annotated[str | None, typer.Option("--model", help="A name from `saccade models`.")]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init", help="Start from weights: a run, a .safetensors or .pth file, timm:NAME."
+    ),
+]
+Holdout = Annotated[
+    str | None,
+    typer.Option("--holdout", help="Fraction of the training images to validate on: 10%."),
+]
+Minival = Annotated[
+    str | None,
+    typer.Option("--minival", help="Fraction of the training images to choose the best on."),
+]
+
+# How
+Epochs = Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Images per optimiser step, over all devices (global)."),
+]
+Rate = Annotated[float | None, typer.Option("--lr", help="Effective learning rate, never scaled.")]
+ImageSize = Annotated[
+    int | None, typer.Option("--image-size", help="Side of the images the network sees, in pixels.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from it.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
+]
+
+# Where, and how long
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices", help="auto, cpu, mps, 8 (GPUs), 0,2 (these GPUs) or cpu:2 (processes)."
+    ),
+]
+Precision = Annotated[
+    str | None, typer.Option("--precision", help="auto, fp32, bf16, or fp16 (GPUs only).")
+]
+MaxTime = Annotated[
+    str | None, typer.Option("--max-time", help="Save and stop (exit 75) after this time: 20m, 2h.")
+]
+
+# What is there already
+Run = Annotated[
+    Path, typer.Argument(help="A run folder, a checkpoint in it, or a model.safetensors.")
+]
+Best = Annotated[
+    bool, typer.Option("--best", help="Take the best checkpoint of the run, not its last weights.")
+]
+Source = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.gz, .xz too).")]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run is made of, as ``train`` and ``check`` are asked for it."""
+
+    words: Words = None
+    data: Data = None
+    val: Val = None
+    labels: Labels = None
+    split_names: SplitNames = None
+    model: Model = None
+    init: Init = None
+    epochs: Epochs = None
+    batch_size: BatchSize = None
+    lr: Rate = None
+    image_size: ImageSize = None
+    seed: Seed = None
+    devices: Devices = None
+    precision: Precision = None
+    max_time: MaxTime = None
+    holdout: Holdout = None
+    minival: Minival = None
+    sets: Sets = None
+
+    def request(self, out: str = "") -> Request:
+        """Return it as a request to be composed into settings; ``out`` is the run folder.
+
+        Raises UsageError or ConfigError where the value of a flag means nothing.
+        """
+        from saccade.setup.compose import FLAGS, Request, flag_settings
+
+        settings = flag_settings(**{name: getattr(self, name) for name in FLAGS})
+        return Request(self.words or (), settings, self.sets or (), out=out)
+
+
+def asking(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb all options of ``Asked``, which reach it as its first argument.
+
+    Typer reads the signature of a function: the result's has the shared options and the verb's own.
+    """
+    hints = get_type_hints(Asked, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(Asked)
+    ]
+    own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(verb)
+    def run(**given: Any) -> None:
+        asked = Asked(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+        verb(asked, **given)
+
+    run.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*shared, *own]}
+    return run

@@ -1,0 +1,57 @@
+"""``saccade pack``: a source as few files that are read fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from saccade.cli import options
+from saccade.cli.app import CONTINUES, app, explained, print_json, show
+
+
+@app.command(epilog="Example: saccade pack photos.zip packs/photos --max-side 400")
+def pack(
+    source: options.Source,
+    target: Annotated[
+        Path, typer.Argument(help="The folder of the pack, which is trained on as --data.")
+    ],
+    max_side: Annotated[
+        int, typer.Option("--max-side", help="Reduce the longer side to this; 0: never.")
+    ] = 500,
+    quality: Annotated[int, typer.Option("--quality", help="libjpeg's quality, 1 to 100.")] = 90,
+    tile: Annotated[int, typer.Option("--tile", help="Width of a tile in pixels.")] = 32,
+    chroma: Annotated[
+        Literal["source", "4:2:0", "4:4:4"],
+        typer.Option("--chroma", help="How finely colour is stored."),
+    ] = "source",
+    original: Annotated[
+        bool, typer.Option("--original", help="Keep the bytes of every image.")
+    ] = False,
+    split_names: options.SplitNames = None,
+    json_out: options.Json = False,
+) -> None:
+    """Pack a dataset for fast training: few files, tiled JPEGs, checksums.
+
+    Killed, it goes on with the same command.
+    """
+    with explained(json_out, again=CONTINUES):
+        from saccade.data import packing
+        from saccade.data.sources import open_source
+        from saccade.log import Log
+
+        found = open_source(source, split_names=split_names or "")
+        settings = packing.Settings(max_side, quality, tile, original, chroma)
+        with Log().progress("packing", sum(map(len, found.splits.values()))) as bar:
+            done = packing.pack(
+                found,
+                target,
+                settings,
+                lambda count: bar.update(count, "decoded, reduced, encoded"),
+            )
+
+        if json_out:
+            print_json(done.to_json())
+        else:
+            show(done.text)

@@ -1,0 +1,85 @@
+"""``saccade predict``: what is in images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from saccade.cli import options
+from saccade.cli.app import app, complain, explained, print_json, show
+from saccade.errors import DataError
+from saccade.printable import cell, printable
+
+
+@app.command(
+    epilog="Example: saccade predict runs/resnet18-photos-1a2b3c4d cat.jpg holiday/ --top 3"
+)
+def predict(
+    run: options.Run,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes.")] = 5,
+    best: options.Best = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Also write path, rank, class, probability.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
+    ] = False,
+    json_out: options.Json = False,
+) -> None:
+    """Name what is in images, with probabilities, which are computed in float32 on every machine.
+
+    Images that cannot be read are named on stderr; the others are answered, and the exit status is
+    65.
+    """
+    with explained(json_out):
+        from saccade import api, files
+
+        rows: list[dict[str, Any]] = []
+        for prediction in api.predict(run, images, top=top, best=best, strict=strict):
+            answers = [{"class": name, "probability": share} for name, share in prediction.top]
+            row: dict[str, Any] = {"path": prediction.path, "top": answers}
+            if prediction.error:
+                row["error"] = prediction.error
+            rows.append(row)
+            _tell(row, aloud=not json_out)
+
+        if csv is not None:
+            files.write_bytes(csv, _csv(rows))
+        if json_out:
+            print_json(rows)
+
+        bad = sum("error" in row for row in rows)
+        if bad:
+            complain(
+                f"{bad:,} of {len(rows):,} images could not be read; they are named above", "red"
+            )
+            raise typer.Exit(DataError.status)
+
+
+def _tell(row: dict[str, Any], aloud: bool) -> None:
+    """Print one answer as soon as it is known: a reason on stderr, classes on stdout."""
+    from saccade.data.sources.ilsvrc import class_name
+
+    path = printable(str(row["path"]), keep="")
+    if "error" in row:
+        complain(f"{row['error']}\n  where: {path}")
+    elif aloud:
+        named = (f"{class_name(a['class'])} {a['probability']:.1%}" for a in row["top"])
+        show(f"{path}: {'  '.join(named)}")
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    import csv
+    import io
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["path", "rank", "class", "probability"])
+    for row in rows:
+        for rank, answer in enumerate(row["top"], 1):
+            share = f"{answer['probability']:.6f}"
+            writer.writerow([cell(row["path"], path=True), rank, cell(answer["class"]), share])
+    return out.getvalue().encode()

@@ -1,0 +1,104 @@
+"""``saccade train``, and how it starts or meets the other ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saccade.cli.app import app, explained, print_json, show
+from saccade.cli.options import Asked, Json, asking
+
+if TYPE_CHECKING:
+    from saccade.config.schema import Config
+    from saccade.distributed.world import World
+
+
+@app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")
+@asking
+def train(
+    asked: Asked,
+    out: Annotated[
+        str,
+        typer.Option("--out", help="The run folder. Default: runs/<model>-<data>-<fingerprint>."),
+    ] = "",
+    resume: Annotated[
+        str,
+        typer.Option("--resume", help="auto, never, a run folder or one of its checkpoints."),
+    ] = "auto",
+    resume_changed: Annotated[
+        bool, typer.Option("--resume-changed", help="Go on although settings or images changed.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")
+    ] = False,
+    json_out: Json = False,
+) -> None:
+    """Train a classifier, or go on exactly where the same command stopped.
+
+    Without arguments: the built-in digits.
+    """
+    with explained(json_out):
+        from saccade.runs import resuming
+        from saccade.setup.agreement import settings_of
+        from saccade.setup.compose import compose
+        from saccade.setup.compose import dry_run as settled
+
+        request = resuming.based(asked.request(out), resume)
+        if dry_run:
+            _print_config(settled(request))
+            return
+
+        from saccade import trainer
+        from saccade.log import Log
+        from saccade.runs import run_folder
+
+        with ranks(settings_of(request)) as world:
+            log = Log(rank=world.rank)
+            outcome = trainer.train(
+                compose(request),
+                out=out,
+                resume=resume,
+                resume_changed=resume_changed,
+                log=log,
+                world=world,
+            )
+
+        if not outcome.fresh:
+            log.say(f"this run is finished: {outcome.folder} (start another with --resume never)")
+            run_folder.conclude(outcome.result, outcome.folder, outcome.seconds, log)
+        if json_out and world.leads:
+            print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
+
+
+def _print_config(config: Config) -> None:
+    import yaml
+
+    show(yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), nl=False)
+
+
+@contextlib.contextmanager
+def ranks(config: Config) -> Iterator[World]:
+    """Meet the other ranks, or start them where several devices are asked for and nobody has.
+
+    Where they are started here, the body of the ``with`` does not run in this process: it ends
+    with the exit status of the ranks.
+    """
+    from saccade import units
+    from saccade.distributed.world import Devices, Start, joined
+
+    devices = Devices.parse(config.device)
+    if devices.count > 1 and not Start.read().by:
+        from saccade.device.choose import pick_device
+        from saccade.distributed import launcher
+
+        # a device that is not there is refused here, once, not by every rank
+        for place in range(devices.count):
+            pick_device(config.device, place)
+        raise typer.Exit(launcher.start_ranks(sys.argv[1:], devices.count))
+
+    with joined(units.seconds(config.ranks.start_limit)) as world:
+        yield world

@@ -1,0 +1,55 @@
+"""Options that several verbs share are declared once, and reach each verb the same way."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer
+import typer.main
+
+from saccade import cli
+from saccade.cli.main import app
+from saccade.cli.options import Asked, asking
+from saccade.errors import UsageError
+from saccade.setup.compose import FLAGS
+
+VERBS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+NO_VERBS = {"__init__", "app", "main", "options", "foreign_options"}
+
+
+def test_every_flag_that_is_a_setting_is_an_option_of_train_and_check() -> None:
+    assert {field.name for field in fields(Asked)} == {*FLAGS, "words", "sets"}
+    for verb in ("train", "check"):
+        spelled = {option for p in VERBS[verb].params for option in p.opts}
+        assert {f"--{name.replace('_', '-')}" for name in FLAGS} <= spelled
+
+
+def test_every_file_of_the_room_is_a_verb() -> None:
+    files = {path.stem for path in Path(cli.__path__[0]).glob("*.py")} - NO_VERBS
+    verbs = {name.replace("-", "_") for name in VERBS} - {"eval"} | {"evaluate"}
+    assert files == verbs
+
+
+def test_what_was_asked_reaches_the_verb_beside_its_own_options() -> None:
+    verbs, seen = typer.Typer(), []
+
+    @verbs.command()
+    @asking
+    def walk(asked: Asked, steps: int = 3) -> None:
+        seen.append((asked, steps))
+
+    command = typer.main.get_command(verbs)
+    command(["resnet8", "--lr", "0.5", "--steps", "4", "--set", "seed=2"], standalone_mode=False)
+    [(asked, steps)] = seen
+    assert steps == 4 and asked == Asked(words=["resnet8"], lr=0.5, sets=["seed=2"])
+    request = asked.request("here")
+    assert (request.words, request.flags, request.sets, request.out) == (
+        ["resnet8"],
+        {"lr": 0.5},
+        ["seed=2"],
+        "here",
+    )
+    with pytest.raises(UsageError, match="is not a"):
+        Asked(holdout="half").request()
