@@ -40,8 +40,8 @@ def decoded(split: Split) -> tuple[Tensor, Tensor]:
             EvaluationView(split, 32, Fit(crop_fraction=1.0), "ignore"),
             readers,
             500,
-            0,
-            -(-count // 500),
+            first_step=0,
+            last_step=-(-count // 500),
         )
     ]
     readers.close()
@@ -157,7 +157,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> Net:
     per_epoch = len(images) // BATCH
     total, step = epochs * per_epoch, 0
     for epoch in range(epochs):
-        for batch, answers in epoch_batches(images, labels, epoch, flipped, draws):
+        for batch, answers in epoch_batches(images, labels, epoch, flipped=flipped, draws=draws):
             with torch.autocast(images.device.type, torch.bfloat16):
                 logits = net(batch)
             F.cross_entropy(

@@ -81,7 +81,7 @@ def ours(
         compile_in_place(network)
     state = State(network, optimizers.build(network, config, GPU), None)
     rates = Schedule("constant", 10**6, 0, 1.0)
-    runner = StepRunner(config, rates, "bf16", GPU, Finite("lr"), clock=Clock(GPU))
+    runner = StepRunner(config, rates, "bf16", device=GPU, finite=Finite("lr"), clock=Clock(GPU))
     held = batches(batch, side, torch.channels_last)
 
     def run(steps: int) -> None:

@@ -139,7 +139,7 @@ def main() -> None:
             }
             if given.timm:
                 jobs["timm train.py"] = lambda s=seed: timm(
-                    given.timm, folder, given.epochs, s, scratch
+                    given.timm, folder, given.epochs, seed=s, scratch=scratch
                 )
             for name, job in jobs.items():
                 begun = time.perf_counter()

@@ -147,7 +147,7 @@ def batch_for(
             torch.randn(count, 3, size, size, device=device),
             torch.arange(count, device=device),
         )
-        run = runner(model.train(), batch, labels, "fp32", clock)
+        run = runner(model.train(), batch, labels, how="fp32", clock=clock)
         run()
         if min(run(), run()) > 0.7 * seconds:  # the next would be further off
             break
@@ -170,20 +170,20 @@ def compare(name: str, theirs_name: str, given: argparse.Namespace) -> str:
     with torch.no_grad():
         expected = theirs.eval()(images)
         off = float((ours.eval()(images) - expected).abs().max() / expected.abs().max())
-    count = given.batch or batch_for(theirs, size, given.seconds, device, clock)
+    count = given.batch or batch_for(theirs, size, given.seconds, device=device, clock=clock)
     batch, labels = (
         torch.randn(count, 3, size, size, device=device),
         torch.arange(count, device=device) % 1000,
     )
-    other, cells, verdict = runner(theirs.train(), batch, labels, "fp32", clock), [], ""
+    other, cells, verdict = runner(theirs.train(), batch, labels, how="fp32", clock=clock), [], ""
     low_precision, _ = precision.choose("auto", device)
     for layout, how in ((torch.contiguous_format, "fp32"), (torch.channels_last, low_precision)):
         mine = runner(
             ours.train().to(memory_format=layout),
             batch.contiguous(memory_format=layout),
             labels,
-            how,
-            clock,
+            how=how,
+            clock=clock,
         )
         median, low, high = interval(ratios(mine, other, given.pairs))
         cells.append(f"{median:.2f} ({low:.2f} to {high:.2f})")

@@ -123,3 +123,20 @@ def require_none(rule: str, violations: list[Violation]) -> None:
     assert not stale, (
         f"{EXCEPTIONS.name} permits {rule} where it is no longer needed: {', '.join(stale)}"
     )
+
+
+def require_none_in(rule: str, violations: list[Violation]) -> None:
+    """Do as ``require_none``, where an exception may also name a whole room: a folder or file."""
+    permitted = exceptions(rule)
+
+    def around(place: str) -> set[str]:
+        path = Path(place.split("::")[0])
+        return {place, path.as_posix(), path.parent.as_posix()} & set(permitted)
+
+    left = [str(v) for v in violations if not around(v.place)]
+    needed = {name for v in violations for name in around(v.place)}
+    assert not left, f"{rule}:\n  " + "\n  ".join(left)
+    assert needed == set(permitted), (
+        f"{EXCEPTIONS.name} permits {rule} where it is no longer needed: "
+        f"{', '.join(sorted(set(permitted) - needed))}"
+    )

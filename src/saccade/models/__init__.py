@@ -75,7 +75,14 @@ def create_model(
     when there is no such model, or when the images are too small for it.
     """
     options = Options(
-        num_classes, image_size, in_channels, dropout, drop_path, strides, patch_size, seed
+        num_classes,
+        image_size,
+        in_channels,
+        dropout=dropout,
+        drop_path=drop_path,
+        strides=strides,
+        patch_size=patch_size,
+        seed=seed,
     )
     model = _build(name, options)
     if isinstance(model, Network):

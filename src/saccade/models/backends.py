@@ -296,7 +296,14 @@ def _entry(name: str, source: str, image_size: int, build: Builder) -> Entry:
             )
         return _seeded(lambda: build(options), options.seed)
 
-    return Entry(name, checked, name.partition(":")[0], source, image_size, SMALLEST)
+    return Entry(
+        name,
+        checked,
+        name.partition(":")[0],
+        source=source,
+        image_size=image_size,
+        smallest=SMALLEST,
+    )
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -204,7 +204,7 @@ class GoogLeNet(InceptionNetwork):
     def __init__(self, norms: bool, options: Options) -> None:
         super().__init__()
         strides = strides_for(options.image_size, options.strides)
-        self.conv1 = _layer(options.in_channels, 64, 7, norms, strides[0])
+        self.conv1 = _layer(options.in_channels, 64, 7, norms=norms, stride=strides[0])
         self.norm1 = nn.Identity() if norms else LocalResponseNorm()
         self.conv2 = _layer(64, 64, 1, norms)
         self.conv3 = _layer(64, 192, 3, norms)

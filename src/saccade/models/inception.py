@@ -46,7 +46,7 @@ def _layer(
     stride: int = 1,
     padding: int | None = None,
 ) -> ConvNorm:
-    return ConvNorm(c_in, c_out, kernel, stride, padding, eps=1e-3)
+    return ConvNorm(c_in, c_out, kernel, stride=stride, padding=padding, eps=1e-3)
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -78,10 +78,10 @@ class InceptionB(nn.Module):
 
     def __init__(self, c_in: int, stride: int, padding: int) -> None:
         super().__init__()
-        self.branch3x3 = _layer(c_in, 384, 3, stride, padding)
+        self.branch3x3 = _layer(c_in, 384, 3, stride=stride, padding=padding)
         self.branch3x3dbl_1 = _layer(c_in, 64)
         self.branch3x3dbl_2 = _layer(64, 96, 3)
-        self.branch3x3dbl_3 = _layer(96, 96, 3, stride, padding)
+        self.branch3x3dbl_3 = _layer(96, 96, 3, stride=stride, padding=padding)
         self.pool = nn.MaxPool2d(3, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,11 +123,11 @@ class InceptionD(nn.Module):
     def __init__(self, c_in: int, stride: int, padding: int) -> None:
         super().__init__()
         self.branch3x3_1 = _layer(c_in, 192)
-        self.branch3x3_2 = _layer(192, 320, 3, stride, padding)
+        self.branch3x3_2 = _layer(192, 320, 3, stride=stride, padding=padding)
         self.branch7x7x3_1 = _layer(c_in, 192)
         self.branch7x7x3_2 = _layer(192, 192, (1, 7))
         self.branch7x7x3_3 = _layer(192, 192, (7, 1))
-        self.branch7x7x3_4 = _layer(192, 192, 3, stride, padding)
+        self.branch7x7x3_4 = _layer(192, 192, 3, stride=stride, padding=padding)
         self.pool = nn.MaxPool2d(3, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,7 +216,7 @@ class InceptionV3(InceptionNetwork):
         super().__init__()
         strides = strides_for(options.image_size, options.strides)
         pad = 1 if options.image_size < PADDED_BELOW else 0
-        self.Conv2d_1a_3x3 = _layer(options.in_channels, 32, 3, strides[0], pad)
+        self.Conv2d_1a_3x3 = _layer(options.in_channels, 32, 3, stride=strides[0], padding=pad)
         self.Conv2d_2a_3x3 = _layer(32, 32, 3, padding=pad)
         self.Conv2d_2b_3x3 = _layer(32, 64, 3)
         self.maxpool1 = nn.MaxPool2d(3, 2, pad) if strides[1] == 2 else nn.Identity()

@@ -47,7 +47,7 @@ class Separable(nn.Module):
     ) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            conv_norm(c_in, c_in, block.kernel, stride, c_in, act=block.act),
+            conv_norm(c_in, c_in, block.kernel, stride=stride, groups=c_in, act=block.act),
             conv_norm(c_in, block.channels, act=block.act),
         )
 
@@ -90,7 +90,14 @@ def _scaled(match: re.Match[str]) -> Entry | None:
     width = multiplier(match["width"])
     if not width:
         return None
-    return Entry(match[0], partial(_build, width, nn.ReLU), "mobilenet_v1", SOURCE, 224, smallest=8)
+    return Entry(
+        match[0],
+        partial(_build, width, nn.ReLU),
+        "mobilenet_v1",
+        source=SOURCE,
+        image_size=224,
+        smallest=8,
+    )
 
 
 register(

@@ -95,7 +95,12 @@ def _scaled(match: re.Match[str]) -> Entry | None:
         return None
     build = _published if match[0].startswith("mobilenet_v2_x") else _for_quantisation
     return Entry(
-        match[0], partial(build, width, expansion), "mobilenet_v2", SOURCE, 224, smallest=8
+        match[0],
+        partial(build, width, expansion),
+        "mobilenet_v2",
+        source=SOURCE,
+        image_size=224,
+        smallest=8,
     )
 
 

@@ -98,7 +98,13 @@ def _design(size: str, lite: bool, width: float, reduced_tail: bool) -> Design:
             c_out = rounded(channels // tail * width)
             act = nn.Hardswish if hard and not lite else nn.ReLU
             blocks.append(
-                Block(kernel, inner, c_out, act, rounded(inner // 4) if gated and not lite else 0)
+                Block(
+                    kernel,
+                    inner,
+                    c_out,
+                    act=act,
+                    squeezed=rounded(inner // 4) if gated and not lite else 0,
+                )
             )
         stages.append(Stage(place, tuple(blocks)))
     return Design(
@@ -126,7 +132,7 @@ def _scaled(match: re.Match[str]) -> Entry | None:
     if not width:
         return None
     build = partial(_build, match["size"], bool(match["lite"]), width, bool(match["tail"]))
-    return Entry(match[0], build, "mobilenet_v3", SOURCE, 224, smallest=8)
+    return Entry(match[0], build, "mobilenet_v3", source=SOURCE, image_size=224, smallest=8)
 
 
 def _register_all() -> None:

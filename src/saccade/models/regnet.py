@@ -111,22 +111,22 @@ class Design:
 
 
 X_DESIGNS = {
-    "400mf": Design(22, 24, 24.48, 2.54, 16),
-    "800mf": Design(16, 56, 35.73, 2.28, 16),
-    "1_6gf": Design(18, 80, 34.01, 2.25, 24),
-    "3_2gf": Design(25, 88, 26.31, 2.25, 48),
-    "8gf": Design(23, 80, 49.56, 2.88, 120),
-    "16gf": Design(22, 216, 55.59, 2.1, 128),
-    "32gf": Design(23, 320, 69.86, 2.0, 168),
+    "400mf": Design(22, 24, 24.48, w_m=2.54, group_width=16),
+    "800mf": Design(16, 56, 35.73, w_m=2.28, group_width=16),
+    "1_6gf": Design(18, 80, 34.01, w_m=2.25, group_width=24),
+    "3_2gf": Design(25, 88, 26.31, w_m=2.25, group_width=48),
+    "8gf": Design(23, 80, 49.56, w_m=2.88, group_width=120),
+    "16gf": Design(22, 216, 55.59, w_m=2.1, group_width=128),
+    "32gf": Design(23, 320, 69.86, w_m=2.0, group_width=168),
 }
 Y_DESIGNS = {
-    "400mf": Design(16, 48, 27.89, 2.09, 8),
-    "800mf": Design(14, 56, 38.84, 2.4, 16),
-    "1_6gf": Design(27, 48, 20.71, 2.65, 24),
-    "3_2gf": Design(21, 80, 42.63, 2.66, 24),
-    "8gf": Design(17, 192, 76.82, 2.19, 56),
-    "16gf": Design(18, 200, 106.23, 2.48, 112),
-    "32gf": Design(20, 232, 115.89, 2.53, 232),
+    "400mf": Design(16, 48, 27.89, w_m=2.09, group_width=8),
+    "800mf": Design(14, 56, 38.84, w_m=2.4, group_width=16),
+    "1_6gf": Design(27, 48, 20.71, w_m=2.65, group_width=24),
+    "3_2gf": Design(21, 80, 42.63, w_m=2.66, group_width=24),
+    "8gf": Design(17, 192, 76.82, w_m=2.19, group_width=56),
+    "16gf": Design(18, 200, 106.23, w_m=2.48, group_width=112),
+    "32gf": Design(20, 232, 115.89, w_m=2.53, group_width=232),
 }
 X_DESIGNS |= {f"{size}_tv": replace(X_DESIGNS[size], tenth_at_most=True) for size in ("400mf",)}
 Y_DESIGNS |= {
@@ -149,7 +149,7 @@ class Block(nn.Module):
         self.proj = conv_norm(c_in, width, 1, stride, act=None) if projects else nn.Identity()
         self.f = nn.Sequential()
         self.f.add_module("a", conv_norm(c_in, width, 1))
-        self.f.add_module("b", conv_norm(width, width, 3, stride, groups))
+        self.f.add_module("b", conv_norm(width, width, 3, stride=stride, groups=groups))
         if squeezed:
             self.f.add_module("se", SqueezeExcitation(width, squeezed))
         last = conv_norm(width, width, 1, act=None)
@@ -186,9 +186,9 @@ class RegNet(Network):
                     channels,
                     width,
                     stride if place == 0 else 1,
-                    design.groups_of(width),
-                    round(squeeze * channels),
-                    next(rates),
+                    groups=design.groups_of(width),
+                    squeezed=round(squeeze * channels),
+                    drop_path=next(rates),
                 )
                 stage.add_module(f"block{number}-{place}", block)
                 channels = width

@@ -146,7 +146,7 @@ class Bottleneck(nn.Module):
         early, late = (left, 1) if design.early_stride else (1, left)
         self.conv1 = _conv(c_in, inner, 1, early)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = _conv(inner, inner, 3, late, design.groups)
+        self.conv2 = _conv(inner, inner, 3, stride=late, groups=design.groups)
         self.bn2 = nn.BatchNorm2d(inner)
         self.blur = BlurPool(inner) if blurred else nn.Identity()
         self.conv3 = _conv(inner, c_out, 1)
@@ -219,7 +219,7 @@ class ResNet(Network):
     ) -> None:
         super().__init__()
         channels, span = design.widths[0], strides[0] * strides[1]
-        self.conv1 = _stem(options.in_channels, channels, kernel, strides[0], design)
+        self.conv1 = _stem(options.in_channels, channels, kernel, stride=strides[0], design=design)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = design.activation()
         self.maxpool = _pool(channels, strides[1], design.blur)
@@ -290,7 +290,9 @@ def _variant(match: re.Match[str]) -> Entry | None:
     )
     if min(changed.widths) < 2:
         return None
-    return Entry(match[0], partial(_imagenet, changed), "resnet", SOURCE, 224, smallest=8)
+    return Entry(
+        match[0], partial(_imagenet, changed), "resnet", source=SOURCE, image_size=224, smallest=8
+    )
 
 
 def _register_all() -> None:

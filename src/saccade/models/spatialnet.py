@@ -228,9 +228,25 @@ class SpatialNet(Network):
             pairwise(channels), depths, EXPANSIONS, strides, strict=True
         ):
             side, span = (side - 1) // stride + 1, span * stride
-            first = Block(c_in, c_out, expansion, stride, side, spatial, next(rates))
+            first = Block(
+                c_in,
+                c_out,
+                expansion,
+                stride=stride,
+                side=side,
+                spatial=spatial,
+                drop_path=next(rates),
+            )
             rest = [
-                Block(c_out, c_out, expansion, 1, side, spatial, next(rates))
+                Block(
+                    c_out,
+                    c_out,
+                    expansion,
+                    stride=1,
+                    side=side,
+                    spatial=spatial,
+                    drop_path=next(rates),
+                )
                 for _ in range(depth - 1)
             ]
             self.stages.append(nn.Sequential(first, *rest))

@@ -314,7 +314,12 @@ def _entry(match: re.Match[str]) -> Entry | None:
         return None
     design = replace(DESIGNS[match["size"]], window=window, positions=bool(match["ape"]))
     return Entry(
-        match[0], partial(SwinTransformer, design), "swin", SOURCE, 32 * window, smallest=18
+        match[0],
+        partial(SwinTransformer, design),
+        "swin",
+        source=SOURCE,
+        image_size=32 * window,
+        smallest=18,
     )
 
 

@@ -88,7 +88,7 @@ def _variant(match: re.Match[str]) -> Entry | None:
     if match["base"] not in DEPTHS or WIDTHS[0] * width < 2:
         return None
     build = partial(VGG, DEPTHS[match["base"]], bool(match["norms"]), width)
-    return Entry(match[0], build, "vgg", SOURCE, 224, smallest=8)
+    return Entry(match[0], build, "vgg", source=SOURCE, image_size=224, smallest=8)
 
 
 def _register_all() -> None:

@@ -239,9 +239,22 @@ def _entry(match: re.Match[str]) -> Entry:
     """Read a name such as ``vit_s_16_mean_sincos``."""
     sizes = SIZES[match["size"].replace("base", "b")]
     mean, sincos = bool(match["mean"]), bool(match["sincos"])
-    design = Design(*sizes, int(match["patch"]), match["size"] != "base", mean, sincos)
+    design = Design(
+        *sizes,
+        patch=int(match["patch"]),
+        plain=match["size"] != "base",
+        mean=mean,
+        waves=sincos,
+    )
     source = BASELINE if mean and sincos else SOURCE
-    return Entry(match[0], partial(VisionTransformer, design), "vit", source, 224, smallest=8)
+    return Entry(
+        match[0],
+        partial(VisionTransformer, design),
+        "vit",
+        source=source,
+        image_size=224,
+        smallest=8,
+    )
 
 
 def _aliases(size: str, patch: str) -> tuple[str, ...]:

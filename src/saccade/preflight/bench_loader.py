@@ -78,7 +78,7 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
     """
     data = datasets.open_data(composed.config, composed.source)
     config, _ = build.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
-    run = build.build(config, data, Path("."), build.resolve(config, None), None)
+    run = build.build(config, data, Path("."), resolved=build.resolve(config, None), module=None)
     try:
         with log.progress("measuring the loader", 4) as bar:
             stages = _stages(run)
@@ -95,7 +95,14 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
     step = config.cell / max(speed.next_cell_s, 1e-9)
     shared = run.device.type == "cpu"
     found = Diagnosis(
-        len(data.train), *stages, loader, run.readers.threads, step, packed_s, side, shared
+        len(data.train),
+        *stages,
+        loader=loader,
+        threads=run.readers.threads,
+        step=step,
+        packed_s=packed_s,
+        pack_side=side,
+        shared=shared,
     )
     return Diagnosis(**asdict(found) | {"advice": _advice(found, config)})
 
@@ -118,7 +125,9 @@ def _stages(run: Run) -> tuple[float, float, float, float, float]:
     decode_s = time.perf_counter() - begun - resize_s
     alone = Readers(1)
     try:
-        whole_s, _ = _timed(lambda: list(batches(view, alone, len(samples), 0, 1)))
+        whole_s, _ = _timed(
+            lambda: list(batches(view, alone, len(samples), first_step=0, last_step=1))
+        )
     finally:
         alone.close()
     rest_s = max(whole_s - again_s - decode_s - resize_s, 0.0)
@@ -131,7 +140,12 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
     section, order = run.view.augment, run.view.order
     epochs, samples = order.at(0, min(most, len(run.data.train)))
     boxes = geometry.Crops(
-        section, order.seed, epochs, samples, run.view.size_at(run.total_steps - 1), run.view.fit
+        section,
+        order.seed,
+        epochs,
+        samples=samples,
+        side=run.view.size_at(run.total_steps - 1),
+        fit=run.view.fit,
     )
 
     def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -143,9 +157,11 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
 def _loader(run: Run) -> float:
     """Return images per second of all reading threads, nothing else running."""
     steps = max(2 * SAMPLE // run.global_batch, 2)
-    list(batches(run.view, run.readers, run.global_batch, 0, 1))
+    list(batches(run.view, run.readers, run.global_batch, first_step=0, last_step=1))
     seconds, _ = _timed(
-        lambda: list(batches(run.view, run.readers, run.global_batch, 1, 1 + steps))
+        lambda: list(
+            batches(run.view, run.readers, run.global_batch, first_step=1, last_step=1 + steps)
+        )
     )
     return steps * run.global_batch / seconds
 

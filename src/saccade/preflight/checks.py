@@ -59,7 +59,7 @@ def examine(
     ``module`` is the user's own network, ``shrunk`` the sentence about a default batch that was
     made smaller.
     """
-    findings = inspect(config, data, module, log, shrunk)
+    findings = inspect(config, data, module, log=log, shrunk=shrunk)
     tell(findings, log)
     refuse(findings)
     return findings
@@ -99,7 +99,7 @@ def check(composed: Composed, log: Log) -> list[Finding]:
         )
         count = max(Devices.parse(config.device).count, 1)
         agreement.check_number(config, World(size=count, local_size=count))
-        findings += inspect(config, data, None, log, shrunk)
+        findings += inspect(config, data, None, log=log, shrunk=shrunk)
         tell(findings, log)
         if not any(map(is_error, findings)):
             findings += _rehearse(config, data, log)
@@ -115,7 +115,7 @@ def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     threads = torch.get_num_threads()
     folder = build.run_folder(config, data, build.model_name(config, None), "", fresh=False)
     with out_of_memory.building(config):
-        run = build.build(config, data, folder, build.resolve(config, None), None)
+        run = build.build(config, data, folder, resolved=build.resolve(config, None), module=None)
     try:
         start(run, log)
         return trial(run, log, lambda: None)
@@ -138,7 +138,12 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
         ]
     section = config.data
     view = TrainingView(
-        data.train, Order(1, 0), config.augment, section.image_size, 1, section.exif
+        data.train,
+        Order(1, 0),
+        config.augment,
+        image_size=section.image_size,
+        total_steps=1,
+        exif=section.exif,
     )
     judged = section.eval_size or section.image_size
     smallest = min(judged, section.image_size, *view.sides)
@@ -190,8 +195,8 @@ def _named_network(config: Config, side: int, classes: int) -> list[Finding]:
                 "model-fails",
                 "error",
                 f"{name} fails on images of {side} x {side} pixels: {error}",
-                "data.image_size",
-                "use another --image-size",
+                where="data.image_size",
+                fix="use another --image-size",
                 status=78,
             )
         ]
@@ -228,8 +233,8 @@ def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
                     "model-fails",
                     "error",
                     f"{name} fails on one image of {side} x {side} pixels: {error}",
-                    name,
-                    fix,
+                    where=name,
+                    fix=fix,
                     status=78,
                 )
             ]
@@ -241,8 +246,8 @@ def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
                 "head-width",
                 "error",
                 f"{name} answers with {form} instead of logits (1, {classes})",
-                name,
-                "return one row of logits per image",
+                where=name,
+                fix="return one row of logits per image",
                 status=78,
             )
         ]
@@ -253,7 +258,7 @@ def _own_network(module: nn.Module, side: int, classes: int) -> list[Finding]:
 
 def _width(width: int, classes: int, where: str, fix: str) -> Finding:
     message = f"the head is {width:,} wide, but the training images have {classes:,} classes"
-    return Finding("head-width", "error", message, where, fix, status=78)
+    return Finding("head-width", "error", message, where=where, fix=fix, status=78)
 
 
 def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list[Finding]:
@@ -270,8 +275,8 @@ def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list
             "warning" if own else "error",
             f"the last feature map of {name} is {last[0]} x {last[1]} at {side} px: hardly "
             "any place is left to look at",
-            "data.image_size",
-            f"use --image-size {enough} or a model for smaller images",
+            where="data.image_size",
+            fix=f"use --image-size {enough} or a model for smaller images",
             status=0 if own else 78,
         )
     ]
@@ -302,9 +307,9 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
                 "warning",
                 f"{len(names):,} training image(s) cannot be read and are left out: "
                 f"{listed(names, len(names))}",
-                data.train.where,
-                "repair them",
-                names,
+                where=data.train.where,
+                fix="repair them",
+                items=names,
             )
         )
     if other := read.changed:
@@ -316,9 +321,9 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
                 "checked, under the same "
                 f"names, sizes and times: {listed(other.first, other.count)}; everything was "
                 "checked again",
-                data.train.where,
-                "compare them with a good copy: the disk may be failing",
-                other.first,
+                where=data.train.where,
+                fix="compare them with a good copy: the disk may be failing",
+                items=other.first,
             )
         )
     where = (
@@ -333,10 +338,10 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
                 "error",
                 f"{bad.count:,} image(s) cannot be read ({read.scope}): "
                 f"{listed(bad.first, bad.count)}",
-                where,
-                ADVICE,
-                bad.first,
-                65,
+                where=where,
+                fix=ADVICE,
+                items=bad.first,
+                status=65,
             )
         )
     if twice := read.overlap:
@@ -348,10 +353,10 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
                 f"{twice.count:,} of {read.compared:,} validation images are also training "
                 f"images ({read.scope}): "
                 f"{listed(twice.first, twice.count, 2)}",
-                where,
-                "remove the copies from one side",
-                twice.first,
-                65 if much else 0,
+                where=where,
+                fix="remove the copies from one side",
+                items=twice.first,
+                status=65 if much else 0,
             )
         )
     if torn := read.conflicts:
@@ -372,8 +377,8 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
                 "note",
                 f"{read.turned:,} image(s) ({read.scope}) are to be turned by their EXIF "
                 "orientation, which is ignored as in torchvision and timm",
-                where,
-                "--set data.exif=apply turns them",
+                where=where,
+                fix="--set data.exif=apply turns them",
             )
         )
     seen = Fit.of(config.data.fit, config.data.eval_crop, config.data.mean).seen(read.shape)
@@ -384,8 +389,8 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
                 "note",
                 f"evaluation sees the central square, {seen:.0%} of the typical image "
                 f"({read.scope})",
-                "data.fit",
-                "--set data.fit=squash or data.fit=pad shows all of it",
+                where="data.fit",
+                fix="--set data.fit=squash or data.fit=pad shows all of it",
             )
         )
     enough = max(_smallest_size(config), read.short_side)
@@ -396,8 +401,8 @@ def _contents(read: Ledger, config: Config, data: Data) -> list[Finding]:
                 "note",
                 f"images of typically {read.short_side} px are enlarged to "
                 f"{config.data.image_size} px, which costs time and adds nothing ({read.scope})",
-                "data.image_size",
-                f"consider --image-size {enough}",
+                where="data.image_size",
+                fix=f"consider --image-size {enough}",
             )
         )
     return findings
@@ -410,8 +415,8 @@ def _blank(data: Data) -> list[Finding]:
             "error",
             f"the images of '{split.name}' are all of one and the same colour: nothing can be "
             "learned from them or judged by them",
-            split.where,
-            "look at how they were made or copied",
+            where=split.where,
+            fix="look at how they were made or copied",
             status=65,
         )
         for split in dict.fromkeys((data.train, data.val))
@@ -436,8 +441,8 @@ def _validation_size(val: Split) -> list[Finding]:
                 "no-val-split",
                 "error",
                 f"'{val.name}' holds no image",
-                val.where,
-                "hold out a larger share",
+                where=val.where,
+                fix="hold out a larger share",
                 status=65,
             )
         ]

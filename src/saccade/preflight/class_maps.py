@@ -53,10 +53,10 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 f"class names differ only in upper and lower case between {train.name} and "
                 f"{val.name}: "
                 f"{listed(names, len(names))}",
-                f"{train.where} and {val.where}",
-                "give each class one name on both sides",
-                tuple(names),
-                65,
+                where=f"{train.where} and {val.where}",
+                fix="give each class one name on both sides",
+                items=tuple(names),
+                status=65,
             )
         )
     if doubles := _doubles(known):
@@ -81,10 +81,10 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 f"'{val.name}' has {len(names)} class(es) that the training split "
                 f"'{train.name}' has no images of: "
                 f"{listed(names, len(names))}",
-                val.where,
-                f"add training images of them, or remove them from '{val.name}'",
-                tuple(names),
-                65,
+                where=val.where,
+                fix=f"add training images of them, or remove them from '{val.name}'",
+                items=tuple(names),
+                status=65,
             )
         )
     if unread := sorted({*train.left_out, *val.left_out}):
@@ -94,10 +94,10 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 "error",
                 f"{len(unread)} class folder(s) hold files, but none that is read as an "
                 f"image: {listed(unread, len(unread))}",
-                train.where,
-                "convert the files to JPEG or PNG, or move these folders away",
-                tuple(unread),
-                65,
+                where=train.where,
+                fix="convert the files to JPEG or PNG, or move these folders away",
+                items=tuple(unread),
+                status=65,
             )
         )
     empty = sorted({*train.empty_classes, *val.empty_classes} - known - judged - {*unread})
@@ -119,10 +119,10 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 "error",
                 f"all training images are of one class, {', '.join(known)}: there is nothing to "
                 "learn",
-                train.where,
-                "arrange the images as train/<class>/<image> with two classes or more",
-                tuple(known),
-                65,
+                where=train.where,
+                fix="arrange the images as train/<class>/<image> with two classes or more",
+                items=tuple(known),
+                status=65,
             )
         )
     return findings
@@ -145,10 +145,10 @@ def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
         "error",
         f"'{val.name}' has no images of {len(names)} class(es) of the training split: "
         f"{listed(names, len(names))}{hollow}",
-        val.where,
-        f"add images of them to '{val.name}', or remove these classes from training",
-        tuple(names),
-        65,
+        where=val.where,
+        fix=f"add images of them to '{val.name}', or remove these classes from training",
+        items=tuple(names),
+        status=65,
     )
 
 

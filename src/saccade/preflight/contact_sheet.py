@@ -68,7 +68,7 @@ def contact_sheet(config: Config, train: Split, num_images: int, num_views: int)
     readers = Readers(2)
     try:
         columns = [_evaluated(config, train.at(chosen), readers)]
-        columns += _trained_on(config, train, chosen, num_views, readers)
+        columns += _trained_on(config, train, chosen, num_views=num_views, readers=readers)
     finally:
         readers.close()
     names = tuple(train.describe(int(i)) for i in chosen)
@@ -82,7 +82,7 @@ def _evaluated(config: Config, split: Split, readers: Readers) -> tuple[str, Ten
     view = EvaluationView(
         split, side, Fit.of(section.fit, section.eval_crop, section.mean), section.exif
     )
-    (batch,) = batches(view, readers, len(split), 0, 1)
+    (batch,) = batches(view, readers, len(split), first_step=0, last_step=1)
     return f"evaluation, {side} px", batch.images
 
 
@@ -92,14 +92,24 @@ def _trained_on(
     order, section = _SameImages(chosen, len(train), config.seed), config.data
     fit = Fit.of(section.fit, section.eval_crop, section.mean)
     view = TrainingView(
-        train, order, config.augment, section.image_size, num_views, section.exif, fit=fit
+        train,
+        order,
+        config.augment,
+        image_size=section.image_size,
+        total_steps=num_views,
+        exif=section.exif,
+        fit=fit,
     )
     mean, std = (
         torch.tensor(values).view(3, 1, 1) for values in (config.data.mean, config.data.std)
     )
     columns = []
-    for step, batch in enumerate(batches(view, readers, len(chosen), 0, num_views)):
-        seen, lam = present(batch.images, batch.epochs, batch.samples, config, step, 0)
+    for step, batch in enumerate(
+        batches(view, readers, len(chosen), first_step=0, last_step=num_views)
+    ):
+        seen, lam = present(
+            batch.images, batch.epochs, batch.samples, config=config, step=step, cell=0
+        )
         pixels = ((seen * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         how = _mixing(draw_mix(config.augment, config.seed, step, 0), lam)
         columns.append((f"epoch {step}, {pixels.shape[-1]} px{how}", pixels))

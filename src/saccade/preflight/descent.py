@@ -94,10 +94,10 @@ def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) 
             f"{twice.count:,} of {read.compared:,} validation images were training images of "
             f"{_name(entry)}, from which "
             f"this run starts ({read.scope}): {listed(twice.first, twice.count, 2)}",
-            data.val.where,
-            _way_out(entry, config),
-            twice.first,
-            65 if much else 0,
+            where=data.val.where,
+            fix=_way_out(entry, config),
+            items=twice.first,
+            status=65 if much else 0,
         )
     ]
 
@@ -123,9 +123,9 @@ def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
             "best model, were training images "
             f"of {_name(entry)}, from which this run starts ({read.scope}): that choice is "
             "optimistic",
-            "data.minival",
-            f"{same}leave --minival out",
-            twice.first,
+            where="data.minival",
+            fix=f"{same}leave --minival out",
+            items=twice.first,
         )
     ]
 

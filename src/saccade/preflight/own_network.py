@@ -231,7 +231,7 @@ def doubtful(module: nn.Module) -> list[Finding]:
     fix = (
         "hand over module.float(): the forward pass is computed in bf16 all the same (--precision)"
     )
-    return [Finding("half-weights", "warning", text, type(module).__name__, fix)]
+    return [Finding("half-weights", "warning", text, where=type(module).__name__, fix=fix)]
 
 
 def is_foreign(run: Run) -> bool:
@@ -383,7 +383,9 @@ def _changing_buffers(run: Run, state: State) -> list[Finding]:
         )
         text += "with their first values and will differ"
         fix = "leave persistent=False out"
-        findings.append(Finding("buffer-not-saved", "warning", text, run.recipe.model, fix))
+        findings.append(
+            Finding("buffer-not-saved", "warning", text, where=run.recipe.model, fix=fix)
+        )
     averaged, cells = running_statistics(state.model), run.global_batch // run.config.cell
     counters = {
         n
@@ -395,7 +397,9 @@ def _changing_buffers(run: Run, state: State) -> list[Finding]:
         text = f"only the last of the {cells} cells of a step counts for buffers that training "
         text += f"changes and that are no running statistics: {_few(last)}"
         fix = "call them running_... where a mean is meant, or take a batch of one cell"
-        findings.append(Finding("buffer-of-last-cell", "warning", text, run.recipe.model, fix))
+        findings.append(
+            Finding("buffer-of-last-cell", "warning", text, where=run.recipe.model, fix=fix)
+        )
     return findings
 
 
@@ -415,7 +419,7 @@ def _overlaps(tensor: Tensor) -> bool:
 
 def _error(kind: str, module: nn.Module, what: str, fix: str) -> Finding:
     name = type(module).__name__
-    return Finding(kind, "error", f"{name} {what}", name, fix, status=78)
+    return Finding(kind, "error", f"{name} {what}", where=name, fix=fix, status=78)
 
 
 def _few(names: list[str]) -> str:

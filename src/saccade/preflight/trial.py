@@ -246,7 +246,7 @@ def _load(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
     loaded: list[Batch] = []
     begun = time.perf_counter()
     view = replace(run.view, rank_slice=EVERYTHING)  # other ranks take no part in the trial
-    for batch in batches(view, run.readers, cell, first, first + LOADED_CELLS):
+    for batch in batches(view, run.readers, cell, first_step=first, last_step=first + LOADED_CELLS):
         loaded.append(batch)
         poll()
         if time.perf_counter() - begun > LOADER_S:
@@ -290,7 +290,9 @@ def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> 
     side = cells[0].images.shape[-1]
     rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
     deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
-    times = _repeat(stepper, state, cells[0], deadline - warm_s * (3 if several else 1), poll)
+    times = _repeat(
+        stepper, state, cells[0], last_start=deadline - warm_s * (3 if several else 1), poll=poll
+    )
     first_s = statistics.median(times or [warm_s])
     next_s = first_s
     if several and time.perf_counter() + 2 * first_s < deadline:
@@ -395,7 +397,7 @@ def _judge(loss: float, run: Run) -> list[Finding]:
     )
     if loss > ABSURD_LOSS * expected:
         fix = "check the initialisation of the network, data.mean and data.std"
-        return [Finding("loss-at-start", "error", text, run.recipe.model, fix, status=76)]
+        return [Finding("loss-at-start", "error", text, where=run.recipe.model, fix=fix, status=76)]
     pretrained = bool(run.config.model.init) or run.recipe.model.startswith("custom:")
     low = 0.0 if pretrained else USUAL_LOSS[0]
     if not low * expected <= loss <= USUAL_LOSS[1] * expected:
@@ -404,8 +406,8 @@ def _judge(loss: float, run: Run) -> list[Finding]:
                 "loss-at-start",
                 "warning",
                 text,
-                run.recipe.model,
-                "is the initialisation as it should be?",
+                where=run.recipe.model,
+                fix="is the initialisation as it should be?",
             )
         ]
     return []
@@ -421,7 +423,7 @@ def _exactness(run: Run) -> list[Finding]:
         f"{choice['reason']}"
     )
     fix = "put another operation into the network, or train on a CPU, if that matters"
-    return [Finding("not-deterministic", "warning", text, run.recipe.model, fix)]
+    return [Finding("not-deterministic", "warning", text, where=run.recipe.model, fix=fix)]
 
 
 def _disk_space(run: Run) -> list[Finding]:
@@ -437,8 +439,8 @@ def _disk_space(run: Run) -> list[Finding]:
             "error",
             f"{count} checkpoints of {units.human_size(one)} need {units.human_size(needed)}, but "
             f"only {units.human_size(free)} are free",
-            str(run.folder.absolute()),
-            "free some space, choose another disk with --out, or keep fewer with --set "
+            where=str(run.folder.absolute()),
+            fix="free some space, choose another disk with --out, or keep fewer with --set "
             "checkpoint.keep=1",
             status=74,
         )
@@ -466,8 +468,8 @@ def _describe(run: Run, spent: Estimate, log: Log) -> list[Finding]:
                 "note",
                 f"reading and decoding ({load:,.0f} img/s) is slower than training ({compute:,.0f} "
                 f"img/s) with {run.readers.threads} threads",
-                "data.threads",
-                "store the images smaller, or give it more processor cores",
+                where="data.threads",
+                fix="store the images smaller, or give it more processor cores",
             )
         )
     return findings

@@ -132,11 +132,11 @@ def open_shard(path: Path) -> Shard:
         path,
         facts,
         offsets,
-        arrays["crcs"],
-        arrays["labels"],
-        names,
-        arrays["bytes"].data,
-        bytearray(count),
+        crcs=arrays["crcs"],
+        labels=arrays["labels"],
+        names=names,
+        records=arrays["bytes"].data,
+        sound=bytearray(count),
     )
 
 

@@ -86,7 +86,15 @@ def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
             found.sizes.append(size)
     refuse_duplicates(found.names, where)
     offsets, sizes = np.array(found.offsets, np.int64), np.array(found.sizes, np.int64)
-    return Members(found.names, offsets, sizes, found.folders, found.skipped, tars, found.lost)
+    return Members(
+        found.names,
+        offsets,
+        sizes,
+        folders=found.folders,
+        skipped=found.skipped,
+        tars=tars,
+        lost=found.lost,
+    )
 
 
 def begins_like_tar(head: bytes) -> bool:

@@ -183,7 +183,7 @@ def index_zip(path: Path) -> ZipMembers:
     deflated = np.array([info.compress_type == zipfile.ZIP_DEFLATED for info in infos], np.bool_)
     crcs = np.array([info.CRC for info in infos], np.int64)
     members = Members(names, offsets[aims], sizes[aims], folders, lost=lost)
-    return ZipMembers(members, packed[aims], deflated[aims], crcs[aims], aims)
+    return ZipMembers(members, packed[aims], deflated[aims], crcs=crcs[aims], aims=aims)
 
 
 def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:

@@ -151,7 +151,15 @@ def look(data: Data, name: str = "") -> Look:
         notes = (*notes, "wrong-extension")
     if exif and not _is_sound_exif(exif):
         notes = (*notes, "bad-exif")
-    return Look(digest, width, height, decode.tiff_orientation(exif), form, colours, notes)
+    return Look(
+        digest,
+        width,
+        height,
+        turn=decode.tiff_orientation(exif),
+        form=form,
+        colours=colours,
+        notes=notes,
+    )
 
 
 def _jpeg_traits(data: Data) -> tuple[str, str, tuple[str, ...]]:

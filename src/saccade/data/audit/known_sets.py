@@ -41,8 +41,8 @@ def _known(
         name,
         frozenset(marks.split()),
         num_classes,
-        side,
-        {"train": train} | dict.fromkeys(tests, test),
+        side=side,
+        images={"train": train} | dict.fromkeys(tests, test),
     )
 
 

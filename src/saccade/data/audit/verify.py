@@ -92,7 +92,7 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
     entries = [entry for path in archives for entry in _md5(path, log)]
     if packs.is_pack(Path(source.where)) and (hurt := list(packs.damage(Path(source.where)))):
         entries.append(
-            Entry.of("error", "damaged-pack", "", hurt, "files are not as they were written")
+            Entry.of("error", "damaged-pack", "", hurt, text="files are not as they were written")
         )
     parts = [Part(split, np.arange(len(split))) for split in _training_first(source)]
     total = sum(len(part.places) for part in parts)
@@ -149,7 +149,11 @@ def _md5(path: Path, log: Log) -> Iterator[Entry]:
     wanted, is_now = known_sets.ARCHIVES[path.name], md5.hexdigest()
     if is_now != wanted:
         yield Entry(
-            "error", "md5-differs", "", 1, f"{path.name} has the MD5 {is_now} instead of {wanted}"
+            "error",
+            "md5-differs",
+            "",
+            count=1,
+            text=f"{path.name} has the MD5 {is_now} instead of {wanted}",
         )
 
 
@@ -253,7 +257,7 @@ def _overlap(first: Part[Split], second: Part[Split]) -> Iterator[Entry]:
             f"{len(rows) / len(second.rows):.2%} of '{second.split.name}' is also in "
             f"'{first.split.name}'"
         )
-        yield Entry.of(severity, "duplicate-across-splits", second.split.name, names, text)
+        yield Entry.of(severity, "duplicate-across-splits", second.split.name, names, text=text)
 
 
 def _left_out(source: Source) -> Iterator[Entry]:
@@ -264,7 +268,7 @@ def _left_out(source: Source) -> Iterator[Entry]:
                 "class folders with files, but none that is read as an image: "
                 f"{', '.join(split.left_out)}"
             )
-            yield Entry.of("error", "class-left-out", split.name, split.left_out, text)
+            yield Entry.of("error", "class-left-out", split.name, split.left_out, text=text)
     notes = {f"not an image by its name ({suffix})" for suffix in BESIDE_SUFFIXES} | {
         "hidden or system file"
     }
@@ -272,7 +276,12 @@ def _left_out(source: Source) -> Iterator[Entry]:
         severity: Severity = "warning" if source.lacks_images else "note"
         names = source.ignored_names
         yield Entry(
-            severity, "ignored-files", "", source.ignored.total(), source.ignored_text(), names
+            severity,
+            "ignored-files",
+            "",
+            count=source.ignored.total(),
+            text=source.ignored_text(),
+            images=names,
         )
 
 
@@ -287,7 +296,7 @@ def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:
     ):
         if is_now != wanted:
             text = f"{is_now:,} {unit}; {looks_like.name} has {wanted:,}"
-            yield Entry("warning", kind, split.name, abs(is_now - wanted), text)
+            yield Entry("warning", kind, split.name, count=abs(is_now - wanted), text=text)
 
 
 def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
@@ -305,7 +314,7 @@ def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
                 f"the bytes differ from those verified before in {before['where']}: compare both "
                 "with a good copy"
             )
-            yield Entry("warning", "content-changed", name, 1, text)
+            yield Entry("warning", "content-changed", name, count=1, text=text)
 
 
 def show(verdict: Verdict) -> None:

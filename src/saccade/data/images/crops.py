@@ -99,11 +99,15 @@ def _plan(
         if jpeg.probe(data).is_usual:
             plain.append(i)
             sizes.append(size)
-    _plan_cuts(plan, files, tiled, choose, side)
+    _plan_cuts(plan, files, tiled, choose=choose, side=side)
     if plain:
         whole = np.array(sizes, np.int64)
         found = _parts(
-            [files[i] for i in plain], np.zeros_like(whole), whole, choose(plain, whole), side
+            [files[i] for i in plain],
+            np.zeros_like(whole),
+            whole,
+            boxes=choose(plain, whole),
+            side=side,
         )
         plan.update(zip(plain, found, strict=True))
     return plan
@@ -124,7 +128,7 @@ def _plan_cuts(
         for k in np.flatnonzero(~grids.sound).tolist():
             reason = "the table of tiles contradicts itself or the size of the file"
             plan[tiled[k]] = images.bad_image(files[tiled[k]], "JPEG", reason)
-        _plan_cuts(plan, files, [i for i in tiled if i not in plan], choose, side)
+        _plan_cuts(plan, files, [i for i in tiled if i not in plan], choose=choose, side=side)
         return
     boxes = choose(tiled, grids.sizes)
     start = boxes[..., :2].min(axis=1)
@@ -152,7 +156,7 @@ def _parts(
     for one, (width, height), by, places in zip(
         data, sizes.tolist(), factors.tolist(), inside.tolist(), strict=True
     ):
-        yield _Part(one, width, height, by, places)
+        yield _Part(one, width, height, factor=by, boxes=places)
 
 
 def _decode(part: _Part) -> Pixels:
@@ -164,4 +168,4 @@ def _decode(part: _Part) -> Pixels:
     room: bytearray = getattr(_thread, "room", bytearray())
     if len(room) < needed:
         _thread.room = room = bytearray(needed)
-    return jpeg.decode_part(data, width, height, factor, room)
+    return jpeg.decode_part(data, width, height, factor=factor, room=room)

@@ -114,12 +114,12 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
                     width,
                     height,
                     components,
-                    bits,
-                    progressive,
-                    adobe,
-                    exif,
-                    sampling,
-                    hierarchical,
+                    bits=bits,
+                    progressive=progressive,
+                    adobe=adobe,
+                    exif=exif,
+                    sampling=sampling,
+                    hierarchical=hierarchical,
                 )
             body = place + 4
             if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and not exif:
@@ -188,7 +188,7 @@ def decode_part(
     except ValueError:
         if (clean := tidied(data)) is None:
             raise
-        return decode_part(clean, width, height, factor, room)
+        return decode_part(clean, width, height, factor=factor, room=room)
     return pixels
 
 

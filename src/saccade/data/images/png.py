@@ -93,7 +93,9 @@ def read(data: bytes | memoryview) -> Png:
     bits, colour = data[24], data[25]
     key = _key(see_through, bits, colour)
     has_alpha = colour in _WITH_ALPHA or bool(key) or (colour == _PALETTE and bool(see_through))
-    return Png(b"".join(kept), bits, colour, key, has_alpha, animated, exif)
+    return Png(
+        b"".join(kept), bits, colour, key=key, has_alpha=has_alpha, animated=animated, exif=exif
+    )
 
 
 def _key(body: bytes, bits: int, colour: int) -> tuple[int, ...]:

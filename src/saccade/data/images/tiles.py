@@ -203,12 +203,12 @@ class Grids:
             out,
             (starts + origin).tolist(),
             (stops + origin).tolist(),
-            high.tolist(),
-            cut_ends.tolist(),
+            high=high.tolist(),
+            cut_ends=cut_ends.tolist(),
         )
         # from the running sum of lengths to the place in ``out``
         moved = np.cumsum(head)[image] + written - stops
-        _count_markers(out, ends, before, wide[image], moved, row)
+        _count_markers(out, ends, before, wide=wide[image], moved=moved, row=row)
         corners = first * tile
         sizes = last * tile - corners
         sizes[:, 1] = np.minimum(sizes[:, 1], facts[:, 1] - corners[:, 1])

@@ -57,7 +57,9 @@ def cost(model: nn.Module, image_size: int) -> Cost:
     with hooked(counted, record), counting(model) as counts:
         model(torch.empty(1, 3, image_size, image_size, device="meta"))
     params = sum(p.numel() for p in model.parameters())
-    return Cost(params, counts.macs, activations, last_map, counts.kept_bytes(model))
+    return Cost(
+        params, counts.macs, activations, last_map=last_map, kept_bytes=counts.kept_bytes(model)
+    )
 
 
 @contextmanager

@@ -73,7 +73,9 @@ def register(
     for known in (name, *aliases):
         assert _folded(known) not in _ALIASES, f"{known} is registered twice"
         _ALIASES[_folded(known)] = name
-    _ENTRIES[name] = Entry(name, build, family, source, image_size, smallest)
+    _ENTRIES[name] = Entry(
+        name, build, family, source=source, image_size=image_size, smallest=smallest
+    )
 
 
 def register_grammar(pattern: str, make: Grammar) -> None:

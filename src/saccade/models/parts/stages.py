@@ -57,7 +57,7 @@ def stages(model: nn.Module, image_size: int) -> list[Stage]:
     to the layer before it.
     """
     visits = _visit_all(model, image_size)
-    whole = Stage("", (), 0, _params(model), visits[""].macs)
+    whole = Stage("", (), 0, params=_params(model), macs=visits[""].macs)
     merged: list[tuple[type[nn.Module] | None, Stage]] = []
     for _, kind, stage in sorted(_lines("", model, visits, whole), key=lambda line: line[0]):
         last_kind, last = merged[-1] if merged else (None, whole)
@@ -126,7 +126,7 @@ def _lines(
         yield (
             _visit(name, module, visits).order,
             None,
-            Stage(_dotted(name, parameter), (), 0, tensor.numel(), 0),
+            Stage(_dotted(name, parameter), (), 0, params=tensor.numel(), macs=0),
         )
     for last, child in module.named_children():
         full = _dotted(name, last)
@@ -140,7 +140,9 @@ def _lines(
             yield (
                 visit.order,
                 kind,
-                Stage(full, visit.shape, _blocks(full, child, visits), params, visit.macs),
+                Stage(
+                    full, visit.shape, _blocks(full, child, visits), params=params, macs=visit.macs
+                ),
             )
 
 
@@ -194,7 +196,9 @@ def _are_siblings(last: Stage, stage: Stage) -> bool:
 def _joined(first: Stage, then: Stage) -> Stage:
     name = f"{first.name.partition('-')[0]}-{then.name.rpartition('.')[2]}"
     blocks = max(first.blocks, 1) + max(then.blocks, 1)
-    return Stage(name, then.shape, blocks, first.params + then.params, first.macs + then.macs)
+    return Stage(
+        name, then.shape, blocks, params=first.params + then.params, macs=first.macs + then.macs
+    )
 
 
 def _dotted(parent: str, name: str) -> str:

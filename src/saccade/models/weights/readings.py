@@ -133,7 +133,9 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
             if work > MOST_NAMES:
                 raise _endless(where)
             for dialect, ours in dialects.items():
-                reading = _translated(place, dialect, table, chain, ours, own, head)
+                reading = _translated(
+                    place, dialect, table, prefixes=chain, ours=ours, own=own, head=head
+                )
                 fits = sum(
                     n.rpartition(".")[2] not in COUNTERS and squeezed(t) == squeezed(own[n])
                     for n, t in reading.tensors.items()
@@ -320,4 +322,4 @@ def _translated(
         n for n in table if n not in used and n.rpartition(".")[2] not in COMPUTED | COUNTERS
     )
     tensors = {target: table[name] for target, name in taken.items()}
-    return Reading(place, dialect, tensors, unused, prefixes[-1])
+    return Reading(place, dialect, tensors, unused=unused, prefix=prefixes[-1])
