@@ -36,6 +36,7 @@ from saccade.device.mfu import mfu
 from saccade.device.step_timer import Clock
 from saccade.models import create_model, meta_model
 from saccade.models.parts.cost import cost
+from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.schedule import Schedule
 from saccade.training.guard import Finite
@@ -81,7 +82,15 @@ def ours(
         compile_in_place(network)
     state = State(network, optimizers.build(network, config, GPU), None)
     rates = Schedule("constant", 10**6, 0, 1.0)
-    runner = StepRunner(config, rates, "bf16", device=GPU, finite=Finite("lr"), clock=Clock(GPU))
+    runner = StepRunner(
+        config,
+        rates,
+        "bf16",
+        device=GPU,
+        finite=Finite("lr"),
+        clock=Clock(GPU),
+        objective=of_settings(config),
+    )
     held = batches(batch, side, torch.channels_last)
 
     def run(steps: int) -> None:

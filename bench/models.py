@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import saccade
 from saccade.device import precision
 from saccade.models import Options, find
-from saccade.training.losses import heads
+from saccade.objectives.objective import heads
 
 PAIRS = {
     "alexnet": "torchvision:alexnet",

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from saccade.api import train as train
     from saccade.errors import SaccadeError as SaccadeError
     from saccade.errors import StopTraining as StopTraining
-    from saccade.evaluation.metrics import top_k_accuracy as top_k_accuracy
     from saccade.models import create_model as create_model
     from saccade.models import foreign_state as foreign_state
     from saccade.models import list_models as list_models
     from saccade.models import load_weights as load_weights
+    from saccade.objectives.metrics import top_k_accuracy as top_k_accuracy
     from saccade.training.events import CheckpointSaved as CheckpointSaved
     from saccade.training.events import Evaluated as Evaluated
     from saccade.training.events import RunEnded as RunEnded
@@ -54,7 +54,7 @@ _HOMES = {
     "load_weights": "saccade.models",
     "open_source": "saccade.api",
     "predict": "saccade.api",
-    "top_k_accuracy": "saccade.evaluation.metrics",
+    "top_k_accuracy": "saccade.objectives.metrics",
     "train": "saccade.api",
 }
 __all__ = [

@@ -21,10 +21,10 @@ from saccade.distributed.world import joined
 from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
-from saccade.evaluation.metrics import Result
 from saccade.evaluation.predictor import Picture, Prediction
 from saccade.log import Log
 from saccade.models.weights.readings import unwrapped
+from saccade.objectives.objective import Result
 from saccade.runs import resuming
 from saccade.runs.subject import Conditions, Subject
 from saccade.setup.agreement import settings_of

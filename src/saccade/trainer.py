@@ -22,11 +22,11 @@ from saccade.errors import (
     PreemptedError,
 )
 from saccade.evaluation.classifier import Classifier
-from saccade.evaluation.metrics import Result
 from saccade.findings import Finding
 from saccade.log import Log
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.weights.loading import MODEL_FILE
+from saccade.objectives.objective import Result
 from saccade.preflight import checks, out_of_memory, own_network
 from saccade.report import write_report
 from saccade.runs import resuming, run_folder

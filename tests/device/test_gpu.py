@@ -24,6 +24,7 @@ from saccade.device.loss_scale import LossScale
 from saccade.device.step_timer import Clock
 from saccade.errors import DivergedError
 from saccade.models import create_model
+from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.methods import METHODS
@@ -76,7 +77,15 @@ def make(
         losses=losses,
     )
     schedule = Schedule("constant", 100, 0, 1.0)
-    return state, StepRunner(config, schedule, precision, device, Finite("lr"), clock=Clock(device))
+    return state, StepRunner(
+        config,
+        schedule,
+        precision,
+        device,
+        Finite("lr"),
+        clock=Clock(device),
+        objective=of_settings(config),
+    )
 
 
 def images(count: int = 16, side: int = 16, seed: int = 0) -> Batch:

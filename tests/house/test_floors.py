@@ -23,7 +23,7 @@ FLOORS = {
     3: "config.* distributed.* data.images.* models.parts.*",
     4: "device.* recipes.* data.archives.* data.augment.* models.weights.*",
     5: "optim.* data.sources.* models.*",
-    6: "data.audit.*",
+    6: "data.audit.* objectives.*",
     7: "data.*",
     8: "evaluation.*",
     9: "training.*",

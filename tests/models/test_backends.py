@@ -23,6 +23,7 @@ from saccade.errors import CheckpointError, ConfigError, PreemptedError
 from saccade.models import backends, create_model, find, list_models, meta_model
 from saccade.models.parts.network import undecayed
 from saccade.models.parts.registry import is_known
+from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.schedule import Schedule
 from saccade.training.guard import Finite
@@ -149,7 +150,14 @@ def runner(model: torch.nn.Module, **settings: Any) -> tuple[State, StepRunner]:
         layers.set(f"{name}={value}")
     config, cpu = layers.resolve(), torch.device("cpu")
     state = State(model, optimizers.build(model, config, cpu), None)
-    return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", cpu, Finite("lr"))
+    return state, StepRunner(
+        config,
+        Schedule("constant", 100, 0, 1.0),
+        "fp32",
+        cpu,
+        Finite("lr"),
+        objective=of_settings(config),
+    )
 
 
 def batch(side: int) -> Batch:

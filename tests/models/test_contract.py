@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saccade.models import Network, create_model, find, meta_model, names
 from saccade.models.parts.network import undecayed
-from saccade.training.losses import heads
+from saccade.objectives.objective import heads
 
 SMALLEST = {
     "airbench": "airbench94",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.models import Network, create_model, meta_model
-from saccade.training.losses import heads
+from saccade.objectives.objective import heads
 
 INDEX = "relative_position_index"  # a buffer that torchvision's Swin stores
 

@@ -16,6 +16,7 @@ from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.data.loader import Batch
 from saccade.models import create_model
+from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers as optim
 from saccade.optim.ema import Ema
 from saccade.optim.layer_decay import layer_numbers
@@ -357,7 +358,9 @@ def make_state(name: str, more: dict[str, Any]) -> tuple[State, StepRunner]:
     model = small_net()
     curve = Schedule("plateau", 100, 3, 0.0, patience=0, gamma=0.5)
     state = State(model, optim.build(model, config, CPU), Ema(model, 3.0))
-    return state, StepRunner(config, curve, "fp32", CPU, Finite("lr"))
+    return state, StepRunner(
+        config, curve, "fp32", CPU, Finite("lr"), objective=of_settings(config)
+    )
 
 
 def advance(state: State, runner: StepRunner, until: int) -> None:

@@ -25,8 +25,10 @@ from saccade import files
 from saccade.config.schema import Config
 from saccade.data.sources import Split
 from saccade.errors import UsageError
-from saccade.evaluation.metrics import Result, wilson_interval
 from saccade.log import Log
+from saccade.objectives.classification import Classification
+from saccade.objectives.metrics import wilson_interval
+from saccade.objectives.objective import Result
 from saccade.report import compare_runs, mistakes, plots, write_report
 from saccade.report.record import Record
 
@@ -107,7 +109,7 @@ def fake_run(
     folder: Path, classes: tuple[str, ...] = NAMES, *, finished: bool = True, lr: str = "0.1"
 ) -> Fake:
     split = fake_split(classes)
-    result = Result.of(answers(split), torch.from_numpy(split.labels))
+    result = Classification(split.classes).judge(answers(split), torch.from_numpy(split.labels))
     write_log(folder, evaluations=3 if finished else 1)
     config = Config.model_validate({"optimizer": {"lr": lr}}).dump()
     files.write_bytes(folder / "config.yaml", yaml.safe_dump(config).encode())

@@ -15,9 +15,11 @@ import pytest
 
 import console
 import saccade
+from saccade.config.schema import Config
 from saccade.errors import PreemptedError
 from saccade.log import Log, read_events
-from saccade.runs.metrics_csv import COLUMNS, Table
+from saccade.objectives.classification import of_settings
+from saccade.runs.metrics_csv import BEFORE, BEHIND, Table
 
 SETTINGS: dict[str, Any] = {
     "epochs": 3,
@@ -43,7 +45,7 @@ def test_there_is_one_row_for_each_evaluation_and_it_agrees_with_log_and_result(
     whole: Path,
 ) -> None:
     table = rows(whole)
-    assert list(table[0]) == list(COLUMNS)
+    assert list(table[0]) == [*BEFORE, "top1", "top5", *BEHIND]
     assert [(row["step"], row["split"], row["views"]) for row in table] == [
         ("21", "minival", "1"),
         ("41", "minival", "1"),
@@ -95,7 +97,7 @@ def test_kills_and_resumes_leave_no_row_twice_and_none_out(
 
 
 def test_an_attempt_from_an_older_step_voids_the_rows_behind_it(tmp_path: Path) -> None:
-    table = Table(tmp_path / "metrics.csv", [], 10)
+    table = Table(tmp_path / "metrics.csv", [], of_settings(Config(), 10))
     for step in (10, 20, 30):
         table({"event": "eval", "step": step, "split": "val", "views": 1, "top1": step / 100})
     table({"event": "start", "step": 15})
@@ -115,7 +117,7 @@ def test_an_attempt_from_an_older_step_voids_the_rows_behind_it(tmp_path: Path) 
 
 
 def test_top5_is_empty_where_it_is_always_one(tmp_path: Path) -> None:
-    table = Table(tmp_path / "metrics.csv", [], 5)
+    table = Table(tmp_path / "metrics.csv", [], of_settings(Config(), 5))
     table({"event": "eval", "step": 1, "split": "val", "views": 1, "top1": 0.5, "top5": 1.0})
     assert rows(tmp_path)[0]["top5"] == "" and rows(tmp_path)[0]["top1"] == "0.5"
 
@@ -124,7 +126,7 @@ def test_a_table_that_cannot_be_written_ends_nothing_and_is_whole_the_next_time(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "metrics.csv").mkdir()  # nothing can be renamed to it
-    table = Table(tmp_path / "metrics.csv", [], 10)
+    table = Table(tmp_path / "metrics.csv", [], of_settings(Config(), 10))
     table({"event": "eval", "step": 1, "split": "val", "views": 1, "top1": 0.5})
     (tmp_path / "metrics.csv").rmdir()
     table({"event": "eval", "step": 2, "split": "val", "views": 1, "top1": 0.6})

@@ -34,6 +34,7 @@ from saccade.errors import DivergedError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.evaluator import evaluate
 from saccade.models import create_model
+from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.schedule import Schedule
@@ -77,7 +78,16 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     gradients = GradientSum(model, world) if world.size > 1 else None
     schedule = Schedule("constant", 100, 0, 1.0)
-    return state, StepRunner(config, schedule, precision, CPU, Finite("lr"), world, gradients)
+    return state, StepRunner(
+        config,
+        schedule,
+        precision,
+        CPU,
+        Finite("lr"),
+        world,
+        gradients,
+        objective=of_settings(config),
+    )
 
 
 def batch(step: int, world: World, cells: int) -> Batch:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saccade.config.layers import Layers
 from saccade.data.loader import Batch
 from saccade.errors import ConfigError, DivergedError
+from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.schedule import Schedule
@@ -92,7 +93,14 @@ def make(model: nn.Module, cells: int = CELLS, **settings: Any) -> tuple[State, 
         layers.set(f"{name}={value}")
     config = layers.resolve()
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
-    return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", CPU, Finite("lr"))
+    return state, StepRunner(
+        config,
+        Schedule("constant", 100, 0, 1.0),
+        "fp32",
+        CPU,
+        Finite("lr"),
+        objective=of_settings(config),
+    )
 
 
 def batch(cells: int = CELLS, first: int = 0) -> Batch:

@@ -16,6 +16,7 @@ from saccade.config.layers import Layers
 from saccade.data.loader import Batch
 from saccade.errors import DivergedError
 from saccade.models import create_model
+from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.muon import orthogonalise
@@ -38,7 +39,14 @@ def make(cell: int, batch: int = 16, **settings: Any) -> tuple[State, StepRunner
         memory_format=torch.channels_last
     )
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
-    return state, StepRunner(config, Schedule("constant", 100, 0, 1.0), "fp32", CPU, Finite("lr"))
+    return state, StepRunner(
+        config,
+        Schedule("constant", 100, 0, 1.0),
+        "fp32",
+        CPU,
+        Finite("lr"),
+        objective=of_settings(config),
+    )
 
 
 def batch(images: int = 16, seed: int = 0) -> Batch:

@@ -34,7 +34,6 @@ def evaluate(
     """Score the saved weights of a run as the run did: every image exactly once."""
     with explained(json_out):
         from saccade import api
-        from saccade.evaluation.metrics import accuracies, wilson_interval
         from saccade.evaluation.views import phrase
         from saccade.runs.subject import Subject
 
@@ -60,11 +59,11 @@ def evaluate(
             )
             return
 
-        low, high = wilson_interval(result.correct, result.n)
-        shares = "  ".join(accuracies(result.to_json(), len(classifier.recipe.classes)))
+        objective, figures = classifier.recipe.learned, result.figures
+        interval = objective.interval(figures)
+        sure = f"95 % interval {interval[0]:.2%} to {interval[1]:.2%}; " if interval else ""
         about = f"{subject.phrase}, {how.precision}" if subject.saved else how.precision
         show(
-            f"{shares}  loss {result.loss:.4f}  "
-            f"({result.correct} of {result.n} images of '{chosen.name}'{phrase(views)}; "
-            f"95 % interval {low:.2%} to {high:.2%}; {about})"
+            f"{'  '.join(objective.shown(figures))}  loss {result.loss:.4f}  "
+            f"({objective.counted(figures)} of '{chosen.name}'{phrase(views)}; {sure}{about})"
         )

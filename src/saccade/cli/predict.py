@@ -68,7 +68,7 @@ def _tell(row: dict[str, Any], aloud: bool) -> None:
         complain(f"{row['error']}\n  where: {path}")
     elif aloud:
         named = (f"{class_name(a['class'])} {a['probability']:.1%}" for a in row["top"])
-        show(f"{path}: {'  '.join(named)}")
+        show(f"{path}: {'  '.join(named) or '(none)'}")
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:

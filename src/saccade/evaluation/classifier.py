@@ -16,6 +16,7 @@ import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from saccade import objectives
 from saccade.data.images.fit import Fit, How
 from saccade.errors import CheckpointError, ConfigError
 from saccade.models import Network, create_model, meta_model
@@ -23,6 +24,7 @@ from saccade.models.weights import stored
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.models.weights.readings import plain_name, unwrapped
 from saccade.models.weights.tensor_bytes import separate
+from saccade.objectives.objective import Objective
 
 LONGEST_SHOWN = 80
 
@@ -48,7 +50,8 @@ class Recipe:
     ``patch_size`` are empty where the size decides them. ``eval_size`` is the side at evaluation
     and prediction where that is not ``image_size``, else 0; ``eval_views`` is how many views of an
     image are averaged, ``precision`` what the run computed in, empty where that is not known.
-    ``fit`` is how an image becomes a square, see ``saccade.data.images.fit``.
+    ``fit`` is how an image becomes a square, see ``saccade.data.images.fit``; ``objective`` is what
+    the network learned, and so what its answers mean.
 
     The limits are checked when a file is read: it may come from anybody. A field that this version
     does not know is refused, as it may change what the pixels mean.
@@ -71,6 +74,7 @@ class Recipe:
     eval_views: Literal[1, 2, 6] = 1
     precision: Annotated[str, Field(pattern="^(fp32|bf16|fp16)?$")] = ""
     fit: How = "crop"
+    objective: Annotated[str, Field(min_length=1, max_length=100)] = "classification"
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -90,6 +94,14 @@ class Recipe:
     def eval_side(self) -> int:
         """The side of images at evaluation and prediction, in pixels."""
         return self.eval_size or self.image_size
+
+    @property
+    def learned(self) -> Objective:
+        """What the network learned: it judges and words its answers.
+
+        Raises CheckpointError where this version does not know it.
+        """
+        return objectives.named(self.objective, self.classes)
 
     @property
     def framing(self) -> Fit:

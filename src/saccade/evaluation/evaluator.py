@@ -13,8 +13,8 @@ from saccade.data.sources import Split
 from saccade.device.precision import autocast
 from saccade.distributed.world import ALONE, World
 from saccade.evaluation.classifier import Classifier
-from saccade.evaluation.metrics import Result
 from saccade.evaluation.views import mean_logits
+from saccade.objectives.objective import Result
 
 CELL = 100
 """Images per forward pass, always: kernels may round differently for other sizes."""
@@ -30,15 +30,16 @@ def evaluate(
     world: World = ALONE,
     decoded: Decoded | None = None,
 ) -> Result:
-    """Score a classifier on a whole split; labels are matched by class name.
+    """Score a classifier on a whole split; labels are matched by name.
 
     Each rank takes its share of the cells; all get the same figures, and the first one the logits
     of every image. ``poll`` is called with the number of images done after every cell and may raise
     to stop; ``decoded`` holds small images of a split that is scored again and again. Raises
     DataError on an unknown class and DivergedError on logits that are not finite.
     """
-    split = split.with_classes(classifier.recipe.classes)
     recipe, network = classifier.recipe, classifier.network
+    objective = recipe.learned
+    split = objective.matched(split)
     view = EvaluationView(
         split, recipe.eval_side, recipe.framing, recipe.exif, world.rank, world.size, decoded
     )
@@ -59,12 +60,10 @@ def evaluate(
         network.train(was_training)
     rows[-1] = rows[-1].cpu()
     parts = world.gather(torch.stack(rows))
-    labels = torch.from_numpy(split.labels)
+    truth = objective.truth(split)
     if not world.leads:
-        return Result(
-            **world.broadcast(dict), logits=torch.empty(0, rows[0].shape[1]), labels=labels
-        )
+        return Result(world.broadcast(dict), torch.empty(0, rows[0].shape[1]), truth)
     logits = torch.stack(parts, 1).flatten(0, 2)[: len(split)]
-    result = Result.of(logits.clone(), labels)
+    result = objective.judge(logits.clone(), truth)
     world.broadcast(result.to_json)
     return result

@@ -111,7 +111,8 @@ def _answers(
     recipe, network = classifier.recipe, classifier.network
     with torch.inference_mode():
         inputs = normalise(pixels.to(next(network.parameters()).device), recipe.mean, recipe.std)
-        shares = mean_logits(network, inputs, recipe.eval_views).softmax(1).cpu()
+        logits = mean_logits(network, inputs, recipe.eval_views)
+        shares = recipe.learned.probabilities(logits).cpu()
     if not bool(torch.isfinite(shares).all()):
         raise CheckpointError(
             "the network's answer holds NaN or infinity",
@@ -121,12 +122,7 @@ def _answers(
                 "trained with"
             ),
         )
-    best = shares.topk(min(top, len(recipe.classes)))
-    rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    return [
-        tuple((recipe.classes[i], value) for i, value in zip(places, values, strict=True))
-        for values, places in rows
-    ]
+    return recipe.learned.answer(shares, top)
 
 
 def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:

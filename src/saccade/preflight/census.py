@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from saccade.data.sources import Split
 from saccade.data.sources.ilsvrc import class_name
 from saccade.log import Log
+from saccade.objectives.objective import Objective
 from saccade.training.datasets import Data
 
 SHOWN = 5
@@ -18,17 +17,17 @@ LONGEST = 24
 """Letters of a class name in a line that is read at a glance."""
 
 
-def tell(data: Data, log: Log) -> None:
+def tell(data: Data, objective: Objective, log: Log) -> None:
     """Print the classes, then one line for each split: images, and the classes with the fewest and
     the most.
 
     A wrong reading of a folder is seen here: classes called ``train`` and ``test``, or one class
     too many.
     """
-    log.fact("classes", f"{len(data.train.classes):,}: {names(data.train.classes)}")
+    log.fact(objective.noun, f"{objective.head:,}: {names(objective.outputs)}")
     used = {split.name: split for split in (data.train, data.chosen_on, data.val)}
     for name, split in used.items():
-        log.fact(name, spread(split))
+        log.fact(name, spread(split, objective))
     sources = data.source.splits | data.val_source.splits
     left = [f"'{n}' ({len(s):,} images)" for n, s in sources.items() if n not in used]
     if left:
@@ -42,15 +41,15 @@ def names(classes: Sequence[str]) -> str:
     return f"{first}{', ' if len(rest) == 1 else ' ... '}{_short(rest[-1])}" if rest else first
 
 
-def spread(split: Split) -> str:
+def spread(split: Split, objective: Objective) -> str:
     """Say how many images a split has, and how few and how many of one class."""
-    counts = np.bincount(split.labels, minlength=len(split.classes))
+    named, counts = objective.prevalence(split)
     fewest, most = int(counts.argmin()), int(counts.argmax())
     low, high = int(counts[fewest]), int(counts[most])
     total = f"{len(split):,} images"
     if low == high:
         return f"{total}: {low:,} of each class"
-    few, many = _short(split.classes[fewest]), _short(split.classes[most])
+    few, many = _short(named[fewest]), _short(named[most])
     return f"{total}: fewest {low:,} of '{few}', most {high:,} of '{many}'"
 
 

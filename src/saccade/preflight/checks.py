@@ -12,6 +12,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from saccade import objectives
 from saccade.config.schema import Config
 from saccade.data.audit import sample
 from saccade.data.audit.sample import OVERLAP_LIMIT, Ledger
@@ -22,15 +23,16 @@ from saccade.data.order import Order
 from saccade.data.sources import Split
 from saccade.distributed.world import Devices, World
 from saccade.errors import SaccadeError
-from saccade.evaluation.metrics import wilson_interval
 from saccade.findings import Finding, is_error, listed, refuse, tell
 from saccade.log import Log
 from saccade.models import backends, find, meta_model
 from saccade.models.parts.cost import cost
 from saccade.models.parts.duplicate import duplicate
+from saccade.objectives.metrics import wilson_interval
+from saccade.objectives.objective import Objective
 from saccade.preflight import census, descent, out_of_memory, own_network
-from saccade.preflight.class_maps import class_maps, left_out
 from saccade.preflight.trial import trial
+from saccade.preflight.unused import left_out
 from saccade.setup import agreement, build, cells
 from saccade.setup.compose import Composed
 from saccade.setup.initial_weights import start
@@ -72,12 +74,13 @@ def inspect(
 
     Say what the data is taken for.
     """
-    census.tell(data, log)
+    objective = objectives.build(config, data.train)
+    census.tell(data, objective, log)
     findings = [
-        *class_maps(data.train, data.val, held_out=config.data.holdout > 0),
+        *objective.inspect(data.train, data.val, held_out=config.data.holdout > 0),
         *left_out(data),
         *cells.inspect(config, len(data.train), shrunk, module),
-        *_network(config, data, module),
+        *_network(config, data.train, module, objective),
     ]
     read = _read_contents(data, log)
     findings += [*_contents(read, config, data), *_blank(data), *_validation_size(data.val)]
@@ -124,9 +127,11 @@ def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
         torch.set_num_threads(threads)
 
 
-def _network(config: Config, data: Data, module: nn.Module | None) -> list[Finding]:
+def _network(
+    config: Config, train: Split, module: nn.Module | None, objective: Objective
+) -> list[Finding]:
     """Check the width of the head and the last feature map without allocating the model."""
-    classes, wanted = len(data.train.classes), config.model.num_classes
+    classes, wanted = objective.head, config.model.num_classes
     if wanted not in (0, classes):
         return [
             _width(
@@ -138,7 +143,7 @@ def _network(config: Config, data: Data, module: nn.Module | None) -> list[Findi
         ]
     section = config.data
     view = TrainingView(
-        data.train,
+        train,
         Order(1, 0),
         config.augment,
         image_size=section.image_size,

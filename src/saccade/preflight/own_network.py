@@ -27,9 +27,9 @@ from saccade.evaluation.views import mean_logits
 from saccade.findings import Finding, listed, refuse
 from saccade.models import backends
 from saccade.models.parts.duplicate import TABLES, duplicate
+from saccade.objectives.objective import heads
 from saccade.preflight.out_of_memory import is_out_of_memory
 from saccade.training import checkpoint, identity
-from saccade.training.losses import heads
 from saccade.training.run import Run
 from saccade.training.state import State
 from saccade.training.step import StepRunner

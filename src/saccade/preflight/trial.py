@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from saccade import files, units
 from saccade.data.augment.mix import normalise
@@ -29,12 +28,12 @@ from saccade.errors import DivergedError
 from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
 from saccade.models.parts.duplicate import duplicate
+from saccade.objectives.objective import heads
 from saccade.optim import optimizers as optim
 from saccade.optim.ema import Ema
 from saccade.preflight import own_network
 from saccade.preflight.out_of_memory import is_out_of_memory, smaller_cells, too_large
 from saccade.training.guard import Finite
-from saccade.training.losses import heads
 from saccade.training.run import Run
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -323,14 +322,14 @@ def _copy(run: Run) -> tuple[State, StepRunner]:
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
-    """Return the plain cross-entropy, in nats per image, of a cell in train mode: no mixing, no
-    label smoothing.
+    """Return the plain loss, in nats per image, of a cell in train mode: no mixing, no label
+    smoothing.
     """
     section = run.config.data
     with torch.no_grad(), autocast(run.precision, run.device):
         answer = state.model(normalise(cell.images.to(run.device), section.mean, section.std))
     own_network.require_logits(answer, len(cell.labels), run)
-    return float(F.cross_entropy(heads(answer)[0].float(), cell.labels.to(run.device)))
+    return float(run.objective.plain_loss(heads(answer)[0], cell.labels.to(run.device)))
 
 
 def _timed(stepper: StepRunner, state: State, batch: Batch) -> float:
@@ -380,10 +379,8 @@ def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
 
 
 def _judge(loss: float, run: Run) -> list[Finding]:
-    """Compare the first loss with ln C, that of a network that knows nothing and is sure of
-    nothing.
-    """
-    expected = math.log(len(run.data.train.classes))
+    """Compare the first loss with that of a network that knows nothing and is sure of nothing."""
+    expected, formula = run.objective.expected_first_loss
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} before the first step",
@@ -391,10 +388,7 @@ def _judge(loss: float, run: Run) -> list[Finding]:
             fix="look at data.mean, data.std and, where weights were loaded, at these",
             finding="not-finite",
         )
-    text = (
-        f"the loss at the start is {loss:.2f}; ln({len(run.data.train.classes)}) = "
-        f"{expected:.2f} is usual"
-    )
+    text = f"the loss at the start is {loss:.2f}; {formula} = {expected:.2f} is usual"
     if loss > ABSURD_LOSS * expected:
         fix = "check the initialisation of the network, data.mean and data.std"
         return [Finding("loss-at-start", "error", text, where=run.recipe.model, fix=fix, status=76)]

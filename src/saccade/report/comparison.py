@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saccade import files, units
 from saccade.config.schema import flatten
-from saccade.evaluation import metrics
+from saccade.objectives import metrics
 from saccade.report import plots, sections
 from saccade.report.html import Html, element, image, join, page, table
 from saccade.report.plots import Line

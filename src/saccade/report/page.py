@@ -10,7 +10,8 @@ from pathlib import Path
 
 from saccade import files
 from saccade.data.sources import Split
-from saccade.evaluation.metrics import TOP5_ABOVE, Result
+from saccade.objectives.classification import TOP5_ABOVE
+from saccade.objectives.objective import Result
 from saccade.report import mistakes, plots, sections
 from saccade.report.html import Html, element, image, page
 from saccade.report.plots import Line, Theme

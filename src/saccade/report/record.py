@@ -20,7 +20,9 @@ from saccade.config import plain_yaml
 from saccade.data.sources import Split
 from saccade.data.sources.ilsvrc import class_name
 from saccade.errors import DivergedError, UsageError
-from saccade.evaluation import metrics
+from saccade.objectives import metrics
+from saccade.objectives.classification import TOP5_ABOVE, Classification
+from saccade.objectives.objective import Result
 
 Event = dict[str, Any]
 
@@ -97,7 +99,7 @@ class Record:
         record._match_split()
         return record
 
-    def judge(self, result: metrics.Result, split: Split, checkpoint: str) -> None:
+    def judge(self, result: Result, split: Split, checkpoint: str) -> None:
         """Show the figures and answers of a checkpoint on a split instead of those of the final
         weights.
         """
@@ -122,7 +124,11 @@ class Record:
         said = self.section("result")
         if said or self.answers is None:
             return said
-        return metrics.Result.of(self.answers.logits, self.answers.labels).to_json()
+        return (
+            Classification(tuple(self.classes))
+            .judge(self.answers.logits, self.answers.labels)
+            .to_json()
+        )
 
     @property
     def figures(self) -> dict[str, float]:
@@ -132,7 +138,7 @@ class Record:
         """
         found = self.result or (self.evals[-1] if self.evals else {})
         names = ["top1", "top5", "loss", "correct", "correct5", "n"]
-        if len(self.classes) <= metrics.TOP5_ABOVE:
+        if len(self.classes) <= TOP5_ABOVE:
             names.remove("top5")
         return {name: found[name] for name in names if isinstance(found.get(name), int | float)}
 

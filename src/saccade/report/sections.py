@@ -13,8 +13,8 @@ import numpy as np
 
 from saccade import units
 from saccade.config.schema import flatten
-from saccade.evaluation import metrics
 from saccade.evaluation.views import phrase
+from saccade.objectives import metrics
 from saccade.report.html import Html, element, facts, join, table
 from saccade.report.record import Record
 

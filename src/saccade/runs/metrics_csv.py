@@ -11,23 +11,20 @@ from typing import Any
 
 from saccade import files
 from saccade.errors import DiskError
-from saccade.evaluation.metrics import TOP5_ABOVE
 from saccade.log import is_behind
+from saccade.objectives.objective import Objective
 from saccade.printable import cell
 
-COLUMNS = {
+BEFORE = {
     "epoch": "epoch",
     "step": "step",
     "split": "split",
     "views": "views",
     "train_loss": "train_loss",
     "val_loss": "loss",
-    "top1": "top1",
-    "top5": "top5",
-    "lr": "lr",
-    "images_per_s": "images_per_s",
 }
-"""The field of an event of the kind ``eval`` behind each column."""
+BEHIND = {"lr": "lr", "images_per_s": "images_per_s"}
+"""The field of an event of the kind ``eval`` behind each column, around those of the objective."""
 
 
 class Table:
@@ -38,10 +35,10 @@ class Table:
     evaluation before.
     """
 
-    def __init__(self, path: Path, earlier: Iterable[dict[str, Any]], num_classes: int) -> None:
+    def __init__(self, path: Path, earlier: Iterable[dict[str, Any]], objective: Objective) -> None:
         """Begin with the events of ``earlier`` attempts."""
         self._path = path
-        self._has_top5 = num_classes > TOP5_ABOVE
+        self._columns = {**BEFORE, **objective.columns(), **BEHIND}
         self._rows: list[dict[str, Any]] = []
         for event in earlier:
             self._take(event)
@@ -63,12 +60,10 @@ class Table:
     def _text(self) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(self._columns)
         for row in self._rows:
-            values = [row.get(name) for name in COLUMNS.values()]
+            values = [row.get(name) for name in self._columns.values()]
             shown = [cell(v) if isinstance(v, str) else v for v in values]
-            if not self._has_top5:
-                shown[list(COLUMNS).index("top5")] = None
             writer.writerow(shown)
         return out.getvalue()
 

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 import yaml
 
-from saccade import files, recipes, units
+from saccade import files, objectives, recipes, units
 from saccade._version import __version__
 from saccade.config.schema import Config
 from saccade.device import environment
 from saccade.errors import Explained, PreemptedError, SaccadeError
 from saccade.evaluation import views
-from saccade.evaluation.metrics import accuracies
 from saccade.findings import Finding
 from saccade.log import Log, read_events
 from saccade.recipes import receipts
@@ -43,7 +42,7 @@ def announce(run: Run, log: Log) -> None:
     epoch = run.view.order.epoch_size
     drawn = f" ({epoch:,} of them in an epoch)" if epoch < len(data.train) else ""
     images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
-    classes = f"{len(data.train.classes)} classes  (fingerprint {data.fingerprint[:12]})"
+    classes = f"{run.objective.head} {run.objective.noun}  (fingerprint {data.fingerprint[:12]})"
     log.fact("data", f"{data.source.name}: {images}, {classes}")
     side = f"{config.data.image_size} px" + (
         f", judged at {run.recipe.eval_side} px" * bool(config.data.eval_size)
@@ -101,9 +100,7 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     files.write_bytes(run.folder / "config.yaml", text.encode())
     log.attempt = attempt
     stream = run.folder / "log.jsonl"
-    log.listeners.append(
-        Table(run.folder / "metrics.csv", read_events(stream), len(run.recipe.classes))
-    )
+    log.listeners.append(Table(run.folder / "metrics.csv", read_events(stream), run.objective))
     log.open(stream)
     if run.config.log.tensorboard:
         log.listeners.append(tensorboard.tensorboard(files.within(run.folder, "tensorboard")))
@@ -162,7 +159,7 @@ def _status(error: Explained) -> str:
 
 
 def _write(run: Run, status: str, more: dict[str, Any]) -> None:
-    data, weights = run.data, run.stepper.class_weights
+    data = run.data
     facts = {
         "saccade": __version__,
         "status": status,
@@ -172,7 +169,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
             "train": len(data.train),
             "val": len(data.val),
             "val_split": data.val.name,
-            "classes": list(data.train.classes),
+            "classes": list(run.objective.outputs),
             "fingerprint": data.fingerprint,
             "contents": data.contents,
             "where": {"train": data.train.where, "val": data.val.where},
@@ -183,7 +180,8 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
             "identity": run.network,
         },
         "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": run.world.size},
-        "class_weights": [round(w, 6) for w in weights.tolist()] if weights is not None else None,
+        "objective": run.objective.name,
+        **run.objective.facts(),
         "learning_rate": run.state.optimizers.formula,
         "steps": run.total_steps,
         "resolved": run.resolved,
@@ -210,20 +208,21 @@ def _job(env: Mapping[str, str]) -> str | None:
 
 def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> None:
     """Print the result and what to try next."""
-    counted = f"{result['correct']} of {result['n']} images of '{result['split']}'"
     try:
         facts = files.read_json(folder / "run.json")
-        best, num_classes = facts["best"], len(facts["dataset"]["classes"])
+        best, objective = facts["best"], objectives.of_facts(facts)
     except (OSError, ValueError, KeyError):
-        best, num_classes = None, 0
+        best, objective = None, objectives.of_facts({})
+    primary = objective.primary
+    counted = f"{objective.counted(result)} of '{result['split']}'"
     log.say()
     log.say(
-        f"  {'   '.join(accuracies(result, num_classes))}   ({counted}"
+        f"  {'   '.join(objective.shown(result))}   ({counted}"
         f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)"
     )
     if best is not None:
-        log.say(f"  {best['note']}: {best['top1']:.2%} at epoch {best['epoch']:g}")
-    if judged := receipts.judge(folder, result["top1"]):
+        log.say(f"  {best['note']}: {primary.shown(best)} at epoch {best['epoch']:g}")
+    if judged := receipts.judge(folder, float(result[primary.name])):
         log.say(f"  {judged}")
     log.say(f"  {units.human_time(seconds)} in all; everything is in {folder}")
     log.say()

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from saccade import files, units
+from saccade import files, objectives, units
 from saccade.config import schema as configuration
 from saccade.config.schema import Config
 from saccade.data.loader import Readers
 from saccade.data.order import RankSlice
-from saccade.data.sources import Split
 from saccade.device import allocator, choose, determinism, precision
 from saccade.device.loss_scale import LossScale
 from saccade.device.step_timer import Clock
@@ -35,7 +34,6 @@ from saccade.training.checkpoint import Saved
 from saccade.training.datasets import Data, offset_in_steps, training_order, training_view
 from saccade.training.guard import Finite
 from saccade.training.loss_spike import LossRecord
-from saccade.training.losses import balanced_weights
 from saccade.training.run import NAMED, Run, image_macs
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -157,7 +155,8 @@ def build(
     torch.set_num_threads(int(resolved["compute_threads"]["value"]))
     # the user's own network is changed only when the run is done: after an interruption it is still
     # the same one
-    model = _registered(config, data) if module is None else duplicate(module).train()
+    objective = objectives.build(config, data.train).to(device)
+    model = _registered(config, objective.head) if module is None else duplicate(module).train()
     model = model.to(device).to(memory_format=torch.channels_last)
     order = training_order(config, len(data.train), offset)
     steps = total_steps(config, order.epoch_size)
@@ -171,12 +170,11 @@ def build(
     rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps, ahead)
     archive = Archive(folder, data.train.describe, config.seed, world)
     finite = Finite(f"lr {optimizers.formula}", config.guard, archive)
-    weights = class_weights(config, data.train, device)
     gradients = GradientSum(model, world) if world.size > 1 else None
     rank_slice = RankSlice(config.cell, world.rank, world.size)
     recipe = Recipe(
         model_name(config, module),
-        data.train.classes,
+        objective.outputs,
         section.image_size,
         section.eval_crop,
         section.mean,
@@ -188,6 +186,7 @@ def build(
         section.eval_views,
         number_format,
         section.fit,
+        objective.name,
     )
     return Run(
         config=config,
@@ -196,7 +195,15 @@ def build(
         resolved=resolved,
         state=state,
         stepper=StepRunner(
-            config, rates, number_format, device, finite, world, gradients, weights, Clock(device)
+            config,
+            rates,
+            number_format,
+            device=device,
+            finite=finite,
+            world=world,
+            gradients=gradients,
+            clock=Clock(device),
+            objective=objective,
         ),
         view=training_view(config, data.train, order, steps, rank_slice),
         readers=readers,
@@ -207,25 +214,16 @@ def build(
     )
 
 
-def class_weights(config: Config, train: Split, device: torch.device) -> Tensor | None:
-    """Return the weight of each class in the loss, float32 (C,), or None where all count the
-    same.
-    """
-    if config.loss.class_weights == "none":
-        return None
-    return torch.from_numpy(balanced_weights(train.labels, len(train.classes))).float().to(device)
-
-
 def model_name(config: Config, module: nn.Module | None) -> str:
     """Return the name under which a run's model goes: registered, or ``custom:ClassName``."""
     return config.model.name if module is None else f"custom:{type(module).__name__}"
 
 
-def _registered(config: Config, data: Data) -> nn.Module:
+def _registered(config: Config, head: int) -> nn.Module:
     section = config.model
     return create_model(
         section.name,
-        num_classes=len(data.train.classes),
+        num_classes=head,
         image_size=config.data.image_size,
         dropout=section.dropout,
         drop_path=section.drop_path,

@@ -80,7 +80,7 @@ def start_from_weights(run: Run, log: Log) -> None:
         )
         _warn_of_others(run, followed, log)
     else:
-        report = load_weights(model, ancestor.path, classes=run.data.train.classes)
+        report = load_weights(model, ancestor.path, classes=run.recipe.classes)
         _warn_of_others(run, {n: v for n, v in ancestor.settings.items() if n in FOLLOWED}, log)
     if report.share < LEAST_SHARE:
         raise CheckpointError(

@@ -9,8 +9,8 @@ from dataclasses import replace
 from saccade.data.sources import Split
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.evaluator import evaluate
-from saccade.evaluation.metrics import Result
 from saccade.log import Bar
+from saccade.objectives.objective import Result
 from saccade.training.meter import Meter
 from saccade.training.run import Run
 from saccade.training.stop import Stop

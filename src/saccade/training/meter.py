@@ -14,8 +14,8 @@ from saccade.data.loader import Batch
 from saccade.device.async_scalar import Late
 from saccade.device.mfu import mfu
 from saccade.device.step_timer import PHASES
-from saccade.evaluation.metrics import Result, accuracies
 from saccade.log import Bar, Log
+from saccade.objectives.objective import Result
 from saccade.training.run import Run, image_macs
 
 EVENTS_PER_RUN = 2000
@@ -158,7 +158,7 @@ class Meter:
         }
         entry = facts | result.to_json()
         self._log.event("eval", **entry, **self._trained, final=final)
-        self._score = "  " + " ".join(accuracies(entry, len(run.data.val.classes)))
+        self._score = "  " + " ".join(run.objective.shown(entry))
         return entry
 
     @property

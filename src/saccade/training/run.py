@@ -18,6 +18,7 @@ from saccade.errors import DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.models import meta_model
 from saccade.models.parts.cost import cost
+from saccade.objectives.objective import Objective
 from saccade.training.datasets import Data
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -54,6 +55,11 @@ class Run:
     def precision(self) -> str:
         """The number format of the forward pass."""
         return str(self.resolved["precision"]["value"])
+
+    @property
+    def objective(self) -> Objective:
+        """What is learned, and how it is measured."""
+        return self.stepper.objective
 
     @property
     def global_batch(self) -> int:

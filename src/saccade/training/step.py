@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from saccade import rng
 from saccade.config.schema import Config
-from saccade.data.augment.mix import present
 from saccade.data.loader import Batch
 from saccade.device.precision import autocast
 from saccade.device.small_map_conv import quick_small_maps
@@ -19,11 +19,11 @@ from saccade.device.step_timer import Clock
 from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.world import ALONE, World
 from saccade.models.parts.layers import DropPath
+from saccade.objectives.objective import Cell, Objective
 from saccade.optim.schedule import Schedule
 from saccade.rng import Purpose
 from saccade.training.bad_steps import Evidence
 from saccade.training.guard import Finite
-from saccade.training.losses import heads, mixed_loss
 from saccade.training.state import State
 from saccade.training.update import Buffers, update
 
@@ -32,7 +32,7 @@ from saccade.training.update import Buffers, update
 class StepRunner:
     """Everything a step needs besides state and batch.
 
-    ``class_weights`` is (C,), None where all classes count 1.
+    ``objective`` says what a cell becomes, and its loss.
     """
 
     config: Config
@@ -42,8 +42,8 @@ class StepRunner:
     finite: Finite
     world: World = ALONE
     gradients: GradientSum | None = None
-    class_weights: Tensor | None = None
     clock: Clock = field(default_factory=Clock)
+    objective: Objective = field(kw_only=True)
 
     def step(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32
@@ -104,36 +104,34 @@ class StepRunner:
             buffers.rewind()
             part = slice(start, start + cell)
             place = world.rank + number * world.size
-            seen = present(
-                images[part],
-                batch.epochs[part],
-                batch.samples[part],
-                self.config,
-                state.step,
-                place,
+            inputs, targets = self.objective.prepare(
+                Cell(
+                    images[part],
+                    labels[part],
+                    batch.epochs[part],
+                    batch.samples[part],
+                    state.step,
+                    place,
+                )
             )
             is_last = start + cell >= len(images)
             summing = self.gradients.last_cell() if self.gradients and is_last else nullcontext()
             with quick_small_maps(state.model, self.precision, self.device), summing:
-                loss = self._forward(state, *seen, labels[part], place) / (len(images) * world.size)
+                loss = self._forward(state, inputs, targets, place) / (len(images) * world.size)
                 (loss * state.scale.factor if state.scale else loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             buffers.collect()
         return total
 
-    def _forward(
-        self, state: State, inputs: Tensor, lam: float, labels: Tensor, cell: int
-    ) -> Tensor:
-        section, seed = self.config.loss, self.config.seed
+    def _forward(self, state: State, inputs: Tensor, targets: Any, cell: int) -> Tensor:
+        """Return the loss summed over the images of a cell, a scalar."""
+        seed = self.config.seed
         draw_drop_path(state.model, len(inputs), seed, state.step, cell)
         torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
         with autocast(self.precision, self.device):
-            logits, *auxiliary = heads(state.model(inputs))
-        loss = mixed_loss(logits, labels, lam, section, self.class_weights)
-        for other in auxiliary:
-            weight = getattr(state.model, "aux_weight", 0.0)
-            loss = loss + weight * mixed_loss(other, labels, lam, section, self.class_weights)
-        return loss
+            answer = state.model(inputs)
+        auxiliary_weight = getattr(state.model, "aux_weight", 0.0)
+        return self.objective.total_of_heads(answer, targets, auxiliary_weight)
 
     def _finish_gradients(self, state: State, loss: Tensor) -> Tensor:
         """Take the loss scale out of the gradients, clip them, and tell whether all is finite, a

@@ -1,4 +1,4 @@
-"""What is minimised."""
+"""The losses of classification, summed over the images of a cell (micro-batch)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.config.schema import LossSection
-from saccade.errors import ConfigError
-
-
-def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
-    """Return the logits (B, C) that a network gave: the main head's, then those of auxiliary heads.
-
-    Raises ConfigError when it gave something else in training.
-    """
-    found = tuple(output) if isinstance(output, tuple | list) else (output,)
-    if found and all(isinstance(logits, Tensor) for logits in found):
-        return found
-    raise ConfigError(
-        f"the network answers with {type(output).__name__} in training mode instead of "
-        "logits (B, classes)",
-        where="its forward pass",
-        finding="head-width",
-        fix="return one row of logits per image, or a tuple of such for a main and auxiliary heads",
-    )
 
 
 def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
@@ -51,8 +33,8 @@ def mixed_loss(
     (lambda) is the weight of an image's own label, the rest is that of its partner in the mix.
     """
     if section.name == "bce":
-        return binary_cross_entropy(logits, labels, lam, section, weights)
-    return mixed_cross_entropy(logits, labels, lam, section.label_smoothing, weights)
+        return binary_cross_entropy(logits, labels, lam, section, weights=weights)
+    return mixed_cross_entropy(logits, labels, lam, section.label_smoothing, weights=weights)
 
 
 def mixed_cross_entropy(

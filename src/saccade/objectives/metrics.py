@@ -9,8 +9,6 @@ wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -19,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade.errors import DataError, DivergedError
+from saccade.errors import DataError
+from saccade.objectives.objective import require_finite
 
 CONFIDENCE_95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution, for two-sided 95 % intervals."""
@@ -28,12 +27,6 @@ CONFIDENCE_95 = 1.959963984540054
 # below 5e8, so the figure does not depend on the order of the batches or on the number of ranks. It
 # is half a float32 ulp of 1.
 _LOSS_STEP = 2.0**-24
-
-TOP5_ABOVE = 5
-"""Of so many classes or fewer top-5 is always 1 and is not shown to people.
-
-JSON has it all the same.
-"""
 
 _FIGURES = ("top1", "top5", "loss", "correct", "correct5", "n")
 
@@ -101,46 +94,6 @@ class Score:
         return self.n
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """An evaluation with everything needed to look into it.
-
-    ``top1`` and ``top5`` are fractions, ``loss`` is in nats; ``logits`` float32 (n, C) and
-    ``labels`` int64 (n,) are on the CPU in the order of the dataset.
-    """
-
-    top1: float
-    top5: float
-    loss: float
-    correct: int
-    correct5: int
-    n: int
-    logits: Tensor
-    labels: Tensor
-
-    @classmethod
-    def of(cls, logits: Tensor, labels: Tensor) -> Result:
-        """Score logits, float32 (n, C), of a whole dataset with labels int64 (n,).
-
-        Raises DivergedError, DataError.
-        """
-        score = Score()
-        score.add(logits, labels)
-        return cls(**score.to_json(), logits=logits.cpu(), labels=labels.cpu())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures and counts, without the logits."""
-        return {name: getattr(self, name) for name in _FIGURES}
-
-
-def accuracies(figures: Mapping[str, Any], num_classes: int) -> list[str]:
-    """Return ``top1`` and, where it can be wrong, ``top5`` (fractions) for people: ["top-1
-    98.06%", ...].
-    """
-    shown = [f"top-1 {figures['top1']:.2%}"]
-    return shown + [f"top-5 {figures['top5']:.2%}"] * (num_classes > TOP5_ABOVE)
-
-
 def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the rank of the target of each row, int64 (n,) from 0 to C-1.
 
@@ -148,7 +101,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     larger logit, or an equal one and a smaller index. Raises DivergedError when a logit is not
     finite.
     """
-    _require_finite(logits)
+    require_finite(logits)
     index = torch.arange(logits.shape[1], device=logits.device)
     target = logits.gather(1, labels[:, None])
     ahead = (logits > target) | ((logits == target) & (index < labels[:, None]))
@@ -187,7 +140,7 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
     prediction, so the trace equals the number correct. Raises DivergedError when a logit is not
     finite.
     """
-    _require_finite(logits)
+    require_finite(logits)
     classes = logits.shape[1]
     pairs = labels * classes + logits.argmax(1)
     return (
@@ -222,11 +175,3 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = CONFIDENCE_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
-
-
-def _require_finite(logits: Tensor) -> None:
-    if not bool(torch.isfinite(logits).all()):
-        raise DivergedError(
-            "the network's output holds NaN or Infinity, so it cannot be scored",
-            fix="lower the learning rate (--lr), or evaluate an earlier checkpoint",
-        )

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.errors import DataError, DivergedError
-from saccade.evaluation.metrics import (
-    Result,
+from saccade.objectives.classification import Classification
+from saccade.objectives.metrics import (
     Score,
     confusion_matrix,
     per_class_accuracy,
@@ -20,6 +20,11 @@ from saccade.evaluation.metrics import (
     top_k_accuracy,
     wilson_interval,
 )
+from saccade.objectives.objective import Result
+
+
+def judged(logits: torch.Tensor, labels: torch.Tensor) -> Result:
+    return Classification(tuple(map(str, range(logits.shape[1])))).judge(logits, labels)
 
 
 @st.composite
@@ -62,7 +67,7 @@ def test_confusion_trace_is_the_number_correct_even_with_ties(
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         slow[label, row.index(max(row))] += 1
     assert confusion.dtype == np.int64 and confusion.tolist() == slow.tolist()
-    assert np.trace(confusion) == Result.of(logits, labels).correct
+    assert np.trace(confusion) == judged(logits, labels).correct
 
 
 @given(batches(), st.integers(0, 12), st.randoms(use_true_random=False))
@@ -95,7 +100,7 @@ def test_a_logit_that_is_no_number_raises_wherever_it_stands(bad: float) -> None
     for row in range(3):
         logits = torch.eye(3)
         logits[row, (row + 1) % 3] = bad
-        for judge in (Score().add, top_k_accuracy, confusion_matrix, Result.of):
+        for judge in (Score().add, top_k_accuracy, confusion_matrix, judged):
             with pytest.raises(DivergedError):
                 judge(logits, labels)
 
@@ -118,7 +123,7 @@ def test_a_batch_of_padding_alone_adds_nothing() -> None:
 def test_top_5_of_three_classes_is_always_correct() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0]] * 3)
     labels = torch.tensor([0, 1, 2])
-    assert Result.of(logits, labels).top5 == 1.0
+    assert judged(logits, labels).top5 == 1.0
     assert top_k_accuracy(logits, labels, 5) == 1.0
     assert top_k_accuracy(logits, labels) == pytest.approx(1 / 3)
 
@@ -131,7 +136,7 @@ def test_top_k_refuses_a_k_of_zero_and_an_empty_set() -> None:
 
 
 def test_result_holds_counts_behind_its_fractions() -> None:
-    result = Result.of(torch.eye(4), torch.tensor([0, 1, 2, 0]))
+    result = judged(torch.eye(4), torch.tensor([0, 1, 2, 0]))
     facts = result.to_json()
     assert (
         facts["correct"] == 3

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from saccade.config.schema import LossSection
-from saccade.training.losses import balanced_weights, mixed_loss
+from saccade.objectives.losses import balanced_weights, mixed_loss
 
 
 def cell() -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Whether training and validation have the same classes, and what of their sources is not used."""
+"""Whether training and validation have the same classes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from saccade.data.sources import Source, Split
+from saccade.data.sources import Split
 from saccade.findings import Finding, listed
-from saccade.training.datasets import Data
 
 
 def _present(split: Split) -> set[str]:
@@ -39,10 +38,28 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
     """
     known, judged = _present(train), _present(val)
     missing, extra = known - judged, judged - known
+
+    # names that differ only in case are one finding, not two
     twins = {_folded(name): name for name in extra}
     pairs = [(name, twins[_folded(name)]) for name in sorted(missing) if _folded(name) in twins]
     missing -= {a for a, _ in pairs}
     extra -= {b for _, b in pairs}
+
+    findings = _case(pairs, known, train, val)
+    if missing:
+        findings.append(_missing(sorted(missing), val, held_out))
+    if extra:
+        findings.append(_extra(sorted(extra), train, val))
+    findings += _hollow(known | judged, train, val)
+    if len(known) < 2:
+        findings.append(_one_class(known, train))
+    return findings
+
+
+def _case(
+    pairs: Sequence[tuple[str, str]], known: set[str], train: Split, val: Split
+) -> list[Finding]:
+    """Name the classes that differ only in upper and lower case, on two sides or on one."""
     findings = []
     if pairs:
         names = [f"'{a}' / '{b}'" for a, b in pairs]
@@ -59,6 +76,7 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 status=65,
             )
         )
+
     if doubles := _doubles(known):
         findings.append(
             Finding(
@@ -70,24 +88,28 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 items=tuple(doubles),
             )
         )
-    if missing:
-        findings.append(_missing(sorted(missing), val, held_out))
-    if extra:
-        names = sorted(extra)
-        findings.append(
-            Finding(
-                "class-missing-in-train",
-                "error",
-                f"'{val.name}' has {len(names)} class(es) that the training split "
-                f"'{train.name}' has no images of: "
-                f"{listed(names, len(names))}",
-                where=val.where,
-                fix=f"add training images of them, or remove them from '{val.name}'",
-                items=tuple(names),
-                status=65,
-            )
-        )
-    if unread := sorted({*train.left_out, *val.left_out}):
+    return findings
+
+
+def _extra(names: Sequence[str], train: Split, val: Split) -> Finding:
+    return Finding(
+        "class-missing-in-train",
+        "error",
+        f"'{val.name}' has {len(names)} class(es) that the training split "
+        f"'{train.name}' has no images of: "
+        f"{listed(names, len(names))}",
+        where=val.where,
+        fix=f"add training images of them, or remove them from '{val.name}'",
+        items=tuple(names),
+        status=65,
+    )
+
+
+def _hollow(used: set[str], train: Split, val: Split) -> list[Finding]:
+    """Name the class folders without an image: those with other files are refused."""
+    findings = []
+    unread = sorted({*train.left_out, *val.left_out})
+    if unread:
         findings.append(
             Finding(
                 "class-left-out",
@@ -100,7 +122,8 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 status=65,
             )
         )
-    empty = sorted({*train.empty_classes, *val.empty_classes} - known - judged - {*unread})
+
+    empty = sorted({*train.empty_classes, *val.empty_classes} - used - {*unread})
     if empty:
         findings.append(
             Finding(
@@ -112,20 +135,19 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
                 items=tuple(empty),
             )
         )
-    if len(known) < 2:
-        findings.append(
-            Finding(
-                "one-class",
-                "error",
-                f"all training images are of one class, {', '.join(known)}: there is nothing to "
-                "learn",
-                where=train.where,
-                fix="arrange the images as train/<class>/<image> with two classes or more",
-                items=tuple(known),
-                status=65,
-            )
-        )
     return findings
+
+
+def _one_class(known: set[str], train: Split) -> Finding:
+    return Finding(
+        "one-class",
+        "error",
+        f"all training images are of one class, {', '.join(known)}: there is nothing to learn",
+        where=train.where,
+        fix="arrange the images as train/<class>/<image> with two classes or more",
+        items=tuple(known),
+        status=65,
+    )
 
 
 def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
@@ -139,6 +161,7 @@ def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
             val.where,
             items=tuple(names),
         )
+
     hollow = " (its folder is there, but empty)" if set(names) & set(val.empty_classes) else ""
     return Finding(
         "class-missing-in-val",
@@ -150,26 +173,3 @@ def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
         items=tuple(names),
         status=65,
     )
-
-
-def left_out(data: Data) -> list[Finding]:
-    """Say what of the sources is not used."""
-    sources: list[Source] = (
-        [data.source] if data.val_source is data.source else [data.source, data.val_source]
-    )
-    findings = []
-    for source in sources:
-        findings += [Finding("empty-split", "warning", note, source.where) for note in source.notes]
-        if source.ignored:
-            names = source.ignored_names
-            shown = f": {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else ""
-            findings.append(
-                Finding(
-                    "ignored-files",
-                    "warning" if source.lacks_images else "note",
-                    f"{source.ignored_text()}{shown}",
-                    source.where,
-                    items=names,
-                )
-            )
-    return findings

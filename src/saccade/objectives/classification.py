@@ -1,0 +1,188 @@
+"""Classification: each image is of one class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saccade.config.schema import Config
+from saccade.data.augment.mix import present
+from saccade.data.sources import Split
+from saccade.findings import Finding
+from saccade.objectives import metrics
+from saccade.objectives.class_maps import class_maps
+from saccade.objectives.confusions import confusions
+from saccade.objectives.losses import balanced_weights, mixed_loss
+from saccade.objectives.metrics import Score
+from saccade.objectives.objective import Cell, Numbers, Objective, Primary, Result
+from saccade.objectives.page import Curve, Part, Seen
+
+TOP5_ABOVE = 5
+"""Of so many classes or fewer top-5 is always 1 and is not shown to people.
+
+JSON has it all the same.
+"""
+
+
+class Mixed(NamedTuple):
+    """The targets of a cell that was mixed with its mirror image.
+
+    ``labels`` is int64 (B,); ``lam`` (lambda) is the weight of each own label, the rest is the
+    mirrored one's.
+    """
+
+    labels: Tensor
+    lam: float
+
+
+@dataclass(frozen=True)
+class Classification(Objective):
+    """Softmax or binary cross-entropy against one class per image; top-1 decides.
+
+    ``class_weights`` is float32 (C,), None where all classes count the same.
+    """
+
+    class_weights: Tensor | None = None
+
+    name: ClassVar[str] = "classification"
+    primary: ClassVar[Primary] = Primary("top1", "top-1")
+
+    @classmethod
+    def fits(cls, train: Split) -> bool:
+        """Any labels will do: a class is what its name says."""
+        return True
+
+    @classmethod
+    def of(cls, config: Config, train: Split) -> Self:
+        """Return the objective of a run, its class weights taken from the training images."""
+        weights = None
+        if config.loss.class_weights == "balanced":
+            balanced = balanced_weights(train.labels, len(train.classes))
+            weights = torch.from_numpy(balanced).float()
+        return cls(train.classes, config, weights)
+
+    def inspect(self, train: Split, val: Split, *, held_out: bool) -> list[Finding]:
+        """Compare the classes of both sides by name."""
+        return class_maps(train, val, held_out=held_out)
+
+    def prevalence(self, split: Split) -> tuple[Sequence[str], Numbers]:
+        """Return the classes of a split and how many of its images each has."""
+        return split.classes, np.bincount(split.labels, minlength=len(split.classes))
+
+    def to(self, device: torch.device) -> Self:
+        """Return the objective with its class weights on a device."""
+        weights = self.class_weights
+        return self if weights is None else replace(self, class_weights=weights.to(device))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the weight of each class, or null where all count the same."""
+        weights = self.class_weights
+        return {
+            "class_weights": None if weights is None else [round(w, 6) for w in weights.tolist()]
+        }
+
+    def prepare(self, cell: Cell) -> tuple[Tensor, Mixed]:
+        """Normalise, erase and mix on the device: float32 (B, 3, S, S) and its targets."""
+        inputs, lam = present(
+            cell.images,
+            cell.epochs,
+            cell.samples,
+            self.config,
+            step=cell.step,
+            cell=cell.number,
+        )
+        return inputs, Mixed(cell.labels, lam)
+
+    def loss(self, outputs: Tensor, targets: Mixed) -> Tensor:
+        """Return the mean over a cell of what :meth:`total` sums, a float32 scalar."""
+        return self.total(outputs, targets) / len(outputs)
+
+    def total(self, outputs: Tensor, targets: Mixed) -> Tensor:
+        """Return the loss that the settings ask for, summed over a cell, a float32 scalar."""
+        return mixed_loss(
+            outputs,
+            targets.labels,
+            targets.lam,
+            section=self.config.loss,
+            weights=self.class_weights,
+        )
+
+    def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the plain cross-entropy, a float32 scalar in nats per image."""
+        return F.cross_entropy(outputs.float(), labels)
+
+    @property
+    def expected_first_loss(self) -> tuple[float, str]:
+        """Return ln C."""
+        return math.log(self.head), f"ln({self.head})"
+
+    def matched(self, split: Split) -> Split:
+        """Return the split labelled by the places of these classes."""
+        return split.with_classes(self.outputs)
+
+    def truth(self, split: Split) -> Tensor:
+        """Return the class of each image, int64 (n,)."""
+        return torch.from_numpy(split.labels)
+
+    def judge(self, logits: Tensor, truth: Tensor) -> Result:
+        """Return top-1, top-5 and the cross-entropy of logits (n, C), and the counts behind."""
+        score = Score()
+        score.add(logits, truth)
+        return Result(score.to_json(), logits.cpu(), truth.cpu())
+
+    def shown(self, figures: Mapping[str, Any]) -> list[str]:
+        """Return top-1 and, where it can be wrong, top-5."""
+        found = [f"top-1 {figures['top1']:.2%}"]
+        return found + [f"top-5 {figures['top5']:.2%}"] * self._has_top5
+
+    def counted(self, figures: Mapping[str, Any]) -> str:
+        """Say how many images are right."""
+        return f"{figures['correct']} of {figures['n']} images"
+
+    def interval(self, figures: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Return the 95 % interval of top-1."""
+        correct, n = int(figures.get("correct", -1)), int(figures.get("n", 0))
+        return metrics.wilson_interval(correct, n) if 0 <= correct <= n and n else None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the softmax of logits (B, C)."""
+        return logits.softmax(1)
+
+    def answer(self, probabilities: Tensor, top: int) -> list[tuple[tuple[str, float], ...]]:
+        """Return the ``top`` most probable classes of each image, probabilities being (B, C)."""
+        best = probabilities.topk(min(top, self.head))
+        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [
+            tuple((self.outputs[i], value) for i, value in zip(places, values, strict=True))
+            for values, places in rows
+        ]
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """Return top-1 and, where it can be wrong, top-5."""
+        both = Curve("top1", "top-1"), Curve("top5", "top-5")
+        return both if self._has_top5 else both[:1]
+
+    def columns(self) -> Mapping[str, str]:
+        """Return top-1 and top-5; the latter has no figure where it is always 1."""
+        return {"top1": "top1", "top5": "top5" if self._has_top5 else ""}
+
+    def page(self, seen: Seen) -> list[Part]:
+        """Return what is taken for what, each class, and the surest mistakes."""
+        return confusions(seen)
+
+    @property
+    def _has_top5(self) -> bool:
+        return self.head > TOP5_ABOVE
+
+
+def of_settings(config: Config, num_classes: int = 0) -> Classification:
+    """Return classification without data, for a step that is made by hand."""
+    return replace(Classification(tuple(map(str, range(num_classes)))), config=config)

@@ -1,0 +1,276 @@
+"""What is learned: the seam between an objective and everything that trains, judges and shows it.
+
+Loop, step, resume, ranks, guard, checkpoints and report know an :class:`Objective` and never ask
+which one it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.config.schema import Config
+from saccade.data.sources import Split
+from saccade.errors import ConfigError, DivergedError
+from saccade.findings import Finding
+from saccade.objectives.page import Curve, Part, Seen
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """The figure that decides which evaluation is the best, and that people see first.
+
+    ``name`` is its key among the figures, ``title`` what people read, ``show`` a format such as
+    ``.2%``.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+    show: str = ".2%"
+
+    def score(self, figures: Mapping[str, Any]) -> float:
+        """Return the figure with the sign that makes higher better."""
+        value = float(figures[self.name])
+        return value if self.higher_is_better else -value
+
+    def shown(self, figures: Mapping[str, Any]) -> str:
+        """Return the figure for people: ``98.06%``."""
+        return format(float(figures[self.name]), self.show)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell (micro-batch) as the loader gives it, on the device of the run.
+
+    ``images`` is uint8 (B, 3, S, S), ``labels`` int64 (B,). ``epochs`` and ``samples``, int64 (B,)
+    on the CPU, say which views these are; ``step`` and ``number`` are the place of the cell in the
+    run. These four and the seed are the counter keys of every draw.
+    """
+
+    images: Tensor
+    labels: Tensor
+    epochs: Numbers
+    samples: Numbers
+    step: int
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """An evaluation of a whole split, with everything needed to look into it.
+
+    ``figures`` are the numbers of the objective, ``loss`` and the number of images ``n`` among
+    them; each is an attribute, too: ``result.top1``. ``logits`` float32 (n, C) and ``labels``
+    (n,) or (n, C) are on the CPU in the order of the split.
+    """
+
+    figures: Mapping[str, Any]
+    logits: Tensor
+    labels: Tensor
+
+    def __getattr__(self, name: str) -> Any:
+        figures = self.__dict__.get("figures", {})
+        if name in figures:
+            return figures[name]
+        raise AttributeError(f"this result has no figure '{name}'; it has {', '.join(figures)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures and counts, without the logits."""
+        return dict(self.figures)
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """What a network learns, how that is measured, and what people see of it.
+
+    ``outputs`` names what the head answers, in order. ``config`` decides the loss and what happens
+    to a cell on the device; to judge finished weights the default one does.
+    """
+
+    outputs: tuple[str, ...]
+    config: Config = field(default_factory=Config)
+
+    name: ClassVar[str]
+    """How model files call it."""
+    needs_labels: ClassVar[bool] = True
+    noun: ClassVar[str] = "classes"
+    """What people call the outputs."""
+    primary: ClassVar[Primary]
+
+    # ------------------------------------------------------------------ before the first step
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, train: Split) -> bool:
+        """Tell whether this is what the labels of a training split ask for."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, config: Config, train: Split) -> Self:
+        """Return the objective of a run on these training images."""
+
+    @property
+    def head(self) -> int:
+        """How many numbers the network answers for one image."""
+        return len(self.outputs)
+
+    @abstractmethod
+    def inspect(self, train: Split, val: Split, *, held_out: bool) -> list[Finding]:
+        """Return what is wrong with the labels of both sides.
+
+        ``held_out`` says that ``val`` was taken out of the training images.
+        """
+
+    @abstractmethod
+    def prevalence(self, split: Split) -> tuple[Sequence[str], Numbers]:
+        """Return the names of the C outputs and how many images have each, int64 (C,)."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the objective with its tensors on a device."""
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of it, as JSON."""
+        return {"class_weights": None}
+
+    # ------------------------------------------------------------------ the step
+
+    @abstractmethod
+    def prepare(self, cell: Cell) -> tuple[Tensor, Any]:
+        """Return what the network sees, float32 (B, 3, S, S), and the targets in any form.
+
+        Computed on the device. Every draw is a function of the seed and the counter keys.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the mean loss of a cell, a float32 scalar.
+
+        ``outputs`` is one answer of the network, (B, C) in the precision of the run; ``targets``
+        is what ``prepare`` returned.
+        """
+
+    def total(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the loss summed over the images of a cell, a float32 scalar.
+
+        An objective that sums by itself overrides it, and saves the rounding of a division.
+        """
+        return self.loss(outputs, targets) * len(outputs)
+
+    def total_of_heads(self, answer: Any, targets: Any, auxiliary_weight: float) -> Tensor:
+        """Return the summed loss of a network's answer, auxiliary heads included, a scalar."""
+        main, *auxiliary = heads(answer)
+        loss = self.total(main, targets)
+        for other in auxiliary:
+            loss = loss + auxiliary_weight * self.total(other, targets)
+        return loss
+
+    @abstractmethod
+    def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss without mixing, smoothing or weights, a float32 scalar.
+
+        ``outputs`` is (B, C), ``labels`` int64 (B,) as the loader gives them.
+        """
+
+    @property
+    @abstractmethod
+    def expected_first_loss(self) -> tuple[float, str]:
+        """The plain loss of a network that knows nothing and is sure of nothing, and its formula.
+
+        Such as ``(2.303, "ln(10)")``.
+        """
+
+    # ------------------------------------------------------------------ evaluation and prediction
+
+    @abstractmethod
+    def matched(self, split: Split) -> Split:
+        """Return the same images labelled in terms of ``outputs``, compared by name.
+
+        Raises DataError on a label that is not among them.
+        """
+
+    @abstractmethod
+    def truth(self, split: Split) -> Tensor:
+        """Return the labels of a matched split as figures need them: (n,) or (n, C)."""
+
+    @abstractmethod
+    def judge(self, logits: Tensor, truth: Tensor) -> Result:
+        """Return the figures of a whole split from logits, float32 (n, C), and its truth.
+
+        Raises DivergedError when a logit is not finite, DataError when there is no image.
+        """
+
+    @abstractmethod
+    def shown(self, figures: Mapping[str, Any]) -> list[str]:
+        """Return the main figures for people: ``["top-1 98.06%", "top-5 99.90%"]``."""
+
+    @abstractmethod
+    def counted(self, figures: Mapping[str, Any]) -> str:
+        """Say what the figures were counted over: ``353 of 360 images``."""
+
+    def interval(self, figures: Mapping[str, Any]) -> tuple[float, float] | None:
+        """Return the 95 % interval of the primary figure, None where none is known."""
+        return None
+
+    @abstractmethod
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits, float32 (B, C), into probabilities of the same shape."""
+
+    @abstractmethod
+    def answer(self, probabilities: Tensor, top: int) -> list[tuple[tuple[str, float], ...]]:
+        """Return what is said of each image: at most ``top`` (name, probability), best first.
+
+        ``probabilities`` is (B, C) on the CPU.
+        """
+
+    # ------------------------------------------------------------------ the report
+
+    @property
+    @abstractmethod
+    def curves(self) -> tuple[Curve, ...]:
+        """The figures whose course over the run is drawn."""
+
+    @abstractmethod
+    def columns(self) -> Mapping[str, str]:
+        """Return the figures in tables: column in ``metrics.csv`` and name of the figure."""
+
+    @abstractmethod
+    def page(self, seen: Seen) -> list[Part]:
+        """Return what the report shows of the answers on the validation images."""
+
+
+def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
+    """Return the logits (B, C) that a network gave: the main head's, then those of auxiliary heads.
+
+    Raises ConfigError when it gave something else in training.
+    """
+    found = tuple(output) if isinstance(output, tuple | list) else (output,)
+    if found and all(isinstance(logits, Tensor) for logits in found):
+        return found
+
+    raise ConfigError(
+        f"the network answers with {type(output).__name__} in training mode instead of "
+        "logits (B, classes)",
+        where="its forward pass",
+        finding="head-width",
+        fix="return one row of logits per image, or a tuple of such for a main and auxiliary heads",
+    )
+
+
+def require_finite(logits: Tensor) -> None:
+    """Raise DivergedError where one of the logits (n, C) is NaN or infinite."""
+    if not bool(torch.isfinite(logits).all()):
+        raise DivergedError(
+            "the network's output holds NaN or Infinity, so it cannot be scored",
+            fix="lower the learning rate (--lr), or evaluate an earlier checkpoint",
+        )
