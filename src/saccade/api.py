@@ -14,8 +14,14 @@ from torch import nn
 from saccade import report, trainer, units
 from saccade.config.schema import Config, kinds
 from saccade.data.loader import Readers
-from saccade.data.sources import Source, Split, open_source, train_split, validation_split
-from saccade.data.sources.split import short_name
+from saccade.data.sources import (
+    Source,
+    Split,
+    handed,
+    open_source,
+    train_split,
+    validation_split,
+)
 from saccade.device import determinism
 from saccade.distributed.world import joined
 from saccade.errors import ConfigError, SaccadeError, UsageError
@@ -37,8 +43,8 @@ from saccade.training import datasets
 def train(
     recipe: str | Path | Sequence[str | Path] = (),
     *,
-    data: str | Path | Source | Split | None = None,
-    val: str | Path | Source | Split | None = None,
+    data: Any = None,
+    val: Any = None,
     labels: str | Path | None = None,
     split_names: str | None = None,
     model: str | nn.Module | None = None,
@@ -64,11 +70,12 @@ def train(
     """Train a classifier as ``saccade train`` does and return its folder and figures.
 
     Every flag of the command line is a keyword of the same name and means the same. ``recipe`` is
-    one word or several: a YAML file, a recipe, a model. ``data`` and ``val`` may also be a source
-    or a split that is open already, ``model`` your own ``nn.Module`` that maps float images (B, 3,
-    S, S) to logits (B, classes). ``batch_size`` is global, ``lr`` the effective rate; ``holdout``
-    and ``minival`` are fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or
-    seconds.
+    one word or several: a YAML file, a recipe, a model. ``data`` and ``val`` may also be objects:
+    a source or a split, a pair (images, labels), a data frame, a dataset of Hugging Face or torch,
+    or a dict of splits (docs/data.md); they are known again by their contents. ``model`` may be
+    your own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes).
+    ``batch_size`` is global, ``lr`` the effective rate; ``holdout`` and ``minival`` are
+    fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds.
     ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
 
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``.
@@ -86,13 +93,13 @@ def train(
         )
     request = resuming.based(request, str(resume))
     if dry_run:
-        config = settle(request)
+        config = settle(_with_sources(request, data, val, Log(quiet=quiet)))
         return Outcome(Path(out), {}, 0.0, fresh=False, settings=config.dump())
 
     with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
         log = Log(rank=world.rank, quiet=quiet)
         return trainer.train(
-            compose(request),
+            compose(_with_sources(request, data, val, log)),
             module=module,
             out=str(out),
             resume=str(resume),
@@ -109,8 +116,9 @@ def _request(
     settings: dict[str, Any],
 ) -> Request:
     """Turn the keywords of ``train`` into what the command line would have asked for."""
-    opened, judged = _opened("data", flags["data"], "train"), _opened("val", flags["val"], "val")
-    flags |= {name: source.where for name, source in (("data", opened), ("val", judged)) if source}
+    flags |= {name: handed.place(flags[name], name) for name in ("data", "val")}
+    if handed.is_handed(str(flags["data"])):
+        _says_itself(labels=flags["labels"], split_names=flags["split_names"])
     if isinstance(flags["model"], nn.Module):
         flags["model"] = f"custom:{type(flags['model']).__name__}"
     words = [words] if isinstance(words, str | Path) else words
@@ -119,26 +127,26 @@ def _request(
         [str(w) for w in words if w],
         flag_settings(**flags) | _dotted(settings),
         sets,
-        opened,
-        judged,
     )
 
 
-def _opened(name: str, given: Any, split: str) -> Source | None:
-    """Return a source for what was handed over open, None for a name or a path.
+def _says_itself(**flags: Any) -> None:
+    """Raise UsageError for the first flag about files that is given beside objects."""
+    for name, value in flags.items():
+        if value:
+            raise UsageError(
+                f"{name}= is about files, and the data was handed over",
+                where=name,
+                fix="hand labels and splits over with the images: (images, labels), {'train': ...}",
+            )
 
-    Raises UsageError.
-    """
-    if given is None or isinstance(given, str | Path):
-        return None
-    if isinstance(given, Source):
-        return given
-    if isinstance(given, Split):
-        return Source(short_name(Path(given.where or name)), given.where or name, {split: given})
-    raise UsageError(
-        f"data of the type {type(given).__name__} is not understood",
-        where=name,
-        fix="give a known name, a path, or what saccade.open_source returns, or one of its splits",
+
+def _with_sources(request: Request, data: Any, val: Any, log: Log) -> Request:
+    """Add what was handed over as sources, which may have to be read for that."""
+    return replace(
+        request,
+        data=handed.opened(data, "data", "train", log),
+        val=handed.opened(val, "val", "val", log),
     )
 
 
@@ -166,7 +174,7 @@ def load(run: str | Path, module: nn.Module | None = None, *, best: bool = False
 
 def evaluate(
     model: Classifier | str | Path,
-    data: str | Path | Source | Split | None = None,
+    data: Any = None,
     *,
     labels: str | Path = "",
     split_names: str = "",
@@ -179,7 +187,8 @@ def evaluate(
     once.
 
     ``model`` may be what ``load`` takes; without ``data`` a run is scored on the split that it was
-    validated on, and ``best`` takes its best checkpoint. Computed as the run computed, on its
+    validated on, and ``best`` takes its best checkpoint. ``data`` may be what ``train`` takes.
+    Computed as the run computed, on its
     device and in its precision, unless others are asked for; what differs is said on standard
     error. Raises DataError when there is no such split, CheckpointError when nothing says which.
     """
@@ -246,7 +255,8 @@ def judged_split(
         return data
     name = str(name)
     if data is not None:
-        return find_split(_opened("data", data, "val") or str(data), name, str(labels), split_names)
+        source = handed.opened(data, "data", "val", Log())
+        return find_split(source or str(data), name, str(labels), split_names)
     only_with_data(labels=labels, split_names=split_names)
     if isinstance(model, Classifier):
         raise UsageError(

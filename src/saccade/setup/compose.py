@@ -19,6 +19,7 @@ from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.data.images import decode
 from saccade.data.sources import KNOWN, Source, train_split
+from saccade.data.sources.handed import is_handed
 from saccade.data.sources.official import OFFICIAL
 from saccade.errors import ConfigError, UsageError
 from saccade.models import find
@@ -147,7 +148,14 @@ def compose(request: Request) -> Composed:
         Layers() if based else _recipe(_default_recipe(source)), [named, asked], request
     )
     explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
-    return Composed(_settled(layers, request), source, explicit, request.val)
+    config = _settled(layers, request)
+    if config.data.processes and is_handed(source.where):
+        raise ConfigError(
+            "reading processes open the data by its path, and this was handed over from Python",
+            where="data.processes",
+            fix="leave it at 0: threads read it",
+        )
+    return Composed(config, source, explicit, request.val)
 
 
 def dry_run(request: Request) -> Config:

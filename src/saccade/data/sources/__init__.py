@@ -13,6 +13,7 @@ from saccade.data.sources.archive import open_archive
 from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.digits import open_digits
 from saccade.data.sources.folder import open_folder
+from saccade.data.sources.handed import gone, is_handed
 from saccade.data.sources.official import OFFICIAL, open_official
 from saccade.data.sources.packed import open_pack
 from saccade.data.sources.shards import is_pattern, open_pattern
@@ -40,6 +41,8 @@ def open_source(spec: str | Path, labels: str | Path = "", split_names: str = ""
     published. ``labels`` is a table that labels the images of a folder or archive. ``split_names``
     says which folders are the splits (``train=Alpha,val=Beta``), or that none is.
     """
+    if is_handed(str(spec)):
+        raise gone(str(spec))
     path = Path(spec).expanduser()
     known = spec if isinstance(spec, str) and spec in KNOWN else ""
     pattern = is_pattern(str(spec)) and not path.exists()

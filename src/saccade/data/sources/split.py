@@ -45,8 +45,9 @@ class Split:
     many threads; ``empty_classes`` are class folders without an image, ``left_out`` those of them
     that hold other files; ``where`` names the source for messages and ``folder`` the split's folder
     in it; ``stamp`` tells whether the files that hold the images are still the same
-    (:mod:`saccade.data.archives.stamps`), empty where nothing tells it; ``known`` is the
-    fingerprint of exactly these images where it was computed before.
+    (:mod:`saccade.data.archives.stamps`), empty where nothing tells it; ``origins`` says what a
+    person calls each image where its name does not; ``known`` is the fingerprint of exactly these
+    images where it was computed before.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Split:
     empty_classes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     stamp: str = ""
+    origins: Sequence[str] = ()
     known: InitVar[str] = ""
 
     def __post_init__(self, known: str) -> None:
@@ -84,6 +86,8 @@ class Split:
 
     def describe(self, i: int) -> str:
         """Name image ``i`` for a person: ``train/n01440764/x.JPEG in imagenette224.tar``."""
+        if self.origins:
+            return printable(f"{self.origins[i]} ({self.classes[self.labels[i]]})", keep="")
         prefix = f"{self.folder}/" if self.folder else ""
         name = f"{prefix}{self.classes[self.labels[i]]}/{self.names[i]} in {Path(self.where).name}"
         return printable(name, keep="")
@@ -99,9 +103,13 @@ class Split:
         """Return the images at ``places``, int64 of shape (k,), in that order."""
         names = self.names
         chosen = names.take(places) if isinstance(names, Names) else tuple(names[i] for i in places)
-        sizes, labels = self.sizes[places], self.labels[places]
         return replace(
-            self, names=chosen, sizes=sizes, labels=labels, read=_through(self.read, places)
+            self,
+            names=chosen,
+            sizes=self.sizes[places],
+            labels=self.labels[places],
+            read=_through(self.read, places),
+            origins=tuple(self.origins[i] for i in places) if self.origins else (),
         )
 
     def subset(self, indices: Integers, name: str) -> Split:

@@ -1,0 +1,382 @@
+"""Data that was handed over from Python: images and labels in objects of other libraries.
+
+What they are is told in :mod:`saccade.data.sources.recognise`; here they become splits. An image's
+name is its number and a digest of its content, so the fingerprint of such a set is that of what is
+in it: the same images again are the same set, in another process and in an object of another
+library, and other ones are another set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saccade import rng
+from saccade.data.sources.encode import NoImage, encoded
+from saccade.data.sources.labels import refuse_odd_labels
+from saccade.data.sources.layout import WHOLE
+from saccade.data.sources.listing import counted
+from saccade.data.sources.recognise import UNLABELLED, Items, is_missing, recognise
+from saccade.data.sources.split import Integers, Read, Source, Split, short_name
+from saccade.errors import DataError
+from saccade.log import Log
+
+PREFIX = "python:"
+"""What the place of such data begins with, in settings and messages: nothing on a disk."""
+
+HASHED_BYTES = 2_000_000_000
+"""Up to this size every image is part of the fingerprint with all its bytes; above, a sample."""
+
+HASHED_IMAGES = 10_000
+"""Images of that sample; names, labels and sizes of all others count, too."""
+
+_DIGEST_DIGITS = 32
+
+
+def is_handed(where: str) -> bool:
+    """Tell whether the place of a set says that it was handed over from Python."""
+    return where.startswith(PREFIX)
+
+
+def gone(where: str) -> DataError:
+    """Return the refusal to open again what only a Python program has in its hands."""
+    return DataError(
+        "this data was handed over from Python, so it is not on the disk for another program",
+        where=where,
+        fix=(
+            "hand it over again: saccade.train(data=...) goes on with the run, "
+            "saccade.evaluate(run, data=...) scores it; or give the same images as files: --data"
+        ),
+    )
+
+
+def place(given: Any, name: str) -> Any:
+    """Return what settings call the data of the keyword ``name``: a name or path as it is."""
+    if given is None or isinstance(given, str | Path):
+        return given
+    return given.where or name if isinstance(given, Source | Split) else f"{PREFIX}{name}"
+
+
+def opened(given: Any, name: str, split: str, log: Log) -> Source | None:
+    """Return the source of what was handed over, None for a name or a path.
+
+    A split alone becomes the one called ``split``. Raises as ``open_handed``.
+    """
+    if given is None or isinstance(given, str | Path):
+        return None
+    if isinstance(given, Source):
+        return given
+    if isinstance(given, Split):
+        where = given.where or name
+        return Source(short_name(Path(where)), where, {split: given})
+    return open_handed(given, name, log)
+
+
+def open_handed(given: Any, name: str, log: Log) -> Source:
+    """Make a source of images and labels in an object, which ``docs/data.md`` lists.
+
+    ``name`` is the keyword that it was given by; messages call it so. Every image that is not a
+    file or in one large array is fetched once. Raises UsageError where the object is none of these,
+    DataError where an image or a label in it cannot be used.
+    """
+    where = f"{PREFIX}{name}"
+    splits, ignored = {}, Counter[str]()
+    sampled = False
+    for split, items in recognise(given, name).items():
+        labels = items.labels or ()
+        if labels and all(map(is_unlabelled, labels)) and split != "train":
+            ignored[f"image of the split '{split}', which has no labels"] += items.num
+            continue
+        splits[split], partly = _Reading(items, split, where, log).split()
+        sampled |= partly
+
+    num = sum(map(len, splits.values()))
+    if not num:
+        raise DataError("there are no images with labels", where=where, fix="give some of each")
+    told = f"the bytes of {HASHED_IMAGES:,} of them, all labels and sizes" * sampled
+    log.say(
+        f"{name}: {num:,} images handed over from Python; their identity is "
+        f"{told or 'their contents'}"
+    )
+    return Source("python", where, splits, ignored)
+
+
+def is_unlabelled(label: Any) -> bool:
+    """Tell whether a label is the number by which data sets say that there is none."""
+    return isinstance(label, int | np.integer) and label == UNLABELLED
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The reading of one split's images and labels; ``where`` is for messages."""
+
+    items: Items
+    name: str
+    where: str
+    log: Log
+
+    def split(self) -> tuple[Split, bool]:
+        """Read everything once; tell, too, whether only a sample of the contents was read."""
+        items = self.items
+        if not items.num:
+            raise DataError(f"{items.what}: there is no image in it", where=self.where)
+        if items.labels is not None and len(items.labels) != items.num:
+            raise DataError(
+                f"{items.what}: {items.num:,} images have {len(items.labels):,} labels",
+                where=self.where,
+                fix="give one label for each image, in the same order",
+            )
+
+        guard = threading.Lock() if items.one_by_one else None
+        read = _reader(self, guard)
+        paths = self._paths()
+        if paths is None:
+            sizes, names, labels, sampled = self._fetched(read)
+        else:
+            sizes, names, sampled = self._on_disk(paths, read)
+            labels = list(items.labels or ())
+        classes, numbers = self._classes(labels)
+        self._probe(read, names)
+        return self._sorted(classes, numbers, sizes, names, read, sampled), sampled
+
+    def item(self, i: int) -> tuple[bytes | Path, Any]:
+        """Return image ``i`` and its label, None where labels are apart; raises DataError."""
+        try:
+            image, label = self.items.item(i)
+            return encoded(image), label
+        except NoImage as error:
+            raise DataError(
+                f"{self.items.what}: {error}", where=self.at(i), fix=error.fix
+            ) from error
+        except DataError:
+            raise
+        except Exception as error:  # any code may run here
+            raise DataError(
+                f"{self.items.what}: the item cannot be fetched: {type(error).__name__}: {error}",
+                where=self.at(i),
+                fix="repair it, or leave it out of what is handed over",
+            ) from error
+
+    def at(self, i: int) -> str:
+        """Name an item for a person."""
+        split = f" of the split '{self.name}'" if self.name != WHOLE else ""
+        origin = self.items.origin(i)
+        return f"{self.where}, item {i}{split}{f' ({origin})' * (not origin.startswith('item '))}"
+
+    def _paths(self) -> list[Path] | None:
+        """Return the files of all images where they are files; None where they are something
+        else.
+        """
+        if not self.items.listed:
+            return None
+        first, _ = self.item(0)
+        if not isinstance(first, Path):
+            return None
+        found = [self.item(i)[0] for i in range(self.items.num)]
+        mixed = next((i for i, one in enumerate(found) if not isinstance(one, Path)), None)
+        if mixed is not None:
+            raise DataError(
+                f"{self.items.what}: some images are paths, this one is none",
+                where=self.at(mixed),
+                fix="give all of them in one form",
+            )
+        return [one for one in found if isinstance(one, Path)]
+
+    def _on_disk(self, paths: Sequence[Path], read: Read) -> tuple[Integers, list[str], bool]:
+        """Return the sizes of files in bytes and a name for each image; raises DataError where
+        files are missing.
+        """
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise DataError(
+                f"{self.items.what}: {counted(missing, 'files are not there')}",
+                where=self.where,
+                fix="paths start at the working directory, or are absolute",
+            )
+        sizes = np.array([path.stat().st_size for path in paths], np.int64)
+        chosen = _sample(sizes)
+        names = [f"{i:08d}-{path.name}" for i, path in enumerate(paths)]
+        with self.log.progress("reading the files", len(chosen)) as bar:
+            for done, i in enumerate(chosen):
+                names[i] = _name(i, read(i))
+                bar.update(done + 1, "for their digests")
+        return sizes, names, len(chosen) < len(paths)
+
+    def _fetched(self, read: Read) -> tuple[Integers, list[str], list[Any], bool]:
+        """Return the sizes of the images in bytes, a name and a label for each.
+
+        An array is sampled where it is large. What is fetched item by item is hashed as it comes.
+        """
+        items = self.items
+        large = items.num_bytes > HASHED_BYTES
+        chosen = frozenset(_first(items.num)) if large else None
+        sizes = np.zeros(items.num, np.int64)
+        names, labels = [], []
+        with self.log.progress("reading the images", items.num) as bar:
+            for i in range(items.num):
+                content, label = self.item(i)
+                data = content if isinstance(content, bytes) else bytes(read(i))
+                sizes[i] = len(data)
+                hashed = chosen is None or i in chosen
+                names.append(_name(i, data) if hashed else f"{i:08d}")
+                labels.append(label if items.labels is None else items.labels[i])
+                bar.update(i + 1, "once, for their digests")
+        return sizes, names, labels, large
+
+    def _classes(self, labels: Sequence[Any]) -> tuple[tuple[str, ...], Integers]:
+        """Return the classes in order, and the place of each image's among them; raises
+        DataError.
+        """
+        texts = class_names(labels, self.items.classes, self)
+        classes = tuple(sorted(set(texts)))
+        place = {name: label for label, name in enumerate(classes)}
+        return classes, np.array([place[text] for text in texts], np.int64)
+
+    def _probe(self, read: Read, names: Sequence[str]) -> None:
+        """Raise DataError where an image is another one when it is fetched again."""
+        for i in sorted({0, len(names) // 2, len(names) - 1}):
+            if "-" in names[i] and self.items.one_by_one and _name(i, read(i)) != names[i]:
+                raise DataError(
+                    f"{self.items.what}: the same item is another image each time",
+                    where=self.at(i),
+                    fix=(
+                        "hand over images before augmentation, without a random transform: "
+                        "training draws its own, and what it draws can be repeated"
+                    ),
+                )
+
+    def _sorted(
+        self,
+        classes: tuple[str, ...],
+        labels: Integers,
+        sizes: Integers,
+        names: Sequence[str],
+        read: Read,
+        sampled: bool,
+    ) -> Split:
+        """Return the split in canonical order: by class, then by number."""
+        split = Split(
+            name=self.name,
+            classes=classes,
+            names=tuple(names),
+            sizes=sizes,
+            labels=labels,
+            read=read,
+            where=self.where,
+            empty_classes=tuple(sorted(set(self.items.classes) - set(classes))),
+            origins=tuple(self.items.origin(i) for i in range(self.items.num)),
+        ).at(np.argsort(labels, kind="stable"))
+        # files may change between two readings, what was read whole has this very content
+        return split if sampled else replace(split, stamp=f"{PREFIX}{split.fingerprint}")
+
+
+def class_names(labels: Sequence[Any], named: Sequence[str], reading: _Reading) -> list[str]:
+    """Return the class of each label: text, the name of a number, or numbers of equal width.
+
+    Raises DataError.
+    """
+    missing = [i for i, label in enumerate(labels) if is_missing(label)]
+    if missing:
+        raise DataError(
+            f"{reading.items.what}: {len(missing):,} images have no label",
+            where=reading.at(missing[0]),
+            fix="give each one, or leave these images out",
+        )
+
+    texts = [_label_text(label, i, named, reading) for i, label in enumerate(labels)]
+    if named:
+        return texts
+    numbers = [isinstance(text, int) for text in texts]
+    if all(numbers):
+        width = len(str(max(int(text) for text in texts)))
+        return [str(text).zfill(width) for text in texts]
+    if any(numbers):
+        i = numbers.index(not numbers[0])
+        raise DataError(
+            f"{reading.items.what}: labels are text as well as numbers, such as "
+            f"{texts[0]!r} and {texts[i]!r}",
+            where=reading.at(i),
+            fix="give all of them as text or all as whole numbers",
+        )
+    refuse_odd_labels(Counter(map(str, texts)), reading.where)
+    return [str(text) for text in texts]
+
+
+def _label_text(label: Any, i: int, named: Sequence[str], reading: _Reading) -> Any:
+    """Return one label as text, or as a whole number where nothing names it; raises DataError."""
+    if hasattr(label, "item") and getattr(label, "shape", None) in ((), (1,)):
+        label = label.item()
+    what, fix = "", "each image has one label: the text or the whole number of its class"
+    if isinstance(label, bool):
+        label = str(label)
+    elif isinstance(label, float) and label.is_integer():
+        what, fix = f"has the label {label}", "convert the labels to whole numbers: astype(int)"
+    elif getattr(label, "shape", ()) or isinstance(label, list | tuple | set | dict):
+        what = f"has a label of several numbers or words: {str(label)[:60]}"
+        fix = f"{fix}; from one-hot rows: labels.argmax(1)"
+    elif not isinstance(label, str | int):
+        what = f"has the label {label!r} of the type {type(label).__name__}"
+    if not what and isinstance(label, int):
+        if named and 0 <= label < len(named):
+            return named[label]
+        if not named and label >= 0:
+            return label
+        there = f"there are {len(named)} class names" if named else "classes are numbered from 0"
+        what, fix = f"has the label {label}", f"{there}; leave out images without a label"
+    if not what:
+        text = unicodedata.normalize("NFC", str(label).strip())
+        if text and text.isprintable():
+            return text
+        what = f"has the label {label!r}, which is no name of a class"
+    raise DataError(f"{reading.items.what}: the image {what}", where=reading.at(i), fix=fix)
+
+
+def _reader(reading: _Reading, guard: threading.Lock | None) -> Read:
+    """Return what reads image ``i`` as a file.
+
+    Many threads call it. The objects of others are not made for that: they are asked by one thread
+    at a time.
+    """
+
+    def read(i: int) -> bytes:
+        if guard is None:
+            content = reading.item(i)[0]
+        else:
+            with guard:
+                content = reading.item(i)[0]
+        if isinstance(content, bytes):
+            return content
+        try:
+            return content.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{reading.items.what}: the file cannot be read: {error.strerror or error}",
+                where=str(content),
+                fix="paths start at the working directory, or are absolute",
+            ) from error
+
+    return read
+
+
+def _name(i: int, data: bytes | memoryview) -> str:
+    return f"{i:08d}-{hashlib.sha256(data).hexdigest()[:_DIGEST_DIGITS]}"
+
+
+def _sample(sizes: Integers) -> list[int]:
+    """Return which files are read for the fingerprint: all, or always the same ones of a set."""
+    if int(sizes.sum()) <= HASHED_BYTES:
+        return list(range(len(sizes)))
+    return _first(len(sizes))
+
+
+def _first(num: int) -> list[int]:
+    keys = rng.key(rng.Purpose.SAMPLE, 5, np.arange(num))
+    return sorted(np.argsort(keys, kind="stable")[:HASHED_IMAGES].tolist())
