@@ -22,7 +22,7 @@ from saccade.errors import (
     PreemptedError,
 )
 from saccade.evaluation.classifier import Classifier
-from saccade.findings import Finding
+from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.weights.loading import MODEL_FILE
@@ -88,6 +88,8 @@ def train(
         agreement.check_number(config, world)
         network = world.broadcast(lambda: mine)
         findings = checks.examine(config, data, module, log, shrunk) if world.leads else []
+        tell(findings, log)
+        refuse(findings)
         name, anew = build.model_name(config, module), resume == "never"
         folder = Path(
             world.broadcast(

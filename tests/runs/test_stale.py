@@ -62,7 +62,7 @@ def found(composed: Composed) -> dict[str, Finding]:
 
 def inspected(composed: Composed, data: datasets.Data) -> dict[str, Finding]:
     config, shrunk = build.shrink_batch(composed.config, len(data.train), explicit=False)
-    return {f.id: f for f in checks.inspect(config, data, None, QUIET, shrunk)}
+    return {f.id: f for f in checks.examine(config, data, None, QUIET, shrunk)}
 
 
 def exchange(path: Path, data: bytes) -> None:

@@ -1,0 +1,159 @@
+"""Whether the network fits the data: the width of its head and its last feature map.
+
+Networks of ours are looked at without memory for weights, on torch's device "meta".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from saccade.config.schema import Config
+from saccade.data.loader import TrainingView
+from saccade.data.order import Order
+from saccade.data.sources import Split
+from saccade.findings import Finding, is_error
+from saccade.models import backends, meta_model
+from saccade.models.parts.cost import cost
+from saccade.models.parts.duplicate import duplicate
+from saccade.objectives.objective import Objective
+from saccade.preflight import own_network
+
+SMALLEST_MAP = 2
+
+
+def findings(
+    config: Config, train: Split, module: nn.Module | None, objective: Objective
+) -> list[Finding]:
+    """Check the head and the last feature map at every image size of the run.
+
+    ``module`` is a network that was handed over, None where the model has a name.
+    """
+    classes, wanted = objective.head, config.model.num_classes
+    if wanted not in (0, classes):
+        fix = "leave model.num_classes out: the head follows the data"
+        return [_width(wanted, classes, "model.num_classes", fix)]
+
+    # The usual size comes first: where that works, another one is to blame.
+    section = config.data
+    view = TrainingView(
+        train,
+        Order(1, 0),
+        config.augment,
+        image_size=section.image_size,
+        total_steps=1,
+        exif=section.exif,
+    )
+    eval_size = section.eval_size or section.image_size
+    smallest = min(eval_size, section.image_size, *view.sides)
+
+    found: list[Finding] = []
+    for side in dict.fromkeys((section.image_size, eval_size, smallest)):
+        if module is None:
+            seen = _named(config, side, classes)
+        else:
+            seen = _handed_over(module, side, classes)
+        if any(map(is_error, seen)):
+            if side == section.image_size:
+                return seen
+            return [_at(finding, side, eval_size, section.image_size) for finding in seen]
+
+        # Warnings are those of the smallest side, where a map is smallest.
+        if side == smallest:
+            found = seen
+    return found
+
+
+def _at(finding: Finding, side: int, eval_size: int, image_size: int) -> Finding:
+    """Blame the setting that asks for another size than ``image_size`` pixels, which works."""
+    if side == eval_size:
+        where = "data.eval_size"
+        fix = "leave it out, or take a model that sees images of any size"
+    else:
+        where = "augment.sizes"
+        fix = "--set augment.sizes=[1] trains at one size alone (Python: augment__sizes=[1])"
+    message = f"{finding.message} (that size is of {where}; at {image_size} px it works)"
+    return dataclasses.replace(finding, message=message, where=where, fix=fix)
+
+
+def _named(config: Config, side: int, classes: int) -> list[Finding]:
+    name = config.model.name
+    network = meta_model(
+        name, num_classes=classes, image_size=config.data.image_size, **config.shape
+    )
+    strange = backends.is_backend(name)
+    try:
+        last_map = cost(network, side).last_map
+        if strange:  # auxiliary heads work in training only
+            network.train()(torch.empty(2, 3, side, side, device="meta"))
+    except Exception as error:  # any code may run here
+        what = f"{name} fails on images of {side} x {side} pixels: {error}"
+        fix = "use another --image-size"
+        return [Finding("model-fails", "error", what, where="data.image_size", fix=fix, status=78)]
+    return _last_map(last_map, side, name, own=strange or bool(config.model.strides))
+
+
+def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
+    """Run a copy of the user's network on one image, without memory where it can do that."""
+    if found := own_network.unusable(module):
+        return found
+    name = type(module).__name__
+    try:
+        answer, last_map = _answer(module, side)
+    except Exception as error:  # any code may run here
+        what = f"{name} fails on one image of {side} x {side} pixels: {error}"
+        fix = "it must map float32 images (B, 3, S, S) to logits (B, classes)"
+        if other := {str(p.dtype) for p in module.parameters()} - {"torch.float32"}:
+            fix = f"it has weights of the type {', '.join(sorted(other))}: hand over module.float()"
+        return [Finding("model-fails", "error", what, where=name, fix=fix, status=78)]
+
+    if not isinstance(answer, Tensor) or answer.dim() != 2:
+        form = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        what = f"{name} answers with {form} instead of logits (1, {classes})"
+        fix = "return one row of logits per image"
+        return [Finding("head-width", "error", what, where=name, fix=fix, status=78)]
+    if answer.shape[1] != classes:
+        return [_width(answer.shape[1], classes, name, f"build it with {classes} outputs")]
+    return own_network.doubtful(module) + _last_map(last_map, side, name, own=True)
+
+
+def _answer(module: nn.Module, side: int) -> tuple[object, tuple[int, int]]:
+    """Return what a copy of a network answers to one image, and its last map's height and width.
+
+    The map is (0, 0) where it is not known.
+    """
+    answers: list[object] = []
+    try:
+        shadow = duplicate(module).eval()
+        shadow.register_forward_hook(lambda _module, _inputs, output: answers.append(output))
+        last_map = cost(shadow.to("meta"), side).last_map
+    # Any code may run here, and much of it knows no meta device: only real tensors tell.
+    except Exception:
+        with torch.no_grad():
+            return duplicate(module).cpu().eval()(torch.zeros(1, 3, side, side)), (0, 0)
+    return answers[-1], last_map
+
+
+def _width(width: int, classes: int, where: str, fix: str) -> Finding:
+    message = f"the head is {width:,} wide, but the training images have {classes:,} classes"
+    return Finding("head-width", "error", message, where=where, fix=fix, status=78)
+
+
+def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list[Finding]:
+    """Refuse a last feature map of one place; warn only where the user built the network so."""
+    if last == (0, 0) or min(last) >= SMALLEST_MAP:
+        return []
+    enough = -(-side * SMALLEST_MAP // max(min(last), 1))
+    return [
+        Finding(
+            "last-map-too-small",
+            "warning" if own else "error",
+            f"the last feature map of {name} is {last[0]} x {last[1]} at {side} px: almost no "
+            "spatial resolution is left",
+            where="data.image_size",
+            fix=f"use --image-size {enough} or a model for smaller images",
+            status=0 if own else 78,
+        )
+    ]
