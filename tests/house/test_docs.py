@@ -45,7 +45,7 @@ def objection(arguments: list[str]) -> str:
             context = VERBS[verb].make_context(verb, list(rest))
     except typer.Exit:
         return ""  # --help
-    except UsageError as error:
+    except (UsageError, SaccadeError) as error:
         return str(error)
     if verb == "verify-resume":
         return objection(["train", *context.args])
@@ -148,10 +148,11 @@ def test_control_a_wrong_command_is_seen(tmp_path: Path) -> None:
         "make demo && make coffee ARGS=--x\n"
         "saccade train resnet18 --set 'data.image_size=128' --dry-run\n"
         "saccade predict RUN cat.jpg --top 3\n"
+        "saccade train resnet18 --num-tasks 8\n"
         "```\n\n```text\nsaccade dance\n```\n"
     )
     found = wrong([c for block in blocks([page], tmp_path) for c in commands(block)])
-    assert [v.line for v in found] == [2, 4, 5, 6, 7, 8]
+    assert [v.line for v in found] == [2, 4, 5, 6, 7, 8, 11]
 
 
 def test_control_only_blocks_marked_run_are_run(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+import typer.core
 
+from saccade.cli import foreign_options
 from saccade.errors import (
     ConfigError,
     DiskError,
@@ -28,13 +30,39 @@ from saccade.printable import printable, to_json
 from saccade.system import signals
 from saccade.system.streams import UnheardError
 
-app = typer.Typer(
+
+class Verb(typer.core.TyperCommand):
+    """A verb that answers options of other trainers with what to write instead."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the arguments; raises UsageError where some are spelt as elsewhere."""
+        if not ctx.resilient_parsing and not ctx.ignore_unknown_options:
+            own = {
+                spelling: not getattr(parameter, "is_flag", False)
+                for parameter in self.get_params(ctx)
+                if parameter.param_type_name == "option"
+                for spelling in (*parameter.opts, *parameter.secondary_opts)
+            }
+            told = foreign_options.answer(str(self.name), args, own)
+            if told:
+                raise told
+        return super().parse_args(ctx, args)
+
+
+class _Application(typer.Typer):
+    """The application whose commands are verbs."""
+
+    def command(self, *names: Any, **settings: Any) -> Callable[..., Any]:
+        """Register a verb, as Typer does."""
+        return super().command(*names, **({"cls": Verb} | settings))
+
+
+app = _Application(
     help=(
         "Train image classifiers from scratch: your images in; a trained, evaluated, exactly "
         "resumable model out."
     ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -149,6 +177,12 @@ def tell(error: Explained, json_out: bool = False) -> int:
     complain(str(error), "red" if error.status not in (75, 130) else "yellow")
     error.told = True
     return error.status
+
+
+def require_arguments_of(verb: str, arguments: list[str]) -> None:
+    """Raise what ``saccade VERB`` would raise on arguments that are handed on to it."""
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    command.make_context(verb, list(arguments))
 
 
 def complain(text: str, colour: str | None = None) -> None:

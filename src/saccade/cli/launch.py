@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from saccade.cli import options
-from saccade.cli.app import app, explained, print_json, show
+from saccade.cli.app import app, explained, print_json, require_arguments_of, show
 from saccade.errors import ConfigError, UsageError
 
 
@@ -61,6 +61,7 @@ def launch(
                 fix="use --ranks and --no-gpus",
             )
 
+        require_arguments_of("train", context.args)
         arguments = context.args if gpus else [*context.args, "--devices", "cpu"]
         job = SlurmJob(nodes, ranks_per_node, gpus, cpus, time, partition, account)
         files.write_bytes(script, job.script(arguments).encode())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from saccade.cli.app import app, explained, print_json, show
+from saccade.cli.app import app, explained, print_json, require_arguments_of, show
 from saccade.cli.options import Json
 
 
@@ -31,6 +31,7 @@ def verify_resume(
         from saccade.log import Log
         from saccade.preflight.verify_resume import prove_resume
 
+        require_arguments_of("train", context.args)
         proof = prove_resume(list(context.args), kills=kills, steps=steps, log=Log())
         if json_out:
             print_json(proof)
