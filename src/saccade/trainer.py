@@ -26,6 +26,7 @@ from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.weights.loading import MODEL_FILE
+from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import Result
 from saccade.preflight import checks, out_of_memory, own_network
 from saccade.report import write_report
@@ -201,14 +202,14 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     taken_s, state = time.perf_counter() - begun, run.state
     entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, taken_s, final=True)
     if run.final_is_candidate:
-        state.evaluations[:] = [e for e in state.evaluations if e["step"] != state.step] + [entry]
+        state.evaluations[:] = [e for e in state.evaluations if e.step != state.step] + [entry]
     saving.save(run, meter, log)
     if run.world.leads:
         _hand_over(run, meter, result, entry, log)
-    return Outcome(run.folder, entry, meter.seconds, settings=run.config.dump())
+    return Outcome(run.folder, entry.to_json(), meter.seconds, settings=run.config.dump())
 
 
-def _hand_over(run: Run, meter: Meter, result: Result, entry: dict[str, Any], log: Log) -> None:
+def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, log: Log) -> None:
     """Write what is looked at afterwards: predictions, run.json, the report."""
     answers = {"logits": result.logits, "labels": result.labels}
     files.write_bytes(run.folder / "predictions.safetensors", safetensors.torch.save(answers))

@@ -17,6 +17,8 @@ from saccade.config.schema import Config
 from saccade.data.loader import Batch
 from saccade.models import create_model
 from saccade.objectives.classification import of_settings
+from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.objective import TOP1
 from saccade.optim import optimizers as optim
 from saccade.optim.ema import Ema
 from saccade.optim.layer_decay import layer_numbers
@@ -376,7 +378,9 @@ def advance(state: State, runner: StepRunner, until: int) -> None:
         numbers = np.arange(16)
         runner.step(state, Batch(pixels, torch.arange(16) % 4, numbers, numbers * 0))
         if state.step % 2 == 0:
-            state.evaluations.append({"step": state.step, "top1": 0.25, "loss": 1.4})
+            figures = {"top1": 0.25, "loss": 1.4}
+            entry = Evaluation(state.step, 0.0, "val", 1, figures=figures, primary=TOP1)
+            state.evaluations.append(entry)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,6 +12,8 @@ import torch
 from torch.optim import lr_scheduler as peers
 
 from saccade.config.layers import Layers
+from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.objective import TOP1
 from saccade.optim import optimizers, schedule
 from saccade.optim.schedule import CURVES, Plateau, Schedule
 
@@ -184,8 +186,11 @@ def test_only_one_cycle_moves_the_momentum() -> None:
     )
 
 
-def evaluations(*top1: float) -> list[dict[str, float]]:
-    return [{"top1": value, "loss": 1 - value, "step": 10 * i} for i, value in enumerate(top1)]
+def evaluations(*top1: float) -> list[Evaluation]:
+    return [
+        Evaluation.parse({"top1": value, "loss": 1 - value, "step": 10 * i}, TOP1)
+        for i, value in enumerate(top1)
+    ]
 
 
 @pytest.mark.parametrize("watch", ["top1", "loss"])
@@ -198,7 +203,7 @@ def test_plateau_drops_when_torch_does(watch: str, patience: int) -> None:
     peer = peers.ReduceLROnPlateau(optimizer, mode, 0.5, patience, threshold=0, eps=0.0)
     past = evaluations(*values)
     for i in range(len(values)):
-        peer.step(past[i][watch])
+        peer.step(past[i].figures[watch])
         assert curve.factor(50, past[: i + 1]) == optimizer.param_groups[0]["lr"]
     assert curve.factor(50, past) < 0.5
 

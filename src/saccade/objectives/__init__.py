@@ -12,7 +12,7 @@ from saccade.config.schema import Config
 from saccade.data.sources import Split
 from saccade.errors import CheckpointError
 from saccade.objectives.classification import Classification
-from saccade.objectives.objective import Objective
+from saccade.objectives.objective import Objective, Primary
 
 OBJECTIVES: tuple[type[Objective], ...] = (Classification,)
 """The first that fits the labels is taken."""
@@ -36,6 +36,11 @@ def named(name: str, outputs: Sequence[str]) -> Objective:
         fix=f"it knows {', '.join(kind.name for kind in OBJECTIVES)}; install the version that "
         "trained them",
     )
+
+
+def primary(name: str = Classification.name) -> Primary:
+    """Return the figure that decides for an objective; raises CheckpointError as :func:`named`."""
+    return named(name, ()).primary
 
 
 def of_facts(facts: Mapping[str, Any]) -> Objective:

@@ -21,7 +21,7 @@ from saccade.objectives.class_maps import class_maps
 from saccade.objectives.confusions import confusions
 from saccade.objectives.losses import balanced_weights, mixed_loss
 from saccade.objectives.metrics import Score
-from saccade.objectives.objective import Cell, Numbers, Objective, Primary, Result
+from saccade.objectives.objective import TOP1, Cell, Numbers, Objective, Primary, Result
 from saccade.objectives.page import Curve, Part, Seen
 
 TOP5_ABOVE = 5
@@ -52,7 +52,7 @@ class Classification(Objective):
     class_weights: Tensor | None = None
 
     name: ClassVar[str] = "classification"
-    primary: ClassVar[Primary] = Primary("top1", "top-1")
+    primary: ClassVar[Primary] = TOP1
 
     @classmethod
     def fits(cls, train: Split) -> bool:

@@ -48,6 +48,10 @@ class Primary:
         return format(float(figures[self.name]), self.show)
 
 
+TOP1 = Primary("top1", "top-1")
+"""What decided before there were other objectives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One cell (micro-batch) as the loader gives it, on the device of the run.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from saccade.models.parts.network import undecayed
 from saccade.optim.layer_decay import layer_numbers
 from saccade.optim.methods import Groups, Method, Settings, find
 from saccade.optim.rollback import Kept
-from saccade.optim.schedule import Schedule
+from saccade.optim.schedule import Judged, Schedule
 from saccade.units import Rate
 
 
@@ -31,9 +31,7 @@ class Optimizers:
     names: dict[Tensor, str]
     formula: str
 
-    def follow(
-        self, schedule: Schedule, step: int, evaluations: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
+    def follow(self, schedule: Schedule, step: int, evaluations: Sequence[Judged] = ()) -> None:
         """Set every learning rate, and where the schedule moves it every momentum, to that of a
         step of the run.
         """

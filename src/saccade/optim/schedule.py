@@ -5,10 +5,10 @@ plateau, the evaluations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Protocol
 
 from saccade.config.optim import ScheduleSection
 from saccade.units import Duration
@@ -46,7 +46,7 @@ class Schedule:
     watch: str = "top1"
     ahead: float = 0
 
-    def factor(self, step: int, evaluations: Sequence[Mapping[str, Any]] = ()) -> float:
+    def factor(self, step: int, evaluations: Sequence[Judged] = ()) -> float:
         """Return the factor, 0..1, for step 0 ..
 
         Total - 1, after these evaluations (only plateau looks at them).
@@ -99,6 +99,13 @@ class Schedule:
         return found
 
 
+class Judged(Protocol):
+    """An evaluation, as far as a schedule looks at it."""
+
+    def score(self, watch: str = "") -> float:
+        """Return a number that is higher for the better evaluation, by the loss if ``watch``ed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plateau:
     """What the plateau schedule remembers: the ``best`` score, how many evaluations were not
@@ -110,7 +117,7 @@ class Plateau:
     factor: float = 1.0
 
     @staticmethod
-    def after(evaluations: Iterable[Mapping[str, Any]], schedule: Schedule) -> Plateau:
+    def after(evaluations: Iterable[Judged], schedule: Schedule) -> Plateau:
         """Go through the evaluations of a run, oldest first.
 
         The memory of this schedule is that list, which the state and every checkpoint hold anyway:
@@ -119,7 +126,7 @@ class Plateau:
         """
         memory = Plateau()
         for entry in evaluations:
-            score = float(entry["top1"]) if schedule.watch == "top1" else -float(entry["loss"])
+            score = entry.score(schedule.watch)
             if score > memory.best:
                 memory = Plateau(score, 0, memory.factor)
             elif memory.bad < schedule.patience:

@@ -11,6 +11,8 @@ import numpy as np
 
 from saccade import files, units
 from saccade.errors import ConfigError
+from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.objective import TOP1
 from saccade.optim import optimizers, schedule
 from saccade.report import plots
 from saccade.setup.compose import Request, settings
@@ -97,9 +99,10 @@ def _images_of(folder: Path) -> int:
         ) from error
 
 
-def _stalled(step: int, batch: int, images: int) -> list[dict[str, float]]:
+def _stalled(step: int, batch: int, images: int) -> list[Evaluation]:
     """Return the evaluations up to a step, one an epoch, none better than the first."""
-    return [{"top1": 0.0, "loss": 0.0}] * min(step * batch // images, step, MOST_EVALUATIONS)
+    stalled = Evaluation.parse({"step": 0, "top1": 0.0, "loss": 0.0}, TOP1)
+    return [stalled] * min(step * batch // images, step, MOST_EVALUATIONS)
 
 
 def draw(curves: Sequence[Rates], form: str) -> bytes:

@@ -15,6 +15,7 @@ from saccade.distributed.world import World
 from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
 from saccade.models.weights.loading import MODEL_FILE
+from saccade.objectives.evaluation import Evaluation
 from saccade.setup.compose import Request
 from saccade.training import checkpoint, identity, recorded
 from saccade.training.checkpoint import Saved
@@ -293,12 +294,14 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
     if changed_is_fine:
         return
     fits = not run.world.leads or not checkpoint.compare(saved, run.state)
-    jump = _rate(run, saved, saved.meta["evaluations"])
+    primary = run.state.primary
+    told = [Evaluation.parse(entry, primary) for entry in saved.meta["evaluations"]]
+    jump = _rate(run, saved, told)
     goes_on = f"{CHANGED} goes on with the new settings{f' ({jump})' if jump else ''}; "
     raise ConfigError(what, fix=f"{goes_on if fits else ''}{BESIDE}", finding="run-changed")
 
 
-def _rate(run: Run, saved: Saved, evaluations: Sequence[dict[str, Any]]) -> str:
+def _rate(run: Run, saved: Saved, evaluations: Sequence[Evaluation]) -> str:
     """Say how the learning rate jumps where the run goes on.
 
     Empty where it does not, or nothing is known.
@@ -318,7 +321,7 @@ def _keep_comparable(run: Run, changes: Changes, log: Log) -> None:
     the rest.
     """
     state, split = run.state, run.data.chosen_on.name
-    kept = [e for e in state.evaluations if e.get("split") == split and e.get("views", 1) == 1]
+    kept = [e for e in state.evaluations if e.split == split and e.views == 1]
     kept = [] if changes.judging else kept
     if len(kept) < len(state.evaluations):
         log.warn(

@@ -22,6 +22,7 @@ from saccade.errors import Explained, PreemptedError, SaccadeError
 from saccade.evaluation import views
 from saccade.findings import Finding
 from saccade.log import Log, read_events
+from saccade.objectives.evaluation import Evaluation
 from saccade.recipes import receipts
 from saccade.runs import tensorboard
 from saccade.runs.metrics_csv import Table
@@ -103,12 +104,14 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     log.listeners.append(Table(run.folder / "metrics.csv", read_events(stream), run.objective))
     log.open(stream)
     if run.config.log.tensorboard:
-        log.listeners.append(tensorboard.tensorboard(files.within(run.folder, "tensorboard")))
+        log.listeners.append(
+            tensorboard.tensorboard(files.within(run.folder, "tensorboard"), run.objective)
+        )
     log.event("start", step=run.state.step, total_steps=run.total_steps, saccade=__version__)
     _write(run, "running", {})
 
 
-def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
+def complete(run: Run, result: Evaluation, meter: Meter) -> None:
     """Write the final run.json."""
     best = run.state.best
     assert best is not None
@@ -116,8 +119,8 @@ def complete(run: Run, result: dict[str, Any], meter: Meter) -> None:
         run,
         "done",
         {
-            "result": result,
-            "best": best | {"note": _contest(run)},
+            "result": result.to_json(),
+            "best": best.to_json() | {"note": _contest(run)},
             "seconds": round(meter.seconds, 2),
             "time": meter.summary(),
             "digest": run.state.digest(),
@@ -181,6 +184,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         },
         "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": run.world.size},
         "objective": run.objective.name,
+        "primary": run.objective.primary.name,
         **run.objective.facts(),
         "learning_rate": run.state.optimizers.formula,
         "steps": run.total_steps,

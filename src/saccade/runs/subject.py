@@ -21,9 +21,9 @@ from saccade.device.choose import pick_device
 from saccade.errors import CheckpointError, ConfigError
 from saccade.evaluation.classifier import Classifier, Recipe, no_model
 from saccade.models.weights.loading import MODEL_FILE
+from saccade.objectives.evaluation import Evaluation, best_of
 from saccade.training import checkpoint, recorded
 from saccade.training.checkpoint import Saved
-from saccade.training.state import best_of
 
 SETTINGS_FILE = "config.yaml"
 MOST_THREADS = 1024
@@ -117,7 +117,10 @@ def best_checkpoint(folder: Path) -> Path:
     """Return the folder of a run's best checkpoint, finished or not; raises CheckpointError."""
     place = folder / "checkpoints"
     saved, _ = checkpoint.newest(place)
-    evaluations = saved.meta["evaluations"] if saved else []
+    evaluations: list[Evaluation] = []
+    if saved:
+        primary = checkpoint.primary_of(saved.meta)
+        evaluations = [Evaluation.parse(entry, primary) for entry in saved.meta["evaluations"]]
     best = best_of(evaluations)
     if best is None:
         raise CheckpointError(
@@ -127,10 +130,10 @@ def best_checkpoint(folder: Path) -> Path:
             where=str(place),
             fix="train to the end of an epoch; evaluations are made there",
         )
-    path = place / f"step_{best['step']:08d}"
+    path = place / f"step_{best.step:08d}"
     if not path.is_dir():
         raise CheckpointError(
-            f"the best checkpoint (step {best['step']}, top-1 {best['top1']:.2%}) is no "
+            f"the best checkpoint (step {best.step}, {best.primary.title} {best.shown}) is no "
             "longer here",
             where=str(path),
             fix="it could not be saved, or was removed; the final weights need no --best",

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import ConfigError
+from saccade.objectives.objective import Objective
 
 Listener = Callable[[dict[str, Any]], None]
 
 
-def tensorboard(folder: Path) -> Listener:
+def tensorboard(folder: Path, objective: Objective) -> Listener:
     """Return a listener that writes numbers as TensorBoard events into ``folder``.
 
     Raises ConfigError without it.
@@ -35,7 +36,7 @@ def tensorboard(folder: Path) -> Listener:
         names = (
             ("loss", "lr", "images_per_s", "wait_share")
             if kind == "step"
-            else ("top1", "top5", "loss")
+            else (*objective.columns(), "loss")
         )
         # of other images or views than those on the way
         place = "final" if event.get("final") else kind

@@ -166,7 +166,14 @@ def build(
     scale = LossScale(device) if number_format == "fp16" else None
     losses = LossRecord(config.guard.spike, device) if config.guard.spike else None
     average = _average(model, config, order.epoch_size, steps)
-    state = State(model, optimizers, average, scale=scale, losses=losses)
+    state = State(
+        model,
+        optimizers,
+        average,
+        scale=scale,
+        losses=losses,
+        primary=objective.primary,
+    )
     rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps, ahead)
     archive = Archive(folder, data.train.describe, config.seed, world)
     finite = Finite(f"lr {optimizers.formula}", config.guard, archive)

@@ -8,8 +8,9 @@ manifest does not verify does not exist. Nothing that a checkpoint holds is ever
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +20,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from saccade import files, rng
+from saccade import files, objectives, rng
 from saccade.errors import CheckpointError
 from saccade.models.weights.tensor_bytes import separate
+from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.objective import Primary
 from saccade.training.state import State
 
 FORMAT = 1
@@ -65,7 +68,7 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
         "format": FORMAT,
         "draws_version": rng.DRAWS_VERSION,
         "step": state.step,
-        "evaluations": state.evaluations,
+        "evaluations": [e.to_json() for e in state.evaluations],
         "skipped": state.skipped,
         "layout": _layout(groups),
     }
@@ -93,7 +96,8 @@ def through_memory(state: State, into: State) -> None:
     """
     groups = state.tensors()
     read = {group: safetensors.torch.load(_pack(tensors)) for group, tensors in groups.items()}
-    facts = {"step": state.step, "evaluations": state.evaluations, "layout": _layout(groups)}
+    told = [e.to_json() for e in state.evaluations]
+    facts = {"step": state.step, "evaluations": told, "layout": _layout(groups)}
     restore(Saved(Path("memory"), read, facts), into)
 
 
@@ -140,8 +144,11 @@ def read(path: Path, fix: str = OLDER) -> Saved:
 class _Evaluation(BaseModel):
     """What of an evaluation is reckoned with."""
 
+    model_config = ConfigDict(extra="allow")
     step: int = Field(ge=0)
-    top1: float = Field(ge=0, le=1)
+    epoch: float = 0.0
+    split: str = ""
+    views: int = 1
 
 
 class _Choice(BaseModel):
@@ -225,7 +232,28 @@ def _meta(file: Path) -> dict[str, Any]:
         raise ValueError(
             f"draws_version {checked.draws_version} is not {rng.DRAWS_VERSION}: other random draws"
         )
+    _require_figures(facts, file)
     return dict(facts)
+
+
+def primary_of(meta: Mapping[str, Any]) -> Primary:
+    """Return the figure that decides in a run, from the facts of one of its checkpoints.
+
+    Raises CheckpointError where this version does not know what the run learned.
+    """
+    recipe = meta.get("recipe")
+    known = recipe.get("objective") if isinstance(recipe, Mapping) else None
+    return objectives.primary(str(known)) if known else objectives.primary()
+
+
+def _require_figures(facts: Mapping[str, Any], file: Path) -> None:
+    """Raise ValueError where an evaluation lacks the figure by which the best is chosen."""
+    name = primary_of(facts).name
+    for place, entry in enumerate(facts["evaluations"]):
+        value = entry.get(name)
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if not is_number or isinstance(value, bool):
+            raise ValueError(f"{file.name}, evaluations.{place}.{name}: a number is wanted")
 
 
 def _check_layout(
@@ -313,7 +341,7 @@ def follow(saved: Saved, state: State) -> None:
 
 def _restore_facts(saved: Saved, state: State) -> None:
     state.step = saved.step
-    state.evaluations = list(saved.meta["evaluations"])
+    state.evaluations = [Evaluation.parse(e, state.primary) for e in saved.meta["evaluations"]]
     state.skipped = list(saved.meta.get("skipped", []))
 
 

@@ -23,7 +23,7 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
     enough on the way; `data.eval_views` is for the figure at the end.
     """
     state, split = run.state, run.data.chosen_on
-    is_done = any(e["step"] == state.step for e in state.evaluations)
+    is_done = any(e.step == state.step for e in state.evaluations)
     if is_done or not run.evaluation_is_due(state.step):
         return False
 

@@ -15,6 +15,7 @@ from saccade.device.async_scalar import Late
 from saccade.device.mfu import mfu
 from saccade.device.step_timer import PHASES
 from saccade.log import Bar, Log
+from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import Result
 from saccade.training.run import Run, image_macs
 
@@ -140,8 +141,8 @@ class Meter:
 
     def evaluation(
         self, result: Result, split: str, views: int, taken_s: float, *, final: bool = False
-    ) -> dict[str, Any]:
-        """Record an evaluation and return what is known about it.
+    ) -> Evaluation:
+        """Record an evaluation and return it.
 
         ``final`` is the one of the saved weights.
         """
@@ -150,15 +151,17 @@ class Meter:
         self._mark += taken_s
         self._close_epoch(taken_s)
         run, step = self._run, self._run.state.step
-        facts = {
-            "step": step,
-            "epoch": round(run.epochs_done(step), 4),
-            "split": split,
-            "views": views,
-        }
-        entry = facts | result.to_json()
-        self._log.event("eval", **entry, **self._trained, final=final)
-        self._score = "  " + " ".join(run.objective.shown(entry))
+        entry = Evaluation(
+            step,
+            round(run.epochs_done(step), 4),
+            split,
+            views,
+            figures=result.figures,
+            primary=run.objective.primary,
+            final=final,
+        )
+        self._log.event("eval", **entry.to_json(), **self._trained, final=final)
+        self._score = "  " + " ".join(run.objective.shown(entry.figures))
         return entry
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from saccade import files
+from saccade import files, objectives
 from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.errors import CheckpointError, ConfigError
@@ -31,15 +31,11 @@ class _Dataset(_Open):
 
 
 class _Result(_Open):
-    top1: float = Field(ge=0, le=1)
-    top5: float = Field(ge=0, le=1)
-    correct: int = Field(ge=0)
     n: int = Field(ge=0)
     split: str
 
 
 class _Best(_Open):
-    top1: float = Field(ge=0, le=1)
     step: int = Field(ge=0)
     epoch: float = Field(ge=0)
     note: str = ""
@@ -71,6 +67,7 @@ def facts(folder: Path) -> dict[str, Any] | None:
         checked = _Facts.model_validate(found)
         if checked.status == "done" and checked.result is None:
             raise ValueError("result: a finished run has one")
+        _require_figures(found)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
@@ -78,6 +75,15 @@ def facts(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise _odd(path, str(error)) from error
     return dict(found)
+
+
+def _require_figures(found: Mapping[str, Any]) -> None:
+    """Raise ValueError where the result or the best lacks the figure that decides."""
+    name = objectives.of_facts(found).primary.name
+    for part in ("result", "best"):
+        figures = found.get(part)
+        if figures is not None and not isinstance(figures.get(name), int | float):
+            raise ValueError(f"{part}.{name}: a number is wanted")
 
 
 def settings(folder: Path) -> Config | None:

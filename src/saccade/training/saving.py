@@ -37,7 +37,7 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     try:
         path = checkpoint.save(folder, state, facts(run, meter))
         best = state.best
-        checkpoint.prune(folder, run.config.checkpoint.keep, best["step"] if best else None)
+        checkpoint.prune(folder, run.config.checkpoint.keep, best.step if best else None)
         run.failed_saves.clear()
         log.event("checkpoint", step=state.step, path=path.name)
     except DiskError as error:

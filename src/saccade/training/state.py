@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 
 from saccade.device.loss_scale import LossScale
 from saccade.models.weights.tensor_bytes import contiguous_bytes
+from saccade.objectives.evaluation import Evaluation, best_of
+from saccade.objectives.objective import TOP1, Primary
 from saccade.optim.ema import Ema
 from saccade.optim.optimizers import Optimizers
 from saccade.training.loss_spike import LossRecord
@@ -20,8 +20,8 @@ from saccade.training.loss_spike import LossRecord
 class State:
     """The state of a run after ``step`` optimiser steps.
 
-    ``evaluations`` holds one entry per evaluation so far (step, top1, top5, loss, n, split), oldest
-    first: all of one split, with one view of each image, so that the best may be chosen among them.
+    ``evaluations`` holds those so far, oldest first: all of one split, with one view of each image,
+    so that the best may be chosen among them by the ``primary`` figure.
     ``skipped`` names the steps that left no trace because they were bad; ``scale`` is there in fp16
     only, ``losses`` where they are watched for spikes. ``whole`` is False while a step changes it,
     and after an error in the middle of that.
@@ -31,11 +31,12 @@ class State:
     optimizers: Optimizers
     ema: Ema | None
     step: int = 0
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
     scale: LossScale | None = None
     losses: LossRecord | None = None
     whole: bool = True
+    primary: Primary = TOP1
 
     @property
     def final_model(self) -> nn.Module:
@@ -43,8 +44,8 @@ class State:
         return self.ema.model if self.ema else self.model
 
     @property
-    def best(self) -> dict[str, Any] | None:
-        """The evaluation with the highest top-1, the earliest of equals."""
+    def best(self) -> Evaluation | None:
+        """The evaluation with the best primary figure, the earliest of equals."""
         return best_of(self.evaluations)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -68,11 +69,3 @@ class State:
                 total.update(f"{group}/{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
                 total.update(contiguous_bytes(tensor))
         return total.hexdigest()
-
-
-def best_of(evaluations: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the evaluation with the highest top-1, the earliest of equals.
-
-    None where there is none.
-    """
-    return max(evaluations, key=lambda e: (e["top1"], -e["step"]), default=None)
