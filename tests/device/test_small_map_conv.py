@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from saccade.device.small_map_conv import quick_small_maps
+from saccade.device.small_map_conv import use_strips
 from saccade.models import create_model
 
 CPU = torch.device("cpu")
@@ -23,11 +25,9 @@ def gradients(conv: nn.Conv2d, images: Tensor, *, quick: bool) -> tuple[Tensor, 
     rounded.
     """
     images = images.detach().requires_grad_()
-    conv.zero_grad()
-    with (
-        quick_small_maps(conv, "bf16" if quick else "fp32", CPU),
-        torch.autocast("cpu", torch.bfloat16),
-    ):
+    conv = copy.deepcopy(conv)
+    use_strips(conv, "bf16" if quick else "fp32", CPU)
+    with torch.autocast("cpu", torch.bfloat16):
         out = conv(images)
         out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).bfloat16().to(out.dtype))
     assert images.grad is not None
@@ -39,8 +39,14 @@ def takes(conv: nn.Conv2d, images: Tensor) -> bool:
     """Tell whether a convolution that trains in bfloat16 leaves the library's way: its graph
     does not begin with it.
     """
-    with quick_small_maps(conv, "bf16", CPU), torch.autocast("cpu", torch.bfloat16):
-        return type(conv(images).grad_fn).__name__ != "ConvolutionBackward0"
+    conv = copy.deepcopy(conv)
+    use_strips(conv, "bf16", CPU)
+    return not is_plain(conv, images)
+
+
+def is_plain(conv: nn.Conv2d, images: Tensor) -> bool:
+    with torch.autocast("cpu", torch.bfloat16):
+        return type(conv(images).grad_fn).__name__ == "ConvolutionBackward0"
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,11 +127,8 @@ def test_only_plain_filters_over_small_maps_are_taken(
 )
 def test_it_is_used_on_a_cpu_in_bfloat16_alone(precision: str, device: torch.device) -> None:
     conv = nn.Conv2d(64, 64, 3, padding=1, bias=False)
-    with quick_small_maps(conv, precision, device), torch.autocast("cpu", torch.bfloat16):
-        assert (
-            type(conv(torch.randn(2, 64, 4, 4).bfloat16()).grad_fn).__name__
-            == "ConvolutionBackward0"
-        )
+    use_strips(conv, precision, device)
+    assert is_plain(conv, torch.randn(2, 64, 4, 4).bfloat16())
 
 
 def test_a_convolution_that_computes_otherwise_is_left_alone() -> None:
@@ -140,11 +143,43 @@ def test_a_convolution_that_computes_otherwise_is_left_alone() -> None:
     )
 
 
-def test_the_model_is_left_as_it_was() -> None:
-    conv = nn.Conv2d(64, 64, 3, padding=1, bias=False)
-    with pytest.raises(RuntimeError, match="stop"), quick_small_maps(conv, "bf16", CPU):
-        raise RuntimeError("stop")
-    assert "_conv_forward" not in vars(conv)
+def test_a_convolution_whose_forward_was_replaced_keeps_that_one() -> None:
+    conv = nn.Conv2d(8, 64, 3, padding=1, bias=False)
+    conv.forward = lambda images: images  # type: ignore[method-assign]
+    use_strips(conv, "bf16", CPU)
+    images = torch.randn(4, 8, 2, 2).bfloat16()
+    assert conv(images) is images
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    conv = nn.Conv2d(8, 64, 3, padding=1, bias=False)
+    use_strips(conv, "bf16", CPU)
+    other = copy.deepcopy(conv)
+    with torch.no_grad():
+        other.weight.zero_()
+    images = torch.randn(4, 8, 2, 2).bfloat16()
+    assert not is_plain(other, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not other(images).any()
+        assert conv(images).any()
+
+
+def test_in_evaluation_it_computes_as_before() -> None:
+    conv = nn.Conv2d(8, 64, 3, padding=1, bias=False).eval()
+    use_strips(conv, "bf16", CPU)
+    assert is_plain(conv, torch.randn(4, 8, 2, 2).bfloat16())
+
+
+def test_names_and_class_stay_and_a_second_call_changes_nothing() -> None:
+    model = create_model("resnet18", num_classes=4, image_size=32)
+    names, kinds = list(model.state_dict()), [type(m) for m in model.modules()]
+    use_strips(model, "bf16", CPU)
+    once = [vars(m).get("forward") for m in model.modules()]
+    use_strips(model, "bf16", CPU)
+    assert any(once)
+    assert [vars(m).get("forward") for m in model.modules()] == once
+    assert list(model.state_dict()) == names
+    assert [type(m) for m in model.modules()] == kinds
 
 
 def test_recomputed_blocks_have_the_same_gradients() -> None:
@@ -154,7 +189,8 @@ def test_recomputed_blocks_have_the_same_gradients() -> None:
         model = model.to(memory_format=torch.channels_last)
         torch.manual_seed(0)
         images = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-        with quick_small_maps(model, "bf16", CPU), torch.autocast("cpu", torch.bfloat16):
+        use_strips(model, "bf16", CPU)
+        with torch.autocast("cpu", torch.bfloat16):
             model(images).float().square().sum().backward()
         found.append([p.grad for p in model.parameters()])
     for once, again in zip(*found, strict=True):

@@ -26,6 +26,7 @@ from saccade.config.schema import GuardSection
 from saccade.data.loader import Batch, Readers
 from saccade.data.order import RankSlice
 from saccade.data.sources import Split, open_source
+from saccade.device.small_map_conv import use_strips
 from saccade.distributed import world as dist
 from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.sync_batchnorm import synchronise
@@ -75,6 +76,7 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
             "resnet8", num_classes=4, image_size=16, seed=5, dropout=0.1, drop_path=0.1
         )
     model = model.to(memory_format=torch.channels_last)
+    use_strips(model, precision, CPU)
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     gradients = GradientSum(model, world) if world.size > 1 else None
     schedule = Schedule("constant", 100, 0, 1.0)

@@ -19,6 +19,7 @@ from saccade.data.loader import Readers
 from saccade.data.order import RankSlice
 from saccade.device import allocator, choose, determinism, precision
 from saccade.device.loss_scale import LossScale
+from saccade.device.small_map_conv import use_strips
 from saccade.device.step_timer import Clock
 from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.world import ALONE, World
@@ -158,11 +159,12 @@ def build(
     objective = objectives.build(config, data.train).to(device)
     model = _registered(config, objective.head) if module is None else duplicate(module).train()
     model = model.to(device).to(memory_format=torch.channels_last)
+    number_format = str(resolved["precision"]["value"])
+    use_strips(model, number_format, device)
     order = training_order(config, len(data.train), offset)
     steps = total_steps(config, order.epoch_size)
     ahead = offset_in_steps(offset, config)
     optimizers = optim.build(model, config, device, str(resolved["optimizer"]["value"]))
-    number_format = str(resolved["precision"]["value"])
     scale = LossScale(device) if number_format == "fp16" else None
     losses = LossRecord(config.guard.spike, device) if config.guard.spike else None
     average = _average(model, config, order.epoch_size, steps)

@@ -14,7 +14,6 @@ from saccade import rng
 from saccade.config.schema import Config
 from saccade.data.loader import Batch
 from saccade.device.precision import autocast
-from saccade.device.small_map_conv import quick_small_maps
 from saccade.device.step_timer import Clock
 from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.world import ALONE, World
@@ -116,7 +115,7 @@ class StepRunner:
             )
             is_last = start + cell >= len(images)
             summing = self.gradients.last_cell() if self.gradients and is_last else nullcontext()
-            with quick_small_maps(state.model, self.precision, self.device), summing:
+            with summing:
                 loss = self._forward(state, inputs, targets, place) / (len(images) * world.size)
                 (loss * state.scale.factor if state.scale else loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
