@@ -26,8 +26,7 @@ from torch import Tensor
 
 from saccade.device import compile
 from saccade.errors import ConfigError, DiskError, DivergedError, PreemptedError
-from saccade.preflight import checks, out_of_memory
-from saccade.preflight import trial as rehearsal
+from saccade.preflight import checks, out_of_memory, speed
 
 
 def test_the_trial_changes_nothing_but_says_how_long_it_takes(tmp_path: Path) -> None:
@@ -81,8 +80,8 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     run.readers.close()
     # 6 steps of two cells; 16 and 24 px are not 12 and 24: sizes are multiples of 8
     assert [run.view.size_at(step) for step in (0, 5)] == [16, 24]
-    spent = rehearsal.estimate(
-        run, rehearsal.Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24)
+    spent = speed.estimate(
+        run, speed.Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24)
     )
     compute = 0.4 * ((16 / 24) ** 2 + 1) / 2
     assert spent.compute_s == pytest.approx(compute) and spent.load_s == pytest.approx(0.04)

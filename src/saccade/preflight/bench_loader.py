@@ -23,7 +23,7 @@ from saccade.data.images import crops
 from saccade.data.loader import Readers, batches
 from saccade.data.order import EVERYTHING
 from saccade.log import Log
-from saccade.preflight import trial
+from saccade.preflight import speed as timing
 from saccade.setup import build
 from saccade.setup.compose import Composed
 from saccade.training import datasets
@@ -42,9 +42,7 @@ PACK_SIDE_PER_PIXEL = 2.25
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was measured, on one thread in seconds per image, and in images per second.
-
-    And the advice.
+    """Seconds per image on one thread, images per second of the whole, and the advice.
 
     ``read_again_s`` is reading the same files a second time, from the system's memory; ``loader``
     is all threads together; ``step`` is what training consumes; ``packed_s`` is decoding after
@@ -71,8 +69,7 @@ class Diagnosis:
 
 
 def diagnose(composed: Composed, log: Log) -> Diagnosis:
-    """Measure reading, decoding, resizing, the whole loader and the training step, and say what
-    would help.
+    """Measure reading, decoding, resizing, the loader and the training step; say what would help.
 
     Nothing is trained: the step runs on a copy of the model. Raises what opening the data raises.
     """
@@ -85,13 +82,14 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
             bar.update(1, "read, decode, resize")
             loader = _loader(run)
             bar.update(2, "all threads together")
-            _, speed = trial.measure(run, lambda: None)
+            _, speed = timing.measure(run, lambda: None)
             bar.update(3, "the training step")
             side = -(-int(PACK_SIDE_PER_PIXEL * config.data.image_size) // 20) * 20
             packed_s = 0.0 if is_pack(Path(data.train.where)) else _packed(run, side)
             bar.update(4, "packed")
     finally:
         run.readers.close()
+
     step = config.cell / max(speed.next_cell_s, 1e-9)
     shared = run.device.type == "cpu"
     found = Diagnosis(
@@ -108,20 +106,20 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
 
 
 def _stages(run: Run) -> tuple[float, float, float, float, float]:
-    """Return seconds per image on this thread: read, read again, decode, resize, and the rest of
-    assembling a batch.
-    """
+    """Return seconds per image on this thread: read, read again, decode, resize, and the rest."""
     view, split = replace(run.view, rank_slice=EVERYTHING, decoded=None), run.data.train
     samples, choose = _crops(run, SAMPLE)
     size = view.size_at(run.total_steps - 1)
     first_s, _ = _timed(lambda: [bytes(split.read(i)) for i in samples])
     again_s, files = _timed(lambda: [bytes(split.read(i)) for i in samples])
+
     slot = torch.empty((1, 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
     resize_s, begun = 0.0, time.perf_counter()
     for pixels, (box,) in crops.decode(files, choose, size, view.exif):
         start = time.perf_counter()
         geometry.resize_into(slot, pixels, box, False)
         resize_s += time.perf_counter() - start
+
     decode_s = time.perf_counter() - begun - resize_s
     alone = Readers(1)
     try:
@@ -130,6 +128,8 @@ def _stages(run: Run) -> tuple[float, float, float, float, float]:
         )
     finally:
         alone.close()
+
+    # What the whole takes beyond its parts: drawing crops, flipping, filling the batch.
     rest_s = max(whole_s - again_s - decode_s - resize_s, 0.0)
     count = len(samples)
     return first_s / count, again_s / count, decode_s / count, resize_s / count, rest_s / count
@@ -200,20 +200,21 @@ def _advice(found: Diagnosis, config: Config) -> tuple[str, ...]:
             f"the loader is the limit: it would take {wanted} reading threads (--set "
             f"data.threads={wanted})"
         )
+
     if found.read_s > 3 * found.read_again_s and found.read_s > found.decode_s:
         lines.append(
-            f"the disk is the limit: the first reading took {1e6 * found.read_s:.0f} us an "
-            "image, the second "
-            f"{1e6 * found.read_again_s:.0f}; a pack reads fewer bytes, in a row"
+            f"the disk is the limit: the first reading took {1e6 * found.read_s:.0f} us an image, "
+            f"the second {1e6 * found.read_again_s:.0f}; a pack reads fewer bytes, in a row"
         )
+
     if found.packed_s and one > 0:
         gain = one / (one - found.decode_s + found.packed_s)
         if gain > 1.1:
             lines.append(
-                f"saccade pack --max-side {found.pack_side}: an image takes {1 / gain:.0%} "
-                "of the time "
-                f"({gain:.1f} x faster, measured on {PACK_SAMPLE} of your images)"
+                f"saccade pack --max-side {found.pack_side}: an image takes {1 / gain:.0%} of "
+                f"the time ({gain:.1f} x faster, measured on {PACK_SAMPLE} of your images)"
             )
+
     if config.augment.repeats == 1 and found.decode_s > 3 * found.resize_s:
         lines.append(
             "augment.repeats=2 decodes each image once for two views (it is another recipe, though)"
@@ -230,6 +231,7 @@ def show(found: Diagnosis) -> str:
         ("resize", found.resize_s),
         ("the rest", found.rest_s),
     )
+
     lines = [
         f"  {name:18} {1e6 * seconds:8.0f} us an image, one thread" for name, seconds in stages
     ]
@@ -238,6 +240,7 @@ def show(found: Diagnosis) -> str:
             f"  {'decode from a pack':18} {1e6 * found.packed_s:8.0f} us an image, at "
             f"{found.pack_side} px"
         )
+
     lines.append(
         f"  {'loader':18} {found.loader:8,.0f} img/s with {found.threads} threads, nothing "
         "else running"

@@ -103,6 +103,7 @@ def _trained_on(
     mean, std = (
         torch.tensor(values).view(3, 1, 1) for values in (config.data.mean, config.data.std)
     )
+
     columns = []
     for step, batch in enumerate(
         batches(view, readers, len(chosen), first_step=0, last_step=num_views)
@@ -136,8 +137,10 @@ def _draw(
     pitch = tile + GAP_PIXELS
     captions = [_lines(caption, tile) for caption, _ in columns]
     head = LINE_PIXELS * max(caption.count("\n") + 1 for caption in captions) + 3
+
     sheet = Image.new("RGB", (len(columns) * pitch, head + len(classes) * pitch), "white")
     pen = ImageDraw.Draw(sheet)
+
     for across, (caption, (_, images)) in enumerate(zip(captions, columns, strict=True)):
         pen.text((across * pitch + 2, 3), caption, "black")
         for down, image in enumerate(images):
@@ -147,6 +150,8 @@ def _draw(
                 (tile, tile), Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX
             )
             sheet.paste(picture, (across * pitch, head + down * pitch))
+
+    # Names last: a picture would cover them.
     for down, name in enumerate(classes):
         corner = (2, head + down * pitch + 2)
         pen.rectangle(pen.textbbox(corner, name), fill="white")

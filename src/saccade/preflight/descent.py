@@ -1,6 +1,4 @@
-"""Whether the weights that a run starts from, or those before them, were trained on the images
-that it is judged on.
-"""
+"""Whether the weights that a run starts from were trained on the images that validate it."""
 
 from __future__ import annotations
 
@@ -23,13 +21,11 @@ ID = "init-saw-validation"
 
 
 def findings(config: Config, data: Data) -> list[Finding]:
-    """Compare the validation images with what each ancestor was trained on, as far as its images
-    can be had.
+    """Compare the validation images with what each ancestor of the weights was trained on.
 
-    So are those of ``--minival``, which only choose the best model: a warning then.
-
-    Weights that are gone were judged when the run began; of foreign weights nobody says what they
-    have seen.
+    The images of ``--minival`` are compared too; they only choose the best model, so copies among
+    them are a warning. Weights that are gone were checked when the run began. Nobody knows what
+    foreign weights have seen.
     """
     if not config.model.init:
         return []
@@ -92,8 +88,8 @@ def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) 
             ID,
             "error" if much else "warning",
             f"{twice.count:,} of {read.compared:,} validation images were training images of "
-            f"{_name(entry)}, from which "
-            f"this run starts ({read.scope}): {listed(twice.first, twice.count, 2)}",
+            f"{_name(entry)}, from which this run starts ({read.scope}): "
+            f"{listed(twice.first, twice.count, 2)}",
             where=data.val.where,
             fix=_way_out(entry, config),
             items=twice.first,
@@ -103,26 +99,22 @@ def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) 
 
 
 def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
-    """Warn where the images that choose the best model are known to weights that the run starts
-    from.
-    """
+    """Warn where weights that the run starts from have seen images that choose the best model."""
     twice = read.overlap
     if not twice:
         return []
-    share = entry["data"].get("minival")
-    same = (
-        f"choose on what it chose on, --minival {share} --seed {entry['seed']}, or "
-        if share
-        else ""
-    )
+
+    # The same seed and fraction hold the same images out again.
+    fraction, same = entry["data"].get("minival"), ""
+    if fraction:
+        same = f"choose on what it chose on, --minival {fraction} --seed {entry['seed']}, or "
     return [
         Finding(
             ID,
             "warning",
-            f"{twice.count:,} of {read.compared:,} images of 'minival', which choose the "
-            "best model, were training images "
-            f"of {_name(entry)}, from which this run starts ({read.scope}): that choice is "
-            "optimistic",
+            f"{twice.count:,} of {read.compared:,} images of 'minival', which choose the best "
+            f"model, were training images of {_name(entry)}, from which this run starts "
+            f"({read.scope}): that choice is optimistic",
             where="data.minival",
             fix=f"{same}leave --minival out",
             items=twice.first,
@@ -131,27 +123,24 @@ def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
 
 
 def _way_out(entry: Mapping[str, Any], config: Config) -> str:
-    share, place = entry["data"].get("holdout"), str(entry["data"].get("train"))
+    fraction, place = entry["data"].get("holdout"), str(entry["data"].get("train"))
     data = "" if place == config.data.train else f"--data {place} "
-    same = (
-        (
-            f"hold out the images that it held out ({data}--holdout {share} --seed "
+    same = "validate on the split that it was validated on"
+    if fraction:
+        same = (
+            f"hold out the images that it held out ({data}--holdout {fraction} --seed "
             f"{entry['seed']}, without --val)"
         )
-        if share
-        else "judge on the validation split that it was judged on"
-    )
-    return f"{same}, or judge on other images with --val"
+    return f"{same}, or validate on other images with --val"
 
 
 def _unknown(entry: Mapping[str, Any]) -> Finding:
     return Finding(
         ID,
         "note",
-        f"whether {_name(entry)}, from which this run starts, was trained on these "
-        "validation images "
-        f"cannot be said: its images ({entry['data'].get('train', 'unknown')}) are not there "
-        "any more, or are others",
+        f"whether {_name(entry)}, from which this run starts, was trained on these validation "
+        f"images cannot be said: its images ({entry['data'].get('train', 'unknown')}) are not "
+        "there any more, or are others",
     )
 
 

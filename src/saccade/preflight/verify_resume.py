@@ -18,8 +18,7 @@ ATTEMPT_LIMIT_S = 3600.0
 
 
 def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> dict[str, Any]:
-    """Train twice with the same arguments, once undisturbed and once killed ``kills`` times, and
-    compare.
+    """Train twice, once undisturbed and once killed ``kills`` times, and compare every bit.
 
     ``arguments`` are those of ``saccade train``. Each kill is a SIGKILL at a step drawn from the
     pid. Returns the common digest and the steps at which runs were resumed; raises CheckpointError
@@ -31,13 +30,17 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
         whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
         log.say(f"training {steps} steps undisturbed")
         _attempt([*common, "--out", str(whole)], None, whole, log)
+
+        # The steps differ from proof to proof: a resume must be exact at any of them.
         draws = sorted(rng.uniform(rng.key(os.getpid(), Purpose.SAMPLE), kills).tolist())
         for number, draw in enumerate(draws, 1):
             step = 1 + int(draw * (steps - 2))
             log.say(f"kill {number} of {kills}: kill -9 after step {step}")
             _attempt([*common, "--out", str(broken)], step, broken, log)
+
         log.say("resuming to the end")
         _attempt([*common, "--out", str(broken)], None, broken, log)
+
         digests = [str(files.read_json(f / "run.json")["digest"]) for f in (whole, broken)]
         starts = [
             int(e["step"]) for e in read_events(broken / "log.jsonl") if e["event"] == "start"

@@ -1,0 +1,208 @@
+"""Networks of other people, tried on copies before the first step: all that a run will do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from saccade.data.loader import Batch
+from saccade.device import determinism
+from saccade.device.precision import autocast
+from saccade.distributed.sync_batchnorm import running_statistics
+from saccade.errors import ConfigError, SaccadeError
+from saccade.evaluation.classifier import Classifier
+from saccade.evaluation.views import mean_logits
+from saccade.findings import Finding
+from saccade.models import backends
+from saccade.models.parts.duplicate import duplicate
+from saccade.objectives.objective import heads
+from saccade.preflight.out_of_memory import is_out_of_memory
+from saccade.preflight.own_network import few, first_line
+from saccade.training import checkpoint
+from saccade.training.run import Run
+from saccade.training.state import State
+from saccade.training.step import StepRunner
+
+Copies = Callable[[], tuple[State, StepRunner]]
+
+
+def is_foreign(run: Run) -> bool:
+    """Tell whether the network is not one of ours: handed over, or of timm or torchvision."""
+    return run.recipe.model.startswith("custom:") or backends.is_backend(run.recipe.model)
+
+
+@contextmanager
+def explained(run: Run, when: str = "") -> Iterator[None]:
+    """Turn what a foreign network raises when it is tried into ConfigError.
+
+    ``when`` follows "it fails".
+    """
+    try:
+        yield
+    except SaccadeError:
+        raise
+    except Exception as error:  # any code may run here
+        if not is_foreign(run) or is_out_of_memory(error) or determinism.refused(error):
+            raise
+        cell = run.config.cell
+        raise _failing(
+            run, error, when or f"on a cell of {cell} image{'s' * (cell > 1)}"
+        ) from error
+
+
+def _failing(run: Run, error: Exception, when: str) -> ConfigError:
+    text = first_line(error)
+    fix = (
+        "it is called again and again, in training mode and in evaluation mode, with any number "
+        "of images"
+    )
+
+    if "more than 1 value per channel" in text:
+        fix = (
+            "a norm over the batch needs several values for each channel: take larger cells "
+            "(--set batch.cell=16)"
+        )
+    elif "does not require grad" in text:
+        fix = (
+            "its answer does not depend on any trained parameter: is it detached, or made under "
+            "no_grad?"
+        )
+    elif "dtype" in text or "same type" in text or "should be the same" in text:
+        fix = "it gets float32 images: hand over module.float()"
+    elif "Complex" in text:
+        fix = (
+            "complex parameters cannot be trained: keep them real, and use torch.view_as_complex "
+            "in forward"
+        )
+
+    what = f"{run.recipe.model.removeprefix('custom:')} fails {when}: {text}"
+    return ConfigError(what, where=run.recipe.model, fix=fix, finding="model-fails")
+
+
+def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
+    """Do with copies of a foreign network all that the run will do, and compare what was saved.
+
+    Two steps, an evaluation between them, a checkpoint and the final file, written and read in
+    memory. Returns doubts about buffers. Raises ConfigError where one of these fails, and
+    DivergedError.
+    """
+    (state, stepper), (fresh, _) = copies(), copies()
+    recipe = run.recipe
+    stepper.step(state, cell)
+
+    network = state.final_model.eval()
+    side = recipe.eval_side
+    evaluation = explained(run, "in evaluation after a step")
+    with evaluation, torch.inference_mode(), autocast(run.precision, run.device):
+        answer = mean_logits(
+            network, torch.zeros(2, 3, side, side, device=run.device), recipe.eval_views
+        )
+    require_logits(answer, 2, run)
+
+    network.train()
+    with explained(
+        run, "in a second step, which finds what the first step and an evaluation left behind"
+    ):
+        stepper.step(state, cell)
+    stepper.finite.settle()
+
+    _require_same_names(run, state)
+    checkpoint.through_memory(state, fresh)
+    if fresh.digest() != state.digest():
+        raise _lost(run, "a checkpoint")
+
+    reread = duplicate(fresh.final_model)
+    reread.load_state_dict(safetensors.torch.load(Classifier(state.final_model, recipe).to_bytes()))
+    if any(not torch.equal(a, b) for a, b in _saved(reread, state.final_model)):
+        raise _lost(run, "the file of the final weights")
+    return _changing_buffers(run, state)
+
+
+def _saved(one: nn.Module, other: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    theirs = other.state_dict()
+    for name, tensor in one.state_dict().items():
+        yield _bytes(tensor), _bytes(theirs[name])
+
+
+def require_logits(answer: Any, count: int, run: Run) -> None:
+    """Raise ConfigError unless an answer is logits (B, C), or a tuple or list of several heads'."""
+    wanted = (count, len(run.recipe.classes))
+    for logits in heads(answer):
+        if tuple(logits.shape) != wanted:
+            name = run.recipe.model.removeprefix("custom:")
+            raise ConfigError(
+                f"{name} answers with {tuple(logits.shape)} in training mode instead of "
+                f"logits {wanted}",
+                where=run.recipe.model,
+                finding="head-width",
+                fix=(
+                    "return one row of logits per image, or a tuple of such for a main and "
+                    "auxiliary heads"
+                ),
+            )
+
+
+def _require_same_names(run: Run, state: State) -> None:
+    before, after = (
+        {f"{g}/{n}" for g, ts in s.tensors().items() for n in ts} for s in (run.state, state)
+    )
+    if changed := sorted(before ^ after):
+        raise ConfigError(
+            f"tensors come or go in the forward pass: {few(changed)}",
+            where=run.recipe.model,
+            finding="not-saved",
+            fix="make them in __init__, or with register_buffer(..., persistent=False)",
+        )
+
+
+def _lost(run: Run, what: str) -> ConfigError:
+    return ConfigError(
+        f"{what} does not give back what the network held",
+        where=run.recipe.model,
+        finding="not-saved",
+        fix="do state_dict and load_state_dict of all its modules hold the same tensors?",
+    )
+
+
+def _changing_buffers(run: Run, state: State) -> list[Finding]:
+    """Name what training changes in a way that people may not expect."""
+    before, after = dict(run.state.model.named_buffers()), dict(state.model.named_buffers())
+    raw = {n for n in before if not torch.equal(_bytes(before[n]), _bytes(after[n]))}
+    kept = set(state.model.state_dict())
+    findings = []
+    if unsaved := sorted(raw - kept):
+        text = f"training changes buffers that are not saved: {few(unsaved)}; a resumed run begins "
+        text += "with their first values and will differ"
+        fix = "leave persistent=False out"
+        findings.append(
+            Finding("buffer-not-saved", "warning", text, where=run.recipe.model, fix=fix)
+        )
+
+    averaged, cells = running_statistics(state.model), run.global_batch // run.config.cell
+    counters = {
+        n
+        for n, b in after.items()
+        if b.numel() == 1 and not (b.is_floating_point() or b.is_complex())
+    }
+    last = sorted(n for n in raw - counters if id(after[n]) not in averaged)
+    if last and cells > 1:
+        text = f"only the last of the {cells} cells of a step counts for buffers that training "
+        text += f"changes and that are no running statistics: {few(last)}"
+        fix = "call them running_... where a mean is meant, or take a batch of one cell"
+        findings.append(
+            Finding("buffer-of-last-cell", "warning", text, where=run.recipe.model, fix=fix)
+        )
+    return findings
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Return the values of a tensor of any shape ``(...)`` as uint8 (n,).
+
+    Floats would not do: NaN is unequal to itself.
+    """
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

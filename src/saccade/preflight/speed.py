@@ -1,0 +1,284 @@
+"""How fast a run loads and computes, measured on a copy of its model, and how long it will take."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from saccade.data.augment.mix import normalise
+from saccade.data.loader import Batch, batches
+from saccade.data.order import EVERYTHING
+from saccade.device import determinism
+from saccade.device.loss_scale import LossScale
+from saccade.device.precision import autocast
+from saccade.device.step_timer import Clock
+from saccade.distributed.world import ALONE
+from saccade.models.parts.duplicate import duplicate
+from saccade.objectives.objective import heads
+from saccade.optim import optimizers as optim
+from saccade.optim.ema import Ema
+from saccade.preflight import rehearsal
+from saccade.preflight.out_of_memory import is_out_of_memory, smaller_cells, too_large
+from saccade.training.guard import Finite
+from saccade.training.run import Run
+from saccade.training.state import State
+from saccade.training.step import StepRunner
+
+BUDGET_SHARE = 0.02
+BUDGET_LEAST_S, BUDGET_MOST_S = 1.0, 20.0
+LOADER_S = 1.0
+LOADED_CELLS = 3
+TIMED_STEPS = 5
+FORWARD_SHARE = 1 / 3
+"""Forward over forward and backward.
+
+*Source:* Kaplan et al. 2020, section 2.1: backward costs twice as much.
+"""
+Poll = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds for loading one image, for the first cell of a step, and for each further cell.
+
+    ``side`` is the side in pixels of the images that were used, the largest of the run.
+    """
+
+    load_s: float
+    first_cell_s: float
+    next_cell_s: float
+    side: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long a run will take, in seconds: all of it, a step, and loading and computing alone."""
+
+    total_s: float
+    step_s: float
+    load_s: float
+    compute_s: float
+
+    @property
+    def limit(self) -> str:
+        """Which of the two the other one waits for."""
+        return "loading" if self.load_s > self.compute_s else "compute"
+
+
+def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
+    """Return the first loss, in nats per image, and the speed of the run, from a copy of it.
+
+    Raises ConfigError when a cell does not fit into memory.
+    """
+    with global_state_kept(run.device):
+        cells, load_s = load_cells(run, largest_step(run), poll)
+        with rehearsal.explained(run):
+            return _compute(run, cells, load_s, poll)
+
+
+def estimate(run: Run, speed: Speed) -> Estimate:
+    """Return how long the run will take, evaluations included.
+
+    On a CPU loading and computing share the cores, so their times add up; elsewhere they overlap.
+    """
+    batch = run.global_batch // run.world.size
+    cells = batch // run.config.cell
+    full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
+
+    # Computing grows with the area of the images, which progressive resizing changes in parts.
+    parts = _part_starts(run)
+    relative = sum((run.view.size_at(step) / speed.side) ** 2 for step in parts) / len(parts)
+    compute, load = full * relative, speed.load_s * batch
+    shared = run.device.type == "cpu"
+    step = compute + load if shared else max(compute, load)
+
+    steps = run.total_steps
+    evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
+    evaluations += not run.final_is_candidate
+    judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
+
+    forward = (
+        FORWARD_SHARE
+        * speed.next_cell_s
+        / run.config.cell
+        * (run.recipe.eval_side / speed.side) ** 2
+    )
+    each = forward + speed.load_s if shared else max(forward, speed.load_s)
+    return Estimate(steps * step + judged * each / run.world.size, step, load, compute)
+
+
+def _part_starts(run: Run) -> list[int]:
+    """Return the first step of each part of the run that has its own image size."""
+    parts = len(run.config.augment.sizes)
+    return [min(-(-run.total_steps * part // parts), run.total_steps - 1) for part in range(parts)]
+
+
+def largest_step(run: Run) -> int:
+    """Return a step at which the images of the run are largest."""
+    return max(_part_starts(run), key=run.view.size_at)
+
+
+@contextmanager
+def global_state_kept(device: torch.device) -> Iterator[None]:
+    """Give torch's random generators back as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        yield
+
+
+def load_cells(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
+    """Load up to three cells, stopping after a second.
+
+    Return them and the seconds that an image took.
+    """
+    cell = run.config.cell
+    loaded: list[Batch] = []
+    begun = time.perf_counter()
+    view = replace(run.view, rank_slice=EVERYTHING)  # other ranks take no part in the trial
+    for batch in batches(view, run.readers, cell, first_step=first, last_step=first + LOADED_CELLS):
+        loaded.append(batch)
+        poll()
+        if time.perf_counter() - begun > LOADER_S:
+            break
+    return loaded, (time.perf_counter() - begun) / (cell * len(loaded))
+
+
+def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
+    """Return the loss at the start and the speed, both from a copy.
+
+    Raises ConfigError when memory is too small.
+    """
+    try:
+        return _loss_and_speed(run, cells, load_s, poll)
+    except Exception as error:
+        operation = determinism.refused(error)
+        if not operation and not is_out_of_memory(error):
+            raise
+
+    if operation:
+        run.resolved["deterministic"] = {
+            "value": False,
+            "reason": f"{operation} has no kernel that repeats itself",
+        }
+        determinism.switch_on(strict=False)
+        return _compute(run, cells, load_s, poll)
+
+    # The error is gone here, and with it the frames that held the memory.
+    raise too_large(
+        run, run.view.size_at(largest_step(run)), _largest_that_fits(run, cells[0], poll)
+    )
+
+
+def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
+    begun = time.perf_counter()
+    state, stepper = copy_of(run)
+    loss = first_loss(state, run, cells[0])
+    if not math.isfinite(loss):
+        return loss, Speed(load_s, 0.0, 0.0, 1)
+
+    warm_s = timed(stepper, state, cells[0])
+    poll()
+
+    # The budget is a part of the whole run, of which the first step gives a rough idea.
+    several = run.global_batch > run.config.cell and len(cells) > 1
+    side = cells[0].images.shape[-1]
+    rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
+    deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
+    times = _repeat(
+        stepper, state, cells[0], last_start=deadline - warm_s * (3 if several else 1), poll=poll
+    )
+
+    first_s = statistics.median(times or [warm_s])
+    next_s = first_s
+    if several and time.perf_counter() + 2 * first_s < deadline:
+        next_s = max(timed(stepper, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
+    return loss, Speed(load_s, first_s, next_s, side)
+
+
+def _repeat(
+    stepper: StepRunner, state: State, cell: Batch, last_start: float, poll: Poll
+) -> list[float]:
+    times: list[float] = []
+    while len(times) < TIMED_STEPS and time.perf_counter() < last_start:
+        times.append(timed(stepper, state, cell))
+        poll()
+    return times
+
+
+def copy_of(run: Run) -> tuple[State, StepRunner]:
+    """Return a state and a runner that share nothing that changes with the run."""
+    model = duplicate(run.state.model).train()
+    average = Ema(model, 1.0) if run.state.ema else None
+    optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
+    state = State(
+        model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None
+    )
+    finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
+    return state, replace(run.stepper, finite=finite, world=ALONE, gradients=None, clock=Clock())
+
+
+def first_loss(state: State, run: Run, cell: Batch) -> float:
+    """Return the plain loss, in nats per image, of a cell in train mode: no mixing, no label
+    smoothing.
+    """
+    section = run.config.data
+    with torch.no_grad(), autocast(run.precision, run.device):
+        answer = state.model(normalise(cell.images.to(run.device), section.mean, section.std))
+    rehearsal.require_logits(answer, len(cell.labels), run)
+    return float(run.objective.plain_loss(heads(answer)[0], cell.labels.to(run.device)))
+
+
+def timed(stepper: StepRunner, state: State, batch: Batch) -> float:
+    """Run a step and return the seconds that it took, device included."""
+    begun = time.perf_counter()
+    float(stepper.step(state, batch))  # waits for the device
+    stepper.finite.settle()
+    return time.perf_counter() - begun
+
+
+def _joined(one: Batch, other: Batch) -> Batch:
+    images = torch.cat([one.images, other.images]).contiguous(memory_format=torch.channels_last)
+    samples, epochs = (
+        np.concatenate([one.samples, other.samples]),
+        np.concatenate([one.epochs, other.epochs]),
+    )
+    return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs)
+
+
+def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
+    """Return the largest smaller cell, in images, with which a step does not run out of memory.
+
+    0 if none was found.
+    """
+    deadline = time.perf_counter() + BUDGET_MOST_S
+    for cell in smaller_cells(run):
+        config = run.config.model_copy(
+            update={"batch": run.config.batch.model_copy(update={"cell": cell})}
+        )
+
+        part = replace(
+            batch,
+            images=batch.images[:cell],
+            labels=batch.labels[:cell],
+            samples=batch.samples[:cell],
+            epochs=batch.epochs[:cell],
+        )
+
+        try:
+            state, stepper = copy_of(run)
+            timed(replace(stepper, config=config), state, part)
+            return cell
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        poll()
+        if time.perf_counter() > deadline:
+            break
+    return 0
