@@ -148,6 +148,13 @@ def test_the_fingerprint_ignores_only_where_and_how_it_runs() -> None:
         assert configuration.fingerprint(resolved(f"{name}={value}")) != base
 
 
+def test_a_crop_under_its_former_name_is_the_same_crop() -> None:
+    assert resolved("augment.crop=resized") == Config()
+    older = Config().dump()
+    older["augment"]["crop"] = "resized"
+    assert configuration.diff(older, Config().dump()) == []
+
+
 def test_every_field_has_a_kind_and_a_description() -> None:
     for name, kind, description, _ in configuration.fields():
         assert kind in ("maths", "data", "run"), name

@@ -80,6 +80,7 @@ def test_the_verb_writes_a_picture(tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     told = json.loads(answer.stdout)
     assert told["sheet"] == str(out) and len(told["images"]) == 2 and len(told["columns"]) == 4
+    assert told["order"] == ["rotate=10.0", "crop=random", "policy=3augment"]
     assert Image.open(io.BytesIO(out.read_bytes())).size[0] == 4 * (96 + GAP_PIXELS)
 
 

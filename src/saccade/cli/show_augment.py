@@ -48,6 +48,14 @@ def show_augment(
         files.write_bytes(out, sheet.to_png())
 
         if json_out:
-            print_json({"sheet": str(out), "images": sheet.images, "columns": sheet.columns})
+            print_json(
+                {
+                    "sheet": str(out),
+                    "images": sheet.images,
+                    "columns": sheet.columns,
+                    "order": sheet.order,
+                }
+            )
         else:
             show(str(out))
+            show(f"in this order: {', '.join(sheet.order)}")

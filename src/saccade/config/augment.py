@@ -1,21 +1,30 @@
 """The settings of augmentation: what each is for and in which range.
 
-Docs/augmentation.md has the whole table.
+`docs/augmentation.md` has the whole table.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from saccade.config.fields import Interval, Section
 from saccade.config.fields import maths as _maths
+
+FORMER_CROPS = {"resized": "random"}
+"""Names of crops that older runs wrote."""
 
 Shape = Annotated[float, Field(gt=0, le=100)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 SizeShare = Annotated[float, Field(gt=0, le=4)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
+Crop = Annotated[
+    Literal["random", "padded", "central", "none"],
+    BeforeValidator(
+        lambda value: FORMER_CROPS.get(value, value) if isinstance(value, str) else value
+    ),
+]
 Policy = Literal[
     "none",
     "autoaugment-imagenet",
@@ -28,14 +37,32 @@ Policy = Literal[
 
 
 class AugmentSection(Section):
-    """What training images go through, in this order."""
+    """What training images go through, in this order.
 
-    crop: Literal["resized", "padded"] = _maths(
-        "resized",
-        "resized: a box of random area and ratio; padded: the image at full size, shifted by "
-        "chance",
+    First comes what says how often and how large they are seen. The order of the rest is that in
+    which they are applied: `data.augment.chain.ORDER`.
+    """
+
+    repeats: int = _maths(
+        1,
+        "views of an image in a row, decoded once; an epoch has as many views as without",
+        ge=1,
+        le=8,
     )
-    crop_area: Interval = _maths((0.08, 1.0), "share of the image's area that a random crop takes")
+    sizes: tuple[SizeShare, ...] = _maths(
+        (1.0,), "sides as fractions of image_size, over equal parts of the run", min_length=1
+    )
+    rotate: float = _maths(
+        0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180
+    )
+    crop: Crop = _maths(
+        "random",
+        "random: a box of random area and ratio; padded: the image at full size, shifted by "
+        "chance; central: what evaluation sees; none: the whole image",
+    )
+    crop_area: Interval = _maths(
+        (0.08, 1.0), "fraction of the image's area that a random crop takes"
+    )
     crop_area_beta: tuple[Shape, Shape] = _maths(
         (1.0, 1.0),
         "the two shapes of the area's Beta distribution within crop_area; 1, 1 = uniform",
@@ -43,23 +70,14 @@ class AugmentSection(Section):
     crop_ratio: Interval = _maths((0.75, 4 / 3), "width over height of a random crop")
     pad: float = _maths(
         0.125,
-        "how far a padded crop may reach beyond the image, as a share of the side",
+        "how far a padded crop may reach beyond the image, as a fraction of the side",
         ge=0,
         lt=0.5,
     )
     pad_fill: Literal["black", "reflect"] = _maths("black", "what lies beyond the image")
     flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
-    rotate: float = _maths(
-        0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180
-    )
     alternate_flip: bool = _maths(
         False, "flip every image in every second epoch instead of by chance"
-    )
-    repeats: int = _maths(
-        1,
-        "views of an image in a row, decoded once; an epoch has as many views as without",
-        ge=1,
-        le=8,
     )
     policy: Policy = _maths("none", "a policy that draws operations for each image")
     rand_ops: int = _maths(2, "randaugment: operations for each image", ge=1, le=8)
@@ -80,13 +98,10 @@ class AugmentSection(Section):
         "mean", "what erased pixels become: the mean colour, or noise"
     )
     cutout: float = _maths(
-        0.0, "side of a square that is cut out of each image, as a share of its side", ge=0, le=1
+        0.0, "side of a square that is cut out of each image, as a fraction of its side", ge=0, le=1
     )
     mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
     cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
-    sizes: tuple[SizeShare, ...] = _maths(
-        (1.0,), "shares of image_size over equal parts of the run", min_length=1
-    )
 
     @property
     def mixes(self) -> bool:

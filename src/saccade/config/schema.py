@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from saccade.config.augment import FORMER_CROPS
 from saccade.config.augment import AugmentSection as AugmentSection
 from saccade.config.fields import (
     Amount,
@@ -372,6 +373,9 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str,
     dumps.
     """
     before, after, known = flatten(old), flatten(new), kinds()
+    crop = before.get("augment.crop")
+    if isinstance(crop, str) and crop in FORMER_CROPS:
+        before["augment.crop"] = FORMER_CROPS[crop]
     names = sorted(set(before) | set(after))
     return [
         (n, known.get(n, "maths"), before.get(n), after.get(n))

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from saccade.config.schema import AugmentSection
 from saccade.data.audit.unreadable import ADVICE
-from saccade.data.augment import geometry
-from saccade.data.augment.policies import Painter
+from saccade.data.augment.augmentation import Views
+from saccade.data.augment.chain import Chain
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images import crops, decode
 from saccade.data.images.fit import CENTRAL, Fit
@@ -243,10 +243,10 @@ class TrainingView:
         epochs, samples = (
             drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch)
         )
-        seed, section, copies = self.order.seed, self.augment, self.order.repeats
-        boxes = geometry.Crops(section, seed, epochs, samples, self.size_at(step), self.fit)
-        painter = Painter(section, seed, epochs, samples)
-        turns = geometry.angles(seed, epochs, samples, section.rotate)
+        copies = self.order.repeats
+        chain = Chain(
+            self.augment, Views(self.order.seed, epochs, samples), self.size_at(step), self.fit
+        )
         if slots is None:
             slots = readers.memory.take(len(samples), self.size_at(step))
         squares, side = torch.split(slots, 1), slots.shape[-1]
@@ -258,7 +258,7 @@ class TrainingView:
                 else None
             )
             if held is not None:
-                boxes.cut_all_into(slots[first:last], held, np.arange(first, last))
+                chain.crops.cut_all_into(slots[first:last], held, np.arange(first, last))
                 return
             sizes = self.split.sizes[samples[first:last:copies]]
             for begin, end in runs(sizes, BYTES_PER_TASK):
@@ -271,15 +271,15 @@ class TrainingView:
                     + copies * np.repeat(which, copies)
                     + np.tile(np.arange(copies), len(which))
                 )
-                return boxes.choose(places, np.repeat(sizes, copies, axis=0)).reshape(-1, copies, 4)
+                boxes = chain.crops.choose(places, np.repeat(sizes, copies, axis=0))
+                return boxes.reshape(-1, copies, 4)
 
             places = range(first, last, copies)
             files = [self.split.read(int(samples[place])) for place in watch(places)]
-            seen = crops.decode(files, choose, side, self.exif, whole=section.rotate > 0)
+            seen = crops.decode(files, choose, side, self.exif, whole=chain.needs_whole_image)
             for place, (pixels, chosen) in zip(watch(places), seen, strict=True):
                 for copy, box in enumerate(chosen, place):
-                    boxes.cut_into(squares[copy], geometry.rotate(pixels, turns[copy]), box, copy)
-                    painter.paint(squares[copy], copy)
+                    chain.render(squares[copy], pixels, box, copy)
 
         labels = torch.from_numpy(self.split.labels[samples])
         at_once = DECODED_PER_TASK if self.decoded else IMAGES_PER_TASK

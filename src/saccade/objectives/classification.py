@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saccade.config.schema import Config
-from saccade.data.augment.mix import present
+from saccade.data.augment.chain import present
 from saccade.data.sources import Split
 from saccade.findings import Finding
 from saccade.objectives import metrics

@@ -19,6 +19,7 @@ from saccade.config.schema import Config
 from saccade.data import packing
 from saccade.data.archives.packs import is_pack
 from saccade.data.augment import geometry
+from saccade.data.augment.augmentation import Views
 from saccade.data.images import crops
 from saccade.data.loader import Readers, batches
 from saccade.data.order import EVERYTHING
@@ -139,14 +140,8 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
     """Return the first samples of the run, and what chooses their crops."""
     section, order = run.view.augment, run.view.order
     epochs, samples = order.at(0, min(most, len(run.data.train)))
-    boxes = geometry.Crops(
-        section,
-        order.seed,
-        epochs,
-        samples=samples,
-        side=run.view.size_at(run.total_steps - 1),
-        fit=run.view.fit,
-    )
+    views = Views(order.seed, epochs, samples)
+    boxes = geometry.Crops(section, views, run.view.size_at(run.total_steps - 1), run.view.fit)
 
     def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         return boxes.choose(np.array(which), sizes)[:, None]

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from saccade.config.schema import Config
-from saccade.data.augment.mix import Mix, draw_mix, present
+from saccade.data.augment.chain import describe, present
+from saccade.data.augment.mix import Mix, draw_mix
 from saccade.data.images.fit import Fit
 from saccade.data.loader import EvaluationView, Readers, TrainingView, batches
 from saccade.data.order import Indices, Order
@@ -28,13 +29,16 @@ LINE_PIXELS, GAP_PIXELS = 15, 2
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """The picture, uint8 (H, W, 3), and what it shows: the images' names and a caption for each
-    column.
+    """The picture, uint8 (H, W, 3), and what it shows.
+
+    The images' names, a caption for each column, and the settings of the augmentations that are on,
+    in the order in which they are applied.
     """
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     images: tuple[str, ...]
     columns: tuple[str, ...]
+    order: tuple[str, ...]
 
     def to_png(self) -> bytes:
         """Return the picture as a PNG file."""
@@ -73,7 +77,9 @@ def contact_sheet(config: Config, train: Split, num_images: int, num_views: int)
         readers.close()
     names = tuple(train.describe(int(i)) for i in chosen)
     classes = [train.classes[label] for label in train.labels[chosen]]
-    return Sheet(_draw(columns, classes), names, tuple(caption for caption, _ in columns))
+    captions = tuple(caption for caption, _ in columns)
+    order = tuple(describe(config.augment))
+    return Sheet(_draw(columns, classes), images=names, columns=captions, order=order)
 
 
 def _evaluated(config: Config, split: Split, readers: Readers) -> tuple[str, Tensor]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from saccade.config.schema import Config
 from saccade.data.audit import sample
 from saccade.data.audit.unreadable import without_unreadable
-from saccade.data.augment.policies import paints
+from saccade.data.augment.chain import cuts_decoded_images
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images.fit import Fit
 from saccade.data.loader import TrainingView
@@ -149,6 +149,6 @@ def training_view(
         fit=fit,
         ahead=ahead,
     )
-    if augmentation.crop != "padded" or augmentation.rotate or paints(augmentation):
+    if not cuts_decoded_images(augmentation):
         return view
     return replace(view, decoded=Decoded.of(split, section.exif, min(view.sides)))

@@ -11,13 +11,19 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from saccade import rng
-from saccade.config.schema import AugmentSection, Config
-from saccade.data.augment import geometry, mix
+from saccade.config.schema import AugmentSection
+from saccade.data.augment import geometry
+from saccade.data.augment.augmentation import Views
 from saccade.data.augment.mix import Mix, apply_mix, draw_mix
 from saccade.data.images.boxes import Box
 from saccade.data.images.fit import Fit
 
 AREA, RATIO = (0.08, 1.0), (0.75, 4 / 3)
+
+
+def views(n: int) -> Views:
+    """Return the views of n images in epoch 0."""
+    return Views(0, np.zeros(n, np.int64), np.arange(n))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -33,7 +39,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_crops_have_the_distribution_of_torchvision() -> None:
     n, width, height = 20_000, 500, 375
-    draws = geometry.crop_draws(0, np.zeros(n, np.int64), np.arange(n))
+    draws = geometry.crop_draws(views(n))
     ours = [
         Box(*box)
         for box in geometry.random_crops(draws, np.full((n, 2), (width, height)), AREA, RATIO)
@@ -69,13 +75,13 @@ def test_a_crop_lies_inside_the_image(width: int, height: int, sample: int) -> N
 def test_flips_are_independent_of_image_and_epoch_or_alternate() -> None:
     samples = np.tile(np.arange(2000), 4)
     epochs = np.repeat(np.arange(4), 2000)
-    flips = geometry.flips(0, epochs, samples, 0.5, False).reshape(4, 2000)
+    flips = geometry.flips(Views(0, epochs, samples), 0.5, False).reshape(4, 2000)
     assert abs(flips.mean() - 0.5) < 0.02
     assert np.abs(np.corrcoef(flips)[~np.eye(4, dtype=bool)]).max() < 0.08
-    alternating = geometry.flips(0, epochs, samples, 0.5, True).reshape(4, 2000)
+    alternating = geometry.flips(Views(0, epochs, samples), 0.5, True).reshape(4, 2000)
     assert (alternating[0] != alternating[1]).all() and (alternating[0] == alternating[2]).all()
     assert abs(alternating[0].mean() - 0.5) < 0.05
-    assert not geometry.flips(0, epochs, samples, 0.0, True).any()
+    assert not geometry.flips(Views(0, epochs, samples), 0.0, True).any()
 
 
 def photo(width: int, height: int) -> np.ndarray:
@@ -118,19 +124,19 @@ def test_a_crop_lands_in_its_slot_resized_and_mirrored() -> None:
 def test_padded_crops_are_torchvisions(fill: str, mode: str) -> None:
     pixels = photo(32, 32)
     padded = v2.functional.pad(torch.from_numpy(pixels).permute(2, 0, 1), [4], padding_mode=mode)
-    views = {
+    shifted = {
         padded[:, y : y + 32, x : x + 32].numpy().tobytes(): (x, y)
         for x in range(9)
         for y in range(9)
     }
     n = 4000
-    crops = geometry.Crops(section(fill), 0, np.zeros(n, np.int64), np.arange(n), 32)
+    crops = geometry.Crops(section(fill), views(n), 32)
     slot = torch.zeros((1, 3, 32, 32), dtype=torch.uint8).to(memory_format=torch.channels_last)
     boxes = crops.choose(np.arange(n), np.full((n, 2), 32)).tolist()
     seen = np.zeros((9, 9), int)
     for place in range(n):
         crops.cut_into(slot, pixels, boxes[place], place)
-        seen[views[slot[0].contiguous().numpy().tobytes()]] += 1
+        seen[shifted[slot[0].contiguous().numpy().tobytes()]] += 1
     assert abs(seen - n / 81).max() < 5 * np.sqrt(n / 81), "all 81 places are equally likely"
 
 
@@ -151,9 +157,7 @@ def test_a_padded_crop_of_any_image_fills_its_square(
 ) -> None:
     crops = geometry.Crops(
         section("reflect").model_copy(update={"flip": float(flip)}),
-        0,
-        np.zeros(1, np.int64),
-        np.array([sample]),
+        Views(0, np.zeros(1, np.int64), np.array([sample])),
         24,
     )
     box = Box(*crops.choose(np.arange(1), np.array([[width, height]]))[0].tolist())
@@ -170,12 +174,12 @@ def test_a_padded_crop_of_any_image_fills_its_square(
 
 def test_the_area_of_a_crop_can_follow_a_beta_distribution() -> None:
     n = 4000
-    draws = geometry.crop_draws(0, np.zeros(n, np.int64), np.arange(n), (2.0, 5.0))
+    draws = geometry.crop_draws(views(n), (2.0, 5.0))
     areas = draws[:, 0]
     assert areas.mean() == pytest.approx(2 / 7, abs=0.01) and areas.var() == pytest.approx(
         10 / 49 / 8, rel=0.08
     )
-    uniform = geometry.crop_draws(0, np.zeros(n, np.int64), np.arange(n))
+    uniform = geometry.crop_draws(views(n))
     assert np.array_equal(draws[:, 1::2], uniform[:, 1::2]) and np.array_equal(
         draws[:, 20], uniform[:, 20]
     )
@@ -204,75 +208,3 @@ def test_a_mix_is_a_pure_function_of_step_and_cell() -> None:
     assert drawn == [draw_mix(section, 0, step, cell) for step in range(40) for cell in range(2)]
     assert len(set(drawn)) == 80
     assert 20 < sum(m.box is None for m in drawn) < 60
-
-
-def test_erased_boxes_have_the_distribution_of_torchvision() -> None:
-    n, side = 6000, 64
-    quarter = mix.erased_boxes(0.25, 0, np.zeros(n, np.int64), np.arange(n), side)
-    assert (quarter[:, 2] > quarter[:, 0]).mean() == pytest.approx(0.25, abs=0.03)
-    boxes = erased = mix.erased_boxes(1.0, 0, np.zeros(n, np.int64), np.arange(n), side)
-    assert boxes.min() >= 0 and boxes.max() <= side
-    torch.manual_seed(0)
-    reference, blank = v2.RandomErasing(p=1), torch.zeros(3, side, side)
-    theirs = [reference.make_params([blank]) for _ in range(len(erased))]
-    limit = 1.63 * np.sqrt(2 / len(erased))
-    left, top, right, bottom = erased.T
-    for mine, name in ((left, "j"), (top, "i"), (right - left, "w"), (bottom - top, "h")):
-        assert distance(mine, np.array([t[name] for t in theirs])) < limit
-    assert boxes[:2].tolist() == [[24, 32, 58, 48], [12, 10, 34, 35]]
-
-
-def test_cutout_takes_a_square_whose_centre_is_anywhere() -> None:
-    n, side = 20_000, 32
-    boxes = mix.cutout_boxes(0.5, 0, np.zeros(n, np.int64), np.arange(n), side)
-    widths = boxes[:, 2] - boxes[:, 0]
-    assert widths.max() == 16 and widths.min() == 8
-    assert (widths == 16).mean() == pytest.approx(17 / 32, abs=0.02), (
-        "centres from 8 to 24 leave it whole"
-    )
-
-
-def test_erasing_changes_its_box_alone() -> None:
-    images = torch.full((3, 3, 16, 16), 9.0).contiguous(memory_format=torch.channels_last)
-    boxes = np.array([[2, 3, 6, 8], [0, 0, 0, 0], [0, 0, 16, 4]])
-    black = mix.erase(images, boxes)
-    assert black[0, :, 3:8, 2:6].eq(0).all() and int((black[0] == 0).sum()) == 3 * 20
-    assert black[1].eq(9).all() and images.eq(9).all(), "the batch itself must stay as it was"
-    keys = rng.key(5, np.arange(3))
-    noisy = mix.erase(images, boxes, keys)
-    assert torch.equal(noisy == 9, black == 9)
-    alone = mix.erase(images[2:], boxes[2:], keys[2:])
-    assert torch.equal(alone[0], noisy[2]), (
-        "the noise of an image does not depend on its neighbours"
-    )
-
-
-def test_noise_on_the_device_is_the_noise_of_the_counters() -> None:
-    keys = rng.key(1, np.arange(4))
-    drawn = mix.noise(keys, (3, 20, 20), torch.device("cpu"))
-    assert np.allclose(drawn.view(4, -1).numpy(), rng.normal(rng.uniform(keys, 1200)), atol=2e-3)
-    assert float(drawn.mean()) == pytest.approx(0, abs=0.05) and float(
-        drawn.std()
-    ) == pytest.approx(1, abs=0.03)
-
-
-def test_what_the_network_sees_depends_on_the_views_alone() -> None:
-    config = Config.model_validate(
-        {
-            "augment": {"erase": 0.5, "erase_fill": "noise", "cutout": 0.3, "mixup": 0.4},
-            "data": {"image_size": 16},
-        }
-    )
-    images = torch.full((8, 3, 16, 16), 200, dtype=torch.uint8).contiguous(
-        memory_format=torch.channels_last
-    )
-    epochs, samples = np.zeros(8, np.int64), np.arange(8)
-    first, share = mix.present(images, epochs, samples, config, 3, 1)
-    again, _ = mix.present(images, epochs, samples, config, 3, 1)
-    other, _ = mix.present(images, epochs + 1, samples, config, 3, 1)
-    assert torch.equal(first, again) and not torch.equal(first, other) and 0 < share < 1
-    plain, share = mix.present(images, epochs, samples, Config(), 3, 1)
-    assert (
-        torch.equal(plain, mix.normalise(images, Config().data.mean, Config().data.std))
-        and share == 1
-    )

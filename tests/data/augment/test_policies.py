@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_geometry import views
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from saccade import rng
 from saccade.config.schema import AugmentSection
 from saccade.data.augment import policies
+from saccade.data.augment.chain import Chain
+from saccade.data.augment.colour import JITTER, Gray, Jitter
 from saccade.data.augment.operations import OPERATIONS, STANDARD, WIDE, Step, in_turn
-from saccade.data.augment.policies import Painter
+from saccade.data.augment.policies import Policy
 
 SIDE = 96
 BILINEAR = InterpolationMode.BILINEAR
@@ -138,10 +141,9 @@ def test_the_autoaugment_tables_are_torchvisions(name: str) -> None:
 
 
 def drawn(n: int = 20_000, **settings: object) -> list[list[Step]]:
-    painter = Painter(
-        AugmentSection.model_validate(settings), 0, np.zeros(n, np.int64), np.arange(n)
-    )
-    return [painter.steps(place, SIDE) for place in range(n)]
+    section = AugmentSection.model_validate(settings)
+    policy, jitter = Policy(section, views(n)), Jitter(section, views(n))
+    return [policy.steps(place, SIDE) + jitter.steps(place) for place in range(n)]
 
 
 def assert_even(counts: Counter, kinds: int) -> None:
@@ -180,7 +182,7 @@ def test_randaugment_has_the_frequencies_of_torchvision() -> None:
     """
     image, n = photo().resize((32, 32)), 1500
     section = AugmentSection(policy="randaugment", rand_magnitude=3)
-    painter = Painter(section, 0, np.zeros(n, np.int64), np.arange(n))
+    policy = Policy(section, views(n))
     reference = v2.RandAugment(2, 9, interpolation=BILINEAR)
     torch.manual_seed(0)
     plain = np.asarray(image, float)
@@ -189,7 +191,7 @@ def test_randaugment_has_the_frequencies_of_torchvision() -> None:
         return np.array([np.abs(np.asarray(picture(i), float) - plain).mean() for i in range(n)])
 
     ours, other = (
-        changes(lambda i: in_turn(image, painter.steps(i, 32))),
+        changes(lambda i: in_turn(image, policy.steps(i, 32))),
         changes(lambda _: reference(image)),
     )
     grid = np.sort(np.concatenate([ours, other]))
@@ -218,7 +220,9 @@ def test_three_augment_and_gray_have_their_chances() -> None:
         radii.min() < 0.11 and radii.max() > 1.99 and radii.mean() == pytest.approx(1.05, abs=0.02)
     )
     assert {m for name, m in steps if name == "solarize"} == {128.0}
-    assert np.mean([len(s) for s in drawn(gray=0.2)]) == pytest.approx(0.2, abs=0.015)
+    gray, image = Gray(AugmentSection(gray=0.2), views(20_000)), photo()
+    turned = [gray.apply(image, place) is not image for place in range(20_000)]
+    assert np.mean(turned) == pytest.approx(0.2, abs=0.015)
 
 
 def test_jitter_has_every_order_and_the_ranges_of_torchvision() -> None:
@@ -234,9 +238,16 @@ def test_jitter_has_every_order_and_the_ranges_of_torchvision() -> None:
 
 
 def test_a_policy_comes_before_jitter_and_gray() -> None:
-    steps = drawn(1, policy="3augment", jitter=(0.4, 0.4, 0.4, 0.1), gray=1)[0]
-    assert steps[0][0] in policies.THREE and {n for n, _ in steps[1:5]} == set(policies.JITTER)
-    assert steps[5:] == [("gray", 0.0)]
+    section = AugmentSection(policy="3augment", jitter=(0.4, 0.4, 0.4, 0.1), gray=1)
+    one = views(1)
+    steps = Policy(section, one).steps(0, SIDE) + Jitter(section, one).steps(0)
+    assert steps[0][0] in policies.THREE and {n for n, _ in steps[1:5]} == set(JITTER)
+    expected = in_turn(photo(), [*steps, ("gray", 0.0)])
+    slots = torch.zeros((1, 3, SIDE, SIDE), dtype=torch.uint8)
+    slots = slots.contiguous(memory_format=torch.channels_last)
+    whole = section.model_copy(update={"crop": "none", "flip": 0.0})
+    Chain(whole, one, SIDE).render(slots, np.array(photo()), (0, 0, SIDE, SIDE), 0)
+    assert np.array_equal(slots[0].permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
 def test_golden_draws() -> None:
@@ -264,19 +275,3 @@ def test_golden_draws() -> None:
         [("contrast", 0.3), ("rotate", -13.333333)],
     ]
     assert first("3augment")[0] == [("solarize", 128.0)]
-
-
-def test_painting_changes_its_own_square_alone() -> None:
-    painter = Painter(
-        AugmentSection(jitter=(0.4, 0.4, 0.4, 0)), 0, np.zeros(3, np.int64), np.arange(3)
-    )
-    batch = torch.full((3, 3, 16, 16), 99, dtype=torch.uint8).contiguous(
-        memory_format=torch.channels_last
-    )
-    batch[1, :, :8] = 200
-    painter.paint(batch[1:2], 1)
-    assert batch[0].eq(99).all() and batch[2].eq(99).all() and not batch[1, :, 8:].eq(99).all()
-    idle = Painter(AugmentSection(), 0, np.zeros(3, np.int64), np.arange(3))
-    before = batch.clone()
-    idle.paint(batch[1:2], 1)
-    assert torch.equal(before, batch)

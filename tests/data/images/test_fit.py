@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
+from saccade.config.augment import Crop
 from saccade.config.schema import AugmentSection
+from saccade.data.augment.augmentation import Views
 from saccade.data.augment.geometry import Crops, random_crops
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images.fit import Fit, stretched, unit_squares
@@ -108,11 +110,11 @@ def seen(view: TrainingView | EvaluationView, count: int) -> torch.Tensor:
         readers.close()
 
 
-@pytest.mark.parametrize("crop", ["resized", "padded"])
+@pytest.mark.parametrize("crop", ["random", "padded", "central", "none"])
 @pytest.mark.parametrize("fit", [SQUASHED, PADDED], ids=["squash", "pad"])
 @pytest.mark.parametrize("kind", ["split", "even"])
 def test_without_chance_training_sees_what_evaluation_sees(
-    kind: str, fit: Fit, crop: Literal["resized", "padded"], request: pytest.FixtureRequest
+    kind: str, fit: Fit, crop: Crop, request: pytest.FixtureRequest
 ) -> None:
     images: Split = request.getfixturevalue(kind)
     section = AugmentSection(**PLAIN, crop=crop, pad=0.0)
@@ -137,13 +139,13 @@ def test_without_chance_training_sees_what_evaluation_sees(
 
 
 @pytest.mark.parametrize("fit", [SQUASHED, PADDED], ids=["squash", "pad"])
-@pytest.mark.parametrize("crop", ["resized", "padded"])
+@pytest.mark.parametrize("crop", ["random", "padded"])
 def test_random_parts_of_wide_images_reach_every_edge(
-    fit: Fit, crop: Literal["resized", "padded"]
+    fit: Fit, crop: Literal["random", "padded"]
 ) -> None:
     n = 400
     section = AugmentSection(crop=crop, pad=0.25)
-    crops = Crops(section, 0, np.zeros(n, np.int64), np.arange(n), 32, fit)
+    crops = Crops(section, Views(0, np.zeros(n, np.int64), np.arange(n)), 32, fit)
     boxes = crops.choose(np.arange(n), np.tile((300, 60), (n, 1)))
     ends = boxes[:, :2] + boxes[:, 2:]
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] >= 1).all() and (ends <= (300, 60)).all()

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.Image import Image as Picture
 
 from saccade import rng
 from saccade.config.schema import AugmentSection
+from saccade.data.augment.augmentation import Augmentation, ImageAugmentation, Views
 from saccade.data.images import fit as fits
 from saccade.data.images.boxes import Box
 from saccade.data.images.fit import CENTRAL, Colour, Fit
@@ -28,33 +30,53 @@ Integers = NDArray[np.int64]
 antialiased_resize = torch.ops.aten._upsample_bilinear2d_aa.out
 
 
-class Crops:
-    """Where the images of a batch are cut, each from draws of its own."""
+class Rotate(ImageAugmentation):
+    """A rotation of the whole image about its centre, bilinear; the corners turn black."""
+
+    switches = ("rotate",)
+
+    def __init__(self, section: AugmentSection, views: Views) -> None:
+        """Draw the angle of every place, in degrees."""
+        self.angles = angles(views, section.rotate).tolist()
+
+    def apply(self, image: Picture, place: int) -> Picture:
+        """Turn an image counter-clockwise."""
+        return image.rotate(self.angles[place], Image.Resampling.BILINEAR)
+
+
+class Crops(Augmentation):
+    """Where the images of a batch are cut, and which are mirrored, each from draws of its own."""
+
+    switches = ("crop", "flip")
+
+    @classmethod
+    def is_on(cls, section: AugmentSection) -> bool:
+        """Every image is cut somehow."""
+        return True
 
     def __init__(
-        self,
-        section: AugmentSection,
-        seed: int,
-        epochs: NDArray[np.int64],
-        samples: NDArray[np.int64],
-        side: int,
-        fit: Fit = CENTRAL,
+        self, section: AugmentSection, views: Views, side: int, fit: Fit = CENTRAL
     ) -> None:
-        """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``, and an output of
-        ``side`` pixels.
-        """
+        """Draw for all places of a batch whose images get ``side`` pixels."""
         self._section = section
         self._side = side
         self._fit = fit
+        self._whole = whole_view(section.crop, fit)
         self._is_placed = section.crop == "padded" or fit.how == "pad"
         self._fill: Colour | Literal["reflect"] = (
             "reflect" if section.pad_fill == "reflect" else BLACK
         )
         if fit.how == "pad":
             self._fill = fit.fill
-        self._draws = crop_draws(seed, epochs, samples, section.crop_area_beta)
-        self._mirror = flips(seed, epochs, samples, section.flip, section.alternate_flip)
-        self._targets = np.zeros((len(samples), 4), np.int64)
+
+        self._draws = crop_draws(views, section.crop_area_beta)
+        self._mirror = flips(views, section.flip, section.alternate_flip)
+        self._targets = np.zeros((len(views.samples), 4), np.int64)
+
+    @property
+    def needs_whole_image(self) -> bool:
+        """Whether every pixel of an image is looked at."""
+        return self._whole is not None
 
     def choose(self, places: Integers, sizes: Integers) -> Integers:
         """Return the boxes of the images at k places of the batch, int64 (k, 4) as in ``Box``.
@@ -62,12 +84,18 @@ class Crops:
         ``sizes`` are (width, height) of each image in pixels, int64 (k, 2).
         """
         section, draws, how = self._section, self._draws[places], self._fit.how
+        if self._whole:
+            return np.concatenate([np.zeros_like(sizes), sizes], axis=1)
         if section.crop == "padded":
             pad = round(section.pad * self._side)
-            boxes, self._targets[places] = padded_crops(draws, sizes, self._side, pad, how)
+            boxes, self._targets[places] = padded_crops(
+                draws, sizes, side=self._side, pad=pad, how=how
+            )
             return boxes
         if how == "crop":
             return random_crops(draws, sizes, section.crop_area, section.crop_ratio)
+
+        # a part of a square, squashed or padded as the whole image is at evaluation
         boxes = random_crops(
             draws, fits.unit_squares(len(sizes)), section.crop_area, section.crop_ratio
         )
@@ -81,9 +109,21 @@ class Crops:
         3, S, S).
         """
         mirror = bool(self._mirror[place])
-        if self._is_placed:
+        if self._whole:
+            square = self._whole.square(pixels, self._side)
+            slot[0].copy_(square.flip(-1) if mirror else square)
+        elif self._is_placed:
             target = self._targets[place].tolist()
-            slot.copy_(padded(_picture(pixels[None]), box, target, self._side, mirror, self._fill))
+            slot.copy_(
+                padded(
+                    _picture(pixels[None]),
+                    box,
+                    target,
+                    side=self._side,
+                    mirror=mirror,
+                    fill=self._fill,
+                )
+            )
         else:
             resize_into(slot, pixels, box, mirror)
 
@@ -110,17 +150,25 @@ class Crops:
         slots.permute(0, 2, 3, 1).numpy()[order] = cut
 
 
-def crop_draws(
-    seed: int,
-    epochs: NDArray[np.int64],
-    samples: NDArray[np.int64],
-    area_beta: tuple[float, float] = (1.0, 1.0),
-) -> Floats:
-    """Return the draws of the random crops, shape ``(n, CROP_DRAWS)``, for n (epoch, sample) pairs.
+def whole_view(crop: str, fit: Fit) -> Fit | None:
+    """Return how a crop without chance shows an image, None for one that is drawn.
+
+    ``central`` shows what evaluation sees. ``none`` shows the whole image: squashed into the
+    square, or padded where evaluation pads it.
+    """
+    if crop == "central":
+        return fit
+    if crop == "none":
+        return fit if fit.how == "pad" else Fit("squash")
+    return None
+
+
+def crop_draws(views: Views, area_beta: tuple[float, float] = (1.0, 1.0)) -> Floats:
+    """Return the draws of the random crops, shape ``(n, CROP_DRAWS)``, for n views.
 
     All are uniform but those for the area, which follow the Beta distribution of these two shapes.
     """
-    draws = rng.uniform(rng.key(seed, Purpose.CROP, epochs, samples), CROP_DRAWS)
+    draws = views.uniform(Purpose.CROP, CROP_DRAWS)
     if area_beta != (1.0, 1.0):
         draws[:, : 2 * CROP_ATTEMPTS : 2] = np.interp(
             draws[:, : 2 * CROP_ATTEMPTS : 2], *rng.beta_table(*area_beta)
@@ -128,18 +176,16 @@ def crop_draws(
     return draws
 
 
-def flips(
-    seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], chance: float, alternate: bool
-) -> NDArray[np.bool_]:
+def flips(views: Views, chance: float, alternate: bool) -> NDArray[np.bool_]:
     """Return which images are mirrored, bool of shape ``(n,)``.
 
     With ``alternate`` an image is mirrored in every second epoch, starting by chance: two epochs
     see both sides. *Source:* Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds", section 3.6.
     """
     if alternate and chance > 0:
-        first = rng.uniform(rng.key(seed, Purpose.FLIP, 0, samples), 1)[:, 0] < 0.5
-        return first ^ (epochs % 2 == 1)
-    return rng.uniform(rng.key(seed, Purpose.FLIP, epochs, samples), 1)[:, 0] < chance
+        first = rng.uniform(rng.key(views.seed, Purpose.FLIP, 0, views.samples), 1)[:, 0] < 0.5
+        return first ^ (views.epochs % 2 == 1)
+    return views.uniform(Purpose.FLIP, 1)[:, 0] < chance
 
 
 def random_crops(
@@ -207,21 +253,11 @@ def padded_crops(
     return boxes, np.concatenate([first - start, last - first], axis=1)
 
 
-def angles(seed: int, epochs: NDArray[np.int64], samples: NDArray[np.int64], most: float) -> Floats:
+def angles(views: Views, most: float) -> Floats:
     """Return the rotation of each image in degrees, uniform in [-most, most], float64 of shape
     ``(n,)``.
     """
-    draws = rng.uniform(rng.key(seed, Purpose.ROTATE, epochs, samples), 1)[:, 0]
-    return np.asarray((2 * draws - 1) * most)
-
-
-def rotate(pixels: Pixels, angle: float) -> Pixels:
-    """Rotate an image (height, width, 3) counter-clockwise by ``angle`` degrees about its
-    centre, bilinearly.
-    """
-    if angle == 0:
-        return pixels
-    return np.array(Image.fromarray(pixels).rotate(angle, Image.Resampling.BILINEAR))
+    return np.asarray((2 * views.uniform(Purpose.ROTATE, 1)[:, 0] - 1) * most)
 
 
 def resize_into(slot: torch.Tensor, pixels: Pixels, box: Sequence[int], mirror: bool) -> None:

@@ -1,26 +1,18 @@
-"""Which operations an image goes through and how strong they are: a pure function of its draws.
-
-A policy comes first, then colour jitter, then gray. *Source* of the order: torchvision's training
-reference; Touvron et al. 2022, "DeiT III", section 3.3.
-"""
+"""Policies: which operations an image goes through, and how strong they are, from its draws."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
+from PIL.Image import Image as Picture
 
 from saccade import rng
 from saccade.config.schema import AugmentSection
+from saccade.data.augment.augmentation import ImageAugmentation, Views
 from saccade.data.augment.operations import STANDARD, WIDE, Scale, Step, in_turn
-from saccade.rng import Floats, Purpose
+from saccade.rng import Purpose
 
-JITTER = ("brightness", "contrast", "color", "hue")
-JITTER_DRAWS = 2 * len(JITTER)
 OPERATION_DRAWS = 4
 THREE = ("gray", "solarize", "blur")
 TRIVIAL_LEVELS, AUTO_LEVELS = 31, 10
@@ -195,62 +187,23 @@ def three_augment(draws: Sequence[float]) -> list[Step]:
     return [(name, {"gray": 0.0, "solarize": 128.0, "blur": 0.1 + 1.9 * draws[1]}[name])]
 
 
-def jitter(strengths: Sequence[float], draws: Sequence[float]) -> list[Step]:
-    """Draw a colour jitter from eight draws: four for the order, four for the factors.
+class Policy(ImageAugmentation):
+    """A policy that draws operations for each image."""
 
-    A strength s means a factor in [max(0, 1 - s), 1 + s]; for the hue, s turns to either side at
-    most. *Source:* Howard 2013, section 2; torchvision's ColorJitter.
-    """
-    steps = []
-    for i in sorted(range(len(JITTER)), key=draws.__getitem__):
-        most, draw = strengths[i], draws[len(JITTER) + i]
-        if most > 0:
-            steps.append((JITTER[i], (2 * draw - 1) * most))
-    return steps
+    switches = ("policy",)
 
-
-def paints(section: AugmentSection) -> bool:
-    """Tell whether these settings ask for any operation on colours or shapes."""
-    return section.policy != "none" or any(section.jitter) or section.gray > 0
-
-
-class Painter:
-    """The operations for the images of a batch, each image's from draws of its own."""
-
-    def __init__(
-        self,
-        section: AugmentSection,
-        seed: int,
-        epochs: NDArray[np.int64],
-        samples: NDArray[np.int64],
-    ) -> None:
-        """Draw for n (epoch, sample) pairs, int64 arrays of shape ``(n,)``."""
+    def __init__(self, section: AugmentSection, views: Views) -> None:
+        """Draw for all places of the batch."""
         self._section = section
-        self.is_idle = not paints(section)
-
-        def draw(purpose: Purpose, count: int) -> Floats:
-            return rng.uniform(rng.key(seed, purpose, epochs, samples), count)
-
-        if not self.is_idle:
-            chain = draw(Purpose.POLICY, OPERATION_DRAWS * max(section.rand_ops, 2))
-            if section.policy == "randaugment" and section.rand_std:
-                chain[:, 2::OPERATION_DRAWS] = rng.normal(chain[:, 2::OPERATION_DRAWS])
-            self._policy = chain.tolist()
-            self._jitter = draw(Purpose.JITTER, JITTER_DRAWS).tolist()
-            self._gray = draw(Purpose.GRAY, 1)[:, 0].tolist()
+        draws = views.uniform(Purpose.POLICY, OPERATION_DRAWS * max(section.rand_ops, 2))
+        if section.policy == "randaugment" and section.rand_std:
+            draws[:, 2::OPERATION_DRAWS] = rng.normal(draws[:, 2::OPERATION_DRAWS])
+        self._draws = draws.tolist()
 
     def steps(self, place: int, side: int) -> list[Step]:
-        """Return the operations for the image at a place of the batch, ``side`` pixels wide and
-        high.
-        """
-        section = self._section
-        steps = policy(section, side, self._policy[place])
-        steps += jitter(section.jitter, self._jitter[place])
-        return steps + ([("gray", 0.0)] if self._gray[place] < section.gray else [])
+        """Return the operations for the image at a place of the batch, ``side`` pixels wide."""
+        return policy(self._section, side, self._draws[place])
 
-    def paint(self, square: torch.Tensor, place: int) -> None:
-        """Change an image of the batch in place: uint8 (1, 3, S, S) in channels_last order."""
-        steps = self.steps(place, square.shape[-1]) if not self.is_idle else []
-        if steps:
-            pixels = square[0].permute(1, 2, 0).numpy()
-            pixels[:] = np.asarray(in_turn(Image.fromarray(pixels), steps))
+    def apply(self, image: Picture, place: int) -> Picture:
+        """Apply the operations that were drawn for an image."""
+        return in_turn(image, self.steps(place, image.width))
