@@ -23,14 +23,14 @@ Words = Annotated[
     )
 )
 def recipes(words: Words = None, json_out: options.Json = False) -> None:
-    """List the recipes with their receipts: measured, ported or untested.
+    """List the recipes, those measured here first, or print one with its receipt.
 
     `record` writes receipts from run folders.
     """
     with explained(json_out):
         from saccade import recipes as shelf
         from saccade.recipes import receipts
-        from saccade.report.tables import print_table, recipe_rows
+        from saccade.report import tables
 
         first, *rest = words or [""]
         if first == "record":
@@ -41,16 +41,20 @@ def recipes(words: Words = None, json_out: options.Json = False) -> None:
                     fix="give finished run folders",
                 )
             written = receipts.record([Path(run) for run in rest])
-            rows = recipe_rows([receipt.recipe for receipt in written])
+            rows = tables.recipe_rows([receipt.recipe for receipt in written])
         elif first == "records":
             show(receipts.table(), nl=False)
             return
         elif first and not json_out:
-            show(shelf.find(first).path.read_text(encoding="utf-8"), nl=False)
+            show(
+                shelf.find(first).path.read_text(encoding="utf-8") + receipts.comment(first),
+                nl=False,
+            )
             return
         else:
-            rows = recipe_rows([first] if first else shelf.names())
+            rows = tables.recipe_rows([first] if first else shelf.names())
+
         if json_out:
             print_json(rows)
         else:
-            print_table(rows, "recipes")
+            tables.print_table(tables.shown_recipes(rows), "recipes", tables.RECIPES_LEGEND)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade import files
+from saccade import files, units
 from saccade.config import plain_yaml
 from saccade.config import schema as configuration
 from saccade.config.layers import Layers
@@ -123,6 +123,19 @@ def record(runs: Sequence[Path]) -> list[Receipt]:
         receipts.append(Receipt(name, settings_digest(find(name)), ordered))
         files.write_json(FOLDER / f"{name}.json", asdict(receipts[-1]))
     return receipts
+
+
+def comment(name: str) -> str:
+    """Return the receipt of a recipe as comments that may follow its YAML, empty without one."""
+    receipt = read(name)
+    if receipt is None:
+        return ""
+    first, seconds = receipt.runs[0], statistics.median(run.seconds for run in receipt.runs)
+    return (
+        f"\n# {status(find(name))}: {receipt.summary} on {first.data}\n"
+        f"# median time {units.human_time(seconds)}, {first.machine}, torch {first.torch}, "
+        f"{first.date}\n"
+    )
 
 
 def judge(folder: Path, top1: float) -> str:

@@ -5,21 +5,25 @@ No memory is allocated for any.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.bar import Bar
 from rich.table import Table
 
+from saccade import cache, files, models
 from saccade.errors import ConfigError, SaccadeError
 from saccade.log import Log
 from saccade.models import backends, find, meta_model
 from saccade.models.parts.cost import cost
 from saccade.models.parts.stages import stages
-from saccade.report.tables import console, form
+from saccade.report.tables import WIDE, console, form
 
 BAR_WIDTH, REST_WIDTH = 28, 64
-WIDE = 110
 LEGEND = (
     "For one image of px x px pixels. MACs: multiply-accumulates. MB/image: what training "
     "keeps of it for the backward "
@@ -37,20 +41,60 @@ def rows(
     is a ConfigError.
     """
     found, left_out = [], []
+    counted = _Counted() if len(names) > 1 else None
     with log.progress("counting", len(names)) as bar:
         for done, name in enumerate(names, 1):
             try:
-                found.append(_row(name, num_classes, image_size, with_stages))
+                found.append(
+                    counted.row(name, num_classes, image_size)
+                    if counted
+                    else _row(name, num_classes, image_size, with_stages)
+                )
             except SaccadeError as error:
                 if len(names) == 1:
                     raise
                 left_out.append(f"{name}: {error.what}")
             bar.update(done, name)
+
+    if counted:
+        counted.keep()
     if not found:
         raise ConfigError(
             "none of these models takes such images", where=f"--image-size {image_size}"
         )
     return found, left_out
+
+
+class _Counted:
+    """Rows that were counted before, in the user's cache folder.
+
+    To count all takes ten seconds. Believed only for the same source of all networks and the same
+    torch; networks of other libraries are counted anew each time.
+    """
+
+    def __init__(self) -> None:
+        known = hashlib.sha256(torch.__version__.encode())
+        for file in sorted(Path(models.__path__[0]).rglob("*.py")):
+            known.update(file.read_bytes())
+        self._path = cache.within(f"models-{known.hexdigest()[:16]}.json")
+        self._rows: dict[str, dict[str, Any]] = {}
+        with contextlib.suppress(OSError, ValueError, SaccadeError):
+            self._rows = dict(files.read_json(self._path))
+        self._before = len(self._rows)
+
+    def row(self, name: str, num_classes: int, image_size: int | None) -> dict[str, Any]:
+        """Return what ``_row`` does, without its stages."""
+        if backends.is_backend(name):
+            return _row(name, num_classes, image_size, with_stages=False)
+        key = f"{name} {num_classes} {image_size or 0}"
+        if key not in self._rows:
+            self._rows[key] = _row(name, num_classes, image_size, with_stages=False)
+        return self._rows[key]
+
+    def keep(self) -> None:
+        """Write what was counted anew."""
+        if len(self._rows) > self._before:
+            cache.remember(self._path, self._rows)
 
 
 def _row(name: str, num_classes: int, image_size: int | None, with_stages: bool) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +16,19 @@ from saccade.recipes import receipts
 from saccade.system import consoles
 
 PIPED_WIDTH = 160
+WIDE = 110
+"""Columns of a terminal from which on a table has room for words beside its figures."""
+
+SHORTEST_TEXT = 12
+"""Columns that the words of a row get in any case; a terminal without room for them folds."""
+
+SHELVES = ("measured", "changed since measured", "untested", "ported")
+"""The statuses of recipes, the best known first."""
+
+RECIPES_LEGEND = (
+    "top1 in brackets: what the source says it reached, not run by us. "
+    "All about one: saccade recipes NAME"
+)
 
 
 def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
@@ -38,10 +53,36 @@ def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> None:
-    """Print rows that share their keys as a table on stdout.
+def shown_recipes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of recipes as people get them: one line each, those measured here first."""
+    ordered = sorted(rows, key=lambda row: SHELVES.index(row["status"]))
+    wide = console().width >= WIDE
+    return [
+        {
+            "recipe": row["recipe"],
+            "status": row["status"].split()[0],
+            "top1": _in_short(row["top1"], row["status"]),
+            "time": row["time"],
+        }
+        | ({"machine": row["machine"]} if wide else {})
+        | {"about": row["about"]}
+        for row in ordered
+    ]
 
-    Large numbers in millions and billions.
+
+def _in_short(reached: str, status: str) -> str:
+    """Return the first percentage of a sentence, in brackets where it is not ours."""
+    found = re.match(r"[\d.]+ %", reached)
+    if not found:
+        return ""
+    return f"({found[0]})" if status == "ported" else found[0]
+
+
+def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> None:
+    """Print rows that share their keys as a table on stdout, one line each.
+
+    Large numbers in millions and billions. Where the terminal is narrow, long texts of the last
+    column end in an ellipsis; names and figures are never cut.
     """
     table = Table(
         title=title,
@@ -52,18 +93,30 @@ def print_table(rows: list[dict[str, Any]], title: str, legend: str = "") -> Non
         caption=legend or None,
         caption_justify="left",
     )
-    for place, (name, value) in enumerate(rows[0].items()):
-        # only other text is folded where the terminal is narrow
-        is_number = isinstance(value, int | float)
-        table.add_column(
-            name,
-            justify="right" if is_number else "left",
-            overflow="fold",
-            no_wrap=is_number or not place,
-        )
-    for row in rows:
-        table.add_row(*(form(value) for value in row.values()))
-    console().print(table, markup=False)
+    out = console()
+    names, lines = list(rows[0]), [[form(value) for value in row.values()] for row in rows]
+    widths = [
+        max(map(cell_len, (name, *(line[place] for line in lines))))
+        for place, name in enumerate(names)
+    ]
+    if not isinstance(rows[0][names[-1]], int | float):
+        # what is left of the line beside the other columns and the two spaces between each
+        room = max(out.width - sum(widths[:-1]) - 2 * len(widths[:-1]), SHORTEST_TEXT)
+        widths[-1] = min(widths[-1], room)
+        lines = [[*line[:-1], _cut(line[-1], room)] for line in lines]
+
+    for name, value, width in zip(names, rows[0].values(), widths, strict=True):
+        justify = "right" if isinstance(value, int | float) else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=width)  # type: ignore[arg-type]
+    for line in lines:
+        table.add_row(*line)
+    # a terminal that is narrower still folds the lines itself, and nothing is lost
+    out.width = max(out.width, sum(widths) + 2 * len(widths[:-1]))
+    out.print(table, markup=False)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if cell_len(text) <= room else f"{set_cell_size(text, room - 1).rstrip()}…"
 
 
 def console() -> Console:
