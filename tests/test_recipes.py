@@ -72,6 +72,14 @@ def run_folder(
     return folder
 
 
+def test_what_was_only_published_elsewhere_lies_apart_and_no_name_is_taken_twice() -> None:
+    assert len(set(recipes.names())) == len(recipes.names())
+    for path in recipes.paths():
+        recipe = recipes.find(path.stem)
+        is_ported = path.parent.name == recipes.PORTED
+        assert is_ported == (receipts.status(recipe) == "ported"), path
+
+
 def test_a_receipt_is_made_of_runs_and_makes_the_recipe_measured(shelf: Path) -> None:
     assert receipts.status(recipes.find("tiny")) == "untested"
     receipts.record([run_folder(shelf, 1, 0.92), run_folder(shelf, 0, 0.88)])

@@ -1,6 +1,7 @@
-"""Recipes: one YAML file per claimed result, with its receipt.
+"""Recipes: a YAML file for each, and which one fits the data at hand.
 
-And which one fits the data at hand.
+Our own lie in this folder, most of them with a receipt. What was published elsewhere and not run
+here lies in ``ported/``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from saccade.config import plain_yaml
 from saccade.errors import ConfigError
 
 _FOLDER = Path(__file__).parent
+PORTED = "ported"
+"""The folder of the recipes that were published elsewhere and not run here."""
+
 WORDS = ("about", "source", "claims")
 """What a recipe says in words; everything else are settings."""
 
@@ -38,21 +42,23 @@ class RecipeFile:
     claims: str = ""
 
 
+def paths() -> list[Path]:
+    """Return the files of all recipes, our own and ported ones, sorted by name."""
+    files = [*_FOLDER.glob("*.yaml"), *(_FOLDER / PORTED).glob("*.yaml")]
+    return sorted(files, key=lambda path: path.stem)
+
+
 def names() -> list[str]:
     """Return the names of all recipes, sorted."""
-    return sorted(p.stem for p in _FOLDER.glob("*.yaml"))
-
-
-def paths() -> list[Path]:
-    """Return the files of all recipes."""
-    return [_FOLDER / f"{name}.yaml" for name in names()]
+    return [path.stem for path in paths()]
 
 
 def find(name: str) -> RecipeFile:
     """Read a recipe by name; raises ConfigError with the nearest name."""
-    path = _FOLDER / f"{name}.yaml"
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
+    files = {path.stem: path for path in paths()}
+    path = files.get(name)
+    if path is None:
+        near = difflib.get_close_matches(name, files, n=1)
         raise ConfigError(
             f"there is no recipe '{name}'",
             fix=f"did you mean {near[0]}?" if near else "`saccade recipes`",
