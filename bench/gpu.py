@@ -39,7 +39,7 @@ from saccade.models.parts.cost import cost
 from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.schedule import Schedule
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -83,11 +83,11 @@ def ours(
     state = State(network, optimizers.build(network, config, GPU), None)
     rates = Schedule("constant", 10**6, 0, 1.0)
     runner = StepRunner(
-        config,
-        rates,
-        "bf16",
+        config=config,
+        schedule=rates,
+        precision="bf16",
         device=GPU,
-        finite=Finite("lr"),
+        guard=Guard("lr"),
         clock=Clock(GPU),
         objective=of_settings(config),
     )
@@ -98,7 +98,7 @@ def ours(
         torch.use_deterministic_algorithms(exact)
         for step in range(steps):
             runner.step(state, held[step % HELD])
-        runner.finite.settle()
+        runner.guard.settle()
         runner.clock.read()
 
     return run

@@ -29,7 +29,7 @@ from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.methods import METHODS
 from saccade.optim.schedule import Schedule
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.loss_spike import LossRecord
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -78,11 +78,11 @@ def make(
     )
     schedule = Schedule("constant", 100, 0, 1.0)
     return state, StepRunner(
-        config,
-        schedule,
-        precision,
-        device,
-        Finite("lr"),
+        config=config,
+        schedule=schedule,
+        precision=precision,
+        device=device,
+        guard=Guard("lr"),
         clock=Clock(device),
         objective=of_settings(config),
     )
@@ -120,7 +120,7 @@ def test_the_host_never_waits_for_the_gpu_in_a_step(
             runner.step(state, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    runner.finite.settle()
+    runner.guard.settle()
     assert state.step == 6 and state.skipped == []
 
 
@@ -140,7 +140,7 @@ def test_a_bad_step_leaves_no_trace(optimiser: str, precision: str, poison: str)
     runner.step(state, images(seed=2))
     assert state.digest() == before
     with pytest.raises(DivergedError, match="step 2"):
-        runner.finite.settle()
+        runner.guard.settle()
     hook.remove()
     runner.step(state, images(seed=2))
     assert state.digest() != before

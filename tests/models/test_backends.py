@@ -26,7 +26,7 @@ from saccade.models.parts.registry import is_known
 from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.schedule import Schedule
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -151,11 +151,11 @@ def runner(model: torch.nn.Module, **settings: Any) -> tuple[State, StepRunner]:
     config, cpu = layers.resolve(), torch.device("cpu")
     state = State(model, optimizers.build(model, config, cpu), None)
     return state, StepRunner(
-        config,
-        Schedule("constant", 100, 0, 1.0),
-        "fp32",
-        cpu,
-        Finite("lr"),
+        config=config,
+        schedule=Schedule("constant", 100, 0, 1.0),
+        precision="fp32",
+        device=cpu,
+        guard=Guard("lr"),
         objective=of_settings(config),
     )
 

@@ -27,7 +27,7 @@ from saccade.optim.muon import BLOCK_ROWS, Muon, muon_names, orthogonalise
 from saccade.optim.optimizers import Optimizers
 from saccade.optim.schedule import Schedule
 from saccade.training import checkpoint
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -361,7 +361,12 @@ def make_state(name: str, more: dict[str, Any]) -> tuple[State, StepRunner]:
     curve = Schedule("plateau", 100, 3, 0.0, patience=0, gamma=0.5)
     state = State(model, optim.build(model, config, CPU), Ema(model, 3.0))
     return state, StepRunner(
-        config, curve, "fp32", CPU, Finite("lr"), objective=of_settings(config)
+        config=config,
+        schedule=curve,
+        precision="fp32",
+        device=CPU,
+        guard=Guard("lr"),
+        objective=of_settings(config),
     )
 
 

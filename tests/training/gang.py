@@ -39,7 +39,7 @@ from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.schedule import Schedule
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 from saccade.training.stop import Stop
@@ -81,13 +81,13 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
     gradients = GradientSum(model, world) if world.size > 1 else None
     schedule = Schedule("constant", 100, 0, 1.0)
     return state, StepRunner(
-        config,
-        schedule,
-        precision,
-        CPU,
-        Finite("lr"),
-        world,
-        gradients,
+        config=config,
+        schedule=schedule,
+        precision=precision,
+        device=CPU,
+        guard=Guard("lr"),
+        world=world,
+        gradients=gradients,
         objective=of_settings(config),
     )
 
@@ -144,7 +144,7 @@ def skipped(world: World) -> bool:
     digests = []
     for plants in (True, False):
         state, runner = make("adamw fp32", world, 2 * world.size)
-        runner = replace(runner, finite=Finite("lr", GuardSection(bad_steps="skip")))
+        runner = replace(runner, guard=Guard("lr", GuardSection(bad_steps="skip")))
         for step in range(STEPS):
             if step == 1 and not plants:
                 state.step += 1

@@ -23,7 +23,7 @@ from saccade.errors import ConfigError, DivergedError
 from saccade.optim.methods import METHODS
 from saccade.training import update
 from saccade.training.bad_steps import MOST_KEPT, Archive
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.loss_spike import LossRecord
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -42,8 +42,8 @@ def poison(state: State, where: str) -> Any:
     )
 
 
-def skipping(runner: StepRunner, allowed: int = 10, archive: Archive | None = None) -> Finite:
-    return Finite("lr", GuardSection(bad_steps="skip", allowed=allowed), archive)
+def skipping(runner: StepRunner, allowed: int = 10, archive: Archive | None = None) -> Guard:
+    return Guard("lr", GuardSection(bad_steps="skip", allowed=allowed), archive)
 
 
 def trained(name: str, steps: int, bad: int | None, where: str) -> State:
@@ -53,7 +53,7 @@ def trained(name: str, steps: int, bad: int | None, where: str) -> State:
     state, runner = make(
         8, optimizer__name=name, optimizer__weight_decay=0.1, guard__bad_steps="skip"
     )
-    runner = replace(runner, finite=skipping(runner))
+    runner = replace(runner, guard=skipping(runner))
     for step in range(steps):
         if step == bad and not where:
             state.step += 1
@@ -84,7 +84,7 @@ def test_a_masked_step_leaves_no_trace_where_nothing_waits_for_the_flag(
     real = update.update
     monkeypatch.setattr("saccade.training.step.update", lambda *a, waits: real(*a, waits=False))
     state, runner = make(8, optimizer__name=name, optimizer__weight_decay=0.1)
-    runner = replace(runner, finite=skipping(runner))
+    runner = replace(runner, guard=skipping(runner))
     runner.step(state, batch())
     before = state.digest()
     hook = poison(state, where)
@@ -118,7 +118,7 @@ def test_an_overflowing_statistic_is_seen_though_the_loss_is_fine() -> None:
 
 def test_when_the_bound_is_spent_the_run_ends() -> None:
     state, runner = make(8)
-    runner = replace(runner, finite=skipping(runner, allowed=2))
+    runner = replace(runner, guard=skipping(runner, allowed=2))
     poison(state, "forward")
     runner.step(state, batch())
     runner.step(state, batch())
@@ -130,7 +130,7 @@ def test_when_the_bound_is_spent_the_run_ends() -> None:
 def test_the_batch_is_kept_with_the_names_of_its_images(tmp_path: Path) -> None:
     state, runner = make(8)
     archive = Archive(tmp_path, lambda sample: f"cats/{sample}.jpg", seed=7)
-    runner = replace(runner, finite=skipping(runner, archive=archive))
+    runner = replace(runner, guard=skipping(runner, archive=archive))
     poison(state, "forward")
     whole = batch(seed=3)
     for _ in range(MOST_KEPT + 2):
@@ -219,7 +219,7 @@ def watched(noisy: range, steps: int = 70, limit: float = 6.0) -> tuple[State, l
     """
     state, runner = make(8, guard__spike=limit, guard__bad_steps="skip")
     state.losses = LossRecord(limit, CPU) if limit else None
-    runner = replace(runner, finite=skipping(runner))
+    runner = replace(runner, guard=skipping(runner))
     losses = []
     for step in range(steps):
         hook = None

@@ -17,7 +17,7 @@ from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.schedule import Schedule
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -94,11 +94,11 @@ def make(model: nn.Module, cells: int = CELLS, **settings: Any) -> tuple[State, 
     config = layers.resolve()
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     return state, StepRunner(
-        config,
-        Schedule("constant", 100, 0, 1.0),
-        "fp32",
-        CPU,
-        Finite("lr"),
+        config=config,
+        schedule=Schedule("constant", 100, 0, 1.0),
+        precision="fp32",
+        device=CPU,
+        guard=Guard("lr"),
         objective=of_settings(config),
     )
 

@@ -21,7 +21,7 @@ from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.muon import orthogonalise
 from saccade.optim.schedule import Schedule
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.step import StepRunner, draw_drop_path
 
@@ -40,11 +40,11 @@ def make(cell: int, batch: int = 16, **settings: Any) -> tuple[State, StepRunner
     )
     state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
     return state, StepRunner(
-        config,
-        Schedule("constant", 100, 0, 1.0),
-        "fp32",
-        CPU,
-        Finite("lr"),
+        config=config,
+        schedule=Schedule("constant", 100, 0, 1.0),
+        precision="fp32",
+        device=CPU,
+        guard=Guard("lr"),
         objective=of_settings(config),
     )
 
@@ -212,7 +212,7 @@ def test_drop_path_masks_depend_on_step_and_cell_alone() -> None:
     last = model.get_submodule("layer3.1.drop_path")
     masks = []
     for step, cell in ((0, 0), (0, 1), (1, 0), (0, 0)):
-        draw_drop_path(model, 64, 0, step, cell)
+        draw_drop_path([last], 64, CPU, seed=0, step=step, cell=cell)
         masks.append(last.keep.clone())
     assert torch.equal(masks[0], masks[3]) and not torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])

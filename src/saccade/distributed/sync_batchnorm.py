@@ -1,51 +1,13 @@
-"""Norms over a batch: which buffers are their running statistics, and BatchNorm over the cells
-of all ranks.
-"""
+"""BatchNorm over the cells (micro-batches) of all ranks."""
 
 from __future__ import annotations
 
-import re
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from saccade.distributed.world import ALONE, World
-
-_RUNNING = re.compile(r"(running|moving)_")
-
-
-def running_statistics(model: nn.Module) -> set[int]:
-    """Return the ``id`` of every floating buffer that follows statistics of the batches slowly.
-
-    These are the buffers of torch's norms, and others whose names say it: ``running_var``,
-    ``moving_mean``.
-    """
-    return {
-        id(buffer)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-        and buffer.is_floating_point()
-        and (isinstance(module, _NormBase) or _RUNNING.match(name))
-    }
-
-
-def has_batch_statistics(model: nn.Module) -> bool:
-    """Tell whether what a network makes of an image in training depends on the others of its
-    cell.
-    """
-    averaged = running_statistics(model)
-    for module in model.modules():
-        if not module.training or isinstance(module, _InstanceNorm):
-            continue
-        if isinstance(module, _BatchNorm) or any(
-            id(b) in averaged for b in module._buffers.values()
-        ):
-            return True
-    return False
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from saccade.distributed.sync_batchnorm import running_statistics
 from saccade.models.parts.duplicate import duplicate
+from saccade.models.parts.running_statistics import running_statistics
 
 
 class Ema:

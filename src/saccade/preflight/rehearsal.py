@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from saccade.data.loader import Batch
 from saccade.device import determinism
 from saccade.device.precision import autocast
-from saccade.distributed.sync_batchnorm import running_statistics
 from saccade.errors import ConfigError, SaccadeError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
 from saccade.findings import Finding
 from saccade.models import backends
 from saccade.models.parts.duplicate import duplicate
+from saccade.models.parts.running_statistics import running_statistics
 from saccade.objectives.objective import heads
 from saccade.preflight.out_of_memory import is_out_of_memory
 from saccade.preflight.own_network import few, first_line
@@ -109,7 +109,7 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
         run, "in a second step, which finds what the first step and an evaluation left behind"
     ):
         stepper.step(state, cell)
-    stepper.finite.settle()
+    stepper.guard.settle()
 
     _require_same_names(run, state)
     checkpoint.through_memory(state, fresh)

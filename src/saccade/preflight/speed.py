@@ -26,7 +26,7 @@ from saccade.optim import optimizers as optim
 from saccade.optim.ema import Ema
 from saccade.preflight import rehearsal
 from saccade.preflight.out_of_memory import is_out_of_memory, smaller_cells, too_large
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.run import Run
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -220,8 +220,8 @@ def copy_of(run: Run) -> tuple[State, StepRunner]:
     state = State(
         model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None
     )
-    finite = Finite(f"lr {state.optimizers.formula}, in the trial before training")
-    return state, replace(run.stepper, finite=finite, world=ALONE, gradients=None, clock=Clock())
+    guard = Guard(f"lr {state.optimizers.formula}, in the trial before training")
+    return state, replace(run.stepper, guard=guard, world=ALONE, gradients=None, clock=Clock())
 
 
 def first_loss(state: State, run: Run, cell: Batch) -> float:
@@ -239,7 +239,7 @@ def timed(stepper: StepRunner, state: State, batch: Batch) -> float:
     """Run a step and return the seconds that it took, device included."""
     begun = time.perf_counter()
     float(stepper.step(state, batch))  # waits for the device
-    stepper.finite.settle()
+    stepper.guard.settle()
     return time.perf_counter() - begun
 
 

@@ -33,7 +33,7 @@ from saccade.setup.cells import shrink_batch as shrink_batch
 from saccade.training.bad_steps import Archive
 from saccade.training.checkpoint import Saved
 from saccade.training.datasets import Data, offset_in_steps, training_order, training_view
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.loss_spike import LossRecord
 from saccade.training.run import NAMED, Run, image_macs
 from saccade.training.state import State
@@ -178,7 +178,7 @@ def build(
     )
     rates = schedule.build(config.schedule, order.epoch_size, config.batch.global_, steps, ahead)
     archive = Archive(folder, data.train.describe, config.seed, world)
-    finite = Finite(f"lr {optimizers.formula}", config.guard, archive)
+    guard = Guard(f"lr {optimizers.formula}", config.guard, archive)
     gradients = GradientSum(model, world) if world.size > 1 else None
     rank_slice = RankSlice(config.cell, world.rank, world.size)
     recipe = Recipe(
@@ -204,11 +204,11 @@ def build(
         resolved=resolved,
         state=state,
         stepper=StepRunner(
-            config,
-            rates,
-            number_format,
+            config=config,
+            schedule=rates,
+            precision=number_format,
             device=device,
-            finite=finite,
+            guard=guard,
             world=world,
             gradients=gradients,
             clock=Clock(device),

@@ -10,10 +10,10 @@ from torch import nn
 
 from saccade.config import schema as configuration
 from saccade.config.schema import LEAST_CELL, Config
-from saccade.distributed.sync_batchnorm import has_batch_statistics
 from saccade.findings import Finding
 from saccade.models import meta_model
 from saccade.models.parts.duplicate import duplicate
+from saccade.models.parts.running_statistics import has_batch_statistics
 
 
 def needs_batches(config: Config, module: nn.Module | None) -> bool:

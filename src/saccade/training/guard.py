@@ -1,4 +1,4 @@
-"""What may stop a run: numbers that are no longer numbers, a signal, the time limit."""
+"""What becomes of a step whose numbers are not finite, or whose loss jumps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from saccade.training.bad_steps import MOST_KEPT, Archive, Evidence
 from saccade.training.state import State
 
 
-class Finite:
-    """Watches that loss and gradients stay finite, and decides what a step in which they do not
-    means for the run.
+class Guard:
+    """Decides whether a bad step, one that is not finite or whose loss jumps, is skipped or ends
+    the run.
 
     On the CPU the flag is read at once. On a GPU it is read one step late, so that the device never
     waits for the host; ``settle`` must be called before anything is saved. All ranks see the same
@@ -43,11 +43,14 @@ class Finite:
         (state, evidence, bad), self._open = self._open, None
         if not bad.read():
             return
+
+        # skip it, where that is allowed and was not done too often
         skips, count = self._policy.bad_steps == "skip", len(state.skipped)
         kept = self._archive.keep(evidence) if self._archive and count < MOST_KEPT else ""
         if skips and count < self._policy.allowed:
             state.skipped.append(evidence.step)
             return
+
         before = f"; {count} steps were skipped before it" if skips else ""
         jumps = bool(evidence.jumps)
         what = (

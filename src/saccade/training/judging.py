@@ -28,7 +28,7 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
         return False
 
     # the last step may have been a bad one: nothing is judged before that is known
-    run.stepper.finite.settle()
+    run.stepper.guard.settle()
 
     def poll(done: int) -> None:
         bar.update(state.step, f"evaluating {done}/{len(split)}")

@@ -45,4 +45,4 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
 
     # on one rank alone this would leave the others waiting for gradients that never come
     assert state.step == total, f"the loader ran dry at step {state.step} of {total}"
-    stepper.finite.settle()
+    stepper.guard.settle()

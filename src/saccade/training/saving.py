@@ -26,7 +26,7 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     """
     state, folder = run.state, run.folder / "checkpoints"
     # the last step may have been a bad one: nothing is saved before that is known
-    run.stepper.finite.settle()
+    run.stepper.guard.settle()
     if state.step == 0 or not run.world.leads:
         return
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from saccade.device.loss_scale import LossScale
+from saccade.models.parts.layers import DropPath
 from saccade.models.weights.tensor_bytes import contiguous_bytes
 from saccade.objectives.evaluation import Evaluation, best_of
 from saccade.objectives.objective import TOP1, Primary
@@ -24,7 +25,8 @@ class State:
     so that the best may be chosen among them by the ``primary`` figure.
     ``skipped`` names the steps that left no trace because they were bad; ``scale`` is there in fp16
     only, ``losses`` where they are watched for spikes. ``whole`` is False while a step changes it,
-    and after an error in the middle of that.
+    and after an error in the middle of that. ``modules``, ``parameters`` and ``drop_paths`` of the
+    model are looked up once, here: to walk through a network in every step takes time.
     """
 
     model: nn.Module
@@ -37,6 +39,14 @@ class State:
     losses: LossRecord | None = None
     whole: bool = True
     primary: Primary = TOP1
+    modules: tuple[nn.Module, ...] = field(init=False, repr=False)
+    parameters: tuple[nn.Parameter, ...] = field(init=False, repr=False)
+    drop_paths: tuple[DropPath, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.modules = tuple(self.model.modules())
+        self.parameters = tuple(self.model.parameters())
+        self.drop_paths = tuple(m for m in self.modules if isinstance(m, DropPath))
 
     @property
     def final_model(self) -> nn.Module:
@@ -47,6 +57,11 @@ class State:
     def best(self) -> Evaluation | None:
         """The evaluation with the best primary figure, the earliest of equals."""
         return best_of(self.evaluations)
+
+    def forget_gradients(self) -> None:
+        """Let every gradient go, so that those of the next step are not added to it."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return every live tensor, in its own shape ``(...)``, grouped by the file of a

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saccade import rng
 from saccade.config.schema import Config
@@ -22,12 +23,12 @@ from saccade.objectives.objective import Cell, Objective
 from saccade.optim.schedule import Schedule
 from saccade.rng import Purpose
 from saccade.training.bad_steps import Evidence
-from saccade.training.guard import Finite
+from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.update import Buffers, update
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepRunner:
     """Everything a step needs besides state and batch.
 
@@ -38,11 +39,11 @@ class StepRunner:
     schedule: Schedule
     precision: str
     device: torch.device
-    finite: Finite
+    guard: Guard
+    objective: Objective
     world: World = ALONE
     gradients: GradientSum | None = None
     clock: Clock = field(default_factory=Clock)
-    objective: Objective = field(kw_only=True)
 
     def step(self, state: State, batch: Batch) -> Tensor:
         """Advance the state by one step and return the mean loss of the global batch, a float32
@@ -61,63 +62,63 @@ class StepRunner:
             labels=batch.labels.to(self.device, non_blocking=True),
         )
         self.clock.start()
-        buffers = Buffers(state.model)
+        buffers = Buffers(state.modules)
+
+        # until the sums are there, nothing but buffers and gradients has changed
         try:
-            own = self._backward(state, batch, buffers)
-            total = own.clone()
+            own_loss = self._backward(state, batch, buffers)
             self.clock.mark()
-            if self.gradients:
-                self.gradients.finish()
-            self.world.sum_([total, *buffers.sums])
-            buffers.take_last(self.world)
+            loss = self._sum_over_ranks(own_loss, buffers)
         except BaseException:
             buffers.undo()
             raise
         self.clock.mark()
+
+        # the verdict stays on the device: nothing waits for it here
         state.whole = False
-        finite = self._finish_gradients(state, total) & buffers.finite(self.device)
-        jumps = finite & state.losses.is_spike(total) if state.losses else torch.zeros_like(finite)
-        good = finite & ~jumps
+        norm = self._finish_gradients(state)
+        finite = torch.isfinite(norm + loss) & buffers.stayed_finite(self.device)
+        spike = finite & state.losses.is_spike(loss) if state.losses else torch.zeros_like(finite)
+        good = finite & ~spike
+
         state.optimizers.follow(self.schedule, state.step, state.evaluations)
         update(state, buffers, good, self.world.size, waits=self.device.type != "cuda")
-        state.model.zero_grad()
+        state.forget_gradients()
         self.clock.mark()
-        bad = ~finite
-        if state.scale:  # an overflow is expected now and then, and only lowers the scale
-            bad &= state.scale.is_exhausted() | ~torch.isfinite(total)
-            state.scale.update(finite)
-        if state.losses:
-            state.losses.update(total, good)
-        self.finite.watch(state, Evidence(state.step, bad | jumps, own, batch, jumps))
+
+        bad = self._note_outcome(state, loss, finite=finite, good=good) | spike
+        self.guard.watch(state, Evidence(state.step, bad, own_loss, batch, spike))
         state.step += 1
         state.whole = True
-        return total
+        return loss
 
     def _backward(self, state: State, batch: Batch, buffers: Buffers) -> Tensor:
         """Add up gradients and buffers cell by cell, and return this rank's share of the mean
         loss, a scalar.
         """
-        cell, world, images, labels = self.config.cell, self.world, batch.images, batch.labels
+        cell, world, images = self.config.cell, self.world, batch.images
         total = torch.zeros((), device=self.device)
         for number, start in enumerate(range(0, len(images), cell)):
             buffers.rewind()
             part = slice(start, start + cell)
             place = world.rank + number * world.size
-            inputs, targets = self.objective.prepare(
-                Cell(
-                    images[part],
-                    labels[part],
-                    batch.epochs[part],
-                    batch.samples[part],
-                    state.step,
-                    place,
-                )
+            loaded = Cell(
+                images=images[part],
+                labels=batch.labels[part],
+                epochs=batch.epochs[part],
+                samples=batch.samples[part],
+                step=state.step,
+                number=place,
             )
+            inputs, targets = self.objective.prepare(loaded)
+
+            # the sums over the ranks begin while the backward pass of the last cell still computes
             is_last = start + cell >= len(images)
             summing = self.gradients.last_cell() if self.gradients and is_last else nullcontext()
             with summing:
                 loss = self._forward(state, inputs, targets, place) / (len(images) * world.size)
-                (loss * state.scale.factor if state.scale else loss).backward()  # type: ignore[no-untyped-call]
+                scaled = loss * state.scale.factor if state.scale else loss
+                scaled.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             buffers.collect()
         return total
@@ -125,41 +126,77 @@ class StepRunner:
     def _forward(self, state: State, inputs: Tensor, targets: Any, cell: int) -> Tensor:
         """Return the loss summed over the images of a cell, a scalar."""
         seed = self.config.seed
-        draw_drop_path(state.model, len(inputs), seed, state.step, cell)
+        draw_drop_path(
+            state.drop_paths, len(inputs), self.device, seed=seed, step=state.step, cell=cell
+        )
         torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
         with autocast(self.precision, self.device):
             answer = state.model(inputs)
         auxiliary_weight = getattr(state.model, "aux_weight", 0.0)
         return self.objective.total_of_heads(answer, targets, auxiliary_weight)
 
-    def _finish_gradients(self, state: State, loss: Tensor) -> Tensor:
-        """Take the loss scale out of the gradients, clip them, and tell whether all is finite, a
-        bool scalar.
+    def _sum_over_ranks(self, own_loss: Tensor, buffers: Buffers) -> Tensor:
+        """Sum gradients, running statistics and the loss, a scalar, over all ranks; return the
+        loss.
         """
-        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+        loss = own_loss.clone()
+        if self.gradients:
+            self.gradients.finish()
+        self.world.sum_([loss, *buffers.sums])
+        buffers.take_last(self.world)
+        return loss
+
+    def _finish_gradients(self, state: State) -> Tensor:
+        """Take the loss scale out of the gradients and clip them.
+
+        Return their norm before clipping, a scalar.
+        """
+        gradients = [p.grad for p in state.parameters if p.grad is not None]
         if state.scale:
             torch._foreach_mul_(gradients, 1 / state.scale.factor)
+
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.config.optimizer.clip:  # a factor on the device: nothing waits for it
             clipped = torch.clamp(self.config.optimizer.clip / (norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, clipped)
-        return torch.isfinite(norm + loss)
+        return norm
+
+    def _note_outcome(self, state: State, loss: Tensor, *, finite: Tensor, good: Tensor) -> Tensor:
+        """Tell the loss scale and the record of losses how the step went.
+
+        Return whether the step went bad, a bool scalar, as are ``finite`` and ``good``.
+        """
+        bad = ~finite
+        if state.scale:
+            # an overflow in fp16 is expected now and then: it lowers the scale and is no alarm
+            bad &= state.scale.is_exhausted() | ~torch.isfinite(loss)
+            state.scale.update(finite)
+        if state.losses:
+            state.losses.update(loss, good)
+        return bad
 
 
-def draw_drop_path(model: nn.Module, batch_size: int, seed: int, step: int, cell: int) -> None:
-    """Set the mask of every DropPath layer for the next forward pass, a pure function of (seed,
-    step, cell).
+def draw_drop_path(
+    layers: Sequence[DropPath],
+    batch_size: int,
+    device: torch.device,
+    *,
+    seed: int,
+    step: int,
+    cell: int,
+) -> None:
+    """Set the masks of DropPath layers for the next forward pass, a pure function of (seed, step,
+    cell).
     """
-    layers = [m for m in model.modules() if isinstance(m, DropPath)]
     if not layers:
         return
     draws = rng.uniform(
         rng.key(seed, Purpose.DROP_PATH, step, cell, range(batch_size)), len(layers)
     )
-    device = next(model.parameters()).device
     rates = np.array([layer.rate for layer in layers])
     keep = np.ascontiguousarray(((draws >= rates) / (1 - rates)).T, dtype=np.float32)
-    for layer, row in zip(
-        layers, torch.from_numpy(keep).to(device, non_blocking=True), strict=True
-    ):
-        layer.keep = row
+
+    # one copy to the device for all layers
+    masks = torch.from_numpy(keep).to(device, non_blocking=True)
+    for layer, mask in zip(layers, masks, strict=True):
+        layer.keep = mask

@@ -4,12 +4,14 @@ are not finite.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
-from saccade.distributed.sync_batchnorm import running_statistics
 from saccade.distributed.world import World, flatten, unflatten
 from saccade.errors import ConfigError
+from saccade.models.parts.running_statistics import is_running_statistic
 from saccade.optim.rollback import Kept
 from saccade.training.state import State
 
@@ -24,17 +26,21 @@ class Buffers:
     float32, and in how many cells each value changed.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        # looked up anew in every step: code of the user may put other tensors in their place
         self._places = [
             (module, name, buffer)
-            for module in model.modules()
+            for module in modules
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
-        averaged = running_statistics(model)
+
+        # a buffer under two names is kept once, and is a statistic where one of them says so
         live = {id(buffer): buffer for _, _, buffer in self._places}
+        averaged = {id(b) for m, name, b in self._places if is_running_statistic(m, name, b)}
         self._statistics = Kept(buffer for number, buffer in live.items() if number in averaged)
         self._others = Kept(buffer for number, buffer in live.items() if number not in averaged)
+
         self.sums: list[Tensor] = []
         self._cells = 0
 
@@ -107,13 +113,14 @@ class Buffers:
             # a mean of equal numbers is not always that number
             unflatten(torch.where(changes > 0, (total / cells).to(before.dtype), before), group)
 
-    def finite(self, device: torch.device) -> Tensor:
+    def stayed_finite(self, device: torch.device) -> Tensor:
         """Tell, as a bool scalar, whether no buffer went bad.
 
         An overflowing variance leaves the loss as it is, so the loss alone does not tell. A mask
         may hold infinities: what is no statistic goes bad only where a number turns into NaN.
         """
         finite = torch.ones((), dtype=torch.bool, device=device)
+
         for total, changes in zip(self.sums[::2], self.sums[1::2], strict=True):
             finite = finite & (torch.isfinite(total) | (changes == 0)).all()
         for group, before in zip(self._others.groups, self._others.before, strict=True):
