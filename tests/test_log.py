@@ -18,6 +18,7 @@ import pytest
 
 from saccade import files
 from saccade.log import Log, read_events
+from saccade.system import growing
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def test_lines_that_find_no_space_are_written_when_there_is_some(tmp_path: Path)
 def test_lines_without_space_are_bounded_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PENDING_BYTES", 12)
+    monkeypatch.setattr(growing, "PENDING_BYTES", 12)
     lines = files.Appender(tmp_path / "log")
     with full_disk(0):
         for number in range(5):

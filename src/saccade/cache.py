@@ -18,14 +18,11 @@ from saccade.system import doors
 
 ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written and has the space"
 STALE_S = 86_400.0
-"""Half-written small files of the cache are as old as this before they count as left over:
-writing takes seconds.
-"""
+"""Age in seconds from which half-written small files count as left over: writing takes seconds."""
 
 
 def folder() -> Path:
-    """Return the user's cache folder for Saccade: the platform's usual place, a private temporary
-    one without a home.
+    """Return the user's cache folder for Saccade, a private temporary one without a home.
 
     Raises DiskError where there is none that only this user can change.
     """
@@ -43,8 +40,9 @@ def folder() -> Path:
 
 
 def _private() -> Path:
-    """Return a folder for this user below the temporary one, where others could have put one of
-    this name before.
+    """Return a folder for this user below the temporary one.
+
+    Others may have put a folder of this name there before: it is refused.
     """
     path = Path(tempfile.gettempdir()) / f"saccade-cache-{os.getuid()}"  # type: ignore[attr-defined,unused-ignore]
     with doors.explained(path, ELSEWHERE):
@@ -80,9 +78,8 @@ def forget(path: Path) -> None:
 def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
     """Copy a stream into the cache under ``name``, once.
 
-    Raises DataError above ``limit_bytes``, DiskError.
-
-    What killed processes left of such copies is removed first: one may have many gigabytes.
+    What killed processes left of such copies is removed first: one may have many gigabytes. Raises
+    DataError above ``limit_bytes``, and DiskError.
     """
     final = within(name)
     with doors.explained(final, ELSEWHERE):
@@ -104,9 +101,7 @@ def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
 
 
 def _sweep(place: Path) -> None:
-    """Remove half-written copies that no living process holds, and small files that were never
-    finished.
-    """
+    """Remove half-written copies that no living process holds, and old unfinished small files."""
     for part in place.glob(".*.part"):
         files.remove_abandoned(part)
     for part in (*place.glob("*/*.part-*"), *place.glob("*/.*.part")):

@@ -1,5 +1,6 @@
-"""The only module that writes, with the doors below it: durable files, atomic folders, digests,
-locks.
+"""The module that writes: durable files, atomic folders, digests, locks.
+
+Only it and the modules of ``system/`` that it is built of open anything for writing.
 
 Nothing is written in place. A file or folder appears under its final name only when its bytes are
 on the disk.
@@ -23,12 +24,12 @@ from typing import Any, BinaryIO
 from saccade.system import doors
 from saccade.system.doors import explained
 from saccade.system.doors import within as within
+from saccade.system.growing import Appender as Appender
+from saccade.system.growing import Partial as Partial
 from saccade.system.locks import locked as locked
 from saccade.system.locks import try_lock
 
 COPY_BYTES = 1 << 20
-# lines of a log that wait in memory while they cannot be written: hours of a run
-PENDING_BYTES = 1 << 22
 
 
 def _no_stage(_name: str) -> None:
@@ -58,7 +59,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         try:
             _write_synced(part, data)
             os.replace(part, path)
-            _sync_folder(path.parent)
+            doors.sync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -102,9 +103,7 @@ def read_text(path: Path, limit_bytes: int) -> str:
 
 
 def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
-    """Publish a folder of files atomically.
-
-    It exists under ``final`` only when every byte is safe and re-read.
+    """Publish a folder of files atomically: it has its name only when every byte was re-read.
 
     An older folder of that name is there until then. A ``manifest.json`` with size and SHA-256 of
     each file is added. Raises DiskError, leaving nothing behind.
@@ -113,6 +112,8 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
         n: {"bytes": len(b), "sha256": hashlib.sha256(b).hexdigest()} for n, b in contents.items()
     }
     everything = contents | {"manifest.json": json_bytes({"format": 1, "files": facts})}
+
+    # Every step is a stage at which the fault tests kill the process.
     part = final.with_name(f"{final.name}.part-{os.getpid()}")
     with explained(final):
         try:
@@ -122,17 +123,20 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
             for name, data in everything.items():
                 _write_synced(part / name, data)
                 stage(f"wrote {name}")
-            _sync_folder(part)
+            doors.sync_folder(part)
+
+            # A bad disk may return other bytes than were written, without an error.
             for name, fact in facts.items():
                 if digest(part / name) != fact["sha256"]:
                     raise OSError(
                         errno.EIO, "the disk returned other bytes than were written", name
                     )
             stage("verified")
+
             replaced = _set_out_of_sight(final)
             os.rename(part, final)
             stage("renamed")
-            _sync_folder(final.parent)
+            doors.sync_folder(final.parent)
             stage("published")
             doors.remove(replaced)
         except BaseException:
@@ -141,12 +145,11 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
 
 
 def verify_folder(folder: Path) -> tuple[str, ...]:
-    """Check a published folder against its manifest and return the names of its files, the
-    manifest's own aside.
+    """Check a published folder against its manifest and return the names of its files.
 
     Raises ValueError naming the first bad file. A file that the manifest does not list is bad, too:
     nothing vouches for it. Hidden files, which systems leave everywhere and nobody reads, are no
-    part of the folder.
+    part of the folder, and the manifest's own name is not returned.
     """
     try:
         for path in (folder, folder / "manifest.json"):
@@ -162,6 +165,7 @@ def verify_folder(folder: Path) -> tuple[str, ...]:
         raise ValueError(
             f"manifest.json is missing or unreadable ({type(error).__name__})"
         ) from error
+
     for name, (size, sha256) in names.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -172,12 +176,11 @@ def verify_folder(folder: Path) -> tuple[str, ...]:
             raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
         if digest(path) != sha256:
             raise ValueError(f"{name} does not match its digest")
+
     for path in sorted(folder.iterdir()):
-        if (
-            path.name not in names
-            and path.name != "manifest.json"
-            and not path.name.startswith(".")
-        ):
+        if path.name == "manifest.json" or path.name.startswith("."):
+            continue
+        if path.name not in names:
             raise ValueError(f"{path.name} is not listed in manifest.json")
     return tuple(sorted(names))
 
@@ -230,11 +233,9 @@ def settle(paths: Iterable[Path]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder if it exists.
+    """Remove a folder if it exists; of a link only the link is removed.
 
-    A published one is renamed first so that no half folder is seen.
-
-    Of a link only the link is removed.
+    A published one is renamed first, so that no half folder is seen.
     """
     if not os.path.lexists(path):
         return
@@ -265,98 +266,8 @@ def sweep_parts(folder: Path) -> None:
             doors.remove(leftover)
 
 
-class Appender:
-    """A file of lines that only grows, and that never ends a run.
-
-    A line cut off by a crash is repaired when the file is opened again. What cannot be written, as
-    on a full disk, waits in memory for the next line; ``trouble`` says why, and ``lost`` counts the
-    lines that found no room there.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open the file, with its folder; raises DiskError where that is impossible."""
-        self.trouble = ""
-        self.lost = 0
-        self._pending = bytearray()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with explained(path):
-            self._file = doors.growing(path)
-            if self._file.tell():
-                self._file.seek(-1, os.SEEK_END)
-                if self._file.read(1) != b"\n":
-                    self._pending += b"\n"
-
-    def line(self, text: str) -> None:
-        """Append one line in a single write, so that a kill cannot interleave two."""
-        if self._file.closed:
-            return
-        # half a character of a name that is no UTF-8
-        data = text.encode("utf-8", "backslashreplace") + b"\n"
-        if len(self._pending) + len(data) > PENDING_BYTES:
-            self.lost += 1
-        else:
-            self._pending += data
-        self._write()
-
-    def _write(self) -> None:
-        try:
-            while self._pending:  # a disk that is nearly full takes a part
-                del self._pending[: self._file.write(self._pending)]
-            self.trouble = ""
-        except OSError as error:
-            self.trouble = os.strerror(error.errno) if error.errno else str(error)
-
-    def close(self) -> None:
-        """Flush to the disk and close; what still cannot be written is given up."""
-        if self._file.closed:
-            return
-        self._write()
-        with contextlib.suppress(OSError), self._file:
-            os.fsync(self._file.fileno())
-
-
-class Partial:
-    """A file that arrives piece by piece, over several processes if need be, and has its name only
-    when it is whole.
-
-    What has arrived survives a crash. The caller holds the lock of the folder. Methods raise
-    DiskError.
-    """
-
-    def __init__(self, final: Path) -> None:
-        self._final = final
-        self.path = final.with_name(f".{final.name}.partial")
-
-    @property
-    def size(self) -> int:
-        """How many bytes have arrived."""
-        with explained(self.path):
-            doors.refuse_link(self.path)
-            return self.path.stat().st_size if self.path.exists() else 0
-
-    def append(self, block: bytes) -> None:
-        """Add the next bytes."""
-        with explained(self._final), doors.growing(self.path) as file:
-            file.write(block)
-
-    def clear(self) -> None:
-        """Forget what has arrived."""
-        with explained(self._final):
-            self.path.unlink(missing_ok=True)
-
-    def publish(self) -> None:
-        """Bring everything safely to the disk and give it its name."""
-        with explained(self._final):
-            with doors.growing(self.path) as file:
-                os.fsync(file.fileno())
-            os.replace(self.path, self._final)
-            _sync_folder(self._final.parent)
-
-
 def free_bytes(path: Path) -> int:
-    """Return the free space, in bytes, of the disk that holds ``path`` or its nearest existing
-    parent.
-    """
+    """Return the free bytes of the disk that holds ``path`` or its nearest existing parent."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
@@ -364,8 +275,7 @@ def free_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def aside(final: Path) -> Iterator[BinaryIO]:
-    """Open a file that is written piece by piece and gets its name, durably, at the end of the
-    ``with`` block.
+    """Open a file that gets its name, durably, at the end of the ``with`` block.
 
     It is locked meanwhile, so that ``remove_abandoned`` knows it from what a killed process left.
     """
@@ -381,7 +291,7 @@ def aside(final: Path) -> Iterator[BinaryIO]:
                 os.replace(part, final)
         if sys.platform == "win32":
             os.replace(part, final)
-        _sync_folder(final.parent)
+        doors.sync_folder(final.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -427,13 +337,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # Windows cannot open a folder; NTFS journals the rename itself
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

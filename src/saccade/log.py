@@ -133,9 +133,9 @@ class Log:
             self._tell_trouble(self._events)
 
     def _tell_trouble(self, events: files.Appender) -> None:
-        """Say on the one way what is wrong with the other, once each time.
+        """Report a log that cannot be written on the console, and the other way round, once each.
 
-        A run does not end for want of a log.
+        A run does not end because of its log.
         """
         if events.trouble and "log" not in self._told:
             self._told.add("log")
@@ -151,6 +151,7 @@ class Log:
                 else "no line of it is missing"
             )
             self.warn(f"log.jsonl is written again; {missing}")
+
         if self._voice.trouble and "voice" not in self._told:
             self._told.add("voice")
             self.event(

@@ -1,5 +1,4 @@
-"""Text that a terminal, a page or a table only shows: what would act on it is written out as
-``\\x1b``.
+"""Text made safe to show: characters that would act on a terminal are written out, ``\\x1b``.
 
 Names come from archives of strangers. A control character in one can clear the screen, rename the
 window or hide a line; a mark of writing direction turns round what stands behind it; a cell that
@@ -20,8 +19,7 @@ _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """Return a text with everything written out that is no visible character, except what is in
-    ``keep``.
+    """Return a text with all invisible characters written out, except those in ``keep``.
 
     A byte of a file name that is no UTF-8 becomes ``\\xe9``, as every character below 256.
     """
@@ -37,13 +35,9 @@ def _written(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # how Python stands for a byte that is no UTF-8
         code -= 0xDC00
-    return (
-        f"\\x{code:02x}"
-        if code < 0x100
-        else f"\\u{code:04x}"
-        if code < 0x10000
-        else f"\\U{code:08x}"
-    )
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def to_json(value: Any) -> str:
@@ -61,9 +55,7 @@ def to_json(value: Any) -> str:
 
 
 def cell(text: str, *, path: bool = False) -> str:
-    """Return what a spreadsheet shows as this text instead of computing it: ``'=1+1``, for a
-    path ``./=1+1``.
-    """
+    """Return what a spreadsheet shows instead of computing it: ``'=1+1``, a path ``./=1+1``."""
     shown = printable(text, keep="")
     if not text.startswith(_FORMULA):
         return shown

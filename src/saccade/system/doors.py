@@ -13,6 +13,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -160,6 +161,17 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
     if facts.st_size > limit_bytes or len(data) > limit_bytes:
         raise ValueError(f"{path.name} is larger than {limit_bytes:,} bytes")
     return data
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder safely to the disk."""
+    if sys.platform == "win32":  # Windows cannot open a folder; NTFS journals the rename itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def is_private(path: Path) -> bool:

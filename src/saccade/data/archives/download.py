@@ -40,9 +40,7 @@ class _Useless(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file in the network: its size in bytes, its MD5 (32 hexadecimal digits), and who has it,
-    best first.
-    """
+    """A file in the network: size in bytes, MD5 (32 hexadecimal digits), addresses, best first."""
 
     name: str
     size_bytes: int
@@ -169,6 +167,7 @@ def _transfer(
         if 400 <= error.code < 500 and error.code not in _TRY_AGAIN:
             raise _Useless(str(error)) from error
         raise
+
     with answer:
         continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
             f"bytes {begun}-"
@@ -176,10 +175,14 @@ def _transfer(
         offered = int(answer.headers.get("Content-Length", size_bytes)) + (
             begun if continued else 0
         )
+
         if offered != size_bytes:
             raise _Useless(f"it offers a file of {offered} bytes instead of {size_bytes}")
+        # It ignored the range and begins anew.
         if begun and not continued:
             part.clear()
+
+        # A server may send more or less than it said.
         while block := answer.read1(BLOCK_BYTES):
             part.append(block)
             tick(part.size)

@@ -73,6 +73,8 @@ def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
     outer = _TarScan(view)
     outer.run(where)
     refuse_duplicates(outer.names, where)
+
+    # A second scan, without a run of its own, gathers the files of both levels.
     found, tars = _TarScan(view, folders=outer.folders, skipped=outer.skipped, lost=outer.lost), []
     for name, offset, size in zip(outer.names, outer.offsets, outer.sizes, strict=True):
         if _is_inner_tar(name):
@@ -84,6 +86,7 @@ def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
             found.names.append(name)
             found.offsets.append(offset)
             found.sizes.append(size)
+
     refuse_duplicates(found.names, where)
     offsets, sizes = np.array(found.offsets, np.int64), np.array(found.sizes, np.int64)
     return Members(

@@ -34,6 +34,15 @@ One that is only stored is read in place.
 
 _SMALL_BYTES = 16_000_000
 _TIGHTEST_IMAGE = 100
+_UNUSABLE = (
+    zipfile.BadZipFile,
+    ValueError,
+    OSError,
+    struct.error,
+    NotImplementedError,
+    zlib.error,
+)
+"""What ``zipfile`` raises on damaged archives."""
 
 
 class _TooMuch(ValueError):
@@ -42,11 +51,11 @@ class _TooMuch(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class ZipMembers:
-    """The regular files of a zip archive: ``members`` as for tar, and what the directory says of
-    each.
+    """The regular files of a zip archive, and what the archive's directory says of each.
 
-    ``packed`` (size in bytes), ``deflated`` and ``crcs`` have shape (n,), and so have ``aims``: the
-    places of the members themselves, or of those that links lead to.
+    ``members`` are as for a tar. ``packed`` (size in bytes), ``deflated`` and ``crcs`` have shape
+    (n,), and so have ``aims``: the places of the members themselves, or of those that links lead
+    to.
     """
 
     members: Members
@@ -115,6 +124,8 @@ class ZipMembers:
         data: bytes | memoryview = self._packed(view, i)
         if size > RECORD_LIMIT_BYTES:
             raise ValueError(f"it declares {size} bytes, more than {RECORD_LIMIT_BYTES}")
+
+        # A bomb is refused by what it declares, before a byte of it is unpacked.
         if self.deflated[i]:
             if size > INFLATED_LIMIT_BYTES:
                 raise _TooMuch(
@@ -128,6 +139,7 @@ class ZipMembers:
             data = inflater.decompress(data, size + 1)
             if not inflater.eof:
                 raise ValueError(f"it does not end after the {size} bytes that it declares")
+
         if len(data) != size or zlib.crc32(data) != self.crcs[i]:
             raise ValueError("its checksum or size differs from the archive's directory")
         return data
@@ -148,9 +160,9 @@ def index_zip(path: Path) -> ZipMembers:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             _check_count(file, archive)
             for info in archive.infolist():
-                name = _name(
-                    info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
-                )
+                # The bytes of the name as stored: zipfile may have decoded them wrongly.
+                flagged = "utf-8" if info.flag_bits & 0x800 else "cp437"
+                name = _name(info.orig_filename.encode(flagged))
                 if name.endswith("/"):
                     folders.append(clean_name(name))
                     continue
@@ -160,35 +172,30 @@ def index_zip(path: Path) -> ZipMembers:
                 else:
                     infos.append(info)
                     names.append(file_name(name))
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        OSError,
-        struct.error,
-        NotImplementedError,
-        zlib.error,
-    ) as error:
+    except _UNUSABLE as error:
         raise DataError(
             f"this zip archive cannot be used: {error}",
             where=str(path),
             fix="copy, download or pack it again",
         ) from error
+
     followed, lost = follow(links, {name: place for place, name in enumerate(names)})
     aims = np.array([*range(len(infos)), *(place for _, place in followed)], np.int64)
     names += [name for name, _ in followed]
     refuse_duplicates(names, str(path))
+
     offsets = np.array([info.header_offset for info in infos], np.int64)
     sizes = np.array([info.file_size for info in infos], np.int64)
     packed = np.array([info.compress_size for info in infos], np.int64)
     deflated = np.array([info.compress_type == zipfile.ZIP_DEFLATED for info in infos], np.bool_)
     crcs = np.array([info.CRC for info in infos], np.int64)
+
     members = Members(names, offsets[aims], sizes[aims], folders, lost=lost)
     return ZipMembers(members, packed[aims], deflated[aims], crcs=crcs[aims], aims=aims)
 
 
 def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Compare with the number of entries that the archive says it has: ``zipfile`` ignores it and
-    can lose some.
+    """Compare with the number of entries that the archive says it has; ``zipfile`` can lose some.
 
     The end record is looked for as ``zipfile`` does: there may be other bytes behind it, such as a
     newline. *Source:* PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16.
@@ -201,6 +208,7 @@ def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     if not (tail[place : place + 4] == b"PK\5\6" and tail.endswith(b"\0\0")):
         place = tail.rfind(b"PK\5\6")
     end = first + place
+
     declared = int.from_bytes(tail[place + 10 : place + 12], "little")
     if declared == 0xFFFF and end >= 20:
         file.seek(end - 20)
@@ -208,6 +216,7 @@ def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
         if locator[:4] == b"PK\6\7":
             file.seek(int.from_bytes(locator[8:16], "little"))
             declared = int.from_bytes(file.read(40)[32:], "little")
+
     num = len(archive.infolist())
     if num != declared and num & 0xFFFF != declared:  # macOS counts modulo 65,536
         raise ValueError(f"its directory shows {num} entries and should have {declared}")

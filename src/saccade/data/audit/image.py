@@ -146,11 +146,13 @@ def look(data: Data, name: str = "") -> Look:
         form, colours, notes = _jpeg_traits(data) if kind == "JPEG" else _other_traits(data, kind)
     except BadImage as error:
         return Look(digest, problem=error.kind, reason=str(error))
+
     suffix = os.path.splitext(name)[1].lower()
     if suffix in decode.IMAGE_SUFFIXES and suffix not in _SUFFIXES[kind]:
         notes = (*notes, "wrong-extension")
     if exif and not _is_sound_exif(exif):
         notes = (*notes, "bad-exif")
+
     return Look(
         digest,
         width,

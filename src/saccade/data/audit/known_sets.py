@@ -34,6 +34,9 @@ class Known(NamedTuple):
     images: dict[str, int]
 
 
+_CIFAR100 = "apple beaver castle dolphin keyboard lion maple_tree orchid wolf"
+
+
 def _known(
     name: str, marks: str, num_classes: int, side: int, train: int, test: int, *tests: str
 ) -> Known:
@@ -50,27 +53,17 @@ KNOWN = (
     _known("ILSVRC2012", _IMAGENETTE, 1000, 0, 1_281_167, 50_000, "val", "validation", "valid"),
     _known("Imagenette", _IMAGENETTE, 10, 0, 9_469, 3_925, "val", "validation", "valid", "test"),
     _known("CIFAR-10", _CIFAR10, 10, 32, 50_000, 10_000, "test", "val"),
-    _known(
-        "CIFAR-100",
-        "apple beaver castle dolphin keyboard lion maple_tree orchid wolf",
-        100,
-        32,
-        50_000,
-        10_000,
-        "test",
-        "val",
-    ),
+    _known("CIFAR-100", _CIFAR100, 100, 32, 50_000, 10_000, "test", "val"),
     _known("MNIST", "0 1 2 3 4 5 6 7 8 9", 10, 28, 60_000, 10_000, "test", "val"),
 )
 """*Source:* image-net.org; github.com/fastai/imagenette; Krizhevsky 2009; LeCun et al. 1998."""
 
 
 def recognise(classes: Collection[str], smallest: int, largest: int) -> Known | None:
-    """Return the set that this looks like, by class names and the smallest and largest image side
-    in pixels.
+    """Return the set that this looks like, by class names and image sides in pixels.
 
-    A set of which nearly half the classes are missing is still recognised, so that it can be said
-    what is missing.
+    ``smallest`` and ``largest`` are the sides of all images. A set of which nearly half the classes
+    are missing is still recognised, so that it can be said what is missing.
     """
     for known in KNOWN:
         marked = 2 * len(known.marks & set(classes)) > len(known.marks)

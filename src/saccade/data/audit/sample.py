@@ -106,11 +106,9 @@ class Ledger:
 def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Ledger:
     """Look into the images of both splits, at most ``LIMIT_S`` seconds.
 
-    ``progress`` is told how many are done.
-
-    A clean result is kept in the user's cache folder and found again while every file has the same
-    size, times and inode. Even then a few images are read again: where one has other bytes,
-    everything is looked at anew.
+    ``progress`` is told how many are done. A clean result is kept in the user's cache folder and
+    found again while every file has the same size, times and inode. Even then a few images are read
+    again: where one has other bytes, everything is looked at anew.
     """
     begun = time.monotonic()
     place = (
@@ -118,12 +116,16 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
         if train.stamp and val.stamp
         else None
     )
+
+    # Taken as found before only if a few images, read again just now, have not changed.
     known, changed = _recall(place, train, val) if place else (None, Named())
     if known is not None and not changed:
         return known
+
     train_places, val_places = choose(train, val)
     parts = (Part(val, val_places), Part(train, train_places))
     survey(parts, progress, shuffled=True, deadline=begun + LIMIT_S)
+
     ledger = replace(_summary(*parts), seconds=round(time.monotonic() - begun, 3), changed=changed)
     if place and not ledger.unreadable and not ledger.overlap:
         cache.remember(
@@ -135,14 +137,14 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
 
 
 def choose(train: Images, val: Images) -> tuple[Integers, Integers]:
-    """Return the places to read in each split, int64 of shape (k,) in rising order: all, or a
-    sample.
+    """Return the places to read in each split, all or a sample: int64 (k,) in rising order.
 
     Of a larger set, the training images with the size of a sampled validation image are added, for
     as many validation images as ``CANDIDATES`` allows.
     """
     if int(train.sizes.sum()) + int(val.sizes.sum()) < COMPLETE_BYTES:
         return np.arange(len(train)), np.arange(len(val))
+
     val_places = _sample(len(val), 1)
     order = np.argsort(train.sizes, kind="stable")
     ordered = train.sizes[order]
@@ -162,13 +164,17 @@ def _sample(num: int, word: int) -> Integers:
 def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
     rows = np.concatenate([train.rows, val.rows])
     firsts = first_equal(train, val)
+
+    # Equal images have the same first one; those of training come first.
     labels = train.split.labels[train.places]
     own, theirs = np.split(firsts, [len(train.rows)])
     conflicts = np.flatnonzero(labels[own] != labels).tolist()
     overlap = np.flatnonzero(theirs < len(own)).tolist()
+
     sides, long = (
         side(rows["width"], rows["height"])[rows["sound"]] for side in (np.minimum, np.maximum)
     )
+
     return Ledger(
         read=int(rows["seen"].sum()),
         total=len(train.split) + len(val.split),
@@ -187,9 +193,7 @@ def _summary(val: Part[Images], train: Part[Images]) -> Ledger:
 
 
 def _identity(train: Images, val: Images) -> str:
-    """Return what names the kept result: both indices, and the stamps of the files that they
-    come from.
-    """
+    """Return the name of a kept result: a digest of both indices and their files' stamps."""
     sha = hashlib.sha256(f"saccade preflight {VERSION}\n".encode())
     for split in (train, val):
         sha.update(f"{split.fingerprint}\0{split.stamp}\0".encode())
@@ -197,9 +201,7 @@ def _identity(train: Images, val: Images) -> str:
 
 
 def _digests(part: Part[Images]) -> list[list[Any]]:
-    """Return (place, first half of the SHA-256) of images that were read, at most ``REMEMBERED``
-    spread over all.
-    """
+    """Return (place, first half of the SHA-256) of at most ``REMEMBERED`` images that were read."""
     seen = np.flatnonzero(part.rows["seen"])
     spread = seen[np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).astype(np.int64)]
     return [
@@ -209,9 +211,7 @@ def _digests(part: Part[Images]) -> list[list[Any]]:
 
 
 def _recall(place: Path, train: Images, val: Images) -> tuple[Ledger | None, Named]:
-    """Return what was found before, if anything, and the images read again just now that have
-    changed since.
-    """
+    """Return what was found before, if anything, and which of a few images have changed since."""
     try:
         facts: dict[str, Any] = files.read_json(place)
         fields = facts["ledger"]
@@ -232,9 +232,7 @@ def _recall(place: Path, train: Images, val: Images) -> tuple[Ledger | None, Nam
 
 
 def _changed(split: Images, before: dict[int, bytes]) -> list[str]:
-    """Read some of the images again, others at every call, and name those whose bytes are not as
-    they were.
-    """
+    """Read some images again, others at every call, and name those whose bytes have changed."""
     places = np.array(sorted(before), np.int64)
     keys = rng.key(Purpose.SAMPLE, 3, time.time_ns(), np.arange(len(places)))
     chosen = _bounded(split, places[np.argsort(keys, kind="stable")[:REREAD]])
@@ -242,8 +240,7 @@ def _changed(split: Images, before: dict[int, bytes]) -> list[str]:
 
 
 def contents(*splits: Images) -> str:
-    """Return a digest (32 hexadecimal digits) of the bytes of a sample of each split: always the
-    same images.
+    """Return a digest, 32 hexadecimal digits, of the bytes of a fixed sample of each split.
 
     Names and sizes, which the fingerprint holds, stay the same when a set is exchanged for another
     of equal sizes.

@@ -40,9 +40,12 @@ def without_unreadable(
     kept = cache.within("unreadable", f"{split.fingerprint[:32]}-{split.stamp[:32]}.json")
     part = Part(split, _known(kept, len(split)) if split.stamp else np.arange(len(split)))
     survey([part], tick)
+
+    # One that was bad before is whole now: the result that was kept is of no use.
     if len(part.places) < len(split) and part.rows["sound"].any():
         part = Part(split, np.arange(len(split)))
         survey([part], tick)
+
     bad = part.places[~part.rows["sound"]]
     names = tuple(sorted(name for kind in ERRORS for name in part.named(kind)))
     if len(bad) > LIMIT * len(split):
@@ -56,15 +59,14 @@ def without_unreadable(
             ),
             finding="unreadable-image",
         )
+
     if split.stamp:
         cache.remember(kept, bad.tolist())
     return split.subset(np.setdiff1d(np.arange(len(split)), bad), split.name), names
 
 
 def is_blank(split: Split) -> bool:
-    """Tell whether a split shows nothing: of images spread over it, each is of one colour, the
-    same in all.
-    """
+    """Tell whether a split shows nothing: its images, sampled, have one and the same colour."""
     colour: bytes | None = None
     for i in np.linspace(0, len(split) - 1, min(BLANK_SAMPLE, len(split))).astype(int):
         try:
@@ -79,9 +81,7 @@ def is_blank(split: Split) -> bool:
 
 
 def _known(kept: Path, count: int) -> Integers:
-    """Return the places to look at, int64 of shape (k,): those that were bad the last time, or
-    all.
-    """
+    """Return the places to look at, int64 (k,): those that were bad the last time, or all."""
     try:
         places = np.array(files.read_json(kept), np.int64)
         return places if ((places >= 0) & (places < count)).all() else np.arange(count)

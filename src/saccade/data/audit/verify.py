@@ -94,10 +94,12 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
         entries.append(
             Entry.of("error", "damaged-pack", "", hurt, text="files are not as they were written")
         )
+
     parts = [Part(split, np.arange(len(split))) for split in _training_first(source)]
     total = sum(len(part.places) for part in parts)
     with log.progress("verifying", total) as bar:
         survey(parts, lambda done: bar.update(done, "read, hashed, decoded"))
+
     looks_like = _recognise(parts)
     facts: Facts = {
         "format": FORMAT,
@@ -107,13 +109,17 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
         "splits": {part.split.name: _split_facts(part) for part in parts},
         "ignored": dict(sorted(source.ignored.items())),
     }
+
     for part in parts:
         entries += _oddities(part)
         entries += _counts(part, looks_like)
     entries += _left_out(source)
     entries += [entry for pair in combinations(parts, 2) for entry in _overlap(*pair)]
+
+    # Found again by names and sizes alone: so changed bytes are noticed the next time.
     kept = cache.within("verify", f"{_fingerprint(parts)}.json")
     entries += _changed(kept, facts)
+
     order = ("error", "warning", "note")
     verdict = Verdict(
         facts, tuple(sorted(entries, key=lambda e: (order.index(e.severity), e.kind)))
@@ -269,6 +275,7 @@ def _left_out(source: Source) -> Iterator[Entry]:
                 f"{', '.join(split.left_out)}"
             )
             yield Entry.of("error", "class-left-out", split.name, split.left_out, text=text)
+
     notes = {f"not an image by its name ({suffix})" for suffix in BESIDE_SUFFIXES} | {
         "hidden or system file"
     }
@@ -300,9 +307,7 @@ def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:
 
 
 def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
-    """Yield the splits whose bytes are not those of the last time, although every name and size
-    is the same.
-    """
+    """Yield the splits whose bytes have changed although every name and size is the same."""
     try:
         before = files.read_json(kept)
         old = {name: str(before["splits"][name]["content"]) for name in facts["splits"]}
@@ -332,11 +337,13 @@ def show(verdict: Verdict) -> None:
         caption="a / b / c: smallest, median, largest",
         caption_justify="left",
     )
+
     table.add_column("")
     for name in facts["splits"]:
         table.add_column(name, overflow="fold")
     for row in zip(*(_cells(one) for one in facts["splits"].values()), strict=True):
         table.add_row(row[0][0], *(text for _, text in row))
+
     console = consoles.console(soft_wrap=True)
     console.print(table, markup=False)
     for entry in verdict.entries:
@@ -348,6 +355,7 @@ def show(verdict: Verdict) -> None:
             console.print(f"          {name}", markup=False)
         if entry.count > SHOWN < len(entry.images):
             console.print(f"          and {entry.count - SHOWN:,} more", markup=False)
+
     counts = Counter(entry.severity for entry in verdict.entries)
     found = [f"{counts[kind]} {kind}(s)" for kind in ("error", "warning") if counts[kind]]
     console.print(", ".join(found) or "nothing is wrong")

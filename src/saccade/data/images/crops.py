@@ -51,8 +51,7 @@ class _Part(NamedTuple):
 def decode(
     files: Sequence[Data], choose: Choose, side: int, exif: Exif, *, whole: bool = False
 ) -> Iterator[tuple[Pixels, Boxes]]:
-    """Decode as much of each image file as its crops need, and yield the pixels with the boxes in
-    them.
+    """Decode as much of each image as its crops need; yield the pixels and the boxes in them.
 
     ``choose(which, sizes)`` returns the boxes in k of the files, int64 (k, copies, 4) as in
     ``Box``, in pixels of the upright images; ``sizes`` are their (width, height), int64 (k, 2).
@@ -80,14 +79,14 @@ def decode(
 def _plan(
     files: Sequence[Data], choose: Choose, side: int, exif: Exif
 ) -> dict[int, _Part | BadImage]:
-    """Plan what to decode of each JPEG of a usual kind that need not be turned, or say what is
-    wrong with it.
-    """
+    """Plan what to decode of each usual JPEG that need not be turned, or say what is wrong."""
     plan: dict[int, _Part | BadImage] = {}
     tiled, plain, sizes = [], [], []
     for i, data in enumerate(files):
         if bytes(data[:2]) != b"\xff\xd8" or (exif == "apply" and images.orientation(data) != 1):
             continue
+
+        # The tiles of all files are cut together below: numpy is slow on one small file.
         if tiles.is_tiled(data):
             tiled.append(i)
             continue
@@ -99,6 +98,7 @@ def _plan(
         if jpeg.probe(data).is_usual:
             plain.append(i)
             sizes.append(size)
+
     _plan_cuts(plan, files, tiled, choose=choose, side=side)
     if plain:
         whole = np.array(sizes, np.int64)
@@ -140,11 +140,10 @@ def _plan_cuts(
 def _parts(
     data: Sequence[Data], corners: Integers, sizes: Integers, boxes: Integers, side: int
 ) -> Iterator[_Part]:
-    """Choose the factors of k JPEGs, cut out of their images at ``corners``, and move their boxes
-    into what they give.
+    """Choose by how much each of k JPEGs is reduced, and move the boxes into what that gives.
 
-    ``corners``, (left, top), and ``sizes``, (width, height), are int64 (k, 2); ``boxes`` int64 (k,
-    copies, 4).
+    The JPEGs were cut out of their images at ``corners``. These, (left, top), and ``sizes``,
+    (width, height), are int64 (k, 2); ``boxes`` int64 (k, copies, 4).
     """
     smallest = boxes[..., 2:].min(axis=(1, 2))
     factors = 1 << (smallest[:, None] >= SHARPNESS * side * _FACTORS).sum(axis=1)

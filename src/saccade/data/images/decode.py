@@ -18,67 +18,26 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from saccade.data.images import jpeg, limits, png, tiff, tiles
+from saccade.data.images.formats import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from saccade.data.images.formats import Data as Data
+from saccade.data.images.formats import format_of as format_of
 from saccade.data.images.limits import MAX_PIXELS as MAX_PIXELS
 from saccade.data.images.limits import BadImage as BadImage
+from saccade.data.images.orientation import ORIENTATION_TAG, upright, webp_exif
+from saccade.data.images.orientation import tiff_orientation as tiff_orientation
 from saccade.errors import ConfigError
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-)
-"""The endings, in lower case, of files that count as images."""
-
 Exif = Literal["ignore", "apply"]
-Data = bytes | memoryview
 Pixels = NDArray[np.uint8]
 
-_MAGICS = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"P1", "PPM"),
-    (b"P2", "PPM"),
-    (b"P3", "PPM"),
-    (b"P4", "PPM"),
-    (b"P5", "PPM"),
-    (b"P6", "PPM"),
-    (b"BM", "BMP"),
-)
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 RAW_PNM = re.compile(
     rb"P([56])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(255|65535)\s"
 )
 """The header of a binary portable map of 8 or 16 bits: kind, width, height, largest value."""
 _PILLOW_FILTER: Any = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-_ORIENTATION_TAG = 0x0112
 _UNSUPPORTED = re.compile(
     r"Unsupported (JPEG|BMP|color)|unknown raw mode|not (implemented|supported)"
-)
-_AVIF_BRANDS = (b"avif", b"avis")
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-_OTHER_MAGICS = (
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"8BPS", "Photoshop"),
-    (b"PF\n", "float PFM"),
-    (b"Pf\n", "float PFM"),
-    (b"P7\n", "PAM"),
-    (b"#?RADIANCE", "float Radiance"),
-    (b"v/1\x01", "float OpenEXR"),
-    (b"SIMPLE  =", "FITS"),
-    (b"II\xbc\x01", "JPEG XR"),
-    (b"qoif", "QOI"),
-    (b"DDS ", "DDS"),
-    (b"\0\0\1\0", "Windows icon"),
-    (b"\n\5\1\x08", "PCX"),
-    (b"\1\xda\0\1", "Silicon Graphics"),
-    (b"\1\xda\1\1", "Silicon Graphics"),
 )
 _STRIP_PIXELS = 1 << 22
 """Pixels that are converted at once: a copy of a whole large image for each step would take
@@ -103,7 +62,7 @@ def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
     else:
         raw = _raw_pnm(data) if kind == "PPM" else None
         pixels = _decode_pillow(data, kind) if raw is None else raw
-    return _upright(pixels, orientation(data)) if exif == "apply" else pixels
+    return upright(pixels, orientation(data)) if exif == "apply" else pixels
 
 
 def size(data: Data) -> tuple[int, int]:
@@ -161,7 +120,7 @@ def exif_block(data: Data) -> bytes:
     if kind == "AVIF":
         with open_header(data, kind) as image:
             return bytes(image.info.get("exif", b"")).removeprefix(b"Exif\0\0")
-    return _webp_exif(data) if kind == "WEBP" else b""
+    return webp_exif(data) if kind == "WEBP" else b""
 
 
 def _jpeg_size(data: Data) -> tuple[int, int]:
@@ -207,42 +166,6 @@ def bad_image(data: Data, kind: str, reason: object) -> BadImage:
         cut = "truncated" in str(reason)
     state = "truncated" if cut else "damaged"
     return BadImage(f"{state} {kind}: {reason}", state)
-
-
-def format_of(data: Data) -> str:
-    """Return the format that the first bytes tell, in Pillow's words, such as ``JPEG``.
-
-    Raises BadImage.
-    """
-    head = bytes(data[:12])
-    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        return "WEBP"
-    for magic, kind in _MAGICS:
-        if head.startswith(magic):
-            return kind
-    if head[4:8] == b"ftyp" and any(brand in _brands(data) for brand in _AVIF_BRANDS):
-        return "AVIF"
-    if not head:
-        raise BadImage("not an image: the file is empty", "empty")
-    if named := _other_format(head):
-        raise BadImage(f"unsupported: a {named} image; save it as JPEG or PNG", "unsupported")
-    raise BadImage(f"not an image: it begins with {head!r}", "not-an-image")
-
-
-def _other_format(head: bytes) -> str:
-    """Return the name of an image format that is not read, or nothing."""
-    if head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS:
-        return "HEIC"
-    return next((name for magic, name in _OTHER_MAGICS if head.startswith(magic)), "")
-
-
-def _brands(data: Data) -> tuple[bytes, ...]:
-    """Return what a file in the ISO base format says it is.
-
-    *Source:* ISO/IEC 14496-12, section 4.3.
-    """
-    body = bytes(data[8 : min(int.from_bytes(data[:4], "big"), 256)])
-    return tuple(body[place : place + 4] for place in range(0, len(body), 4))
 
 
 def _raw_pnm(data: Data) -> Pixels | None:
@@ -335,12 +258,12 @@ def from_pillow(image: Image.Image, *, exif: Exif = "ignore") -> Pixels:
     try:
         image.load()
         pixels = _rgb(image)
-        turn = image.getexif().get(_ORIENTATION_TAG, 1) if exif == "apply" else 1
+        turn = image.getexif().get(ORIENTATION_TAG, 1) if exif == "apply" else 1
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # as in open_header
         raise BadImage(f"damaged image: {error}") from error
-    return _upright(pixels, turn if turn in range(1, 9) else 1)
+    return upright(pixels, turn if turn in range(1, 9) else 1)
 
 
 def _rgb(image: Image.Image) -> Pixels:
@@ -398,45 +321,3 @@ def _webp_size(data: Data) -> tuple[int, int]:
         ) & 0x3FFF
     bits = int.from_bytes(head[1:5], "little")
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-
-
-def _webp_exif(data: Data) -> bytes:
-    place = 12
-    while place + 8 <= len(data):
-        length = int.from_bytes(data[place + 4 : place + 8], "little")
-        if data[place : place + 4] == b"EXIF":
-            return bytes(data[place + 8 : place + 8 + length]).removeprefix(b"Exif\0\0")
-        place += 8 + length + length % 2
-    return b""
-
-
-def tiff_orientation(block: bytes) -> int:
-    """Return the orientation tag of the first directory of a TIFF block.
-
-    *Source:* TIFF 6.0, section 2.
-    """
-    order: Literal["little", "big"] = "little" if block[:2] == b"II" else "big"
-    first = int.from_bytes(block[4:8], order)
-    for place in range(
-        first + 2, first + 2 + 12 * int.from_bytes(block[first : first + 2], order), 12
-    ):
-        if place + 12 > len(block):
-            break
-        if int.from_bytes(block[place : place + 2], order) == _ORIENTATION_TAG:
-            value = int.from_bytes(block[place + 8 : place + 10], order)
-            return value if 1 <= value <= 8 else 1
-    return 1
-
-
-def _upright(pixels: Pixels, turn: int) -> Pixels:
-    """Undo an EXIF orientation on (height, width, 3).
-
-    *Source:* EXIF 2.32, section 4.6.4, tag 274.
-    """
-    if turn >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if turn in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if turn in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)

@@ -154,6 +154,7 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
             if header.hierarchical
             else f"{components} components are not supported"
         )
+
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data,
@@ -164,6 +165,7 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
             min_height=-(-height // factor),
         )
     except ValueError as error:
+        # The strict decoder also refuses what libjpeg warns about and then ignores.
         if (clean := tidied(data)) is not None:
             return decode(clean, factor)
         if _UNKNOWN_SAMPLING not in str(error):
@@ -175,11 +177,11 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
 def decode_part(
     data: bytes | memoryview, width: int, height: int, factor: int, room: bytearray | None = None
 ) -> NDArray[np.uint8]:
-    """Decode a JPEG of known size in pixels and usual sampling, gray or colour, to RGB reduced by
-    ``factor``.
+    """Decode a JPEG of known size and usual sampling to RGB, its sides divided by ``factor``.
 
-    The result is uint8 of shape (ceil(height / factor), ceil(width / factor), 3). It lies in
-    ``room`` where that is given: as many bytes at least. Raises ValueError as ``decode`` does.
+    ``width`` and ``height`` are in pixels; it may be gray. The result is uint8 of shape
+    (ceil(height / factor), ceil(width / factor), 3). It lies in ``room`` where that is given: as
+    many bytes at least. Raises ValueError as ``decode`` does.
     """
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
@@ -193,8 +195,7 @@ def decode_part(
 
 
 def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
-    """Return a JPEG without what libjpeg warns about and then ignores, or None where there is
-    nothing of it.
+    """Return a JPEG without what libjpeg warns about and then ignores; None if nothing is.
 
     That is a JFIF revision other than 1, an unknown colour transform in the Adobe segment, and the
     bounds of the frequencies in a scan of a JPEG that is not progressive. They are set to what
