@@ -5,7 +5,7 @@ from __future__ import annotations
 from saccade.objectives.evaluation import Evaluation, best_of
 from saccade.objectives.objective import TOP1, Primary
 
-ERROR = Primary("error", "error", higher_is_better=False, show=".3f")
+ERROR = Primary("error", "error", "share of wrong images", higher_is_better=False, show=".3f")
 
 
 def one(step: int, primary: Primary, value: float, loss: float = 1.0) -> Evaluation:

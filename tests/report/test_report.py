@@ -29,7 +29,7 @@ from saccade.log import Log
 from saccade.objectives.classification import Classification
 from saccade.objectives.metrics import wilson_interval
 from saccade.objectives.objective import Result
-from saccade.report import compare_runs, mistakes, plots, write_report
+from saccade.report import compare_runs, parts, plots, write_report
 from saccade.report.record import Record
 
 NASTY = "<b>&"
@@ -311,7 +311,7 @@ def test_predictions_of_another_evaluation_are_called_out(run: Fake) -> None:
 def test_pictures_of_changed_data_are_not_shown(run: Fake) -> None:
     record = Record.read(run.folder, run.split.subset(np.arange(150), "val"))
     assert "no longer holds the images that were scored" in record.problems[0]
-    assert [(m.name, m.pixels) for m in mistakes.worst(record, 2)] == [
+    assert [(m.name, m.pixels) for m in parts.drawn(record)[-1].tiles[:2]] == [
         ("image 0", None),
         ("image 1", None),
     ]

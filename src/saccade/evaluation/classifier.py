@@ -177,7 +177,7 @@ def _read(
 
     shape = module if module is not None else _build(recipe, file, is_real=False)
     own = {plain_name(name): name for name in shape.state_dict()}
-    _refuse_others(header, recipe, shape, own, file)
+    _refuse_others(header, recipe, shape, own, file=file)
     tensors = stored.read(file)
     _refuse_holes(tensors, shape, file)
     network = module if module is not None else _build(recipe, file, is_real=True)

@@ -41,14 +41,22 @@ def evaluate(
     objective = recipe.learned
     split = objective.matched(split)
     view = EvaluationView(
-        split, recipe.eval_side, recipe.framing, recipe.exif, world.rank, world.size, decoded
+        split,
+        recipe.eval_side,
+        recipe.framing,
+        recipe.exif,
+        rank=world.rank,
+        ranks=world.size,
+        decoded=decoded,
     )
+
     at_once = CELL * world.size
     was_training = network.training
     network.eval()
     rows = []
+    cells = -(-len(split) // at_once)
     try:
-        for cell in batches(view, readers, CELL, 0, -(-len(split) // at_once)):
+        for cell in batches(view, readers, CELL, first_step=0, last_step=cells):
             images = normalise(cell.images.to(device, non_blocking=True), recipe.mean, recipe.std)
             with torch.inference_mode(), autocast(precision, device):
                 rows.append(mean_logits(network, images, recipe.eval_views))
@@ -58,6 +66,8 @@ def evaluate(
             poll(min(len(rows) * at_once, len(split)))
     finally:
         network.train(was_training)
+
+    # cells lie in turns on the ranks; the last one is padded
     rows[-1] = rows[-1].cpu()
     parts = world.gather(torch.stack(rows))
     truth = objective.truth(split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -22,7 +22,7 @@ from saccade.objectives.confusions import confusions
 from saccade.objectives.losses import balanced_weights, mixed_loss
 from saccade.objectives.metrics import Score
 from saccade.objectives.objective import TOP1, Cell, Numbers, Objective, Primary, Result
-from saccade.objectives.page import Curve, Part, Seen
+from saccade.objectives.page import Measure, Part, Seen, percent
 
 TOP5_ABOVE = 5
 """Of so many classes or fewer top-5 is always 1 and is not shown to people.
@@ -53,6 +53,7 @@ class Classification(Objective):
 
     name: ClassVar[str] = "classification"
     primary: ClassVar[Primary] = TOP1
+    measures: ClassVar[tuple[Measure, ...]] = (Measure("top1", "top-1"), Measure("top5", "top-5"))
 
     @classmethod
     def fits(cls, train: Split) -> bool:
@@ -164,15 +165,24 @@ class Classification(Objective):
             for values, places in rows
         ]
 
-    @property
-    def curves(self) -> tuple[Curve, ...]:
-        """Return top-1 and, where it can be wrong, top-5."""
-        both = Curve("top1", "top-1"), Curve("top5", "top-5")
-        return both if self._has_top5 else both[:1]
+    def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return images, correct ones, top-5 where it can be wrong, and the loss."""
+        forms: list[tuple[str, str, Callable[[float], str]]] = [
+            ("n", "images", "{:,.0f}".format),
+            ("correct", "correct", "{:,.0f}".format),
+            ("top5", "top-5", percent),
+            ("loss", "loss", "{:.4f}".format),
+        ]
+        return [
+            (title, form(figures[name]))
+            for name, title, form in forms
+            if name in figures and (name != "top5" or self._has_top5)
+        ]
 
-    def columns(self) -> Mapping[str, str]:
-        """Return top-1 and top-5; the latter has no figure where it is always 1."""
-        return {"top1": "top1", "top5": "top5" if self._has_top5 else ""}
+    @property
+    def curves(self) -> tuple[Measure, ...]:
+        """Return top-1 and, where it can be wrong, top-5."""
+        return self.measures if self._has_top5 else self.measures[:1]
 
     def page(self, seen: Seen) -> list[Part]:
         """Return what is taken for what, each class, and the surest mistakes."""

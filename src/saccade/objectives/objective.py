@@ -20,7 +20,7 @@ from saccade.config.schema import Config
 from saccade.data.sources import Split
 from saccade.errors import ConfigError, DivergedError
 from saccade.findings import Finding
-from saccade.objectives.page import Curve, Part, Seen
+from saccade.objectives.page import Measure, Part, Seen
 
 Numbers = NDArray[np.int64]
 
@@ -29,12 +29,13 @@ Numbers = NDArray[np.int64]
 class Primary:
     """The figure that decides which evaluation is the best, and that people see first.
 
-    ``name`` is its key among the figures, ``title`` what people read, ``show`` a format such as
-    ``.2%``.
+    ``name`` is its key among the figures, ``title`` what people read, ``long`` the same in words;
+    ``show`` is a format such as ``.2%``.
     """
 
     name: str
     title: str
+    long: str
     higher_is_better: bool = True
     show: str = ".2%"
 
@@ -47,8 +48,13 @@ class Primary:
         """Return the figure for people: ``98.06%``."""
         return format(float(figures[self.name]), self.show)
 
+    def parted(self, figures: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the figure and its unit apart: ``("98.06", "%")``."""
+        shown = self.shown(figures)
+        return shown.removesuffix("%"), "%" * shown.endswith("%")
 
-TOP1 = Primary("top1", "top-1")
+
+TOP1 = Primary("top1", "top-1", "top-1 accuracy")
 """What decided before there were other objectives."""
 
 
@@ -110,6 +116,9 @@ class Objective(ABC):
     noun: ClassVar[str] = "classes"
     """What people call the outputs."""
     primary: ClassVar[Primary]
+    measures: ClassVar[tuple[Measure, ...]]
+    """Its figures from 0 to 1 that tables and curves show, the primary one first."""
+    curves_title: ClassVar[str] = "Accuracy"
 
     # ------------------------------------------------------------------ before the first step
 
@@ -239,14 +248,18 @@ class Objective(ABC):
 
     # ------------------------------------------------------------------ the report
 
-    @property
     @abstractmethod
-    def curves(self) -> tuple[Curve, ...]:
-        """The figures whose course over the run is drawn."""
+    def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return names and values of the figures that stand beside the primary one."""
 
-    @abstractmethod
-    def columns(self) -> Mapping[str, str]:
-        """Return the figures in tables: column in ``metrics.csv`` and name of the figure."""
+    @property
+    def curves(self) -> tuple[Measure, ...]:
+        """The measures that say something here: their course over the run is drawn."""
+        return self.measures
+
+    def columns(self) -> dict[str, str]:
+        """Return the columns of ``metrics.csv``, each with its figure, empty for one left out."""
+        return {one.name: one.name if one in self.curves else "" for one in self.measures}
 
     @abstractmethod
     def page(self, seen: Seen) -> list[Part]:

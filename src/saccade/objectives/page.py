@@ -23,9 +23,14 @@ class Seen:
     titles: Sequence[str]
 
 
+def percent(fraction: float) -> str:
+    """Format a fraction for people: percent with two decimals."""
+    return f"{100 * fraction:.2f} %"
+
+
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A figure over the run: ``name`` among the figures, ``label`` at the end of its line."""
+class Measure:
+    """A figure from 0 to 1: its ``name`` among the figures, and the ``label`` that people read."""
 
     name: str
     label: str

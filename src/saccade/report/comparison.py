@@ -4,22 +4,18 @@ was set differently.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from saccade import files, units
 from saccade.config.schema import flatten
-from saccade.objectives import metrics
-from saccade.report import plots, sections
+from saccade.objectives.objective import Objective
+from saccade.objectives.page import percent
+from saccade.report import canvas, plots, sections
 from saccade.report.html import Html, element, image, join, page, table
 from saccade.report.plots import Line
 from saccade.report.record import Record
-
-_CURVES = (
-    ("Validation accuracy (top-1)", "eval", "top1", True),
-    ("Training loss", "step", "loss", False),
-    ("Validation loss", "eval", "loss", False),
-)
 
 
 def compare_runs(runs: Sequence[Path], out: Path) -> Path:
@@ -28,8 +24,18 @@ def compare_runs(runs: Sequence[Path], out: Path) -> Path:
     Raises UsageError when a folder is no run, DiskError.
     """
     records = [Record.read(run) for run in runs]
-    names = _names(records)
-    curves = [_overlay(records, names, *curve) for curve in _CURVES]
+    names, objective = _names(records), records[0].objective
+    primary = objective.primary
+
+    measured = f"Validation {objective.curves_title.lower()} ({primary.title})"
+    curves = {
+        measured: _overlay(records, names, measured, kind="eval", field=primary.name),
+        **{
+            f"{what} loss": _overlay(records, names, f"{what} loss", kind=kind, field="loss")
+            for what, kind in (("Training", "step"), ("Validation", "eval"))
+        },
+    }
+
     content = page(
         f"{len(records)} runs · Saccade",
         element(
@@ -38,10 +44,7 @@ def compare_runs(runs: Sequence[Path], out: Path) -> Path:
             element("h1", f"{len(records)} runs"),
         ),
         sections.section("Results, best first", _results(records, names)),
-        *[
-            sections.section(title, curve)
-            for (title, *_), curve in zip(_CURVES, curves, strict=True)
-        ],
+        *[sections.section(title, curve) for title, curve in curves.items()],
         sections.section("What was set differently", _differences(records, names)),
         element("footer", "Written by Saccade from the run folders alone."),
     )
@@ -60,34 +63,44 @@ def _overlay(
     records: Sequence[Record],
     names: Sequence[str],
     title: str,
+    *,
     kind: str,
     field: str,
-    percent: bool,
 ) -> Html:
+    in_percent = field != "loss"
     axis = "epoch" if all(record.axis == "epoch" for record in records) else "step"
     series = [record.series(kind, field, axis) for record in records]
     lines = [Line(n, x, y, kind == "eval") for n, (x, y) in zip(names, series, strict=True) if x]
     if not lines:
         return Html("")
     light, dark = (
-        plots.overlay(axis, lines, theme, percent=percent) for theme in (plots.LIGHT, plots.DARK)
+        plots.overlay(axis, lines, theme, percent=in_percent)
+        for theme in (canvas.LIGHT, canvas.DARK)
     )
     return element(
         "div",
-        image(light, f"{title} of {', '.join(names)}", dark=dark, scale=plots.SCALE),
+        image(light, f"{title} of {', '.join(names)}", dark=dark, scale=canvas.SCALE),
         class_="card matrix wide",
     )
 
 
 def _results(records: Sequence[Record], names: Sequence[str]) -> Html:
+    objective = records[0].objective
+    primary = objective.primary
     runs = sorted(
-        zip(names, records, strict=True), key=lambda run: -run[1].figures.get("top1", -1.0)
+        zip(names, records, strict=True),
+        key=lambda run: (
+            -primary.score(run[1].figures) if primary.name in run[1].figures else math.inf
+        ),
     )
     intervals = [_interval(record) for _, record in runs]
     low = min((i[0] for i in intervals if i), default=0.0)
     high = max((i[1] for i in intervals if i), default=1.0)
-    head = ("run", "status", "top-1", "95 % interval", "top-5", "loss", "images", "time", "model")
-    rows = [_row(name, record, low, high) for name, record in runs]
+    first, *others = objective.measures
+    titles = [one.label for one in others]
+    head = ("run", "status", first.label, "95 % interval", *titles, "loss", "images", "time")
+    rows = [_row(name, record, objective, low, high=high) for name, record in runs]
+    # runs of different objectives never have the same set: its labels say what is learned
     sets = {record.section("dataset").get("fingerprint") for record in records}
     warning = (
         "These runs did not see the same data (their fingerprints differ); their figures cannot "
@@ -99,21 +112,30 @@ def _results(records: Sequence[Record], names: Sequence[str]) -> Html:
         "spread. "
         "A run without a final result shows its latest evaluation."
     )
-    shown = table(head, rows, numbers=(2, 3, 4, 5, 6, 7))
+    shown = table((*head, "model"), rows, numbers=range(2, len(head)))
     return join([element("div", note, shown, class_="card"), element("p", about, class_="note")])
 
 
 def _interval(record: Record) -> tuple[float, float] | None:
-    correct, n = record.figures.get("correct"), record.figures.get("n")
-    return metrics.wilson_interval(int(correct), int(n)) if correct is not None and n else None
+    return record.objective.interval(record.figures)
 
 
-def _row(name: str, record: Record, low: float, high: float) -> tuple[str, ...]:
+def _row(
+    name: str, record: Record, objective: Objective, low: float, *, high: float
+) -> tuple[str, ...]:
     """Return one line of the table.
 
     The intervals are drawn on a common scale from ``low`` to ``high``.
     """
     figures, seconds, interval = record.figures, record.facts.get("seconds"), _interval(record)
+
+    # a measure that can only be 1 is left out, as it is everywhere else
+    drawn = [one for one in objective.measures if one in record.objective.curves]
+    measured = [
+        percent(figures[one.name]) if one in drawn and one.name in figures else "–"
+        for one in objective.measures
+    ]
+
     shown: str = "–"
     if interval:
         scale = 100 / (high - low)
@@ -121,13 +143,14 @@ def _row(name: str, record: Record, low: float, high: float) -> tuple[str, ...]:
         bar = element(
             "span", element("i", style=f"margin-left:{left:.1f}%;width:{width:.1f}%"), class_="bar"
         )
-        shown = join([f"{100 * interval[0]:.2f} – {sections.percent(interval[1])}", bar])
+        shown = join([f"{100 * interval[0]:.2f} – {percent(interval[1])}", bar])
+
     return (
         name,
         sections.ending(record)[0],
-        sections.percent(figures["top1"]) if "top1" in figures else "–",
+        measured[0],
         shown,
-        sections.percent(figures["top5"]) if "top5" in figures else "–",
+        *measured[1:],
         f"{figures['loss']:.4f}" if "loss" in figures else "–",
         f"{int(figures['n']):,}" if "n" in figures else "–",
         units.human_time(seconds) if isinstance(seconds, int | float) else "–",

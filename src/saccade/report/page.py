@@ -4,42 +4,22 @@ outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from saccade import files
 from saccade.data.sources import Split
-from saccade.objectives.classification import TOP5_ABOVE
 from saccade.objectives.objective import Result
-from saccade.report import mistakes, plots, sections
-from saccade.report.html import Html, element, image, page
-from saccade.report.plots import Line, Theme
+from saccade.objectives.page import percent
+from saccade.report import canvas, facts_of_run, grids, parts, plots, sections
+from saccade.report.html import Html, element, page
+from saccade.report.parts import Plot, both_themes
+from saccade.report.plots import Line
 from saccade.report.record import Record
 
-_HEAT_MAP_CLASSES = 30
-_PAIRS_BESIDE = 8
-_PAIRS_ALONE = 20
 _LOSS_NOTE = (
     "Training loss is what was minimised, with any augmentation and label smoothing, so it may "
     "lie above validation."
 )
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot for both colour schemes; ``alt`` says in words what it shows."""
-
-    title: str
-    alt: str
-    light: bytes
-    dark: bytes
-    note: str = ""
-
-    @property
-    def html(self) -> Html:
-        """The plot as an embedded picture."""
-        return image(self.light, self.alt, dark=self.dark, scale=plots.SCALE)
 
 
 def write_report(
@@ -58,20 +38,29 @@ def write_report(
     if result is not None and split is not None:
         record.judge(result, split, checkpoint)
     suffix = f"-{checkpoint}" if checkpoint else ""
-    drawn = _plots(record)
-    worst = mistakes.worst(record)
+    drawn = _curves(record)
+    answers = parts.drawn(record)
+    for part in answers:
+        drawn |= part.plots
+
     shelf = files.within(run, f"plots{suffix}")
     for name, plot in drawn.items():
         files.write_bytes(shelf / f"{name}.png", plot.light)
-    pictures = [(m.pixels, m.said, f"is {m.true}") for m in worst if m.pixels is not None]
+    pictures = [
+        (tile.pixels, tile.said, tile.true)
+        for part in answers
+        for tile in part.tiles
+        if tile.pixels is not None
+    ]
     if pictures:
-        files.write_bytes(shelf / "mistakes.png", plots.mistakes(pictures, plots.LIGHT))
+        files.write_bytes(shelf / "mistakes.png", grids.pictures(pictures, canvas.LIGHT))
+
     path = run / f"report{suffix}.html"
-    files.write_bytes(path, _page(record, drawn, worst))
+    files.write_bytes(path, _page(record, drawn, answers))
     return path
 
 
-def _page(record: Record, drawn: dict[str, Plot], worst: list[mistakes.Mistake]) -> bytes:
+def _page(record: Record, drawn: dict[str, Plot], answers: list[parts.DrawnPart]) -> bytes:
     curves = [_card(drawn[name]) for name in ("accuracy", "loss", "learning_rate") if name in drawn]
     version = record.facts.get("saccade")
     return page(
@@ -80,23 +69,23 @@ def _page(record: Record, drawn: dict[str, Plot], worst: list[mistakes.Mistake])
         sections.headline(record),
         sections.trained(record),
         sections.section("Curves", element("div", curves, class_="grid") if curves else Html("")),
-        _confusion(record, drawn),
-        sections.per_class(record),
-        _mistakes(record, worst),
-        sections.findings(record),
-        sections.time_spent(record),
-        sections.decisions(record),
-        sections.environment(record),
-        sections.configuration(record),
+        *[part.html for part in answers],
+        facts_of_run.findings(record),
+        facts_of_run.time_spent(record),
+        facts_of_run.decisions(record),
+        facts_of_run.environment(record),
+        facts_of_run.configuration(record),
         element(
             "footer", f"Written by Saccade {version or ''}".strip() + " from the run folder alone."
         ),
     )
 
 
-def _plots(record: Record) -> dict[str, Plot]:
-    out = {}
+def _curves(record: Record) -> dict[str, Plot]:
+    """Draw what the run has of loss, figures of the objective, and learning rate."""
+    drawn = {}
     axis = record.axis
+
     train = Line("training", *record.series("step", "loss"))
     validation = Line("validation", *record.series("eval", "loss"), markers=True)
     if train.x or validation.x:
@@ -105,84 +94,35 @@ def _plots(record: Record) -> dict[str, Plot]:
             for line in (train, validation)
             if line.x
         ]
-        out["loss"] = _both(
+        drawn["loss"] = both_themes(
             "Loss",
             f"Loss over the run: {', '.join(ends)}",
             lambda t: plots.loss(axis, train, validation, t),
             _LOSS_NOTE,
         )
-    scores = [
-        Line(label, *record.series("eval", name))
-        for label, name in (("top-1", "top1"), ("top-5", "top5"))
-    ]
-    lines = [
-        line
-        for line in scores
-        if line.x and (line.label == "top-1" or len(record.classes) > TOP5_ABOVE)
-    ]
+
+    curves = record.objective.curves
+    lines = [Line(one.label, *record.series("eval", one.name)) for one in curves]
+    lines = [line for line in lines if line.x]
     if lines:
-        ends = [f"{line.label} {sections.percent(line.y[-1])}" for line in lines]
-        alt = f"Accuracy over the run, at the end {', '.join(ends)}"
-        out["accuracy"] = _both(
-            f"Accuracy on {record.watched or 'validation'}",
-            alt,
+        title = record.objective.curves_title
+        ends = [f"{line.label} {percent(line.y[-1])}" for line in lines]
+        drawn["accuracy"] = both_themes(
+            f"{title} on {record.watched or 'validation'}",
+            f"{title} over the run, at the end {', '.join(ends)}",
             lambda t: plots.accuracy(axis, lines, t),
         )
+
     rate = Line("", *record.series("step", "lr"))
     if rate.x:
         alt = f"Learning rate over the run, at most {max(rate.y):.4g}"
-        out["learning_rate"] = _both(
+        drawn["learning_rate"] = both_themes(
             "Learning rate", alt, lambda t: plots.learning_rate(axis, rate, t)
         )
-    if record.answers is not None and len(record.classes) <= _HEAT_MAP_CLASSES:
-        counts = record.answers.confusion
-        alt = f"Confusion matrix of {len(record.classes)} classes; the table below has its figures"
-        out["confusion"] = _both("", alt, lambda t: plots.confusion(counts, record.titles, t))
-    return out
-
-
-def _both(title: str, alt: str, draw: Callable[[Theme], bytes], note: str = "") -> Plot:
-    return Plot(title, alt, draw(plots.LIGHT), draw(plots.DARK), note)
+    return drawn
 
 
 def _card(plot: Plot) -> Html:
     caption = element("figcaption", plot.title)
-    return element(
-        "figure", caption, plot.html, _note(plot.note) if plot.note else "", class_="card"
-    )
-
-
-def _confusion(record: Record, drawn: dict[str, Plot]) -> Html:
-    if record.answers is None:
-        return Html("")
-    if "confusion" in drawn:
-        note = (
-            "Rows are true classes, columns predictions. Blue is right, orange wrong, each by "
-            "its share of the row."
-        )
-        pairs = sections.confused_pairs(record, _PAIRS_BESIDE)
-        both = element("div", drawn["confusion"].html, pairs, class_="card matrix beside")
-        return sections.section("Confusion matrix", _note(note), both)
-    pairs = sections.confused_pairs(record, _PAIRS_ALONE)
-    return sections.section(
-        "Most confused classes", element("div", pairs, class_="card") if pairs else Html("")
-    )
-
-
-def _mistakes(record: Record, worst: list[mistakes.Mistake]) -> Html:
-    if record.answers is None:
-        return Html("")
-    if not worst:
-        return sections.section(
-            "Worst mistakes", _note("None: every image is classified correctly.")
-        )
-    tiles = element("div", [mistakes.tile(m) for m in worst], class_="mistakes")
-    note = (
-        "Wrong answers, the surest first: what the network said and how sure it was, then the "
-        "true class."
-    )
-    return sections.section("Worst mistakes", _note(note), tiles)
-
-
-def _note(text: str) -> Html:
-    return element("p", text, class_="note")
+    note = element("p", plot.note, class_="note") if plot.note else ""
+    return element("figure", caption, plot.html, note, class_="card")

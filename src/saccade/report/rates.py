@@ -14,7 +14,7 @@ from saccade.errors import ConfigError
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import TOP1
 from saccade.optim import optimizers, schedule
-from saccade.report import plots
+from saccade.report import canvas, plots
 from saccade.setup.compose import Request, settings
 
 IMAGENET = 1_281_167
@@ -65,6 +65,7 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
     images = num_images or (_images_of(folder) if folder else IMAGENET)
     batch = config.batch.global_
     total = max(units.Duration.parse(config.epochs).steps(images, batch), 1)
+
     curve = schedule.build(config.schedule, images, batch, total)
     peak, formula = optimizers.peak(config.optimizer, batch)
     steps = np.unique(np.linspace(0, total - 1, MOST_POINTS).round().astype(int)).tolist()
@@ -74,17 +75,18 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
             "drawn as if no evaluation were better than the first; it drops by what the run "
             "really reaches"
         )
+
     return Rates(
-        folder.name if folder else Path(word).stem,
-        config.schedule.phrase,
-        formula,
-        images,
-        batch,
-        total,
-        tuple(steps),
-        tuple(step * batch / images for step in steps),
-        tuple(peak * curve.factor(step, _stalled(step, batch, images)) for step in steps),
-        tuple(notes),
+        name=folder.name if folder else Path(word).stem,
+        schedule=config.schedule.phrase,
+        formula=formula,
+        num_images=images,
+        global_batch=batch,
+        total_steps=total,
+        step=tuple(steps),
+        epoch=tuple(step * batch / images for step in steps),
+        lr=tuple(peak * curve.factor(step, _stalled(step, batch, images)) for step in steps),
+        notes=tuple(notes),
     )
 
 
@@ -119,6 +121,6 @@ def draw(curves: Sequence[Rates], form: str) -> bytes:
     return plots.rates(
         "learning rate, as a share of its peak" if shares else "learning rate",
         lines,
-        plots.LIGHT,
+        canvas.LIGHT,
         form,
     )

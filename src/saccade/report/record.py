@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade import files, log
+from saccade import files, log, objectives
 from saccade.config import plain_yaml
 from saccade.data.sources import Split
 from saccade.data.sources.ilsvrc import class_name
-from saccade.errors import DivergedError, UsageError
-from saccade.objectives import metrics
-from saccade.objectives.classification import TOP5_ABOVE, Classification
-from saccade.objectives.objective import Result
+from saccade.errors import DataError, DivergedError, UsageError
+from saccade.objectives.objective import Objective, Result
+from saccade.objectives.page import Part, Seen
 
 Event = dict[str, Any]
 
@@ -32,32 +30,13 @@ _FILES = ("run.json", "log.jsonl", "config.yaml")
 
 @dataclass(frozen=True)
 class Answers:
-    """The network's answers on the validation set and what follows from them.
+    """The network's answers on the validation set.
 
-    ``logits`` is float32 (n, C), ``labels`` int64 (n,), both in the order of the split.
+    ``logits`` is float32 (n, C), ``labels`` (n,) or (n, C), both in the order of the split.
     """
 
     logits: Tensor
     labels: Tensor
-
-    @cached_property
-    def confusion(self) -> NDArray[np.int64]:
-        """Counts, int64 (C, C): rows true, columns predicted."""
-        return metrics.confusion_matrix(self.logits, self.labels)
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """The predicted class of each image, int64 (n,)."""
-        return self.logits.argmax(1).numpy()
-
-    def worst(self, count: int) -> list[tuple[int, float]]:
-        """Return (image, probability of its wrong prediction) of the most confident mistakes,
-        worst first.
-        """
-        sure = self.logits.softmax(1).amax(1).numpy().copy()
-        wrong = np.flatnonzero(self.predicted != self.labels.numpy())
-        order = wrong[np.argsort(-sure[wrong], kind="stable")][:count]
-        return [(int(i), float(sure[i])) for i in order]
 
 
 @dataclass
@@ -124,11 +103,22 @@ class Record:
         said = self.section("result")
         if said or self.answers is None:
             return said
-        return (
-            Classification(tuple(self.classes))
-            .judge(self.answers.logits, self.answers.labels)
-            .to_json()
-        )
+        return self.objective.judge(self.answers.logits, self.answers.labels).to_json()
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the network learned; runs that say nothing are of classification."""
+        name = self.facts.get("objective") or self._model_facts().get("objective")
+        if name is None:
+            return objectives.of_facts({"dataset": {"classes": self.classes}})
+        return objectives.named(str(name), self.classes)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What the objective shows of the answers; nothing where there are none."""
+        if self.answers is None:
+            return []
+        return self.objective.page(Seen(self.answers.logits, self.answers.labels, self.titles))
 
     @property
     def figures(self) -> dict[str, float]:
@@ -137,10 +127,7 @@ class Record:
         Those of the latest evaluation as long as there is no result.
         """
         found = self.result or (self.evals[-1] if self.evals else {})
-        names = ["top1", "top5", "loss", "correct", "correct5", "n"]
-        if len(self.classes) <= TOP5_ABOVE:
-            names.remove("top5")
-        return {name: found[name] for name in names if isinstance(found.get(name), int | float)}
+        return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
     @cached_property
     def classes(self) -> list[str]:
@@ -247,36 +234,54 @@ class Record:
                 f"{ANSWERS_FILE} is of an earlier end of this run, which has gone on since"
             )
             return
+
         try:
             tensors = safetensors.torch.load_file(path)
-            answers = Answers(tensors["logits"].float(), tensors["labels"].long())
+            labels = tensors["labels"]
+            answers = Answers(
+                tensors["logits"].float(), labels if labels.ndim > 1 else labels.long()
+            )
             _check(answers)
         except (OSError, ValueError, KeyError, safetensors.SafetensorError, DivergedError) as error:
             self.problems.append(
                 f"predictions.safetensors cannot be used: {str(error).splitlines()[0]}"
             )
             return
+
         self.answers = answers
-        correct, n = self.section("result").get("correct"), self.section("result").get("n")
-        found = int(np.trace(answers.confusion))
-        if (correct is not None and correct != found) or (
-            n is not None and n != len(answers.labels)
-        ):
+        self._compare_answers(answers)
+
+    def _compare_answers(self, answers: Answers) -> None:
+        """Say so where the answers do not give the figures of ``run.json``."""
+        said = self.section("result")
+        found = self.objective.judge(answers.logits, answers.labels).figures
+        primary = self.objective.primary.name
+        differing = [
+            name
+            for name, value in found.items()
+            if (isinstance(value, int) or name == primary)
+            and isinstance(said.get(name), int | float)
+            and not math.isclose(said[name], value, rel_tol=1e-6)
+        ]
+        if differing:
+            held = ", ".join(f"{name} {found[name]:g}" for name in differing)
+            told = ", ".join(f"{name} {said[name]:g}" for name in differing)
             self.problems.append(
-                f"predictions.safetensors holds {found} correct of {len(answers.labels)}, "
-                "run.json says "
-                f"{correct} of {n}: the details below belong to another evaluation than the "
-                "figure above"
+                f"predictions.safetensors gives {held}, run.json says {told}: the details below "
+                "belong to another evaluation than the figure above"
             )
 
     def _match_split(self) -> None:
-        """Forget the split unless it holds the scored images: as many, with the same class names
-        in the same order.
+        """Forget the split unless it holds the scored images: as many, with the same labels in
+        the same order.
         """
         if self.split is None or self.answers is None:
             return
-        scored = [self.classes[i] for i in self.answers.labels.tolist()]
-        if scored != [self.split.classes[i] for i in self.split.labels.tolist()]:
+        try:
+            held = self.objective.truth(self.objective.matched(self.split))
+        except DataError:
+            held = None
+        if held is None or not torch.equal(held, self.answers.labels):
             self.problems.append(
                 f"no pictures: {self.split.where} no longer holds the images that were scored"
             )
@@ -301,11 +306,12 @@ def _made(evaluation: Event) -> tuple[str | None, int]:
 
 def _check(answers: Answers) -> None:
     logits, labels = answers.logits, answers.labels
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+    if logits.ndim != 2 or labels.shape not in (logits.shape[:1], logits.shape) or not len(labels):
         raise ValueError(
             f"logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit together"
         )
-    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
-        raise ValueError(f"a label is outside 0..{logits.shape[1] - 1}")
+    largest = logits.shape[1] - 1 if labels.ndim == 1 else 1
+    if int(labels.min()) < 0 or int(labels.max()) > largest:
+        raise ValueError(f"a label is outside 0..{largest}")
     if not bool(torch.isfinite(logits).all()):
         raise DivergedError("a logit is not a finite number")
