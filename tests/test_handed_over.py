@@ -133,8 +133,8 @@ def test_settings_are_settled_for_the_size_of_what_is_handed_over() -> None:
 
 SCRIPT = """
 import numpy as np, saccade
-x = np.random.default_rng(0).integers(0, 256, (400, 16, 16, 3), np.uint8)
-y = np.arange(400) % 4
+x = np.random.default_rng(0).integers(0, 256, (160, 12, 12, 3), np.uint8)
+y = np.arange(160) % 4
 kind = {kind!r}
 if kind == "dataset":
     class Pairs:
@@ -143,8 +143,8 @@ if kind == "dataset":
     data = Pairs()
 else:
     data = (x, y)
-saccade.train(data=data, holdout="20%", model="resnet8", epochs="60step", batch_size=16, seed=3,
-              out={out!r}, checkpoint__every="5step")
+saccade.train(data=data, holdout="20%", model="resnet8", epochs="24step", batch_size=16, seed=3,
+              out={out!r}, checkpoint__every="4step")
 """
 
 
@@ -183,7 +183,7 @@ def test_every_rank_has_the_object_and_ranks_with_different_ones_are_refused(
     assert (tmp_path / "two" / "model.safetensors").exists()
 
     (path,) = tmp_path.glob("two-arrays.py")
-    line = "y = np.arange(400) % 4"
+    line = "y = np.arange(160) % 4"
     text = path.read_text().replace("import numpy as np", "import os, numpy as np")
     path.write_text(text.replace(line, f"{line}\nx[0] += int(os.environ['RANK'])"))
     wrong = [*script(tmp_path, "other", "arrays", 2)[:-1], str(path)]
