@@ -143,8 +143,8 @@ if kind == "dataset":
     data = Pairs()
 else:
     data = (x, y)
-saccade.train(data=data, holdout="20%", model="resnet8", epochs="24step", batch_size=16, seed=3,
-              out={out!r}, checkpoint__every="4step")
+saccade.train(data=data, holdout="20%", model="resnet8", epochs="24step", seed=3,
+              batch_size=16, batch__cell=8, out={out!r}, checkpoint__every="4step")
 """
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from saccade.models import foreign_state as foreign_state
     from saccade.models import list_models as list_models
     from saccade.models import load_weights as load_weights
+    from saccade.models import register_model as register_model
     from saccade.objectives.metrics import top_k_accuracy as top_k_accuracy
     from saccade.training.events import CheckpointSaved as CheckpointSaved
     from saccade.training.events import Evaluated as Evaluated
@@ -54,6 +55,7 @@ _HOMES = {
     "load_weights": "saccade.models",
     "open_source": "saccade.api",
     "predict": "saccade.api",
+    "register_model": "saccade.models",
     "top_k_accuracy": "saccade.objectives.metrics",
     "train": "saccade.api",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "load_weights",
     "open_source",
     "predict",
+    "register_model",
     "top_k_accuracy",
     "train",
 ]

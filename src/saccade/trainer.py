@@ -84,7 +84,8 @@ def train(
         config, shrunk = build.shrink_batch(
             composed.config, len(data.train), composed.explicit_batch, module
         )
-        mine = own_network.identify(module) if module is not None else {}
+        theirs = module if module is not None else build.of_others(config, data)
+        mine = own_network.identify(theirs) if theirs is not None else {}
         agreement.check_same(config, data, world, mine)
         agreement.check_number(config, world)
         network = world.broadcast(lambda: mine)

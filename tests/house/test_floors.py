@@ -20,7 +20,7 @@ FLOORS = {
     0: "errors units rng printable _version",
     1: "system.*",
     2: "files log findings cache",
-    3: "config.* distributed.* data.images.* models.parts.*",
+    3: "config.* distributed.* data.images.* models.parts.* plugins",
     4: "device.* recipes.* data.archives.* data.augment.* models.weights.*",
     5: "optim.* data.sources.* models.*",
     6: "data.audit.* objectives.*",
@@ -180,7 +180,7 @@ def dynamic(modules: Sequence[Module], package: str = "saccade") -> list[Violati
     for module in modules:
         for node in ast.walk(module.tree):
             names = {getattr(node, "id", ""), getattr(node, "attr", "")}
-            if module.name != package and names & {"import_module", "__import__"}:
+            if module.name != package and names & {"import_module", "__import__", "entry_points"}:
                 found.append(
                     Violation(
                         module.place, getattr(node, "lineno", 0), "imports by name at run time"

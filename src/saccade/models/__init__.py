@@ -10,7 +10,7 @@ from torch import nn
 from saccade.errors import ConfigError
 from saccade.models import airbench as airbench
 from saccade.models import alexnet as alexnet
-from saccade.models import backends
+from saccade.models import backends, registered
 from saccade.models import convnext as convnext
 from saccade.models import darknet as darknet
 from saccade.models import efficientnet as efficientnet
@@ -30,6 +30,9 @@ from saccade.models import vit as vit
 from saccade.models.parts.layers import initialise
 from saccade.models.parts.network import Network
 from saccade.models.parts.registry import Options, find, names
+from saccade.models.registered import is_foreign as is_foreign
+from saccade.models.registered import is_registered as is_registered
+from saccade.models.registered import register_model
 from saccade.models.weights.loading import Report, foreign_state, load_weights
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "load_weights",
     "meta_model",
     "names",
+    "register_model",
 ]
 
 
@@ -51,7 +55,9 @@ def list_models(pattern: str = "*") -> list[str]:
 
     ``timm:vit_*`` looks into timm, if installed.
     """
-    return backends.names(pattern) if backends.is_backend(pattern) else names(pattern)
+    if backends.is_backend(pattern):
+        return backends.names(pattern)
+    return sorted([*names(pattern), *registered.names(pattern)])
 
 
 def create_model(

@@ -130,8 +130,13 @@ def _timm_entry(name: str) -> Entry:
     timm = _timm()
     facts = timm.get_pretrained_cfg(name)
     side = facts.input_size[-1] if facts and facts.input_size else 224
-    return _entry(
-        f"timm:{name}", f"timm {timm.__version__}", side, lambda options: _build_timm(name, options)
+    source = f"timm {timm.__version__}"
+    return foreign_entry(
+        f"timm:{name}",
+        lambda options: _build_timm(name, options),
+        family="timm",
+        source=source,
+        image_size=side,
     )
 
 
@@ -140,7 +145,7 @@ def _build_timm(name: str, options: Options) -> nn.Module:
     asked = {"drop_rate": options.dropout, "drop_path_rate": options.drop_path}
     fixed = {"num_classes": options.num_classes, "in_chans": options.in_channels}
     offered = {"img_size": options.image_size, "dynamic_img_size": True, "strict_img_size": False}
-    model = _made(
+    model = made(
         lambda **more: timm.create_model(name, **fixed, **more), f"timm:{name}", asked, offered
     )
     if hasattr(model, "no_weight_decay"):
@@ -209,8 +214,12 @@ def _torchvision_entry(name: str) -> Entry:
 
     side = 299 if name == "inception_v3" else 224
     source = f"torchvision {torchvision.__version__}"
-    return _entry(
-        f"torchvision:{name}", source, side, lambda options: _build_torchvision(name, options)
+    return foreign_entry(
+        f"torchvision:{name}",
+        lambda options: _build_torchvision(name, options),
+        family="torchvision",
+        source=source,
+        image_size=side,
     )
 
 
@@ -229,7 +238,7 @@ def _build_torchvision(name: str, options: Options) -> nn.Module:
     if name in AUX_WEIGHTS:
         offered["init_weights"] = True  # said, or it warns that the default will change
     fixed = {"weights": None, "num_classes": options.num_classes}
-    model = _made(
+    model = made(
         lambda **more: models.get_model(name, **fixed, **more),
         f"torchvision:{name}",
         asked,
@@ -286,7 +295,17 @@ _LIBRARIES = {
 }
 
 
-def _entry(name: str, source: str, image_size: int, build: Builder) -> Entry:
+def foreign_entry(
+    name: str,
+    build: Builder,
+    *,
+    family: str,
+    source: str,
+    image_size: int,
+    smallest: int = SMALLEST,
+) -> Entry:
+    """Return the entry of a network that others wrote: seeded, and with strides of its own."""
+
     def checked(options: Options) -> nn.Module:
         if options.strides or options.patch_size:
             raise ConfigError(
@@ -297,12 +316,7 @@ def _entry(name: str, source: str, image_size: int, build: Builder) -> Entry:
         return _seeded(lambda: build(options), options.seed)
 
     return Entry(
-        name,
-        checked,
-        name.partition(":")[0],
-        source=source,
-        image_size=image_size,
-        smallest=SMALLEST,
+        name, checked, family=family, source=source, image_size=image_size, smallest=smallest
     )
 
 
@@ -322,7 +336,7 @@ def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
                 return build().to("meta")
 
 
-def _made(
+def made(
     make: Callable[..., nn.Module], name: str, asked: dict[str, Any], offered: dict[str, Any]
 ) -> nn.Module:
     """Call a constructor with what the user asked for and as much of what is offered as it takes.

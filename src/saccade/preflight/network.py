@@ -15,7 +15,7 @@ from saccade.data.loader import TrainingView
 from saccade.data.order import Order
 from saccade.data.sources import Split
 from saccade.findings import Finding, is_error
-from saccade.models import backends, meta_model
+from saccade.models import is_foreign, meta_model
 from saccade.models.parts.cost import cost
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import Objective
@@ -83,7 +83,7 @@ def _named(config: Config, side: int, classes: int) -> list[Finding]:
     network = meta_model(
         name, num_classes=classes, image_size=config.data.image_size, **config.shape
     )
-    strange = backends.is_backend(name)
+    strange = is_foreign(name)
     try:
         last_map = cost(network, side).last_map
         if strange:  # auxiliary heads work in training only

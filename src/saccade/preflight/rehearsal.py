@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from saccade import models
 from saccade.data.loader import Batch
 from saccade.device import determinism
 from saccade.device.precision import autocast
@@ -17,7 +18,6 @@ from saccade.errors import ConfigError, SaccadeError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
 from saccade.findings import Finding
-from saccade.models import backends
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.parts.running_statistics import running_statistics
 from saccade.objectives.objective import heads
@@ -33,7 +33,7 @@ Copies = Callable[[], tuple[State, StepRunner]]
 
 def is_foreign(run: Run) -> bool:
     """Tell whether the network is not one of ours: handed over, or of timm or torchvision."""
-    return run.recipe.model.startswith("custom:") or backends.is_backend(run.recipe.model)
+    return run.recipe.model.startswith("custom:") or models.is_foreign(run.recipe.model)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from rich.table import Table
 from saccade import cache, files, models
 from saccade.errors import ConfigError, SaccadeError
 from saccade.log import Log
-from saccade.models import backends, find, meta_model
+from saccade.models import find, is_foreign, meta_model
 from saccade.models.parts.cost import cost
 from saccade.models.parts.stages import stages
 from saccade.report.tables import WIDE, console, form
@@ -84,7 +84,7 @@ class _Counted:
 
     def row(self, name: str, num_classes: int, image_size: int | None) -> dict[str, Any]:
         """Return what ``_row`` does, without its stages."""
-        if backends.is_backend(name):
+        if is_foreign(name):
             return _row(name, num_classes, image_size, with_stages=False)
         key = f"{name} {num_classes} {image_size or 0}"
         if key not in self._rows:
@@ -105,7 +105,7 @@ def _row(name: str, num_classes: int, image_size: int | None, with_stages: bool)
         counts = cost(model, side)
     # a network of another library says in its own way what it cannot take
     except Exception as error:
-        if not backends.is_backend(name):
+        if not is_foreign(name):
             raise
         raise ConfigError(
             f"{name} fails on {side} x {side} pixels: {error}", where="--image-size"

@@ -18,7 +18,7 @@ from saccade import files
 from saccade.config.schema import Config, DataSection
 from saccade.errors import CheckpointError, SaccadeError
 from saccade.evaluation.classifier import Recipe
-from saccade.models import Network, backends, find, meta_model
+from saccade.models import Network, backends, find, is_foreign, meta_model
 from saccade.models.parts.layers import strides_for
 from saccade.models.weights import stored
 from saccade.models.weights.loading import AVERAGE_FILE, MODEL_FILE
@@ -72,7 +72,7 @@ class Ancestor:
 
         Empty where its network has neither.
         """
-        if not self.model or self.model.startswith("custom:") or backends.is_backend(self.model):
+        if not self.model or self.model.startswith("custom:") or is_foreign(self.model):
             return {}
         side = int(self.settings["data.image_size"])
         strides = strides_for(side, tuple(self.settings["model.strides"]))

@@ -24,7 +24,7 @@ from saccade.device.step_timer import Clock
 from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.world import ALONE, World
 from saccade.evaluation.classifier import Recipe
-from saccade.models import create_model
+from saccade.models import create_model, is_registered
 from saccade.models.parts.duplicate import duplicate
 from saccade.optim import optimizers as optim
 from saccade.optim import schedule
@@ -88,7 +88,8 @@ def _compute_threads(config: Config, device: str) -> tuple[int, str]:
     around.
     """
     threads = torch.get_num_threads()
-    if device != "cpu" or config.model.name.startswith("custom:"):
+    name = config.model.name
+    if device != "cpu" or name.startswith("custom:") or is_registered(name):
         return threads, "one per physical core"
     macs = image_macs(config) * config.cell
     if macs < TINY_CELL_MACS:
@@ -226,6 +227,16 @@ def build(
 def model_name(config: Config, module: nn.Module | None) -> str:
     """Return the name under which a run's model goes: registered, or ``custom:ClassName``."""
     return config.model.name if module is None else f"custom:{type(module).__name__}"
+
+
+def of_others(config: Config, data: Data) -> nn.Module | None:
+    """Return a network that others made known by a name, as the run begins with it; None of ours.
+
+    The name may mean another network tomorrow, so the network itself is part of the run.
+    """
+    if not is_registered(config.model.name):
+        return None
+    return _registered(config, objectives.build(config, data.train).head)
 
 
 def _registered(config: Config, head: int) -> nn.Module:

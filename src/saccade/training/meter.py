@@ -15,6 +15,7 @@ from saccade.device.async_scalar import Late
 from saccade.device.mfu import mfu
 from saccade.device.step_timer import PHASES
 from saccade.log import Bar, Log
+from saccade.models import is_registered
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import Result
 from saccade.training.run import Run, image_macs
@@ -215,6 +216,7 @@ def _device(run: Run) -> tuple[list[str], int]:
         run.device.type != "cuda"
         or run.precision == "fp32"
         or run.recipe.model.startswith("custom:")
+        or is_registered(run.recipe.model)
     ):
         return [], 0
     macs = image_macs(run.config, len(run.recipe.classes))

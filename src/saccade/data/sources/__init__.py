@@ -16,6 +16,7 @@ from saccade.data.sources.folder import open_folder
 from saccade.data.sources.handed import gone, is_handed
 from saccade.data.sources.official import OFFICIAL, open_official
 from saccade.data.sources.packed import open_pack
+from saccade.data.sources.plugged import open_plugged
 from saccade.data.sources.shards import is_pattern, open_pattern
 from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
 from saccade.data.sources.split import Source as Source
@@ -33,7 +34,7 @@ KNOWN = (DIGITS, *OFFICIAL)
 def open_source(spec: str | Path, labels: str | Path = "", split_names: str = "") -> Source:
     """Open a dataset: a known name, a folder, a tar (plain, gzip or xz) or zip, or shards.
 
-    Raises DataError.
+    What is none of these may be data of a plug-in, which is asked last. Raises DataError.
 
     Known names are ``digits``, which is built in, and those of ``OFFICIAL``, whose files are found
     or downloaded. They mean the known set even where a folder of that name exists; write
@@ -43,6 +44,17 @@ def open_source(spec: str | Path, labels: str | Path = "", split_names: str = ""
     """
     if is_handed(str(spec)):
         raise gone(str(spec))
+    try:
+        return _open_ours(spec, labels, split_names)
+    except DataError:
+        found = None if labels or split_names else open_plugged(str(spec))
+        if found is None:
+            raise
+        return found
+
+
+def _open_ours(spec: str | Path, labels: str | Path, split_names: str) -> Source:
+    """Open what this program knows itself; raises DataError."""
     path = Path(spec).expanduser()
     known = spec if isinstance(spec, str) and spec in KNOWN else ""
     pattern = is_pattern(str(spec)) and not path.exists()

@@ -71,8 +71,8 @@ def register(
 ) -> None:
     """Make an architecture known under a name and its aliases; a name used twice is a bug."""
     for known in (name, *aliases):
-        assert _folded(known) not in _ALIASES, f"{known} is registered twice"
-        _ALIASES[_folded(known)] = name
+        assert folded(known) not in _ALIASES, f"{known} is registered twice"
+        _ALIASES[folded(known)] = name
     _ENTRIES[name] = Entry(
         name, build, family, source=source, image_size=image_size, smallest=smallest
     )
@@ -89,7 +89,7 @@ def register_grammar(pattern: str, make: Grammar) -> None:
 
 def names(pattern: str = "*") -> list[str]:
     """Return the registered names that match a shell pattern, sorted."""
-    return sorted(n for n in _ENTRIES if fnmatch.fnmatch(n, _folded(pattern)))
+    return sorted(n for n in _ENTRIES if fnmatch.fnmatch(n, folded(pattern)))
 
 
 def aliases() -> dict[str, str]:
@@ -111,20 +111,31 @@ def find(name: str) -> Entry:
     """
     if entry := _look_up(name):
         return entry
-    near = difflib.get_close_matches(_folded(name), _ALIASES, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(folded(name), _ALIASES, n=3, cutoff=0.5)
     raise ConfigError(
         f"there is no model '{name}'",
         where="--model",
-        fix=f"did you mean {' or '.join(near)}?" if near else "`saccade models` lists them",
+        fix=(
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else "`saccade models` lists them; make one of your own known by saccade.register_model"
+        ),
     )
 
 
+def is_grammatical(name: str, *, but: Grammar) -> bool:
+    """Tell whether one of the ranges of names, ``but`` one, holds a name."""
+    return _in_grammars(folded(name), but) is not None
+
+
 def _look_up(name: str) -> Entry | None:
-    folded = _folded(name)
-    if folded in _ALIASES:
-        return _ENTRIES[_ALIASES[folded]]
+    key = folded(name)
+    return _ENTRIES[_ALIASES[key]] if key in _ALIASES else _in_grammars(key)
+
+
+def _in_grammars(key: str, but: Grammar | None = None) -> Entry | None:
     for pattern, make in _GRAMMARS:
-        if (match := pattern.fullmatch(folded)) and (entry := make(match)):
+        if make is not but and (match := pattern.fullmatch(key)) and (entry := make(match)):
             return entry
     return None
 
@@ -134,7 +145,7 @@ def multiplier(text: str) -> float:
     return float(text.replace("p", "."))
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """Fold case and dashes, but only up to a colon: what follows is a name that others chose, as
     in ``timm:...``.
     """

@@ -1,0 +1,142 @@
+"""Networks that others make known by a name: ``saccade.register_model``, and plug-ins.
+
+They are trained as those of other libraries are (:mod:`saccade.models.backends`): their weights
+come from torch's generator, seeded from the run's seed. What such a name means may change from one
+day to the next, so a run also remembers the network itself, as it does one that was handed over.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from saccade import plugins
+from saccade.errors import ConfigError, UsageError
+from saccade.models import backends
+from saccade.models.parts import registry
+from saccade.models.parts.registry import Entry, Options, folded
+
+PLAIN_NAME = re.compile(r"[a-z][a-z0-9_.]*")
+
+_OWN: dict[str, Entry] = {}
+
+
+def register_model(
+    name: str,
+    builder: Callable[..., nn.Module],
+    *,
+    image_size: int = 224,
+    smallest: int = 1,
+    source: str = "",
+) -> None:
+    """Make a network known by a name, for ``model=``, ``saccade.load`` and everything else here.
+
+    ``builder`` is called with ``num_classes`` and, as far as it takes them, ``image_size`` in
+    pixels, ``in_channels``, ``dropout`` and ``drop_path``; a class of networks will do. It draws
+    weights from torch's generator alone, which the run's seed sets. ``image_size`` is its usual
+    side and ``smallest`` the smallest, in pixels; ``source`` says where it is from. Registering a
+    name again replaces what was registered. Raises UsageError for a name that cannot be, or is
+    that of a model of this program.
+    """
+    key = folded(str(name))
+    if not PLAIN_NAME.fullmatch(key):
+        raise UsageError(
+            f"{name!r} cannot be the name of a model",
+            where="register_model",
+            fix="use letters, digits, dots and underscores, a letter first",
+        )
+    if key in registry.aliases() or registry.is_grammatical(key, but=_seek):
+        raise UsageError(
+            f"'{name}' is a model of this program",
+            where="register_model",
+            fix="give yours another name",
+        )
+    if not callable(builder) or not _takes(builder, "num_classes"):
+        raise UsageError(
+            f"the builder of '{name}' does not take num_classes",
+            where="register_model",
+            fix="give a function or class with the parameter num_classes that returns an nn.Module",
+        )
+    _OWN[key] = _entry(
+        key,
+        builder,
+        image_size=image_size,
+        smallest=smallest,
+        source=source or "registered from Python",
+    )
+
+
+def is_registered(name: str) -> bool:
+    """Tell whether a name means a network that others made known."""
+    key = folded(name)
+    return key not in registry.aliases() and _seek_name(key) is not None
+
+
+def is_foreign(name: str) -> bool:
+    """Tell whether a name means a network that is not of this program."""
+    return backends.is_backend(name) or is_registered(name)
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Return the names that match a shell pattern, sorted; no plug-in is imported for that."""
+    known = {*_OWN, *map(folded, plugins.names(plugins.MODELS))} - registry.aliases().keys()
+    return sorted(name for name in known if fnmatch.fnmatch(name, folded(pattern)))
+
+
+def _seek(match: re.Match[str]) -> Entry | None:
+    return _seek_name(match[0])
+
+
+def _seek_name(key: str) -> Entry | None:
+    """Return what a folded name means: what was registered in this process before any plug-in."""
+    if key in _OWN:
+        return _OWN[key]
+    for name in plugins.names(plugins.MODELS):
+        if folded(name) == key and (builder := plugins.load(plugins.MODELS, name)) is not None:
+            side = int(getattr(builder, "image_size", 224))
+            source = f"plug-in {getattr(builder, '__module__', name)}"
+            return _entry(key, builder, image_size=side, smallest=1, source=source)
+    return None
+
+
+def _entry(
+    name: str, builder: Callable[..., nn.Module], *, image_size: int, smallest: int, source: str
+) -> Entry:
+    def build(options: Options) -> nn.Module:
+        asked = {"dropout": options.dropout, "drop_path": options.drop_path}
+        offered = {"image_size": options.image_size, "in_channels": options.in_channels}
+        network = backends.made(
+            lambda **more: builder(num_classes=options.num_classes, **more), name, asked, offered
+        )
+        if not isinstance(network, nn.Module):
+            raise ConfigError(
+                f"the builder of {name} returned a {type(network).__name__}",
+                where="--model",
+                fix="let it return an nn.Module",
+            )
+        return network
+
+    return backends.foreign_entry(
+        name,
+        build,
+        family="registered",
+        source=source,
+        image_size=image_size,
+        smallest=smallest,
+    )
+
+
+def _takes(builder: Any, parameter: str) -> bool:
+    try:
+        parameters = inspect.signature(builder).parameters.values()
+    except (TypeError, ValueError):  # a builder of another language does not say
+        return True
+    return any(p.name == parameter or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+registry.register_grammar(r"[^:]+", _seek)
