@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,10 @@ import torch
 from torch import nn
 
 from saccade import files, units
+from saccade.config.schema import Config
 from saccade.device import determinism
 from saccade.distributed.world import ALONE, World
-from saccade.errors import (
-    DiskError,
-    DivergedError,
-    Explained,
-    InterruptedRunError,
-    PreemptedError,
-)
+from saccade.errors import Explained
 from saccade.evaluation.classifier import Classifier
 from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
@@ -33,9 +30,10 @@ from saccade.report import write_report
 from saccade.runs import resuming, run_folder
 from saccade.setup import agreement, build
 from saccade.setup.compose import Composed
-from saccade.setup.initial_weights import start
+from saccade.setup.initial_weights import initialise
 from saccade.training import datasets, saving
 from saccade.training.checkpoint import Saved
+from saccade.training.datasets import Data
 from saccade.training.judging import score
 from saccade.training.loop import train_to_the_end
 from saccade.training.meter import Meter
@@ -79,141 +77,227 @@ def train(
     """
     begun, log = time.monotonic(), log or Log(rank=world.rank)
     out = out or str(resuming.run_of(resume) or "")
+
     with determinism.owned(), Stop(world) as stop:
-        data = datasets.open_data(composed.config, composed.source, composed.val_source)
-        config, shrunk = build.shrink_batch(
-            composed.config, len(data.train), composed.explicit_batch, module
-        )
-        theirs = module if module is not None else build.of_others(config, data)
-        mine = own_network.identify(theirs) if theirs is not None else {}
-        agreement.check_same(config, data, world, mine)
-        agreement.check_number(config, world)
-        network = world.broadcast(lambda: mine)
-        findings = checks.examine(config, data, module, log, shrunk) if world.leads else []
-        tell(findings, log)
-        refuse(findings)
-        name, anew = build.model_name(config, module), resume == "never"
-        folder = Path(
-            world.broadcast(
-                lambda: str(build.run_folder(config, data, name, out, fresh=anew, network=network))
-            )
-        )
+        # open data and settings, and find the folder: the same on all ranks
+        opened = _open(composed, module, world, log)
+        folder = _folder(opened, out, world, fresh=resume == "never")
         with world.only_first(files.locked(folder)):
-            stop.limit(units.seconds(config.max_time) if config.max_time else None)
-            done = world.broadcast(lambda: resuming.finished(folder, config, data, network))
-            if done is not None:
-                if module is not None and (folder / MODEL_FILE).is_file():
-                    Classifier.load(folder, module)
-                return Outcome(
-                    folder,
-                    done["result"],
-                    float(done["seconds"]),
-                    fresh=False,
-                    settings=config.dump(),
-                )
+            limit = opened.config.max_time
+            stop.limit(units.seconds(limit) if limit else None)
+            if (done := _finished_before(opened, folder, world)) is not None:
+                return done
+
+            # restore the newest checkpoint, or start
             saved = resuming.earlier(folder, resume, log, world)
-            choices, offset = (
-                agreement.resolve(config, saved, world),
-                resuming.offset(saved, config),
-            )
-            with out_of_memory.building(config):
-                run = build.build(config, data, folder, choices, module, world, offset)
-            run = replace(run, network=network)
-            try:
+            run = _build(opened, folder, saved, world)
+            with _ended_in_words(run, log):
                 if saved is not None:
-                    resuming.resume(
-                        run, saved, resume_changed, log, named=resume not in resuming.WORDS
-                    )
-                outcome = _attempt(run, saved, findings, begun, stop, log)
+                    is_named = resume not in resuming.WORDS
+                    resuming.resume(run, saved, resume_changed, log, named=is_named)
+                run_folder.announce(run, log)
+                if saved is None:
+                    initialise(run, log)
+                agreement.copy_state(run.state, world)
+
+                # check what can only be seen by trying; a resumed run was checked when it began
+                run, findings = _try_out(run, opened.findings, stop, log, is_new=saved is None)
+                run_folder.begin(run, findings, log, attempt=_attempt(saved))
+
+                # take all steps; whatever ends them early, what is well is saved
+                meter = _meter(run, saved, begun, log)
+                stop.begin()
+                with saving.saved_at_the_end(run, meter, stop, log):
+                    with out_of_memory.explained(run.plan, run.state):
+                        train_to_the_end(run, meter, stop, log)
+                    outcome = _finish(run, meter, stop, log)
                 run_folder.conclude(outcome.result, folder, outcome.seconds, log)
-            except Explained as error:
-                log.event(
-                    "end", status=type(error).__name__, step=run.state.step, message=error.what
-                )
-                log.note(str(error))
-                run_folder.failed(run, error)
-                raise
-            finally:
-                run.readers.close()
-                log.close()
+
             if module is not None:
                 own_network.give_back(module, run.state.final_model)
             return outcome
 
 
-def _attempt(
-    run: Run, saved: Saved | None, findings: list[Finding], begun: float, stop: Stop, log: Log
-) -> Outcome:
-    """Train from the state at hand to the end.
-
-    What ends it on the way is raised when the state is saved.
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a run begins with: its settings and data, the network that was handed over with its
+    identity, and what was found on the first rank.
     """
-    run_folder.announce(run, log)
-    if saved is None:
-        start(run, log)
-    agreement.copy_state(run.state, run.world)
-    if saved is None and run.world.leads:
-        findings += checks.trial(run, log, stop.check_here)
-    agreement.share_trial(run)
-    run_folder.begin(run, findings, log, attempt=1 + (saved.meta["attempt"] if saved else 0))
-    before = saved.meta if saved else {}
-    meter = Meter(run, log, begun, float(before.get("seconds", 0)), before.get("since"))
-    stop.begin()
+
+    config: Config
+    data: Data
+    module: nn.Module | None
+    network: dict[str, str]
+    findings: list[Finding]
+
+    @property
+    def model_name(self) -> str:
+        return build.model_name(self.config, self.module)
+
+
+def _open(composed: Composed, module: nn.Module | None, world: World, log: Log) -> _Opened:
+    """Open the data, settle the settings that depend on it, and check what needs no step.
+
+    Raises on all ranks where one of them has other settings, images or versions.
+    """
+    data = datasets.open_data(composed.config, composed.source, composed.val_source)
+    explicit = composed.explicit_batch
+    config, shrunk = build.shrink_batch(composed.config, len(data.train), explicit, module)
+
+    theirs = module if module is not None else build.of_others(config, data)
+    mine = own_network.identify(theirs) if theirs is not None else {}
+    agreement.check_same(config, data, world, mine)
+    agreement.check_number(config, world)
+    network = world.broadcast(lambda: mine)
+
+    findings = checks.examine(config, data, module, log, shrunk=shrunk) if world.leads else []
+    tell(findings, log)
+    refuse(findings)
+    return _Opened(config, data, module, network, findings=findings)
+
+
+def _folder(opened: _Opened, out: str, world: World, *, fresh: bool) -> Path:
+    """Return the folder of the run, as the first rank sees it."""
+
+    def name() -> str:
+        config, data, network = opened.config, opened.data, opened.network
+        return str(
+            build.folder_for(config, data, opened.model_name, out, fresh=fresh, network=network)
+        )
+
+    return Path(world.broadcast(name))
+
+
+def _finished_before(opened: _Opened, folder: Path, world: World) -> Outcome | None:
+    """Return what came out of this run where it is finished already, else None.
+
+    A network that was handed over gets its weights. Raises ConfigError where the folder holds
+    another run.
+    """
+    config, data, module = opened.config, opened.data, opened.module
+    done = world.broadcast(lambda: resuming.finished(folder, config, data, opened.network))
+    if done is None:
+        return None
+
+    if module is not None and (folder / MODEL_FILE).is_file():
+        Classifier.load(folder, module)
+    seconds = float(done["seconds"])
+    return Outcome(folder, done["result"], seconds, fresh=False, settings=config.dump())
+
+
+def _build(opened: _Opened, folder: Path, saved: Saved | None, world: World) -> Run:
+    """Build the run as it is before its first step, with the choices of earlier attempts."""
+    config = opened.config
+    choices = agreement.decide(config, saved, world)
+    offset = resuming.offset(saved, config)
+    with out_of_memory.building(config):
+        return build.build(
+            config,
+            opened.data,
+            folder,
+            choices,
+            module=opened.module,
+            network=opened.network,
+            world=world,
+            offset=offset,
+        )
+
+
+@contextmanager
+def _ended_in_words(run: Run, log: Log) -> Iterator[None]:
+    """Write down what ends a run, and let go of what it holds."""
     try:
-        with out_of_memory.explained(run):
-            train_to_the_end(run, meter, stop, log)
-        return _finish(run, meter, stop, log)
-    except (PreemptedError, InterruptedRunError) as wish:
-        stop.save()
-        saving.save_and_leave(run, meter, log, wish)
+        yield
+    except Explained as error:
+        name, step = type(error).__name__, run.state.step
+        log.event("end", status=name, step=step, message=error.what)
+        log.note(str(error))
+        run_folder.failed(run, error)
         raise
-    except (DivergedError, DiskError):
-        raise  # there is nothing better to save than what is saved, or no place for it
-    except BaseException:
-        stop.save()
-        saving.rescue(run, meter, log)
-        raise
+    finally:
+        run.readers.close()
+        log.close()
+
+
+def _try_out(
+    run: Run, findings: list[Finding], stop: Stop, log: Log, *, is_new: bool
+) -> tuple[Run, list[Finding]]:
+    """Take a few steps of a new run on a copy, on the first rank, and let all ranks do as it found
+    best.
+    """
+    choices = run.plan.choices
+    if is_new and run.plan.world.leads:
+        found, choices = checks.trial(run, log, stop.check_here)
+        findings = findings + found
+    return agreement.share_trial(run, choices), findings
+
+
+def _attempt(saved: Saved | None) -> int:
+    """Return the number of this attempt, from 1."""
+    return 1 + (saved.meta["attempt"] if saved else 0)
+
+
+def _meter(run: Run, saved: Saved | None, begun: float, log: Log) -> Meter:
+    """Return a meter that goes on from what the checkpoint says of earlier attempts."""
+    before = saved.meta if saved else {}
+    return Meter(run, log, begun, float(before.get("seconds", 0)), since=before.get("since"))
 
 
 def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     """Write the final weights, read them back from the disk, and let only these be judged."""
-    model_file = run.folder / MODEL_FILE
-    if run.world.leads:
-        files.write_bytes(model_file, run.classifier().to_bytes())
+    plan, state = run.plan, run.state
+    if plan.world.leads:
+        files.write_bytes(plan.folder / MODEL_FILE, run.classifier().to_bytes())
+    reread = _read_back(run)
+
+    begun = time.perf_counter()
+    with log.progress("final evaluation", len(plan.data.val)) as bar:
+
+        def poll(done: int) -> None:
+            bar.update(done, "the saved weights, read back from disk")
+            stop.check()
+
+        result = score(run, reread, plan.data.val, poll)
+    taken_s = time.perf_counter() - begun
+
+    name, views = plan.data.val.name, plan.recipe.eval_views
+    entry = meter.evaluation(result, name, views, taken_s, final=True)
+    if plan.final_is_candidate:
+        state.evaluations[:] = [e for e in state.evaluations if e.step != state.step] + [entry]
+
+    saving.save(run, meter, log)
+    if plan.world.leads:
+        _hand_over(run, meter, result, entry, log=log)
+    return Outcome(plan.folder, entry.to_json(), meter.seconds, settings=plan.config.dump())
+
+
+def _read_back(run: Run) -> Classifier:
+    """Return the classifier that the first rank reads from the disk, on all ranks.
+
+    It is read into a copy whose saved tensors are zero, so that nothing of the network in memory
+    can stand in for what the file lacks.
+    """
     skeleton = duplicate(run.state.final_model)
     tensors = [*skeleton.parameters(), *skeleton.buffers()]
     with torch.no_grad():
         # buffers that are not saved, such as indices, stay
         for tensor in skeleton.state_dict().values():
             tensor.zero_()
-    reread = (
-        Classifier.load(run.folder, skeleton)
-        if run.world.leads
-        else Classifier(skeleton, run.recipe)
-    )
-    run.world.copy_from_first_(tensors)
-    begun = time.perf_counter()
-    with log.progress("final evaluation", len(run.data.val)) as bar:
 
-        def poll(done: int) -> None:
-            bar.update(done, "the saved weights, read back from disk")
-            stop.check()
-
-        result = score(run, reread, run.data.val, poll)
-    taken_s, state = time.perf_counter() - begun, run.state
-    entry = meter.evaluation(result, run.data.val.name, run.recipe.eval_views, taken_s, final=True)
-    if run.final_is_candidate:
-        state.evaluations[:] = [e for e in state.evaluations if e.step != state.step] + [entry]
-    saving.save(run, meter, log)
-    if run.world.leads:
-        _hand_over(run, meter, result, entry, log)
-    return Outcome(run.folder, entry.to_json(), meter.seconds, settings=run.config.dump())
+    if run.plan.world.leads:
+        reread = Classifier.load(run.plan.folder, skeleton)
+    else:
+        reread = Classifier(skeleton, run.plan.recipe)
+    run.plan.world.copy_from_first_(tensors)
+    return reread
 
 
-def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, log: Log) -> None:
+def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, *, log: Log) -> None:
     """Write what is looked at afterwards: predictions, run.json, the report."""
+    folder = run.plan.folder
     answers = {"logits": result.logits, "labels": result.labels}
-    files.write_bytes(run.folder / "predictions.safetensors", safetensors.torch.save(answers))
+    files.write_bytes(folder / "predictions.safetensors", safetensors.torch.save(answers))
+
     log.event("end", status="done", step=run.state.step, **result.to_json())
     run_folder.complete(run, entry, meter)
-    write_report(run.folder, run.data.val)
+    write_report(folder, run.plan.data.val)

@@ -29,6 +29,7 @@ import torch
 from saccade import files
 from saccade.cli import main as cli
 from saccade.data.order import Order
+from saccade.objectives.classification import Classification
 from saccade.runs import resuming
 from saccade.training import judging, loop, step
 
@@ -56,17 +57,16 @@ def kill_in_evaluation(count: int) -> None:
     real = judging.evaluate
     seen = 0
 
-    def evaluate(*arguments: Any) -> Any:
+    def evaluate(*arguments: Any, poll: Any, **named: Any) -> Any:
         nonlocal seen
         seen += 1
-        *others, poll, world, decoded = arguments
 
         def deadly(done: int) -> None:
             poll(done)
             if seen == count:
                 die()
 
-        return real(*others, deadly, world, decoded)
+        return real(*arguments, poll=deadly, **named)
 
     judging.evaluate = evaluate
 
@@ -79,7 +79,7 @@ def sabotage(kind: str) -> None:
         fresh = {name: tensor.clone() for name, tensor in run.state.optimizers.tensors().items()}
         real(run, saved, *rest, **more)
         if kind == "position":
-            lost = run.state.step * run.global_batch % len(run.data.train)
+            lost = run.state.step * run.plan.global_batch % len(run.plan.data.train)
             at = Order.at
             Order.at = lambda self, start, stop: at(self, start - lost, stop - lost)
         elif kind == "optimizer":
@@ -94,16 +94,15 @@ def sabotage(kind: str) -> None:
 
 
 def plant_nan(steps: list[int]) -> None:
-    real = step.present
+    real = Classification.prepare
 
-    def present(*arguments: Any) -> Any:
-        inputs, share = real(*arguments)
-        *_, number, cell = arguments
-        if number in steps and cell == 1:
+    def prepare(self: Any, cell: Any) -> Any:
+        inputs, targets = real(self, cell)
+        if cell.step in steps and cell.number == 1:
             inputs[3] = float("nan")
-        return inputs, share
+        return inputs, targets
 
-    step.present = present
+    Classification.prepare = prepare
 
 
 def break_loader(kind: str) -> None:
@@ -149,13 +148,13 @@ def plant_burst(steps: list[int]) -> None:
 
 
 def mirror_images(number: int) -> None:
-    real = step.present
+    real = Classification.prepare
 
-    def present(*arguments: Any) -> Any:
-        inputs, share = real(*arguments)
-        return (inputs.flip(3) if arguments[-2] == number else inputs), share
+    def prepare(self: Any, cell: Any) -> Any:
+        inputs, targets = real(self, cell)
+        return (inputs.flip(3) if cell.step == number else inputs), targets
 
-    step.present = present
+    Classification.prepare = prepare
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ from saccade.log import Log
 from saccade.models import create_model, meta_model
 from saccade.models.airbench import Airbench, NearIdentity
 from saccade.models.parts.cost import cost
-from saccade.setup import build
+from saccade.setup import build, choosing
 from saccade.setup.compose import Request, compose
-from saccade.setup.initial_weights import start
+from saccade.setup.initial_weights import initialise
 from saccade.training import datasets
 
 
@@ -77,11 +77,11 @@ def test_a_training_begins_with_a_look_at_its_images(tmp_path: Path) -> None:
     composed = compose(Request(flags=flags))
     config, data = composed.config, datasets.open_data(composed.config, composed.source)
     threads = torch.get_num_threads()
-    run = build.build(config, data, tmp_path, build.resolve(config, None), None)
+    run = build.build(config, data, tmp_path, choosing.decide(config, None))
     try:
         assert isinstance(run.state.model, Airbench) and run.state.ema
         drawn = run.state.model.whiten.weight.clone()
-        start(run, Log(quiet=True))
+        initialise(run, Log(quiet=True))
         assert not torch.equal(run.state.model.whiten.weight, drawn)
         assert torch.equal(
             run.state.ema.model.get_parameter("whiten.weight"), run.state.model.whiten.weight

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saccade.findings import Finding
 from saccade.log import Log
 from saccade.preflight import checks
-from saccade.setup import build
+from saccade.setup import build, choosing
 from saccade.setup.compose import Composed, Request, compose
 from saccade.training import datasets
 from saccade.training.run import Run
@@ -63,12 +63,12 @@ def found(composed: Composed, module: nn.Module | None = None) -> dict[str, Find
 def built(composed: Composed, folder: Path, module: nn.Module | None = None) -> Run:
     data = datasets.open_data(composed.config, composed.source)
     config, _ = build.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
-    return build.build(config, data, folder, build.resolve(config, None), module)
+    return build.build(config, data, folder, choosing.decide(config, None), module=module)
 
 
 def rehearse(run: Run) -> dict[str, Finding]:
     try:
-        return {f.id: f for f in checks.trial(run, QUIET, lambda: None)}
+        return {f.id: f for f in checks.trial(run, QUIET, lambda: None)[0]}
     finally:
         run.readers.close()
 

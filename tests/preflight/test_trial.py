@@ -53,7 +53,7 @@ def test_fewer_threads_read_where_many_stand_in_each_others_way(
     composed = asked(make_set(tmp_path / "set"))
     run = built(composed, tmp_path / "run")
     run.readers.resize(8)
-    split, lock = run.view.split, threading.Lock()
+    split, lock = run.plan.view.split, threading.Lock()
 
     def read(sample: int) -> Any:
         if waits_s:
@@ -63,11 +63,13 @@ def test_fewer_threads_read_where_many_stand_in_each_others_way(
             time.sleep(0.01)
         return split.read(sample)
 
-    slow = dataclasses.replace(
-        run, view=dataclasses.replace(run.view, split=dataclasses.replace(split, read=read))
-    )
-    rehearse(slow)
-    assert run.readers.threads == threads == run.resolved["reader_threads"]["value"]
+    view = dataclasses.replace(run.plan.view, split=dataclasses.replace(split, read=read))
+    slow = dataclasses.replace(run, plan=dataclasses.replace(run.plan, view=view))
+    try:
+        _, choices = checks.trial(slow, QUIET, lambda: None)
+    finally:
+        run.readers.close()
+    assert run.readers.threads == threads == choices.reader_threads.value
 
 
 def test_the_estimate_adds_up(tmp_path: Path) -> None:
@@ -79,9 +81,9 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     run = built(composed, tmp_path / "run")
     run.readers.close()
     # 6 steps of two cells; 16 and 24 px are not 12 and 24: sizes are multiples of 8
-    assert [run.view.size_at(step) for step in (0, 5)] == [16, 24]
+    assert [run.plan.view.size_at(step) for step in (0, 5)] == [16, 24]
     spent = speed.estimate(
-        run, speed.Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24)
+        run.plan, speed.Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24)
     )
     compute = 0.4 * ((16 / 24) ** 2 + 1) / 2
     assert spent.compute_s == pytest.approx(compute) and spent.load_s == pytest.approx(0.04)
@@ -147,7 +149,7 @@ def test_memory_that_runs_out_later_is_explained(tmp_path: Path) -> None:
     run = built(asked(make_set(tmp_path / "set"), **{"batch.global": 8}), tmp_path / "run")
     with (
         pytest.raises(ConfigError, match="at step 0, with cells of 8 images") as caught,
-        out_of_memory.explained(run),
+        out_of_memory.explained(run.plan, run.state),
     ):
         raise RuntimeError(
             "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"
@@ -155,7 +157,7 @@ def test_memory_that_runs_out_later_is_explained(tmp_path: Path) -> None:
     assert (
         "the same command continues" in caught.value.fix and caught.value.finding == "out-of-memory"
     )
-    with pytest.raises(RuntimeError, match="sizes"), out_of_memory.explained(run):
+    with pytest.raises(RuntimeError, match="sizes"), out_of_memory.explained(run.plan, run.state):
         raise RuntimeError("sizes differ")
     run.readers.close()
 

@@ -19,9 +19,10 @@ from saccade.errors import CheckpointError, ConfigError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log, read_events
 from saccade.models import create_model, load_weights
-from saccade.setup import build as launch
+from saccade.setup import build
+from saccade.setup.choosing import decide
 from saccade.setup.compose import Request, compose
-from saccade.setup.initial_weights import start
+from saccade.setup.initial_weights import initialise
 from saccade.training import datasets
 from saccade.training.run import Run
 
@@ -31,7 +32,7 @@ def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Return what builds a run on the digits up to its start, weights included."""
     runs: list[Run] = []
 
-    def build(module: nn.Module | None = None, log: Log | None = None, **flags: Any) -> Run:
+    def make(module: nn.Module | None = None, log: Log | None = None, **flags: Any) -> Run:
         composed = compose(
             Request(
                 flags={"model.name": "resnet8"}
@@ -40,13 +41,13 @@ def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         )
         config, data = composed.config, datasets.open_data(composed.config, composed.source)
         runs.append(
-            launch.build(config, data, tmp_path / "run", launch.resolve(config, None), module)
+            build.build(config, data, tmp_path / "run", decide(config, None), module=module)
         )
-        start(runs[-1], log or Log(quiet=True))
+        initialise(runs[-1], log or Log(quiet=True))
         return runs[-1]
 
     threads = torch.get_num_threads()
-    yield build
+    yield make
     torch.set_num_threads(threads)
     for run in runs:
         run.readers.close()

@@ -25,10 +25,10 @@ from saccade.data.loader import Readers, batches
 from saccade.data.order import EVERYTHING
 from saccade.log import Log
 from saccade.preflight import speed as timing
-from saccade.setup import build
+from saccade.setup import build, choosing
 from saccade.setup.compose import Composed
 from saccade.training import datasets
-from saccade.training.run import Run
+from saccade.training.run import Plan
 
 SAMPLE = 256
 PACK_SAMPLE = 64
@@ -76,23 +76,23 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
     """
     data = datasets.open_data(composed.config, composed.source)
     config, _ = build.shrink_batch(composed.config, len(data.train), composed.explicit_batch)
-    run = build.build(config, data, Path("."), resolved=build.resolve(config, None), module=None)
+    run = build.build(config, data, Path("."), choosing.decide(config, None))
     try:
         with log.progress("measuring the loader", 4) as bar:
-            stages = _stages(run)
+            stages = _stages(run.plan)
             bar.update(1, "read, decode, resize")
-            loader = _loader(run)
+            loader = _loader(run.plan, run.readers)
             bar.update(2, "all threads together")
-            _, speed = timing.measure(run, lambda: None)
+            speed = timing.measure(run, lambda: None).speed
             bar.update(3, "the training step")
             side = -(-int(PACK_SIDE_PER_PIXEL * config.data.image_size) // 20) * 20
-            packed_s = 0.0 if is_pack(Path(data.train.where)) else _packed(run, side)
+            packed_s = 0.0 if is_pack(Path(data.train.where)) else _packed(run.plan, side)
             bar.update(4, "packed")
     finally:
         run.readers.close()
 
     step = config.cell / max(speed.next_cell_s, 1e-9)
-    shared = run.device.type == "cpu"
+    shared = run.plan.device.type == "cpu"
     found = Diagnosis(
         len(data.train),
         *stages,
@@ -106,11 +106,11 @@ def diagnose(composed: Composed, log: Log) -> Diagnosis:
     return Diagnosis(**asdict(found) | {"advice": _advice(found, config)})
 
 
-def _stages(run: Run) -> tuple[float, float, float, float, float]:
+def _stages(plan: Plan) -> tuple[float, float, float, float, float]:
     """Return seconds per image on this thread: read, read again, decode, resize, and the rest."""
-    view, split = replace(run.view, rank_slice=EVERYTHING, decoded=None), run.data.train
-    samples, choose = _crops(run, SAMPLE)
-    size = view.size_at(run.total_steps - 1)
+    view, split = replace(plan.view, rank_slice=EVERYTHING, decoded=None), plan.data.train
+    samples, choose = _crops(plan, SAMPLE)
+    size = view.size_at(plan.total_steps - 1)
     first_s, _ = _timed(lambda: [bytes(split.read(i)) for i in samples])
     again_s, files = _timed(lambda: [bytes(split.read(i)) for i in samples])
 
@@ -136,12 +136,12 @@ def _stages(run: Run) -> tuple[float, float, float, float, float]:
     return first_s / count, again_s / count, decode_s / count, resize_s / count, rest_s / count
 
 
-def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
+def _crops(plan: Plan, most: int) -> tuple[list[int], crops.Choose]:
     """Return the first samples of the run, and what chooses their crops."""
-    section, order = run.view.augment, run.view.order
-    epochs, samples = order.at(0, min(most, len(run.data.train)))
-    views = Views(order.seed, epochs, samples)
-    boxes = geometry.Crops(section, views, run.view.size_at(run.total_steps - 1), run.view.fit)
+    section, order = plan.view.augment, plan.view.order
+    epochs, samples = order.at(0, min(most, len(plan.data.train)))
+    views, side = Views(order.seed, epochs, samples), plan.view.size_at(plan.total_steps - 1)
+    boxes = geometry.Crops(section, views, side, plan.view.fit)
 
     def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         return boxes.choose(np.array(which), sizes)[:, None]
@@ -149,26 +149,26 @@ def _crops(run: Run, most: int) -> tuple[list[int], crops.Choose]:
     return samples.tolist(), choose
 
 
-def _loader(run: Run) -> float:
+def _loader(plan: Plan, readers: Readers) -> float:
     """Return images per second of all reading threads, nothing else running."""
-    steps = max(2 * SAMPLE // run.global_batch, 2)
-    list(batches(run.view, run.readers, run.global_batch, first_step=0, last_step=1))
+    view, batch = plan.view, plan.global_batch
+    steps = max(2 * SAMPLE // batch, 2)
+    list(batches(view, readers, batch, first_step=0, last_step=1))  # the first one warms up
+
     seconds, _ = _timed(
-        lambda: list(
-            batches(run.view, run.readers, run.global_batch, first_step=1, last_step=1 + steps)
-        )
+        lambda: list(batches(view, readers, batch, first_step=1, last_step=1 + steps))
     )
-    return steps * run.global_batch / seconds
+    return steps * batch / seconds
 
 
-def _packed(run: Run, side: int) -> float:
+def _packed(plan: Plan, side: int) -> float:
     """Return seconds per image to decode a few images after packing them."""
-    samples, choose = _crops(run, PACK_SAMPLE)
+    samples, choose = _crops(plan, PACK_SAMPLE)
     files = [
-        packing.encode(run.data.train.read(i), packing.Settings(max_side=side)) for i in samples
+        packing.encode(plan.data.train.read(i), packing.Settings(max_side=side)) for i in samples
     ]
-    size = run.view.size_at(run.total_steps - 1)
-    seconds, _ = _timed(lambda: [None for _ in crops.decode(files, choose, size, run.view.exif)])
+    size = plan.view.size_at(plan.total_steps - 1)
+    seconds, _ = _timed(lambda: [None for _ in crops.decode(files, choose, size, plan.view.exif)])
     return seconds / len(samples)
 
 

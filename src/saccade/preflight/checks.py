@@ -18,9 +18,9 @@ from saccade.log import Log
 from saccade.preflight import census, contents, descent, network, out_of_memory
 from saccade.preflight.trial import trial
 from saccade.preflight.unused import left_out
-from saccade.setup import agreement, build, cells
+from saccade.setup import agreement, build, cells, choosing
 from saccade.setup.compose import Composed
-from saccade.setup.initial_weights import start
+from saccade.setup.initial_weights import initialise
 from saccade.training import datasets
 from saccade.training.datasets import Data
 
@@ -80,12 +80,12 @@ def check(composed: Composed, log: Log) -> list[Finding]:
 def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     """Build the run as training would and try a step; its folder is never made."""
     threads = torch.get_num_threads()
-    folder = build.run_folder(config, data, build.model_name(config, None), "", fresh=False)
+    folder = build.folder_for(config, data, build.model_name(config, None), "", fresh=False)
     with out_of_memory.building(config):
-        run = build.build(config, data, folder, resolved=build.resolve(config, None), module=None)
+        run = build.build(config, data, folder, choosing.decide(config, None))
     try:
-        start(run, log)
-        return trial(run, log, lambda: None)
+        initialise(run, log)
+        return trial(run, log, lambda: None)[0]
     finally:
         run.readers.close()
         torch.set_num_threads(threads)

@@ -10,7 +10,8 @@ import torch
 from saccade.config import schema as configuration
 from saccade.config.schema import Config
 from saccade.errors import ConfigError
-from saccade.training.run import Run
+from saccade.training.run import Plan
+from saccade.training.state import State
 
 SIGNS = (
     "not enough memory",
@@ -27,17 +28,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
-def smaller_cells(run: Run) -> list[int]:
+def smaller_cells(config: Config) -> list[int]:
     """Return the cells, in images, that the same global batch could be cut into instead, the
     largest first.
     """
-    cell, augment = run.config.cell, run.config.augment
+    cell, augment = config.cell, config.augment
     least = 2 if augment.mixes else 1  # one image has no other to be mixed with
     fitting = (d for d in reversed(configuration.divisors(cell)) if least <= d < cell)
     return [d for d in fitting if d % augment.repeats == 0]
 
 
-def too_large(run: Run, side: int, fitting: int) -> ConfigError:
+def too_large(plan: Plan, side: int, fitting: int) -> ConfigError:
     """Return the refusal of a cell of images of ``side`` px.
 
     ``fitting`` is the largest that was seen to fit, or 0.
@@ -48,11 +49,11 @@ def too_large(run: Run, side: int, fitting: int) -> ConfigError:
             "smaller cells"
         )
     else:
-        guess = next(iter(smaller_cells(run)), 1)
+        guess = next(iter(smaller_cells(plan.config)), 1)
         fix = f"--set batch.cell={guess} or less computes the same global batch in smaller cells"
     return ConfigError(
-        f"a cell of {run.config.cell} images of {side} px does not fit into the memory of "
-        f"{run.device.type}",
+        f"a cell of {plan.config.cell} images of {side} px does not fit into the memory of "
+        f"{plan.device.type}",
         where="batch.cell",
         fix=f"{fix} (batch statistics and mixing belong to a cell, so it is a different run); "
         "--set model.checkpointing=true takes less memory for more time and is the same run",
@@ -82,7 +83,7 @@ def building(config: Config) -> Iterator[None]:
 
 
 @contextmanager
-def explained(run: Run) -> Iterator[None]:
+def explained(plan: Plan, state: State) -> Iterator[None]:
     """Turn running out of memory in the middle of a run into ConfigError, which names step and
     cell.
     """
@@ -91,13 +92,13 @@ def explained(run: Run) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        smaller = next(iter(smaller_cells(run)), 1)
+        smaller = next(iter(smaller_cells(plan.config)), 1)
         raise ConfigError(
-            f"out of memory on {run.device.type} at step {run.state.step}, with cells of "
-            f"{run.config.cell} images of "
-            f"{run.view.size_at(min(run.state.step, run.total_steps - 1))} px, which had "
+            f"out of memory on {plan.device.type} at step {state.step}, with cells of "
+            f"{plan.config.cell} images of "
+            f"{plan.view.size_at(min(state.step, plan.total_steps - 1))} px, which had "
             "fitted before",
-            where=f"rank {run.world.rank}" if run.world.size > 1 else "batch.cell",
+            where=f"rank {plan.world.rank}" if plan.world.size > 1 else "batch.cell",
             fix="if something else had taken the memory, the same command continues from the "
             "last checkpoint; "
             f"--set model.checkpointing=true continues with less; --set batch.cell={smaller} "

@@ -24,20 +24,20 @@ from saccade.objectives.objective import heads
 from saccade.preflight.out_of_memory import is_out_of_memory
 from saccade.preflight.own_network import few, first_line
 from saccade.training import checkpoint
-from saccade.training.run import Run
+from saccade.training.run import Plan, Run
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
 Copies = Callable[[], tuple[State, StepRunner]]
 
 
-def is_foreign(run: Run) -> bool:
+def is_foreign(plan: Plan) -> bool:
     """Tell whether the network is not one of ours: handed over, or of timm or torchvision."""
-    return run.recipe.model.startswith("custom:") or models.is_foreign(run.recipe.model)
+    return plan.recipe.model.startswith("custom:") or models.is_foreign(plan.recipe.model)
 
 
 @contextmanager
-def explained(run: Run, when: str = "") -> Iterator[None]:
+def explained(plan: Plan, when: str = "") -> Iterator[None]:
     """Turn what a foreign network raises when it is tried into ConfigError.
 
     ``when`` follows "it fails".
@@ -47,15 +47,15 @@ def explained(run: Run, when: str = "") -> Iterator[None]:
     except SaccadeError:
         raise
     except Exception as error:  # any code may run here
-        if not is_foreign(run) or is_out_of_memory(error) or determinism.refused(error):
+        if not is_foreign(plan) or is_out_of_memory(error) or determinism.refused(error):
             raise
-        cell = run.config.cell
+        cell = plan.config.cell
         raise _failing(
-            run, error, when or f"on a cell of {cell} image{'s' * (cell > 1)}"
+            plan, error, when or f"on a cell of {cell} image{'s' * (cell > 1)}"
         ) from error
 
 
-def _failing(run: Run, error: Exception, when: str) -> ConfigError:
+def _failing(plan: Plan, error: Exception, when: str) -> ConfigError:
     text = first_line(error)
     fix = (
         "it is called again and again, in training mode and in evaluation mode, with any number "
@@ -80,8 +80,8 @@ def _failing(run: Run, error: Exception, when: str) -> ConfigError:
             "in forward"
         )
 
-    what = f"{run.recipe.model.removeprefix('custom:')} fails {when}: {text}"
-    return ConfigError(what, where=run.recipe.model, fix=fix, finding="model-fails")
+    what = f"{plan.recipe.model.removeprefix('custom:')} fails {when}: {text}"
+    return ConfigError(what, where=plan.recipe.model, fix=fix, finding="model-fails")
 
 
 def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
@@ -92,35 +92,35 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     DivergedError.
     """
     (state, stepper), (fresh, _) = copies(), copies()
-    recipe = run.recipe
+    plan, recipe = run.plan, run.plan.recipe
     stepper.step(state, cell)
 
     network = state.final_model.eval()
     side = recipe.eval_side
-    evaluation = explained(run, "in evaluation after a step")
-    with evaluation, torch.inference_mode(), autocast(run.precision, run.device):
+    evaluation = explained(plan, "in evaluation after a step")
+    with evaluation, torch.inference_mode(), autocast(plan.precision, plan.device):
         answer = mean_logits(
-            network, torch.zeros(2, 3, side, side, device=run.device), recipe.eval_views
+            network, torch.zeros(2, 3, side, side, device=plan.device), recipe.eval_views
         )
-    require_logits(answer, 2, run)
+    require_logits(answer, 2, plan)
 
     network.train()
     with explained(
-        run, "in a second step, which finds what the first step and an evaluation left behind"
+        plan, "in a second step, which finds what the first step and an evaluation left behind"
     ):
         stepper.step(state, cell)
     stepper.guard.settle()
 
-    _require_same_names(run, state)
+    _require_same_names(plan, run.state, state)
     checkpoint.through_memory(state, fresh)
     if fresh.digest() != state.digest():
-        raise _lost(run, "a checkpoint")
+        raise _lost(plan, "a checkpoint")
 
     reread = duplicate(fresh.final_model)
     reread.load_state_dict(safetensors.torch.load(Classifier(state.final_model, recipe).to_bytes()))
     if any(not torch.equal(a, b) for a, b in _saved(reread, state.final_model)):
-        raise _lost(run, "the file of the final weights")
-    return _changing_buffers(run, state)
+        raise _lost(plan, "the file of the final weights")
+    return _changing_buffers(plan, run.state, state)
 
 
 def _saved(one: nn.Module, other: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
@@ -129,16 +129,16 @@ def _saved(one: nn.Module, other: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         yield _bytes(tensor), _bytes(theirs[name])
 
 
-def require_logits(answer: Any, count: int, run: Run) -> None:
+def require_logits(answer: Any, count: int, plan: Plan) -> None:
     """Raise ConfigError unless an answer is logits (B, C), or a tuple or list of several heads'."""
-    wanted = (count, len(run.recipe.classes))
+    wanted = (count, len(plan.recipe.classes))
     for logits in heads(answer):
         if tuple(logits.shape) != wanted:
-            name = run.recipe.model.removeprefix("custom:")
+            name = plan.recipe.model.removeprefix("custom:")
             raise ConfigError(
                 f"{name} answers with {tuple(logits.shape)} in training mode instead of "
                 f"logits {wanted}",
-                where=run.recipe.model,
+                where=plan.recipe.model,
                 finding="head-width",
                 fix=(
                     "return one row of logits per image, or a tuple of such for a main and "
@@ -147,43 +147,43 @@ def require_logits(answer: Any, count: int, run: Run) -> None:
             )
 
 
-def _require_same_names(run: Run, state: State) -> None:
+def _require_same_names(plan: Plan, real: State, tried: State) -> None:
     before, after = (
-        {f"{g}/{n}" for g, ts in s.tensors().items() for n in ts} for s in (run.state, state)
+        {f"{g}/{n}" for g, ts in s.tensors().items() for n in ts} for s in (real, tried)
     )
     if changed := sorted(before ^ after):
         raise ConfigError(
             f"tensors come or go in the forward pass: {few(changed)}",
-            where=run.recipe.model,
+            where=plan.recipe.model,
             finding="not-saved",
             fix="make them in __init__, or with register_buffer(..., persistent=False)",
         )
 
 
-def _lost(run: Run, what: str) -> ConfigError:
+def _lost(plan: Plan, what: str) -> ConfigError:
     return ConfigError(
         f"{what} does not give back what the network held",
-        where=run.recipe.model,
+        where=plan.recipe.model,
         finding="not-saved",
         fix="do state_dict and load_state_dict of all its modules hold the same tensors?",
     )
 
 
-def _changing_buffers(run: Run, state: State) -> list[Finding]:
+def _changing_buffers(plan: Plan, real: State, tried: State) -> list[Finding]:
     """Name what training changes in a way that people may not expect."""
-    before, after = dict(run.state.model.named_buffers()), dict(state.model.named_buffers())
+    before, after = dict(real.model.named_buffers()), dict(tried.model.named_buffers())
     raw = {n for n in before if not torch.equal(_bytes(before[n]), _bytes(after[n]))}
-    kept = set(state.model.state_dict())
+    kept = set(tried.model.state_dict())
     findings = []
     if unsaved := sorted(raw - kept):
         text = f"training changes buffers that are not saved: {few(unsaved)}; a resumed run begins "
         text += "with their first values and will differ"
         fix = "leave persistent=False out"
         findings.append(
-            Finding("buffer-not-saved", "warning", text, where=run.recipe.model, fix=fix)
+            Finding("buffer-not-saved", "warning", text, where=plan.recipe.model, fix=fix)
         )
 
-    averaged, cells = running_statistics(state.model), run.global_batch // run.config.cell
+    averaged, cells = running_statistics(tried.model), plan.global_batch // plan.config.cell
     counters = {
         n
         for n, b in after.items()
@@ -195,7 +195,7 @@ def _changing_buffers(run: Run, state: State) -> list[Finding]:
         text += f"changes and that are no running statistics: {few(last)}"
         fix = "call them running_... where a mean is meant, or take a batch of one cell"
         findings.append(
-            Finding("buffer-of-last-cell", "warning", text, where=run.recipe.model, fix=fix)
+            Finding("buffer-of-last-cell", "warning", text, where=plan.recipe.model, fix=fix)
         )
     return findings
 

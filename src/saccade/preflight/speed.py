@@ -26,8 +26,9 @@ from saccade.optim import optimizers as optim
 from saccade.optim.ema import Ema
 from saccade.preflight import rehearsal
 from saccade.preflight.out_of_memory import is_out_of_memory, smaller_cells, too_large
+from saccade.training.choices import Choice
 from saccade.training.guard import Guard
-from saccade.training.run import Run
+from saccade.training.run import Plan, Run
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -72,57 +73,68 @@ class Estimate:
         return "loading" if self.load_s > self.compute_s else "compute"
 
 
-def measure(run: Run, poll: Poll) -> tuple[float, Speed]:
-    """Return the first loss, in nats per image, and the speed of the run, from a copy of it.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the first steps of a run showed: the first loss, in nats per image, its speed, and
+    whether all its operations repeat themselves to the bit.
+    """
+
+    loss: float
+    speed: Speed
+    deterministic: Choice[bool]
+
+
+def measure(run: Run, poll: Poll) -> Measured:
+    """Take the first steps of a run on a copy of it.
 
     Raises ConfigError when a cell does not fit into memory.
     """
-    with global_state_kept(run.device):
-        cells, load_s = load_cells(run, largest_step(run), poll)
-        with rehearsal.explained(run):
+    with global_state_kept(run.plan.device):
+        cells, load_s = load_cells(run, largest_step(run.plan), poll)
+        with rehearsal.explained(run.plan):
             return _compute(run, cells, load_s, poll)
 
 
-def estimate(run: Run, speed: Speed) -> Estimate:
+def estimate(plan: Plan, speed: Speed) -> Estimate:
     """Return how long the run will take, evaluations included.
 
     On a CPU loading and computing share the cores, so their times add up; elsewhere they overlap.
     """
-    batch = run.global_batch // run.world.size
-    cells = batch // run.config.cell
+    batch = plan.global_batch // plan.world.size
+    cells = batch // plan.config.cell
     full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
 
     # Computing grows with the area of the images, which progressive resizing changes in parts.
-    parts = _part_starts(run)
-    relative = sum((run.view.size_at(step) / speed.side) ** 2 for step in parts) / len(parts)
+    parts = _part_starts(plan)
+    relative = sum((plan.view.size_at(step) / speed.side) ** 2 for step in parts) / len(parts)
     compute, load = full * relative, speed.load_s * batch
-    shared = run.device.type == "cpu"
+    shared = plan.device.type == "cpu"
     step = compute + load if shared else max(compute, load)
 
-    steps = run.total_steps
-    evaluations = min(int(run.epochs_done(steps - 1)), steps - 1)
-    evaluations += not run.final_is_candidate
-    judged = evaluations * len(run.data.chosen_on) + len(run.data.val)
+    steps = plan.total_steps
+    evaluations = min(int(plan.epochs_done(steps - 1)), steps - 1)
+    evaluations += not plan.final_is_candidate
+    judged = evaluations * len(plan.data.chosen_on) + len(plan.data.val)
 
     forward = (
         FORWARD_SHARE
         * speed.next_cell_s
-        / run.config.cell
-        * (run.recipe.eval_side / speed.side) ** 2
+        / plan.config.cell
+        * (plan.recipe.eval_side / speed.side) ** 2
     )
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
-    return Estimate(steps * step + judged * each / run.world.size, step, load, compute)
+    return Estimate(steps * step + judged * each / plan.world.size, step, load, compute)
 
 
-def _part_starts(run: Run) -> list[int]:
+def _part_starts(plan: Plan) -> list[int]:
     """Return the first step of each part of the run that has its own image size."""
-    parts = len(run.config.augment.sizes)
-    return [min(-(-run.total_steps * part // parts), run.total_steps - 1) for part in range(parts)]
+    parts, total = len(plan.config.augment.sizes), plan.total_steps
+    return [min(-(-total * part // parts), total - 1) for part in range(parts)]
 
 
-def largest_step(run: Run) -> int:
+def largest_step(plan: Plan) -> int:
     """Return a step at which the images of the run are largest."""
-    return max(_part_starts(run), key=run.view.size_at)
+    return max(_part_starts(plan), key=plan.view.size_at)
 
 
 @contextmanager
@@ -138,10 +150,10 @@ def load_cells(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
 
     Return them and the seconds that an image took.
     """
-    cell = run.config.cell
+    cell = run.plan.config.cell
     loaded: list[Batch] = []
     begun = time.perf_counter()
-    view = replace(run.view, rank_slice=EVERYTHING)  # other ranks take no part in the trial
+    view = replace(run.plan.view, rank_slice=EVERYTHING)  # other ranks take no part in the trial
     for batch in batches(view, run.readers, cell, first_step=first, last_step=first + LOADED_CELLS):
         loaded.append(batch)
         poll()
@@ -150,36 +162,33 @@ def load_cells(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
     return loaded, (time.perf_counter() - begun) / (cell * len(loaded))
 
 
-def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
-    """Return the loss at the start and the speed, both from a copy.
+def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> Measured:
+    """Measure on a copy, and a second time without exactness where an operation has none.
 
     Raises ConfigError when memory is too small.
     """
     try:
-        return _loss_and_speed(run, cells, load_s, poll)
+        loss, speed = _loss_and_speed(run, cells, load_s, poll)
+        return Measured(loss, speed, run.plan.choices.deterministic)
     except Exception as error:
         operation = determinism.refused(error)
         if not operation and not is_out_of_memory(error):
             raise
 
     if operation:
-        run.resolved["deterministic"] = {
-            "value": False,
-            "reason": f"{operation} has no kernel that repeats itself",
-        }
         determinism.switch_on(strict=False)
-        return _compute(run, cells, load_s, poll)
+        lax = Choice(False, f"{operation} has no kernel that repeats itself")
+        return replace(_compute(run, cells, load_s, poll), deterministic=lax)
 
     # The error is gone here, and with it the frames that held the memory.
-    raise too_large(
-        run, run.view.size_at(largest_step(run)), _largest_that_fits(run, cells[0], poll)
-    )
+    side = run.plan.view.size_at(largest_step(run.plan))
+    raise too_large(run.plan, side, _largest_that_fits(run, cells[0], poll))
 
 
 def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> tuple[float, Speed]:
     begun = time.perf_counter()
     state, stepper = copy_of(run)
-    loss = first_loss(state, run, cells[0])
+    loss = first_loss(state, run.plan, cells[0])
     if not math.isfinite(loss):
         return loss, Speed(load_s, 0.0, 0.0, 1)
 
@@ -187,9 +196,9 @@ def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> 
     poll()
 
     # The budget is a part of the whole run, of which the first step gives a rough idea.
-    several = run.global_batch > run.config.cell and len(cells) > 1
+    several = run.plan.global_batch > run.plan.config.cell and len(cells) > 1
     side = cells[0].images.shape[-1]
-    rough = estimate(run, Speed(load_s, warm_s, warm_s, side)).total_s
+    rough = estimate(run.plan, Speed(load_s, warm_s, warm_s, side)).total_s
     deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
     times = _repeat(
         stepper, state, cells[0], last_start=deadline - warm_s * (3 if several else 1), poll=poll
@@ -213,26 +222,27 @@ def _repeat(
 
 
 def copy_of(run: Run) -> tuple[State, StepRunner]:
-    """Return a state and a runner that share nothing that changes with the run."""
+    """Return a state and a stepper that share nothing that changes with the run."""
     model = duplicate(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
-    optimizers = optim.build(model, run.config, run.device, str(run.resolved["optimizer"]["value"]))
+    flavour = run.plan.choices.optimizer.value
+    optimizers = optim.build(model, run.plan.config, run.plan.device, flavour)
     state = State(
-        model, optimizers, average, scale=LossScale(run.device) if run.state.scale else None
+        model, optimizers, average, scale=LossScale(run.plan.device) if run.state.scale else None
     )
     guard = Guard(f"lr {state.optimizers.formula}, in the trial before training")
     return state, replace(run.stepper, guard=guard, world=ALONE, gradients=None, clock=Clock())
 
 
-def first_loss(state: State, run: Run, cell: Batch) -> float:
+def first_loss(state: State, plan: Plan, cell: Batch) -> float:
     """Return the plain loss, in nats per image, of a cell in train mode: no mixing, no label
     smoothing.
     """
-    section = run.config.data
-    with torch.no_grad(), autocast(run.precision, run.device):
-        answer = state.model(normalise(cell.images.to(run.device), section.mean, section.std))
-    rehearsal.require_logits(answer, len(cell.labels), run)
-    return float(run.objective.plain_loss(heads(answer)[0], cell.labels.to(run.device)))
+    section = plan.config.data
+    with torch.no_grad(), autocast(plan.precision, plan.device):
+        answer = state.model(normalise(cell.images.to(plan.device), section.mean, section.std))
+    rehearsal.require_logits(answer, len(cell.labels), plan)
+    return float(plan.objective.plain_loss(heads(answer)[0], cell.labels.to(plan.device)))
 
 
 def timed(stepper: StepRunner, state: State, batch: Batch) -> float:
@@ -258,9 +268,9 @@ def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
     0 if none was found.
     """
     deadline = time.perf_counter() + BUDGET_MOST_S
-    for cell in smaller_cells(run):
-        config = run.config.model_copy(
-            update={"batch": run.config.batch.model_copy(update={"cell": cell})}
+    for cell in smaller_cells(run.plan.config):
+        config = run.plan.config.model_copy(
+            update={"batch": run.plan.config.batch.model_copy(update={"cell": cell})}
         )
 
         part = replace(

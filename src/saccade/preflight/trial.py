@@ -34,7 +34,9 @@ from saccade.preflight.speed import (
     measure,
     timed,
 )
-from saccade.training.run import Run
+from saccade.training.choices import Choice, Choices
+from saccade.training.run import Plan, Run
+from saccade.training.state import State
 
 RESERVE = 1.5
 LEAST_READERS = 2
@@ -45,45 +47,52 @@ DISK_MARGIN = 1.2
 SHORT_RUN_S = 120.0
 
 
-def trial(run: Run, log: Log, poll: Poll) -> list[Finding]:
+def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
     """Take a few cells through a copy of the model and say how long the run will take.
 
-    Stays within 2 % of that time (at least a second, at most twenty, and one cell whatever it
-    takes). Raises DivergedError on an absurd first loss, ConfigError when a cell does not fit into
-    memory, DiskError when the checkpoints would not fit onto the disk.
+    Returns what was found, and the choices of the run with those that the trial has made: reading
+    threads, compilation, and exactness. Stays within 2 % of the run's time (at least a second, at
+    most twenty, and one cell whatever it takes). Raises DivergedError on an absurd first loss,
+    ConfigError when a cell does not fit into memory, DiskError when the checkpoints would not fit
+    onto the disk.
     """
-    findings = _disk_space(run)
+    plan = run.plan
+    findings = _disk_space(plan, run.state)
     refuse(findings)
 
     # The trial must leave no trace: the weights that training starts from are those of the seed.
     before = run.state.digest()
-    loss, speed = measure(run, poll)
+    measured = measure(run, poll)
     assert run.state.digest() == before, "the trial changed the real model"
 
-    findings += _judge(loss, run) + _exactness(run)
+    exact = measured.deterministic
+    findings += _judge(measured.loss, plan) + _exactness(exact, plan)
     refuse(findings)
-    if rehearsal.is_foreign(run):
+    if rehearsal.is_foreign(plan):
         findings += _rehearse(run, poll)
 
-    speed = replace(speed, load_s=_fit_readers(run, speed, log, poll))
-    spent = estimate(run, speed)
-    _try_compiling(run, speed, spent.total_s)
-    findings += _describe(run, spent, log)
+    readers, load_s = _fit_readers(run, measured.speed, log, poll)
+    speed = replace(measured.speed, load_s=load_s)
+    spent = estimate(plan, speed)
+    compiled = _try_compiling(run, speed, spent.total_s)
+    choices = replace(plan.choices, deterministic=exact, reader_threads=readers, compile=compiled)
+
+    findings += _describe(plan, spent, log, threads=run.readers.threads)
     tell((f for f in findings if f.id != "time"), log)
-    return findings
+    return findings, choices
 
 
 def _rehearse(run: Run, poll: Poll) -> list[Finding]:
-    with global_state_kept(run.device), rehearsal.explained(run):
-        cells, _ = load_cells(run, largest_step(run), poll)
+    with global_state_kept(run.plan.device), rehearsal.explained(run.plan):
+        cells, _ = load_cells(run, largest_step(run.plan), poll)
         return rehearsal.rehearse(run, lambda: copy_of(run), cells[0])
 
 
-def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
-    """Decide once, by a trial on a copy, whether the network is compiled, and note the reason."""
-    pays, reason = compile.worth_trying(run.device.type, run_s, len(set(run.view.sides)))
+def _try_compiling(run: Run, speed: Speed, run_s: float) -> Choice[bool]:
+    """Decide once, by a trial on a copy, whether the network is compiled."""
+    pays, reason = compile.worth_trying(run.plan.device.type, run_s, len(set(run.plan.view.sides)))
     if pays:
-        cell, side = run.config.cell, speed.side
+        cell, side = run.plan.config.cell, speed.side
         pixels = torch.zeros((cell, 3, side, side), dtype=torch.uint8).contiguous(
             memory_format=torch.channels_last
         )
@@ -98,29 +107,31 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> None:
         # the compiler has many ways to fail, and none of them is the user's fault
         except Exception as error:
             pays, reason = False, f"it failed: {type(error).__name__}"
-    run.resolved["compile"] = {"value": pays, "reason": reason}
+    return Choice(pays, reason)
 
 
-def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> float:
+def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[int], float]:
     """Take as many reading threads as this training needs, and half as many again in reserve.
 
     Where all cores are too slow, two threads are tried: threads that read tiny images mostly wait
-    for Python's lock, and the waiting itself takes time. Returns the loader's seconds per image.
+    for Python's lock, and the waiting itself takes time. Returns the choice and the
+    loader's seconds per image.
     """
-    if run.config.data.threads:
-        return speed.load_s
+    plan, choices = run.plan, run.plan.choices
+    if plan.config.data.threads:
+        return choices.reader_threads, speed.load_s
 
     before, load_s = run.readers.threads, speed.load_s
-    busy = load_s * before * run.config.cell / speed.next_cell_s
+    busy = load_s * before * plan.config.cell / speed.next_cell_s
     wanted = min(
         max(math.ceil(RESERVE * busy), LEAST_READERS),
-        max((os.cpu_count() or 1) // run.world.local_size, 1),
+        max((os.cpu_count() or 1) // plan.world.local_size, 1),
     )
     reason = f"{RESERVE} x the {busy:.2g} that training keeps busy"
 
     if wanted > LEAST_READERS and busy > before:
         run.readers.resize(LEAST_READERS)
-        few_s = load_cells(run, largest_step(run), poll)[1]
+        few_s = load_cells(run, largest_step(plan), poll)[1]
         if few_s < load_s:
             load_s, wanted, reason = few_s, LEAST_READERS, f"faster than {before}"
 
@@ -129,28 +140,29 @@ def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> float:
     if wanted != before:
         log.fact("readers", f"{wanted} reading threads: {reason}")
     # the readers set theirs to one
-    torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))
-    run.resolved["reader_threads"] = {"value": wanted, "reason": reason}
-    return load_s
+    torch.set_num_threads(choices.compute_threads.value)
+    return Choice(wanted, reason), load_s
 
 
-def _judge(loss: float, run: Run) -> list[Finding]:
+def _judge(loss: float, plan: Plan) -> list[Finding]:
     """Compare the first loss with that of a network that knows nothing and is sure of nothing."""
-    expected, formula = run.objective.expected_first_loss
+    expected, formula = plan.objective.expected_first_loss
     if not math.isfinite(loss):
         raise DivergedError(
             f"the loss is {loss} before the first step",
-            where=run.recipe.model,
+            where=plan.recipe.model,
             fix="look at data.mean, data.std and, where weights were loaded, at these",
             finding="not-finite",
         )
     text = f"the loss at the start is {loss:.2f}; {formula} = {expected:.2f} is usual"
     if loss > ABSURD_LOSS * expected:
         fix = "check the initialisation of the network, data.mean and data.std"
-        return [Finding("loss-at-start", "error", text, where=run.recipe.model, fix=fix, status=76)]
+        return [
+            Finding("loss-at-start", "error", text, where=plan.recipe.model, fix=fix, status=76)
+        ]
 
     # Weights that have been trained may well start below what chance gives.
-    pretrained = bool(run.config.model.init) or run.recipe.model.startswith("custom:")
+    pretrained = bool(plan.config.model.init) or plan.recipe.model.startswith("custom:")
     low = 0.0 if pretrained else USUAL_LOSS[0]
     if not low * expected <= loss <= USUAL_LOSS[1] * expected:
         return [
@@ -158,31 +170,30 @@ def _judge(loss: float, run: Run) -> list[Finding]:
                 "loss-at-start",
                 "warning",
                 text,
-                where=run.recipe.model,
+                where=plan.recipe.model,
                 fix="check the weight initialisation",
             )
         ]
     return []
 
 
-def _exactness(run: Run) -> list[Finding]:
+def _exactness(choice: Choice[bool], plan: Plan) -> list[Finding]:
     """Warn where two runs of the same command will differ in their last bits."""
-    choice = run.resolved["deterministic"]
-    if choice["value"]:
+    if choice.value:
         return []
     text = (
         "two runs of this command will differ in their last bits, and so will a resumed one: "
-        f"{choice['reason']}"
+        f"{choice.reason}"
     )
     fix = "put another operation into the network, or train on a CPU, if that matters"
-    return [Finding("not-deterministic", "warning", text, where=run.recipe.model, fix=fix)]
+    return [Finding("not-deterministic", "warning", text, where=plan.recipe.model, fix=fix)]
 
 
-def _disk_space(run: Run) -> list[Finding]:
-    tensors = [t for group in run.state.tensors().values() for t in group.values()]
+def _disk_space(plan: Plan, state: State) -> list[Finding]:
+    tensors = [t for group in state.tensors().values() for t in group.values()]
     one = sum(t.numel() * t.element_size() for t in tensors)
-    count = run.config.checkpoint.keep + 2
-    needed, free = DISK_MARGIN * count * one, files.free_bytes(run.folder.absolute())
+    count = plan.config.checkpoint.keep + 2
+    needed, free = DISK_MARGIN * count * one, files.free_bytes(plan.folder.absolute())
     if free >= needed:
         return []
     return [
@@ -191,7 +202,7 @@ def _disk_space(run: Run) -> list[Finding]:
             "error",
             f"{count} checkpoints of {units.human_size(one)} need {units.human_size(needed)}, but "
             f"only {units.human_size(free)} are free",
-            where=str(run.folder.absolute()),
+            where=str(plan.folder.absolute()),
             fix="free some space, choose another disk with --out, or keep fewer with --set "
             "checkpoint.keep=1",
             status=74,
@@ -199,14 +210,14 @@ def _disk_space(run: Run) -> list[Finding]:
     ]
 
 
-def _describe(run: Run, spent: Estimate, log: Log) -> list[Finding]:
+def _describe(plan: Plan, spent: Estimate, log: Log, *, threads: int) -> list[Finding]:
     """Print the estimate; it is a finding too, so that `check --json` has it."""
-    load, compute = (run.global_batch / max(t, 1e-9) for t in (spent.load_s, spent.compute_s))
+    load, compute = (plan.global_batch / max(t, 1e-9) for t in (spent.load_s, spent.compute_s))
     most, aside = (
-        ("at most", ", its processes not counted") if run.config.data.processes else ("about", "")
+        ("at most", ", its processes not counted") if plan.config.data.processes else ("about", "")
     )
     text = (
-        f"{most} {units.human_time(spent.total_s)}: {run.total_steps:,} steps x "
+        f"{most} {units.human_time(spent.total_s)}: {plan.total_steps:,} steps x "
         f"{_short(spent.step_s)} ({spent.limit} "
         f"limits; loader alone {load:,.0f} img/s{aside}, training {compute:,.0f} img/s) + "
         "evaluations"
@@ -221,7 +232,7 @@ def _describe(run: Run, spent: Estimate, log: Log) -> list[Finding]:
                 "slow-loader",
                 "note",
                 f"reading and decoding ({load:,.0f} img/s) is slower than training ({compute:,.0f} "
-                f"img/s) with {run.readers.threads} threads",
+                f"img/s) with {threads} threads",
                 where="data.threads",
                 fix="store the images smaller, or give it more processor cores",
             )

@@ -20,7 +20,8 @@ from saccade.setup.compose import Request
 from saccade.training import checkpoint, identity, recorded
 from saccade.training.checkpoint import Saved
 from saccade.training.datasets import Data
-from saccade.training.run import NAMED, Run
+from saccade.training.run import NAMED, History, Run
+from saccade.training.state import State
 
 NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt", "seconds")
 """What `training.saving.facts` adds to a checkpoint, and a resumed run must find there."""
@@ -228,53 +229,59 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bo
     Where the user has ``named`` the checkpoint, the values that a network was handed over with do
     not matter.
     """
-    meta = saved.meta
-    run.lineage[:] = meta.get("lineage", [])
-    changes = Changes.between(
-        meta["config"], run.config, (meta["dataset"], meta.get("contents")), run.data
-    )
+    plan, state, history, meta = run.plan, run.state, run.history, saved.meta
+    history.lineage = list(meta.get("lineage", []))
+
+    images = meta["dataset"], meta.get("contents")
+    changes = Changes.between(meta["config"], plan.config, images, plan.data)
     if changes:
         _refuse(run, saved, changes, changed_is_fine)
-        run.lineage.append({"step": saved.step, "changed": str(changes)})
+        history.lineage.append({"step": saved.step, "changed": str(changes)})
         log.warn(f"continuing with changed settings: {changes}")
-    _take_network(run, saved, changed_is_fine, named, log)
-    run.init.update(meta.get("init") or {})
-    if run.world.leads:
-        checkpoint.restore(saved, run.state)
+    _take_network(history, saved, changed_is_fine, log, named=named)
+    history.init.update(meta.get("init") or {})
+
+    if plan.world.leads:
+        checkpoint.restore(saved, state)
     else:
-        checkpoint.follow(saved, run.state)
-    _keep_comparable(run, changes, log)
-    if changes and (jump := _rate(run, saved, run.state.evaluations)):
+        checkpoint.follow(saved, state)
+    _keep_comparable(state, plan.data.chosen_on.name, changes, log)
+
+    if changes and (jump := _rate_jump(run, saved, state.evaluations)):
         log.warn(jump)
     lost = environment.bit_exactness_lost(
-        {"ranks": 1} | meta["environment"], environment.environment(run.world)
+        {"ranks": 1} | meta["environment"], environment.environment(plan.world)
     )
     if lost:
         log.warn(f"no longer bit-exact with the first attempt: {'; '.join(lost)}")
-    log.say(
-        f"resuming at step {run.state.step} (epoch {run.epochs_done(run.state.step):.2f}) "
-        f"from {saved.path}"
-    )
-    if run.world.leads:
-        _leave_behind(run, log)
+    epoch = plan.epochs_done(state.step)
+    log.say(f"resuming at step {state.step} (epoch {epoch:.2f}) from {saved.path}")
+
+    if plan.world.leads:
+        _leave_behind(plan.folder, state.step, log)
 
 
-def _take_network(run: Run, saved: Saved, changed_is_fine: bool, named: bool, log: Log) -> None:
+def _take_network(
+    history: History, saved: Saved, changed_is_fine: bool, log: Log, *, named: bool
+) -> None:
     """Compare a network that was handed over with the one that the run began with.
 
     Raises ConfigError.
     """
-    begun_with = saved.meta.get("network", {})
-    now = run.network | {"values": begun_with["values"]} if named and begun_with else run.network
+    begun_with, now = saved.meta.get("network", {}), history.network
+    if named and begun_with:
+        now = now | {"values": begun_with["values"]}
+
     try:
         identity.require_same(begun_with, now, f"{saved.path.name} was saved")
     except ConfigError as error:
         if not changed_is_fine:
             raise
-        run.lineage.append({"step": saved.step, "changed": error.what})
+        history.lineage.append({"step": saved.step, "changed": error.what})
         log.warn(f"continuing with changed settings: {error.what}")
-    if run.network and begun_with:
-        run.network["values"] = begun_with["values"]  # those that the run began with
+
+    if history.network and begun_with:
+        history.network["values"] = begun_with["values"]  # those that the run began with
 
 
 def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> None:
@@ -283,25 +290,24 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
     The advice is what does work.
     """
     what = f"{saved.path.name} was saved with other settings: {changes}"
-    if saved.step >= run.total_steps:
+    if saved.step >= run.plan.total_steps:
         raise ConfigError(
             f"{what}; it stands at step {saved.step}, and with these settings the run ends "
-            f"at step {run.total_steps}: "
+            f"at step {run.plan.total_steps}: "
             "there is nothing left to train",
             fix=f"a longer run goes on from there: larger --epochs, with {CHANGED}; {BESIDE}",
             finding="run-changed",
         )
     if changed_is_fine:
         return
-    fits = not run.world.leads or not checkpoint.compare(saved, run.state)
-    primary = run.state.primary
-    told = [Evaluation.parse(entry, primary) for entry in saved.meta["evaluations"]]
-    jump = _rate(run, saved, told)
+    fits = not run.plan.world.leads or not checkpoint.compare(saved, run.state)
+    told = [Evaluation.parse(entry, run.state.primary) for entry in saved.meta["evaluations"]]
+    jump = _rate_jump(run, saved, told)
     goes_on = f"{CHANGED} goes on with the new settings{f' ({jump})' if jump else ''}; "
     raise ConfigError(what, fix=f"{goes_on if fits else ''}{BESIDE}", finding="run-changed")
 
 
-def _rate(run: Run, saved: Saved, evaluations: Sequence[Evaluation]) -> str:
+def _rate_jump(run: Run, saved: Saved, evaluations: Sequence[Evaluation]) -> str:
     """Say how the learning rate jumps where the run goes on.
 
     Empty where it does not, or nothing is known.
@@ -316,11 +322,10 @@ def _rate(run: Run, saved: Saved, evaluations: Sequence[Evaluation]) -> str:
     )
 
 
-def _keep_comparable(run: Run, changes: Changes, log: Log) -> None:
-    """Drop evaluations that the coming ones cannot be compared with: the best is chosen among
-    the rest.
+def _keep_comparable(state: State, split: str, changes: Changes, log: Log) -> None:
+    """Drop evaluations that the coming ones, on ``split``, cannot be compared with: the best is
+    chosen among the rest.
     """
-    state, split = run.state, run.data.chosen_on.name
     kept = [e for e in state.evaluations if e.split == split and e.views == 1]
     kept = [] if changes.judging else kept
     if len(kept) < len(state.evaluations):
@@ -332,14 +337,14 @@ def _keep_comparable(run: Run, changes: Changes, log: Log) -> None:
         state.evaluations[:] = kept
 
 
-def _leave_behind(run: Run, log: Log) -> None:
-    """Set newer checkpoints aside where the run goes on from an older one: the newest one counts
-    at a resume.
+def _leave_behind(folder: Path, step: int, log: Log) -> None:
+    """Set checkpoints after ``step`` aside where the run goes on from an older one: the newest one
+    counts at a resume.
     """
-    place = files.within(run.folder, "checkpoints")
-    newer = [step for step in checkpoint.steps_on_disk(place) if step > run.state.step]
-    for step in newer:
-        files.set_aside(place / f"step_{step:08d}", "left")
+    place = files.within(folder, "checkpoints")
+    newer = sorted(one for one in checkpoint.steps_on_disk(place) if one > step)
+    for one in newer:
+        files.set_aside(place / f"step_{one:08d}", "left")
     if newer:
-        named = ", ".join(f"step_{step:08d}" for step in sorted(newer))
+        named = ", ".join(f"step_{one:08d}" for one in newer)
         log.warn(f"newer checkpoints are set aside, renamed to left-...: {named}")

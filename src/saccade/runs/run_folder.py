@@ -29,50 +29,58 @@ from saccade.runs.metrics_csv import Table
 from saccade.setup.ancestor import own_entry
 from saccade.training import recorded
 from saccade.training.meter import Meter
-from saccade.training.run import Run
+from saccade.training.run import Plan, Run
 
 
 def announce(run: Run, log: Log) -> None:
     """Print what will be done: data, model, batch, rate, precision, threads."""
-    config, data, choices = run.config, run.data, {n: c["value"] for n, c in run.resolved.items()}
-    params = sum(p.numel() for p in run.state.model.parameters())
-    cells, size = run.global_batch // config.cell // run.world.size, run.world.size
-    ranks = f"x {size} rank{'s' * (size > 1)}"
-    ema = f"; EMA half-life {config.ema.half_life} is the model" if run.state.ema else ""
+    plan, config, data = run.plan, run.plan.config, run.plan.data
     log.say()
-    epoch = run.view.order.epoch_size
+
+    epoch = plan.epoch_size
     drawn = f" ({epoch:,} of them in an epoch)" if epoch < len(data.train) else ""
     images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
-    classes = f"{run.objective.head} {run.objective.noun}  (fingerprint {data.fingerprint[:12]})"
+    classes = f"{plan.objective.head} {plan.objective.noun}  (fingerprint {data.fingerprint[:12]})"
     log.fact("data", f"{data.source.name}: {images}, {classes}")
-    side = f"{config.data.image_size} px" + (
-        f", judged at {run.recipe.eval_side} px" * bool(config.data.eval_size)
-    )
+
+    params = sum(p.numel() for p in run.state.model.parameters())
+    side = f"{config.data.image_size} px"
+    if config.data.eval_size:
+        side += f", judged at {plan.recipe.eval_side} px"
     side += views.phrase(config.data.eval_views)
-    log.fact("model", f"{run.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
-    log.fact(
-        "length",
-        f"{config.epochs} = {run.total_steps:,} steps; recipe {config.recipe or 'none'}, "
-        f"seed {config.seed}",
-    )
-    batch = (
-        f"global {run.global_batch} = {cells} cell{'s' * (cells > 1)} x {config.cell} images "
-        f"{ranks}"
-    )
-    log.fact("batch", batch + _left_cell(config))
+    ema = f"; EMA half-life {config.ema.half_life} is the model" if run.state.ema else ""
+    log.fact("model", f"{plan.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
+
+    length = f"{config.epochs} = {plan.total_steps:,} steps"
+    log.fact("length", f"{length}; recipe {config.recipe or 'none'}, seed {config.seed}")
+    log.fact("batch", _batch(plan) + _left_cell(config))
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
     for note in run.stepper.schedule.notes():
         log.warn(note)
-    place = (
-        torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else choices["device"]
+
+    log.fact("runs on", _place(plan))
+    log.fact("folder", str(plan.folder))
+
+
+def _batch(plan: Plan) -> str:
+    """Say how the global batch is cut."""
+    cell, size = plan.config.cell, plan.world.size
+    cells = plan.global_batch // cell // size
+    counted = f"{cells} cell{'s' * (cells > 1)} x {cell} images"
+    return f"global {plan.global_batch} = {counted} x {size} rank{'s' * (size > 1)}"
+
+
+def _place(plan: Plan) -> str:
+    """Say what computes, in which number format, with how many threads."""
+    choices = plan.choices
+    name = choices.device.value
+    if plan.device.type == "cuda":
+        name = torch.cuda.get_device_name(plan.device)
+    return (
+        f"{name}, {choices.precision.value} ({choices.precision.reason}), "
+        f"{choices.compute_threads.value} compute threads, "
+        f"{choices.reader_threads.value} reading threads"
     )
-    log.fact(
-        "runs on",
-        f"{place}, {choices['precision']} ({run.resolved['precision']['reason']}), "
-        f"{choices['compute_threads']} compute threads, {choices['reader_threads']} reading "
-        "threads",
-    )
-    log.fact("folder", str(run.folder))
 
 
 def _left_cell(config: Config) -> str:
@@ -91,23 +99,28 @@ def _left_cell(config: Config) -> str:
 
 def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     """Write config.yaml and run.json and open the event stream."""
-    run.attempts.append(attempt)
-    run.findings.extend(f.to_json() for f in findings)
-    if not run.world.leads:
+    plan, history = run.plan, run.history
+    history.attempts.append(attempt)
+    history.findings.extend(f.to_json() for f in findings)
+    if not plan.world.leads:
         return
-    text = yaml.safe_dump(
-        run.config.dump() | {"resolved": run.resolved}, sort_keys=False, allow_unicode=True
-    )
-    files.write_bytes(run.folder / "config.yaml", text.encode())
+
+    settings = plan.config.dump() | {"resolved": plan.choices.to_json()}
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    files.write_bytes(plan.folder / "config.yaml", text.encode())
+
+    # the table goes on from the events of earlier attempts: it reads them before new ones come
+    stream = plan.folder / "log.jsonl"
+    table = Table(plan.folder / "metrics.csv", read_events(stream), plan.objective)
+    log.listeners.append(table)
     log.attempt = attempt
-    stream = run.folder / "log.jsonl"
-    log.listeners.append(Table(run.folder / "metrics.csv", read_events(stream), run.objective))
     log.open(stream)
-    if run.config.log.tensorboard:
+    if plan.config.log.tensorboard:
         log.listeners.append(
-            tensorboard.tensorboard(files.within(run.folder, "tensorboard"), run.objective)
+            tensorboard.tensorboard(files.within(plan.folder, "tensorboard"), plan.objective)
         )
-    log.event("start", step=run.state.step, total_steps=run.total_steps, saccade=__version__)
+
+    log.event("start", step=run.state.step, total_steps=plan.total_steps, saccade=__version__)
     _write(run, "running", {})
 
 
@@ -131,10 +144,10 @@ def complete(run: Run, result: Evaluation, meter: Meter) -> None:
 
 def _contest(run: Run) -> str:
     """Say among what the best was chosen."""
-    count, name = len(run.state.evaluations), run.data.chosen_on.name
+    count, name = len(run.state.evaluations), run.plan.data.chosen_on.name
     among = f"best of {count} evaluation{'s' * (count > 1)} on"
-    one_view = ", one view of each image" if run.recipe.eval_views > 1 else ""
-    if run.config.data.minival:
+    one_view = ", one view of each image" if run.plan.recipe.eval_views > 1 else ""
+    if run.plan.config.data.minival:
         return f"{among} '{name}', held out of the training images{one_view}"
     return f"{among} this same set{one_view} (optimistic)"
 
@@ -144,11 +157,11 @@ def failed(run: Run, error: Explained) -> None:
 
     The facts of a finished run stay where going on from it was refused before it began.
     """
-    if not run.world.leads:
+    if not run.plan.world.leads:
         return
     try:
-        before = recorded.facts(run.folder)
-        if before is not None and before["status"] == "done" and not run.attempts:
+        before = recorded.facts(run.plan.folder)
+        if before is not None and before["status"] == "done" and not run.history.attempts:
             return
         _write(run, _status(error), {"exit_status": error.status, "message": str(error)})
     except SaccadeError:
@@ -162,7 +175,7 @@ def _status(error: Explained) -> str:
 
 
 def _write(run: Run, status: str, more: dict[str, Any]) -> None:
-    data = run.data
+    plan, data, history = run.plan, run.plan.data, run.history
     facts = {
         "saccade": __version__,
         "status": status,
@@ -172,33 +185,33 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
             "train": len(data.train),
             "val": len(data.val),
             "val_split": data.val.name,
-            "classes": list(run.objective.outputs),
+            "classes": list(plan.objective.outputs),
             "fingerprint": data.fingerprint,
             "contents": data.contents,
             "where": {"train": data.train.where, "val": data.val.where},
         },
         "model": {
-            "name": run.recipe.model,
+            "name": plan.recipe.model,
             "params": sum(p.numel() for p in run.state.model.parameters()),
-            "identity": run.network,
+            "identity": history.network,
         },
-        "batch": {"global": run.global_batch, "cell": run.config.cell, "ranks": run.world.size},
-        "objective": run.objective.name,
-        "primary": run.objective.primary.name,
-        **run.objective.facts(),
+        "batch": {"global": plan.global_batch, "cell": plan.config.cell, "ranks": plan.world.size},
+        "objective": plan.objective.name,
+        "primary": plan.objective.primary.name,
+        **plan.objective.facts(),
         "learning_rate": run.state.optimizers.formula,
-        "steps": run.total_steps,
-        "resolved": run.resolved,
-        "environment": environment.environment(run.world),
+        "steps": plan.total_steps,
+        "resolved": plan.choices.to_json(),
+        "environment": environment.environment(plan.world),
         "command": " ".join(sys.argv[1:]),
         "job": _job(os.environ),
-        "attempts": run.attempts[-1] if run.attempts else 0,
-        "lineage": run.lineage,
-        "init": run.init or None,
-        "trained_on": own_entry(run.config, data.fingerprint),
-        "findings": run.findings,
+        "attempts": history.attempts[-1] if history.attempts else 0,
+        "lineage": history.lineage,
+        "init": history.init or None,
+        "trained_on": own_entry(plan.config, data.fingerprint),
+        "findings": history.findings,
     }
-    files.write_json(run.folder / "run.json", facts | more)
+    files.write_json(plan.folder / "run.json", facts | more)
 
 
 def _job(env: Mapping[str, str]) -> str | None:

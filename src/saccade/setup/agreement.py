@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 import torch
 
@@ -16,9 +15,10 @@ from saccade.device import choose, compile, determinism
 from saccade.distributed.sync_batchnorm import synchronise
 from saccade.distributed.world import Devices, Start, World, joined
 from saccade.errors import ConfigError, SaccadeError
-from saccade.setup import build
+from saccade.setup import choosing
 from saccade.setup.compose import Request, preview
 from saccade.training.checkpoint import Saved
+from saccade.training.choices import Choices
 from saccade.training.datasets import Data
 from saccade.training.run import NAMED, Run
 from saccade.training.state import State
@@ -112,19 +112,18 @@ def check_same(
             )
 
 
-def resolve(config: Config, saved: Saved | None, world: World) -> dict[str, dict[str, Any]]:
+def decide(config: Config, saved: Saved | None, world: World) -> Choices:
     """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen
     device.
     """
-    choices = world.broadcast(lambda: build.resolve(config, saved, world.local_rank))
-    device = torch.device(choices["device"]["value"])
+    choices = world.broadcast(lambda: choosing.decide(config, saved, world.local_rank))
+
     if world.size > 1:
-        choose.pick_device(
-            config.device if device.type == "cuda" else device.type, world.local_rank
-        )
-        place = (
-            torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
-        )
+        kind = choices.device.value
+        choose.pick_device(config.device if kind == "cuda" else kind, world.local_rank)
+        place = torch.device(kind)
+        if kind == "cuda":
+            place = torch.device("cuda", torch.cuda.current_device())
         world.connect(place, units.seconds(config.ranks.step_limit))
     return choices
 
@@ -137,23 +136,25 @@ def copy_state(state: State, world: World) -> None:
         world.copy_from_first_(list(state.model.buffers()))  # those that are not saved, too
 
 
-def share_trial(run: Run) -> None:
+def share_trial(run: Run, choices: Choices) -> Run:
     """Do as the first rank, which has tried how many reading threads it takes, and what pays or
     works on its device.
 
-    From here on all ranks compute together, so this is also where norms begin to share their
-    statistics.
+    ``choices`` are the ones after its trial; the run is returned with them. From here on all ranks
+    compute together, so this is also where norms begin to share their statistics.
     """
-    if run.config.ranks.sync_norms and run.world.size > 1:
-        synchronise(run.state.model, run.world)
-    count = run.world.broadcast(lambda: run.readers.threads)
-    if count != run.readers.threads:
-        run.readers.resize(count)
+    plan, world, model = run.plan, run.plan.world, run.state.model
+    if plan.config.ranks.sync_norms and world.size > 1:
+        synchronise(model, world)
+
+    choices = world.broadcast(lambda: choices)
+    if run.readers.threads != choices.reader_threads.value:
+        run.readers.resize(choices.reader_threads.value)
         # the readers set theirs to one
-        torch.set_num_threads(int(run.resolved["compute_threads"]["value"]))
-    for name in ("compile", "deterministic"):
-        run.resolved[name] = run.world.broadcast(partial(run.resolved.__getitem__, name))
-    if run.device.type == "cuda":
-        determinism.switch_on(strict=bool(run.resolved["deterministic"]["value"]))
-    if run.resolved["compile"]["value"]:
-        compile.compile_in_place(run.state.model)
+        torch.set_num_threads(choices.compute_threads.value)
+
+    if plan.device.type == "cuda":
+        determinism.switch_on(strict=choices.deterministic.value)
+    if choices.compile.value:
+        compile.compile_in_place(model)
+    return replace(run, plan=replace(plan, choices=choices))

@@ -7,17 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
-from saccade.config.schema import flatten
+from saccade.config.schema import Config, flatten
 from saccade.data.augment.mix import normalise
-from saccade.data.loader import batches
+from saccade.data.loader import Readers, batches
 from saccade.data.order import EVERYTHING
 from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.parts.whitening import IMAGES, Whitening
-from saccade.setup.ancestor import FOLLOWED, PATCHED, find_weights
-from saccade.training.run import Run
+from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
+from saccade.training.run import Plan, Run
 
 LEAST_SHARE = 0.5
 """Of the weights a start must give.
@@ -26,102 +27,114 @@ With less the rest would undo it, and the architecture is likely another.
 """
 
 
-def start(run: Run, log: Log) -> None:
+def initialise(run: Run, log: Log) -> None:
     """Set what is not drawn, in a run that begins; a resumed run has all of it.
 
-    Raises as `start_from_weights` does.
+    Raises as `load_initial` does.
     """
-    look_at_images(run)
-    start_from_weights(run, log)
-    if run.state.ema:
-        run.state.ema.model.load_state_dict(run.state.model.state_dict())
+    model, average = run.state.model, run.state.ema
+    fit_whitening(model, run.plan, run.readers)
+    run.history.init = load_initial(model, run.plan, log)
+    if average:
+        average.model.load_state_dict(model.state_dict())
 
 
-def look_at_images(run: Run) -> None:
+def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:
     """Fit whitening layers, of networks that begin with one, to the first training images, all
     of one size.
     """
-    layers = [layer for layer in run.state.model.modules() if isinstance(layer, Whitening)]
+    layers = [layer for layer in model.modules() if isinstance(layer, Whitening)]
     if not layers:
         return
-    steps = min(-(-IMAGES // run.global_batch), run.total_steps)
-    view = replace(run.view, rank_slice=EVERYTHING)  # the same images on any number of ranks
-    seen = [batch.images for batch in batches(view, run.readers, run.global_batch, 0, steps)]
+
+    steps = min(-(-IMAGES // plan.global_batch), plan.total_steps)
+    view = replace(plan.view, rank_slice=EVERYTHING)  # the same images on any number of ranks
+    seen = [batch.images for batch in batches(view, readers, plan.global_batch, 0, steps)]
     alike = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
-    images = normalise(alike, run.config.data.mean, run.config.data.std)
+
+    images = normalise(alike, plan.config.data.mean, plan.config.data.std)
     for layer in layers:
         layer.fit(images)
 
 
-def start_from_weights(run: Run, log: Log) -> None:
-    """Copy the weights that ``model.init`` names and say what fitted.
+def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
+    """Copy the weights that ``model.init`` names, say what fitted, and return what is recorded of
+    them; nothing where none are named.
 
     Raises CheckpointError when they cannot be had or are of another architecture.
     """
-    init = run.config.model.init
+    init = plan.config.model.init
     if not init:
-        return
-    try:
-        ancestor = find_weights(init)
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            "these weights are gone", where=f"--init {init}", fix="bring them back"
-        ) from error
-    if ancestor.digest != run.config.model.init_digest:
-        raise CheckpointError(
-            "these weights changed while the run started", where=f"--init {init}", fix="start again"
-        )
-    model = run.state.model
+        return {}
+    ancestor = _ancestor(plan.config)
+
     if ancestor.path is None:
         published = backends.pretrained(init)
         report = load_weights(model, published.state)
-        followed = (
-            {"data.mean": published.mean, "data.std": published.std} if published.mean else {}
-        )
-        _warn_of_others(run, followed, log)
+        followed: dict[str, Any] = {}
+        if published.mean:
+            followed = {"data.mean": published.mean, "data.std": published.std}
     else:
-        report = load_weights(model, ancestor.path, classes=run.recipe.classes)
-        _warn_of_others(run, {n: v for n, v in ancestor.settings.items() if n in FOLLOWED}, log)
+        report = load_weights(model, ancestor.path, classes=plan.recipe.classes)
+        followed = {n: v for n, v in ancestor.settings.items() if n in FOLLOWED}
+    _warn_of_others(plan.config, followed, log)
+
     if report.share < LEAST_SHARE:
         raise CheckpointError(
             f"these weights are of another architecture: {report}",
             where=f"--init {init}",
             fix="name the architecture that they belong to with --model",
         )
-    _refuse_other_pixels(run, report)
+    _refuse_other_pixels(plan, report)
+
     log.fact("from", ancestor.phrase)
     for line in str(report).splitlines():
         log.say(line)
     if report.dialect == "pycls":
         log.warn("the published weights of pycls were trained on BGR images; this run gives RGB")
-    run.init.update(ancestor.record(report.source, report.share))
     log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
+    return ancestor.record(report.source, report.share)
 
 
-def _warn_of_others(run: Run, followed: Mapping[str, Any], log: Log) -> None:
+def _ancestor(config: Config) -> Ancestor:
+    """Find the weights again; raises CheckpointError where they are gone, or others by now."""
+    init = config.model.init
+    try:
+        found = find_weights(init)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            "these weights are gone", where=f"--init {init}", fix="bring them back"
+        ) from error
+    if found.digest != config.model.init_digest:
+        raise CheckpointError(
+            "these weights changed while the run started", where=f"--init {init}", fix="start again"
+        )
+    return found
+
+
+def _warn_of_others(config: Config, followed: Mapping[str, Any], log: Log) -> None:
     """Say where the user wants other pixels than the weights were trained for: each costs
     accuracy without a word.
     """
-    settings = flatten(run.config.dump())
+    settings = flatten(config.dump())
     for name, theirs in followed.items():
         ours, theirs = settings[name], list(theirs) if isinstance(theirs, tuple) else theirs
         # another size is what many want, and is said with the model
         if ours != theirs and name != "data.image_size":
             log.warn(
-                f"--init {run.config.model.init} was trained with {name} {theirs}, this run "
-                f"has {ours}"
+                f"--init {config.model.init} was trained with {name} {theirs}, this run has {ours}"
             )
 
 
-def _refuse_other_pixels(run: Run, report: Report) -> None:
+def _refuse_other_pixels(plan: Plan, report: Report) -> None:
     """Raise ConfigError where the layer that sees the pixels would stay random: all that follows
     would be wasted.
     """
     if not report.first:
         return
-    init, family = run.config.model.init, ""
-    if not run.recipe.model.startswith("custom:"):
-        family = find(run.recipe.model).family
+    init, family = plan.config.model.init, ""
+    if not plan.recipe.model.startswith("custom:"):
+        family = find(plan.recipe.model).family
     takes_patches = report.patch and family in PATCHED
     raise ConfigError(
         f"the first layer does not fit: {report.first}; everything after it was trained for "

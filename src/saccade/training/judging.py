@@ -22,9 +22,9 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
     After a resume it does so also where the evaluation had been cut off. One view of each image is
     enough on the way; `data.eval_views` is for the figure at the end.
     """
-    state, split = run.state, run.data.chosen_on
+    plan, state, split = run.plan, run.state, run.plan.data.chosen_on
     is_done = any(e.step == state.step for e in state.evaluations)
-    if is_done or not run.evaluation_is_due(state.step):
+    if is_done or not plan.evaluation_is_due(state.step):
         return False
 
     # the last step may have been a bad one: nothing is judged before that is known
@@ -35,7 +35,7 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
         stop.check()
 
     begun = time.perf_counter()
-    classifier = Classifier(state.final_model, replace(run.recipe, eval_views=1))
+    classifier = Classifier(state.final_model, replace(plan.recipe, eval_views=1))
     result = score(run, classifier, split, poll)
 
     entry = meter.evaluation(result, split.name, 1, time.perf_counter() - begun)
@@ -45,6 +45,14 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
 
 def score(run: Run, classifier: Classifier, split: Split, poll: Callable[[int], None]) -> Result:
     """Evaluate a classifier on a split as this run computes; all ranks share the images."""
+    plan = run.plan
     return evaluate(
-        classifier, split, run.readers, run.precision, run.device, poll, run.world, run.held(split)
+        classifier,
+        split,
+        run.readers,
+        plan.precision,
+        device=plan.device,
+        poll=poll,
+        world=plan.world,
+        decoded=run.held(split),
     )

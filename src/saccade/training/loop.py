@@ -19,24 +19,24 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
     Raises what ends the run early: DivergedError, a DiskError of the third failed save in a row,
     and on all ranks at the same step PreemptedError or InterruptedRunError.
     """
-    state, stepper, total = run.state, run.stepper, run.total_steps
-    epoch_size = run.view.order.epoch_size
-    cadence = Cadence(run.config.checkpoint.every, epoch_size, run.global_batch, total)
+    plan, state, stepper, total = run.plan, run.state, run.stepper, run.plan.total_steps
+    rhythm = plan.config.checkpoint.every
+    cadence = Cadence(rhythm, plan.epoch_size, plan.global_batch, total)
 
-    with log.progress("training", total) as bar, feed(run) as view:
+    with log.progress("training", total) as bar, feed(plan, run.readers, state.step) as view:
         bar.start_at(state.step)
 
         # the attempt before this one may have been cut off in an evaluation
         if judging.evaluate_if_due(run, meter, stop, bar):
             saving.save(run, meter, log)
 
-        for batch in batches(view, run.readers, run.global_batch, state.step, total):
+        for batch in batches(view, run.readers, plan.global_batch, state.step, total):
             loss = stepper.step(state, batch)
             meter.step(loss, batch, bar)
 
             stop.check()
-            if run.world.leads:
-                held.check_now_and_then(run.folder)
+            if plan.world.leads:
+                held.check_now_and_then(plan.folder)
 
             # the best state so far is saved at once: nothing else keeps it
             is_best = judging.evaluate_if_due(run, meter, stop, bar)

@@ -18,7 +18,7 @@ from saccade.log import Bar, Log
 from saccade.models import is_registered
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import Result
-from saccade.training.run import Run, image_macs
+from saccade.training.run import Plan, Run, image_macs
 
 EVENTS_PER_RUN = 2000
 
@@ -38,15 +38,16 @@ class Meter:
         earlier_s: float,
         since: Mapping[str, Any] | None = None,
     ) -> None:
-        self._run, self._log = run, log
+        self._plan, self._state, self._clock = run.plan, run.state, run.stepper.clock
+        self._log = log
         self._begun, self._earlier_s = begun, earlier_s
-        self._every = run.config.log.every or math.ceil(run.total_steps / EVENTS_PER_RUN)
-        self._loss = torch.zeros((), device=run.device)
-        self._finite_steps = torch.zeros((), device=run.device)
+        self._every = run.plan.config.log.every or math.ceil(run.plan.total_steps / EVENTS_PER_RUN)
+        self._loss = torch.zeros((), device=run.plan.device)
+        self._finite_steps = torch.zeros((), device=run.plan.device)
         self._steps = 0
         kept = [(since or {}).get(name) for name in ("loss", "steps")]
         self._epoch = torch.tensor(
-            [v if isinstance(v, int | float) else 0.0 for v in kept], device=run.device
+            [v if isinstance(v, int | float) else 0.0 for v in kept], device=run.plan.device
         )
         self._epoch_steps, self._epoch_mark = 0, time.perf_counter()
         self._trained: dict[str, Any] = {}
@@ -56,7 +57,7 @@ class Meter:
         self.preflight_s = time.monotonic() - begun
         self.phases_s = dict.fromkeys(PHASES, 0.0)
         self.train_s = self.wait_s = self.evaluation_s = 0.0
-        self._gpus, self._macs = _device(run)
+        self._gpus, self._macs = _device(run.plan)
         self._untold: tuple[dict[str, Any], Late] | None = None
         self._text = ""
         self._score = ""
@@ -71,7 +72,7 @@ class Meter:
 
         ``loss``, a scalar, stays on the device until it is written.
         """
-        run, step = self._run, self._run.state.step
+        plan, step = self._plan, self._state.step
         finite = torch.isfinite(loss)
         counted = torch.where(finite, loss, 0.0)
         self._loss += counted
@@ -81,18 +82,18 @@ class Meter:
         self._epoch_steps += 1
         self._tell_skipped()
         self._window_wait_s += batch.waited_s
-        if step % self._every == 0 or step == run.total_steps:
+        if step % self._every == 0 or step == plan.total_steps:
             self._write()
         bar.update(step, f"{self._text}{self._score}")
 
     def _tell_skipped(self) -> None:
         """Say which steps were left out since the last look."""
-        skipped = self._run.state.skipped
+        skipped = self._state.skipped
         for step in skipped[self._skipped :]:
-            left = self._run.config.guard.allowed - len(skipped)
+            left = self._plan.config.guard.allowed - len(skipped)
             why = (
                 "its loss jumps, or it"
-                if self._run.config.guard.spike
+                if self._plan.config.guard.spike
                 else "its loss or a gradient"
             )
             self._log.warn(f"step {step} was left out: {why} is not finite; {left} more may be")
@@ -100,23 +101,23 @@ class Meter:
         self._skipped = len(skipped)
 
     def _write(self) -> None:
-        run, step, now = self._run, self._run.state.step, time.perf_counter()
+        plan, step, now = self._plan, self._state.step, time.perf_counter()
         elapsed = now - self._mark
-        phases = run.stepper.clock.read()
+        phases = self._clock.read()
         facts: dict[str, Any] = {
             "step": step,
-            "epoch": round(run.epochs_done(step), 4),
-            "lr": run.state.optimizers.lr,
-            "images_per_s": round(self._steps * run.global_batch / elapsed, 1),
+            "epoch": round(plan.epochs_done(step), 4),
+            "lr": self._state.optimizers.lr,
+            "images_per_s": round(self._steps * plan.global_batch / elapsed, 1),
             "wait_share": round(self._window_wait_s / elapsed, 4),
             **{f"{phase}_share": round(spent_s / elapsed, 4) for phase, spent_s in phases.items()},
         }
         if self._macs:
-            scale = (run.view.size_at(step - 1) / run.config.data.image_size) ** 2
+            scale = (plan.view.size_at(step - 1) / plan.config.data.image_size) ** 2
             facts["mfu"] = mfu(self._macs * scale, facts["images_per_s"], self._gpus)
         self._tell()
         self._untold = facts, Late(self._loss / self._finite_steps)
-        if run.device.type != "cuda":
+        if plan.device.type != "cuda":
             self._tell()
         self.train_s += elapsed
         self.wait_s += self._window_wait_s
@@ -151,18 +152,18 @@ class Meter:
         self.evaluation_s += taken_s
         self._mark += taken_s
         self._close_epoch(taken_s)
-        run, step = self._run, self._run.state.step
+        plan, step = self._plan, self._state.step
         entry = Evaluation(
             step,
-            round(run.epochs_done(step), 4),
+            round(plan.epochs_done(step), 4),
             split,
             views,
             figures=result.figures,
-            primary=run.objective.primary,
+            primary=plan.objective.primary,
             final=final,
         )
         self._log.event("eval", **entry.to_json(), **self._trained, final=final)
-        self._score = "  " + " ".join(run.objective.shown(entry.figures))
+        self._score = "  " + " ".join(plan.objective.shown(entry.figures))
         return entry
 
     @property
@@ -183,9 +184,9 @@ class Meter:
         if self._epoch_steps:
             self._trained = {
                 "train_loss": loss / steps if steps else math.nan,
-                "lr": self._run.state.optimizers.lr,
+                "lr": self._state.optimizers.lr,
                 "images_per_s": round(
-                    self._epoch_steps * self._run.global_batch / max(spent_s, 1e-9), 1
+                    self._epoch_steps * self._plan.global_batch / max(spent_s, 1e-9), 1
                 ),
             }
         self._epoch.zero_()
@@ -208,16 +209,16 @@ class Meter:
         }
 
 
-def _device(run: Run) -> tuple[list[str], int]:
+def _device(plan: Plan) -> tuple[list[str], int]:
     """Return the names of the GPUs and the MACs of one image, 0 where no utilisation can be
     told.
     """
     if (
-        run.device.type != "cuda"
-        or run.precision == "fp32"
-        or run.recipe.model.startswith("custom:")
-        or is_registered(run.recipe.model)
+        plan.device.type != "cuda"
+        or plan.precision == "fp32"
+        or plan.recipe.model.startswith("custom:")
+        or is_registered(plan.recipe.model)
     ):
         return [], 0
-    macs = image_macs(run.config, len(run.recipe.classes))
-    return [torch.cuda.get_device_name(run.device)] * run.world.size, macs
+    macs = image_macs(plan.config, len(plan.recipe.classes))
+    return [torch.cuda.get_device_name(plan.device)] * plan.world.size, macs

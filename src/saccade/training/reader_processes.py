@@ -33,7 +33,7 @@ from saccade.data.order import RankSlice
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
 from saccade.system import signals
 from saccade.training import datasets
-from saccade.training.run import Run
+from saccade.training.run import Plan
 
 
 class Feeders:
@@ -97,14 +97,14 @@ class Feeders:
 
 
 @contextmanager
-def feed(run: Run) -> Iterator[View]:
-    """Hand out what fills the batches of a run: the view itself, or processes where they are
-    asked for.
+def feed(plan: Plan, readers: Readers, first_step: int) -> Iterator[View]:
+    """Hand out what fills the batches of a run from a step on: the view itself, or processes where
+    they are asked for.
     """
-    if not run.config.data.processes or run.state.step >= run.total_steps:
-        yield run.view
+    if not plan.config.data.processes or first_step >= plan.total_steps:
+        yield plan.view
         return
-    feeders = Feeders(run.view, run.config, run.readers.threads)
+    feeders = Feeders(plan.view, plan.config, readers.threads)
     try:
         yield feeders
     finally:

@@ -1,9 +1,10 @@
-"""A run that is ready to step."""
+"""A run that is ready to step: what is decided about it, what it holds, and what changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.models import meta_model
 from saccade.models.parts.cost import cost
 from saccade.objectives.objective import Objective
+from saccade.training.choices import Choices
 from saccade.training.datasets import Data
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -27,44 +29,44 @@ NAMED: Mapping[str, str] = {}
 """The identity of a network that is known by its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that is ready to step."""
+@dataclass(frozen=True)
+class Plan:
+    """What is decided about a run before its first step.
+
+    ``view`` says which images come when and how they are seen, ``recipe`` how a classifier of this
+    run looks at images, ``objective`` what is learned and how it is measured. ``total_steps`` is
+    the length of the run in optimiser steps.
+    """
 
     config: Config
     data: Data
     folder: Path
-    resolved: dict[str, dict[str, Any]]
-    state: State
-    stepper: StepRunner
+    choices: Choices
     view: TrainingView
-    readers: Readers
     recipe: Recipe
+    objective: Objective
     total_steps: int
-    device: torch.device
     world: World = ALONE
-    findings: list[dict[str, Any]] = field(default_factory=list)
-    lineage: list[dict[str, Any]] = field(default_factory=list)
-    attempts: list[int] = field(default_factory=list)
-    init: dict[str, Any] = field(default_factory=dict)
-    failed_saves: list[DiskError] = field(default_factory=list)
-    decoded: dict[Split, Decoded | None] = field(default_factory=dict)
-    network: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device that computes."""
+        return torch.device(self.choices.device.value)
 
     @property
     def precision(self) -> str:
         """The number format of the forward pass."""
-        return str(self.resolved["precision"]["value"])
-
-    @property
-    def objective(self) -> Objective:
-        """What is learned, and how it is measured."""
-        return self.stepper.objective
+        return self.choices.precision.value
 
     @property
     def global_batch(self) -> int:
         """Images per optimiser step."""
         return self.config.batch.global_
+
+    @property
+    def epoch_size(self) -> int:
+        """Training images in an epoch."""
+        return self.view.order.epoch_size
 
     def position(self, step: int) -> int:
         """Return how many samples were consumed after ``step`` steps."""
@@ -72,7 +74,7 @@ class Run:
 
     def epochs_done(self, step: int) -> float:
         """Return how many epochs were consumed after ``step`` steps."""
-        return self.position(step) / self.view.order.epoch_size
+        return self.position(step) / self.epoch_size
 
     @property
     def final_is_candidate(self) -> bool:
@@ -91,17 +93,51 @@ class Run:
             return not self.final_is_candidate
         return step > 0 and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
 
+
+@dataclass(slots=True)
+class History:
+    """What a run has been through, over all its attempts; its folder and checkpoints tell it.
+
+    ``attempts`` are the numbers of the attempts of this process, ``lineage`` the changes of
+    settings in mid-run, ``init`` the weights that the run began with. ``network`` is the identity
+    of a network that was handed over, empty for one that is known by its name. ``failed_saves`` are
+    those since the last good one.
+    """
+
+    network: dict[str, str] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    failed_saves: list[DiskError] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is ready to step.
+
+    ``plan`` is what is decided. ``stepper`` and ``readers`` are what works, ``decoded`` the small
+    images of the splits that are judged again and again. ``state`` and ``history`` change.
+    """
+
+    plan: Plan
+    stepper: StepRunner
+    readers: Readers
+    state: State
+    history: History = field(default_factory=History)
+    decoded: dict[Split, Decoded | None] = field(default_factory=dict)
+
     def held(self, split: Split) -> Decoded | None:
-        """Return what holds the images of a split that is judged after every epoch, if they are
-        small.
+        """Return what holds the images of a split that is judged after every epoch, None where
+        they are large.
         """
         if split not in self.decoded:
-            self.decoded[split] = Decoded.of(split, self.config.data.exif)
+            self.decoded[split] = Decoded.of(split, self.plan.config.data.exif)
         return self.decoded[split]
 
     def classifier(self) -> Classifier:
         """Return the model as it would be saved now."""
-        return Classifier(self.state.final_model, self.recipe)
+        return Classifier(self.state.final_model, self.plan.recipe)
 
 
 def image_macs(config: Config, num_classes: int = 10) -> int:
@@ -109,7 +145,5 @@ def image_macs(config: Config, num_classes: int = 10) -> int:
     known by its name.
     """
     side = config.data.image_size
-    return cost(
-        meta_model(config.model.name, num_classes=num_classes, image_size=side, **config.shape),
-        side,
-    ).macs
+    model = meta_model(config.model.name, num_classes=num_classes, image_size=side, **config.shape)
+    return cost(model, side).macs

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from saccade.device import environment
-from saccade.errors import DiskError, InterruptedRunError, PreemptedError, SaccadeError
+from saccade.errors import (
+    DiskError,
+    DivergedError,
+    InterruptedRunError,
+    PreemptedError,
+    SaccadeError,
+)
 from saccade.log import Log
 from saccade.system import held
 from saccade.training import checkpoint
 from saccade.training.meter import Meter
 from saccade.training.run import Run
+from saccade.training.stop import Stop
 
 FAILED_SAVES_ALLOWED = 3
 
@@ -24,33 +33,51 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     the ``last`` thing that the run does. The first rank does it; the others wait for it at the end
     of their next step.
     """
-    state, folder = run.state, run.folder / "checkpoints"
+    plan, state, failed = run.plan, run.state, run.history.failed_saves
     # the last step may have been a bad one: nothing is saved before that is known
     run.stepper.guard.settle()
-    if state.step == 0 or not run.world.leads:
+    if state.step == 0 or not plan.world.leads:
         return
 
     # a deleted folder is no alarm: nothing would ever be read from a new one
-    held.check(run.folder)
+    held.check(plan.folder)
 
     begun = time.perf_counter()
+    folder = plan.folder / "checkpoints"
     try:
         path = checkpoint.save(folder, state, facts(run, meter))
         best = state.best
-        checkpoint.prune(folder, run.config.checkpoint.keep, best.step if best else None)
-        run.failed_saves.clear()
+        checkpoint.prune(folder, plan.config.checkpoint.keep, best.step if best else None)
+        failed.clear()
         log.event("checkpoint", step=state.step, path=path.name)
     except DiskError as error:
-        run.failed_saves.append(error)
+        failed.append(error)
         log.warn(
             f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})"
         )
-        if last or len(run.failed_saves) >= FAILED_SAVES_ALLOWED:
+        if last or len(failed) >= FAILED_SAVES_ALLOWED:
             raise
     meter.pause(time.perf_counter() - begun)
 
 
-def save_and_leave(
+@contextmanager
+def saved_at_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> Iterator[None]:
+    """Save what is well when something ends the steps inside early, and raise it again."""
+    try:
+        yield
+    except (PreemptedError, InterruptedRunError) as wish:
+        stop.save()
+        _save_and_leave(run, meter, log, wish)
+        raise
+    except (DivergedError, DiskError):
+        raise  # there is nothing better to save than what is saved, or no place for it
+    except BaseException:
+        stop.save()
+        _rescue(run, meter, log)
+        raise
+
+
+def _save_and_leave(
     run: Run, meter: Meter, log: Log, wish: PreemptedError | InterruptedRunError
 ) -> None:
     """Save because that was asked for, and add to the ``wish`` what became of it.
@@ -64,10 +91,10 @@ def save_and_leave(
     else:
         wish.what += " before the first step; there is nothing to save"
 
-    run.world.wait()
+    run.plan.world.wait()
 
 
-def rescue(run: Run, meter: Meter, log: Log) -> None:
+def _rescue(run: Run, meter: Meter, log: Log) -> None:
     """Save what is well although an error ends the run.
 
     Whatever happens here, the error is what is told.
@@ -77,7 +104,7 @@ def rescue(run: Run, meter: Meter, log: Log) -> None:
         return
 
     try:
-        with run.world.saving():
+        with run.plan.world.saving():
             save(run, meter, log, last=True)
     except SaccadeError as error:
         log.warn(f"the steps since the last checkpoint are lost: {error.what}")
@@ -85,19 +112,20 @@ def rescue(run: Run, meter: Meter, log: Log) -> None:
 
 def facts(run: Run, meter: Meter) -> dict[str, Any]:
     """Return what a checkpoint must know besides its tensors."""
+    plan, state, history = run.plan, run.state, run.history
     return {
-        "position": run.position(run.state.step),
-        "lr": run.state.optimizers.lr,
-        "config": run.config.dump(),
-        "resolved": run.resolved,
-        "recipe": asdict(run.recipe),
-        "dataset": run.data.fingerprint,
-        "contents": run.data.contents,
-        "environment": environment.environment(run.world),
-        "attempt": run.attempts[-1],
+        "position": plan.position(state.step),
+        "lr": state.optimizers.lr,
+        "config": plan.config.dump(),
+        "resolved": plan.choices.to_json(),
+        "recipe": asdict(plan.recipe),
+        "dataset": plan.data.fingerprint,
+        "contents": plan.data.contents,
+        "environment": environment.environment(plan.world),
+        "attempt": history.attempts[-1],
         "seconds": meter.seconds,
         "since": meter.since,
-        "lineage": run.lineage,
-        "init": run.init,
-        "network": run.network,
+        "lineage": history.lineage,
+        "init": history.init,
+        "network": history.network,
     }

@@ -1,0 +1,77 @@
+"""Every automatic choice of a run, made once."""
+
+from __future__ import annotations
+
+import torch
+
+from saccade.config.schema import Config
+from saccade.device import choose, precision
+from saccade.models import is_registered
+from saccade.optim import optimizers as optim
+from saccade.training.checkpoint import Saved
+from saccade.training.choices import Choice, Choices
+from saccade.training.run import image_macs
+
+TINY_CELL_MACS = 1e9
+
+
+def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
+    """Make every automatic choice, each with its reason.
+
+    An earlier attempt's choices are kept. Only the device may change between attempts: what
+    depends on it is chosen anew then. Raises ConfigError for what this machine does not have.
+    """
+    kind, device_reason = choose.pick_device(config.device, local_rank)
+    device = torch.device(kind)
+
+    earlier = saved.meta["resolved"] if saved else {}
+    if earlier and earlier["device"]["value"] != kind:
+        earlier = {}
+
+    # what this device can compute is asked only where nothing was chosen before
+    if earlier:
+        number_format = Choice.parse(earlier["precision"], str)
+    else:
+        number_format = Choice(*precision.choose(config.precision, device))
+
+    return Choices(
+        device=Choice(kind, device_reason),
+        precision=number_format,
+        optimizer=Choice(*optim.flavour(config.optimizer, device)),
+        deterministic=Choice(True, _cost_of_exactness(kind)),
+        compute_threads=_compute_threads(config, kind),
+        reader_threads=_reader_threads(config),
+        layout=Choice("channels_last", "fastest for convolutions"),
+        compile=Choice(False, "does not pay on a CPU" if kind == "cpu" else "not tried"),
+    ).overridden_by(earlier)
+
+
+def _cost_of_exactness(device: str) -> str:
+    """Return why deterministic kernels are switched on."""
+    if device == "cuda":
+        return "costs less than 1 % on a GPU"
+    return f"a {device.upper()} needs no switch"
+
+
+def _compute_threads(config: Config, device: str) -> Choice[int]:
+    """Return how many threads compute.
+
+    Work that takes milliseconds is faster on one thread than handed around.
+    """
+    threads = torch.get_num_threads()
+    usual = Choice(threads, "one per physical core")
+    name = config.model.name
+    if device != "cpu" or name.startswith("custom:") or is_registered(name):
+        return usual
+
+    macs = image_macs(config) * config.cell
+    if macs < TINY_CELL_MACS:
+        return Choice(1, f"a cell takes only {macs / 1e9:.2g} GMAC")
+    return usual
+
+
+def _reader_threads(config: Config) -> Choice[int]:
+    """Return how many threads read images; the trial before training may take fewer."""
+    if config.data.threads:
+        return Choice(config.data.threads, "as set")
+    return Choice(max(2, min(torch.get_num_threads(), 16)), "one per core, 2 to 16")

@@ -1,0 +1,159 @@
+"""What takes an optimiser step: the state of a network and the stepper, made from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from saccade import units
+from saccade.config.schema import Config
+from saccade.device import choose, precision
+from saccade.device.loss_scale import LossScale
+from saccade.device.small_map_conv import use_strips
+from saccade.device.step_timer import Clock
+from saccade.distributed.all_reduce import GradientSum
+from saccade.distributed.world import ALONE, World
+from saccade.objectives.classification import of_settings
+from saccade.objectives.objective import Objective, Primary
+from saccade.optim import optimizers as optim
+from saccade.optim import schedule
+from saccade.optim.ema import Ema
+from saccade.training.bad_steps import Archive
+from saccade.training.guard import Guard
+from saccade.training.loss_spike import LossRecord
+from saccade.training.state import State
+from saccade.training.step import StepRunner
+
+IMAGENET = 1_281_167
+"""Training images of ImageNet-1k."""
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is.
+
+    It takes ``steps`` steps of this batch, of which it begins at step ``ahead``: a number, or a
+    fraction, above 0 where the batch was another one before. An epoch has ``epoch_size`` images.
+    """
+
+    epoch_size: int
+    steps: int
+    ahead: float = 0
+
+
+def total_steps(config: Config, epoch_size: int) -> int:
+    """Return the length of a run in optimiser steps, where an epoch has ``epoch_size`` images."""
+    return max(units.Duration.parse(config.epochs).steps(epoch_size, config.batch.global_), 1)
+
+
+def make_step(
+    config: Config,
+    model: nn.Module,
+    *,
+    objective: Objective | None = None,
+    epoch_size: int = IMAGENET,
+    world: World = ALONE,
+) -> tuple[State, StepRunner]:
+    """Return the state of a network before its first step, and what steps it.
+
+    It is what a run has, without data, folder and files: for benchmarks, tests and loops of your
+    own. ``model`` maps float images (B, 3, S, S) to logits (B, C); it is moved to the device of
+    ``config`` and trained in place. It learns to classify where no ``objective`` is given.
+    Durations in epochs, as of the schedule, are reckoned with ``epoch_size`` images. Raises
+    ConfigError for what this machine does not have.
+    """
+    kind, _ = choose.pick_device(config.device, world.local_rank)
+    device = torch.device(kind)
+    number_format, _ = precision.choose(config.precision, device)
+    flavour, _ = optim.flavour(config.optimizer, device)
+    length = Length(epoch_size, total_steps(config, epoch_size))
+
+    model = model.train().to(device).to(memory_format=torch.channels_last)
+    use_strips(model, number_format, device)
+    objective = (objective or of_settings(config)).to(device)
+    state = make_state(
+        config,
+        model,
+        length,
+        precision=number_format,
+        flavour=flavour,
+        primary=objective.primary,
+    )
+    stepper = make_stepper(
+        config,
+        state,
+        length,
+        precision=number_format,
+        world=world,
+        objective=objective,
+    )
+    return state, stepper
+
+
+def make_state(
+    config: Config,
+    model: nn.Module,
+    length: Length,
+    *,
+    precision: str,
+    flavour: str,
+    primary: Primary,
+) -> State:
+    """Return the state around a network that is on its device already."""
+    device = next(model.parameters()).device
+    return State(
+        model,
+        optim.build(model, config, device, flavour),
+        _average(model, config, length),
+        scale=LossScale(device) if precision == "fp16" else None,
+        losses=LossRecord(config.guard.spike, device) if config.guard.spike else None,
+        primary=primary,
+    )
+
+
+def make_stepper(
+    config: Config,
+    state: State,
+    length: Length,
+    *,
+    precision: str,
+    world: World = ALONE,
+    archive: Archive | None = None,
+    objective: Objective,
+) -> StepRunner:
+    """Return what steps a state; with several ranks it sums their gradients.
+
+    ``archive`` keeps the batches of bad steps.
+    """
+    device = next(state.model.parameters()).device
+    rates = schedule.build(
+        config.schedule,
+        epoch_samples=length.epoch_size,
+        global_batch=config.batch.global_,
+        total=length.steps,
+        ahead=length.ahead,
+    )
+    return StepRunner(
+        config=config,
+        schedule=rates,
+        precision=precision,
+        device=device,
+        guard=Guard(f"lr {state.optimizers.formula}", config.guard, archive),
+        world=world,
+        gradients=GradientSum(state.model, world) if world.size > 1 else None,
+        clock=Clock(device),
+        objective=objective,
+    )
+
+
+def _average(model: nn.Module, config: Config, length: Length) -> Ema | None:
+    """Return the average of the weights where one is asked for; half-lives are in samples."""
+    if not config.ema.half_life:
+        return None
+    batch = config.batch.global_
+    half_life = units.Duration.parse(config.ema.half_life).samples(
+        length.epoch_size, batch, length.steps
+    )
+    return Ema(model, max(float(half_life) / batch, 1e-3))

@@ -1,0 +1,65 @@
+"""The automatic choices of a run: each made once, with its reason, and kept when it is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
+
+Value = TypeVar("Value", str, int, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[Value]):
+    """What was chosen, and why, as a phrase for people."""
+
+    value: Value
+    reason: str
+
+    @classmethod
+    def parse(cls, tree: Mapping[str, Any], kind: type[Value]) -> Choice[Value]:
+        """Read one back from ``{"value": ..., "reason": ...}``."""
+        return Choice(kind(tree["value"]), str(tree.get("reason", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Everything that a run chooses by itself.
+
+    ``device`` is a type such as ``cuda``, ``optimizer`` how the optimiser updates its tensors
+    (``fused`` or ``foreach``). ``config.yaml``, ``run.json`` and the checkpoints hold these under
+    ``resolved``.
+    """
+
+    device: Choice[str]
+    precision: Choice[str]
+    optimizer: Choice[str]
+    deterministic: Choice[bool]
+    compute_threads: Choice[int]
+    reader_threads: Choice[int]
+    layout: Choice[str]
+    compile: Choice[bool]
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Return them as ``{name: {"value": ..., "reason": ...}}``."""
+        return asdict(self)
+
+    def overridden_by(self, earlier: Mapping[str, Mapping[str, Any]]) -> Choices:
+        """Return these with all that an earlier attempt had chosen, read from its JSON form.
+
+        Attempts of older versions may know fewer of them.
+        """
+
+        def one(name: str, now: Choice[Value]) -> Choice[Value]:
+            return Choice.parse(earlier[name], type(now.value)) if name in earlier else now
+
+        return Choices(
+            device=one("device", self.device),
+            precision=one("precision", self.precision),
+            optimizer=one("optimizer", self.optimizer),
+            deterministic=one("deterministic", self.deterministic),
+            compute_threads=one("compute_threads", self.compute_threads),
+            reader_threads=one("reader_threads", self.reader_threads),
+            layout=one("layout", self.layout),
+            compile=one("compile", self.compile),
+        )
