@@ -1,5 +1,5 @@
-"""Small images stay in memory once they are decoded: to decode 32 pixels again takes longer than
-to cut them.
+"""Small images stay in memory once they are decoded: decoding one again takes longer than cutting
+it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,8 @@ class Decoded:
     def of(cls, split: Split, exif: Exif, side: int = MOST_SIDE) -> Decoded | None:
         """Return the memory for a split, nothing decoded yet.
 
-        None where the images are too large or too many.
-
-        Also where squares of ``side`` pixels would be cut from images that the decoder halves (see
-        `crops`).
+        None where the images are too large or too many, and where squares of ``side`` pixels would
+        be cut from images that the decoder halves (see `crops`).
         """
         try:
             height, width, _ = decode.decode(split.read(0), exif=exif).shape

@@ -284,7 +284,7 @@ class TrainingView:
         labels = torch.from_numpy(self.split.labels[samples])
         at_once = DECODED_PER_TASK if self.decoded else IMAGES_PER_TASK
         return Batch(slots, labels, samples, epochs), readers.submit(
-            self.split, samples, fill, copies, at_once
+            self.split, samples, fill, group=copies, at_once=at_once
         )
 
 
@@ -388,7 +388,7 @@ def batches(
             # shared memory of a reading process
             if torch.cuda.is_available() and not images.is_pinned():
                 images = images.pin_memory()
-            yield Batch(images, batch.labels, batch.samples, batch.epochs, waited_s)
+            yield Batch(images, batch.labels, batch.samples, epochs=batch.epochs, waited_s=waited_s)
     finally:
         for _, tasks in ahead:
             for task in tasks:

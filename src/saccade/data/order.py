@@ -16,9 +16,9 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RankSlice:
-    """Which cells of each global batch are a rank's: ``rank``, ``rank + ranks`` and so on.
+    """Which cells (micro-batches) of each global batch are a rank's.
 
-    By default all.
+    They are ``rank``, ``rank + ranks`` and so on; by default all of them.
     """
 
     cell: int = 1
@@ -46,9 +46,8 @@ class Order:
     "MultiGrain", section 3.2. With an ``epoch_size`` E an epoch is the first E of its permutation:
     another part of the set each time.
 
-    Where the batch changed in mid-run, steps go on counting from where they are, and ``offset`` is
-    what is to be added: step k consumes [offset + kB, offset + (k+1)B), so that no sample is seen
-    twice or left out.
+    Where the batch changed in mid-run, steps are counted on, and ``offset`` samples are added: step
+    k consumes [offset + kB, offset + (k+1)B), so that no sample is seen twice or left out.
     """
 
     def __init__(

@@ -101,32 +101,24 @@ def pack(
     image that cannot be read, ConfigError when the folder holds something else, DiskError.
     """
     settings.check()
+    done, reused, entries = 0, 0, {}
+    shard_bytes: list[int] = []
     with files.locked(folder):
         _refuse_foreign(folder)
         files.sweep_parts(folder)
         _check_space(source, folder)
-        done, reused, entries = 0, 0, {}
-        shard_bytes: list[int] = []
+
         for name, split in source.splits.items():
             facts = []
             for number, (first, last) in enumerate(_runs(split)):
                 path = folder / f"{files.safe_name(name)}-{number:05d}.shard"
                 reused += _shard(
-                    split, settings, range(first, last), path, partial(_add, tick, done)
+                    split, settings, range(first, last), path=path, tick=partial(_add, tick, done)
                 )
                 done += last - first
                 tick(done)
-                size = path.stat().st_size
-                facts.append(
-                    {
-                        "file": path.name,
-                        "count": last - first,
-                        "bytes": size,
-                        "sha256": files.digest(path),
-                        "index": packs.open_shard(path).index_digest,
-                    }
-                )
-                shard_bytes.append(size)
+                facts.append(_facts(path, last - first))
+                shard_bytes.append(path.stat().st_size)
             entries[name] = {
                 "classes": list(split.classes),
                 "empty_classes": list(split.empty_classes),
@@ -135,6 +127,8 @@ def pack(
                 "parent": split.fingerprint,
                 "shards": facts,
             }
+
+        # the manifest is written last: without it the folder is no pack
         manifest = {
             "format": packs.FORMAT,
             "name": source.name,
@@ -143,8 +137,22 @@ def pack(
             "class_titles": dict(source.class_titles),
         }
         files.write_bytes(folder / packs.MANIFEST, packs.manifest_bytes(manifest))
+
     before = sum(int(split.sizes.sum()) for split in source.splits.values())
-    return Packed(folder, done, before, sum(shard_bytes), len(shard_bytes), reused)
+    return Packed(
+        folder, done, before, bytes=sum(shard_bytes), shards=len(shard_bytes), reused=reused
+    )
+
+
+def _facts(shard: Path, count: int) -> dict[str, str | int]:
+    """Return what the manifest says of a shard."""
+    return {
+        "file": shard.name,
+        "count": count,
+        "bytes": shard.stat().st_size,
+        "sha256": files.digest(shard),
+        "index": packs.open_shard(shard).index_digest,
+    }
 
 
 def _add(tick: Tick, before: int, done: int) -> None:
@@ -207,10 +215,12 @@ def _shard(split: Split, settings: Settings, run: range, path: Path, tick: Tick)
     words = _words(split, settings, run.start, run.stop)
     if _is_there(path, words):
         return True
+
     records = []
     for count, record in enumerate(in_order(partial(_record, split, settings), run), 1):
         records.append(record)
         tick(count)
+
     names = [split.names[i] for i in run]
     labels = split.labels[run.start : run.stop].tolist()
     files.write_bytes(path, packs.to_bytes(records, names, labels, words))
@@ -248,16 +258,20 @@ def encode(data: bytes | memoryview, settings: Settings) -> bytes | memoryview:
     width, height = decode.size(data)
     if width * height <= SMALL_PIXELS:
         return data
+
     pixels = decode.decode(data)
     longest = max(width, height)
     if settings.max_side and longest > settings.max_side:
         scale = settings.max_side / longest
         target = (max(round(width * scale), 1), max(round(height * scale), 1))
         pixels = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.LANCZOS))
+
     sampling: str = "4:4:4" if settings.chroma == "source" else settings.chroma
     if bytes(data[:2]) == b"\xff\xd8":
         header = jpeg.probe(data)
         if settings.chroma == "source":
             sampling = header.chroma if header.chroma in ("4:4:4", "4:2:2") else "4:2:0"
         pixels = np.ascontiguousarray(pixels[..., 0]) if header.components == 1 else pixels
-    return tiles.encode(pixels, settings.quality, sampling, settings.tile, decode.orientation(data))
+    return tiles.encode(
+        pixels, settings.quality, sampling, tile=settings.tile, orientation=decode.orientation(data)
+    )

@@ -120,19 +120,23 @@ def prepare(source: Source, target: Path, log: Log) -> dict[str, Any]:
     _refuse_inside(source, target)
     refuse_names(paths, windows=os.name == "nt")
     _refuse_misread(plans, paths)
+
     with files.locked(target), files.staging(target) as aside:
         if (target / ".LOCK").exists():
             refuse_case_clashes(paths)
+
         facts = _read_manifest(target)
         states = [_state(facts, plan.split) for plan in plans]
         for plan, state in zip(plans, states, strict=True):
             plan.todo = _missing(plan, target, state)
+
         if any(len(plan.todo) for plan in plans) or set(states) != {"complete"}:
             _refuse_space(plans, target)
             files.write_json(target / MANIFEST, _manifest(facts, plans, "begun"))
             _write(plans, target, aside, log)
             _check(plans, target)
             files.write_json(target / MANIFEST, _manifest(facts, plans, "complete"))
+
     return {
         "target": str(target),
         "splits": {plan.split.name: len(plan.paths) for plan in plans},
@@ -156,11 +160,13 @@ def refuse_names(paths: Sequence[str], *, windows: bool) -> None:
             or part[-1] in ". "
         ):
             reason = "cannot be a file on Windows"
+
         if reason:
             path = next(path for path in paths if part in path.split("/"))
             raise DataError(
                 f"the name {part[:200]!r} {reason}", where=repr(path[:300]), fix="repack the images"
             )
+
     twice = [path for path, times in Counter(paths).items() if times > 1]
     if twice:
         raise DataError(
@@ -207,6 +213,7 @@ def _refuse_misread(plans: Sequence[_Plan], paths: Sequence[str]) -> None:
         parts = arrange(paths, peeked=peek(paths, head)).parts
     except ValueError as error:
         raise DataError(f"as a tree of files this set would be ambiguous: {error}") from error
+
     for plan in (plan for plan in plans if plan.names):
         part = parts.get(plan.split.name)
         if part is None or len(part.names) != len(plan.names) or part.classes != plan.classes:
@@ -262,7 +269,9 @@ def _missing(plan: _Plan, target: Path, state: State) -> Integers:
     """
     place = {path: i for i, path in enumerate(plan.paths)}
     missing = np.ones(len(plan.paths), np.bool_)
+    # a split's folder that is itself a link is not entered
     linked = plan.prefix and (target / plan.split.name).is_symlink()
+
     for name in [plan.split.name] if linked else _present(target, plan.prefix, place):
         i, path = place.get(name), target / name
         if path.is_symlink():
@@ -276,6 +285,7 @@ def _missing(plan: _Plan, target: Path, state: State) -> Integers:
             continue
         else:
             what = "is there already and has another content"
+
         raise DataError(
             f"'{name}' {what}", where=str(path), fix="move it away, or choose an empty folder"
         )
@@ -295,6 +305,7 @@ def _present(target: Path, folder: str, ours: Collection[str]) -> Iterator[str]:
         raise DataError(
             f"the folder cannot be read: {error}", where=str(target / folder)
         ) from error
+
     for entry in found:
         if entry.name.startswith("."):
             continue
@@ -329,6 +340,7 @@ def _write(plans: Sequence[_Plan], target: Path, aside: Path, log: Log) -> None:
         (plan, plan.todo[i : i + BLOCK]) for plan in plans for i in range(0, len(plan.todo), BLOCK)
     ]
     total = sum(len(plan.todo) for plan in plans)
+
     done = 0
     with log.progress("preparing", total) as bar:
         for written in in_order(write, blocks):

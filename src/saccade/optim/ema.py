@@ -18,14 +18,16 @@ class Ema:
     def __init__(self, model: nn.Module, half_life_steps: float) -> None:
         self.model = duplicate(model).requires_grad_(False)
         self._decay = 2.0 ** (-1.0 / half_life_steps)
-        averaged = running_statistics(model)
+
         pairs: list[tuple[Tensor, Tensor]] = [
             *zip(self.model.parameters(), model.parameters(), strict=True)
         ]
         pairs += zip(self.model.buffers(), model.buffers(), strict=True)
-        slow = {
+
+        # everything else, such as masks and counters, is copied as it is
+        slow = running_statistics(model) | {
             id(b) for b in model.parameters() if b.is_floating_point() or b.is_complex()
-        } | averaged
+        }
         self._followed = [(a, b) for a, b in pairs if id(b) in slow]
         self._copied = [(a, b) for a, b in pairs if id(b) not in slow]
 
@@ -33,11 +35,10 @@ class Ema:
     def update(self, step: int, mask: Tensor | None = None) -> None:
         """Move towards the model after optimiser step ``step`` (from 0).
 
-        Not at all where ``mask`` is False.
+        It does not move where ``mask``, a bool scalar on the device, is False; nothing waits for
+        the mask. The first steps use the smaller decay (1 + t) / (10 + t), so that the start is
+        forgotten.
 
-        The mask is a bool scalar on the device; nothing waits for it.
-
-        The first steps use the smaller decay (1 + t) / (10 + t), so that the start is forgotten.
         *Source:* TensorFlow's ExponentialMovingAverage.
         """
         weight = 1 - min(self._decay, (1 + step) / (10 + step))

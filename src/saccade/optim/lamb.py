@@ -40,23 +40,29 @@ class Lamb(torch.optim.Optimizer):
         return None
 
     def _update(self, group: dict[str, Any], params: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the step of each parameter, of its shape, before the learning rate."""
         beta1, beta2 = group["betas"]
         grads = [p.grad for p in params if p.grad is not None]
         steps, means, squares = (
             [self.state[p][slot] for p in params] for slot in ("step", "exp_avg", "exp_avg_sq")
         )
+
         torch._foreach_add_(steps, 1)
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+
+        # Adam's step, both means corrected for their start at zero
         counts = torch.stack(steps).double()  # no ``float(t)``: it would wait for the device
         update = torch._foreach_div(means, list((1 - beta1**counts).float()))
         roots = torch._foreach_div(squares, list((1 - beta2**counts).float()))
         torch._foreach_sqrt_(roots)
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_div_(update, roots)
+
         if group["weight_decay"]:
             torch._foreach_add_(update, params, alpha=group["weight_decay"])
+
         if group["adapt"]:
             size = torch.stack(list(torch._foreach_norm(params)))
             length = torch.stack(list(torch._foreach_norm(update)))

@@ -1,6 +1,4 @@
-"""How deep a parameter lies: the layers of a network in order, for rates that fall towards its
-input.
-"""
+"""The layers of a network in order, for learning rates that fall towards its input."""
 
 from __future__ import annotations
 
@@ -14,14 +12,12 @@ CONTAINERS = (nn.Sequential, nn.ModuleList)
 def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Return the number of the layer of every parameter by name, 0 at the input.
 
-    A pure function of the structure.
-
-    Layers follow the order in which the network names its children. A Sequential, a ModuleList, and
-    whatever holds stacked blocks of one kind are looked into, everything else is one layer: a
-    residual or transformer block, a convolution, the head. What has no weights but vectors (a norm)
-    belongs to the layer before it; parameters of the network itself (position tables, tokens) to
-    layer 0. *Source:* Clark et al. 2020, "ELECTRA", appendix B; Bao et al. 2022, "BEiT", for
-    images.
+    It follows from the structure alone. Layers follow the order in which the network names its
+    children. A Sequential, a ModuleList, and whatever holds stacked blocks of one kind are looked
+    into, everything else is one layer: a residual or transformer block, a convolution, the head.
+    What has no weights but vectors (a norm) belongs to the layer before it; parameters of the
+    network itself (position tables, tokens) to layer 0. *Source:* Clark et al. 2020, "ELECTRA",
+    appendix B; Bao et al. 2022, "BEiT", for images.
     """
     numbers = {name: 0 for name, _ in model.named_parameters(recurse=False)}
     number = -1
@@ -42,9 +38,7 @@ def _entries(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_stack(module: nn.Module) -> bool:
-    """Tell whether a module is a row of blocks: several, all of one type, none of them a bare
-    layer.
-    """
+    """Tell whether a module is a row of several blocks of one type, none of them a bare layer."""
     blocks = list(module.children()) if isinstance(module, CONTAINERS) else []
     return (
         len(blocks) > 1

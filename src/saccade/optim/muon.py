@@ -1,6 +1,4 @@
-"""Muon: momentum whose update is made nearly orthogonal, for filters and matrices inside a
-network.
-"""
+"""Muon: momentum whose update is made nearly orthogonal, for hidden filters and matrices."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ from torch import Tensor, nn
 from saccade.models.parts.network import Network
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""*Source:* Jordan et al.
+"""The quintic with the steepest slope at zero that keeps [0.7, 1.2].
 
-2024, "Muon": the quintic with the steepest slope at zero that keeps [0.7, 1.2].
+*Source:* Jordan et al. 2024, "Muon".
 """
 
 NEWTON_SCHULZ_STEPS = 4
 DAMPING = 3e-3
 BLOCK_ROWS = 128
-"""Rows orthogonalised together: the cost grows with their square. *Source:* Khaled et al.
+"""Rows orthogonalised together: the cost grows with their square.
 
-2025, "MuonBP".
+*Source:* Khaled et al. 2025, "MuonBP".
 """
 
 LEAST_SIDE = 4
@@ -33,14 +31,14 @@ directions to balance.
 
 
 def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Return for each matrix roughly the nearest one with orthonormal rows or columns, bfloat16,
-    shapes as given.
+    """Return for each matrix roughly the nearest one with orthonormal rows or columns.
 
-    The iteration X <- (a + b XX' + c (XX')^2) X runs on the small Gram matrices XX' alone, all of
-    one size together, and touches X twice, which costs less than half of the plain form. The
-    damping is essential: without it rounding in the Gram matrix makes small singular values
-    explode. They stay below 1.2; the large ones end near 1, the smallest stay small. *Source:*
-    Jordan et al. 2024, "Muon"; the bound on the norm is Schatten's of order 4.
+    Results are bfloat16, in the shapes given, ``(rows, columns)``. The iteration X <- (a + b XX' +
+    c (XX')^2) X runs on the small Gram matrices XX' alone, all of one size together, and touches X
+    twice, which costs less than half of the plain form. The damping is essential: without it
+    rounding in the Gram matrix makes small singular values explode. They stay below 1.2; the large
+    ones end near 1, the smallest stay small. *Source:* Jordan et al. 2024, "Muon"; the bound on the
+    norm is Schatten's of order 4.
     """
     wide = [m.bfloat16() if m.shape[0] <= m.shape[1] else m.bfloat16().T for m in matrices]
     factors: dict[int, Tensor] = {}
@@ -53,14 +51,17 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _balancing(grams: Tensor) -> Tensor:
-    """Return what each matrix has to be multiplied by from the left, given its Gram matrix:
-    bfloat16 (k, n, n).
+    """Return the factors from the left that make matrices orthogonal, bfloat16 (k, n, n).
+
+    ``grams`` are the Gram matrices of those, of the same shape.
     """
     a, b, c = NEWTON_SCHULZ
     bound = grams.norm(dim=(1, 2), keepdim=True) + 1e-20
     rest = grams / bound
     rest.diagonal(dim1=1, dim2=2).add_(DAMPING)
     rest = rest / (1 + DAMPING)
+
+    # each pass multiplies the product by one more polynomial of what is left
     product = None
     for step in range(NEWTON_SCHULZ_STEPS):
         factor = torch.baddbmm(rest, rest, rest, beta=b, alpha=c)
@@ -77,10 +78,10 @@ class Muon(torch.optim.Optimizer):
     matrices.
 
     Blocks of ``BLOCK_ROWS`` rows are orthogonalised each by itself. The update is scaled by
-    sqrt(max(1, rows / columns)). With ``fixed_norm`` each filter or matrix is brought back to the
-    norm sqrt(rows) before its update, so that a rate means the same share of it all the time; what
-    follows must not care for the scale, as norms do not. *Source:* Jordan et al. 2024, "Muon"; the
-    fixed norm is that of its public code for CIFAR-10.
+    sqrt(max(1, rows / columns)). With ``fixed_norm`` each filter or matrix is scaled back to the
+    norm sqrt(rows) before its update, so that a rate is always the same fraction of it. This is
+    safe only where a norm follows, which makes the scale irrelevant. *Source:* Jordan et al. 2024,
+    "Muon"; the fixed norm is that of its public code for CIFAR-10.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Muon(torch.optim.Optimizer):
                 torch.split(_rows(self._update(*pair, group)), BLOCK_ROWS) for pair in trained
             ]
             directions = iter(orthogonalise([block for several in blocks for block in several]))
+
             for (param, _), several in zip(trained, blocks, strict=True):
                 direction = torch.cat([next(directions) for _ in several])
                 scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
@@ -144,9 +146,9 @@ def _shaped(rows: Tensor, param: Tensor) -> Tensor:
 def muon_names(model: nn.Module) -> set[str]:
     """Return the names of the parameters that Muon takes: hidden filters and hidden linear layers.
 
-    Not hidden are what looks at the colours, heads (of a network that is not ours: its last linear
-    layer) and tables. *Source:* Jordan et al. 2024, "Muon": inputs, outputs, embeddings, vectors
-    and scalars go to another method.
+    It does not take the layer that looks at the colours, heads (of a network that is not ours: its
+    last linear layer) and tables. *Source:* Jordan et al. 2024, "Muon": inputs, outputs,
+    embeddings, vectors and scalars go to another method.
     """
     linear = [place for place, module in model.named_modules() if isinstance(module, nn.Linear)]
     heads = {model.head_name, *model.aux_names} if isinstance(model, Network) else set(linear[-1:])

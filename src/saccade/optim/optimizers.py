@@ -32,8 +32,8 @@ class Optimizers:
     formula: str
 
     def follow(self, schedule: Schedule, step: int, evaluations: Sequence[Judged] = ()) -> None:
-        """Set every learning rate, and where the schedule moves it every momentum, to that of a
-        step of the run.
+        """Set every learning rate to that of a step of the run, and every momentum where the
+        schedule moves it.
         """
         factor, drop = schedule.factor(step, evaluations), schedule.momentum_drop(step)
         for part in self.parts:
@@ -164,9 +164,10 @@ class _Grouping:
     def __init__(
         self, model: nn.Module, section: OptimizerSection, names: dict[Tensor, str]
     ) -> None:
-        self._free = undecayed(model)
+        self._undecayed = undecayed(model)
         self._decays_all = section.decay == "all"
         self._names = names
+
         layers = layer_numbers(model) if section.layer_decay < 1 else {}
         last = max(layers.values(), default=0)
         self._scale = {
@@ -181,9 +182,9 @@ class _Grouping:
         sorted_in: dict[tuple[float, bool], list[Tensor]] = {}
         for param in params:
             name = self._names[param]
-            sorted_in.setdefault((self._scale.get(name, 1.0), name not in self._free), []).append(
-                param
-            )
+            place = self._scale.get(name, 1.0), name not in self._undecayed
+            sorted_in.setdefault(place, []).append(param)
+
         groups = []
         for (scale, is_weight), members in sorted(
             sorted_in.items(), key=lambda item: item[0], reverse=True

@@ -47,9 +47,11 @@ class RmsPropTf(torch.optim.Optimizer):
             squares, velocities = (
                 [self.state[p][s] for p in params] for s in ("square_avg", "momentum_buffer")
             )
+
             if group["weight_decay"]:
                 grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
             torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - group["alpha"])
+
             roots = torch._foreach_add(squares, group["eps"])
             torch._foreach_sqrt_(roots)
             torch._foreach_mul_(velocities, group["momentum"])

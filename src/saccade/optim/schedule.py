@@ -1,5 +1,6 @@
-"""The learning rate over a run: pure functions of the step, the length of the run and, for
-plateau, the evaluations.
+"""The learning rate over a run: pure functions of the step and the length of the run.
+
+Plateau also looks at the evaluations so far.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Schedule:
     below ``end``.
 
     ``total``, ``warmup``, ``every``, ``milestones`` and ``decay`` are in steps; ``every`` may be a
-    fraction, such as 2.4 epochs. What each curve takes is said at its function. ``ahead`` is added
-    to the number of every step: since the batch changed in mid-run, more or less was consumed than
-    so many steps of this batch would have.
+    fraction, such as 2.4 epochs. Each curve's function says which of them it takes. Where the batch
+    changed in mid-run, the number of steps no longer says how much was consumed; ``ahead``, in
+    steps, is added to it.
     """
 
     name: str
@@ -47,9 +48,9 @@ class Schedule:
     ahead: float = 0
 
     def factor(self, step: int, evaluations: Sequence[Judged] = ()) -> float:
-        """Return the factor, 0..1, for step 0 ..
+        """Return the factor, 0..1, for a step of the run, counted from 0.
 
-        Total - 1, after these evaluations (only plateau looks at them).
+        Only plateau looks at the evaluations so far.
         """
         place = step + self.ahead
         if self.name == "plateau":
@@ -57,8 +58,9 @@ class Schedule:
         return self._rise(place) * CURVES[self.name](self, place)
 
     def momentum_drop(self, step: int) -> float:
-        """Return how far every momentum lies below its setting: up to ``MOMENTUM_DROP``, in a
-        one-cycle run alone.
+        """Return how far every momentum lies below its setting.
+
+        It is 0 but in a one-cycle run, where it rises to ``MOMENTUM_DROP`` with the rate.
         """
         if self.name != "onecycle":
             return 0.0
@@ -66,9 +68,7 @@ class Schedule:
         return MOMENTUM_DROP * self._rise(place) * half_wave(self.progress(place))
 
     def progress(self, step: float) -> float:
-        """Return the share of the run after the warm-up that was done before this step, 0 during
-        the warm-up.
-        """
+        """Return how much of the run after the warm-up is done before a step, 0..1."""
         return max(step - self.warmup, 0) / max(self.total - self.warmup, 1)
 
     def between(self, height: float) -> float:
@@ -82,7 +82,7 @@ class Schedule:
         return (1 - math.cos(math.pi * share)) / 2 if self.name == "onecycle" else share
 
     def notes(self) -> list[str]:
-        """Return what of it cannot take place in a run of this length, one sentence each."""
+        """Return what this run is too short for, one sentence each."""
         found = []
         if self.warmup >= self.total:
             found.append(
@@ -108,8 +108,10 @@ class Judged(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """What the plateau schedule remembers: the ``best`` score, how many evaluations were not
-    better, the factor.
+    """The state of the plateau schedule.
+
+    ``best`` is the best score, ``bad`` how many evaluations since were not better, ``factor`` what
+    the rate is multiplied by.
     """
 
     best: float = -math.inf
@@ -120,9 +122,9 @@ class Plateau:
     def after(evaluations: Iterable[Judged], schedule: Schedule) -> Plateau:
         """Go through the evaluations of a run, oldest first.
 
-        The memory of this schedule is that list, which the state and every checkpoint hold anyway:
-        a resumed run cannot remember anything else. After more than ``patience`` evaluations
-        without a new best the rate is multiplied by ``gamma`` and the counting starts anew.
+        After more than ``patience`` evaluations without a new best the rate is multiplied by
+        ``gamma``, and counting starts again. The list of evaluations is all that this schedule
+        remembers. Every checkpoint holds it, so a resumed run goes on exactly.
         """
         memory = Plateau()
         for entry in evaluations:
@@ -153,17 +155,17 @@ def build(
         section.name,
         total,
         steps(section.warmup),
-        section.end,
-        Fraction(every) / global_batch,
-        tuple(steps(m) for m in section.milestones),
-        section.gamma,
-        section.power,
-        section.cycles,
-        section.growth,
-        steps(section.decay),
-        section.patience,
-        section.watch,
-        ahead,
+        end=section.end,
+        every=Fraction(every) / global_batch,
+        milestones=tuple(steps(m) for m in section.milestones),
+        gamma=section.gamma,
+        power=section.power,
+        cycles=section.cycles,
+        growth=section.growth,
+        decay=steps(section.decay),
+        patience=section.patience,
+        watch=section.watch,
+        ahead=ahead,
     )
 
 
@@ -183,9 +185,9 @@ def linear(schedule: Schedule, step: float) -> float:
 
 
 def poly(schedule: Schedule, step: float) -> float:
-    """Fall as a power of what is left of the run. *Source:* Szegedy et al. 2015 and Chen et al.
+    """Fall as a power of what is left of the run.
 
-    2017 (power 0.9).
+    *Source:* Szegedy et al. 2015 and Chen et al. 2017 (power 0.9).
     """
     return schedule.between((1 - schedule.progress(step)) ** schedule.power)
 
@@ -251,6 +253,8 @@ CURVES: dict[str, Callable[[Schedule, float], float]] = {
     "onecycle": cosine,
     "wsd": trapezoid,
 }
-"""All schedules but plateau. The one cycle of Smith & Topin 2018 is a cosine whose warm-up is a
-half wave, too; while the rate is high the momentum is low: `Schedule.momentum_drop`.
+"""All schedules but plateau.
+
+The one cycle of Smith & Topin 2018 is a cosine whose warm-up is a half wave, too. While the rate is
+high the momentum is low: `Schedule.momentum_drop`.
 """

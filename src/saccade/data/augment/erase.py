@@ -99,12 +99,14 @@ def erase(images: Tensor, boxes: Numbers, keys: Keys | None = None) -> Tensor:
     chosen = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
     if not len(chosen):
         return images
+
     places = torch.from_numpy(chosen).to(images.device, non_blocking=True)
     edges = torch.from_numpy(boxes[chosen]).to(images.device, non_blocking=True)
     left, top, right, bottom = edges.view(-1, 4, 1, 1).unbind(1)
     x = torch.arange(images.shape[-1], device=images.device)
     y = x.view(-1, 1)
     inside = ((x >= left) & (x < right) & (y >= top) & (y < bottom)).unsqueeze(1)
+
     parts = images[places]
     filled = (
         torch.zeros_like(parts)

@@ -140,11 +140,17 @@ class Crops(Augmentation):
         order = np.lexsort(ways.T)
         ways, source = ways[order], _picture(pixels.take(order, axis=0))
         ends = [*(np.flatnonzero((ways[1:] != ways[:-1]).any(axis=1)) + 1).tolist(), len(ways)]
+
         cut = np.empty((len(places), self._side, self._side, 3), np.uint8)
         for begin, end in pairwise([0, *ends]):
             *edges, mirror = ways[begin].tolist()
             part = padded(
-                source[begin:end], edges[:4], edges[4:], self._side, bool(mirror), self._fill
+                source[begin:end],
+                edges[:4],
+                edges[4:],
+                side=self._side,
+                mirror=bool(mirror),
+                fill=self._fill,
             )
             _picture(cut[begin:end]).copy_(part)
         slots.permute(0, 2, 3, 1).numpy()[order] = cut
@@ -199,11 +205,14 @@ def random_crops(
     central box within ``ratio``. *Source:* Szegedy et al. 2015, section 6; torchvision's
     RandomResizedCrop.
     """
+    # every try of every image at once
     low, high = math.log(ratio[0]), math.log(ratio[1])
     whole = sizes[:, 0] * sizes[:, 1]
     pixels = whole[:, None] * (area[0] + draws[:, : 2 * CROP_ATTEMPTS : 2] * (area[1] - area[0]))
     shapes = np.exp(low + draws[:, 1 : 2 * CROP_ATTEMPTS : 2] * (high - low))
     tried = np.rint(np.sqrt(np.stack([pixels * shapes, pixels / shapes], axis=2)))
+
+    # the first that fits, at a random place
     fits = np.all((tried > 0) & (tried <= sizes[:, None]), axis=2)
     boxes = np.empty((len(sizes), 4), np.int64)
     boxes[:, 2:] = tried[np.arange(len(sizes)), fits.argmax(axis=1)]
@@ -240,6 +249,7 @@ def padded_crops(
         resized = (side * sizes / sizes.min(axis=1, keepdims=True)).astype(np.int64)
     else:
         resized = fits.places(sizes, side)[:, 2:] if how == "pad" else np.full_like(sizes, side)
+
     # of the square around an image that does not fill it
     margin = np.maximum(side - resized, 0) // 2
     start = (
@@ -247,6 +257,8 @@ def padded_crops(
         - pad
         - margin
     )
+
+    # what lies inside the image, in pixels of the image and of the square
     first, last = np.maximum(start, 0), np.minimum(start + side, resized)
     begin, end = (np.rint(edge * sizes / resized).astype(np.int64) for edge in (first, last))
     boxes = np.concatenate([begin, np.maximum(end - begin, 1)], axis=1)
@@ -296,6 +308,7 @@ def padded(
     part = source[..., top : top + height, left : left + width]
     if (new_height, new_width) != (height, width):
         part = torch.ops.aten._upsample_bilinear2d_aa(part, [new_height, new_width], False, None)
+
     inside = part.permute(0, 2, 3, 1).numpy()
     if fill == "reflect":
         margins = (

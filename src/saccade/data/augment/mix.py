@@ -32,7 +32,7 @@ class Mix(Augmentation):
 def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
     """Draw the one mix of a cell, a pure function of (seed, step, cell).
 
-    With both kinds on, each half of the time.
+    Where both kinds are on, each is taken half of the time.
 
     *Source:* mixup: Zhang et al. 2018, equation 1; cutmix: Yun et al. 2019, equations 1 and 2.
     """
@@ -41,6 +41,7 @@ def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
     which, lam, x, y = rng.uniform(rng.key(seed, Purpose.MIX, step, cell), 4).tolist()
     if augment.cutmix == 0 or (augment.mixup > 0 and which < 0.5):
         return Mix(rng.beta(lam, augment.mixup))
+
     side = math.sqrt(1 - rng.beta(lam, augment.cutmix))
     left, top = max(x - side / 2, 0.0), max(y - side / 2, 0.0)
     return Mix(box=(left, top, min(x + side / 2, 1.0) - left, min(y + side / 2, 1.0) - top))
@@ -58,10 +59,9 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return what an image is multiplied by and what is added, (1, 3, 1, 1) each: sent to the
-    device only once.
+    """Return what an image is multiplied by and what is added, (1, 3, 1, 1) each.
 
-    A GPU would be waited for each time.
+    They are sent to the device only once: each time would wait for a GPU.
     """
     scale = torch.tensor([1 / (255 * s) for s in std], device=device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
@@ -80,6 +80,7 @@ def apply_mix(images: Tensor, mix: Mix) -> tuple[Tensor, float]:
             round((mix.box[0] + mix.box[2]) * size),
             round((mix.box[1] + mix.box[3]) * size),
         )
+
         images = images.clone()
         images[..., top:bottom, left:right] = images.flip(0)[..., top:bottom, left:right]
         return images, 1 - (bottom - top) * (right - left) / size**2

@@ -49,8 +49,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "autocontrast": lambda image, _: ImageOps.autocontrast(image),
     "equalize": lambda image, _: ImageOps.equalize(image),
     "invert": lambda image, _: ImageOps.invert(image),
-    # *Source:* Touvron et al. 2022, "DeiT III", section 3.3 (3-Augment); hue: Howard 2013, section
-    # 2
+    # *Source:* Touvron et al. 2022, "DeiT III", section 3.3; hue: Howard 2013, section 2
     "gray": lambda image, _: image.convert("L").convert("RGB"),
     "blur": lambda image, radius: image.filter(ImageFilter.GaussianBlur(radius)),
     "hue": _shift_hue,
@@ -101,17 +100,17 @@ def _scales(
 
 
 STANDARD: Mapping[str, Scale] = _scales(
-    0.3, Scale(0, 150 / 331, signed=True, per_side=True), 30, 0.9, 4
+    0.3, Scale(0, 150 / 331, signed=True, per_side=True), 30, more=0.9, bits=4
 )
-"""The fourteen of RandAugment. *Source:* Cubuk et al. 2019, "AutoAugment", table 6.
+"""The fourteen operations of RandAugment, translation per 331 px.
 
-Translation per 331 px.
+*Source:* Cubuk et al. 2019, "AutoAugment", table 6.
 """
 
-WIDE: Mapping[str, Scale] = _scales(0.99, Scale(0, 32, signed=True), 135, 0.99, 2)
-"""*Source:* Müller and Hutter 2021, "TrivialAugment", table 7: the wide space.
+WIDE: Mapping[str, Scale] = _scales(0.99, Scale(0, 32, signed=True), 135, more=0.99, bits=2)
+"""The wide space of TrivialAugment, translation in pixels.
 
-Translation in pixels.
+*Source:* Müller and Hutter 2021, "TrivialAugment", table 7.
 """
 
 

@@ -123,8 +123,9 @@ AUTOAUGMENT = {
 
 
 def policy(section: AugmentSection, side: int, draws: Sequence[float]) -> list[Step]:
-    """Return what the policy of a section does to an image of ``side`` pixels, from ``4 *
-    max(rand_ops, 2)`` draws.
+    """Return the operations for an image of ``side`` pixels.
+
+    ``draws`` are ``4 * max(rand_ops, 2)`` of them.
     """
     if section.policy == "randaugment":
         return randaugment(section, side, draws)
