@@ -144,8 +144,8 @@ def test_the_graph_is_captured_whole_and_exported(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("classes", [10, 1000])
 def test_the_first_loss_is_that_of_guessing(family: str, classes: int) -> None:
-    model = deepcopy(built(family))
-    model.reset_head(classes, seed=1)  # as if built with it: see the test of heads and widths
+    name = SMALLEST[family]
+    model = create_model(name, num_classes=classes, image_size=find(name).smallest, seed=1)
     torch.manual_seed(0)
     with torch.no_grad():
         logits = heads(model.train()(images(SMALLEST[family], 16)))[0]
@@ -154,17 +154,10 @@ def test_the_first_loss_is_that_of_guessing(family: str, classes: int) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_are_a_function_of_the_seed_and_heads_of_their_width(family: str) -> None:
+def test_weights_are_a_function_of_the_seed(family: str) -> None:
     name, first = SMALLEST[family], built(family)
     torch.manual_seed(7)
     again = create_model(name, num_classes=10, image_size=find(name).smallest, seed=1)
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
-    )
-    assert isinstance(again, Network)
-    again.reset_head(7)
-    assert all(o.shape == (4, 7) for o in heads(again.train()(images(name))))
-    again.reset_head(10, seed=1)
     assert all(
         torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
     )

@@ -106,16 +106,12 @@ class AlexNet(PlainNetwork):
 
 def _register_all() -> None:
     first, second = "Krizhevsky et al. 2012, section 3.5", "Krizhevsky 2014, arXiv 1404.5997"
+    torchvision = f"{second}, as in torchvision"
+
     for name, widths, norms, source, aliases in (
         ("alexnet_v1", (96, 256, 384, 384, 256), True, first, ("alexnet1", "alexnetv1")),
         ("alexnet_v2", (64, 192, 384, 384, 256), True, second, ("alexnet2", "alexnetv2")),
-        (
-            "alexnet",
-            (64, 192, 384, 256, 256),
-            False,
-            second + ", as in torchvision",
-            ("alexnet_x1",),
-        ),
+        ("alexnet", (64, 192, 384, 256, 256), False, torchvision, ("alexnet_x1",)),
     ):
         build = partial(AlexNet, widths, norms)
         register(

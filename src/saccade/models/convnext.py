@@ -114,12 +114,15 @@ class ConvNeXt(Network):
         super().__init__()
         channels, span = options.in_channels, 1
         last = design.drop_path if options.drop_path is None else options.drop_path
+
         rates = iter(drop_path_rates(last, sum(design.depths)))
         stages: list[nn.Module] = []
         levels = []
+
         for stage, (width, depth, stride) in enumerate(
             zip(design.widths, design.depths, strides, strict=True)
         ):
+            # Later stages begin with a norm, the stem ends with one.
             if stage:
                 stages.append(
                     nn.Sequential(
@@ -132,6 +135,7 @@ class ConvNeXt(Network):
             channels, span = width, span * stride
             stages.append(nn.Sequential(*(Block(channels, next(rates)) for _ in range(depth))))
             levels.append(Level(channels, span))
+
         self.levels = tuple(levels)
         self.stages = nn.ModuleList(stages)
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -81,6 +81,7 @@ class EfficientNet(StagedNetwork):
 def _design(level: int) -> Design:
     width, depth, _, dropout = LEVELS[level]
     stem = c_in = rounded(32 * width)
+
     stages = []
     for expansion, kernel, channels, repeats, place in STAGES:
         c_out = rounded(channels * width)
@@ -89,6 +90,7 @@ def _design(level: int) -> Design:
             blocks.append(Block(kernel, c_in * expansion, c_out, nn.SiLU, squeezed=c_in // 4))
             c_in = c_out
         stages.append(Stage(place, tuple(blocks)))
+
     eps, momentum = (1e-3, 0.01) if level >= 5 else (1e-5, 0.1)
     return Design(
         stem,

@@ -209,23 +209,28 @@ class GoogLeNet(InceptionNetwork):
         self.conv2 = _layer(64, 64, 1, norms)
         self.conv3 = _layer(64, 192, 3, norms)
         self.norm2 = nn.Identity() if norms else LocalResponseNorm()
+
         for place, stride in enumerate(strides[1:], 1):
             kernel = 2 if norms and place == 4 else 3
             pool = nn.MaxPool2d(kernel, stride, ceil_mode=True) if stride == 2 else nn.Identity()
             self.add_module(f"maxpool{place}", pool)
+
         c_in, channels = 192, {"": 192}
         for name, widths in MODULES.items():
             self.add_module(f"inception{name}", Inception(c_in, widths, norms))
             one, _, three, _, five, pooled = widths
             channels[name] = c_in = one + three + five + pooled
+
         dropout, aux_dropout = (
             (0.2 if norms else 0.4, 0.7) if options.dropout is None else (options.dropout,) * 2
         )
         self.aux1 = AuxHead(channels["4a"], options.num_classes, norms, aux_dropout)
         self.aux2 = AuxHead(channels["4d"], options.num_classes, norms, aux_dropout)
+
         spans = [math.prod(strides[:halvings]) for halvings in range(2, 6)]
         ends = [channels[name] for name in ("", "3b", "4e", "5b")]
         self.levels = tuple(Level(*level) for level in zip(ends, spans, strict=True))
+
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels["5b"], options.num_classes)

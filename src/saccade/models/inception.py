@@ -216,6 +216,7 @@ class InceptionV3(InceptionNetwork):
         super().__init__()
         strides = strides_for(options.image_size, options.strides)
         pad = 1 if options.image_size < PADDED_BELOW else 0
+
         self.Conv2d_1a_3x3 = _layer(options.in_channels, 32, 3, stride=strides[0], padding=pad)
         self.Conv2d_2a_3x3 = _layer(32, 32, 3, padding=pad)
         self.Conv2d_2b_3x3 = _layer(32, 64, 3)
@@ -223,22 +224,27 @@ class InceptionV3(InceptionNetwork):
         self.Conv2d_3b_1x1 = _layer(64, 80)
         self.Conv2d_4a_3x3 = _layer(80, 192, 3, padding=pad)
         self.maxpool2 = nn.MaxPool2d(3, 2, pad) if strides[2] == 2 else nn.Identity()
+
         self.Mixed_5b = InceptionA(192, 32)
         self.Mixed_5c = InceptionA(256, 64)
         self.Mixed_5d = InceptionA(288, 64)
+
         self.Mixed_6a = InceptionB(288, strides[3], pad)
         self.Mixed_6b = InceptionC(768, 128)
         self.Mixed_6c = InceptionC(768, 160)
         self.Mixed_6d = InceptionC(768, 160)
         self.Mixed_6e = InceptionC(768, 192)
+
         self.AuxLogits = AuxHead(768, options.num_classes)
         self.Mixed_7a = InceptionD(768, strides[4], pad)
         self.Mixed_7b = InceptionE(1280)
         self.Mixed_7c = InceptionE(2048)
+
         channels = (64, 192, 288, 768, 2048)
         self.levels = tuple(
             Level(c, math.prod(strides[: place + 1])) for place, c in enumerate(channels)
         )
+
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.5 if options.dropout is None else options.dropout)
         self.fc = nn.Linear(2048, options.num_classes)

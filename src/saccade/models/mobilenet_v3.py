@@ -155,6 +155,7 @@ def _register_all() -> None:
             smallest=8,
             aliases=(f"mobilenetv3_lite_{size}",),
         )
+
     register_grammar(
         r"mobilenet_?v3(?P<lite>_lite)?_(?P<size>small|large)_x(?P<width>\d*p?\d+)(?P<tail>r)?",
         _scaled,

@@ -174,9 +174,11 @@ class RegNet(Network):
         super().__init__()
         stem, *strides = strides_for(options.image_size, options.strides)
         self.stem = conv_norm(options.in_channels, STEM_WIDTH, 3, stem)
+
         rates = iter(drop_path_rates(options.drop_path or 0.0, design.depth))
         self.trunk_output = nn.Sequential()
         levels, channels, span = [], STEM_WIDTH, stem
+
         for number, ((width, depth), stride) in enumerate(
             zip(design.stages(), strides, strict=True), 1
         ):
@@ -192,9 +194,11 @@ class RegNet(Network):
                 )
                 stage.add_module(f"block{number}-{place}", block)
                 channels = width
+
             self.trunk_output.add_module(f"block{number}", stage)
             span *= stride
             levels.append(Level(width, span))
+
         self.levels = tuple(levels)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(options.dropout or 0.0)

@@ -143,12 +143,15 @@ class Bottleneck(nn.Module):
         inner = width * design.group_width // 64 * design.groups
         blurred = design.blur and stride > 1
         left = 1 if blurred else stride
+
+        # The paper strides in the first 1x1, everybody since in the 3x3 ("v1.5").
         early, late = (left, 1) if design.early_stride else (1, left)
         self.conv1 = _conv(c_in, inner, 1, early)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = _conv(inner, inner, 3, stride=late, groups=design.groups)
         self.bn2 = nn.BatchNorm2d(inner)
         self.blur = BlurPool(inner) if blurred else nn.Identity()
+
         self.conv3 = _conv(inner, c_out, 1)
         self.bn3 = zero_start(nn.BatchNorm2d(c_out))
         self.relu = design.activation()
@@ -223,6 +226,7 @@ class ResNet(Network):
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = design.activation()
         self.maxpool = _pool(channels, strides[1], design.blur)
+
         rates = iter(drop_path_rates(options.drop_path or 0.0, sum(design.depths)))
         block = Bottleneck if design.bottleneck else BasicBlock
         levels = []
@@ -234,9 +238,11 @@ class ResNet(Network):
                     block(channels, width, stride if place == 0 else 1, next(rates), design)
                 )
                 channels = width * block.expansion
+
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             span *= stride
             levels.append(Level(channels, span))
+
         self.levels = tuple(levels)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(options.dropout or 0.0)
@@ -302,12 +308,14 @@ def _register_all() -> None:
         register(
             name, build, family="resnet", source=SOURCE, image_size=224, smallest=8, aliases=aliases
         )
+
     for name, (design, source) in OTHERS.items():
         short = ("resnext50",) if name == "resnext50_32x4d" else ()
         build = partial(_imagenet, design)
         register(
             name, build, family="resnet", source=source, image_size=224, smallest=8, aliases=short
         )
+
     for num_blocks in (1, 2, 3, 5, 9):
         for width in (1, 2, 4):
             name = f"resnet{6 * num_blocks + 2}" + (f"_x{width}" if width > 1 else "")
@@ -319,6 +327,7 @@ def _register_all() -> None:
                 image_size=32,
                 smallest=8,
             )
+
     register_grammar(
         r"(?P<base>resnet\d+)(?P<v1>_v1)?(?:(?P<stem>_[cd])(?P<white>_white)?)?"
         r"(?P<blur>_blur)?(?P<silu>_silu)?(?:_x(?P<width>\d*p?\d+))?",

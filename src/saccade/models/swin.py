@@ -224,12 +224,15 @@ class SwinTransformer(Network):
         stages: list[nn.Module] = [
             nn.Sequential(project, Permute(0, 2, 3, 1), nn.LayerNorm(channels))
         ]
+
         if design.positions:
             self.position = nn.Parameter(torch.zeros(side, side, channels))
             self.starts, self.no_decay = {"position": (0.0, STD)}, ("position",)
+
         last = design.drop_path if options.drop_path is None else options.drop_path
         rates = iter(drop_path_rates(last, sum(design.depths)))
         levels, self.sides = [], []
+
         for stage, (depth, heads) in enumerate(zip(design.depths, design.heads, strict=True)):
             if stage:
                 stages.append(PatchMerging(channels))
@@ -243,6 +246,7 @@ class SwinTransformer(Network):
                 nn.Sequential(*(Block(attention, next(rates)) for attention in attentions))
             )
             levels.append(Level(channels, patch << stage))
+
         self.levels = tuple(levels)
         self.stages = nn.ModuleList(stages)
         self.norm = nn.LayerNorm(channels)
@@ -325,16 +329,13 @@ def _entry(match: re.Match[str]) -> Entry | None:
 
 def _register_all() -> None:
     pattern = re.compile(r"swin_(?P<size>[tsb])(?:_w(?P<window>\d{1,2}))?(?P<ape>_ape)?")
-    for name, long in {
-        "swin_t": "tiny",
-        "swin_s": "small",
-        "swin_b": "base",
-        "swin_b_w6": "base",
-    }.items():
+    long_names = {"swin_t": "tiny", "swin_s": "small", "swin_b": "base", "swin_b_w6": "base"}
+    for name, long in long_names.items():
         match = pattern.fullmatch(name)
         assert match
         entry, window = _entry(match), match["window"] or "7"
         assert entry
+
         register(
             name,
             entry.build,

@@ -126,6 +126,7 @@ class VisionTransformer(Network):
         side = options.image_size // patch
         self.levels = (Level(width, patch),)
         self.conv_proj = _embedding(design, options.in_channels, patch)
+
         self.starts: dict[str, tuple[float, float]] = {}
         if not design.mean:
             self.class_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -134,10 +135,12 @@ class VisionTransformer(Network):
             self.position = nn.Parameter(torch.zeros(1, side * side + (not design.mean), width))
             self.starts["position"] = (0.0, STD)
         self.no_decay = tuple(self.starts)
+
         self.blocks = nn.ModuleList(
             Block(Attention(width, design.heads, bias=design.plain), rate, EPS)
             for rate in drop_path_rates(options.drop_path or 0.0, design.depth)
         )
+
         self.norm = nn.LayerNorm(width, EPS)
         self.dropout = nn.Dropout(options.dropout or 0.0)
         self.fc = nn.Linear(width, options.num_classes)

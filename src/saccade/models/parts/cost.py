@@ -113,15 +113,19 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run one operation, or remember what it gave, and add what it multiplies."""
         given = kwargs or {}
         key = (func, _form(args), _form(tuple(given.items()))) if _makes_new(func) else None
+
+        # Networks repeat their blocks: an operation on the same shapes gives the same shapes.
         worked = _KNOWN.get(key) if key else None
         if worked is not None:
             self.macs += worked.macs
             made = [torch.empty_strided(*r[:2], dtype=r[2], device="meta") for r in worked.results]
             return made[0] if worked.is_one else tuple(made)
         out = func(*args, **given)
+
         formula = flop_registry.get(func._overloadpacket)
         macs = formula(*args, **given, out_val=out) // 2 if formula else 0
         self.macs += macs
+
         results = (out,) if isinstance(out, Tensor) else out
         if (
             key

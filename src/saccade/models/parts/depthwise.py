@@ -97,11 +97,17 @@ class InvertedResidual(nn.Module):
             layers.append(conv(c_in, block.expanded, act=block.act))
         layers.append(
             conv(
-                block.expanded, block.expanded, block.kernel, stride, block.expanded, act=block.act
+                block.expanded,
+                block.expanded,
+                block.kernel,
+                stride=stride,
+                groups=block.expanded,
+                act=block.act,
             )
         )
         if block.squeezed:
             layers.append(design.gate(block.expanded, block.squeezed))
+
         narrow = conv(block.expanded, block.channels, act=None)
         self.block = nn.Sequential(*layers, narrow)
         self.is_residual = stride == 1 and c_in == block.channels
@@ -131,10 +137,12 @@ class StagedNetwork(Network):
         strides = strides_for(options.image_size, options.strides)
         conv = partial(conv_norm, act=design.act, eps=design.eps, momentum=design.momentum)
         self.stem = conv(options.in_channels, design.stem, 3, strides[0])
+
         rate = design.drop_path if options.drop_path is None else options.drop_path
         rates = iter(drop_path_rates(rate, sum(len(stage.blocks) for stage in design.stages)))
         channels, span = design.stem, strides[0]
         levels, stages = [], []
+
         for stage in design.stages:
             stride = strides[stage.place] if stage.place else 1
             if stage.place:
@@ -145,6 +153,7 @@ class StagedNetwork(Network):
                 blocks.append(self.block_class(channels, block, stride, next(rates), design))
                 channels, stride = block.channels, 1
             stages.append(nn.Sequential(*blocks))
+
         self.levels = (*levels, Level(channels, span))
         self.stages = nn.Sequential(*stages)
         self.last = conv(channels, design.last) if design.last else nn.Identity()
@@ -153,6 +162,7 @@ class StagedNetwork(Network):
         self.hidden: nn.Module = nn.Identity()
         if design.hidden:
             self.hidden = nn.Sequential(nn.Linear(pooled, design.hidden), design.act())
+
         self.dropout = nn.Dropout(design.dropout if options.dropout is None else options.dropout)
         self.classifier = nn.Linear(design.hidden or pooled, options.num_classes)
 

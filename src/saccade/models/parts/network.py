@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from saccade.models.parts.layers import initialise
-
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -96,14 +94,6 @@ class Network(nn.Module):
             maps.append(x)
         return maps
 
-    def reset_head(self, num_classes: int, seed: int = 0) -> None:
-        """Replace the head, and auxiliary ones, by fresh ones of another width."""
-        for name in (self.head_name, *self.aux_names):
-            parent, _, last = name.rpartition(".")
-            fresh = _resized(self.get_submodule(name), num_classes)
-            setattr(self.get_submodule(parent), last, fresh)
-            initialise(fresh, seed, fresh, prefix=name)
-
     def foreign_names(self, dialect: str) -> dict[str, str]:
         """Map our state names to those of ``torchvision``, ``timm`` or ``pycls`` where they differ.
 
@@ -125,18 +115,6 @@ def _same_buffers(block: object) -> Iterator[None]:
         with torch.no_grad():
             for buffer, old in zip(live, before, strict=True):
                 buffer.copy_(old)
-
-
-def _resized(head: nn.Module, num_classes: int) -> nn.Module:
-    if isinstance(head, nn.Conv2d):
-        fresh: nn.Module = nn.Conv2d(head.in_channels, num_classes, 1, bias=head.bias is not None)
-    else:
-        assert isinstance(head, nn.Linear)
-        fresh = nn.Linear(head.in_features, num_classes, bias=head.bias is not None)
-    if hasattr(head, "starts"):
-        fresh.starts = head.starts
-    weight = next(head.parameters())
-    return fresh.to(weight.device, weight.dtype)
 
 
 def undecayed(model: nn.Module) -> set[str]:

@@ -128,11 +128,13 @@ def _lines(
             None,
             Stage(_dotted(name, parameter), (), 0, params=tensor.numel(), macs=0),
         )
+
     for last, child in module.named_children():
         full = _dotted(name, last)
         visit, params = _visit(full, child, visits), _params(child)
         large = visit.macs > DOMINANT * whole.macs or params > DOMINANT * whole.params
         opens = any(child.children()) and visit.order < NEVER and (large or full not in visits)
+
         if opens and not _is_row(full, child, visits):
             yield from _lines(full, child, visits, whole)
         elif visit.order < NEVER or params:

@@ -108,9 +108,7 @@ def load_weights(
     classes: Sequence[str] = (),
     strict: bool = False,
 ) -> Report:
-    """Copy what fits of foreign weights, tensors of any shape ``(...)`` by name, into a model.
-
-    Say what did not.
+    """Copy what fits of foreign weights, tensors of any shape ``(...)``, and report what does not.
 
     ``source`` is a .safetensors, .pth or .pt file, a run folder, a checkpoint folder, or a mapping
     such as a state dict; of a checkpoint with an average of the weights the average is taken, for
@@ -122,11 +120,13 @@ def load_weights(
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     tree, known = (source, ()) if isinstance(source, Mapping) else _read(Path(source))
+
     reading, parameters = best(model, tree, where), [n for n, _ in model.named_parameters()]
     other_classes = bool(classes and known) and tuple(classes) != known
     values, report = _fit_all(model, reading, where, other_classes)
     if not values:
         raise _stranger(model, reading, where)
+
     if hole := stored.first_not_finite(
         {n: values[n] for n in map(plain_name, parameters) if n in values}
     ):
@@ -134,11 +134,13 @@ def load_weights(
         raise CheckpointError(
             f"these weights are broken: {hole} holds NaN or infinity", where=where, fix=fix
         )
+
     left = [*report.missing, *report.unused, *(n for n, _ in report.misshaped)]
     if strict and left:
         raise CheckpointError(
             f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict"
         )
+
     names = {plain_name(n): n for n in model.state_dict()}
     model.load_state_dict({names[n]: t for n, t in values.items()}, strict=False)
     return report
@@ -251,13 +253,12 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
 def _fit_all(
     model: nn.Module, reading: Reading, where: str, other_classes: bool
 ) -> tuple[dict[str, Tensor], Report]:
-    """Return the tensors, any shape ``(...)``, to copy into the model, and the report about all
-    of them.
-    """
+    """Return the tensors, any shape ``(...)``, to copy into the model, and a report about all."""
     own, heads = state_of(model), heads_of(model)
     of_heads = {f"{h}.{part}" for h in heads for part in ("weight", "bias")}
     widths = {_width(state.get(f"{heads[0]}.weight")) for state in (own, reading.tensors)} - {0}
     first = next((n for n, t in own.items() if t.dim() == 4), "")
+
     values, fitted, head, missing, misshaped = {}, [], [], [], []
     for name, ours in own.items():
         last = name.rpartition(".")[2]
@@ -276,12 +277,15 @@ def _fit_all(
             values[name], how = fits
             if how:
                 fitted.append((name, how))
+
     parameters = {plain_name(n): p.numel() for n, p in model.named_parameters()}
     weights = {n: count for n, count in parameters.items() if n not in of_heads}
     changed = {name for name, _ in fitted}
+
     entry = _first_layer(model)
     reasons = dict(misshaped) | dict.fromkeys(missing, "missing there")
     wrong = entry not in of_heads and entry in reasons
+
     return values, Report(
         source=f"{where} [{reading.place}]" if reading.place else where,
         dialect=reading.dialect,
