@@ -141,6 +141,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> Net:
     torch.manual_seed(seed)
     draws = torch.Generator(images.device).manual_seed(seed)
     net = Net(images[:5000].cpu()).to(images.device).to(memory_format=torch.channels_last)
+
     biases = [p for n, p in net.named_parameters() if "norm" in n and p.requires_grad]
     sgd = torch.optim.SGD(
         [
@@ -153,6 +154,7 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> Net:
         nesterov=True,
     )
     muon = Muon([p for p in net.parameters() if p.dim() == 4 and p.requires_grad])
+
     flipped = torch.rand(len(images), generator=draws, device=images.device) < 0.5
     per_epoch = len(images) // BATCH
     total, step = epochs * per_epoch, 0
@@ -163,11 +165,13 @@ def train(images: Tensor, labels: Tensor, epochs: int, seed: int) -> Net:
             F.cross_entropy(
                 logits.float(), answers, label_smoothing=SMOOTHING, reduction="sum"
             ).backward()
+
             left = 1 - step / total
             whitening_left = max(0.0, 1 - step / (WHITENING_EPOCHS * per_epoch))
             for group, share in zip(sgd.param_groups, (whitening_left, left, left), strict=True):
                 group["lr"] = group["rate"] * share
                 group["weight_decay"] = WEIGHT_DECAY / group["rate"]
+
             sgd.step()
             muon.step(MUON_RATE * left)
             net.zero_grad()
@@ -201,15 +205,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
+
     source = open_source(given.data)
     images, labels = decoded(train_split(source))
     val = validation_split(source, "", named=False)
     assert val is not None
     judged, answers = decoded(val)
+
     images, judged = (
         x.to(given.device, memory_format=torch.channels_last) for x in (images, judged)
     )
     labels, answers = labels.to(given.device), answers.to(given.device)
+
     scores = []
     for seed in range(given.runs):
         begun = time.perf_counter()
@@ -224,6 +231,7 @@ def main() -> None:
             f"seed {seed}: {six:.2f} % (six views), {one:.2f} % (one), {trained_s:.1f} s, "
             f"{whole_s:.1f} s with test"
         )
+
     spread = statistics.stdev(scores) if len(scores) > 1 else math.nan
     print(
         f"mean {statistics.mean(scores):.2f} %, standard deviation {spread:.2f}, n = "

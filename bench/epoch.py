@@ -46,28 +46,11 @@ def ours(folder: Path, scratch: Path, *flags: str) -> float:
         "augment.crop_area=[0.08,1.0]",
         "augment.alternate_flip=false",
     )
-    command = [
-        sys.executable,
-        "-m",
-        "saccade",
-        "train",
-        "imagenette-5ep",
-        "--data",
-        str(folder),
-        "--out",
-        str(out),
-    ]
-    command += [
-        "--model",
-        "resnet18",
-        "--image-size",
-        str(SIZE),
-        "--epochs",
-        "1ep",
-        "--batch-size",
-        str(BATCH),
-        *flags,
-    ]
+
+    # What differs from the others would change the work of a step.
+    words = f"train imagenette-5ep --model resnet18 --image-size {SIZE} --epochs 1ep"
+    command = [sys.executable, "-m", "saccade", *words.split(), "--batch-size", str(BATCH), *flags]
+    command += ["--data", str(folder), "--out", str(out)]
     command += [word for setting in equal for word in ("--set", setting)]
     subprocess.run(command, check=True, capture_output=True)
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -112,14 +95,17 @@ def parts(folder: Path, best: bool) -> float:
         transforms.ToTensor(),
         norm,
     ]
+
     images = torchvision.datasets.ImageFolder(str(folder / "train"), transforms.Compose(crop))
     loader = torch.utils.data.DataLoader(
         images, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True
     )
+
     model = torchvision.models.resnet18(num_classes=10)
     layout = torch.channels_last if best else torch.contiguous_format
     model = model.to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, nesterov=True, weight_decay=5e-5)
+
     begun, count = time.perf_counter(), 0
     for batch, labels in loader:
         with torch.autocast("cpu", torch.bfloat16, enabled=best):

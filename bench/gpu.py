@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
+
     what = given.model, given.batch, given.side
     jobs = {
         "saccade": ours(*what),
@@ -184,12 +185,16 @@ def main() -> None:
     if given.compile:
         jobs["saccade, compiled"] = ours(*what, compiled=True)
         jobs["timm, best flags, compiled"] = timms(*what, best=True, compiled=True)
+
     for name, run in jobs.items():
         print(f"{name:28} first 3 steps {seconds(run, 3):6.1f} s", flush=True)
+
+    # In turn, so that a clock that slows down slows all of them.
     found: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(given.rounds):
         for name, run in jobs.items():
             found[name].append(given.steps * given.batch / seconds(run, given.steps))
+
     gpu = torch.cuda.get_device_name()
     macs = cost(meta_model(given.model, num_classes=1000, image_size=given.side), given.side).macs
     base = statistics.median(found["timm, best flags"])
@@ -197,6 +202,7 @@ def main() -> None:
         f"{gpu}, torch {torch.__version__}, {given.model} at {given.side} px, batch "
         f"{given.batch}, n = {given.rounds}"
     )
+
     print(f"{'':28} {'img/s':>7} {'spread':>13} {'x timm best':>12} {'MFU':>6}")
     for name, speeds in found.items():
         middle = statistics.median(speeds)

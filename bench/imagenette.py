@@ -63,12 +63,14 @@ def plain(folder: Path, epochs: int, seed: int) -> float:
         norm,
     ]
     centre = [transforms.Resize(146), transforms.CenterCrop(SIZE), transforms.ToTensor(), norm]
+
     train = torchvision.datasets.ImageFolder(str(folder / "train"), transforms.Compose(crop))
     val = torchvision.datasets.ImageFolder(str(folder / "val"), transforms.Compose(centre))
     loader = torch.utils.data.DataLoader(
         train, 64, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
     )
     judge = torch.utils.data.DataLoader(val, 100, num_workers=2, persistent_workers=True)
+
     model = torchvision.models.resnet18(num_classes=len(train.classes)).to(
         memory_format=torch.channels_last
     )
@@ -78,6 +80,7 @@ def plain(folder: Path, epochs: int, seed: int) -> float:
         optimizer, 0.05, steps, pct_start=1 / epochs, cycle_momentum=False
     )
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
+
     accuracy = 0.0
     for _ in range(epochs):
         model.train()
@@ -88,6 +91,7 @@ def plain(folder: Path, epochs: int, seed: int) -> float:
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
+
         model.eval()
         correct = 0
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -125,12 +129,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--timm", type=Path)
     given = parser.parse_args()
+
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         with tarfile.open(given.data) as archive:
             archive.extractall(scratch / "images", filter="data")
         folder = next(p.parent for p in (scratch / "images").rglob("train"))
+
         rows: dict[str, list[tuple[float, float]]] = {}
         for seed in range(given.seeds):
             jobs = {
@@ -145,6 +151,7 @@ def main() -> None:
                 begun = time.perf_counter()
                 top1 = job()
                 rows.setdefault(name, []).append((top1, time.perf_counter() - begun))
+
     print(f"{'':34} {'top-1':>8} {'spread':>7} {'seconds':>8}   n")
     for name, results in rows.items():
         accuracies, times = zip(*results, strict=True)

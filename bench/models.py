@@ -161,21 +161,25 @@ def compare(name: str, theirs_name: str, given: argparse.Namespace) -> str:
         torch.device(given.device),
         time.process_time if given.cpu_time else time.perf_counter,
     )
+
     size = given.size or SIZES.get(name, SIZE)
     torch.manual_seed(0)
     theirs = peer(theirs_name, size)
     ours = same(name, theirs, size if find(name).family in ("vit", "swin") else 224).to(device)
     theirs = theirs.to(device)
+
     images = torch.randn(2, 3, size, size, device=device)
     with torch.no_grad():
         expected = theirs.eval()(images)
         off = float((ours.eval()(images) - expected).abs().max() / expected.abs().max())
+
     count = given.batch or batch_for(theirs, size, given.seconds, device=device, clock=clock)
     batch, labels = (
         torch.randn(count, 3, size, size, device=device),
         torch.arange(count, device=device) % 1000,
     )
     other, cells, verdict = runner(theirs.train(), batch, labels, how="fp32", clock=clock), [], ""
+
     low_precision, _ = precision.choose("auto", device)
     for layout, how in ((torch.contiguous_format, "fp32"), (torch.channels_last, low_precision)):
         mine = runner(
@@ -189,6 +193,7 @@ def compare(name: str, theirs_name: str, given: argparse.Namespace) -> str:
         cells.append(f"{median:.2f} ({low:.2f} to {high:.2f})")
         if low > 1 or (cells[1:] and high >= 1):
             verdict += f" LOSES ({'defaults' if cells[1:] else 'same'})"
+
     return (
         f"| {name} | {theirs_name} | {size} | {count} | {off:.0e} | {cells[0]} | {cells[1]} "
         f"|{verdict}"
@@ -215,21 +220,21 @@ def main() -> None:
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
+
     begun = time.perf_counter()
     low_precision, why = precision.choose("auto", torch.device(given.device))
     seconds = f"{'processor' if given.cpu_time else 'wall'} seconds"
     print(
         f"{given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        "torchvision "
-        f"{torchvision.__version__}, timm {timm.__version__}; n = {given.pairs} pairs, "
-        "median (95 % interval) of "
-        f"{seconds}; defaults: channels_last, {low_precision} ({why})"
+        f"torchvision {torchvision.__version__}, timm {timm.__version__}; n = {given.pairs} pairs, "
+        f"median (95 % interval) of {seconds}; defaults: channels_last, {low_precision} ({why})"
     )
     print(
         "| ours | theirs | px | batch | logits differ by | same: ours / theirs | defaults: "
         "ours / theirs |"
     )
     print("|---|---|---|---|---|---|---|", flush=True)
+
     rows = []
     for name in given.names or PAIRS:
         rows.append(compare(name, PAIRS[name], given))

@@ -127,6 +127,7 @@ def _timm_entry(name: str) -> Entry:
                 "these weights"
             ),
         )
+
     timm = _timm()
     facts = timm.get_pretrained_cfg(name)
     side = facts.input_size[-1] if facts and facts.input_size else 224

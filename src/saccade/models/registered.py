@@ -50,6 +50,8 @@ def register_model(
             where="register_model",
             fix="use letters, digits, dots and underscores, a letter first",
         )
+
+    # Replacing one of ours would change what recipes and checkpoints of others mean.
     if key in registry.aliases() or registry.is_grammatical(key, but=_seek):
         raise UsageError(
             f"'{name}' is a model of this program",
