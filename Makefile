@@ -1,4 +1,10 @@
 # make demo         set up and train the built-in digits
+# make install      set up, and nothing else
+# make train_resnet50 DATA=photos.zip ARGS="--holdout 10%"    any recipe or model by its name
+# make resume_resnet50 DATA=photos.zip ARGS="--holdout 10%"   the same: a run that was stopped continues by itself
+# make visualize RUN=runs/resnet50-photos-1a2b3c4d            plots and the page of a run
+# make docs         check that commands and Python blocks of the documentation do what they say
+# make format       format the code, and repair what can be repaired
 # make test         set up and run the tests
 # make test-faults  the long shelf: every fault at every stage, and what takes minutes (`make test` has a sample)
 # make test-sample  every sixth test of the long shelf, which CI runs
@@ -6,7 +12,7 @@
 # make test-mutants  broken copies of the product: each must turn its test red
 # make test-gpu     what must hold on a GPU, killed and resumed runs among it; needs one
 # make check        format, lint, types and the rules of the house
-# make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"
+# make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"    the recipe that fits the data
 # make clean        remove the environment and the caches; runs/ stays
 
 PYTHON ?= python3
@@ -15,7 +21,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-faults test-sample test-models test-mutants test-gpu check train clean
+.PHONY: demo install create test test-faults test-sample test-models test-mutants test-gpu check format docs \
+  train visualize clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -40,14 +47,34 @@ test-gpu: $(VENV)/.installed-dev
 	SACCADE_TEST_GPU=1 $(BIN)/python -m pytest tests/device/test_gpu.py tests/faults/test_kill_and_resume.py \
 	  tests/faults/test_numbers.py $(ARGS)
 
+# mypy also reads the code as on Windows and on macOS; what is only there on one system needs another branch
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/python -m pytest tests/house
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/house/test_docs.py tests/test_python_blocks.py $(ARGS)
+
+install create: $(VENV)/.installed
 
 train: $(VENV)/.installed
 	$(BIN)/saccade train $(if $(MODEL),--model "$(MODEL)") $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+# resume_x is train_x: the same command continues a run that was stopped
+train_% resume_%: $(VENV)/.installed
+	$(BIN)/saccade train "$*" $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+visualize: $(VENV)/.installed
+	@test -n "$(RUN)" || { echo "Which run? make visualize RUN=runs/..." >&2; exit 2; }
+	$(BIN)/saccade report "$(RUN)" $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,7 +44,12 @@ def _private() -> Path:
 
     Others may have put a folder of this name there before: it is refused.
     """
-    path = Path(tempfile.gettempdir()) / f"saccade-cache-{os.getuid()}"  # type: ignore[attr-defined,unused-ignore]
+    # the temporary folder of Windows belongs to one user, and there are no numbers
+    if sys.platform == "win32":
+        name = "saccade-cache"
+    else:
+        name = f"saccade-cache-{os.getuid()}"
+    path = Path(tempfile.gettempdir()) / name
     with doors.explained(path, ELSEWHERE):
         if not doors.is_private(path):
             raise DiskError("this folder belongs to somebody else", where=str(path), fix=ELSEWHERE)

@@ -70,9 +70,20 @@ def meaning(parameters: dict[str, object]) -> str:
 
 def make_targets() -> set[str]:
     """Return the targets that the Makefile declares as such."""
-    line = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    line = re.search(r"^\.PHONY:(.*)$", makefile, re.M)
     assert line
     return set(line[1].split())
+
+
+def is_target(word: str) -> bool:
+    """Tell whether ``make`` knows a target, by itself or by a rule such as ``train_%``."""
+    rule, _, name = word.partition("_")
+    if word in make_targets():
+        return True
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    is_rule = re.search(rf"^(?:\w+_% )*{rule}_%(?: \w+_%)*:", makefile, re.M)
+    return bool(is_rule) and not meaning({"words": [name]})
 
 
 def wrong(shown: list[Command]) -> list[Violation]:
@@ -84,9 +95,7 @@ def wrong(shown: list[Command]) -> list[Violation]:
             what = objection(command.arguments)
         elif command.program == "make":
             missing = [
-                w
-                for w in command.arguments
-                if not re.match(r"-|\w+=", w) and w not in make_targets()
+                w for w in command.arguments if not re.match(r"-|\w+=", w) and not is_target(w)
             ]
             what = f"the Makefile has no target {missing}" if missing else ""
         if what:
@@ -149,10 +158,12 @@ def test_control_a_wrong_command_is_seen(tmp_path: Path) -> None:
         "saccade train resnet18 --set 'data.image_size=128' --dry-run\n"
         "saccade predict RUN cat.jpg --top 3\n"
         "saccade train resnet18 --num-tasks 8\n"
+        "make train_resnet50 DATA=photos.zip\n"
+        "make train_resnet5000\n"
         "```\n\n```text\nsaccade dance\n```\n"
     )
     found = wrong([c for block in blocks([page], tmp_path) for c in commands(block)])
-    assert [v.line for v in found] == [2, 4, 5, 6, 7, 8, 11]
+    assert [v.line for v in found] == [2, 4, 5, 6, 7, 8, 11, 13]
 
 
 def test_control_only_blocks_marked_run_are_run(tmp_path: Path) -> None:

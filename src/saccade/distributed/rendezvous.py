@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,12 @@ SAVE_S = 600.0
 """How long saving may take at most when the run is over."""
 
 FAILURE, ROLL_CALL, SAVING = "failure", "roll call", "saving"
+
+if sys.platform == "win32":
+    AT_ONCE = signal.SIGTERM
+else:
+    AT_ONCE = signal.SIGKILL
+"""What ends a process at once, whatever it is doing."""
 
 
 class Board:
@@ -175,7 +182,7 @@ class Board:
             if host == socket.gethostname() and pid != os.getpid():
                 try:
                     # a stopped process would wake up in a run that is over
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, AT_ONCE)
                 except OSError:
                     pass
         names = ", ".join(map(str, ranks))

@@ -177,11 +177,13 @@ def sync_folder(folder: Path) -> None:
 def is_private(path: Path) -> bool:
     """Make a folder that only this user can change, if it is not there.
 
-    Returns whether it is such a one. POSIX.
+    Returns whether it is such a one. Windows has no modes: there it is what its folder is.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     facts = path.lstat()
+    if sys.platform == "win32":
+        return stat.S_ISDIR(facts.st_mode)
     return (
         stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o022
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ class Signals:
             if number == signal.SIGINT or before is not signal.SIG_IGN:
                 self._before[number] = before
                 signal.signal(number, self._receive)
-        if hasattr(signal, "pthread_sigmask"):
+        if sys.platform != "win32":
             # a parent may have withheld them until now
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
@@ -85,7 +86,9 @@ class Signals:
         """Let a thread look for a second signal: nothing interrupts the main one when it is deep
         in a computation.
         """
-        if not self.caught or self._lines:
+        # a thread of Windows can wait for sockets alone: there the main thread hears of the first
+        # signal and of the second when it is back in Python
+        if sys.platform == "win32" or not self.caught or self._lines:
             return
         self._lines = theirs, ours = os.pipe()
         os.set_blocking(ours, False)
@@ -193,7 +196,8 @@ def withheld() -> Iterator[None]:
     """Keep the signals from processes that are started meanwhile, until these ask for them or
     ignore them.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    # Windows withholds nothing, and a console there sends Ctrl-C to all that belong to it
+    if sys.platform == "win32":
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
