@@ -65,12 +65,14 @@ def _open_ours(spec: str | Path, labels: str | Path, split_names: str) -> Source
         raise DataError(
             f"{what} which image is in which split", where=str(spec), fix="leave --split-names out"
         )
+
     if known:
         return open_digits() if known == DIGITS else open_official(known)
     if pattern:
         return open_pattern(str(spec))
     if is_pack(path):
         return open_pack(path)
+
     if path.is_dir():
         tars = {name: path / file for name, file in ilsvrc.TARS.items() if (path / file).is_file()}
         return (

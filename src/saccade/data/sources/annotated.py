@@ -33,9 +33,8 @@ class Annotated(NamedTuple):
 def annotated(listing: Listing) -> Annotated:
     """Put the flat images beside each table of annotations into class folders.
 
-    Other listings stay as they are.
-
-    Raises DataError unless each image has a line and each line an image.
+    Other listings stay as they are. Raises DataError unless each image has a line and each line an
+    image.
     """
     paths = list(listing.names)
     tables = [i for i, name in enumerate(listing.names) if name.rpartition("/")[2] == ANNOTATIONS]
@@ -76,7 +75,7 @@ def _text(listing: Listing, place: int) -> SideFile:
 
 
 def _answers(source: SideFile) -> dict[str, str]:
-    """Return the class of each image: the second of the columns, four numbers, a box, follow."""
+    """Return the class of each image: the second column. A box of four numbers follows it."""
     answers: dict[str, str] = {}
     for number, line in enumerate(source.text.splitlines(), 1):
         cells = line.split()

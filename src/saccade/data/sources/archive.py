@@ -44,10 +44,9 @@ _GZIP, _XZ, _ZIP = b"\x1f\x8b", b"\xfd7zXZ\0", (b"PK\3\4", b"PK\5\6")
 def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
     """Open an archive.
 
-    What it is decide its first bytes, not its name, and its index is kept for the next time.
-
-    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Members are
-    slices of one memory map, so any number of threads may read. Raises DataError on damage.
+    Its first bytes tell its kind, not its name. The index is kept for the next time. ``labels`` is
+    a table of labels, ``split_names`` what the user says about the splits. Members are slices of
+    one memory map, so any number of threads may read. Raises DataError on damage.
     """
     zipped = read_head(path, HEAD).startswith(_ZIP)
     plain = path if zipped else plain_tar(path)
@@ -175,7 +174,7 @@ def _decompressed(path: Path, magic: bytes) -> Path:
 class _Stream:
     """Blocks of bytes as a readable file.
 
-    Damage becomes a DataError, which is no fault of the disk written to.
+    Damage in them becomes a DataError: the disk that is written to is not to blame.
     """
 
     def __init__(self, blocks: Iterator[bytes], where: str) -> None:

@@ -51,9 +51,9 @@ def _list(values: dict[Any, Any], key: bytes, kind: type[_Item]) -> list[_Item]:
 def _binary(
     files: Sequence[Content], _place: Path, *, label_bytes: int
 ) -> tuple[list[str], list[Batch]]:
-    """Read records of labels (the last byte counts: the fine one) and pixels.
+    """Read records of labels and pixels. The last label byte is the fine class.
 
-    As in ``_python`` the names are last.
+    The class names come last, as in ``_python``.
     """
     with reading(files[-1]) as data:
         classes = bytes(data).decode().split()

@@ -26,9 +26,9 @@ _FLATTEN = "_flatten"
 def find_flat(listing: Listing) -> dict[str, str]:
     """Return the flat folders of a listing, each with the split folder that it stands for.
 
-    They are called after a split and ``_flatten``; or just after a split, if each image's name
-    starts with a WordNet id and ``synsets.txt`` lies beside. One whose split has class folders,
-    too, is left aside.
+    Their names are a split and ``_flatten``. A bare split name counts, too, if the name of each
+    image starts with a WordNet id and ``synsets.txt`` lies beside the folder. A split that also has
+    class folders is left alone.
     """
     parents = {path.rpartition("/")[0] for path in listing.names}
     found = {}
@@ -62,12 +62,14 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
             paths[place] = (
                 f"{flat[parent]}/{name}/{rest if rest.startswith('ILSVRC2012_') else file}"
             )
+
     if nameless:
         raise DataError(
             counted(nameless, "images have no class before an underscore in their name"),
             where=str(listing.path),
             fix="name the files <class>_<anything>, or give a table with --labels",
         )
+
     titles = _titles(listing, min(flat))
     foreign = classes - titles.keys() if titles else set()
     if foreign:
@@ -76,6 +78,7 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
             where=str(listing.path),
             fix=f"complete {SYNSETS}, or take it away: it is only a check and gives the names",
         )
+
     folders = [folder for folder in listing.folders if folder not in flat]
     return replace(arranged(listing.path, paths, folders, listing.ignored), titles=titles)
 

@@ -37,12 +37,11 @@ _LOST = {
 
 @dataclass(eq=False)
 class _Listing:
-    """What a walk found: names, real paths and sizes (bytes) of the files; names of the folders.
+    """What a walk found.
 
-    What it left out.
-
-    ``lost`` says by path why what may have been meant as an image cannot be reached; ``facts`` are
-    what their stamp is made of.
+    Names, real paths and sizes (bytes) of files, names of folders, and what was left out. ``lost``
+    says by path why what may have been meant as an image cannot be reached. ``facts`` go into the
+    stamp.
     """
 
     names: list[str] = field(default_factory=list)
@@ -57,11 +56,10 @@ class _Listing:
 def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
     """Index a folder, or the tars in it.
 
-    Raises DataError on an unreadable folder, on bad names and without images.
-
-    ``labels`` is a table of labels, ``split_names`` what the user says of the splits. Each read
-    opens its file anew, so any number of threads may read. A file whose size is no longer that of
-    the index raises DataError.
+    ``labels`` is a table of labels, ``split_names`` what the user says about the splits. Each read
+    opens its file anew, so any number of threads may read. A file whose size has changed since
+    raises DataError when it is read. Raises DataError on an unreadable folder, on bad names and
+    without images.
     """
     try:
         root, beside = (path, 0) if labels else data_folder(path)
@@ -123,6 +121,7 @@ def _list_folder(
                 raise
             found.lost[clean_name(prefix + entry.name)] = _LOST[error.errno]
             continue
+
         if stat.S_ISDIR(status.st_mode):
             name = clean_name(prefix + entry.name)
             found.folders.append(name)

@@ -79,11 +79,9 @@ _REFUSED = frozenset((".bz2", ".zst", ".7z", ".rar", ".z", ".lzma", ".lz4"))
 
 
 def recognise(head: bytes, name: str) -> Foreign | None:
-    """Tell what a file called ``name`` is that begins with ``head`` and is no archive of ours.
+    """Tell what a file is that is no archive of ours. Returns None if that is unknown.
 
-    None if unknown.
-
-    ``head`` are the first ``HEAD_BYTES``, fewer where the file is shorter.
+    ``name`` is its name, ``head`` its first ``HEAD_BYTES``, fewer where the file is shorter.
     """
     if begins_like_tar(head):
         return None
@@ -104,9 +102,8 @@ def recognise(head: bytes, name: str) -> Foreign | None:
 def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
     """Return what to do with a listing in which there are no images, by the endings of its files.
 
-    Empty if unknown.
-
-    ``packed_up`` says that the listing is that of an archive, not of a folder.
+    Returns the empty string if nothing is known. ``packed_up`` says that the listing is that of an
+    archive, not of a folder.
     """
     packed, refused, idx = [], [], False
     for name in names:
@@ -116,11 +113,13 @@ def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
         packed += [name] * (suffix in _PACKED)
         refused += [name] * (suffix in _REFUSED)
         idx = idx or "idx3-ubyte" in name
+
     if idx:
         return (
             "idx files are read under the names of MNIST's four; write other sets out as files, "
             f"{_TREE}"
         )
+
     if packed:
         first = min(packed, key=lambda name: ("train" not in name.lower(), name))
         give = "unpack it, and give" if packed_up else "give"
@@ -128,6 +127,7 @@ def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
             f"{give} one of the archives in it to --data, such as {first}, and one with "
             "validation images to --val"
         )
+
     return f"'{sorted(refused)[0]}' is an archive that is not read: {_REPACK}" if refused else ""
 
 

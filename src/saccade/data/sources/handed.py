@@ -314,6 +314,7 @@ def _label_text(label: Any, i: int, named: Sequence[str], reading: _Reading) -> 
     """Return one label as text, or as a whole number where nothing names it; raises DataError."""
     if hasattr(label, "item") and getattr(label, "shape", None) in ((), (1,)):
         label = label.item()
+
     what, fix = "", "each image has one label: the text or the whole number of its class"
     if isinstance(label, bool):
         label = str(label)
@@ -324,6 +325,7 @@ def _label_text(label: Any, i: int, named: Sequence[str], reading: _Reading) -> 
         fix = f"{fix}; from one-hot rows: labels.argmax(1)"
     elif not isinstance(label, str | int):
         what = f"has the label {label!r} of the type {type(label).__name__}"
+
     if not what and isinstance(label, int):
         if named and 0 <= label < len(named):
             return named[label]
@@ -331,6 +333,7 @@ def _label_text(label: Any, i: int, named: Sequence[str], reading: _Reading) -> 
             return label
         there = f"there are {len(named)} class names" if named else "classes are numbered from 0"
         what, fix = f"has the label {label}", f"{there}; leave out images without a label"
+
     if not what:
         text = unicodedata.normalize("NFC", str(label).strip())
         if text and text.isprintable():

@@ -62,8 +62,8 @@ def prefix(path: Path, members: Members) -> str:
     """Return what to put before the paths in one of ImageNet's tars to make it a tree of splits and
     classes.
 
-    It is recognised by its content, a tar of class folders by its name; empty for every other
-    archive.
+    The flat tar is recognised by its content, the tar of class folders by its name. The result is
+    empty for every other archive.
     """
     seen = [name for name in members.names if not name.rpartition("/")[2].startswith(".")]
     if seen and all(map(_VAL_IMAGE.fullmatch, seen)):
@@ -79,10 +79,8 @@ def prefix(path: Path, members: Members) -> str:
 def labelled(source: Source, path: Path) -> Source:
     """Return a source with the validation labels that lie beside the flat tar at ``path``.
 
-    Any other unchanged.
-
-    Raises DataError if there are none, if two files disagree, and if they do not label exactly the
-    images of the tar.
+    Any other source is returned unchanged. Raises DataError if there are no labels, if two files
+    disagree, and if they do not label exactly the images of the tar.
     """
     split = source.splits.get("val")
     if split is None or split.classes != (_UNLABELLED,):
@@ -110,6 +108,7 @@ def _labels_beside(path: Path, names: Sequence[str]) -> Labels:
         raise DataError(
             f"the labels cannot be read: {error.strerror}", where=str(error.filename)
         ) from error
+
     found = {place: labels for place, labels in read.items() if labels}
     if not found:
         raise DataError(
@@ -121,6 +120,8 @@ def _labels_beside(path: Path, names: Sequence[str]) -> Labels:
             "arranged images as "
             "val/<wnid>/<image>",
         )
+
+    # each must be complete, and where two say something of an image they must agree
     (first, labels), *others = found.items()
     for place, more in found.items():
         _check_complete(place, more, names)
@@ -151,10 +152,7 @@ def _check_complete(place: Path, labels: Labels, names: Sequence[str]) -> None:
 
 
 def _folder_labels(folder: Path, _names: Sequence[str]) -> Labels:
-    """Take the labels of an arranged folder from its class folders.
-
-    None if it has no class folders.
-    """
+    """Take the labels of an arranged folder from its class folders; empty if it has none."""
     labels: Labels = {}
     for wnid in sorted(entry.name for entry in os.scandir(folder) if _WNID.fullmatch(entry.name)):
         for name in filter(_VAL_IMAGE.fullmatch, sorted(os.listdir(folder / wnid))):
@@ -169,7 +167,7 @@ def _folder_labels(folder: Path, _names: Sequence[str]) -> Labels:
 def _solution_labels(path: Path, _names: Sequence[str]) -> Labels:
     """Read Kaggle's table.
 
-    The class is the first word of the second column, boxes and further objects follow it.
+    The first word of the second column is the class; boxes and further objects follow it.
     """
     try:
         rows = list(csv.reader(_bounded(path).decode("utf-8-sig").splitlines()))
@@ -177,12 +175,14 @@ def _solution_labels(path: Path, _names: Sequence[str]) -> Labels:
         raise DataError(
             f"this is no table of text: {error}", where=str(path), fix="download it again"
         ) from error
+
     if not rows or rows[0] != ["ImageId", "PredictionString"]:
         raise DataError(
             "its first line is not ImageId,PredictionString",
             where=str(path),
             fix="download it again",
         )
+
     labels: Labels = {}
     for number, row in enumerate(rows[1:], 2):
         wnid = row[1].partition(" ")[0] if len(row) == 2 else ""
@@ -213,6 +213,7 @@ def _devkit_labels(path: Path, names: Sequence[str]) -> Labels:
         raise DataError(
             f"it decompresses to more than {LABEL_FILE_LIMIT_BYTES} bytes", where=str(path)
         )
+
     members = index_tar(kit, str(path))
     try:
         wnids = _wnids(_member(kit, members, "data/meta.mat"))
@@ -232,6 +233,7 @@ def _devkit_labels(path: Path, names: Sequence[str]) -> Labels:
             where=str(path),
             fix="download it again",
         ) from error
+
     if len(numbers) != len(names):
         raise DataError(
             f"{path.name} has labels for {len(numbers):,} images and the tar has {len(names):,}",
@@ -259,6 +261,7 @@ def _wnids(mat: bytes) -> list[str]:
     """
     if mat[_MAT_HEADER_BYTES - 2 : _MAT_HEADER_BYTES] != b"IM":
         raise ValueError("meta.mat is no MATLAB 5 file")
+
     found: list[bytes] = []
     place = _MAT_HEADER_BYTES
     while place < len(mat):
@@ -268,6 +271,7 @@ def _wnids(mat: bytes) -> list[str]:
         place += 8 + size
         if place > len(mat):
             raise ValueError("meta.mat is cut off")
+
         element = mat[place - size : place]
         if kind == _MAT_COMPRESSED:
             inflater = zlib.decompressobj()
@@ -275,6 +279,7 @@ def _wnids(mat: bytes) -> list[str]:
             if not inflater.eof:
                 raise ValueError("meta.mat is cut off, or too large")
         found += _MAT_WNID.findall(element)
+
     wnids = [wnid.replace(b"\0", b"").decode() for wnid in found[: KNOWN_COUNTS["classes"]]]
     if len(set(wnids)) != len(wnids):
         raise ValueError("meta.mat names a class twice")

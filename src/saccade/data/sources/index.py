@@ -40,8 +40,9 @@ class Index:
 
 
 def packed(names: Names, columns: dict[str, Integers], layout: Layout) -> Index:
-    """Make an index of a layout whose images are named as their members end, and add the
-    fingerprints.
+    """Make an index of a layout, and add the fingerprints of its splits.
+
+    An image is named by the end of its member's name.
     """
     parts = {}
     for name, part in layout.parts.items():
@@ -56,12 +57,11 @@ def packed(names: Names, columns: dict[str, Integers], layout: Layout) -> Index:
 def kept(
     archive: Path, beside: Sequence[Path], build: Callable[[], Index], said: str = ""
 ) -> Index:
-    """Return the index of an archive: from the cache folder if it is there and sound, or else built
-    and kept there.
+    """Return the index of an archive from the cache folder, or build it and keep it there.
 
-    Path, size, times and inode tell whether it is still the same archive, and whether the files
-    ``beside`` it, which say what its images are, are the same; ``said`` is what the user says of
-    them. Raises what ``build`` raises.
+    The cached one counts if it is sound and the archive is still the same by path, size, times and
+    inode. The files ``beside`` it, which say what its images are, and what the user ``said`` about
+    them must be the same, too. Raises what ``build`` raises.
     """
     stamp = stamp_of((archive, *beside))
     identity = [FORMAT, INDEX_VERSION, [os.fsencode(path).hex() for path in beside], stamp, said]

@@ -32,9 +32,8 @@ _FLAT_VAL = "val/ILSVRC2012_val_"
 def data_folder(path: Path) -> tuple[Path, int]:
     """Return the CLS-LOC folder of a competition folder, or the path itself.
 
-    And how many entries lie beside the way.
-
-    Half a million annotation files are not walked through. Raises OSError.
+    Also returns how many entries lie beside the way there: half a million annotation files are not
+    walked through. Raises OSError.
     """
     for inner in (Path("ILSVRC/Data/CLS-LOC"), Path("Data/CLS-LOC")):
         root = path / inner
@@ -46,9 +45,8 @@ def data_folder(path: Path) -> tuple[Path, int]:
 
 
 def find_prefix(listing: Listing) -> str | None:
-    """Return what stands before ``train/`` and ``val/`` in the paths.
-
-    None if this is not such a set.
+    """Return what stands before ``train/`` and ``val/`` in the paths; None if this is not such a
+    set.
 
     It is one if a folder is called ``Data/CLS-LOC``, or if original validation images lie flat in
     ``val/``. Raises DataError if there are several.
@@ -79,6 +77,7 @@ def kaggle_layout(listing: Listing, prefix: str) -> Layout:
     tree = _Tree(Counter(listing.ignored))
     for place, path in enumerate(listing.names):
         tree.add(place, path[len(prefix) :] if path.startswith(prefix) else "")
+
     if tree.flat:
         solution = listing.side_file(SOLUTION, prefix, LEVELS)
         if solution is None:
@@ -92,20 +91,22 @@ def kaggle_layout(listing: Listing, prefix: str) -> Layout:
                 ),
             )
         tree.label(_answers(solution), solution.where)
+
     folders = [folder[len(prefix) :] for folder in listing.folders if folder.startswith(prefix)]
     known = [folder for folder in folders if folder and folder != "test"]
     layout = arranged(listing.path, tree.paths, known, tree.ignored)
     places = np.array(tree.places, np.int64)
     parts = {name: replace(part, places=places[part.places]) for name, part in layout.parts.items()}
+
     mapping = listing.side_file(MAPPING, prefix, LEVELS)
     return replace(layout, parts=parts, titles=mapping.titles() if mapping else {})
 
 
 @dataclass(eq=False)
 class _Tree:
-    """The paths as they would be in an arranged tree, their places in the listing.
+    """The paths as they would be in an arranged tree, and their places in the listing.
 
-    Validation images by file stem.
+    Flat validation images are kept by file stem.
     """
 
     ignored: Counter[str]
@@ -145,6 +146,7 @@ class _Tree:
             for stem, folder in self.filed.items()
             if answers.get(stem, folder) != folder
         ]
+
         for wrong, what, fix in (
             (
                 self.twice | (self.flat.keys() & self.filed.keys()),
@@ -169,6 +171,7 @@ class _Tree:
         ):
             if wrong:
                 raise DataError(counted(wrong, what), where=where, fix=fix)
+
         for stem, (place, file) in self.flat.items():
             self._keep(place, f"val/{answers[stem]}/{file}")
 
@@ -178,9 +181,7 @@ class _Tree:
 
 
 def _answers(solution: SideFile) -> dict[str, str]:
-    """Return the class of each validation image: the first word of the prediction, boxes follow
-    it.
-    """
+    """Return the class of each validation image: the first word of the prediction, before boxes."""
     answers: dict[str, str] = {}
     for line, (image, prediction) in solution.columns(["imageid"], ["predictionstring"]):
         name = prediction.partition(" ")[0]

@@ -50,8 +50,9 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a listing holds: its splits, what was ignored by reason, the first ignored paths,
-    remarks, class titles.
+    """What a listing holds.
+
+    Its splits, what was ignored by reason, the first ignored paths, remarks, and class titles.
     """
 
     parts: dict[str, Part]
@@ -84,12 +85,14 @@ def arrange(
         for folder in folders
         if folder and not _is_hidden(folder.split("/"))
     }
+
     roots = find_roots(Counter(folder for folder, _, _ in files.images), named)
     starts = roots.splits or {WHOLE: roots.wrappers}
     seats = {folder: _seat(folder, starts) for folder in {folder for folder, _, _ in files.images}}
     if named is None:
         for (name, inner), folder in zip(seats.values(), seats, strict=True):
             _refuse_inner_split(name, inner, folder)
+
     grouped: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     loose: Counter[str] = Counter()
     for folder, file, place in files.images:
@@ -101,12 +104,14 @@ def arrange(
         beside = roots.splits and not name and top not in roots.flat
         loose[top] += not beside
         files.leave(BESIDE_SPLITS if beside else NO_CLASS_FOLDER, paths[place])
+
     for name in roots.splits.keys() - grouped.keys():
         raise Unclear(
             f"the images of '{name}' lie in {'/'.join(roots.splits[name])} itself, and "
             "nothing tells their classes",
             "name the folder that holds the class folders",
         )
+
     parts = {
         name: _part(name, grouped[name], starts[name], roots, files) for name in sorted(grouped)
     }
@@ -133,12 +138,11 @@ def is_image(path: str) -> bool:
 
 @dataclass(eq=False)
 class _Files:
-    """The images of a tree as (folder, file, place).
+    """The images of a tree as (folder, file, place), and what is ignored.
 
-    What is ignored, by reason, and the names of it.
-
-    ``lost`` are those of links, which are shown first; ``empty`` are folders without images of
-    their own, ``full`` those of them that hold what may have been meant as one.
+    ``ignored`` counts the rest by reason, ``leftovers`` are its names. ``lost`` are names of links,
+    which are shown first. ``empty`` are folders without images of their own, ``full`` those of them
+    that hold what may have been meant as one.
     """
 
     images: list[tuple[Folder, str, int]] = field(default_factory=list)
@@ -155,7 +159,7 @@ class _Files:
 
 
 def _sift(paths: Sequence[str], peeked: Collection[int], lost: Mapping[str, str]) -> _Files:
-    """Part the images, with their places, from the rest."""
+    """Tell the images, with their places, from the rest."""
     found = _Files()
     for place, path in enumerate(paths):
         *folders, file = path.split("/")
@@ -184,9 +188,8 @@ def _is_hidden(parts: Sequence[str]) -> bool:
 
 
 def _seat(folder: Folder, starts: Mapping[str, Folder]) -> tuple[str, Folder]:
-    """Return the split of the images in a folder and the folder inside it.
-
-    Empty for one beside them.
+    """Return the split of the images in a folder, and the folder inside it; empty for one beside
+    the splits.
     """
     for name, start in starts.items():
         if folder[: len(start)] == start:

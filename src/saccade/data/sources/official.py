@@ -23,10 +23,9 @@ FOLDER_VARIABLE = "SACCADE_DATA"
 
 @dataclass(frozen=True, slots=True)
 class Official:
-    """A set with a name: its files, the page they are on, and where people keep them inside a
-    folder of datasets.
+    """A set with a name: its files, their page, and where people keep them in a folder of datasets.
 
-    It has ``num_train`` training images of ``side_px`` pixels a side, which is known before a file
+    Its ``num_train`` training images have ``side_px`` pixels a side. Both are known before any file
     is there.
     """
 
@@ -95,9 +94,8 @@ OFFICIAL = {
 def open_official(name: str) -> Source:
     """Open one of ``OFFICIAL`` from the cache folder or the folder in ``SACCADE_DATA``.
 
-    Downloads what is nowhere.
-
-    Raises DataError that says what to get by hand where there is no network, and DiskError.
+    What is in neither is downloaded. Without a network a DataError says what to get by hand. Raises
+    DiskError, too.
     """
     official = OFFICIAL[name]
     store = cache.within("datasets")

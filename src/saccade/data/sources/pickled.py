@@ -19,10 +19,7 @@ OPCODES_LIMIT = 2_000_000
 
 
 class _Piece(Enum):
-    """What an array is put together from.
-
-    The values of the first three are the only names a file may mention.
-    """
+    """What an array is put together from. A file may mention only the first three by name."""
 
     RECONSTRUCT = "numpy.core.multiarray _reconstruct"
     NDARRAY = "numpy ndarray"
@@ -84,6 +81,8 @@ class _Reader:
 
     def step(self, code: str) -> None:
         stack, memo = self.stack, self.memo
+
+        # the opcodes that a batch of images needs, as the module pickletools names them
         match code:
             case "K" | "M":
                 stack.append(self.number(1 if code == "K" else 2))
@@ -103,6 +102,8 @@ class _Reader:
                 stack.append({"N": None, "\x88": True, "\x89": False}[code])
             case "]" | "}" | ")":
                 stack.append([] if code == "]" else {} if code == "}" else ())
+
+            # what follows a mark becomes one tuple, or is added to a list or a dict
             case "(":
                 self.marks.append(len(stack))
             case "t" | "\x85" | "\x86" | "\x87":
@@ -120,6 +121,7 @@ class _Reader:
                     self.marks.append(len(stack) - 2)
                 items = self.since_mark()
                 stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
             case "c" | "R" | "b":
                 self.object_step(code)
             case _:
@@ -128,8 +130,9 @@ class _Reader:
                 )
 
     def object_step(self, code: str) -> None:
-        """Name, call or fill an object: nothing is called, an array of bytes is recognised step
-        by step.
+        """Name, call or fill an object.
+
+        Nothing is really called: an array of bytes is recognised step by step.
         """
         if code == "c":
             name = f"{self.line()} {self.line()}".replace("numpy._core", "numpy.core")
@@ -142,6 +145,7 @@ class _Reader:
                 )
             self.stack.append(known[name])
             return
+
         state, target = self.stack.pop(), self.stack.pop()
         if code == "R" and target is _Piece.RECONSTRUCT and state[0] is _Piece.NDARRAY:
             self.stack.append(_Piece.EMPTY_ARRAY)

@@ -88,14 +88,12 @@ def is_complete(names: Iterable[str], forms: Sequence[Form]) -> bool:
 def unfold(
     path: Path, names: Sequence[str], sizes: Integers, read: Read, forms: Sequence[Form]
 ) -> Source | None:
-    """Return the images of a listing that holds the files of a form.
+    """Return the images of a listing that holds the files of a form, and None if it does not.
 
-    None if it does not, or if it holds images.
-
-    ``sizes`` (bytes), shape (n,), and ``read`` belong to ``names``. Each image is a file
-    ``train/<class>/<number>.ppm`` (or ``.pgm``), numbered from 0 within its split in the order of
-    the files, so that all forms of a set are one dataset. Raises DataError on damage, on a missing
-    file, and if there are several sets.
+    A listing that holds images is none either. ``sizes`` (bytes), shape (n,), and ``read`` belong
+    to ``names``. Each image becomes a file ``train/<class>/<number>.ppm`` (or ``.pgm``), numbered
+    from 0 within its split in the order of the files, so that all forms of a set are one dataset.
+    Raises DataError on damage, on a missing file, and if there are several sets.
     """
     found = _candidates(names, forms)
     whole = [candidate for candidate in found if None not in candidate[2]]
@@ -108,6 +106,7 @@ def unfold(
             where=f"{path} ({these})",
             fix="name the folder of one of them",
         )
+
     form, folder, places = (whole or found)[0]
     if not whole:
         missing = [
@@ -120,6 +119,7 @@ def unfold(
             where=str(path / folder),
             fix="add it",
         )
+
     chosen = [place for place in places if place is not None]
     try:
         for place in chosen:
@@ -146,8 +146,9 @@ def unfold(
 def _candidates(
     names: Iterable[str], forms: Sequence[Form]
 ) -> list[tuple[Form, str, list[int | None]]]:
-    """Find the folders with more than half of the files of a form: the form, the folder, the
-    places of its files.
+    """Find the folders with more than half of the files of a form.
+
+    Returns the form, the folder and the places of its files.
     """
     folders: dict[str, dict[str, int]] = defaultdict(dict)
     for place, name in enumerate(names):

@@ -141,6 +141,7 @@ def _of_mapping(given: Mapping[Any, Any], name: str) -> dict[str, Items]:
                     f"{name}={{'train': d['train'], 'val': d[...]}}"
                 ),
             )
+
         inner = recognise(value, f"{name}['{key}']")
         if list(inner) != [WHOLE]:
             raise UsageError(
@@ -161,7 +162,9 @@ def _of_pair(images: Any, labels: Any, name: str) -> Items:
                 where=name,
                 fix=f"give {name}=(images, labels), each an array or a list",
             )
+
     labels = _plain_list(labels)
+
     if is_array(images) and str(images.dtype) not in ("object", "str") and images.ndim > 1:
         try:
             pixels = as_array(images)

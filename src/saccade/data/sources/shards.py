@@ -85,11 +85,9 @@ def open_pattern(spec: str) -> Source:
 
 
 def tars_in(names: Sequence[str]) -> list[str]:
-    """Return the tars among the files of a folder, sorted.
+    """Return the tars among the files of a folder, sorted; None where images lie in folders, too.
 
-    None where there are images in folders, too.
-
-    Compressed ones count where there are no others.
+    Compressed tars count where there are no others.
     """
     if any("/" in name and is_image(name) for name in names):
         return []
@@ -111,6 +109,7 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
     first = 0
     plain = [plain_tar(tar) for tar in tars]
     unlabelled: list[str] = []
+
     for number, tar in enumerate(tars):
         members, read = _indexed(plain[number], tar)
         shard = _shard(tar, members.names, read)
@@ -123,6 +122,7 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
                     f"this tar holds no samples, and '{shards[0].path.name}' does", where=str(tar)
                 )
             return _splits(path, tars)
+
         rows = [(label, name, first + row) for row, (label, name, _) in enumerate(shard.rows)]
         shards.append(
             replace(
@@ -138,6 +138,7 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
             )
         )
         first += len(places)
+
     if unlabelled and not shards:
         return _splits(path, tars)
     layout = shards_layout(shards, str(path), title_file(folder))
@@ -145,6 +146,7 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
     layout = replace(
         layout, ignored=layout.ignored + left, ignored_names=tuple(sorted(unlabelled)[:NUM_SHOWN])
     )
+
     table = np.concatenate(spans)
     stamp = stamp_of({*tars, *plain})
     return source_of(
@@ -153,9 +155,8 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
 
 
 def _shard(tar: Path, names: Sequence[str], read: Read) -> Shard | None:
-    """Return the samples of a tar, or the images that carry their class in their names.
-
-    None if there are none.
+    """Return the samples of a tar, or the images that carry their class in their names; None
+    without any.
     """
     if not names or is_shard(names):
         return read_shard(tar, names, read)
@@ -163,9 +164,7 @@ def _shard(tar: Path, names: Sequence[str], read: Read) -> Shard | None:
 
 
 def _is_flat_test(tar: Path, names: Sequence[str]) -> bool:
-    """Tell whether a tar is called a test set and holds images in no folder: they have no
-    labels.
-    """
+    """Tell whether a tar is called a test set and its images lie in no folder: without labels."""
     return words(tar.name) == {"test"} and not any("/" in name for name in names if is_image(name))
 
 
@@ -199,11 +198,13 @@ def _read_span(tars: Sequence[Path], number: int, offset: int, size: int) -> byt
 
 
 def _splits(path: Path, tars: Sequence[Path]) -> Source:
-    """Open each tar by itself, the images of one without split folders being the split that its
-    name tells.
+    """Open each tar by itself.
+
+    The images of a tar without split folders are the split that its name tells.
     """
     splits: dict[str, Split] = {}
     sources = [open_archive(tar) for tar in tars]
+
     for source, told in zip(sources, splits_of(tars), strict=True):
         for name, split in source.splits.items():
             name = told if name == WHOLE else name
@@ -217,6 +218,7 @@ def _splits(path: Path, tars: Sequence[Path]) -> Source:
                     ),
                 )
             splits[name] = replace(split, name=name)
+
     return Source(
         name=short_name(path),
         where=str(path),

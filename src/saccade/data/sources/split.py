@@ -122,7 +122,7 @@ class Split:
         """Return the split with the class names of another one where both are integers: ``7``
         becomes ``007``.
 
-        How many digits such a name has depends on the largest in its own source.
+        Each source pads integers to the width of its own largest one, so two sources may differ.
         """
         names = {int(name): name for name in classes if name.isdecimal()}
         own = [int(name) for name in self.classes if name.isdecimal()]
@@ -162,12 +162,11 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A dataset: its splits by name; what was ignored, counted by reason, and the first such paths.
+    """A dataset: its splits by name, and what is known about the rest.
 
-    remarks.
-
-    ``class_titles`` says what classes mean to people, where the data says so: ``n01440764`` is
-    ``tench, Tinca tinca``.
+    ``ignored`` counts what was left out by reason, ``ignored_names`` are the first such paths and
+    ``notes`` are remarks for people. ``class_titles`` says what classes mean to people, where the
+    data says so: ``n01440764`` is ``tench, Tinca tinca``.
     """
 
     name: str
@@ -238,9 +237,9 @@ def arranged(
     peeked: Collection[int] = (),
     lost: Mapping[str, str] = MappingProxyType({}),
 ) -> Layout:
-    """Arrange a listing, ``ignored`` being what it left out already.
+    """Sort a listing into splits and classes.
 
-    Raises DataError as ``assemble``.
+    ``ignored`` counts what the listing has left out already. Raises DataError as ``assemble`` does.
     """
     try:
         layout = arrange(paths, folders, named, peeked=peeked, lost=lost)
@@ -248,6 +247,7 @@ def arranged(
         raise DataError(
             str(error), where=str(path), fix=error.fix, finding="splits-unclear"
         ) from error
+
     layout = replace(layout, ignored=ignored + layout.ignored)
     if not layout.parts:
         seen = (
@@ -269,9 +269,8 @@ def arranged(
 def source_of(path: Path, layout: Layout, sizes: Integers, read: Read, stamp: str = "") -> Source:
     """Make a source of an arranged listing.
 
-    ``sizes`` (bytes) of shape (n,) and ``read`` are those of the listing.
-
-    ``stamp`` is that of the files which hold the images.
+    ``sizes`` (bytes) of shape (n,) and ``read`` belong to the listing. ``stamp`` tells whether the
+    files that hold the images are still the same.
     """
 
     def split(name: str, part: Part) -> Split:
@@ -329,12 +328,11 @@ def train_split(source: Source) -> Split:
 
 
 def validation_split(source: Source, wanted: str = "", *, named: bool = False) -> Split | None:
-    """Return the split called ``wanted``, or the first of val, validation, valid and test.
+    """Return the split called ``wanted``, or else the first of val, validation, valid and test.
 
-    None if there is none.
-
-    Where the user ``named`` this source as validation data, one without splits is taken whole.
-    Never falls back on training data. Raises DataError if ``wanted`` is not there.
+    Returns None if there is none; training data is never taken instead. Where the user ``named``
+    this source as validation data, a source without splits is taken whole. Raises DataError if
+    ``wanted`` is not there.
     """
     if wanted:
         found = _find(source, wanted)
@@ -354,8 +352,8 @@ def hold_out(
 ) -> tuple[Split, Split]:
     """Split off a stratified ``fraction``, above 0 and below 1, as a pure function of the seed.
 
-    Of each class with two or more images at least one lies on each side; a single image stays with
-    the rest. The held split is called after the purpose. Raises ConfigError on another fraction.
+    A class with two or more images has at least one on each side; a single image stays with the
+    rest. The split-off part is called after the purpose. Raises ConfigError for another fraction.
     """
     if not 0 < fraction < 1:
         raise ConfigError(

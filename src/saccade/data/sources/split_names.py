@@ -107,9 +107,7 @@ def words(name: str) -> set[str]:
 
 
 def called(name: str) -> str:
-    """Return the split that a folder is called after, and nothing else: ``Testing`` is ``test``.
-
-    Empty for others.
+    """Return the split that a folder's whole name means: ``Testing`` is ``test``; empty for others.
 
     The five usual words stay as they are written.
     """
@@ -126,6 +124,7 @@ def parse(text: str) -> dict[str, str] | None:
         return None
     if text.strip().lower() == NO_SPLITS:
         return {}
+
     found: dict[str, str] = {}
     for entry in text.split(","):
         name, equals, folder = (part.strip() for part in entry.partition("="))
@@ -169,11 +168,13 @@ def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
         return Roots((), _named_roots(held, named, wrappers))
     if named is not None:
         return Roots(wrappers, {})
+
     depth = len(wrappers)
     below: dict[str, dict[Folder, int]] = defaultdict(dict)
     for folder, count in held.items():
         if len(folder) > depth and folder[:depth] == wrappers:
             below[folder[depth]][folder[depth + 1 :]] = count
+
     like = _like_splits(below)
     roots = {name: _unwrapped(name, below[name]) for name in like}
     deep = {
@@ -181,6 +182,7 @@ def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
         for name, root in roots.items()
         if any(len(inner) >= len(root) for inner in below[name])
     }
+
     splits: dict[str, Folder] = {}
     for name in sorted(deep):
         twins = sorted(other for other in deep if like[other].lower() == like[name].lower())
@@ -191,6 +193,7 @@ def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
                 "leave one, or name the splits: --split-names train=FOLDER,val=FOLDER",
             )
         splits[like[name]] = wrappers + roots[name]
+
     if splits:
         _refuse_more_beside(below, deep, like)
     else:
@@ -199,8 +202,9 @@ def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
 
 
 def _wrappers(held: Held) -> Folder:
-    """Return the folders around everything: each the only one at its place, no split itself,
-    with folders inside.
+    """Return the folders around everything.
+
+    Each is the only one at its place, has folders inside, and is not called like a split.
     """
     found: Folder = ()
     while True:
@@ -288,13 +292,12 @@ def _refuse_more_beside(
 
 
 def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None:
-    """Refuse to read folders as classes that may be splits, or that are splits without class
-    folders.
-    """
+    """Refuse to read folders as classes that may be splits, or splits without class folders."""
     settle = (
         "say which is which with --split-names train=FOLDER,val=FOLDER, or --split-names none if "
         "all are classes"
     )
+
     others = [name for name in below if name not in like]
     if like and others:
         raise Unclear(
@@ -310,6 +313,7 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
             "--split-names none reads each "
             "folder as a class",
         )
+
     if len(below) < 2:
         return
     families = Counter(meaning(name).rest for name in below if meaning(name).split)
@@ -321,12 +325,14 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
             "--split-names train=FOLDER,val=FOLDER"
             " names the splits, --split-names none reads each folder as a class",
         )
+
     inner = {name: {folder[0] for folder in held if folder} for name, held in below.items()}
     lone = [name for name in below if meaning(name).split and len(inner[name]) > 1]
     if lone:
         raise Unclear(
             f"'{lone[0]}' is called like a split and holds {_listed(inner[lone[0]])}", settle
         )
+
     common, union = set.intersection(*inner.values()), set.union(*inner.values())
     flat = any(not folder for held in below.values() for folder in held)
     if not flat and common and all(map(called, union)):
@@ -361,9 +367,11 @@ def _named_roots(held: Held, named: Mapping[str, str], wrappers: Folder) -> dict
                 if seen
                 else "see what the folders are called",
             )
+
         start = starts[0]
         inside = [f[len(start) :] for f in held if f[: len(start)] == start]
         roots[split] = start[:-1] + _unwrapped(start[-1], inside)
+
     for first, one in roots.items():
         for second, other in roots.items():
             if first != second and one[: len(other)] == other:

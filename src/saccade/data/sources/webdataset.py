@@ -39,8 +39,8 @@ class Shard:
 
 
 def is_shard(names: Sequence[str]) -> bool:
-    """Tell whether files are samples: a ``.cls``, or where no image lies in a folder a ``.json``,
-    is beside an image.
+    """Tell whether files are samples: images with a ``.cls``, or with a ``.json`` where no image
+    lies in a folder.
 
     In a tree of class folders a ``.json`` beside an image is just a note.
     """
@@ -70,8 +70,10 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
             ignored[OTHER] += 1
         else:
             pictures[member] = place
+
     images, others = _images(pictures, labels[".cls"].keys() | labels[".json"].keys(), where)
     ignored[OTHER] += others
+
     rows = []
     for key, place in images.items():
         label = ""
@@ -99,13 +101,14 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
                 ),
             )
         rows.append((label, names[place], place))
+
     orphans = len(labels[".cls"].keys() - images.keys())
     return Shard(path, rows, ignored + Counter({NO_IMAGE: orphans}))
 
 
 def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[str, int], int]:
-    """Return the image of each sample, its place by key, and how many images are other parts of a
-    sample.
+    """Return the place of each sample's image by key, and how many images are other parts of
+    samples.
 
     A key may hold dots: ``img_22.05_1.jpg`` belongs to ``img_22.05_1.cls``, ``img.seg.png`` to
     ``img.cls``.
@@ -123,6 +126,7 @@ def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[
                 where=where,
                 fix="pack one image in each sample",
             )
+
     for key, places in parts.items():
         if key in images:
             continue
@@ -137,9 +141,8 @@ def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[
 
 
 def _owner(stem: str, keys: Set[str]) -> str:
-    """Return the longest key that a name without its ending starts with, up to a dot.
-
-    Empty if there is none.
+    """Return the longest key that a name without its ending starts with, up to a dot; empty if
+    none.
     """
     while stem not in keys:
         shorter, dot, rest = stem.rpartition(".")
@@ -150,10 +153,10 @@ def _owner(stem: str, keys: Set[str]) -> str:
 
 
 def splits_of(tars: Sequence[Path]) -> list[str]:
-    """Return the split of each tar, told by the words of its name or else of its folder's:
-    ``imagenet-train-00.tar``.
+    """Return the split of each tar, by the words of its name, or else of its folder's name.
 
-    ``all`` if none tells one. Raises DataError if only some do, or if a name tells two.
+    ``imagenet-train-00.tar`` is ``train``; all are ``all`` if no name tells a split. Raises
+    DataError if only some names tell one, or one name tells two.
     """
     found = []
     for tar in tars:
@@ -189,6 +192,7 @@ def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) 
     named = _class_names(
         Counter(label for shard in shards for label, _, _ in shard.rows), len(lines), where
     )
+
     rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     owner: dict[tuple[str, str], Path] = {}
     for shard, split in zip(shards, splits_of([shard.path for shard in shards]), strict=True):
@@ -201,9 +205,11 @@ def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) 
                     fix="pack the shards again so that each sample has a key of its own",
                 )
             rows[split].append((named[label], name, place))
+
     if not rows:
         raise DataError("the shards hold no images", where=where)
     layout = layout_of_rows(rows, sum((shard.ignored for shard in shards), Counter()))
+
     called = {
         name: lines[int(label)].strip()
         for label, name in named.items()

@@ -21,9 +21,8 @@ _FIRST = re.compile(r"(n\d{8})_")
 
 
 def class_in(name: str) -> str:
-    """Return the WordNet id at the end of a file name.
-
-    Empty if there is none, or another one at its start.
+    """Return the WordNet id at the end of a file name; empty if there is none, or another one at
+    its start.
     """
     first, last = _FIRST.match(name), _LAST.search(name)
     return last[1] if last and (first is None or first[1] == last[1]) else ""
@@ -32,7 +31,7 @@ def class_in(name: str) -> str:
 def named_shard(path: Path, names: Sequence[str]) -> Shard | None:
     """Return the images of a tar by the WordNet ids in their names.
 
-    None if they lie in folders or lack one.
+    Returns None if they lie in folders or lack an id.
     """
     pictures = [(place, name) for place, name in enumerate(names) if is_image(name)]
     rows = [(class_in(name), name, place) for place, name in pictures if "/" not in name]
@@ -44,17 +43,19 @@ def named_shard(path: Path, names: Sequence[str]) -> Shard | None:
 def named_layout(path: Path, names: Sequence[str]) -> Layout | None:
     """Arrange such images, flat or in folders called like splits; None if this is another tree.
 
-    Flat ones are of the split that the name of their folder or archive tells. A test folder has no
-    ids: it is left out.
+    The name of the folder or archive tells the split of flat images. Images of a test folder have
+    no ids and are left out.
     """
     rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     unlabelled: list[str] = []
     ignored: Counter[str] = Counter()
+
     for place, name in enumerate(names):
         folder, _, file = name.rpartition("/")
         if not is_image(name):
             ignored[OTHER] += 1
             continue
+
         split, label = meaning(folder.rpartition("/")[2]).split, class_in(file)
         if folder and not split:
             return None
@@ -64,6 +65,7 @@ def named_layout(path: Path, names: Sequence[str]) -> Layout | None:
             unlabelled.append(name)
         else:
             return None
+
     if not rows:
         return None
     if WHOLE in rows:
