@@ -125,6 +125,15 @@ def test_what_is_about_files_is_refused_beside_objects(
     assert words in str(caught.value)
 
 
+def test_a_set_may_be_opened_once_for_several_runs() -> None:
+    source = saccade.open_source({"train": (X, Y), "val": (X, Y)})
+    assert list(source.splits) == ["train", "val"] and len(source.splits["val"]) == 80
+    assert saccade.open_source(source) is source
+    given = {"train": (X, Y), "val": (X, Y)}
+    once, again = (saccade.train(data=data, dry_run=True).settings for data in (source, given))
+    assert once == again
+
+
 def test_settings_are_settled_for_the_size_of_what_is_handed_over() -> None:
     settings = saccade.train(data=(X, Y), val=(X, Y), dry_run=True).settings
     assert settings["data"]["train"] == "python:data" and settings["data"]["val"] == "python:val"

@@ -13,15 +13,9 @@ from torch import nn
 
 from saccade import report, trainer, units
 from saccade.config.schema import Config, kinds
+from saccade.data import sources
 from saccade.data.loader import Readers
-from saccade.data.sources import (
-    Source,
-    Split,
-    handed,
-    open_source,
-    train_split,
-    validation_split,
-)
+from saccade.data.sources import Source, Split, handed, train_split, validation_split
 from saccade.device import determinism
 from saccade.distributed.world import joined
 from saccade.errors import ConfigError, SaccadeError, UsageError
@@ -160,6 +154,17 @@ def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"unknown keyword '{name}'", where="saccade.train", fix=f"did you mean '{near[0]}'?"
             )
     return {name.replace("__", "."): value for name, value in settings.items()}
+
+
+def open_source(data: Any, labels: str | Path = "", split_names: str = "") -> Source:
+    """Open data once, for several runs: whatever ``train`` takes as ``data``.
+
+    ``labels`` is a table that labels the images of a folder or archive, ``split_names`` says which
+    folders are the splits. Raises DataError where the data cannot be used, UsageError where it is
+    none.
+    """
+    source = handed.opened(data, "data", "train", Log())
+    return source or sources.open_source(data, labels, split_names)
 
 
 def load(run: str | Path, module: nn.Module | None = None, *, best: bool = False) -> Classifier:
