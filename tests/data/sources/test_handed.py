@@ -348,6 +348,8 @@ REFUSED: list[tuple[Any, str, str]] = [
     (lambda: DataLoader(TensorDataset(torch.zeros(2))), "hands out batches", "data=loader.dataset"),
     (lambda: Streamed(), "can only be gone through", "numbered items"),
     (lambda: (image for image in X), "can only be gone through", "numbered items"),
+    (lambda: list(zip(X, Y, strict=True)), "type list is", r"data=tuple\(zip\(*pairs\)\)"),
+    (lambda: {"train": "photos"}, "'train' is a str", "by data= and val="),
     (lambda: X, "type ndarray is not understood", "labels are missing"),
     (lambda: [X, Y], "type list is not understood", r"\(images, labels\)"),
     (lambda: (X, Y, X, Y), "type tuple", r"\{'train': ..., 'val': ...\}"),
@@ -370,6 +372,11 @@ def test_the_item_that_is_wrong_is_named() -> None:
     for given in (Broken(X, Y), ([*X[:7], X[7] / 2, *X[8:]], Y), (X, [*WORDS[:7], "", *WORDS[8:]])):
         with pytest.raises(DataError, match="data, item 7"):
             whole(given)
+
+
+def test_the_advice_about_pairs_works() -> None:
+    pairs = list(zip(X, Y, strict=True))
+    assert whole(tuple(zip(*pairs, strict=True))).fingerprint == whole((X, Y)).fingerprint
 
 
 def test_the_advice_about_floats_works() -> None:

@@ -213,22 +213,23 @@ class _Reading:
     def _fetched(self, read: Read) -> tuple[Integers, list[str], list[Any], bool]:
         """Return the sizes of the images in bytes, a name and a label for each.
 
-        An array is sampled where it is large. What is fetched item by item is hashed as it comes.
+        A large array is sampled, and the rest of it is not touched: it may lie in a file. What is
+        fetched item by item is hashed as it comes.
         """
         items = self.items
         large = items.num_bytes > HASHED_BYTES
-        chosen = frozenset(_first(items.num)) if large else None
-        sizes = np.zeros(items.num, np.int64)
-        names, labels = [], []
-        with self.log.progress("reading the images", items.num) as bar:
-            for i in range(items.num):
+        chosen = _first(items.num) if large else range(items.num)
+        sizes = np.full(items.num, len(read(0)), np.int64)
+        names = [f"{i:08d}" for i in range(items.num)]
+        labels = list(items.labels or ())
+        with self.log.progress("reading the images", len(chosen)) as bar:
+            for done, i in enumerate(chosen):
                 content, label = self.item(i)
-                data = content if isinstance(content, bytes) else bytes(read(i))
-                sizes[i] = len(data)
-                hashed = chosen is None or i in chosen
-                names.append(_name(i, data) if hashed else f"{i:08d}")
-                labels.append(label if items.labels is None else items.labels[i])
-                bar.update(i + 1, "once, for their digests")
+                data = content if isinstance(content, bytes) else read(i)
+                names[i], sizes[i] = _name(i, data), len(data)
+                if items.labels is None:
+                    labels.append(label)
+                bar.update(done + 1, "once, for their digests")
         return sizes, names, labels, large
 
     def _classes(self, labels: Sequence[Any]) -> tuple[tuple[str, ...], Integers]:

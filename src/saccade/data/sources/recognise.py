@@ -19,6 +19,7 @@ from PIL import Image
 from saccade.data.sources.encode import NoImage, absolute, as_array, is_array
 from saccade.data.sources.labels import PATHS
 from saccade.data.sources.layout import WHOLE
+from saccade.data.sources.split import Source, Split
 from saccade.data.sources.split_names import SPLIT_FOLDERS, called
 from saccade.errors import DataError, UsageError
 
@@ -112,6 +113,8 @@ def _not_understood(given: Any, name: str) -> UsageError:
         return _streamed(given, name)
     forms = f"give a known name, a path, what saccade.open_source returns, {FORMS}"
     hint = "labels are missing; " if is_array(given) or isinstance(given, Sequence) else ""
+    if isinstance(given, list) and given and isinstance(given[0], tuple) and len(given[0]) == 2:
+        hint = f"from a list of pairs: {name}=tuple(zip(*pairs)); "
     return UsageError(
         f"data of the type {kind} is not understood", where=name, fix=f"{hint}{forms}"
     )
@@ -142,6 +145,12 @@ def _of_mapping(given: Mapping[Any, Any], name: str) -> dict[str, Items]:
                 ),
             )
 
+        if isinstance(value, str | os.PathLike | Source | Split):
+            raise UsageError(
+                f"'{key}' is a {type(value).__name__}, and such a dict holds images with labels",
+                where=name,
+                fix="give what is open already, names and paths by data= and val=",
+            )
         inner = recognise(value, f"{name}['{key}']")
         if list(inner) != [WHOLE]:
             raise UsageError(

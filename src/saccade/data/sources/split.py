@@ -153,7 +153,7 @@ class Split:
                 f"{len(foreign)} classes of the {self.name} split are not known: "
                 f"{', '.join(foreign[:5])}",
                 where=self.where,
-                fix="rename the class folders so that all splits have the same ones",
+                fix="give all splits the same class names: rename the class folders or the labels",
                 finding="class-unknown",
             )
         table = np.array([number[name] for name in self.classes], np.int64)
