@@ -58,22 +58,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Return what makes the next training in this process save and end after so many steps, as
-    if it were asked to.
+    """Return what makes the next training in this process save and end after so many steps, as a
+    callback that asks for it would.
     """
-    from saccade.errors import PreemptedError
-    from saccade.training.meter import Meter
+    from saccade.errors import StopTraining
+    from saccade.listeners import Listeners
+    from saccade.training.events import StepDone
 
     def arrange(count: int) -> None:
-        record, steps = Meter.step, []
+        steps: list[StepDone] = []
 
-        def stop(self: Meter, *facts: Any) -> None:
-            record(self, *facts)
-            steps.append(facts)
-            if len(steps) == count:
-                raise PreemptedError("enough")
+        def stop(event: object) -> None:
+            if isinstance(event, StepDone):
+                steps.append(event)
+                if len(steps) == count:
+                    raise StopTraining("enough")
 
-        monkeypatch.setattr(Meter, "step", stop)
+        monkeypatch.setattr(Listeners, "of_every_run", [stop])
 
     return arrange
 

@@ -83,6 +83,7 @@ VALUES: dict[str, Any] = {
     "devices": 2,
     "precision": "fp32",
     "max_time": "20m",
+    "patience": 5,
     "holdout": "10%",
     "minival": 0.02,
 }

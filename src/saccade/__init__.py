@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from saccade.models import load_weights as load_weights
     from saccade.models import register_model as register_model
     from saccade.objectives.metrics import top_k_accuracy as top_k_accuracy
+    from saccade.proof import verify_resume as verify_resume
     from saccade.training.events import CheckpointSaved as CheckpointSaved
     from saccade.training.events import Evaluated as Evaluated
     from saccade.training.events import RunEnded as RunEnded
@@ -58,6 +59,7 @@ _HOMES = {
     "register_model": "saccade.models",
     "top_k_accuracy": "saccade.objectives.metrics",
     "train": "saccade.api",
+    "verify_resume": "saccade.proof",
 }
 __all__ = [
     "CheckpointSaved",
@@ -79,6 +81,7 @@ __all__ = [
     "register_model",
     "top_k_accuracy",
     "train",
+    "verify_resume",
 ]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from saccade import report, trainer, units
 from saccade.config.schema import Config, kinds
 from saccade.data import sources
+from saccade.data.augment.own_augment import Augment
 from saccade.data.loader import Readers
 from saccade.data.sources import Source, Split, handed, train_split, validation_split
 from saccade.device import determinism
@@ -22,9 +23,12 @@ from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.predictor import Picture, Prediction
+from saccade.listeners import Callback
 from saccade.log import Log
 from saccade.models.weights.readings import unwrapped
 from saccade.objectives.objective import Result
+from saccade.objectives.own_loss import Loss
+from saccade.optim.own_optimizer import Factory
 from saccade.runs import resuming
 from saccade.runs.subject import Conditions, Subject
 from saccade.setup.agreement import settings_of
@@ -32,6 +36,7 @@ from saccade.setup.compose import FLAGS, Request, compose, flag_settings
 from saccade.setup.compose import dry_run as settle
 from saccade.trainer import Outcome
 from saccade.training import datasets
+from saccade.training.behaviour import Behaviour
 
 
 def train(
@@ -54,11 +59,16 @@ def train(
     devices: int | str | None = None,
     precision: str | None = None,
     max_time: float | str | None = None,
+    patience: int | None = None,
     holdout: float | str | None = None,
     minival: float | str | None = None,
     dry_run: bool = False,
     set: str | Sequence[str] = (),
     quiet: bool = False,
+    loss: Loss | None = None,
+    optimizer: Factory | None = None,
+    augment: Augment | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Outcome:
     """Train a classifier as ``saccade train`` does and return its folder and figures.
@@ -72,10 +82,18 @@ def train(
     fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds.
     ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
 
+    Your own behaviour (docs/python.md): ``loss(logits, targets)`` returns the mean of a cell
+    (micro-batch), a scalar, of logits, float32 (B, C), and targets, int64 (B,).
+    ``optimizer(parameters)`` returns a ``torch.optim.Optimizer``. ``augment(image, generator)``
+    returns an image, uint8 (H, W, 3), like the one it gets, and draws from the generator alone.
+    Each of ``callbacks`` is called with the events of the run.
+
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``.
     Raises a SaccadeError with the reason and what to do.
     """
     model = _network(model)
+    behaviour = Behaviour(loss, optimizer, augment)
+    behaviour.check(lr)
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
     request = replace(_request(recipe, flags, set, settings), out=str(out))
@@ -92,9 +110,12 @@ def train(
 
     with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
         log = Log(rank=world.rank, quiet=quiet)
+        for callback in callbacks if world.leads else ():
+            log.listeners.add(callback)
         return trainer.train(
             compose(_with_sources(request, data, val, log)),
             module=module,
+            behaviour=behaviour,
             out=str(out),
             resume=str(resume),
             resume_changed=resume_changed,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -25,6 +25,7 @@ from rich.progress import (
 from rich.text import Text
 
 from saccade import files
+from saccade.listeners import Listeners
 from saccade.printable import printable, to_json
 from saccade.system.consoles import console
 from saccade.system.streams import Voice
@@ -70,7 +71,8 @@ class Log:
     """The voice of one run on one rank.
 
     Only rank 0 talks to people; every event gets the attempt number, so that steps that were run
-    again after a kill can be told apart (readers take the last).
+    again after a kill can be told apart (readers take the last). ``listeners`` hear of the run as
+    it goes on.
     """
 
     def __init__(self, *, rank: int = 0, quiet: bool = False) -> None:
@@ -85,7 +87,7 @@ class Log:
         self._text: files.Appender | None = None
         self._waiting: list[dict[str, Any]] = []
         self._unwritten: list[str] = []
-        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self.listeners = Listeners(self.warn)
 
     def open(self, path: Path) -> None:
         """Start writing events to ``path``, and what people are told to ``log.txt`` beside it.
@@ -123,13 +125,6 @@ class Log:
         else:
             line = {"v": LOG_VERSION, "attempt": self.attempt} | event
             self._events.line(to_json(line))
-            for listener in list(self.listeners):
-                try:
-                    listener(line)
-                # of another program, which writes files of its own: no reason to end a run
-                except Exception as error:
-                    self.listeners.remove(listener)
-                    self.warn(f"events are no longer shown elsewhere: {error}")
             self._tell_trouble(self._events)
 
     def _tell_trouble(self, events: files.Appender) -> None:

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     ERASE = 15
     CUTOUT = 16
     NOISE = 17
+    OWN_AUGMENT = 18
 
 
 def _finalise(words: Keys) -> Keys:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -32,8 +33,10 @@ from saccade.setup import agreement, build
 from saccade.setup.compose import Composed
 from saccade.setup.initial_weights import initialise
 from saccade.training import datasets, saving
+from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.checkpoint import Saved
 from saccade.training.datasets import Data
+from saccade.training.events import RunEnded
 from saccade.training.judging import score
 from saccade.training.loop import train_to_the_end
 from saccade.training.meter import Meter
@@ -61,6 +64,7 @@ def train(
     composed: Composed,
     *,
     module: nn.Module | None = None,
+    behaviour: Behaviour = AS_SET,
     out: str = "",
     resume: str = "auto",
     resume_changed: bool = False,
@@ -72,15 +76,15 @@ def train(
     ``resume`` is ``auto``, ``never`` or the path of a run or of a checkpoint, which goes on in its
     own folder without ``out``. With several ranks all of them call this, and only the first reads
     and writes in the run folder. ``module`` is a network of the user's own; it is left as it is
-    until the run is done, and then holds the final weights. Raises a SaccadeError with the exit
-    status of what happened; whatever is worth saving is saved before.
+    until the run is done, and then holds the final weights. ``behaviour`` is what else was handed
+    over. Raises a SaccadeError with the exit status; whatever is worth saving is saved before.
     """
     begun, log = time.monotonic(), log or Log(rank=world.rank)
     out = out or str(resuming.run_of(resume) or "")
 
-    with determinism.owned(), Stop(world) as stop:
+    with determinism.owned(), Stop(world, log.listeners) as stop:
         # open data and settings, and find the folder: the same on all ranks
-        opened = _open(composed, module, world, log)
+        opened = _open(composed, module, behaviour, world, log=log)
         folder = _folder(opened, out, world, fresh=resume == "never")
         with world.only_first(files.locked(folder)):
             limit = opened.config.max_time
@@ -120,13 +124,14 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What a run begins with: its settings and data, the network that was handed over with its
-    identity, and what was found on the first rank.
+    """What a run begins with: its settings and data, what was handed over with its identity
+    (``network``), and what was found on the first rank.
     """
 
     config: Config
     data: Data
     module: nn.Module | None
+    behaviour: Behaviour
     network: dict[str, str]
     findings: list[Finding]
 
@@ -135,7 +140,14 @@ class _Opened:
         return build.model_name(self.config, self.module)
 
 
-def _open(composed: Composed, module: nn.Module | None, world: World, log: Log) -> _Opened:
+def _open(
+    composed: Composed,
+    module: nn.Module | None,
+    behaviour: Behaviour,
+    world: World,
+    *,
+    log: Log,
+) -> _Opened:
     """Open the data, settle the settings that depend on it, and check what needs no step.
 
     Raises on all ranks where one of them has other settings, images or versions.
@@ -146,6 +158,7 @@ def _open(composed: Composed, module: nn.Module | None, world: World, log: Log) 
 
     theirs = module if module is not None else build.of_others(config, data)
     mine = own_network.identify(theirs) if theirs is not None else {}
+    mine |= behaviour.identity()
     agreement.check_same(config, data, world, mine)
     agreement.check_number(config, world)
     network = world.broadcast(lambda: mine)
@@ -153,7 +166,7 @@ def _open(composed: Composed, module: nn.Module | None, world: World, log: Log) 
     findings = checks.examine(config, data, module, log, shrunk=shrunk) if world.leads else []
     tell(findings, log)
     refuse(findings)
-    return _Opened(config, data, module, network, findings=findings)
+    return _Opened(config, data, module, behaviour, network=network, findings=findings)
 
 
 def _folder(opened: _Opened, out: str, world: World, *, fresh: bool) -> Path:
@@ -188,7 +201,7 @@ def _finished_before(opened: _Opened, folder: Path, world: World) -> Outcome | N
 def _build(opened: _Opened, folder: Path, saved: Saved | None, world: World) -> Run:
     """Build the run as it is before its first step, with the choices of earlier attempts."""
     config = opened.config
-    choices = agreement.decide(config, saved, world)
+    choices = opened.behaviour.noted_in(agreement.decide(config, saved, world))
     offset = resuming.offset(saved, config)
     with out_of_memory.building(config):
         return build.build(
@@ -197,6 +210,7 @@ def _build(opened: _Opened, folder: Path, saved: Saved | None, world: World) -> 
             folder,
             choices,
             module=opened.module,
+            behaviour=opened.behaviour,
             network=opened.network,
             world=world,
             offset=offset,
@@ -209,10 +223,7 @@ def _ended_in_words(run: Run, log: Log) -> Iterator[None]:
     try:
         yield
     except Explained as error:
-        name, step = type(error).__name__, run.state.step
-        log.event("end", status=name, step=step, message=error.what)
-        log.note(str(error))
-        run_folder.failed(run, error)
+        run_folder.end(run, error, log)
         raise
     finally:
         run.readers.close()
@@ -301,3 +312,5 @@ def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, *, log
     log.event("end", status="done", step=run.state.step, **result.to_json())
     run_folder.complete(run, entry, meter)
     write_report(folder, run.plan.data.val)
+    figures = MappingProxyType(result.to_json())
+    log.listeners.tell(RunEnded(folder, "done", run.state.step, figures=figures))

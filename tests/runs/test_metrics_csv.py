@@ -20,6 +20,7 @@ from saccade.errors import PreemptedError
 from saccade.log import Log, read_events
 from saccade.objectives.classification import of_settings
 from saccade.runs.metrics_csv import BEFORE, BEHIND, Table
+from saccade.training.events import Evaluated, RunStarted
 
 SETTINGS: dict[str, Any] = {
     "epochs": 3,
@@ -96,13 +97,17 @@ def test_kills_and_resumes_leave_no_row_twice_and_none_out(
         }
 
 
+def evaluated(step: int, **figures: float) -> Evaluated:
+    return Evaluated(step=step, epoch=1.0, split="val", views=1, figures=figures, train={})
+
+
 def test_an_attempt_from_an_older_step_voids_the_rows_behind_it(tmp_path: Path) -> None:
     table = Table(tmp_path / "metrics.csv", [], of_settings(Config(), 10))
     for step in (10, 20, 30):
-        table({"event": "eval", "step": step, "split": "val", "views": 1, "top1": step / 100})
-    table({"event": "start", "step": 15})
+        table(evaluated(step, top1=step / 100))
+    table(RunStarted(tmp_path, "lenet", (), step=15, total_steps=30, attempt=2))
     assert [row["step"] for row in rows(tmp_path)] == ["10"]
-    table({"event": "eval", "step": 17, "split": "val", "views": 1, "top1": 0.5, "top5": 0.9})
+    table(evaluated(17, top1=0.5, top5=0.9))
     assert [row["step"] for row in rows(tmp_path)] == ["10", "17"]
 
     log = Log(quiet=True)
@@ -118,7 +123,7 @@ def test_an_attempt_from_an_older_step_voids_the_rows_behind_it(tmp_path: Path) 
 
 def test_top5_is_empty_where_it_is_always_one(tmp_path: Path) -> None:
     table = Table(tmp_path / "metrics.csv", [], of_settings(Config(), 5))
-    table({"event": "eval", "step": 1, "split": "val", "views": 1, "top1": 0.5, "top5": 1.0})
+    table(evaluated(1, top1=0.5, top5=1.0))
     assert rows(tmp_path)[0]["top5"] == "" and rows(tmp_path)[0]["top1"] == "0.5"
 
 
@@ -127,9 +132,9 @@ def test_a_table_that_cannot_be_written_ends_nothing_and_is_whole_the_next_time(
 ) -> None:
     (tmp_path / "metrics.csv").mkdir()  # nothing can be renamed to it
     table = Table(tmp_path / "metrics.csv", [], of_settings(Config(), 10))
-    table({"event": "eval", "step": 1, "split": "val", "views": 1, "top1": 0.5})
+    table(evaluated(1, top1=0.5))
     (tmp_path / "metrics.csv").rmdir()
-    table({"event": "eval", "step": 2, "split": "val", "views": 1, "top1": 0.6})
+    table(evaluated(2, top1=0.6))
     assert [row["step"] for row in rows(tmp_path)] == ["1", "2"]
 
 

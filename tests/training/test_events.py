@@ -8,28 +8,13 @@ from pathlib import Path
 import pytest
 
 import saccade
-from saccade.log import Log
-from saccade.training.events import CheckpointSaved, Door, Event, RunEnded, StepDone
+from saccade.listeners import Listeners
+from saccade.training.events import CheckpointSaved, Event, RunEnded, StepDone
 
 SAVED = CheckpointSaved(3, Path("step_00000003"))
 STEP = StepDone(
     step=3, total_steps=9, epoch=0.5, loss=1.0, lr=0.1, images_per_s=10.0, wait_share=0.0
 )
-
-
-class Hearing(Log):
-    """A log that keeps its warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
-def never(wish: saccade.StopTraining) -> None:
-    raise AssertionError(wish)
 
 
 def test_a_callback_that_fails_is_named_with_its_place_and_left_out() -> None:
@@ -38,12 +23,14 @@ def test_a_callback_that_fails_is_named_with_its_place_and_left_out() -> None:
     def broken(event: Event) -> None:
         raise KeyError("no such figure")
 
-    log = Hearing()
-    door = Door(log, never, (broken, heard.append))
+    warnings: list[str] = []
+    listeners = Listeners(warnings.append)
+    listeners.add(broken)
+    listeners.add(heard.append)
     for _ in range(2):
-        door.tell(SAVED)
-    assert heard == [SAVED, SAVED]
-    (warning,) = log.warnings
+        listeners.tell(SAVED)
+    assert heard == [SAVED, SAVED] and listeners.wish is None
+    (warning,) = warnings
     line = broken.__code__.co_firstlineno + 1
     for part in ("broken", "CheckpointSaved", "KeyError", "no such figure", f"{__file__}:{line}"):
         assert part in warning
@@ -51,31 +38,35 @@ def test_a_callback_that_fails_is_named_with_its_place_and_left_out() -> None:
 
 def test_a_callback_asks_to_stop_and_the_others_still_hear_the_event() -> None:
     heard: list[Event] = []
-    wishes: list[saccade.StopTraining] = []
 
     def enough(event: Event) -> None:
         raise saccade.StopTraining("the loss is low")
 
-    Door(Hearing(), wishes.append, (enough, heard.append)).tell(STEP)
-    assert [wish.what for wish in wishes] == ["enough asked to stop: the loss is low"]
-    assert heard == [STEP]
+    listeners = Listeners(print)
+    listeners.add(enough)
+    listeners.add(heard.append)
+    listeners.tell(STEP)
+    assert listeners.wish is not None
+    assert listeners.wish.what == "enough asked to stop: the loss is low" and heard == [STEP]
 
 
 def test_ctrl_c_inside_a_callback_is_no_failure_of_it() -> None:
     def interrupted(event: Event) -> None:
         raise KeyboardInterrupt
 
+    listeners = Listeners(print)
+    listeners.add(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Door(Hearing(), never, (interrupted,)).tell(STEP)
+        listeners.tell(STEP)
 
 
 def test_a_listener_may_choose_what_it_hears() -> None:
     heard: list[Event] = []
-    door = Door(Hearing(), never)
-    door.listen(heard.append, CheckpointSaved)
-    assert door.wants(CheckpointSaved) and not door.wants(StepDone)
-    door.tell(STEP)
-    door.tell(SAVED)
+    listeners = Listeners(print)
+    listeners.add(heard.append, CheckpointSaved)
+    assert listeners.want(CheckpointSaved) and not listeners.want(StepDone)
+    listeners.tell(STEP)
+    listeners.tell(SAVED)
     assert heard == [SAVED]
 
 

@@ -90,6 +90,10 @@ Precision = Annotated[
 MaxTime = Annotated[
     str | None, typer.Option("--max-time", help="Save and stop (exit 75) after this time: 20m, 2h.")
 ]
+Patience = Annotated[
+    int | None,
+    typer.Option("--patience", help="End after so many evaluations without a better one."),
+]
 
 # What is there already
 Run = Annotated[
@@ -120,6 +124,7 @@ class Asked:
     devices: Devices = None
     precision: Precision = None
     max_time: MaxTime = None
+    patience: Patience = None
     holdout: Holdout = None
     minival: Minival = None
     sets: Sets = None

@@ -239,6 +239,9 @@ class Config(Section):
         "auto", "where it runs: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these), cpu:2 (processes)"
     )
     max_time: TimeText = _run("", "save and stop (75) after this time; the schedule is not bent")
+    patience: int = _maths(
+        0, "evaluations without a better one after which the run ends; 0 = never", ge=0, le=1 << 20
+    )
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     batch: BatchSection = BatchSection()
@@ -362,9 +365,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+LATER: dict[str, Any] = {"patience": 0}
+"""Settings that earlier versions did not have, and what these did: runs of theirs are the same."""
+
+
 def fingerprint(config: Config, *facts: str) -> str:
     """Return the SHA-256, in hexadecimal, of everything that decides the numbers of the run."""
-    decisive = {k: v for k, v in flatten(config.dump()).items() if kinds()[k] != "run"}
+    settings = flatten(config.dump()).items()
+    decisive = {k: v for k, v in settings if kinds()[k] != "run" and (k, v) not in LATER.items()}
     return hashlib.sha256(json.dumps([decisive, facts], sort_keys=True).encode()).hexdigest()
 
 
@@ -372,7 +380,7 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str,
     """Return (dotted name, kind, old value, new value) of every field that differs between two
     dumps.
     """
-    before, after, known = flatten(old), flatten(new), kinds()
+    before, after, known = LATER | flatten(old), LATER | flatten(new), kinds()
     crop = before.get("augment.crop")
     if isinstance(crop, str) and crop in FORMER_CROPS:
         before["augment.crop"] = FORMER_CROPS[crop]

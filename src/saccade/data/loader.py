@@ -25,6 +25,7 @@ from saccade.config.schema import AugmentSection
 from saccade.data.audit.unreadable import ADVICE
 from saccade.data.augment.augmentation import Views
 from saccade.data.augment.chain import Chain
+from saccade.data.augment.own_augment import OwnAugment
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images import crops, decode
 from saccade.data.images.fit import CENTRAL, Fit
@@ -212,6 +213,7 @@ class TrainingView:
     decoded: Decoded | None = None
     fit: Fit = CENTRAL
     ahead: float = 0
+    own: OwnAugment | None = None
 
     @property
     def sides(self) -> list[int]:
@@ -240,9 +242,8 @@ class TrainingView:
         channels_last order, is where the images go; new memory without it.
         """
         places = self.rank_slice.places(global_batch)
-        epochs, samples = (
-            drawn[places] for drawn in self.order.at(step * global_batch, (step + 1) * global_batch)
-        )
+        drawn = np.stack(self.order.at(step * global_batch, (step + 1) * global_batch))[:, places]
+        epochs, samples = drawn
         copies = self.order.repeats
         chain = Chain(
             self.augment, Views(self.order.seed, epochs, samples), self.size_at(step), self.fit
@@ -259,10 +260,13 @@ class TrainingView:
             )
             if held is not None:
                 chain.crops.cut_all_into(slots[first:last], held, np.arange(first, last))
-                return
-            sizes = self.split.sizes[samples[first:last:copies]]
-            for begin, end in runs(sizes, BYTES_PER_TASK):
-                cut(first + copies * begin, first + copies * end, watch)
+            else:
+                sizes = self.split.sizes[samples[first:last:copies]]
+                for begin, end in runs(sizes, BYTES_PER_TASK):
+                    cut(first + copies * begin, first + copies * end, watch)
+
+            if self.own is not None:
+                self.own.change_all(squares, drawn, watch(range(first, last)), self.split.describe)
 
         def cut(first: int, last: int, watch: Watch) -> None:
             def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,13 @@ class Optimizers:
             for slot, value in slots.items()
             if isinstance(value, Tensor)
         }
+
+    def facts(self) -> dict[str, Any]:
+        """Return what of the state is no tensor, for JSON: nothing of the built-in methods."""
+        return {}
+
+    def adopt(self, facts: Mapping[str, Any]) -> None:
+        """Make the tensors that a checkpoint with these facts has; ours are there from step 0."""
 
 
 def flavour(section: OptimizerSection, device: torch.device) -> tuple[str, str]:

@@ -91,7 +91,7 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     memory. Returns doubts about buffers. Raises ConfigError where one of these fails, and
     DivergedError.
     """
-    (state, stepper), (fresh, _) = copies(), copies()
+    (state, stepper), (fresh, other) = copies(), copies()
     plan, recipe = run.plan, run.plan.recipe
     stepper.step(state, cell)
 
@@ -120,6 +120,17 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     reread.load_state_dict(safetensors.torch.load(Classifier(state.final_model, recipe).to_bytes()))
     if any(not torch.equal(a, b) for a, b in _saved(reread, state.final_model)):
         raise _lost(plan, "the file of the final weights")
+
+    if plan.behaviour.optimizer is not None and plan.choices.deterministic.value:
+        stepper.step(state, cell)
+        other.step(fresh, cell)
+        if fresh.digest() != state.digest():
+            raise ConfigError(
+                "the optimizer takes another step after it was saved and restored",
+                where="optimizer",
+                fix="keep all that it remembers in its state or its groups, not in attributes",
+                finding="not-saved",
+            )
     return _changing_buffers(plan, run.state, state)
 
 
@@ -148,8 +159,11 @@ def require_logits(answer: Any, count: int, plan: Plan) -> None:
 
 
 def _require_same_names(plan: Plan, real: State, tried: State) -> None:
+    # an optimiser of the user's own may make its state in the first step
+    groups = {*real.tensors()} - ({"optimizer"} if plan.behaviour.optimizer is not None else {""})
     before, after = (
-        {f"{g}/{n}" for g, ts in s.tensors().items() for n in ts} for s in (real, tried)
+        {f"{group}/{name}" for group in groups for name in state.tensors()[group]}
+        for state in (real, tried)
     )
     if changed := sorted(before ^ after):
         raise ConfigError(

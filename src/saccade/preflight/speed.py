@@ -22,7 +22,6 @@ from saccade.device.step_timer import Clock
 from saccade.distributed.world import ALONE
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import heads
-from saccade.optim import optimizers as optim
 from saccade.optim.ema import Ema
 from saccade.preflight import rehearsal
 from saccade.preflight.out_of_memory import is_out_of_memory, smaller_cells, too_large
@@ -226,7 +225,8 @@ def copy_of(run: Run) -> tuple[State, StepRunner]:
     model = duplicate(run.state.model).train()
     average = Ema(model, 1.0) if run.state.ema else None
     flavour = run.plan.choices.optimizer.value
-    optimizers = optim.build(model, run.plan.config, run.plan.device, flavour)
+    plan = run.plan
+    optimizers = plan.behaviour.optimizers(model, plan.config, plan.device, flavour)
     state = State(
         model, optimizers, average, scale=LossScale(run.plan.device) if run.state.scale else None
     )

@@ -68,8 +68,9 @@ def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
     exact = measured.deterministic
     findings += _judge(measured.loss, plan) + _exactness(exact, plan)
     refuse(findings)
-    if rehearsal.is_foreign(plan):
+    if rehearsal.is_foreign(plan) or plan.behaviour.optimizer is not None:
         findings += _rehearse(run, poll)
+    findings += _changing_itself(run)
 
     readers, load_s = _fit_readers(run, measured.speed, log, poll)
     speed = replace(measured.speed, load_s=load_s)
@@ -154,6 +155,10 @@ def _judge(loss: float, plan: Plan) -> list[Finding]:
             fix="look at data.mean, data.std and, where weights were loaded, at these",
             finding="not-finite",
         )
+    if math.isnan(expected):
+        text = f"the loss {formula} is {loss:.3g} at the start; what is usual for it is not known"
+        return [Finding("loss-at-start", "note", text, where=plan.recipe.model)]
+
     text = f"the loss at the start is {loss:.2f}; {formula} = {expected:.2f} is usual"
     if loss > ABSURD_LOSS * expected:
         fix = "check the initialisation of the network, data.mean and data.std"
@@ -175,6 +180,20 @@ def _judge(loss: float, plan: Plan) -> list[Finding]:
             )
         ]
     return []
+
+
+def _changing_itself(run: Run) -> list[Finding]:
+    """Warn of what was handed over and is another thing after it was called."""
+    now = run.plan.behaviour.identity()
+    changed = [name for name, digest in now.items() if digest != run.history.network[name]]
+    if not changed:
+        return []
+    text = (
+        f"what was handed over as {' and '.join(changed)} changes itself when it is called; a "
+        "resumed run cannot know how"
+    )
+    fix = "let it draw from the generator that it is given, and remember nothing between calls"
+    return [Finding("changes-itself", "warning", text, where=changed[0], fix=fix)]
 
 
 def _exactness(choice: Choice[bool], plan: Plan) -> list[Finding]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from saccade import files, rng
-from saccade.errors import CheckpointError, SaccadeError
+from saccade.errors import CheckpointError, SaccadeError, StopTraining
 from saccade.log import Log, read_events
 from saccade.rng import Purpose
 
@@ -42,9 +44,7 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
         _attempt([*common, "--out", str(broken)], None, broken, log)
 
         digests = [str(files.read_json(f / "run.json")["digest"]) for f in (whole, broken)]
-        starts = [
-            int(e["step"]) for e in read_events(broken / "log.jsonl") if e["event"] == "start"
-        ]
+        resumed_at = _resumed_at(broken)
     if digests[0] != digests[1]:
         raise CheckpointError(
             "the resumed run differs from the undisturbed one",
@@ -57,10 +57,61 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
     return {
         "kills": kills,
         "steps": steps,
-        "resumed_at": starts[1:],
+        "resumed_at": resumed_at,
         "digest": digests[0],
         "identical": True,
     }
+
+
+Training = Callable[[Path, int | None], object]
+"""Trains into a folder to the end, or until so many steps are done."""
+
+
+def prove_here(train: Training, *, kills: int, steps: int, log: Log) -> dict[str, Any]:
+    """Prove the same within this process, for a set-up that no command line can name.
+
+    ``train`` raises StopTraining where it is to end early. What a kill would lose is taken away
+    then: the checkpoints of the last steps. Returns what :func:`prove_resume` returns; raises
+    CheckpointError when the digests differ.
+    """
+    with files.scratch_folder() as scratch:
+        whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
+        log.say(f"training {steps} steps undisturbed")
+        train(whole, None)
+
+        draws = sorted(rng.uniform(rng.key(os.getpid(), Purpose.SAMPLE), kills).tolist())
+        for number, draw in enumerate(draws, 1):
+            step = 2 + int(draw * (steps - 3))
+            log.say(f"stop {number} of {kills}: after step {step}, its checkpoint is lost")
+            with contextlib.suppress(StopTraining):
+                train(broken, step)
+            files.remove_tree(broken / "checkpoints" / f"step_{step:08d}")
+        log.say("resuming to the end")
+        train(broken, None)
+
+        digests = [str(files.read_json(f / "run.json")["digest"]) for f in (whole, broken)]
+        resumed_at = _resumed_at(broken)
+    if digests[0] != digests[1]:
+        raise CheckpointError(
+            "the resumed run differs from the undisturbed one",
+            where=f"digests {digests[0][:16]} and {digests[1][:16]}",
+            fix="does a loss, an augmentation, an optimizer or a data set of yours draw random "
+            "numbers from elsewhere than what it is given (np.random, random), or remember "
+            "something between calls?",
+        )
+    return {
+        "kills": kills,
+        "steps": steps,
+        "resumed_at": resumed_at,
+        "digest": digests[0],
+        "identical": True,
+    }
+
+
+def _resumed_at(folder: Path) -> list[int]:
+    """Return the steps at which a run was resumed."""
+    starts = [int(e["step"]) for e in read_events(folder / "log.jsonl") if e["event"] == "start"]
+    return starts[1:]
 
 
 def _attempt(arguments: list[str], kill_after_step: int | None, folder: Path, log: Log) -> None:

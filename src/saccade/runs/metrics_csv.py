@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from saccade.errors import DiskError
 from saccade.log import is_behind
 from saccade.objectives.objective import Objective
 from saccade.printable import cell
+from saccade.training.events import Evaluated, RunStarted
 
 BEFORE = {
     "epoch": "epoch",
@@ -43,9 +45,9 @@ class Table:
         for event in earlier:
             self._take(event)
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: RunStarted | Evaluated) -> None:
         """Take note of an event."""
-        if self._take(event):
+        if self._take(_as_line(event)):
             with contextlib.suppress(DiskError):  # the log says that the disk is full
                 files.write_bytes(self._path, self._text().encode())
 
@@ -66,6 +68,18 @@ class Table:
             shown = [cell(v) if isinstance(v, str) else v for v in values]
             writer.writerow(shown)
         return out.getvalue()
+
+
+def _as_line(event: RunStarted | Evaluated) -> dict[str, Any]:
+    """Return an event as it is in log.jsonl, where those of earlier attempts come from."""
+    if isinstance(event, RunStarted):
+        return {"event": "start", "step": event.step}
+    numbers = {
+        name: value if math.isfinite(value) else None
+        for name, value in {**event.figures, **event.train}.items()
+    }
+    place = {"step": event.step, "epoch": event.epoch, "split": event.split, "views": event.views}
+    return {"event": "eval", **place, **numbers}
 
 
 def _place(event: dict[str, Any]) -> tuple[Any, ...]:

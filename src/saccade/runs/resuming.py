@@ -269,7 +269,7 @@ def _take_network(
     Raises ConfigError.
     """
     begun_with, now = saved.meta.get("network", {}), history.network
-    if named and begun_with:
+    if named and "values" in begun_with:
         now = now | {"values": begun_with["values"]}
 
     try:
@@ -280,7 +280,7 @@ def _take_network(
         history.lineage.append({"step": saved.step, "changed": error.what})
         log.warn(f"continuing with changed settings: {error.what}")
 
-    if history.network and begun_with:
+    if "values" in history.network and "values" in begun_with:
         history.network["values"] = begun_with["values"]  # those that the run began with
 
 

@@ -24,11 +24,12 @@ from saccade.findings import Finding
 from saccade.log import Log, read_events
 from saccade.objectives.evaluation import Evaluation
 from saccade.recipes import receipts
-from saccade.runs import tensorboard
 from saccade.runs.metrics_csv import Table
+from saccade.runs.tensorboard import TensorBoard
 from saccade.setup.ancestor import own_entry
 from saccade.training import recorded
-from saccade.training.meter import Meter
+from saccade.training.events import Evaluated, RunEnded, RunStarted
+from saccade.training.meter import Meter, steps_between_events
 from saccade.training.run import Plan, Run
 
 
@@ -58,8 +59,26 @@ def announce(run: Run, log: Log) -> None:
     for note in run.stepper.schedule.notes():
         log.warn(note)
 
+    names = plan.behaviour.names()
+    if names:
+        log.fact("yours", ", ".join(f"{name} {value}" for name, value in names.items()))
+    if config.data.processes and "augment" in names:
+        log.warn("reading processes cannot call your augmentation: threads of this process read")
+    if config.patience:
+        log.fact("patience", _patience(plan))
+
     log.fact("runs on", _place(plan))
     log.fact("folder", str(plan.folder))
+
+
+def _patience(plan: Plan) -> str:
+    """Say what ends the run early, and what that means for its figure."""
+    count, title = plan.config.patience, plan.objective.primary.title
+    several = f"{count} evaluations" if count > 1 else "the first evaluation"
+    text = f"{several} on '{plan.data.chosen_on.name}' without a better {title} end the run"
+    if plan.data.chosen_on is plan.data.val:
+        text += "; the final figure is of the same images (optimistic; --minival 2% takes others)"
+    return f"{text}; the schedule is not bent"
 
 
 def _batch(plan: Plan) -> str:
@@ -112,16 +131,35 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     # the table goes on from the events of earlier attempts: it reads them before new ones come
     stream = plan.folder / "log.jsonl"
     table = Table(plan.folder / "metrics.csv", read_events(stream), plan.objective)
-    log.listeners.append(table)
+    log.listeners.add(table, RunStarted, Evaluated)
     log.attempt = attempt
     log.open(stream)
     if plan.config.log.tensorboard:
-        log.listeners.append(
-            tensorboard.tensorboard(files.within(plan.folder, "tensorboard"), plan.objective)
-        )
+        figures = [*plan.objective.columns().values(), "loss"]
+        folder = files.within(plan.folder, "tensorboard")
+        log.listeners.add(TensorBoard(folder, figures, steps_between_events(plan)))
 
     log.event("start", step=run.state.step, total_steps=plan.total_steps, saccade=__version__)
     _write(run, "running", {})
+    log.listeners.tell(
+        RunStarted(
+            folder=plan.folder,
+            model=plan.recipe.model,
+            classes=plan.recipe.classes,
+            step=run.state.step,
+            total_steps=plan.total_steps,
+            attempt=attempt,
+        )
+    )
+
+
+def end(run: Run, error: Explained, log: Log) -> None:
+    """Write down and tell why a run ends before its time."""
+    log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
+    log.note(str(error))
+    failed(run, error)
+    status, step = _status(error), run.state.step
+    log.listeners.tell(RunEnded(run.plan.folder, status, step, figures={}, message=error.what))
 
 
 def complete(run: Run, result: Evaluation, meter: Meter) -> None:
@@ -138,7 +176,19 @@ def complete(run: Run, result: Evaluation, meter: Meter) -> None:
             "time": meter.summary(),
             "digest": run.state.digest(),
             "skipped_steps": run.state.skipped,
+            "ended_early": _ended_early(run),
         },
+    )
+
+
+def _ended_early(run: Run) -> str | None:
+    """Say that patience ended the run before its last step; None where it did not."""
+    step, plan = run.state.step, run.plan
+    if step == plan.total_steps:
+        return None
+    return (
+        f"patience ended the run at step {step:,} of {plan.total_steps:,}: {plan.config.patience} "
+        f"evaluations on '{plan.data.chosen_on.name}' were no better than one before"
     )
 
 
@@ -195,6 +245,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
             "params": sum(p.numel() for p in run.state.model.parameters()),
             "identity": history.network,
         },
+        "handed_over": plan.behaviour.names(),
         "batch": {"global": plan.global_batch, "cell": plan.config.cell, "ranks": plan.world.size},
         "objective": plan.objective.name,
         "primary": plan.objective.primary.name,
@@ -228,8 +279,9 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
     try:
         facts = files.read_json(folder / "run.json")
         best, objective = facts["best"], objectives.of_facts(facts)
+        early = facts.get("ended_early")
     except (OSError, ValueError, KeyError):
-        best, objective = None, objectives.of_facts({})
+        best, objective, early = None, objectives.of_facts({}), None
     primary = objective.primary
     counted = f"{objective.counted(result)} of '{result['split']}'"
     log.say()
@@ -237,6 +289,8 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
         f"  {'   '.join(objective.shown(result))}   ({counted}"
         f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)"
     )
+    if early:
+        log.say(f"  {early}")
     if best is not None:
         log.say(f"  {best['note']}: {primary.shown(best)} at epoch {best['epoch']:g}")
     if judged := receipts.judge(folder, float(result[primary.name])):

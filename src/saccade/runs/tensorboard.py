@@ -1,48 +1,65 @@
-"""Adapters that show the event stream of a run in other programs; each needs its own package."""
+"""A listener that shows a run in TensorBoard, which needs a package of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 from saccade.errors import ConfigError
-from saccade.objectives.objective import Objective
+from saccade.training.events import Evaluated, Event, RunEnded, StepDone
 
-Listener = Callable[[dict[str, Any]], None]
+SHOWN = ("loss", "images_per_s", "wait_share")
+"""Figures of a step whose means are written."""
 
 
-def tensorboard(folder: Path, objective: Objective) -> Listener:
-    """Return a listener that writes numbers as TensorBoard events into ``folder``.
-
-    Raises ConfigError without it.
+class TensorBoard:
+    """Writes numbers as TensorBoard events into ``folder``: of steps the means over each ``every``
+    of them, of evaluations the ``figures`` with these names.
 
     TensorBoard's own writer appends to files of its own there; nothing in Saccade reads them.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError(
-            "TensorBoard is not installed", where="log.tensorboard", fix="pip install tensorboard"
-        ) from error
-    writer = SummaryWriter(str(folder))
 
-    def listen(event: dict[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "end":
-            writer.close()  # else its thread stays as long as the process
-        if kind not in ("step", "eval"):
-            return
-        names = (
-            ("loss", "lr", "images_per_s", "wait_share")
-            if kind == "step"
-            else (*objective.columns(), "loss")
-        )
-        # of other images or views than those on the way
-        place = "final" if event.get("final") else kind
-        for name in names:
-            if event.get(name) is not None:
-                writer.add_scalar(f"{place}/{name}", event[name], event["step"])
-        writer.flush()
+    def __init__(self, folder: Path, figures: Sequence[str], every: int) -> None:
+        """Begin to write; raises ConfigError where TensorBoard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                "TensorBoard is not installed",
+                where="log.tensorboard",
+                fix="pip install tensorboard",
+            ) from error
+        self._writer = SummaryWriter(str(folder))
+        self._figures, self._every = figures, every
+        self._steps: list[StepDone] = []
 
-    return listen
+    def __call__(self, event: Event) -> None:
+        """Write what is in an event."""
+        if isinstance(event, StepDone):
+            self._steps.append(event)
+            if event.step % self._every == 0 or event.step == event.total_steps:
+                self._write_steps(event)
+        elif isinstance(event, Evaluated):
+            # the final one may be of other images or views than those on the way
+            place = "final" if event.final else "eval"
+            shown = {name: event.figures.get(name, math.nan) for name in self._figures}
+            self._write(place, event.step, shown)
+        elif isinstance(event, RunEnded):
+            self._writer.close()  # else its thread stays as long as the process
+
+    def _write_steps(self, last: StepDone) -> None:
+        means = {}
+        for name in SHOWN:
+            values = [getattr(step, name) for step in self._steps]
+            finite = [value for value in values if math.isfinite(value)]
+            means[name] = fmean(finite) if finite else math.nan
+        self._write("step", last.step, means | {"lr": last.lr})
+        self._steps.clear()
+
+    def _write(self, place: str, step: int, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(f"{place}/{name}", value, step)
+        self._writer.flush()

@@ -24,6 +24,7 @@ from saccade.objectives.objective import Objective
 from saccade.setup.cells import shrink_batch as shrink_batch
 from saccade.setup.steps import Length, make_state, make_stepper, total_steps
 from saccade.training.bad_steps import Archive
+from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.choices import Choices
 from saccade.training.datasets import Data, offset_in_steps, training_order, training_view
 from saccade.training.run import NAMED, History, Plan, Run
@@ -62,15 +63,15 @@ def build(
     choices: Choices,
     *,
     module: nn.Module | None = None,
+    behaviour: Behaviour = AS_SET,
     network: Mapping[str, str] = NAMED,
     world: World = ALONE,
     offset: int = 0,
 ) -> Run:
     """Build model, optimisers and readers for a run from scratch.
 
-    Nothing is read from earlier attempts. ``module`` is a network that was handed over,
-    ``network`` its identity. ``offset`` is how many samples more were consumed than steps of this
-    batch would have: the batch was another one.
+    ``module`` and ``behaviour`` are what was handed over, ``network`` is their identity. ``offset``
+    is how many samples more were consumed than steps of this batch: it was another one before.
     """
     _switch_on(choices)
     readers = Readers(choices.reader_threads.value)
@@ -78,21 +79,22 @@ def build(
     torch.set_num_threads(choices.compute_threads.value)
 
     order = training_order(config, len(data.train), offset)
-    length = Length(
-        order.epoch_size, total_steps(config, order.epoch_size), offset_in_steps(offset, config)
-    )
+    steps = total_steps(config, order.epoch_size)
+    length = Length(order.epoch_size, steps, offset_in_steps(offset, config))
     mine = RankSlice(config.cell, world.rank, world.size)
-    objective = objectives.build(config, data.train).to(torch.device(choices.device.value))
+    objective = behaviour.objective(config, data.train).to(torch.device(choices.device.value))
+    own = behaviour.own_augment(config.seed)
     plan = Plan(
         config=config,
         data=data,
         folder=folder,
         choices=choices,
-        view=training_view(config, data.train, order, length.steps, mine),
+        view=training_view(config, data.train, order, length.steps, rank_slice=mine, own=own),
         recipe=_recipe(config, objective, model_name(config, module), choices.precision.value),
         objective=objective,
         total_steps=math.ceil(length.steps - length.ahead),
         world=world,
+        behaviour=behaviour,
     )
 
     state = make_state(
@@ -102,6 +104,7 @@ def build(
         precision=plan.precision,
         flavour=choices.optimizer.value,
         primary=objective.primary,
+        behaviour=behaviour,
     )
     stepper = make_stepper(
         config,

@@ -45,6 +45,7 @@ FLAGS = {
     "devices": "device",
     "precision": "precision",
     "max_time": "max_time",
+    "patience": "patience",
     "holdout": "data.holdout",
     "minival": "data.minival",
 }

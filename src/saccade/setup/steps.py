@@ -21,6 +21,7 @@ from saccade.optim import optimizers as optim
 from saccade.optim import schedule
 from saccade.optim.ema import Ema
 from saccade.training.bad_steps import Archive
+from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.guard import Guard
 from saccade.training.loss_spike import LossRecord
 from saccade.training.state import State
@@ -100,12 +101,13 @@ def make_state(
     precision: str,
     flavour: str,
     primary: Primary,
+    behaviour: Behaviour = AS_SET,
 ) -> State:
     """Return the state around a network that is on its device already."""
     device = next(model.parameters()).device
     return State(
         model,
-        optim.build(model, config, device, flavour),
+        behaviour.optimizers(model, config, device, flavour),
         _average(model, config, length),
         scale=LossScale(device) if precision == "fp16" else None,
         losses=LossRecord(config.guard.spike, device) if config.guard.spike else None,

@@ -71,6 +71,7 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
         "evaluations": [e.to_json() for e in state.evaluations],
         "skipped": state.skipped,
         "layout": _layout(groups),
+        "optimizer": state.optimizers.facts(),
     }
     contents["state.json"] = files.json_bytes(meta | facts)
     path = files.within(folder.parent, folder.name) / f"step_{state.step:08d}"
@@ -98,6 +99,7 @@ def through_memory(state: State, into: State) -> None:
     read = {group: safetensors.torch.load(_pack(tensors)) for group, tensors in groups.items()}
     told = [e.to_json() for e in state.evaluations]
     facts = {"step": state.step, "evaluations": told, "layout": _layout(groups)}
+    facts["optimizer"] = state.optimizers.facts()
     restore(Saved(Path("memory"), read, facts), into)
 
 
@@ -194,6 +196,7 @@ class _Meta(BaseModel):
     environment: dict[str, Any] = {}
     lineage: list[Any] = []
     init: dict[str, Any] = {}
+    optimizer: dict[str, Any] = {}
     resolved: _Choices | None = None
 
 
@@ -335,6 +338,7 @@ def restore(saved: Saved, state: State) -> None:
 
 def follow(saved: Saved, state: State) -> None:
     """Make a state ready for the tensors of a checkpoint that another rank has read."""
+    state.optimizers.adopt(saved.meta.get("optimizer", {}))
     restore_layout(saved, state)
     _restore_facts(saved, state)
 
@@ -350,6 +354,7 @@ def compare(saved: Saved, state: State) -> list[str]:
     type, one line each.
     """
     lines = []
+    state.optimizers.adopt(saved.meta.get("optimizer", {}))
     live = state.tensors()
     for group in sorted(set(live) | set(saved.tensors)):
         ours, theirs = live.get(group, {}), saved.tensors.get(group, {})

@@ -9,6 +9,7 @@ from saccade.config.schema import Config
 from saccade.data.audit import sample
 from saccade.data.audit.unreadable import without_unreadable
 from saccade.data.augment.chain import cuts_decoded_images
+from saccade.data.augment.own_augment import OwnAugment
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images.fit import Fit
 from saccade.data.loader import TrainingView
@@ -129,11 +130,16 @@ def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
 
 
 def training_view(
-    config: Config, split: Split, order: Order, steps: int, rank_slice: RankSlice = EVERYTHING
+    config: Config,
+    split: Split,
+    order: Order,
+    steps: int,
+    rank_slice: RankSlice = EVERYTHING,
+    own: OwnAugment | None = None,
 ) -> TrainingView:
     """Say how the images of a split are seen in a training of so many steps.
 
-    ``rank_slice`` is a rank's part of them.
+    ``rank_slice`` is a rank's part of them, ``own`` an augmentation that was handed over.
     """
     section, augmentation = config.data, config.augment
     fit = Fit.of(section.fit, section.eval_crop, section.mean)
@@ -148,6 +154,7 @@ def training_view(
         rank_slice,
         fit=fit,
         ahead=ahead,
+        own=own,
     )
     if not cuts_decoded_images(augmentation):
         return view

@@ -13,8 +13,9 @@ import enum
 import functools
 import hashlib
 import re
+import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,16 @@ PARTS = {
     "structure": "other layers or settings of layers",
     "code": "another forward pass",
     "values": "other starting values",
+    "loss": "another loss function",
+    "optimizer": "another optimizer",
+    "augment": "another augmentation",
 }
-"""The digests of an identity, and what is different where they are."""
+"""The digests of an identity, and what is different where they are.
+
+The first four are of a network, the others of functions that were handed over.
+"""
+
+OF_FUNCTIONS = ("loss", "optimizer", "augment")
 
 MOST_OBJECTS = 6
 """Objects in one another whose attributes are followed: deeper ones are other things than a
@@ -86,15 +95,18 @@ class _Trail:
     ``known`` so far.
 
     Attributes and closures may lead in circles, and to one thing in many ways. What is known is
-    kept alive: Python gives the ``id`` of what is gone to something else.
+    kept alive: Python gives the ``id`` of what is gone to something else. ``classes`` follows the
+    code of classes, too: a network names its own, a function leads to others.
     """
 
     above: frozenset[int] = frozenset()
     objects: int = 0
     known: dict[int, tuple[object, str]] = dataclasses.field(default_factory=dict)
+    classes: bool = False
 
     def through(self, *values: object, objects: int = 0) -> _Trail:
-        return _Trail(self.above | {id(one) for one in values}, self.objects + objects, self.known)
+        above = self.above | {id(one) for one in values}
+        return _Trail(above, self.objects + objects, self.known, self.classes)
 
 
 def identify(module: nn.Module) -> dict[str, str]:
@@ -114,21 +126,34 @@ def identify(module: nn.Module) -> dict[str, str]:
     return found | {"values": values.hexdigest()}
 
 
+def identify_function(function: Callable[..., Any]) -> str:
+    """Return the digest of a function that was handed over, or of an object that can be called.
+
+    It is equal in every process for equal code with equal defaults, closures, attributes, globals
+    and classes that the code leads to, but for those of installed libraries.
+    """
+    text = _described(function, _Trail(classes=True))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return the `PARTS` in which two identities differ, as names."""
     return [part for part in PARTS if before.get(part) != now.get(part)]
 
 
 def require_same(before: Mapping[str, str], now: Mapping[str, str], what: str) -> None:
-    """Raise ConfigError where a network that was handed over is another than the one of a run.
+    """Raise ConfigError where a network or a function that was handed over is another than that of
+    a run.
 
-    ``what`` says of the run what it is; ``now`` is empty for a network that is known by its name.
+    ``what`` says of the run what it is; ``now`` has nothing of a network that is known by its name.
     """
     parts = differences(before, now)
-    if not parts or not now:
+    if "tensors" not in now:
+        parts = [part for part in parts if part in OF_FUNCTIONS]
+    if not parts:
         return
     fix = "resume='never' starts another run beside it"
-    if not before:
+    if "tensors" in now and "tensors" not in before:
         raise ConfigError(
             f"{what} by a version that did not write down which network it trained",
             fix=fix,
@@ -141,7 +166,8 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str], what: str) -
             f"any start: resume=CHECKPOINT goes on with the weights of that checkpoint; {fix}"
         )
     told = "; ".join(PARTS[part] for part in parts)
-    raise ConfigError(f"{what} with another network: {told}", fix=fix, finding="run-changed")
+    network = "" if set(parts) <= {*OF_FUNCTIONS} else "another network: "
+    raise ConfigError(f"{what} with {network}{told}", fix=fix, finding="run-changed")
 
 
 def _tensors(module: nn.Module) -> Iterator[str]:
@@ -175,6 +201,29 @@ def _code(module: nn.Module, trail: _Trail) -> Iterator[str]:
         for name, value in sorted(vars(kind).items()):
             if name not in _UNSEEN:
                 yield f"{kind.__qualname__}.{name} = {_described(value, trail)}"
+
+
+def _class_code(kind: type, trail: _Trail) -> Iterator[str]:
+    """Yield what a class and its bases do: unlike a network's, its `__init__` counts, because it
+    may be called later.
+    """
+    for base in kind.__mro__:
+        if not _is_installed(base):
+            for name, value in sorted(vars(base).items()):
+                if name not in _UNSEEN or name == "__init__":
+                    yield f"{base.__qualname__}.{name} = {_described(value, trail)}"
+
+
+def _is_installed(kind: type) -> bool:
+    """Tell whether a class is of Python or of an installed library, whose version pins its code."""
+    module = sys.modules.get(kind.__module__)
+    place = str(getattr(module, "__file__", None) or "")
+    return (
+        _is_torch(kind.__module__)
+        or kind.__module__.startswith("saccade.")
+        or kind.__module__.partition(".")[0] in sys.stdlib_module_names - {"__main__"}
+        or "site-packages" in place
+    )
 
 
 def _is_torch(name: str) -> bool:
@@ -246,7 +295,10 @@ def _described_code(value: Any, trail: _Trail) -> str:
         return _bytecode(value, trail)
     if isinstance(value, nn.Module):
         lines = [*_tensors(value), *_structure(value, trail)]
+        lines += _code(value, trail) if trail.classes else []
         return f"{type(value).__qualname__} " + _sha("\n".join(lines).encode())
+    if trail.classes and isinstance(value, type) and not _is_installed(value):
+        return f"{value.__qualname__} " + "; ".join(_class_code(value, trail))
     if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
         return f"{type(value).__name__} {_name(value)}"
     return _object(value, trail.through(objects=1))
@@ -277,7 +329,8 @@ def _object(value: Any, trail: _Trail) -> str:
             if isinstance(made, tuple)
             else made
         )
-    return f"{kind.__qualname__} {_described(own, trail)}"
+    code = f" {_described(kind, trail)}" if trail.classes else ""
+    return f"{kind.__qualname__} {_described(own, trail)}{code}"
 
 
 def _name(value: Any) -> str:

@@ -8,13 +8,14 @@ from saccade.system import held
 from saccade.training import judging, saving
 from saccade.training.cadence import Cadence
 from saccade.training.meter import Meter
+from saccade.training.patience import is_exhausted
 from saccade.training.reader_processes import feed
 from saccade.training.run import Run
 from saccade.training.stop import Stop
 
 
 def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
-    """Take every step that is left.
+    """Take every step that is left, or those until patience has run out.
 
     Raises what ends the run early: DivergedError, a DiskError of the third failed save in a row,
     and on all ranks at the same step PreemptedError or InterruptedRunError.
@@ -31,6 +32,9 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
             saving.save(run, meter, log)
 
         for batch in batches(view, run.readers, plan.global_batch, state.step, total):
+            if is_exhausted(state.evaluations, plan.config.patience):
+                break
+
             loss = stepper.step(state, batch)
             meter.step(loss, batch, bar)
 
@@ -44,5 +48,6 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
                 saving.save(run, meter, log)
 
     # on one rank alone this would leave the others waiting for gradients that never come
-    assert state.step == total, f"the loader ran dry at step {state.step} of {total}"
+    is_early = is_exhausted(state.evaluations, plan.config.patience)
+    assert is_early or state.step == total, f"the loader ran dry at step {state.step} of {total}"
     stepper.guard.settle()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from saccade.device.mfu import mfu
 from saccade.device.step_timer import PHASES
 from saccade.log import Bar, Log
 from saccade.models import is_registered
-from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.evaluation import Evaluation, best_of
 from saccade.objectives.objective import Result
+from saccade.training.events import Evaluated, StepDone
 from saccade.training.run import Plan, Run, image_macs
 
 EVENTS_PER_RUN = 2000
@@ -41,7 +43,7 @@ class Meter:
         self._plan, self._state, self._clock = run.plan, run.state, run.stepper.clock
         self._log = log
         self._begun, self._earlier_s = begun, earlier_s
-        self._every = run.plan.config.log.every or math.ceil(run.plan.total_steps / EVENTS_PER_RUN)
+        self._every = steps_between_events(run.plan)
         self._loss = torch.zeros((), device=run.plan.device)
         self._finite_steps = torch.zeros((), device=run.plan.device)
         self._steps = 0
@@ -59,6 +61,8 @@ class Meter:
         self.train_s = self.wait_s = self.evaluation_s = 0.0
         self._gpus, self._macs = _device(run.plan)
         self._untold: tuple[dict[str, Any], Late] | None = None
+        self._unheard: tuple[dict[str, Any], Late] | None = None
+        self._step_mark = self._mark
         self._text = ""
         self._score = ""
 
@@ -82,9 +86,35 @@ class Meter:
         self._epoch_steps += 1
         self._tell_skipped()
         self._window_wait_s += batch.waited_s
+        if self._log.listeners.want(StepDone):
+            self._hear(loss, batch.waited_s)
         if step % self._every == 0 or step == plan.total_steps:
             self._write()
         bar.update(step, f"{self._text}{self._score}")
+
+    def _hear(self, loss: Tensor, waited_s: float) -> None:
+        """Prepare what listeners are told of a step: at once, or on a GPU one step late."""
+        plan, state, now = self._plan, self._state, time.perf_counter()
+        elapsed = max(now - self._step_mark, 1e-9)
+        facts = {
+            "step": state.step,
+            "total_steps": plan.total_steps,
+            "epoch": round(plan.epochs_done(state.step), 4),
+            "lr": state.optimizers.lr,
+            "images_per_s": round(plan.global_batch / elapsed, 1),
+            "wait_share": round(min(waited_s / elapsed, 1.0), 4),
+        }
+
+        self.catch_up()
+        self._unheard, self._step_mark = (facts, Late(loss)), now
+        if plan.device.type != "cuda":
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Tell listeners of the step of which they have not heard yet."""
+        if self._unheard is not None:
+            (facts, late), self._unheard = self._unheard, None
+            self._log.listeners.tell(StepDone(loss=late.read(), **facts))
 
     def _tell_skipped(self) -> None:
         """Say which steps were left out since the last look."""
@@ -149,8 +179,10 @@ class Meter:
         ``final`` is the one of the saved weights.
         """
         self._tell()
+        self.catch_up()
         self.evaluation_s += taken_s
         self._mark += taken_s
+        self._step_mark += taken_s
         self._close_epoch(taken_s)
         plan, step = self._plan, self._state.step
         entry = Evaluation(
@@ -163,6 +195,20 @@ class Meter:
             final=final,
         )
         self._log.event("eval", **entry.to_json(), **self._trained, final=final)
+        is_candidate = plan.final_is_candidate or not final
+        numbers = {n: v for n, v in result.figures.items() if isinstance(v, int | float)}
+        self._log.listeners.tell(
+            Evaluated(
+                step=step,
+                epoch=entry.epoch,
+                split=split,
+                views=views,
+                figures=MappingProxyType(numbers),
+                train=MappingProxyType(self._trained),
+                is_best=is_candidate and best_of([*self._state.evaluations, entry]) is entry,
+                final=final,
+            )
+        )
         self._score = "  " + " ".join(plan.objective.shown(entry.figures))
         return entry
 
@@ -196,6 +242,7 @@ class Meter:
         """Leave time that was spent on something else, such as saving, out of the speed."""
         self._tell()
         self._mark += taken_s
+        self._step_mark += taken_s
         self._epoch_mark += taken_s
 
     def summary(self) -> dict[str, float]:
@@ -207,6 +254,11 @@ class Meter:
             "data_wait_share": round(self.wait_s / self.train_s, 4) if self.train_s else 0.0,
             **{f"{phase}_s": round(spent_s, 2) for phase, spent_s in self.phases_s.items()},
         }
+
+
+def steps_between_events(plan: Plan) -> int:
+    """Return after how many steps the next event of a step is written."""
+    return plan.config.log.every or math.ceil(plan.total_steps / EVENTS_PER_RUN)
 
 
 def _device(plan: Plan) -> tuple[list[str], int]:

@@ -100,8 +100,11 @@ class Feeders:
 def feed(plan: Plan, readers: Readers, first_step: int) -> Iterator[View]:
     """Hand out what fills the batches of a run from a step on: the view itself, or processes where
     they are asked for.
+
+    An augmentation that was handed over cannot leave this process.
     """
-    if not plan.config.data.processes or first_step >= plan.total_steps:
+    count, ends = plan.config.data.processes, first_step >= plan.total_steps
+    if not count or ends or plan.view.own is not None:
         yield plan.view
         return
     feeders = Feeders(plan.view, plan.config, readers.threads)

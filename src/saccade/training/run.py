@@ -20,6 +20,7 @@ from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.models import meta_model
 from saccade.models.parts.cost import cost
 from saccade.objectives.objective import Objective
+from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.choices import Choices
 from saccade.training.datasets import Data
 from saccade.training.state import State
@@ -35,7 +36,7 @@ class Plan:
 
     ``view`` says which images come when and how they are seen, ``recipe`` how a classifier of this
     run looks at images, ``objective`` what is learned and how it is measured. ``total_steps`` is
-    the length of the run in optimiser steps.
+    the length of the run in optimiser steps. ``behaviour`` is what was handed over from Python.
     """
 
     config: Config
@@ -47,6 +48,7 @@ class Plan:
     objective: Objective
     total_steps: int
     world: World = ALONE
+    behaviour: Behaviour = AS_SET
 
     @cached_property
     def device(self) -> torch.device:

@@ -19,6 +19,7 @@ from saccade.errors import (
 from saccade.log import Log
 from saccade.system import held
 from saccade.training import checkpoint
+from saccade.training.events import CheckpointSaved
 from saccade.training.meter import Meter
 from saccade.training.run import Run
 from saccade.training.stop import Stop
@@ -36,6 +37,7 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     plan, state, failed = run.plan, run.state, run.history.failed_saves
     # the last step may have been a bad one: nothing is saved before that is known
     run.stepper.guard.settle()
+    meter.catch_up()
     if state.step == 0 or not plan.world.leads:
         return
 
@@ -50,6 +52,7 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
         checkpoint.prune(folder, plan.config.checkpoint.keep, best.step if best else None)
         failed.clear()
         log.event("checkpoint", step=state.step, path=path.name)
+        log.listeners.tell(CheckpointSaved(state.step, path))
     except DiskError as error:
         failed.append(error)
         log.warn(

@@ -1,4 +1,4 @@
-"""What may stop a run from outside: a signal, the time limit."""
+"""What may stop a run from outside: a signal, the time limit, a callback."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import signal
 import time
 
 from saccade.distributed.world import ALONE, World
-from saccade.errors import InterruptedRunError, PreemptedError
+from saccade.errors import InterruptedRunError, PreemptedError, StopTraining
+from saccade.listeners import Listeners
 from saccade.system.signals import SIGNALS
 
-_TIME_IS_UP = 1000
+_ASKED, _TIME_IS_UP = 999, 1000
 """Above the number of every signal: ranks agree on the highest of their reasons."""
 
 
 class Stop:
-    """Turns signals and the time limit into one wish that the loop polls (``signals.py`` has the
-    rule).
+    """Turns signals, the time limit and callbacks that ask for it into one wish that the loop
+    polls (``signals.py`` has the rule).
 
     A signal to one rank stops all of them at the same step.
     """
 
-    def __init__(self, world: World = ALONE) -> None:
+    def __init__(self, world: World = ALONE, listeners: Listeners | None = None) -> None:
         self._world = world
+        self._listeners = listeners
         self._deadline: float | None = None
         self._caught_here = False
 
@@ -50,28 +52,30 @@ class Stop:
         SIGNALS.phase = "saving"
 
     def check(self) -> None:
-        """Raise PreemptedError or InterruptedRunError on all ranks when one of them should save
-        and end.
+        """Raise PreemptedError, StopTraining or InterruptedRunError on all ranks when one of them
+        should save and end.
         """
-        _raise(self._world.highest(self._reason()))
+        self._raise(self._world.highest(self._reason()))
 
     def check_here(self) -> None:
         """Do what ``check`` does while the other ranks wait for this one."""
-        _raise(self._reason())
+        self._raise(self._reason())
 
     def _reason(self) -> int:
         if SIGNALS.first is not None:
             return int(SIGNALS.first)
-        return (
-            _TIME_IS_UP if self._deadline is not None and time.monotonic() > self._deadline else 0
-        )
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            return _TIME_IS_UP
+        return _ASKED if self._listeners and self._listeners.wish else 0
 
-
-def _raise(reason: int) -> None:
-    again = "the same command continues exactly here"
-    if reason == signal.SIGINT:
-        raise InterruptedRunError("interrupted", fix=again)
-    if reason == _TIME_IS_UP:
-        raise PreemptedError("the time limit is reached", fix=again)
-    if reason:
-        raise PreemptedError(f"asked to stop by {signal.Signals(reason).name}", fix=again)
+    def _raise(self, reason: int) -> None:
+        again = "the same command continues exactly here"
+        if reason == signal.SIGINT:
+            raise InterruptedRunError("interrupted", fix=again)
+        if reason == _TIME_IS_UP:
+            raise PreemptedError("the time limit is reached", fix=again)
+        if reason == _ASKED:
+            wish = self._listeners.wish if self._listeners else None
+            raise StopTraining(wish.what if wish else "the first rank asked to stop", fix=again)
+        if reason:
+            raise PreemptedError(f"asked to stop by {signal.Signals(reason).name}", fix=again)

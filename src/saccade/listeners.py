@@ -1,0 +1,71 @@
+"""Whoever listens to a run: callbacks of the user's, TensorBoard, `metrics.csv`, tests."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from saccade.errors import StopTraining
+
+Callback = Callable[[Any], object]
+
+
+class Listeners:
+    """Tells the events of a run (`training/events.py`) to whoever listens, oldest listener first.
+
+    A listener that fails is named and left out; the run goes on. One may ask the run to stop by
+    raising StopTraining: ``wish`` is the first such wish, which is fulfilled between two steps.
+    """
+
+    of_every_run: ClassVar[list[Callback]] = []
+    """Listeners of every run of this process from now on; the tests stop runs by one."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        """Begin with the listeners of every run; ``warn`` says which one has failed."""
+        self._warn = warn
+        self._listeners: list[tuple[Callback, tuple[type, ...]]] = []
+        self.wish: StopTraining | None = None
+        for callback in self.of_every_run:
+            self.add(callback)
+
+    def add(self, callback: Callback, *kinds: type) -> None:
+        """Call ``callback`` with each event to come, or with those of some kinds only."""
+        self._listeners.append((callback, kinds))
+
+    def want(self, kind: type) -> bool:
+        """Tell whether anybody listens to events of a kind: some cost something to make."""
+        return any(not kinds or kind in kinds for _, kinds in self._listeners)
+
+    def tell(self, event: object) -> None:
+        """Hand an event to every listener."""
+        for listener in list(self._listeners):
+            callback, kinds = listener
+            if kinds and type(event) not in kinds:
+                continue
+
+            try:
+                callback(event)
+            except StopTraining as wish:
+                wish.what = f"{name_of(callback)} asked to stop: {wish.what}"
+                self.wish = self.wish or wish
+            # it is of somebody else: no reason to end a run
+            except Exception as error:
+                self._listeners.remove(listener)
+                self._warn(_failed(callback, event, error))
+
+
+def name_of(function: object) -> str:
+    """Return the name by which a person knows a function, or an object that can be called."""
+    named = getattr(function, "__qualname__", "") or type(function).__qualname__
+    return str(named).rpartition("<locals>.")[2]
+
+
+def _failed(callback: Callback, event: object, error: Exception) -> str:
+    """Say which callback failed, at which event, how and where."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is our own
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return (
+        f"the callback {name_of(callback)} failed at {type(event).__name__}: "
+        f"{type(error).__name__}: {error}{place}; it is not called again, and the run goes on"
+    )

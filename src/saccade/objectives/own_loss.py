@@ -1,0 +1,105 @@
+"""Classification by a loss that the user hands over: everything else stays as it is."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saccade.config.schema import Config
+from saccade.data.sources import Split
+from saccade.errors import ConfigError
+from saccade.objectives.classification import Classification, Mixed
+from saccade.objectives.objective import Objective
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class OwnLoss(Classification):
+    """Minimises ``own(logits, targets)``, which is ``called`` so: the mean loss of a cell.
+
+    The function gets logits, float32 (B, C), and targets, int64 (B,). Where a cell is mixed
+    (mixup, cutmix) it is called for each side's targets, and the results are weighted as the images
+    are. The settings ``loss.*`` do not apply.
+    """
+
+    own: Loss | None = None
+    called: str = ""
+
+    @classmethod
+    def fits(cls, train: Split) -> bool:
+        """Never by itself: the user hands it over."""
+        return False
+
+    @classmethod
+    def handed(cls, config: Config, train: Split, own: Loss, called: str) -> OwnLoss:
+        """Return the objective of a run on these images with a loss that was handed over, which
+        takes logits (B, C) and targets (B,).
+        """
+        return cls(train.classes, config, None, own, called)
+
+    def loss(self, outputs: Tensor, targets: Mixed) -> Tensor:
+        """Return the user's mean loss of a cell, a float32 scalar; raises ConfigError."""
+        logits, labels, lam = outputs.float(), targets.labels, targets.lam
+        own = self._checked(logits, labels)
+        if lam == 1.0:
+            return own
+        return lam * own + (1 - lam) * self._checked(logits, labels.flip(0))
+
+    def total(self, outputs: Tensor, targets: Mixed) -> Tensor:
+        """Return the same, summed over the images of a cell, a float32 scalar."""
+        return Objective.total(self, outputs, targets)
+
+    def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the user's loss without mixing, a float32 scalar.
+
+        Raises ConfigError where it is not finite before anything was learned.
+        """
+        loss = self._checked(outputs.float(), labels)
+        if not bool(torch.isfinite(loss)):
+            raise self._error(f"returned {float(loss)} for the first images")
+        return loss
+
+    def _checked(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Call the function, and refuse an answer from which nothing can be learned."""
+        assert self.own is not None, "made by handed() alone"
+        try:
+            loss = self.own(logits, labels)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # any code may run here
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{frame.filename}:{frame.lineno}"
+            raise self._error(f"failed: {type(error).__name__}: {error}", place) from error
+
+        if not isinstance(loss, Tensor):
+            raise self._error(f"returned a {type(loss).__name__} instead of a tensor")
+        if loss.dim() and loss.numel() > 1:
+            shape = tuple(loss.shape)
+            raise self._error(f"returned {shape} numbers instead of one: is a .mean() missing?")
+        if not loss.is_floating_point():
+            raise self._error(f"returned {loss.dtype}, and a loss is a floating-point number")
+        if loss.device != logits.device:
+            raise self._error(f"returned a tensor on {loss.device}; the logits are {logits.device}")
+        if torch.is_grad_enabled() and logits.requires_grad and not loss.requires_grad:
+            what = "returned a number without gradients: was it detached, or made by .item()?"
+            raise self._error(what)
+        return loss.float().reshape(())
+
+    def _error(self, what: str, place: str = "") -> ConfigError:
+        return ConfigError(
+            f"the loss {self.called} {what}",
+            where=place or "loss",
+            fix="it gets logits, float32 (B, C), and targets, int64 (B,), on one device, and "
+            "returns the mean over the images, a scalar with gradients",
+            finding="loss-fails",
+        )
+
+    @property
+    def expected_first_loss(self) -> tuple[float, str]:
+        """Unknown: NaN, and the name of the function."""
+        return float("nan"), self.called

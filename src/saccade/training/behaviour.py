@@ -1,0 +1,126 @@
+"""Behaviour that a user hands over from Python: a loss, an optimiser, an augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from saccade import objectives
+from saccade.config.schema import Config
+from saccade.data.augment.own_augment import Augment, OwnAugment
+from saccade.data.sources import Split
+from saccade.errors import UsageError
+from saccade.listeners import name_of
+from saccade.objectives.objective import Objective
+from saccade.objectives.own_loss import Loss, OwnLoss
+from saccade.optim import optimizers as optim
+from saccade.optim import own_optimizer
+from saccade.optim.optimizers import Optimizers
+from saccade.optim.own_optimizer import Factory
+from saccade.training import identity
+from saccade.training.choices import Choice, Choices
+
+_FORMS = {
+    "loss": "loss(logits, targets), which returns the mean over the images, a scalar",
+    "optimizer": "optimizer(parameters), which returns a torch.optim.Optimizer",
+    "augment": "augment(image, generator), which returns an image like the one it gets",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What was handed over; None where the settings decide.
+
+    ``loss`` gets logits, float32 (B, C), and targets, int64 (B,), of a cell (micro-batch).
+    ``optimizer`` gets the list of the trained parameters, ``augment`` an image, uint8 (H, W, 3),
+    and a generator of numpy.
+    """
+
+    loss: Loss | None = None
+    optimizer: Factory | None = None
+    augment: Augment | None = None
+
+    def check(self, lr: float | None = None) -> None:
+        """Raise UsageError for what cannot be what it stands for; nothing is called.
+
+        ``lr`` is a learning rate that was asked for beside it.
+        """
+        if self.optimizer is not None and lr is not None:
+            raise UsageError(
+                "lr= says nothing to an optimizer that is handed over: it brings its own rate",
+                where="lr",
+                fix="write the rate into the function, and leave lr= out",
+            )
+        for name, value in self._given().items():
+            example = f"hand over a function {_FORMS[name]}"
+            if isinstance(value, torch.optim.Optimizer):
+                kind = type(value).__name__
+                raise UsageError(
+                    f"{name}= is an optimizer already, and its parameters are not those of the "
+                    "copy that is trained",
+                    where=name,
+                    fix=f"hand over what makes it: lambda parameters: {kind}(parameters, lr=...)",
+                )
+            if isinstance(value, type) and name != "optimizer":
+                what = f"{name}={value.__name__} is a class, and a function is wanted"
+                raise UsageError(what, where=name, fix=f"make one: {name}={value.__name__}(...)")
+            if not callable(value):
+                what = f"{name}={value!r} cannot be called"
+                raise UsageError(what, where=name, fix=example)
+
+        if isinstance(self.loss, nn.Module) and any(
+            p.requires_grad for p in self.loss.parameters()
+        ):
+            raise UsageError(
+                "the loss has parameters of its own, which nothing would train",
+                where="loss",
+                fix="make them part of the network, or call loss.requires_grad_(False)",
+            )
+
+    def identity(self) -> dict[str, str]:
+        """Return a digest of the content of each thing that was handed over."""
+        return {n: identity.identify_function(value) for n, value in self._given().items()}
+
+    def names(self) -> dict[str, str]:
+        """Return the name of each thing that was handed over, for people."""
+        return {n: name_of(value) for n, value in self._given().items()}
+
+    def objective(self, config: Config, train: Split) -> Objective:
+        """Return what a run on these training images learns, by the loss that was handed over.
+
+        Raises ConfigError where that is not a loss for these labels.
+        """
+        if self.loss is None:
+            return objectives.build(config, train)
+        return OwnLoss.handed(config, train, self.loss, name_of(self.loss))
+
+    def optimizers(
+        self, model: nn.Module, config: Config, device: torch.device, chosen: str = ""
+    ) -> Optimizers:
+        """Return the optimisers of a model, or the one that was handed over."""
+        if self.optimizer is None:
+            return optim.build(model, config, device, chosen)
+        return own_optimizer.build(model, self.optimizer, name_of(self.optimizer))
+
+    def noted_in(self, choices: Choices) -> Choices:
+        """Return the automatic choices, without the one that an optimiser of the user's settles."""
+        if self.optimizer is None:
+            return choices
+        return replace(choices, optimizer=Choice("own", "handed over from Python"))
+
+    def own_augment(self, seed: int) -> OwnAugment | None:
+        """Return the augmentation with the seed of the run, or None."""
+        if self.augment is None:
+            return None
+        return OwnAugment(self.augment, name_of(self.augment), seed)
+
+    def _given(self) -> dict[str, Any]:
+        pairs = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in pairs.items() if value is not None}
+
+
+AS_SET = Behaviour()
+"""All behaviour is as the settings say."""
