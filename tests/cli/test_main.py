@@ -48,7 +48,7 @@ def trained(place: Path) -> dict[str, Any]:
     for words in (
         "1,437 training images",
         "360 in 'test'",
-        "global 64 = 1 cell x 64",
+        "global 64 = 1 cell (micro-batch) x 64",
         "top-1",
         "predict",
     ):

@@ -221,7 +221,7 @@ def test_headline_is_the_result_with_its_interval(report: tuple[Fake, Page]) -> 
     for words in (
         "top-1 accuracy on val",
         "200",
-        "256 = 2 cells x 128 images x 1 rank",
+        "256 = 2 cells (micro-batches) x 128 images x 1 rank",
         "11.18 M parameters",
     ):
         assert words in page.text

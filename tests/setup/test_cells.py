@@ -156,4 +156,7 @@ def test_a_cell_of_the_recipe_that_is_left_for_another_batch_is_said(tmp_path: P
     done = console.run_here(*settings, "--batch-size", "100", "--out", str(tmp_path / "run"))
     assert done.status == 0, done.stderr
     said = " ".join(done.stderr.split())
-    assert "= 1 cell x 100 images x 1 rank; the recipe's cell of 250 does not divide it" in said
+    assert (
+        "= 1 cell (micro-batch) x 100 images x 1 rank; the recipe's cell of 250 does not divide it"
+        in said
+    )

@@ -157,8 +157,8 @@ class LossSection(Section):
     )
     bce_threshold: float | None = _maths(
         0.2,
-        "a class with more than this share of a mixed image counts as wholly there; null = "
-        "keep shares",
+        "a class with more than this fraction of a mixed image counts as present; null = "
+        "keep fractions",
         ge=0,
         lt=1,
     )
@@ -201,7 +201,7 @@ class GuardSection(Section):
 class CheckpointSection(Section):
     """Checkpoints."""
 
-    every: CadenceText = _run("1ep or 5min", "how often; the soonest of several")
+    every: CadenceText = _run("1ep or 5min", "how often; whichever comes first")
     keep: int = _run(
         2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000
     )
@@ -266,7 +266,7 @@ class Config(Section):
             raise ValueError(
                 f"augment.repeats: {self.augment.repeats} does not divide the cell of "
                 f"{self.cell}; the views of an "
-                "image belong into one cell; divisors are "
+                "image belong in one cell (micro-batch); divisors are "
                 f"{', '.join(map(str, divisors(self.cell)))}"
             )
         if self.cell == 1 and self.augment.mixes:

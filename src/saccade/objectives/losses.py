@@ -71,7 +71,7 @@ def binary_cross_entropy(
     """Return the sum over a cell of the mean binary cross-entropy of all classes, a float32 scalar.
 
     ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). Both classes of a mixed image are
-    wholly there if their weight is above the threshold. *Source:* Wightman et al. 2021, "ResNet
+    present if their weight is above the threshold. *Source:* Wightman et al. 2021, "ResNet
     strikes back", section 3; the threshold: timm.
     """
     own, other = torch.full_like(labels, lam, dtype=torch.float32), labels.flip(0)

@@ -118,7 +118,10 @@ def record(runs: Sequence[Path]) -> list[Receipt]:
     receipts = []
     for name, measurements in sorted(found.items()):
         if len({run.seed for run in measurements}) < len(measurements):
-            raise ConfigError(f"two runs of '{name}' have the same seed", fix="a seed counts once")
+            raise ConfigError(
+                f"two runs of '{name}' have the same seed",
+                fix="use a different --seed for each run",
+            )
         ordered = tuple(sorted(measurements, key=lambda run: run.seed))
         receipts.append(Receipt(name, settings_digest(find(name)), ordered))
         files.write_json(FOLDER / f"{name}.json", asdict(receipts[-1]))

@@ -202,10 +202,8 @@ def _batch(record: Record, flat: dict[str, Any]) -> str:
     if not (isinstance(size, int) and isinstance(cell, int) and isinstance(ranks, int)):
         return _count(flat.get("batch.global"), "images")
     cells = size // (cell * ranks)
-    return (
-        f"{size} = {cells} {_plural(cells, 'cell')} x {cell} images x {ranks} "
-        f"{_plural(ranks, 'rank')}"
-    )
+    noun = "cell (micro-batch)" if cells == 1 else "cells (micro-batches)"
+    return f"{size} = {cells} {noun} x {cell} images x {ranks} {_plural(ranks, 'rank')}"
 
 
 def _plural(number: int, noun: str) -> str:

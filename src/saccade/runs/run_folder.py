@@ -85,7 +85,9 @@ def _batch(plan: Plan) -> str:
     """Say how the global batch is cut."""
     cell, size = plan.config.cell, plan.world.size
     cells = plan.global_batch // cell // size
-    counted = f"{cells} cell{'s' * (cells > 1)} x {cell} images"
+    counted = (
+        f"{cells} {'cells (micro-batches)' if cells > 1 else 'cell (micro-batch)'} x {cell} images"
+    )
     return f"global {plan.global_batch} = {counted} x {size} rank{'s' * (size > 1)}"
 
 

@@ -116,7 +116,10 @@ def is_one(path: Path) -> bool:
     return path.is_dir() and ((path / "state.json").is_file() or bool(_STEP.match(path.name)))
 
 
-OLDER = "an older one is tried by itself; `--resume never` starts a new run beside this one"
+OLDER = (
+    "the previous checkpoint is tried automatically; "
+    "`--resume never` starts a new run beside this one"
+)
 
 
 def read(path: Path, fix: str = OLDER) -> Saved:

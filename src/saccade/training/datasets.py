@@ -137,7 +137,7 @@ def training_view(
     rank_slice: RankSlice = EVERYTHING,
     own: OwnAugment | None = None,
 ) -> TrainingView:
-    """Say how the images of a split are seen in a training of so many steps.
+    """Return how a training of ``steps`` steps sees the images of a split.
 
     ``rank_slice`` is a rank's part of them, ``own`` an augmentation that was handed over.
     """

@@ -280,7 +280,7 @@ def _described_data(value: Any, trail: _Trail) -> str:
 
 
 def _described_code(value: Any, trail: _Trail) -> str:
-    """Return the same for what can be called, and for objects of classes that people write."""
+    """Describe what can be called, and objects of classes that people write."""
     if isinstance(value, staticmethod | classmethod):
         return _described(value.__func__, trail)
     if isinstance(value, property):

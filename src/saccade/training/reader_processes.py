@@ -173,7 +173,7 @@ class _Feeder:
                     f"a reading process has ended (status {status})",
                     where="data.processes",
                     fix=(
-                        "was it killed, perhaps for want of memory? the same command goes on; "
+                        "was it killed, perhaps because memory ran out? the same command goes on; "
                         "data.processes=0 needs less"
                     ),
                 )

@@ -10,7 +10,6 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,99 +17,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, features
+from pictures import (
+    JPEG,
+    JPEGS,
+    OTHERS,
+    PHOTO,
+    RGB,
+    RGBA,
+    RNG,
+    SAMPLES,
+    chunk,
+    difference,
+    encode,
+    is_refused,
+    on_white,
+    pillow,
+    png16,
+    segment,
+    with_header_size,
+)
+from PIL import Image, ImageFile
 
 from saccade.data.audit.image import look
 from saccade.data.images import decode, jpeg
 from saccade.data.images.decode import BadImage
 from saccade.errors import ConfigError
-
-SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "imagenet-samples.tar"
-
-RNG = np.random.default_rng(7)
-COARSE = RNG.integers(0, 256, (7, 9, 4))
-PHOTO = np.asarray(
-    Image.fromarray(COARSE.astype(np.uint8)).resize((71, 53), Image.Resampling.BICUBIC)
-)
-"""Smooth colours with an alpha plane, uint8 (53, 71, 4)."""
-RGB = Image.fromarray(np.ascontiguousarray(PHOTO[..., :3]))
-RGBA = Image.fromarray(PHOTO)
-
-
-def encode(image: Image.Image, form: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, form, **options)
-    return out.getvalue()
-
-
-def pillow(data: bytes) -> NDArray[np.int64]:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int64)
-
-
-def difference(data: bytes, expected: NDArray[Any]) -> int:
-    """Largest difference in levels; also checks the promise about shape, dtype and layout."""
-    pixels = decode.decode(data)
-    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
-    assert pixels.shape == expected.shape
-    assert decode.size(data) == (pixels.shape[1], pixels.shape[0])
-    return int(np.abs(pixels.astype(np.int64) - expected).max())
-
-
-def on_white(rgba: NDArray[Any]) -> NDArray[np.float64]:
-    alpha = rgba[..., 3:] / 255
-    return rgba[..., :3] * alpha + 255 * (1 - alpha)
-
-
-def png16(values: NDArray[Any], colour: int, extra: bytes = b"", bits: int = 16) -> bytes:
-    """Write a PNG by hand, 16-bit if nothing else is said, which Pillow cannot do in colour."""
-    height, width = values.shape[:2]
-    places = 1 << np.arange(bits - 1, -1, -1)
-    samples = (values.reshape(height, -1, 1) & places > 0).reshape(height, -1)
-    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in samples)
-    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    chunks = (
-        chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
-
-
-def with_header_size(data: bytes, width: int, height: int) -> bytes:
-    place = next(data.index(m) for m in (b"\xff\xc0", b"\xff\xc2") if m in data)
-    return data[: place + 5] + struct.pack(">HH", height, width) + data[place + 9 :]
-
-
-def is_refused(data: bytes) -> bool:
-    try:
-        decode.decode(data)
-    except BadImage:
-        return True
-    return False
-
-
-# JPEG
-
-JPEG = encode(RGB, "JPEG", quality=90)
-JPEGS = {
-    "4:4:4": encode(RGB, "JPEG", subsampling=0),
-    "4:2:2": encode(RGB, "JPEG", subsampling=1),
-    "4:2:0": encode(RGB, "JPEG", subsampling=2),
-    "progressive": encode(RGB, "JPEG", progressive=True),
-    "restart markers": encode(RGB, "JPEG", restart_marker_blocks=2),
-    "gray": encode(RGB.convert("L"), "JPEG"),
-    "RGB without YCbCr": encode(RGB, "JPEG", keep_rgb=True),
-    "CMYK": encode(RGBA.convert("RGB").convert("CMYK"), "JPEG"),
-    "true CMYK": encode(Image.frombytes("CMYK", RGBA.size, PHOTO.tobytes()), "JPEG"),
-}
-_ADOBE = JPEGS["true CMYK"].index(b"Adobe") + 11
-JPEGS["YCCK"] = JPEGS["true CMYK"][:_ADOBE] + b"\x02" + JPEGS["true CMYK"][_ADOBE + 1 :]
 
 
 @pytest.mark.parametrize("kind", JPEGS)
@@ -175,9 +106,6 @@ def test_a_header_bomb_is_refused_without_memory(call: Callable[[bytes], object]
         call(bomb)
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()
-
-
-# other formats
 
 
 @pytest.mark.parametrize(
@@ -321,31 +249,6 @@ def test_a_bitmap_whose_fourth_byte_is_empty_is_opaque() -> None:
     assert difference(data, PHOTO[..., :3].astype(np.int64)) == 0
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
-def test_avif_is_read_whatever_its_name() -> None:
-    data = encode(RGB, "AVIF", quality=100)
-    assert difference(data, pillow(data)) == 0
-    assert (
-        difference(
-            encode(RGBA, "AVIF", quality=100),
-            on_white(
-                np.asarray(Image.open(io.BytesIO(encode(RGBA, "AVIF", quality=100)))).astype(
-                    np.float64
-                )
-            ),
-        )
-        <= 1
-    )
-    assert (look(data, "a.jpg").form, look(data, "a.jpg").notes) == ("AVIF", ("wrong-extension",))
-    turned = encode(RGB, "AVIF", exif=exif_block(6))
-    assert decode.orientation(turned) == 6 and decode.decode(turned, exif="apply").shape == (
-        71,
-        53,
-        3,
-    )
-    assert is_refused(data[: len(data) // 2])
-
-
 def test_large_images_are_converted_in_strips_without_a_seam(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -357,98 +260,12 @@ def test_large_images_are_converted_in_strips_without_a_seam(
     )
 
 
-def test_animations_give_their_first_frame() -> None:
-    frames = [RGB, RGB.transpose(Image.Transpose.ROTATE_180)]
-    for form, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("TIFF", {})):
-        data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
-        assert difference(data, PHOTO[..., :3].astype(np.int64)) == 0
-    gif = encode(
-        frames[0].quantize(16), "GIF", save_all=True, append_images=[frames[1].quantize(16)]
-    )
-    assert difference(gif, np.asarray(frames[0].quantize(16).convert("RGB")).astype(np.int64)) == 0
-
-
-def test_portable_maps_with_comments_text_and_other_depths() -> None:
-    gray = np.repeat(np.array([[1, 2], [3, 250]])[..., None], 3, 2)
-    assert difference(b"P5 # made by hand\n2\t2 # size\n255\n\x01\x02\x03\xfa", gray) == 0
-    assert difference(b"P2 2 2 255\n1 2 3 250\n", gray) == 0
-    assert (
-        difference(
-            b"P5 2 2 15\n\x00\x05\x0a\x0f",
-            np.repeat(np.array([[0, 85], [170, 255]])[..., None], 3, 2),
-        )
-        == 0
-    )
-    for bad in (
-        b"P5 2 2 255\n\x01\x02\x03",
-        b"P6 2 2 255\n" + bytes(11),
-        b"P5 2 2",
-        b"P5 0 2 255\n",
-        b"P5 -2 2 255\n",
-    ):
-        with pytest.raises(BadImage):
-            decode.decode(bad)
-
-
-def test_the_name_plays_no_part_and_what_is_no_image_says_so() -> None:
-    for bad in (
-        b"",
-        b"\0",
-        b"<html><body>404</body></html>",
-        b"%PDF-1.7",
-        b"RIFF\0\0\0\0WAVEfmt ",
-        bytes(1000),
-    ):
-        with pytest.raises(BadImage, match="not an image"):
-            decode.decode(bad)
-        with pytest.raises(BadImage, match="not an image"):
-            decode.size(bad)
-
-
-@pytest.mark.parametrize(
-    ("head", "name"),
-    [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
-        (b"\xff\x4f\xff\x51\0\x2f", "JPEG 2000"),
-        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"8BPS\0\1", "Photoshop"),
-        (b"PF\n2 2\n-1.0\n", "float PFM"),
-        (b"v/1\x01\2\0\0\0", "float OpenEXR"),
-        (b"\0\0\1\0\1\0\x10\x10", "Windows icon"),
-    ],
-)
-def test_images_in_formats_that_are_not_read_are_named(head: bytes, name: str) -> None:
-    with pytest.raises(
-        BadImage, match=f"unsupported: a {name} image; save it as JPEG or PNG"
-    ) as caught:
-        decode.decode(head + bytes(100))
-    assert caught.value.kind == look(head + bytes(100), "a.jpg").problem == "unsupported"
-
-
-def test_jpeg_ls_is_not_called_damaged() -> None:
-    with pytest.raises(BadImage, match="JPEG-LS"):
-        decode.decode(b"\xff\xd8\xff\xf7\0\x0b\x08\0\4\0\4\1\1\x11\0" + bytes(50) + b"\xff\xd9")
-
-
 def test_pixels_that_cannot_be_turned_into_8_bits_are_refused() -> None:
     real = encode(Image.fromarray(PHOTO[..., 0].astype(np.float32)), "TIFF")
     wide = encode(Image.fromarray(PHOTO[..., 0].astype(np.int32) * 100_000), "TIFF")
     for data, reason in ((real, "1 x 32 bits float, gray"), (wide, "1 x 32 bits signed")):
         with pytest.raises(BadImage, match=reason):
             decode.decode(data)
-
-
-OTHERS = {
-    "PNG": encode(RGB, "PNG"),
-    "GIF": encode(RGB, "GIF"),
-    "BMP": encode(RGB, "BMP"),
-    "WEBP": encode(RGB, "WEBP"),
-    "TIFF": encode(RGB, "TIFF"),
-    "TIFF packed": encode(RGB, "TIFF", compression="tiff_adobe_deflate"),
-    "PPM": encode(RGB, "PPM"),
-}
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -470,81 +287,6 @@ def test_every_flipped_bit_of_png_pixels_is_refused() -> None:
         decode.decode(data[:-12])
     with pytest.raises(BadImage, match="holds no pixels"):
         decode.decode(data[: data.index(b"IDAT") - 4] + data[-12:])
-
-
-def bombs() -> dict[str, bytes]:
-    side = struct.pack(">II", 60000, 60000)
-    png = OTHERS["PNG"]
-    ihdr = chunk(b"IHDR", side + png[24:29])
-    webp = (
-        b"RIFF"
-        + struct.pack("<I", 30)
-        + b"WEBPVP8X"
-        + struct.pack("<I", 10)
-        + b"\2\0\0\0"
-        + b"\xff\x3f\0" * 2
-    )
-    lossless = encode(RGB, "WEBP", lossless=True)
-    return {
-        "PNG": png[:8] + ihdr + png[33:],
-        "GIF": OTHERS["GIF"][:6] + struct.pack("<HH", 60000, 60000) + OTHERS["GIF"][10:],
-        "BMP": OTHERS["BMP"][:18] + struct.pack("<II", 60000, 60000) + OTHERS["BMP"][26:],
-        "WEBP animated": webp + bytes(30),
-        "WEBP": OTHERS["WEBP"][:26] + struct.pack("<HH", 0x3FFF, 0x3FFF) + OTHERS["WEBP"][30:],
-        "WEBP lossless": lossless[:21] + b"\xff\xff\xff\x0f" + lossless[25:],
-        "PPM": b"P6 60000 60000 255\n" + bytes(100),
-        "PPM as text": b"P3 60000 60000 255\n1 2 3",
-        "a line of PPM": b"P6 170000000 1 255\n" + bytes(100),
-    }
-
-
-@pytest.mark.parametrize("kind", bombs())
-def test_a_bomb_of_any_format_is_refused_from_its_header(kind: str) -> None:
-    for call in (decode.decode, decode.size):
-        with pytest.raises(BadImage, match="too large"):
-            call(bombs()[kind])
-
-
-# EXIF
-
-
-def exif_block(turn: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    exif[0x010E] = "a picture"
-    return exif.tobytes()
-
-
-@pytest.mark.parametrize("turn", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_exif_orientation_is_ignored_unless_applied(form: str, turn: int) -> None:
-    options = {"lossless": True} if form == "WEBP" else {}
-    data = encode(RGB, form, exif=exif_block(turn), **options)
-    assert decode.orientation(data) == turn
-    assert np.array_equal(decode.decode(data), decode.decode(encode(RGB, form, **options)))
-    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    applied = decode.decode(data, exif="apply")
-    assert applied.shape == np.asarray(expected).shape and applied.flags.c_contiguous
-    assert np.abs(applied.astype(int) - np.asarray(expected).astype(int)).max() <= 1
-
-
-@given(
-    st.binary(max_size=60),
-    st.sampled_from([b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff", b""]),
-)
-def test_a_broken_exif_block_turns_nothing(junk: bytes, start: bytes) -> None:
-    data = JPEG[:2] + segment(0xE1, b"Exif\0\0" + start + junk) + JPEG[2:]
-    assert 1 <= decode.orientation(data) <= 8
-    assert np.array_equal(decode.decode(data), decode.decode(JPEG))
-
-
-def test_images_without_exif_are_upright() -> None:
-    assert [decode.orientation(data) for data in (JPEG, *OTHERS.values())] == [1] * (
-        1 + len(OTHERS)
-    )
-
-
-# the surroundings
 
 
 def test_warnings_of_pillow_do_not_leak() -> None:

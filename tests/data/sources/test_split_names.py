@@ -239,7 +239,7 @@ def test_split_names_settle_what_is_unclear(tmp_path: Path) -> None:
         ("train=a,val=nowhere", "val=nowhere, and no image lies there"),
         ("train=a,val=a", "same images"),
         ("train=a,val=a/cat", "same images"),
-        ("train=a/cat", "nothing tells their classes"),
+        ("train=a/cat", "their classes are unknown"),
         ("train", "does not name the folder"),
         ("learn=a", "does not name the folder"),
         ("train=a,train=b", "again"),

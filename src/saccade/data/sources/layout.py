@@ -108,7 +108,7 @@ def arrange(
     for name in roots.splits.keys() - grouped.keys():
         raise Unclear(
             f"the images of '{name}' lie in {'/'.join(roots.splits[name])} itself, and "
-            "nothing tells their classes",
+            "their classes are unknown",
             "name the folder that holds the class folders",
         )
 

@@ -126,7 +126,7 @@ class _Reader:
                 self.object_step(code)
             case _:
                 raise ValueError(
-                    f"the instruction {code!r} before byte {self.place} does not belong into it"
+                    f"the instruction {code!r} before byte {self.place} does not belong there"
                 )
 
     def object_step(self, code: str) -> None:

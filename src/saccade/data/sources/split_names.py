@@ -308,7 +308,7 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
         below and all(meaning(name).split and not any(held) for name, held in below.items())
     ):
         raise Unclear(
-            f"{_listed(below)} hold images without class folders, and nothing tells their classes",
+            f"{_listed(below)} hold images without class folders, and their classes are unknown",
             "arrange them as train/<class>/<image>, or give a table with --labels; "
             "--split-names none reads each "
             "folder as a class",

@@ -96,7 +96,7 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
                 f"the image '{names[place]}' has no label",
                 where=where,
                 fix=(
-                    "give it a .cls, or a .json with 'label'; images without a label belong into "
+                    "give it a .cls, or a .json with 'label'; images without a label belong in "
                     "other shards"
                 ),
             )
