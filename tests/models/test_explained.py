@@ -61,14 +61,16 @@ def test_every_figure_is_small_and_shown_on_a_page() -> None:
 @pytest.mark.models
 def test_the_figures_are_what_the_scripts_draw(tmp_path: Path) -> None:
     for script in ("figures.py", "windows.py"):
-        subprocess.run([sys.executable, str(PAGES / script), str(tmp_path)], check=True)
+        subprocess.run(
+            [sys.executable, str(PAGES.parent / "tools" / script), str(tmp_path)], check=True
+        )
     shown = {figure.name: pixels(figure) for figure in (PAGES / "images").iterdir()}
     drawn = {figure.name: pixels(figure) for figure in tmp_path.iterdir()}
     assert set(drawn) == set(shown)
     for name, picture in shown.items():
         assert drawn[name].shape == picture.shape
         assert np.abs(drawn[name] - picture).mean() < 1, (
-            f"{name}: run the scripts of docs/explain again"
+            f"{name}: run the scripts of docs/tools again"
         )
 
 

@@ -1,6 +1,6 @@
 """Draw the figures of these pages from the networks themselves.
 
-python docs/explain/figures.py [FOLDER]
+python docs/tools/figures.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from saccade.models import meta_model
 from saccade.models.parts.cost import cost
 from saccade.models.spatialnet import LearnedPooling
 
-IMAGES = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images"
+IMAGES = (
+    Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "explain" / "images"
+)
 INK, FAINT, BLUE, ORANGE, GREEN, GRAY = (
     "#222222",
     "#8a8a8a",

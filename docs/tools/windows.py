@@ -1,6 +1,6 @@
 """Draw the figures of the pages on Swin's windows, from the functions that the network itself uses.
 
-python docs/explain/windows.py [FOLDER]
+python docs/tools/windows.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -241,4 +241,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "images")
+    main(
+        Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "explain" / "images"
+    )
