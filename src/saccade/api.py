@@ -240,18 +240,15 @@ def score(
     for note in how.notes:
         Log().warn(note)
     classifier.network.to(how.device)
-    before = torch.get_num_threads()
-    readers = Readers(max(2, before))
+
+    readers = Readers(max(2, torch.get_num_threads()))
     try:
-        # the last bits depend on it; the readers have set theirs to one
-        torch.set_num_threads(how.threads)
-        with determinism.put_back():
+        with determinism.compute_threads(how.threads), determinism.put_back():
             if how.deterministic:
                 determinism.switch_on()
             return evaluator.evaluate(classifier, split, readers, how.precision, how.device), how
     finally:
         readers.close()
-        torch.set_num_threads(before)
 
 
 def _network(model: Any) -> Any:

@@ -148,3 +148,55 @@ def test_memory_is_used_again_when_nothing_lies_in_it_any_more() -> None:
     del part
     assert place in {(kept := memory.take(4, 16)).data_ptr(), memory.take(4, 16).data_ptr()}
     assert kept.is_contiguous(memory_format=torch.channels_last) and kept.shape == (4, 3, 16, 16)
+
+
+def threads_seen() -> tuple[int, int]:
+    """Return the compute threads of this thread and of one that starts now."""
+    found: list[int] = []
+    fresh = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    fresh.start()
+    fresh.join()
+    return torch.get_num_threads(), found[0]
+
+
+def test_readers_leave_the_number_of_compute_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        pool = Readers(2)
+        assert threads_seen() == (3, 3)
+        pool.resize(4)
+        assert threads_seen() == (3, 3)
+        pool.close()
+        assert threads_seen() == (3, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_every_reader_computes_with_one_thread_and_is_there_at_once() -> None:
+    there = {thread.ident for thread in threading.enumerate()}
+    pool = Readers(5)
+    fresh = {thread.ident for thread in threading.enumerate()} - there
+    assert len(fresh) == 5
+    counts = [pool._pool.submit(torch.get_num_threads).result() for _ in range(10)]
+    assert set(counts) == {1}
+    pool.close()
+
+
+def test_readers_that_cannot_all_start_leave_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def second_fails(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with pytest.raises(RuntimeError, match="start new thread"):
+        Readers(3)
+    monkeypatch.undo()
+    started[0].join(timeout=20)
+    assert not started[0].is_alive()

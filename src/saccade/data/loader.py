@@ -102,7 +102,8 @@ class Memory:
 class Readers:
     """The pool of reading threads.
 
-    Knows what each thread is reading, to name it when nothing moves any more.
+    Knows what each thread is reading, to name it when nothing moves any more. The number of compute
+    threads stays as the caller had it, whatever happens to the pool.
     """
 
     def __init__(self, threads: int) -> None:
@@ -119,10 +120,22 @@ class Readers:
         self._start(threads)
 
     def _start(self, threads: int) -> None:
+        """Start all threads at once, and leave the number of compute threads as it was.
+
+        torch gives a new thread the number that any thread set last. Readers set one; a reader that
+        started later would change what others get in the middle of a training.
+        """
         self.threads = threads
+        compute_threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
-        # start them all before training does
-        list(self._pool.map(lambda _: time.sleep(0.001), range(4 * threads)))
+        all_here = threading.Barrier(threads)
+        try:
+            list(self._pool.map(lambda _: all_here.wait(), range(threads)))
+        except BaseException:  # no room for so many threads: let those go that wait for the others
+            all_here.abort()
+            raise
+        finally:
+            torch.set_num_threads(compute_threads)
 
     def submit(
         self,
@@ -193,6 +206,7 @@ def _named(reading: tuple[Split, NDArray[np.int64], int]) -> str:
 
 def _one_compute_thread() -> None:
     torch.set_num_threads(1)  # or every reader starts an OpenMP team of its own
+    torch.get_num_threads()  # now: torch looks the number up at a thread's first use, and keeps it
 
 
 @dataclass(frozen=True, slots=True)

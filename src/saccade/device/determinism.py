@@ -50,14 +50,29 @@ def owned() -> Iterator[None]:
             "generator and the number of compute threads, so neither training would repeat "
             "its bits",
         )
-    threads = torch.get_num_threads()
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    generators = torch.random.fork_rng([torch.cuda.current_device()] if started else [])
     try:
-        with put_back(), torch.random.fork_rng([torch.cuda.current_device()] if started else []):
+        with compute_threads(), put_back(), generators:
             yield
     finally:
-        torch.set_num_threads(threads)
         _TAKEN.release()
+
+
+@contextmanager
+def compute_threads(count: int | None = None) -> Iterator[None]:
+    """Compute with ``count`` threads in here, and with as many as before afterwards.
+
+    With None the number stays until something in here changes it. The last bits of a sum depend on
+    it.
+    """
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

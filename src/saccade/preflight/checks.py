@@ -6,11 +6,11 @@ model without memory, and speed and the first loss by :mod:`saccade.preflight.tr
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from saccade import objectives
 from saccade.config.schema import Config
+from saccade.device import determinism
 from saccade.distributed.world import Devices, World
 from saccade.errors import SaccadeError
 from saccade.findings import Finding, is_error, tell
@@ -79,13 +79,12 @@ def check(composed: Composed, log: Log) -> list[Finding]:
 
 def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
     """Build the run as training would and try a step; its folder is never made."""
-    threads = torch.get_num_threads()
     folder = build.folder_for(config, data, build.model_name(config, None), "", fresh=False)
-    with out_of_memory.building(config):
-        run = build.build(config, data, folder, choosing.decide(config, None))
-    try:
-        initialise(run, log)
-        return trial(run, log, lambda: None)[0]
-    finally:
-        run.readers.close()
-        torch.set_num_threads(threads)
+    with determinism.compute_threads():
+        with out_of_memory.building(config):
+            run = build.build(config, data, folder, choosing.decide(config, None))
+        try:
+            initialise(run, log)
+            return trial(run, log, lambda: None)[0]
+        finally:
+            run.readers.close()

@@ -140,8 +140,6 @@ def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[i
         run.readers.resize(wanted)
     if wanted != before:
         log.fact("readers", f"{wanted} reading threads: {reason}")
-    # the readers set theirs to one
-    torch.set_num_threads(choices.compute_threads.value)
     return Choice(wanted, reason), load_s
 
 

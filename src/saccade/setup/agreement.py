@@ -150,8 +150,6 @@ def share_trial(run: Run, choices: Choices) -> Run:
     choices = world.broadcast(lambda: choices)
     if run.readers.threads != choices.reader_threads.value:
         run.readers.resize(choices.reader_threads.value)
-        # the readers set theirs to one
-        torch.set_num_threads(choices.compute_threads.value)
 
     if plan.device.type == "cuda":
         determinism.switch_on(strict=choices.deterministic.value)

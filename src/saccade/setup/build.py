@@ -75,8 +75,6 @@ def build(
     """
     _switch_on(choices)
     readers = Readers(choices.reader_threads.value)
-    # the readers set theirs to one
-    torch.set_num_threads(choices.compute_threads.value)
 
     order = training_order(config, len(data.train), offset)
     steps = total_steps(config, order.epoch_size)
