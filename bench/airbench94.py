@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.data.images.fit import Fit
-from saccade.data.loader import EvaluationView, Readers, batches
+from saccade.data.loader import EvaluationView, batches
+from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source, train_split, validation_split
 
 WIDTHS, BATCH, SMOOTHING = (64, 256, 256), 2000, 0.2

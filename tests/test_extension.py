@@ -245,7 +245,8 @@ for words in (["train", "everything", "--out", "run", "--json"], ["size", "strip
 
 import numpy as np, torch
 from saccade.config.layers import Layers
-from saccade.data.loader import Readers, batches
+from saccade.data.loader import batches
+from saccade.data.readers import Readers
 from saccade.data.sources import open_source
 from saccade.training.datasets import training_order, training_view
 

@@ -15,7 +15,7 @@ from saccade import report, trainer, units
 from saccade.config.schema import Config, kinds
 from saccade.data import sources
 from saccade.data.augment.own_augment import Augment
-from saccade.data.loader import Readers
+from saccade.data.readers import Readers
 from saccade.data.sources import Source, Split, handed, train_split, validation_split
 from saccade.device import determinism
 from saccade.distributed.world import joined

@@ -20,8 +20,9 @@ from saccade.config.schema import AugmentSection
 from saccade.data import decoded_cache
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images.fit import Fit
-from saccade.data.loader import Batch, EvaluationView, Readers, TrainingView, batches
+from saccade.data.loader import Batch, EvaluationView, TrainingView, batches
 from saccade.data.order import Order
+from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source
 from saccade.errors import DataError
 

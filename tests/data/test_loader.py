@@ -14,8 +14,9 @@ import torch
 from saccade.config.schema import AugmentSection
 from saccade.data import loader
 from saccade.data.images.fit import Fit
-from saccade.data.loader import Batch, EvaluationView, Readers, TrainingView, batches
+from saccade.data.loader import Batch, EvaluationView, TrainingView, batches
 from saccade.data.order import Order
+from saccade.data.readers import Memory, Readers
 from saccade.data.sources import Split, open_source
 from saccade.errors import DataError, StalledError
 
@@ -92,7 +93,7 @@ def test_an_image_that_cannot_be_read_is_named(digits: Split, readers: Readers) 
 def test_a_disk_that_never_answers_ends_in_a_named_error(
     digits: Split, readers: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "STALL_LIMIT_S", 3.0)
+    monkeypatch.setattr("saccade.data.readers.STALL_LIMIT_S", 3.0)
     frozen = threading.Event()
 
     def read(i: int) -> bytes | memoryview:
@@ -140,7 +141,7 @@ def test_no_more_batches_wait_than_fit_into_the_bound(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch keeps pinned memory itself")
 def test_memory_is_used_again_when_nothing_lies_in_it_any_more() -> None:
-    memory = loader.Memory()
+    memory = Memory()
     first = memory.take(4, 16)
     part, place = first[1], first.data_ptr()
     del first
@@ -174,9 +175,9 @@ def test_readers_leave_the_number_of_compute_threads_as_it_was() -> None:
 
 
 def test_every_reader_computes_with_one_thread_and_is_there_at_once() -> None:
-    there = {thread.ident for thread in threading.enumerate()}
+    there = set(threading.enumerate())
     pool = Readers(5)
-    fresh = {thread.ident for thread in threading.enumerate()} - there
+    fresh = set(threading.enumerate()) - there
     assert len(fresh) == 5
     counts = [pool._pool.submit(torch.get_num_threads).result() for _ in range(10)]
     assert set(counts) == {1}

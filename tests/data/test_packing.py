@@ -18,9 +18,10 @@ from saccade.config.schema import AugmentSection
 from saccade.data import packing
 from saccade.data.archives import packs
 from saccade.data.images import decode, jpeg, tiles
-from saccade.data.loader import Readers, TrainingView, batches
+from saccade.data.loader import TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.packing import Settings
+from saccade.data.readers import Readers
 from saccade.data.sources import Source, open_source
 from saccade.errors import ConfigError, DataError
 

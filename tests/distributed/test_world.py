@@ -21,8 +21,9 @@ import torch
 from torch.distributed import TCPStore
 
 from saccade.config.layers import Layers
-from saccade.data.loader import Readers, TrainingView, batches
+from saccade.data.loader import TrainingView, batches
 from saccade.data.order import Order, RankSlice
+from saccade.data.readers import Readers
 from saccade.data.sources import open_source
 from saccade.distributed import rendezvous as boards
 from saccade.distributed.launcher import SlurmJob

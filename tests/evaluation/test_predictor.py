@@ -18,7 +18,7 @@ from torch import nn
 
 import saccade
 from saccade.data.images.fit import Fit
-from saccade.data.loader import Readers
+from saccade.data.readers import Readers
 from saccade.errors import CheckpointError, DataError, UsageError
 from saccade.evaluation import evaluator
 from saccade.evaluation.classifier import Classifier, Recipe

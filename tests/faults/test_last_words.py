@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import toy
 
-from saccade.data import loader
+from saccade.data import readers
 from saccade.data.decoded_cache import Decoded
 from saccade.system import held
 from saccade.training.meter import Meter
@@ -81,7 +81,7 @@ def test_a_stall_saves_first_and_shows_what_every_thread_does(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     out, frozen, take = tmp_path / "run", threading.Event(), Decoded.take
-    monkeypatch.setattr(loader, "STALL_LIMIT_S", 0.5)
+    monkeypatch.setattr(readers, "STALL_LIMIT_S", 0.5)
 
     def hang(*arguments: Any, **more: Any) -> Any:
         frozen.wait(60)

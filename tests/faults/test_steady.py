@@ -15,8 +15,9 @@ from PIL import Image
 import saccade
 from saccade.config.schema import AugmentSection
 from saccade.data import packing
-from saccade.data.loader import Readers, TrainingView, batches
+from saccade.data.loader import TrainingView, batches
 from saccade.data.order import Order
+from saccade.data.readers import Readers
 from saccade.data.sources import open_source
 from saccade.training.meter import Meter
 

@@ -23,8 +23,9 @@ from test_buffers import Odd
 
 from saccade.config.layers import Layers
 from saccade.config.schema import GuardSection
-from saccade.data.loader import Batch, Readers
+from saccade.data.loader import Batch
 from saccade.data.order import RankSlice
+from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source
 from saccade.device.small_map_conv import use_strips
 from saccade.distributed import world as dist

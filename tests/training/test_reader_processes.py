@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 from saccade.config.layers import Layers
-from saccade.data.loader import Readers, TrainingView, batches
+from saccade.data.loader import TrainingView, batches
 from saccade.data.order import Order
+from saccade.data.readers import Readers
 from saccade.data.sources import open_source
 from saccade.errors import DataError, StalledError
 from saccade.training import datasets

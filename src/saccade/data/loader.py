@@ -6,13 +6,10 @@ change it and a resume needs one integer.
 
 from __future__ import annotations
 
-import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -22,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.config.schema import AugmentSection
-from saccade.data.audit.unreadable import ADVICE
 from saccade.data.augment.augmentation import Views
 from saccade.data.augment.chain import Chain
 from saccade.data.augment.own_augment import OwnAugment
@@ -30,12 +26,8 @@ from saccade.data.decoded_cache import Decoded
 from saccade.data.images import crops, decode
 from saccade.data.images.fit import CENTRAL, Fit
 from saccade.data.order import EVERYTHING, Order, RankSlice
+from saccade.data.readers import IMAGES_PER_TASK, Readers, Watch
 from saccade.data.sources import Split
-from saccade.errors import DataError, StalledError
-from saccade.system import streams
-
-IMAGES_PER_TASK = 32
-"""Images that are planned together; two such tasks for each thread are under way or wait."""
 
 BYTES_PER_TASK = 64_000_000
 """Files that are read before the first of them is decoded, in bytes: those inside archives may
@@ -51,10 +43,6 @@ BATCHES_AHEAD = 2
 AHEAD_BYTES = 1 << 30
 """Bound on the images that wait in memory; one batch ahead is prepared whatever its size."""
 
-STALL_LIMIT_S = 120.0
-
-Watch = Callable[[Iterable[int]], Iterator[int]]
-Work = Callable[[int, int, Watch], None]
 Exif = Literal["ignore", "apply"]
 
 
@@ -72,141 +60,6 @@ class Batch:
     samples: NDArray[np.int64]
     epochs: NDArray[np.int64]
     waited_s: float = 0.0
-
-
-class Memory:
-    """Memory for batches, used again as soon as no tensor lies in it: the first touch of a page
-    costs a microsecond.
-    """
-
-    def __init__(self) -> None:
-        self._free: deque[NDArray[np.uint8]] = deque()
-        self._size_bytes = 0
-
-    def take(self, num_images: int, side: int) -> Tensor:
-        """Return room for images: uint8 (B, 3, S, S) in channels_last order, pinned where there
-        is a GPU.
-        """
-        shape, layout = (num_images, 3, side, side), torch.channels_last
-        if torch.cuda.is_available():  # torch keeps pinned memory itself
-            return torch.empty(shape, dtype=torch.uint8, memory_format=layout, pin_memory=True)
-        size_bytes = 3 * side**2 * num_images
-        if size_bytes != self._size_bytes:
-            self._free, self._size_bytes = deque(), size_bytes
-        block = self._free.pop() if self._free else np.empty(size_bytes, np.uint8)
-        lent = block[:]
-        weakref.finalize(lent, self._free.append, block).atexit = False
-        return torch.from_numpy(lent).view(num_images, side, side, 3).permute(0, 3, 1, 2)
-
-
-class Readers:
-    """The pool of reading threads.
-
-    Knows what each thread is reading, to name it when nothing moves any more. The number of compute
-    threads stays as the caller had it, whatever happens to the pool.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self.memory = Memory()
-        self._reading: dict[int, tuple[Split, NDArray[np.int64], int]] = {}
-        self._start(threads)
-
-    def resize(self, threads: int) -> None:
-        """Go on with another number of threads; nothing may be under way.
-
-        Batches do not depend on it.
-        """
-        self.close()
-        self._start(threads)
-
-    def _start(self, threads: int) -> None:
-        """Start all threads at once, and leave the number of compute threads as it was.
-
-        torch gives a new thread the number that any thread set last. Readers set one; a reader that
-        started later would change what others get in the middle of a training.
-        """
-        self.threads = threads
-        compute_threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
-        all_here = threading.Barrier(threads)
-        try:
-            list(self._pool.map(lambda _: all_here.wait(), range(threads)))
-        except BaseException:  # no room for so many threads: let those go that wait for the others
-            all_here.abort()
-            raise
-        finally:
-            torch.set_num_threads(compute_threads)
-
-    def submit(
-        self,
-        split: Split,
-        samples: NDArray[np.int64],
-        work: Work,
-        group: int = 1,
-        at_once: int = IMAGES_PER_TASK,
-    ) -> list[Future[None]]:
-        """Run ``work(first, last, watch)`` over the places of a batch, ``at_once`` or, in whole
-        groups, a few more.
-
-        The work goes through its places by way of ``watch``, so that an error can name the image.
-        """
-
-        def task(first: int, last: int) -> None:
-            me = threading.get_ident()
-
-            def watch(places: Iterable[int]) -> Iterator[int]:
-                for place in places:
-                    self._reading[me] = split, samples, place
-                    yield place
-
-            try:
-                work(first, last, watch)
-            except decode.BadImage as error:
-                raise DataError(
-                    f"an image cannot be decoded: {error}",
-                    where=_named(self._reading[me]),
-                    fix=ADVICE,
-                    finding="unreadable-image",
-                ) from error
-            self._reading.pop(me, None)
-
-        size = -(-at_once // group) * group
-        return [
-            self._pool.submit(task, s, min(s + size, len(samples)))
-            for s in range(0, len(samples), size)
-        ]
-
-    def wait(self, tasks: list[Future[None]]) -> None:
-        """Wait for the tasks of a batch.
-
-        Raises what a task raised, or StalledError after two minutes of silence.
-        """
-        for task in tasks:
-            try:
-                task.result(timeout=STALL_LIMIT_S)
-            except FutureTimeout as error:
-                streams.show_threads(
-                    "no image arrives; what the threads of this process are doing:"
-                )
-                raise StalledError(
-                    f"no image arrived for {STALL_LIMIT_S:.0f} s",
-                    where=", ".join(sorted(map(_named, list(self._reading.values())))[:4]),
-                    fix="is the disk or the network drive still there?",
-                ) from error
-
-    def close(self) -> None:
-        """Stop the threads without waiting for work that was not begun."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _named(reading: tuple[Split, NDArray[np.int64], int]) -> str:
-    split, samples, place = reading
-    return split.describe(int(samples[place]))
-
-
-def _one_compute_thread() -> None:
-    torch.set_num_threads(1)  # or every reader starts an OpenMP team of its own
-    torch.get_num_threads()  # now: torch looks the number up at a thread's first use, and keeps it
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import torch
 
 from saccade.data.augment.mix import normalise
 from saccade.data.decoded_cache import Decoded
-from saccade.data.loader import EvaluationView, Readers, batches
+from saccade.data.loader import EvaluationView, batches
+from saccade.data.readers import Readers
 from saccade.data.sources import Split
 from saccade.device.precision import autocast
 from saccade.distributed.world import ALONE, World

@@ -21,8 +21,9 @@ from saccade.data.archives.packs import is_pack
 from saccade.data.augment import geometry
 from saccade.data.augment.augmentation import Views
 from saccade.data.images import crops
-from saccade.data.loader import Readers, batches
+from saccade.data.loader import batches
 from saccade.data.order import EVERYTHING
+from saccade.data.readers import Readers
 from saccade.log import Log
 from saccade.preflight import speed as timing
 from saccade.setup import build, choosing

@@ -17,8 +17,9 @@ from saccade.config.schema import Config
 from saccade.data.augment.chain import describe, present
 from saccade.data.augment.mix import Mix, draw_mix
 from saccade.data.images.fit import Fit
-from saccade.data.loader import EvaluationView, Readers, TrainingView, batches
+from saccade.data.loader import EvaluationView, TrainingView, batches
 from saccade.data.order import Indices, Order
+from saccade.data.readers import Readers
 from saccade.data.sources import Split
 
 TILE_PIXELS = (96, 256)

@@ -12,8 +12,8 @@ from torch import nn
 from saccade import files, objectives
 from saccade.config import schema as configuration
 from saccade.config.schema import Config
-from saccade.data.loader import Readers
 from saccade.data.order import RankSlice
+from saccade.data.readers import Readers
 from saccade.device import allocator, determinism
 from saccade.device.small_map_conv import use_strips
 from saccade.distributed.world import ALONE, World

@@ -11,8 +11,9 @@ from torch import nn
 
 from saccade.config.schema import Config, flatten
 from saccade.data.augment.mix import normalise
-from saccade.data.loader import Readers, batches
+from saccade.data.loader import batches
 from saccade.data.order import EVERYTHING
+from saccade.data.readers import Readers
 from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights

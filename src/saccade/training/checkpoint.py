@@ -29,10 +29,7 @@ from saccade.training.state import State
 
 FORMAT = 1
 WIDEST_LAYOUT = 64
-"""A tensor may lie in memory that is so many times larger than its values need.
-
-Most need no more.
-"""
+"""How many times the memory of its values a tensor may span; most need once."""
 _STEP = re.compile(r"^step_(\d{8})$")
 
 

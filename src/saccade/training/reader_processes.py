@@ -28,8 +28,9 @@ from torch import Tensor
 
 from saccade import errors
 from saccade.config.schema import Config
-from saccade.data.loader import Batch, Readers, TrainingView, View, batches_ahead
+from saccade.data.loader import Batch, TrainingView, View, batches_ahead
 from saccade.data.order import RankSlice
+from saccade.data.readers import Readers
 from saccade.errors import ConfigError, DataError, SaccadeError, StalledError
 from saccade.system import signals
 from saccade.training import datasets

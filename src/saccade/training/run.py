@@ -12,7 +12,8 @@ import torch
 
 from saccade.config.schema import Config
 from saccade.data.decoded_cache import Decoded
-from saccade.data.loader import Readers, TrainingView
+from saccade.data.loader import TrainingView
+from saccade.data.readers import Readers
 from saccade.data.sources import Split
 from saccade.distributed.world import ALONE, World
 from saccade.errors import DiskError

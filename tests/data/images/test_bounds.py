@@ -19,8 +19,9 @@ from saccade.config.schema import AugmentSection
 from saccade.data import loader
 from saccade.data.archives import zips
 from saccade.data.images import crops
-from saccade.data.loader import Readers, TrainingView, batches, runs
+from saccade.data.loader import TrainingView, batches, runs
 from saccade.data.order import Order
+from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source
 from saccade.errors import DataError
 

@@ -19,8 +19,9 @@ from saccade.data.augment.augmentation import Views
 from saccade.data.augment.geometry import Crops, random_crops
 from saccade.data.decoded_cache import Decoded
 from saccade.data.images.fit import Fit, stretched, unit_squares
-from saccade.data.loader import EvaluationView, Readers, TrainingView, batches
+from saccade.data.loader import EvaluationView, TrainingView, batches
 from saccade.data.order import Order
+from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source
 
 RNG = np.random.default_rng(4)
