@@ -113,10 +113,7 @@ def is_one(path: Path) -> bool:
     return path.is_dir() and ((path / "state.json").is_file() or bool(_STEP.match(path.name)))
 
 
-OLDER = (
-    "the previous checkpoint is tried automatically; "
-    "`--resume never` starts a new run beside this one"
-)
+OLDER = "the previous one is tried automatically; `--resume never` starts a new run beside it"
 
 
 def read(path: Path, fix: str = OLDER) -> Saved:
