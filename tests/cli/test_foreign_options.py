@@ -50,6 +50,7 @@ def ids(row: Row) -> str:
         ),
         ("train --img_resize 256", "train --set data.eval_crop=0.875"),
         ("train --rand_scale 0.5 1.0", "train --set 'augment.crop_area=[0.5,1.0]'"),
+        ("train --rand_scale 0 resnet18", "train --set augment.crop=central resnet18"),
         ("train --rand_scale=0.5,1.0", "train --set 'augment.crop_area=[0.5,1.0]'"),
         ("train --lr-scheduler=cosineannealinglr", "train --set schedule.name=cosine"),
         ("train --amp resnet18", "train --precision bf16 resnet18"),

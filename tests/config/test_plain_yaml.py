@@ -75,7 +75,7 @@ def test_a_merge_key_is_an_ordinary_name() -> None:
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipes_are_read_as_by_pyyaml(name: str) -> None:
-    text = (Path(recipes.__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
+    text = recipes.find(name).path.read_text(encoding="utf-8")
     assert plain_yaml.load(text) == yaml.safe_load(text)
 
 

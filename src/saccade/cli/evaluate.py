@@ -41,8 +41,12 @@ def evaluate(
             api.only_with_data(labels=labels, split_names=split_names)
         subject = Subject.of(run, best)
         classifier = subject.classifier()
-        chosen = api.judged_split(subject, data, split, labels or "", split_names or "")
-        result, how = api.score(classifier, chosen, subject.resolved, devices, precision)
+        chosen = api.judged_split(
+            subject, data, split, labels=labels or "", split_names=split_names or ""
+        )
+        result, how = api.score(
+            classifier, chosen, subject.resolved, devices=devices, precision=precision
+        )
         views = classifier.recipe.eval_views
 
         if json_out:

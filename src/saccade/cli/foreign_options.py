@@ -89,7 +89,7 @@ def _rows(section: str) -> Iterator[Row]:
         theirs, ours, why = (part.strip() for part in line.split("|"))
         names = tuple(name.removesuffix("=") for name in theirs.split())
         valued = {name.removesuffix("=") for name in theirs.split() if name.endswith("=")}
-        yield Row(subject, names, ours, why, frozenset(valued))
+        yield Row(subject, theirs=names, ours=ours, why=why, valued=frozenset(valued))
 
 
 def find(name: str, verb: str = "train") -> Row | None:

@@ -71,8 +71,10 @@ def _policy(given: Sequence[str]) -> str | None:
 
 
 def _area(given: Sequence[str]) -> str | None:
-    """Read a range of areas; one that begins at zero has no counterpart as a range."""
-    return _listed(given) if len(given) == 2 and float(given[0]) > 0 else None
+    """Read a range of areas; edgeai-torchvision's 0 means the crop of the evaluation."""
+    if float(given[0]) == 0:
+        return "crop=central"
+    return f"crop_area={_listed(given)}" if len(given) == 2 else None
 
 
 def _jitter(given: Sequence[str]) -> str | None:
@@ -145,10 +147,10 @@ _OF_LINE: dict[str, Callable[[Sequence[str], Line], str | None]] = {
     "weights": _weights,
 }
 
-LISTS = ("list", "epochs", "mean", "std", "area", "jitter")
+LISTS = ("list", "epochs", "mean", "std", "jitter")
 """Kinds whose value is written in brackets."""
 
-MANY = (*LISTS, "comma", "last", "first", "second")
+MANY = (*LISTS, "area", "comma", "last", "first", "second")
 """Kinds that read several values."""
 
 
@@ -157,7 +159,7 @@ def translate(kind: str, given: Sequence[str], line: Line) -> str | None:
 
     ``given`` are the values of the option, ``line`` those of all options of the command.
     """
-    if kind in LISTS:
+    if kind in (*LISTS, "area"):
         given = [part for value in given for part in value.split(",")]
     try:
         if kind in _OF_LINE:

@@ -63,7 +63,15 @@ def launch(
 
         require_arguments_of("train", context.args)
         arguments = context.args if gpus else [*context.args, "--devices", "cpu"]
-        job = SlurmJob(nodes, ranks_per_node, gpus, cpus, time, partition, account)
+        job = SlurmJob(
+            nodes=nodes,
+            ranks_per_node=ranks_per_node,
+            gpus=gpus,
+            cpus_per_rank=cpus,
+            time=time,
+            partition=partition,
+            account=account,
+        )
         files.write_bytes(script, job.script(arguments).encode())
 
         answer = _submit(script) if submit else ""

@@ -42,7 +42,9 @@ def pack(
         from saccade.log import Log
 
         found = open_source(source, split_names=split_names or "")
-        settings = packing.Settings(max_side, quality, tile, original, chroma)
+        settings = packing.Settings(
+            max_side=max_side, quality=quality, tile=tile, original=original, chroma=chroma
+        )
         with Log().progress("packing", sum(map(len, found.splits.values()))) as bar:
             done = packing.pack(
                 found,

@@ -71,6 +71,7 @@ class Layers:
                 where="--set",
                 fix="write --set section.key=value",
             )
+
         try:
             value = plain_yaml.load(text) if text else ""
         except plain_yaml.BadYaml as error:
@@ -82,6 +83,7 @@ class Layers:
                     "may stand in quotes"
                 ),
             ) from error
+
         tree: Any = value
         parts = name.strip().split(".")
         if len(parts) > LONGEST_NAME:

@@ -262,6 +262,7 @@ class Config(Section):
                 f"batch.cell: {self.batch.cell} does not divide batch.global {self.batch.global_}; "
                 f"divisors are {', '.join(map(str, divisors(self.batch.global_)))}"
             )
+
         if self.cell % self.augment.repeats:
             raise ValueError(
                 f"augment.repeats: {self.augment.repeats} does not divide the cell of "
@@ -269,6 +270,7 @@ class Config(Section):
                 "image belong in one cell (micro-batch); divisors are "
                 f"{', '.join(map(str, divisors(self.cell)))}"
             )
+
         if self.cell == 1 and self.augment.mixes:
             near = " or ".join(map(str, nearest_batches(self.batch.global_, self.augment.repeats)))
             raise ValueError(
@@ -276,6 +278,7 @@ class Config(Section):
                 f"--batch-size {near}, "
                 "or set augment.mixup and augment.cutmix to 0"
             )
+
         if not Duration.parse(self.epochs or "1ep").value:
             raise ValueError(
                 "epochs: nothing would be trained; take 1step or more, or `saccade eval` for "

@@ -65,7 +65,7 @@ def find(name: str) -> RecipeFile:
         )
     tree = plain_yaml.load(path.read_text(encoding="utf-8"))
     about, source, claims = (" ".join(str(tree.pop(word, "")).split()) for word in WORDS)
-    return RecipeFile(name, path, about, tree, source, claims)
+    return RecipeFile(name, path, about=about, settings=tree, source=source, claims=claims)
 
 
 def default_for(data_name: str, num_images: int, side_px: int) -> str:

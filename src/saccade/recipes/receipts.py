@@ -183,9 +183,11 @@ def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[s
             where=str(folder),
             fix="run the same `saccade train` command again",
         )
+
     settings.pop("resolved", None)
     name = Path(settings["recipe"]).stem
     _require_same(folder, settings, find(name))
+
     result, environment = facts["result"], facts["environment"]
     return name, Measurement(
         run=folder.name,
@@ -262,6 +264,7 @@ def table() -> str:
         "| recipe | seed | top-1 | correct | seconds | commit | torch | log (SHA-256) |",
         "|---" * 8 + "|",
     ]
+
     for name in names():
         receipt = read(name)
         if receipt is None:
@@ -278,4 +281,5 @@ def table() -> str:
             f"{run.commit[:10]} | {run.torch} | {run.log[:16]} |"
             for run in receipt.runs
         ]
+
     return "\n".join([*lines, *details]) + "\n"

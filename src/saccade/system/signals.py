@@ -139,10 +139,12 @@ class Signals:
                 if self.first is None and self.phase == "nothing to save":
                     _leave(latest)
                 continue
+
             if not (read := os.read(line, 1)):
                 break
             if read[0] not in STOPS:
                 continue
+
             latest = read[0]
             self._arrived += 1
             if self._arrived > 1:
