@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +14,8 @@ import typer.main
 
 from saccade import cli
 from saccade.cli.main import app
-from saccade.cli.options import Asked, asking
+from saccade.cli.options import KNOWN_DATA, Asked, asking
+from saccade.data.sources import KNOWN
 from saccade.errors import UsageError
 from saccade.setup.compose import FLAGS
 
@@ -24,6 +28,46 @@ def test_every_flag_that_is_a_setting_is_an_option_of_train_and_check() -> None:
     for verb in ("train", "check"):
         spelled = {option for p in VERBS[verb].params for option in p.opts}
         assert {f"--{name.replace('_', '-')}" for name in FLAGS} <= spelled
+
+
+@pytest.mark.parametrize(
+    ("line", "answers"),
+    [
+        ("saccade tra", ["train"]),
+        ("saccade train photos-s", ["photos-small"]),
+        ("saccade train --data cifar", ["cifar10", "cifar100"]),
+        ("saccade check --dev", ["--devices"]),
+    ],
+)
+def test_tab_completes_verbs_recipes_data_and_options(
+    line: str,
+    answers: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    for name, value in {**words, "_SACCADE_COMPLETE": "complete_bash"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        app(prog_name="saccade")
+    assert capsys.readouterr().out.split() == answers
+
+
+def test_tab_imports_nothing_heavy() -> None:
+    environment = os.environ | {
+        "_SACCADE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "saccade train ph",
+        "COMP_CWORD": "2",
+    }
+    command = [sys.executable, "-X", "importtime", "-m", "saccade"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "typer" in imported and not imported & {"torch", "numpy", "PIL", "matplotlib"}
+    assert "photos" in done.stdout.split()
+
+
+def test_the_known_sets_that_complete_are_those_there_are() -> None:
+    assert KNOWN_DATA == KNOWN
 
 
 def test_every_file_of_the_room_is_a_verb() -> None:

@@ -17,17 +17,36 @@ import typer
 if TYPE_CHECKING:
     from saccade.setup.compose import Request
 
+KNOWN_DATA = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist")
+"""What ``KNOWN`` of the data sources is, without what these import."""
+
+
+def _complete_data(incomplete: str) -> list[str]:
+    return [name for name in KNOWN_DATA if name.startswith(incomplete)]
+
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    from saccade import recipes
+
+    return [name for name in recipes.names() if name.startswith(incomplete)]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 # What is trained, on what
 Words = Annotated[
     list[str] | None,
-    typer.Argument(help="A YAML file, a recipe or a model; several are merged in order."),
+    typer.Argument(
+        help="A YAML file, a recipe or a model; several are merged in order.",
+        autocompletion=_complete_recipe,
+    ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data", help="A known name (digits, cifar10 ...), a folder, a tar or zip, or shards."
+        "--data",
+        help="A known name (digits, cifar10 ...), a folder, a tar or zip, or shards.",
+        autocompletion=_complete_data,
     ),
 ]
 Val = Annotated[
