@@ -20,7 +20,7 @@ from saccade.errors import UsageError
 from saccade.setup.compose import FLAGS
 
 VERBS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-NO_VERBS = {"__init__", "app", "main", "options", "foreign_options"}
+NO_VERBS = {"__init__", "app", "main", "options", "foreign_options", "foreign_values"}
 
 
 def test_every_flag_that_is_a_setting_is_an_option_of_train_and_check() -> None:

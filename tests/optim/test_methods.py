@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from saccade.config.schema import Config
 from saccade.errors import ConfigError
 from saccade.optim.methods import METHODS
+from saccade.optim.optimizers import peak, rest_peak, with_rate
 from saccade.setup.compose import Request, settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -36,3 +38,17 @@ def test_every_optimiser_is_documented_as_the_table_has_it() -> None:
         kept = ", ".join(f"`{slot}`" for slot in [*method.slots, *["step"] * method.counts_steps])
         fused = "yes" if method.fused else "no"
         assert f"| `{name}` | {method.title} | {method.rule} | {fused} | {kept} |" in page, name
+
+
+def test_an_effective_rate_moves_the_rate_of_the_rest_in_proportion() -> None:
+    """Muon on part of the network: ``--lr`` is its rate, never scaled; a plain method has one."""
+    recipe, given = Config(), 0.02
+    section = recipe.optimizer.model_copy(
+        update={"name": "muon", "lr": "0.05 per 128", "rest_lr": "0.1 per 64"}
+    )
+    told = with_rate(section, given, 256)
+    assert peak(told, 256)[0] == peak(told, 512)[0] == given
+    before, rest_before = peak(section, 256)[0], rest_peak(section, 256)[0]
+    assert rest_peak(told, 256)[0] / given == pytest.approx(rest_before / before)
+    plain = with_rate(recipe.optimizer, given, 256)
+    assert plain == recipe.optimizer.model_copy(update={"lr": repr(given)})
