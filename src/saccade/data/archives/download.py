@@ -127,6 +127,8 @@ def _fetch(remote: Remote, part: files.Partial, tick: Callable[[int], None]) -> 
                 reasons[address] = str(error)
             except (OSError, HTTPException, ValueError) as error:
                 reasons[address] = str(error)
+
+        # A round that brought bytes is progress: a slow mirror is not a failing one.
         rounds = 0 if part.size > most else rounds + 1
         most = max(most, part.size)
         if useful and 0 < rounds < ROUNDS:
@@ -146,6 +148,8 @@ def _receive(
     begun = part.size
     if begun < remote.size_bytes:
         _transfer(address, remote.size_bytes, part, tick)
+
+    # A continued file may have got its two halves from two versions: it is tried anew.
     if files.digest(part.path, "md5") != remote.md5:
         part.clear()
         if begun:

@@ -76,6 +76,8 @@ def follow(
             lost[link.name] = f"{link.kind} in a circle"
         else:
             rest[link] = aim
+
+    # Sorted names put the contents of a folder side by side: two searches find them.
     names = sorted([*places.items(), *found])
 
     def inside(aim: str) -> list[tuple[str, int]]:
@@ -85,6 +87,7 @@ def follow(
             else []
         )
 
+    # A folder of links to folders of links can show millions of files: both are bounded.
     folders = sorted(f"{link.name}/" for link, aim in rest.items() if inside(aim))
     budget = GROWTH_LIMIT * len(places)
     for link, aim in rest.items():

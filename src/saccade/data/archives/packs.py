@@ -144,6 +144,8 @@ def _arrays(view: memoryview) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
     length = int.from_bytes(view[:8], "little")
     if not 0 < length <= min(HEADER_LIMIT_BYTES, len(view) - 8):
         raise ValueError(f"its header declares {length} bytes")
+
+    # The layout of safetensors: the header's length, the header, the tensors.
     header = json.loads(bytes(view[8 : 8 + length]))
     start = 8 + length
     arrays = {}
@@ -210,6 +212,8 @@ def _damaged_records(path: Path) -> Iterator[str]:
     except DataError as error:
         yield f"{path.name}: {error.what}"
         return
+
+    # The shard opens, so single records are damaged: they can be named.
     bad = []
     for i in range(len(shard)):
         try:

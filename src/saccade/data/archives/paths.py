@@ -108,6 +108,8 @@ def clean_name(raw: str) -> str:
         except UnicodeEncodeError as error:
             raise ValueError(f"the name {raw[:200]!r} is not Unicode text") from error
         raw = unicodedata.normalize("NFC", raw)
+
+    # Such a name could lead out of the folder that the archive stands for.
     parts = raw.split("/")
     if "" in parts or "." in parts or ".." in parts:
         if parts[0] == "" or ".." in parts:

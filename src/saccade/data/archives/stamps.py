@@ -41,6 +41,8 @@ def stamp(facts: array[int]) -> str:
     """
     if not facts:
         return ""
+
+    # Changes within one tick of the clock leave the same times: too early to believe them.
     latest = int(np.frombuffer(facts, np.uint64).reshape(-1, FACTS)[:, 1:3].max())
     if abs(time.time() - latest / 1e9) < SETTLED_S:
         return ""

@@ -183,10 +183,14 @@ class _TarScan:
             return False
         _check_header(block)
         kind = block[156:157]
+
+        # An extension describes the next member, or all that follow; it is not a member itself.
         if kind in b"LKxg":
             self._extension(kind, _number(block[124:136]))
             return True
         fields = self.shared | self.local if self.shared or self.local else {}
+
+        # A sparse member is shorter in the archive than in the file system.
         if any(name.startswith("GNU.sparse.") for name in fields):
             raise ValueError("sparse members are not supported")
         name = _name(block, fields)
@@ -225,6 +229,8 @@ class _TarScan:
         left = len(self.view) - self.offset - BLOCK_BYTES
         if size > left:
             raise ValueError(f"{name[:200]!r} declares {size} bytes and the file ends after {left}")
+
+        # Data are filled up to whole blocks with zeros.
         padded = -(-size // BLOCK_BYTES) * BLOCK_BYTES
         if padded > left:
             raise ValueError(f"the file ends inside the padding of {name[:200]!r}")
@@ -268,6 +274,8 @@ def _check_header(block: bytes) -> None:
         )
     if len(block) < BLOCK_BYTES:
         raise ValueError("the file ends inside a header; it was cut")
+
+    # The checksum is computed as if its own field held spaces.
     declared = block[148:156]
     if sum(block) - sum(declared) + 8 * 0x20 != _number(declared):
         raise ValueError("the header does not match its checksum")
@@ -294,6 +302,8 @@ def _decimal(text: str) -> int:
 def _name(block: bytes, fields: dict[str, str]) -> str:
     if "path" in fields:
         return fields["path"]
+
+    # A long name is cut in two: its folders stand in the prefix.
     name = block[:100].split(b"\0", 1)[0]
     if block[257:263] == b"ustar\0" and block[345]:
         name = block[345:500].split(b"\0", 1)[0] + b"/" + name

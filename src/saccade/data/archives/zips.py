@@ -107,6 +107,8 @@ class ZipMembers:
         offset, packed = int(self.members.offsets[i]), int(self.packed[i])
         if len(view) - offset < _LOCAL_HEADER.size:
             raise ValueError("its header lies beyond the end of the file")
+
+        # The local header repeats what the directory says, and may contradict it.
         magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(view, offset)
         start = offset + _LOCAL_HEADER.size + name_bytes
         raw_name = bytes(view[start - name_bytes : start])
@@ -204,12 +206,16 @@ def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     first = max(0, size - _END_BYTES - _COMMENT_BYTES)
     file.seek(first)
     tail = file.read()
+
+    # Most archives have no comment: the record then ends the file.
     place = len(tail) - _END_BYTES
     if not (tail[place : place + 4] == b"PK\5\6" and tail.endswith(b"\0\0")):
         place = tail.rfind(b"PK\5\6")
     end = first + place
 
     declared = int.from_bytes(tail[place + 10 : place + 12], "little")
+
+    # More entries than 16 bits count: the real number stands in the record of zip64.
     if declared == 0xFFFF and end >= 20:
         file.seek(end - 20)
         locator = file.read(20)
@@ -244,6 +250,8 @@ def _check_member(info: zipfile.ZipInfo, name: str) -> None:
             f"'{name}' is compressed by method {info.compress_type}; only stored and deflate "
             "are read"
         )
+
+    # Deflate shrinks by at most this factor: a member that declares more is forged.
     most = (
         info.compress_size
         if info.compress_type == zipfile.ZIP_STORED

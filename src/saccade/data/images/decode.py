@@ -157,6 +157,8 @@ def bad_image(data: Data, kind: str, reason: object) -> BadImage:
         return reason
     if _UNSUPPORTED.search(str(reason)):
         return BadImage(f"unsupported {kind}: {reason}", "unsupported")
+
+    # Truncated and damaged files get different names, because the remedies differ.
     if kind == "JPEG":  # pixels cannot hold an end marker, a thumbnail in the EXIF block can
         whole, block = bytes(data), exif_block(data)
         cut = b"\xff\xd9" not in whole[whole.find(block) + len(block) :]
@@ -277,6 +279,8 @@ def _rgb(image: Image.Image) -> Pixels:
         return pixels
     if image.mode in ("F", "LAB", "HSV"):
         raise BadImage(f"pixels of mode {image.mode} are not supported", "unsupported")
+
+    # Transparency on white, as a browser shows it.
     see_through = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
     if (
         image.format == "BMP"
@@ -285,6 +289,8 @@ def _rgb(image: Image.Image) -> Pixels:
     ):
         # a writer that left the fourth byte empty; viewers show such a file as opaque, too
         see_through = False
+
+    # Strip by strip: Pillow copies the image for every conversion.
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
     rows = max(_STRIP_PIXELS // width, 1)

@@ -100,6 +100,8 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
                 continue
             if marker == _LOSSLESS_FRAME:
                 raise ValueError("Unsupported JPEG process: JPEG-LS")
+
+            # Height before width: the order in the frame header.
             if marker in _START_OF_FRAME:
                 height, width = (
                     data[place + 5] << 8 | data[place + 6],
@@ -121,6 +123,8 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
                     sampling=sampling,
                     hierarchical=hierarchical,
                 )
+
+            # Two segments before the frame matter: EXIF, and whose colours these are.
             body = place + 4
             if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and not exif:
                 exif = body + 6

@@ -90,6 +90,8 @@ def read(data: bytes | memoryview) -> Png:
         animated = animated or kind == b"acTL"
     if not pixels_bytes:
         raise BadImage("damaged PNG: it holds no pixels")
+
+    # Both lie in the header, which is always the first chunk.
     bits, colour = data[24], data[25]
     key = _key(see_through, bits, colour)
     has_alpha = colour in _WITH_ALPHA or bool(key) or (colour == _PALETTE and bool(see_through))
@@ -107,6 +109,8 @@ def _key(body: bytes, bits: int, colour: int) -> tuple[int, ...]:
         return ()
     if len(body) != 2 * count:
         raise BadImage(f"damaged PNG: its transparent colour has {len(body)} bytes")
+
+    # Two bytes for each sample, of which a shallow file uses the low bits.
     samples = np.frombuffer(body, ">u2").astype(int) & ((1 << bits) - 1)
     return tuple(samples.tolist())
 
@@ -124,6 +128,8 @@ def clear(png: Png, image: Image.Image) -> NDArray[np.bool_]:
         return gray == png.key[0] * 255 // ((1 << png.bits) - 1)
     if png.colour == _GRAY:
         return np.asarray(image) == png.key[0]
+
+    # RGB: all three samples must be those of the key.
     key = np.array(png.key)
     if png.bits <= 8:
         return np.asarray((np.asarray(image) == key).all(axis=2))

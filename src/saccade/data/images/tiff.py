@@ -47,6 +47,8 @@ def check(image: Image.Image) -> None:
     tags: Mapping[int, Any] = image.tag_v2  # type: ignore[attr-defined]
     bits, planes = _of(tags, _BITS, 1), _of(tags, _PLANAR, 1)[0]
     packed, colour = _of(tags, _COMPRESSION, 1)[0] != 1, _of(tags, _PHOTOMETRIC, 0)[0]
+
+    # Pillow opens all of these without an error and gives wrong colours, or black.
     wrong = (
         set(_of(tags, _FORMAT, _UNSIGNED)) != {_UNSIGNED}
         or not set(bits) <= set(_READ_BITS)

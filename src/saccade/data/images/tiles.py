@@ -82,9 +82,13 @@ def encode(
     height, width = pixels.shape[:2]
     rows = -(-height // mcu_height)
     blocks = max(tile // mcu_width, 1)
+
+    # The table has room for so many lengths and no more: a JPEG segment is at most 64 kB.
     while rows * -(-width // (blocks * mcu_width)) > _MAX_TILES:
         blocks *= 2
     columns = -(-width // (blocks * mcu_width))
+
+    # Whole tiles only: restart markers count blocks across the ends of rows.
     padding = [(0, 0), (0, columns * blocks * mcu_width - width), *[(0, 0)] * (pixels.ndim - 2)]
     padded = np.pad(pixels, padding, "edge")
     # Pillow's guess at the size of the output is too small for noise, and libjpeg cannot wait for a
@@ -95,6 +99,8 @@ def encode(
     if orientation != 1:
         options["exif"] = Image.Exif()
         options["exif"][0x0112] = orientation
+
+    # A restart marker after each tile: from there on it decodes without its neighbours.
     Image.fromarray(padded).save(
         buffer, "JPEG", quality=quality, optimize=True, restart_marker_blocks=blocks, **options
     )
@@ -110,6 +116,7 @@ def _with_table(
 
     The lengths come from the restart markers in the file.
     """
+    # Inside the scan a byte FF is followed by 0, so what looks like a marker is one.
     frame, scan = _landmarks(plain)
     values = np.frombuffer(plain, np.uint8)
     after = values[scan + 1 :]
@@ -120,6 +127,8 @@ def _with_table(
     assert len(lengths) == grid[0] * grid[1] and markers[-1] == len(plain), (
         "libjpeg wrote another grid"
     )
+
+    # The table stands in front of the header and moves it: all offsets in it are shifted.
     table = lengths.astype("<u2").tobytes()
     shift = _TABLE + len(table) - 2
     fields = _FIELDS.pack(MAGIC, *size, *tile, *grid, frame + shift, scan + shift)
@@ -168,6 +177,8 @@ class Grids:
             dtype=np.int64,
         )
         base = np.cumsum(count + 1) - count - 1
+
+        # A record is whole when header and tiles add up to its length.
         whole = facts[:, _SCAN] + ends[base + count] - ends[base]
         self.sound: NDArray[np.bool_] = whole == [len(data) for data in records]
         self.sizes = facts[:, :2]
@@ -185,16 +196,22 @@ class Grids:
         assert self.sound.all()
         facts, ends = self._facts, self._ends
         tile, columns, scan = facts[:, 2:4], facts[:, _COLUMNS], facts[:, _SCAN]
+
+        # The first and last tile of each box, with the margin, in tiles across and down.
         first = np.maximum(boxes[:, :2] - _MARGIN, 0) // tile
         last = np.minimum(
             -(-(boxes[:, :2] + boxes[:, 2:] + _MARGIN) // tile), facts[:, _COLUMNS : _ROWS + 1]
         )
         wide, high = (last - first).T
+
+        # From here on one entry for each row of tiles of each cut: k cuts, n rows in all.
         image = np.repeat(np.arange(len(facts)), high)  # of each row of tiles
         row = np.arange(len(image)) - (np.cumsum(high) - high)[image]
         before = (self._base + first[:, 1] * columns + first[:, 0])[image] + row * columns[image]
         starts, stops = ends[before], ends[before + wide[image]]
         origin = (scan - ends[self._base])[image]
+
+        # Each cut begins with the header of its record, without the table of tiles.
         head = scan - facts[:, _HEADER] + len(_START_OF_IMAGE)
         written = np.cumsum(stops - starts)
         cut_ends = np.cumsum(head) + written[np.cumsum(high) - 1]
@@ -209,6 +226,8 @@ class Grids:
         # from the running sum of lengths to the place in ``out``
         moved = np.cumsum(head)[image] + written - stops
         _count_markers(out, ends, before, wide=wide[image], moved=moved, row=row)
+
+        # The frame header says the size of the cut instead of that of the image.
         corners = first * tile
         sizes = last * tile - corners
         sizes[:, 1] = np.minimum(sizes[:, 1], facts[:, 1] - corners[:, 1])

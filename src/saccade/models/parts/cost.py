@@ -53,6 +53,7 @@ def cost(model: nn.Module, image_size: int) -> Cost:
         if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
             last_map = (output.shape[-2], output.shape[-1])
 
+    # Activations are those of convolutions and linear layers, as RegNet counts them.
     counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with hooked(counted, record), counting(model) as counts:
         model(torch.empty(1, 3, image_size, image_size, device="meta"))

@@ -124,6 +124,7 @@ def undecayed(model: nn.Module) -> set[str]:
     A module lists its position tables, class tokens and the like in ``no_decay``, by attribute
     name.
     """
+    # One dimension: norms and biases.
     found = {n for n, p in model.named_parameters() if p.dim() <= 1}
     for place, module in model.named_modules():
         found |= {f"{place}.{n}".lstrip(".") for n in getattr(module, "no_decay", ())}

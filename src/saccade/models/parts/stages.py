@@ -132,6 +132,8 @@ def _lines(
     for last, child in module.named_children():
         full = _dotted(name, last)
         visit, params = _visit(full, child, visits), _params(child)
+
+        # A part that holds most of the work, or that never ran as a whole, is opened.
         large = visit.macs > DOMINANT * whole.macs or params > DOMINANT * whole.params
         opens = any(child.children()) and visit.order < NEVER and (large or full not in visits)
 
@@ -167,6 +169,8 @@ def _blocks(name: str, module: nn.Module, visits: dict[str, _Visit]) -> int:
         return 0
     if _is_row(name, module, visits):
         return len(list(module.children()))
+
+    # A stage often begins with a layer that changes the shape; the row follows it.
     shape = _visit(name, module, visits).shape
     inside = {f"{name}.{n}": m for n, m in module.named_children()}
     rows = [

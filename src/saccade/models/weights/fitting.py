@@ -35,8 +35,12 @@ def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor
         return None
     if theirs.shape == ours.shape:
         return theirs, ""
+
+    # A linear layer and a 1x1 convolution hold the same numbers.
     if squeezed(theirs) == squeezed(ours):
         return theirs.reshape(ours.shape), f"{form(theirs)} -> {form(ours)}"
+
+    # A file may claim a table of any size; only real ones are interpolated.
     if not 0 < theirs.numel() <= LARGEST_RESIZED:
         return None
     if is_first and theirs.dim() == 4:
@@ -59,6 +63,8 @@ def _recoloured(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
         return None
     if after == 1:
         return theirs.sum(1, keepdim=True), f"{before} -> 1 colours, summed"
+
+    # Scaled so that the first layer answers about as strongly as before.
     places = [i % before for i in range(after)]
     return theirs[:, places] * (before / after), f"{before} -> {after} colours, repeated and scaled"
 
@@ -109,6 +115,8 @@ def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | Non
     grid = old[extra:].T.reshape(1, -1, before, before)
     grid = F.interpolate(grid, (after, after), mode="bicubic", antialias=True, align_corners=False)
     new[tokens:] = grid.reshape(-1, after**2).T
+
+    # Class tokens have no place in the grid: they are copied.
     shared = min(tokens, extra)
     new[:shared] = old[:shared]
     return new.reshape(ours.shape), f"{before}x{before} -> {after}x{after} positions, bicubic"

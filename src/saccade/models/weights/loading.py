@@ -279,6 +279,8 @@ def _fit_all(
                 fitted.append((name, how))
 
     parameters = {plain_name(n): p.numel() for n, p in model.named_parameters()}
+
+    # Heads do not count: a fresh head is intended.
     weights = {n: count for n, count in parameters.items() if n not in of_heads}
     changed = {name for name, _ in fitted}
 

@@ -149,6 +149,8 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
         return pair[0], pair[1].rank if pair[0] else 0, len(pair[1].tensors)
 
     fits, chosen = max(found, key=worth)  # the first of equals
+
+    # An average often holds parameters alone: the running statistics come from the raw weights.
     for count, other in found:
         if chosen.rank == 1 and other.rank == 2 and _averages_parameters(other, chosen, model, own):
             mixed = _with_others(other, count, found)
@@ -239,6 +241,8 @@ def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
         branch, place, depth = waiting.pop()
         if not isinstance(branch, Mapping) or depth > DEPTH or id(branch) in seen:
             continue
+
+        # By identity: one mapping under a million names is looked at once.
         seen.add(id(branch))
         looked += len(branch)
         if looked > MOST_PLACES:
@@ -255,6 +259,7 @@ def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
         ]
         waiting += reversed([entry for entry in inner if isinstance(entry[0], Mapping)])
 
+    # The largest tables are networks; optimisers keep many small ones beside them.
     largest = sorted(range(len(found)), key=lambda i: -len(found[i][1]))[:MOST_TABLES]
     return [found[i] for i in sorted(largest)]
 
@@ -297,6 +302,8 @@ def _translated(
     """Read a table of tensors of any shape ``(...)`` by stripping prefixes and turning foreign
     names into ``ours``.
     """
+
+    # A name of ours that the other library uses for something else is not taken as it is.
     taken, renamed = {}, set(ours.values())
     stripped = {}
     for name in table:
@@ -308,6 +315,8 @@ def _translated(
         target = ours.get(short, short)
         if target in own and (short in ours or target not in renamed):
             taken[target] = name
+
+    # A head under another name: taken where the model's own name is not there.
     for alias in HEADS:
         if f"{head}.weight" in own and f"{head}.weight" not in taken:
             spare = {
