@@ -51,10 +51,13 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable class; raises DataError for an image that could not be read."""
+        """The most probable class, empty where the network names none.
+
+        Raises DataError for an image that could not be read.
+        """
         if self.error:
             raise DataError(self.error, where=self.path)
-        return self.top[0][0]
+        return self.top[0][0] if self.top else ""
 
 
 def predict(

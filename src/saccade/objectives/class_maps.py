@@ -19,7 +19,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
-def _doubles(names: set[str]) -> list[str]:
+def doubles(names: set[str]) -> list[str]:
     """Return the names that differ only in case, as ``'Cat' / 'cat'``.
 
     Letters may be classes of their own.
@@ -77,15 +77,15 @@ def _case(
             )
         )
 
-    if doubles := _doubles(known):
+    if twice := doubles(known):
         findings.append(
             Finding(
                 "class-case-differs",
                 "warning",
                 f"classes of {train.name} differ only in upper and lower case: "
-                f"{listed(doubles, len(doubles))}",
+                f"{listed(twice, len(twice))}",
                 train.where,
-                items=tuple(doubles),
+                items=tuple(twice),
             )
         )
     return findings

@@ -26,7 +26,7 @@ CONFIDENCE_95 = 1.959963984540054
 # Losses are rounded to multiples of this before they are summed in float64. Such sums are exact
 # below 5e8, so the figure does not depend on the order of the batches or on the number of ranks. It
 # is half a float32 ulp of 1.
-_LOSS_STEP = 2.0**-24
+LOSS_STEP = 2.0**-24
 
 _FIGURES = ("top1", "top5", "loss", "correct", "correct5", "n")
 
@@ -57,7 +57,7 @@ class Score:
         self.correct += int((places < 1).sum())
         self.correct5 += int((places < 5).sum())
         self.n += len(labels)
-        self.loss_sum += float(((losses / _LOSS_STEP).round() * _LOSS_STEP).sum())
+        self.loss_sum += float(((losses / LOSS_STEP).round() * LOSS_STEP).sum())
 
     @property
     def top1(self) -> float:

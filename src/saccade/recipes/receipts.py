@@ -21,6 +21,9 @@ FOLDER = Path(__file__).parent / "receipts"
 FREE = ("seed", "device", "recipe", "data.train", "data.val")
 """What two runs of one recipe may differ in, besides the settings of kind ``run``."""
 
+FIGURE = "top1"
+"""The figure of the runs that have receipts; all recipes are of classification so far."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -189,6 +192,11 @@ def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[s
     _require_same(folder, settings, find(name))
 
     result, environment = facts["result"], facts["environment"]
+    if facts.get("primary", FIGURE) != FIGURE:
+        raise ConfigError(
+            f"receipts hold {FIGURE}, and this run is judged by {facts['primary']}",
+            where=str(folder),
+        )
     return name, Measurement(
         run=folder.name,
         seed=settings["seed"],
