@@ -22,7 +22,7 @@ import torch
 from test_buffers import Odd
 
 from saccade.config.layers import Layers
-from saccade.config.schema import GuardSection
+from saccade.config.schema import Config, GuardSection
 from saccade.data.loader import Batch
 from saccade.data.order import RankSlice
 from saccade.data.readers import Readers
@@ -37,6 +37,8 @@ from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.evaluator import evaluate
 from saccade.models import create_model
 from saccade.objectives.classification import of_settings
+from saccade.objectives.multi_label import MultiLabel
+from saccade.objectives.objective import Objective
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.schedule import Schedule
@@ -52,6 +54,7 @@ KINDS = {
     "muon bf16": ("muon", "bf16"),
     "adamw fp32": ("adamw", "fp32"),
     "odd buffers": ("sgd", "fp32"),
+    "multi-label": ("sgd", "fp32"),
 }
 SIZES = (1, 7, 511)
 
@@ -89,8 +92,16 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
         guard=Guard("lr"),
         world=world,
         gradients=gradients,
-        objective=of_settings(config),
+        objective=objective_of(kind, config),
     )
+
+
+def objective_of(kind: str, config: Config) -> Objective:
+    """Return what a net of four outputs learns: classes, or sets of four labels."""
+    if kind != "multi-label":
+        return of_settings(config)
+    table = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0]]).float()
+    return MultiLabel(("ant", "bee", "cat", "dog"), config, table)
 
 
 def batch(step: int, world: World, cells: int) -> Batch:

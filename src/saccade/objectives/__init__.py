@@ -12,9 +12,10 @@ from saccade.config.schema import Config
 from saccade.data.sources import Split
 from saccade.errors import CheckpointError
 from saccade.objectives.classification import Classification
+from saccade.objectives.multi_label import MultiLabel
 from saccade.objectives.objective import Objective, Primary
 
-OBJECTIVES: tuple[type[Objective], ...] = (Classification,)
+OBJECTIVES: tuple[type[Objective], ...] = (MultiLabel, Classification)
 """The first that fits the labels is taken."""
 
 

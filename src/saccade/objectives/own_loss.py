@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saccade.config.schema import Config
 from saccade.data.sources import Split
+from saccade.data.sources.label_sets import are_sets
 from saccade.errors import ConfigError
 from saccade.objectives.classification import Classification, Mixed
 from saccade.objectives.objective import Objective
@@ -39,7 +40,15 @@ class OwnLoss(Classification):
     def handed(cls, config: Config, train: Split, own: Loss, called: str) -> OwnLoss:
         """Return the objective of a run on these images with a loss that was handed over, which
         takes logits (B, C) and targets (B,).
+
+        Raises ConfigError where an image may have several labels.
         """
+        if are_sets(train.classes):
+            raise ConfigError(
+                f"the loss {called} is for one class of each image, and these have several labels",
+                where="loss",
+                fix="leave it out: binary cross-entropy is used",
+            )
         return cls(train.classes, config, None, own, called)
 
     def loss(self, outputs: Tensor, targets: Mixed) -> Tensor:

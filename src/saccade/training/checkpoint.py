@@ -143,7 +143,6 @@ def read(path: Path, fix: str = OLDER) -> Saved:
 class _Evaluation(BaseModel):
     """What of an evaluation is reckoned with."""
 
-    model_config = ConfigDict(extra="allow")
     step: int = Field(ge=0)
     epoch: float = 0.0
     split: str = ""
@@ -251,8 +250,7 @@ def _require_figures(facts: Mapping[str, Any], file: Path) -> None:
     name = primary_of(facts).name
     for place, entry in enumerate(facts["evaluations"]):
         value = entry.get(name)
-        is_number = isinstance(value, int | float) and math.isfinite(value)
-        if not is_number or isinstance(value, bool):
+        if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{file.name}, evaluations.{place}.{name}: a number is wanted")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
 from saccade.data.archives.paths import clean_name
+from saccade.data.sources.label_sets import FORBIDDEN, are_sets, labels_in, written
 from saccade.data.sources.layout import SPLIT_FOLDERS, WHOLE, Layout, is_image, layout_of_rows
 from saccade.data.sources.listing import Listing, SideFile, class_name, counted
 from saccade.data.sources.split_names import called
@@ -27,6 +30,10 @@ PATHS = (
     "image_id",
 )
 LABELS = ("label", "class")
+LISTS = ("labels", "classes", "tags")
+"""Columns whose cells hold any number of labels."""
+
+SEPARATORS = "|;,"
 SPLITS = ("split", "")
 NO_ROW = "image without a row in the table"
 
@@ -35,7 +42,9 @@ _NOTHING_EXACTLY = frozenset(("NA", "None", "?", "-"))
 _PARTING = re.compile(r"[|;]|,\s*|\s*[+&/]\s*|\s+")
 _SPACING = re.compile(r"[\s_-]+")
 _EDGES = " .'\""
+_MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
 _Row = tuple[str, str]
+_Line = tuple[int, str, str, str]
 
 
 def labelled_layout(listing: Listing, table: Path) -> Layout:
@@ -47,8 +56,12 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
     """
     source = SideFile.opened(table)
     place_of = {path: place for place, path in enumerate(listing.names)}
-    answers = _answers(source, place_of.keys(), f"{listing.path.name}/")
-    refuse_odd_labels(Counter(label for _, label in answers.values()), source.where)
+    rows = _rows(source)
+    answers = _answers(rows, source, place_of.keys(), f"{listing.path.name}/")
+    classes = [label for _, label in answers.values()]
+    if are_sets(classes):
+        classes = [name for label in classes for name in labels_in(label)]
+    refuse_odd_labels(Counter(classes), source.where)
     absent = answers.keys() - place_of.keys()
     if absent:
         raise DataError(
@@ -56,31 +69,130 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
             where=f"{source.where}, looked for in {listing.path}",
             fix=f"write the paths as they are inside {listing.path.name}, or remove the rows",
         )
-    rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+
+    places: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     for path, (split, label) in answers.items():
-        rows[split].append((label, path, place_of[path]))
-    if not rows:
+        places[split].append((label, path, place_of[path]))
+    if not places:
         raise DataError("the table has no rows", where=source.where)
-    if WHOLE in rows and len(rows) > 1:
-        without = [path for _, path, _ in rows[WHOLE]]
+    if WHOLE in places and len(places) > 1:
+        without = [path for _, path, _ in places[WHOLE]]
         raise DataError(
             counted(without, "rows have no split, but others have"),
             where=source.where,
             fix=f"fill the column with {', '.join(SPLIT_FOLDERS)}, or leave it out",
         )
     others = [path for path in listing.names if path not in answers and is_image(path)]
-    layout = layout_of_rows(rows, listing.ignored + Counter({NO_ROW: len(others)}), others)
+    layout = layout_of_rows(places, listing.ignored + Counter({NO_ROW: len(others)}), others)
     return replace(layout, notes=(counted(others, "images have no row"),) if others else ())
 
 
-def _answers(source: SideFile, known: Set[str], prefix: str) -> dict[str, _Row]:
+def _rows(source: SideFile) -> Iterable[_Line]:
+    """Return (line number, path, class, split) of a table, in the form that its header says.
+
+    One label in the column ``label``; any number of them in the column ``labels``, or in columns of
+    0 and 1, one for each label. Raises DataError.
+    """
+    header = [name.lower() for name in _header(source)]
+    if set(LABELS) & set(header):
+        for line, (path, label, split) in source.columns(PATHS, LABELS, SPLITS):
+            yield line, path, label, split
+    elif set(LISTS) & set(header):
+        yield from _listed(source)
+    elif marks := _marks(source, header):
+        yield from _marked(source, marks)
+    else:
+        list(source.columns(PATHS, LABELS, SPLITS))  # raises, naming what was looked for
+
+
+def _header(source: SideFile) -> list[str]:
+    """Return the names of the columns as they are written; none where the table is no CSV."""
+    try:
+        return [name.strip() for name in next(csv.reader(io.StringIO(source.text)), [])]
+    except csv.Error:
+        return []
+
+
+def _listed(source: SideFile) -> Iterator[_Line]:
+    """Read cells that hold any number of labels, none included."""
+    rows = list(source.columns(PATHS, LISTS, SPLITS))
+    used = [mark for mark in SEPARATORS if any(mark in cell for _, (_, cell, _) in rows)]
+    if len(used) > 1:
+        raise DataError(
+            f"the cells separate labels by {' and by '.join(map(repr, used))}",
+            where=source.where,
+            fix="write cat|dog, with one separator in all cells and none inside a label",
+            finding="labels-unclear",
+        )
+
+    for line, (path, cell, split) in rows:
+        parts = cell.split(used[0]) if used else [cell]
+        labels = [_label(part, source.line(line)) for part in parts if part.strip()]
+        yield line, path, written(labels), split
+
+
+def _marks(source: SideFile, header: Sequence[str]) -> list[str]:
+    """Return the columns that are labels because they hold nothing but 0 and 1, two at least.
+
+    Columns without a name, as an index has, are passed over. Raises DataError where one column
+    beside them holds something else.
+    """
+    names = [name for name in header if name and name not in {*PATHS, *SPLITS}]
+    if len(names) < 2 or len(set(names)) < len(names):
+        return []
+
+    values: dict[str, set[str]] = {name: set() for name in names}
+    for _, cells in source.columns(*[(name,) for name in names]):
+        for name, cell in zip(names, cells, strict=True):
+            values[name].add(cell)
+    marks = [name for name in names if values[name] <= _MARKS.keys()]
+    others = [name for name in names if name not in marks]
+    if marks and others:
+        odd = sorted(values[others[0]] - _MARKS.keys())[0]
+        raise DataError(
+            f"the column '{others[0]}' holds '{odd}', while others are labels of 0 and 1",
+            where=source.where,
+            fix="remove what is no label, or put the labels into one column called labels",
+            finding="labels-unclear",
+        )
+    return marks
+
+
+def _marked(source: SideFile, marks: Sequence[str]) -> Iterator[_Line]:
+    """Read columns of 0 and 1, one for each label; the header says how a label is written."""
+    names = {name.lower(): _label(name, source.line(1)) for name in _header(source) if name}
+    columns = [(mark,) for mark in marks]
+    for line, (path, split, *cells) in source.columns(PATHS, SPLITS, *columns):
+        held = [names[mark] for mark, cell in zip(marks, cells, strict=True) if _MARKS[cell]]
+        yield line, path, written(held), split
+
+
+def _label(text: str, where: str) -> str:
+    """Return one label of several; raises DataError for one that looks like a list itself."""
+    try:
+        label = class_name(text)
+    except ValueError as error:
+        raise DataError(str(error), where=where, fix="correct the line") from error
+    if odd := sorted(FORBIDDEN & set(label)):
+        raise DataError(
+            f"the label {label!r} holds {' '.join(odd)}",
+            where=where,
+            fix="write several labels as cat|dog, and none with brackets, quotes or commas",
+            finding="labels-unclear",
+        )
+    return label
+
+
+def _answers(
+    rows: Iterable[_Line], source: SideFile, known: Set[str], prefix: str
+) -> dict[str, _Row]:
     """Return (split, class) by path.
 
     Raises DataError on a line that cannot be used and on files with two answers.
     """
     answers: dict[str, _Row] = {}
     torn: set[str] = set()
-    for line, (text, label, split) in source.columns(PATHS, LABELS, SPLITS):
+    for line, text, label, split in rows:
         try:
             path = clean_name(text.replace("\\", "/"))
             row = (_split(split), class_name(label))
@@ -94,7 +206,7 @@ def _answers(source: SideFile, known: Set[str], prefix: str) -> dict[str, _Row]:
         raise DataError(
             counted(torn, "files have rows with different labels or splits"),
             where=source.where,
-            fix="leave one row for each file",
+            fix="leave one row for each file; several labels stand in one cell: cat|dog",
         )
     return answers
 
@@ -114,7 +226,7 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
             where=where,
             fix=(
                 "give these images a label or leave them out; if it is a class, give it another "
-                "name"
+                "name; in a column called labels an empty cell is an image without labels"
             ),
             finding="labels-unclear",
         )
@@ -124,7 +236,10 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
             f"{sum(counts[label] for label in several):,} image(s) seem to have several "
             f"labels: {_quoted(several)}",
             where=where,
-            fix="give each image one label; if it is one class, join its words by an underscore",
+            fix=(
+                "give each image one label; if it is one class, join its words by an underscore; "
+                "if an image may have several, call the column labels and write cat|dog"
+            ),
             finding="labels-unclear",
         )
     spellings: dict[str, list[str]] = defaultdict(list)

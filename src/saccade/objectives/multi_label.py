@@ -1,0 +1,278 @@
+"""Multi-label classification: an image has any number of labels, none included."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saccade.config.schema import Config
+from saccade.data.augment.chain import present
+from saccade.data.sources import Split
+from saccade.data.sources.label_sets import are_sets, labels_in
+from saccade.errors import ConfigError, DataError
+from saccade.findings import Finding, listed
+from saccade.objectives import per_label
+from saccade.objectives.class_maps import doubles
+from saccade.objectives.objective import Cell, Numbers, Objective, Primary, Result
+from saccade.objectives.page import Measure, Part, Seen, percent
+
+THRESHOLD = per_label.THRESHOLD
+
+
+@dataclass(frozen=True)
+class MultiLabel(Objective):
+    """Binary cross-entropy of every label; the mean average precision (mAP) decides.
+
+    ``table`` is float32 (K, C): the labels of each of the K sets that training images have, as
+    zeros and ones. A class of the split is a set, see ``saccade.data.sources.label_sets``.
+    """
+
+    table: Tensor | None = None
+
+    name: ClassVar[str] = "multi-label"
+    noun: ClassVar[str] = "labels"
+    primary: ClassVar[Primary] = Primary("map", "mAP", "mean average precision")
+    measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("map", "mAP"),
+        Measure("f1_macro", "macro F1"),
+        Measure("f1_micro", "micro F1"),
+    )
+    curves_title: ClassVar[str] = "Scores"
+
+    @classmethod
+    def fits(cls, train: Split) -> bool:
+        """Tell whether the classes of the split are sets of labels."""
+        return are_sets(train.classes)
+
+    @classmethod
+    def of(cls, config: Config, train: Split) -> Self:
+        """Return the objective of a run; raises ConfigError for what has no meaning here."""
+        if config.loss.class_weights != "none":
+            raise ConfigError(
+                "class weights are for images of one class each; here each label is a decision "
+                "of its own",
+                where="loss.class_weights",
+                fix="leave it out: mean average precision counts every label the same",
+            )
+        labels = sorted({label for name in train.classes for label in labels_in(name)})
+        table = torch.from_numpy(_table(train.classes, labels)).float()
+        return cls(tuple(labels), config, table)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the objective with the table of sets on a device."""
+        return self if self.table is None else replace(self, table=self.table.to(device))
+
+    def inspect(self, train: Split, val: Split, *, held_out: bool) -> list[Finding]:
+        """Compare the labels of both sides, and say how many an image has."""
+        return [*_sides(self, train, val), *_labels(self, train)]
+
+    def prevalence(self, split: Split) -> tuple[Sequence[str], Numbers]:
+        """Return the labels and how many images of a split have each, int64 (C,)."""
+        return self.outputs, self._marks(split).sum(0, dtype=np.int64)
+
+    def prepare(self, cell: Cell) -> tuple[Tensor, Tensor]:
+        """Return what the network sees, float32 (B, 3, S, S), and a target per label (B, C).
+
+        A mixed image has the labels of both, each by its weight in the mix; with ``loss=bce`` those
+        above ``loss.bce_threshold`` count as wholly there. Label smoothing moves every target
+        towards one half. *Source:* mixup: Zhang et al. 2018, equation 1.
+        """
+        assert self.table is not None
+        section = self.config.loss
+        inputs, lam = present(
+            cell.images,
+            cell.epochs,
+            cell.samples,
+            self.config,
+            step=cell.step,
+            cell=cell.number,
+        )
+
+        targets = self.table[cell.labels]
+        if lam != 1.0:
+            targets = lam * targets + (1 - lam) * targets.flip(0)
+        if section.name == "bce" and section.bce_threshold is not None:
+            targets = (targets > section.bce_threshold).float()
+        smoothing = section.label_smoothing
+        return inputs, targets * (1 - smoothing) + smoothing / 2
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over a cell of what :meth:`total` sums, a float32 scalar."""
+        return self.total(outputs, targets) / len(outputs)
+
+    def total(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum over a cell of the mean over the labels, a float32 scalar."""
+        losses = F.binary_cross_entropy_with_logits(outputs.float(), targets, reduction="none")
+        return losses.mean(1).sum()
+
+    def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the plain binary cross-entropy of a label, a float32 scalar in nats."""
+        assert self.table is not None
+        return F.binary_cross_entropy_with_logits(outputs.float(), self.table[labels])
+
+    @property
+    def expected_first_loss(self) -> tuple[float, str]:
+        """Return ln 2: every label is a coin."""
+        return math.log(2), "ln(2)"
+
+    def matched(self, split: Split) -> Split:
+        """Return the split; raises DataError where it has labels that the network does not know."""
+        known = set(self.outputs)
+        foreign = sorted({name for one in split.classes for name in labels_in(one)} - known)
+        if foreign:
+            raise DataError(
+                f"{len(foreign)} labels of the {split.name} split are not known: "
+                f"{', '.join(foreign[:5])}",
+                where=split.where,
+                fix="give all splits the labels that the network was trained on",
+                finding="class-unknown",
+            )
+        return split
+
+    def truth(self, split: Split) -> Tensor:
+        """Return the labels of each image as zeros and ones, uint8 (n, C)."""
+        return torch.from_numpy(self._marks(split))
+
+    def judge(self, logits: Tensor, truth: Tensor) -> Result:
+        """Return mAP, macro and micro F1 at one half, and the loss, of logits (n, C)."""
+        return Result(per_label.figures(logits, truth), logits.cpu(), truth.cpu())
+
+    def shown(self, figures: Mapping[str, Any]) -> list[str]:
+        """Return mAP and both F1, and how many labels they are of where some have no image."""
+        found = [f"{one.label} {figures[one.name]:.2%}" for one in self.measures]
+        some = figures["judged"] < self.head
+        return found + [f"of {figures['judged']} of {self.head} labels"] * some
+
+    def counted(self, figures: Mapping[str, Any]) -> str:
+        """Say how many images there are."""
+        return f"{figures['n']} images"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the sigmoid of logits (B, C): each label by itself."""
+        return logits.sigmoid()
+
+    def answer(self, probabilities: Tensor, top: int) -> list[tuple[tuple[str, float], ...]]:
+        """Return the labels of probability one half and more, the most probable first.
+
+        ``probabilities`` is (B, C); an image may have none.
+        """
+        rows = []
+        for row in probabilities.tolist():
+            order = sorted(range(self.head), key=lambda i, row=row: -row[i])  # type: ignore[misc]
+            held = [i for i in order if row[i] >= THRESHOLD][:top]
+            rows.append(tuple((self.outputs[i], row[i]) for i in held))
+        return rows
+
+    def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the figures beside mAP."""
+        found = [("images", f"{figures['n']:,.0f}")] if "n" in figures else []
+        found += [(m.label, percent(figures[m.name])) for m in self.curves[1:] if m.name in figures]
+        found += [("loss", f"{figures['loss']:.4f}")] if "loss" in figures else []
+        return found
+
+    def page(self, seen: Seen) -> list[Part]:
+        """Return what was reached for each label, and the surest mistakes."""
+        return per_label.page(seen)
+
+    def _marks(self, split: Split) -> Any:
+        """Return the labels of each image, uint8 (n, C); labels that are not known are left out."""
+        return _table(split.classes, self.outputs)[split.labels]
+
+
+def _table(classes: Sequence[str], labels: Sequence[str]) -> Any:
+    """Return which labels (C) each set (K) holds, as zeros and ones, uint8 (K, C)."""
+    place = {label: i for i, label in enumerate(labels)}
+    table = np.zeros((len(classes), len(labels)), np.uint8)
+    for row, name in enumerate(classes):
+        for label in labels_in(name):
+            if label in place:
+                table[row, place[label]] = 1
+    return table
+
+
+def _sides(objective: MultiLabel, train: Split, val: Split) -> list[Finding]:
+    """Name the labels that one side never has."""
+    learned = {name for name, count in zip(*objective.prevalence(train), strict=True) if count}
+    used = {val.classes[i] for i in np.unique(val.labels)}
+    judged = {label for name in used for label in labels_in(name)}
+
+    findings = []
+    if extra := sorted(judged - learned):
+        findings.append(
+            Finding(
+                "class-missing-in-train",
+                "error",
+                f"'{val.name}' has {len(extra)} label(s) that no training image has: "
+                f"{listed(extra, len(extra))}",
+                where=val.where,
+                fix=f"add training images with them, or remove these labels from '{val.name}'",
+                items=tuple(extra),
+                status=65,
+            )
+        )
+    if missing := sorted(learned - judged):
+        findings.append(
+            Finding(
+                "class-missing-in-val",
+                "warning",
+                f"no image of '{val.name}' has {len(missing)} of the labels, so nothing judges "
+                f"them: {listed(missing, len(missing))}",
+                val.where,
+                items=tuple(missing),
+            )
+        )
+    return findings
+
+
+def _labels(objective: MultiLabel, train: Split) -> list[Finding]:
+    """Say how many labels an image has, and name those that cannot be learned."""
+    names, counts = objective.prevalence(train)
+    findings = []
+    if always := [name for name, count in zip(names, counts, strict=True) if count == len(train)]:
+        findings.append(
+            Finding(
+                "label-always-there",
+                "warning",
+                f"every training image has {listed(always, len(always))}: nothing shows what an "
+                "image without it looks like",
+                train.where,
+                items=tuple(always),
+            )
+        )
+    if twice := doubles(set(names)):
+        findings.append(
+            Finding(
+                "class-case-differs",
+                "warning",
+                f"labels of {train.name} differ only in upper and lower case: "
+                f"{listed(twice, len(twice))}",
+                train.where,
+                items=tuple(twice),
+            )
+        )
+    if not objective.head:
+        findings.append(
+            Finding(
+                "one-class",
+                "error",
+                "no training image has a label: there is nothing to learn",
+                train.where,
+                status=65,
+            )
+        )
+
+    sets = Counter(train.classes[i] for i in train.labels.tolist())
+    mean = counts.sum() / max(len(train), 1)
+    text = (
+        f"an image has any number of {objective.head:,} labels: {mean:.2f} on average, "
+        f"{sets['{}']:,} of {len(train):,} training images have none"
+    )
+    return [*findings, Finding("multi-label", "note", text, train.where)]
