@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from saccade.models import register_model as register_model
     from saccade.objectives.metrics import top_k_accuracy as top_k_accuracy
     from saccade.proof import verify_resume as verify_resume
+    from saccade.setup.steps import make_step as make_step
     from saccade.training.events import CheckpointSaved as CheckpointSaved
     from saccade.training.events import Evaluated as Evaluated
     from saccade.training.events import RunEnded as RunEnded
@@ -54,6 +55,7 @@ _HOMES = {
     "list_models": "saccade.models",
     "load": "saccade.api",
     "load_weights": "saccade.models",
+    "make_step": "saccade.setup.steps",
     "open_source": "saccade.api",
     "predict": "saccade.api",
     "register_model": "saccade.models",
@@ -76,6 +78,7 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
+    "make_step",
     "open_source",
     "predict",
     "register_model",

@@ -116,7 +116,8 @@ def decide(config: Config, saved: Saved | None, world: World) -> Choices:
     """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen
     device.
     """
-    choices = world.broadcast(lambda: choosing.decide(config, saved, world.local_rank))
+    decided = world.broadcast(lambda: choosing.decide(config, saved, world.local_rank).to_json())
+    choices = Choices.parse(decided)
 
     if world.size > 1:
         kind = choices.device.value
@@ -147,7 +148,7 @@ def share_trial(run: Run, choices: Choices) -> Run:
     if plan.config.ranks.sync_norms and world.size > 1:
         synchronise(model, world)
 
-    choices = world.broadcast(lambda: choices)
+    choices = Choices.parse(world.broadcast(choices.to_json))
     if run.readers.threads != choices.reader_threads.value:
         run.readers.resize(choices.reader_threads.value)
 

@@ -44,22 +44,23 @@ class Choices:
         """Return them as ``{name: {"value": ..., "reason": ...}}``."""
         return asdict(self)
 
+    @classmethod
+    def parse(cls, tree: Mapping[str, Mapping[str, Any]]) -> Choices:
+        """Read them back from their JSON form; other names in it are passed over."""
+        return cls(
+            device=Choice.parse(tree["device"], str),
+            precision=Choice.parse(tree["precision"], str),
+            optimizer=Choice.parse(tree["optimizer"], str),
+            deterministic=Choice.parse(tree["deterministic"], bool),
+            compute_threads=Choice.parse(tree["compute_threads"], int),
+            reader_threads=Choice.parse(tree["reader_threads"], int),
+            layout=Choice.parse(tree["layout"], str),
+            compile=Choice.parse(tree["compile"], bool),
+        )
+
     def overridden_by(self, earlier: Mapping[str, Mapping[str, Any]]) -> Choices:
-        """Return these with all that an earlier attempt had chosen, read from its JSON form.
+        """Return these with all that an earlier attempt had chosen, given in its JSON form.
 
         Attempts of older versions may know fewer of them.
         """
-
-        def one(name: str, now: Choice[Value]) -> Choice[Value]:
-            return Choice.parse(earlier[name], type(now.value)) if name in earlier else now
-
-        return Choices(
-            device=one("device", self.device),
-            precision=one("precision", self.precision),
-            optimizer=one("optimizer", self.optimizer),
-            deterministic=one("deterministic", self.deterministic),
-            compute_threads=one("compute_threads", self.compute_threads),
-            reader_threads=one("reader_threads", self.reader_threads),
-            layout=one("layout", self.layout),
-            compile=one("compile", self.compile),
-        )
+        return Choices.parse({**self.to_json(), **earlier})
