@@ -59,7 +59,8 @@ def test_tab_imports_nothing_heavy() -> None:
         "COMP_WORDS": "saccade train ph",
         "COMP_CWORD": "2",
     }
-    command = [sys.executable, "-X", "importtime", "-m", "saccade"]
+    program = "import sys; sys.argv = ['saccade']; from saccade.__main__ import start; start()"
+    command = [sys.executable, "-X", "importtime", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "typer" in imported and not imported & {"torch", "numpy", "PIL", "matplotlib"}

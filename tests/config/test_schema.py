@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.config import schema as configuration
+from saccade.config.cells import divisors
 from saccade.config.layers import Layers
-from saccade.config.schema import Config, divisors
+from saccade.config.schema import Config
 from saccade.errors import ConfigError
 
 
@@ -157,7 +158,7 @@ def test_a_crop_under_its_former_name_is_the_same_crop() -> None:
 
 def test_every_field_has_a_kind_and_a_description() -> None:
     for name, kind, description, _ in configuration.fields():
-        assert kind in ("maths", "data", "run"), name
+        assert kind in ("numerics", "data", "run"), name
         assert len(description) > 5, name
 
 

@@ -9,8 +9,9 @@ import pytest
 from torch import nn
 
 import console
+from saccade.config.cells import largest_cell, nearest_batches
 from saccade.config.layers import Layers
-from saccade.config.schema import Config, largest_cell, nearest_batches
+from saccade.config.schema import Config
 from saccade.errors import ConfigError
 from saccade.setup import cells
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from saccade.config.fields import Interval, Section
-from saccade.config.fields import maths as _maths
+from saccade.config.fields import numerics as _numerics
 
 FORMER_CROPS = {"resized": "random"}
 """Names of crops that older runs wrote."""
@@ -43,65 +43,65 @@ class AugmentSection(Section):
     which they are applied: `data.augment.chain.ORDER`.
     """
 
-    repeats: int = _maths(
+    repeats: int = _numerics(
         1,
         "views of an image in a row, decoded once; an epoch has as many views as without",
         ge=1,
         le=8,
     )
-    sizes: tuple[SizeShare, ...] = _maths(
+    sizes: tuple[SizeShare, ...] = _numerics(
         (1.0,), "sides as fractions of image_size, over equal parts of the run", min_length=1
     )
-    rotate: float = _maths(
+    rotate: float = _numerics(
         0.0, "largest rotation to either side, in degrees; the corners turn black", ge=0, le=180
     )
-    crop: Crop = _maths(
+    crop: Crop = _numerics(
         "random",
         "random: a box of random area and ratio; padded: the image at full size, shifted by "
         "chance; central: what evaluation sees; none: the whole image",
     )
-    crop_area: Interval = _maths(
+    crop_area: Interval = _numerics(
         (0.08, 1.0), "fraction of the image's area that a random crop takes"
     )
-    crop_area_beta: tuple[Shape, Shape] = _maths(
+    crop_area_beta: tuple[Shape, Shape] = _numerics(
         (1.0, 1.0),
         "the two shapes of the area's Beta distribution within crop_area; 1, 1 = uniform",
     )
-    crop_ratio: Interval = _maths((0.75, 4 / 3), "width over height of a random crop")
-    pad: float = _maths(
+    crop_ratio: Interval = _numerics((0.75, 4 / 3), "width over height of a random crop")
+    pad: float = _numerics(
         0.125,
         "how far a padded crop may reach beyond the image, as a fraction of the side",
         ge=0,
         lt=0.5,
     )
-    pad_fill: Literal["black", "reflect"] = _maths("black", "what lies beyond the image")
-    flip: float = _maths(0.5, "chance of a horizontal flip", ge=0, le=1)
-    alternate_flip: bool = _maths(
+    pad_fill: Literal["black", "reflect"] = _numerics("black", "what lies beyond the image")
+    flip: float = _numerics(0.5, "chance of a horizontal flip", ge=0, le=1)
+    alternate_flip: bool = _numerics(
         False, "flip every image in every second epoch instead of by chance"
     )
-    policy: Policy = _maths("none", "a policy that draws operations for each image")
-    rand_ops: int = _maths(2, "randaugment: operations for each image", ge=1, le=8)
-    rand_magnitude: float = _maths(
+    policy: Policy = _numerics("none", "a policy that draws operations for each image")
+    rand_ops: int = _numerics(2, "randaugment: operations for each image", ge=1, le=8)
+    rand_magnitude: float = _numerics(
         9.0, "randaugment: strength from 0 to 10; a third of torchvision's", ge=0, le=10
     )
-    rand_std: float = _maths(0.0, "randaugment: standard deviation of the strength", ge=0, le=10)
-    rand_chance: float = _maths(
+    rand_std: float = _numerics(0.0, "randaugment: standard deviation of the strength", ge=0, le=10)
+    rand_chance: float = _numerics(
         1.0, "randaugment: chance of each operation; timm's is 0.5", ge=0, le=1
     )
-    jitter: tuple[Strength, Strength, Strength, Hue] = _maths(
+    jitter: tuple[Strength, Strength, Strength, Hue] = _numerics(
         (0.0, 0.0, 0.0, 0.0),
         "colour jitter: brightness, contrast, saturation, hue, in random order",
     )
-    gray: float = _maths(0.0, "chance of turning gray", ge=0, le=1)
-    erase: float = _maths(0.0, "chance of erasing a random box", ge=0, le=1)
-    erase_fill: Literal["mean", "noise"] = _maths(
+    gray: float = _numerics(0.0, "chance of turning gray", ge=0, le=1)
+    erase: float = _numerics(0.0, "chance of erasing a random box", ge=0, le=1)
+    erase_fill: Literal["mean", "noise"] = _numerics(
         "mean", "what erased pixels become: the mean colour, or noise"
     )
-    cutout: float = _maths(
+    cutout: float = _numerics(
         0.0, "side of a square that is cut out of each image, as a fraction of its side", ge=0, le=1
     )
-    mixup: float = _maths(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
-    cutmix: float = _maths(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
+    mixup: float = _numerics(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
+    cutmix: float = _numerics(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
 
     @property
     def mixes(self) -> bool:

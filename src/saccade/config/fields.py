@@ -85,12 +85,12 @@ Triple = Annotated[tuple[float, float, float], Field()]
 PositiveTriple = Annotated[Triple, AfterValidator(_positive)]
 
 
-def maths(default: Any, doc: str, **limits: Any) -> Any:
+def numerics(default: Any, doc: str, **limits: Any) -> Any:
     """Declare a setting that decides the numbers of the run."""
     return Field(
         default,
         description=doc,
-        json_schema_extra={"kind": "maths"},
+        json_schema_extra={"kind": "numerics"},
         validate_default=True,
         **limits,
     )

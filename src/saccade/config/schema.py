@@ -1,6 +1,6 @@
 """The configuration: one frozen, typed schema; YAML files and flags merged into it in order.
 
-Every field is marked with what it decides: ``maths`` (the numbers of the run), ``data`` (what is
+Every field is marked with what it decides: ``numerics`` (the numbers of the run), ``data`` (what is
 seen) or ``run`` (where and how it runs). At a resume only ``run`` fields may change.
 """
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from saccade.config.augment import FORMER_CROPS
 from saccade.config.augment import AugmentSection as AugmentSection
+from saccade.config.cells import divisors, largest_cell, nearest_batches
 from saccade.config.fields import (
     Amount,
     CadenceText,
@@ -26,7 +27,7 @@ from saccade.config.fields import (
     Triple,
 )
 from saccade.config.fields import data as _data
-from saccade.config.fields import maths as _maths
+from saccade.config.fields import numerics as _numerics
 from saccade.config.fields import run as _run
 from saccade.config.optim import OptimizerSection, ScheduleSection
 from saccade.units import Duration
@@ -40,30 +41,24 @@ DeviceText = Annotated[
 ]
 
 
-LEAST_CELL, LARGEST_CELL = 16, 128
-"""Images in a cell that is chosen by itself: norms over fewer are coarse, and more do not
-compute faster.
-"""
-
-
 class ModelSection(Section):
     """The network."""
 
-    name: str = _maths("resnet18", "a name from `saccade models`")
-    num_classes: int = _maths(0, "width of the head; 0 = the classes of the data", ge=0)
-    dropout: float | None = _maths(
+    name: str = _numerics("resnet18", "a name from `saccade models`")
+    num_classes: int = _numerics(0, "width of the head; 0 = the classes of the data", ge=0)
+    dropout: float | None = _numerics(
         None, "fraction of the features dropped before the head; null = the paper's", ge=0, lt=1
     )
-    drop_path: float | None = _maths(
+    drop_path: float | None = _numerics(
         None,
         "chance of skipping the last residual branch, rising linearly to it; null = the paper's",
         ge=0,
         lt=1,
     )
-    strides: Annotated[tuple[int, ...], Field(max_length=5)] = _maths(
+    strides: Annotated[tuple[int, ...], Field(max_length=5)] = _numerics(
         (), "five strides: stem, pool, three stages; empty = by the size of the images"
     )
-    patch_size: int = _maths(
+    patch_size: int = _numerics(
         0, "side of a transformer's patch in pixels; 0 = by the size of the images", ge=0, le=64
     )
     checkpointing: bool = _run(
@@ -74,7 +69,7 @@ class ModelSection(Section):
         "start from weights: a run folder, a .safetensors, .pth or .pt file, or timm:NAME; "
         "empty = from scratch",
     )
-    init_digest: str = _maths(
+    init_digest: str = _numerics(
         "", "SHA-256 of these weights, by which the run knows them; found at the start"
     )
 
@@ -141,10 +136,10 @@ class DataSection(Section):
 class BatchSection(Section):
     """The batch: one optimiser step sees `global` images, `cell` of them in each forward pass."""
 
-    global_: int = _maths(
+    global_: int = _numerics(
         256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20
     )
-    cell: int = _maths(
+    cell: int = _numerics(
         0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0
     )
 
@@ -152,20 +147,20 @@ class BatchSection(Section):
 class LossSection(Section):
     """What is minimised."""
 
-    name: Literal["ce", "bce"] = _maths(
+    name: Literal["ce", "bce"] = _numerics(
         "ce", "softmax cross-entropy, or binary cross-entropy of every class"
     )
-    bce_threshold: float | None = _maths(
+    bce_threshold: float | None = _numerics(
         0.2,
         "a class with more than this fraction of a mixed image counts as present; null = "
         "keep fractions",
         ge=0,
         lt=1,
     )
-    class_weights: Literal["none", "balanced"] = _maths(
+    class_weights: Literal["none", "balanced"] = _numerics(
         "none", "balanced: every class weighs the same in all"
     )
-    label_smoothing: float = _maths(
+    label_smoothing: float = _numerics(
         0.1, "fraction of the target spread over all classes", ge=0, lt=1
     )
 
@@ -173,7 +168,7 @@ class LossSection(Section):
 class EmaSection(Section):
     """An exponential moving average of the weights; when it is on, it is the model."""
 
-    half_life: DurationText = _maths(
+    half_life: DurationText = _numerics(
         "", "half-life as epochs, steps, samples or % of the run; empty = off"
     )
 
@@ -187,7 +182,7 @@ class GuardSection(Section):
     bad_steps: Literal["stop", "skip"] = _run(
         "stop", "a bad step: end the run (76), or leave it out"
     )
-    spike: float = _maths(
+    spike: float = _numerics(
         0.0,
         "a loss so many standard deviations above its recent mean makes a bad step, too; 0 = "
         "off, 6 = rare",
@@ -210,7 +205,7 @@ class CheckpointSection(Section):
 class RanksSection(Section):
     """Several devices at once: one process, called a rank, for each."""
 
-    sync_norms: bool = _maths(
+    sync_norms: bool = _numerics(
         False, "BatchNorm takes the statistics of the cells of all ranks together: slower"
     )
     start_limit: TimeText = _run("60s", "how long ranks wait for one that has not started")
@@ -230,16 +225,16 @@ class Config(Section):
     """A whole run."""
 
     recipe: str = _run("", "where these settings came from")
-    seed: int = _maths(0, "every random draw follows from it", ge=0, lt=1 << 63)
-    epochs: DurationText = _maths("90ep", "length of the run: 90ep, 5000step")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _maths(
+    seed: int = _numerics(0, "every random draw follows from it", ge=0, lt=1 << 63)
+    epochs: DurationText = _numerics("90ep", "length of the run: 90ep, 5000step")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _numerics(
         "auto", "bf16 where the processor has it"
     )
     device: DeviceText = _run(
         "auto", "where it runs: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these), cpu:2 (processes)"
     )
     max_time: TimeText = _run("", "save and stop (75) after this time; the schedule is not bent")
-    patience: int = _maths(
+    patience: int = _numerics(
         0, "evaluations without a better one after which the run ends; 0 = never", ge=0, le=1 << 20
     )
     model: ModelSection = ModelSection()
@@ -306,42 +301,6 @@ class Config(Section):
         return self.model_dump(by_alias=True, mode="json")
 
 
-def largest_cell(batch: int, repeats: int = 1) -> int:
-    """Return the largest divisor of a batch up to 128.
-
-    One that holds whole groups of repeated views, if there is.
-    """
-    fitting = [d for d in divisors(batch) if d <= LARGEST_CELL]
-    return max((d for d in fitting if d % repeats == 0), default=fitting[-1])
-
-
-def nearest_batches(batch: int, repeats: int = 1) -> list[int]:
-    """Return the batches nearest to one, from below and from above, whose cells hold 16 images
-    or more.
-    """
-    found = []
-    for step in (-1, 1):
-        near = batch + step
-        while near >= LEAST_CELL and (near % repeats or largest_cell(near, repeats) < LEAST_CELL):
-            near += step
-        found += [near] if near >= LEAST_CELL else []
-    return found or [repeats * -(-LEAST_CELL // repeats)]
-
-
-def divisors(number: int) -> list[int]:
-    """Return all divisors of a positive integer in rising order."""
-    return (
-        [d for d in range(1, number + 1) if number % d == 0]
-        if number < 4096
-        else _large_divisors(number)
-    )
-
-
-def _large_divisors(number: int) -> list[int]:
-    low = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return sorted({*low, *(number // d for d in low)})
-
-
 def fields(
     section: type[BaseModel] = Config, prefix: str = ""
 ) -> Iterator[tuple[str, str, str, Any]]:
@@ -389,12 +348,12 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str,
         before["augment.crop"] = FORMER_CROPS[crop]
     names = sorted(set(before) | set(after))
     return [
-        (n, known.get(n, "maths"), before.get(n), after.get(n))
+        (n, known.get(n, "numerics"), before.get(n), after.get(n))
         for n in names
         if before.get(n) != after.get(n)
     ]
 
 
 def kinds() -> dict[str, str]:
-    """Return the kind (``maths``, ``data``, ``run``) of every field by its dotted name."""
+    """Return the kind (``numerics``, ``data``, ``run``) of every field by its dotted name."""
     return {name: kind for name, kind, _, _ in fields()}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from saccade.config import schema as configuration
+from saccade.config import cells
 from saccade.config.schema import Config
 from saccade.errors import ConfigError
 from saccade.training.run import Plan
@@ -34,7 +34,7 @@ def smaller_cells(config: Config) -> list[int]:
     """
     cell, augment = config.cell, config.augment
     least = 2 if augment.mixes else 1  # one image has no other to be mixed with
-    fitting = (d for d in reversed(configuration.divisors(cell)) if least <= d < cell)
+    fitting = (d for d in reversed(cells.divisors(cell)) if least <= d < cell)
     return [d for d in fitting if d % augment.repeats == 0]
 
 

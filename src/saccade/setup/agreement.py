@@ -10,7 +10,8 @@ import torch
 from saccade import units
 from saccade._version import __version__
 from saccade.config import schema as configuration
-from saccade.config.schema import LARGEST_CELL, Config, RanksSection
+from saccade.config.cells import LARGEST_CELL, divisors
+from saccade.config.schema import Config, RanksSection
 from saccade.device import choose, compile, determinism
 from saccade.distributed.sync_batchnorm import synchronise
 from saccade.distributed.world import Devices, Start, World, joined
@@ -56,15 +57,13 @@ def check_number(config: Config, world: World) -> None:
         )
     if cells % world.size:
         repeats, batch = config.augment.repeats, config.batch.global_
-        fitting = [
-            d for d in configuration.divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0
-        ]
+        fitting = [d for d in divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0]
         smaller = max((d for d in fitting if (batch // d) % world.size == 0), default=0)
         cell = (
             f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: "
             "another run)"
         )
-        numbers = ", ".join(map(str, configuration.divisors(cells)))
+        numbers = ", ".join(map(str, divisors(cells)))
         raise ConfigError(
             f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared "
             f"equally by {world.size} ranks",

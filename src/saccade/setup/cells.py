@@ -8,8 +8,8 @@ import functools
 
 from torch import nn
 
-from saccade.config import schema as configuration
-from saccade.config.schema import LEAST_CELL, Config
+from saccade.config.cells import LEAST_CELL, nearest_batches
+from saccade.config.schema import Config
 from saccade.findings import Finding
 from saccade.models import meta_model
 from saccade.models.parts.duplicate import duplicate
@@ -114,7 +114,7 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
         return [
             Finding("small-cells", "warning", text, "batch.cell", f"{LEAST_CELL} or more are usual")
         ]
-    good = configuration.nearest_batches(batch, config.augment.repeats)
+    good = nearest_batches(batch, config.augment.repeats)
     text = (
         f"a batch of {batch:,} can only be cut into {batch // cell:,} cells (micro-batches) of "
         f"{images}, over which "
