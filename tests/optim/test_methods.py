@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from saccade.config.schema import Config
 from saccade.errors import ConfigError
-from saccade.optim.methods import METHODS
+from saccade.optim.methods import METHODS, Settings
 from saccade.optim.optimizers import peak, rest_peak, with_rate
 from saccade.setup.compose import Request, settings
 
@@ -52,3 +53,24 @@ def test_an_effective_rate_moves_the_rate_of_the_rest_in_proportion() -> None:
     assert rest_peak(told, 256)[0] / given == pytest.approx(rest_before / before)
     plain = with_rate(recipe.optimizer, given, 256)
     assert plain == recipe.optimizer.model_copy(update={"lr": repr(given)})
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_state_in_place_is_what_torch_makes_in_its_first_step(
+    name: str, momentum: float
+) -> None:
+    """A slot more would lie in every checkpoint for nothing; one less would be made too late."""
+    section = Config().optimizer.model_copy(update={"name": name, "momentum": momentum})
+    settings = Settings.of(section, lr=0.1, momentum=momentum, fused=False)
+    param = torch.nn.Parameter(torch.ones(4, 4))
+    param.grad = torch.ones(4, 4)
+    part = METHODS[name].make([{"params": [param], "depth_scale": 1.0, "adapt": True}], settings)
+    ours = METHODS[name].initial_slots(momentum)
+    if type(part).__module__.startswith("torch."):
+        part.step()
+        made = {k: v for k, v in part.state[param].items() if isinstance(v, torch.Tensor)}
+        assert {slot for slot in made if slot != "step"} == set(ours)
+        assert ("step" in made) == METHODS[name].counts_steps
+    else:
+        assert ours == METHODS[name].slots
