@@ -1,5 +1,6 @@
-"""What the preflight finds, under stable ids: told to people, kept in run.json, raised where it
-stops the run.
+"""What the preflight finds, under stable ids.
+
+Findings are printed, kept in run.json, and raised where they stop the run.
 """
 
 from __future__ import annotations
@@ -33,9 +34,7 @@ class Finding:
 
     @classmethod
     def of(cls, error: SaccadeError) -> Finding:
-        """Return the finding behind an error, for those who list findings instead of stopping at
-        the first.
-        """
+        """Return the finding behind an error, for lists of findings."""
         return cls(
             error.finding or "error",
             "error",
@@ -56,9 +55,7 @@ def is_error(finding: Finding) -> bool:
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Raise the SaccadeError of the first error among findings, naming the ids of all further
-    ones.
-    """
+    """Raise the first error among findings, naming the ids of all further ones."""
     errors = [f for f in findings if is_error(f)]
     if not errors:
         return

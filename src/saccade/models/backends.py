@@ -164,8 +164,9 @@ def _fetch_timm(name: str) -> Pretrained:
 
 @contextmanager
 def _hub_within_reach() -> Iterator[None]:
-    """Look into the cache of the hub's client alone while its server cannot be reached: it would
-    try for a minute.
+    """Look only into the hub client's cache while its server cannot be reached.
+
+    It would try for a minute.
 
     Behind a proxy nobody can tell beforehand; there the client does as it likes. Raises
     ConnectionError when the server cannot be reached and the cache does not have what is asked for.

@@ -71,9 +71,7 @@ TABLES = {"small": (SMALL, 1024), "large": (LARGE, 1280)}
 
 
 class MobileNetV3(StagedNetwork):
-    """Stages of inverted residuals, some weighing their channels, and a linear layer behind the
-    pooling.
-    """
+    """Stages of inverted residuals, some with squeeze-and-excitation, and a hidden linear layer."""
 
     def foreign_places(self, dialect: str) -> dict[str, str]:
         """Map the dotted names of our modules to theirs."""

@@ -1,6 +1,4 @@
-"""Where the time of the input pipeline goes on the user's own data, and what would help by how
-much.
-"""
+"""Where the input pipeline spends its time on the user's data, and what would help."""
 
 from __future__ import annotations
 

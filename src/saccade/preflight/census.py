@@ -1,6 +1,4 @@
-"""What a set is taken for, in a few lines: its classes, and how many images of each every split
-has.
-"""
+"""What a set is taken for, in a few lines: its classes and the images of each split."""
 
 from __future__ import annotations
 
@@ -18,8 +16,7 @@ LONGEST = 24
 
 
 def tell(data: Data, objective: Objective, log: Log) -> None:
-    """Print the classes, then one line for each split: images, and the classes with the fewest and
-    the most.
+    """Print the classes, then one line for each split with its rarest and commonest class.
 
     A wrong reading of a folder is seen here: classes called ``train`` and ``test``, or one class
     too many.

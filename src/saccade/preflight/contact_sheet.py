@@ -1,6 +1,4 @@
-"""A picture of what the network will see: the real loader, erasing and mixing included, beside
-the evaluation view.
-"""
+"""A picture of what the network will see, in training (erased, mixed) and in evaluation."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ class Sheet:
 
 
 class _SameImages(Order):
-    """A stream in which every step sees the same images in the same order, each time in another
-    epoch.
-    """
+    """A stream of the same images at every step, each time in another epoch."""
 
     def __init__(self, chosen: Indices, num_samples: int, seed: int) -> None:
         super().__init__(num_samples, seed)
@@ -63,8 +59,7 @@ class _SameImages(Order):
 
 
 def contact_sheet(config: Config, train: Split, num_images: int, num_views: int) -> Sheet:
-    """Draw images spread over a training split as rows: first as evaluated, then as trained on in
-    several epochs.
+    """Draw images of a training split as rows: as evaluated, then as trained on in epochs.
 
     The columns also walk through the image sizes of the run. Each column is one cell, mixed as one.
     Raises DataError for an image that cannot be read.

@@ -29,9 +29,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def smaller_cells(config: Config) -> list[int]:
-    """Return the cells, in images, that the same global batch could be cut into instead, the
-    largest first.
-    """
+    """Return smaller cells (micro-batches), in images, for the same global batch, largest first."""
     cell, augment = config.cell, config.augment
     least = 2 if augment.mixes else 1  # one image has no other to be mixed with
     fitting = (d for d in reversed(cells.divisors(cell)) if least <= d < cell)
@@ -63,9 +61,7 @@ def too_large(plan: Plan, side: int, fitting: int) -> ConfigError:
 
 @contextmanager
 def building(config: Config) -> Iterator[None]:
-    """Turn running out of memory while network and optimiser are made into ConfigError, which
-    names the network.
-    """
+    """Turn out-of-memory errors while the network is built into ConfigError with its name."""
     try:
         yield
     except Exception as error:
@@ -84,9 +80,7 @@ def building(config: Config) -> Iterator[None]:
 
 @contextmanager
 def explained(plan: Plan, state: State) -> Iterator[None]:
-    """Turn running out of memory in the middle of a run into ConfigError, which names step and
-    cell.
-    """
+    """Turn out-of-memory errors in mid-run into ConfigError with the step and the cell."""
     try:
         yield
     except Exception as error:

@@ -235,8 +235,9 @@ def copy_of(run: Run) -> tuple[State, StepRunner]:
 
 
 def first_loss(state: State, plan: Plan, cell: Batch) -> float:
-    """Return the plain loss, in nats per image, of a cell in train mode: no mixing, no label
-    smoothing.
+    """Return the plain loss, in nats per image, of a cell in train mode.
+
+    No mixing, no label smoothing.
     """
     section = plan.config.data
     with torch.no_grad(), autocast(plan.precision, plan.device):

@@ -1,5 +1,6 @@
-"""Files of public datasets from the network: continued after a cut, checked, and under their
-name only when whole.
+"""Files of public datasets from the network: continued after a cut, and checked.
+
+A file has its name only when it is whole.
 """
 
 from __future__ import annotations

@@ -55,8 +55,7 @@ class Link(NamedTuple):
 def follow(
     links: Sequence[Link], places: Mapping[str, int]
 ) -> tuple[list[tuple[str, int]], dict[str, str]]:
-    """Return the names that links give to files, each with the place of the file, and why the
-    others lead nowhere.
+    """Return the names that links give to files, and why the other links lead nowhere.
 
     ``places`` are those of the files by name. A link to a folder gives names to all files in it. A
     file that links to itself, as tar writes it when it is told the same file twice, is no second

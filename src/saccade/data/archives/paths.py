@@ -78,8 +78,7 @@ class Names(Sequence[str]):
 
 
 def decoded(raw: bytes) -> str:
-    """Return a path as text: UTF-8, or else what old Windows and Linux systems wrote in western
-    Europe.
+    """Return a path as text: UTF-8, or else what old systems in western Europe wrote.
 
     Each part of it for itself: folders and files may have been named on different systems.
     """

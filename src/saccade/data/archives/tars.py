@@ -165,9 +165,7 @@ class _TarScan:
         self.sizes += [self.sizes[place] for _, place in followed]
 
     def add(self, inner: _TarScan, folder: str, offset: int) -> None:
-        """Take over what an archive ``offset`` bytes into this one holds, as the contents of a
-        folder.
-        """
+        """Add the members of the archive that begins at byte ``offset``, as a folder."""
         self.names += [f"{folder}/{name}" for name in inner.names]
         self.offsets += [offset + start for start in inner.offsets]
         self.sizes += inner.sizes
@@ -311,9 +309,7 @@ def _name(block: bytes, fields: dict[str, str]) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Read records ``length key=value newline``, where the length counts the whole record in
-    bytes.
-    """
+    """Read records ``length key=value newline``; the length counts the whole record."""
     fields: dict[str, str] = {}
     while data:
         digits = data[:20].split(b" ", 1)[0]

@@ -1,5 +1,4 @@
-"""What one image file is and what is odd about it, and the same for many at once: all cores, a few
-bytes each.
+"""What one image file is and what is odd about it; the same for many on all cores.
 
 The preflight (:mod:`saccade.data.audit.sample`) looks at a sample,
 ``saccade verify`` (:mod:`saccade.data.audit.verify`) at all.

@@ -1,6 +1,4 @@
-"""The sets that everybody uses: how to tell one by its classes, and what it holds when nothing
-is missing.
-"""
+"""The well-known sets: how to recognise one by its classes, and how many images it has."""
 
 from __future__ import annotations
 

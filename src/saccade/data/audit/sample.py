@@ -1,5 +1,6 @@
-"""What is wrong with the images of a dataset, counted and named: every file read, hashed and
-decoded.
+"""What is wrong with the images of a dataset, counted and named.
+
+Every file is read, hashed and decoded.
 
 Sets under 2 GB are read completely. Above that a sample is decoded; the validation part of the
 sample is still compared with the whole training set, since equal files have equal sizes and the

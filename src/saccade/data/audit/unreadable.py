@@ -1,6 +1,4 @@
-"""Images that are no use: those that cannot be read, found by reading all, and sets that show
-nothing at all.
-"""
+"""Images that are of no use: unreadable ones, and sets whose images all show nothing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The complete ledger of a dataset: every byte read once, counted, compared, and every oddity
-called by its name.
+"""The complete check of a dataset: every byte is read once, every oddity is named.
 
 The result is made of plain values and sorted, so that the ledgers of two copies of a set can be
 compared.
@@ -72,9 +71,7 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether an image cannot be used, the splits overlap too much, or an archive is not
-        what it is called.
-        """
+        """Whether an image is unreadable, splits overlap too much, or an archive is another one."""
         return any(entry.severity == "error" for entry in self.entries)
 
     def to_json(self) -> Facts:
@@ -251,9 +248,7 @@ def _pairs(part: Part[Split], rows: Integers, other: Part[Split], first: Integer
 
 
 def _overlap(first: Part[Split], second: Part[Split]) -> Iterator[Entry]:
-    """Yield the images of the second split that are also in the first, as the preflight judges
-    them.
-    """
+    """Yield the images of the second split that are also in the first."""
     theirs = first_equal(first, second)[len(first.rows) :]
     rows = np.flatnonzero(theirs < len(first.rows))
     if len(rows):

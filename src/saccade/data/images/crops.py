@@ -1,5 +1,4 @@
-"""Only the pixels that random crops need: of tiled JPEGs the tiles, of large crops the low
-frequencies.
+"""Decode only what random crops need: tiles of tiled JPEGs, low frequencies of large crops.
 
 While one thread holds Python's lock all others wait. So the crops of all files of a task are
 planned together, by few calls of numpy, and each file is then one call of the decoder, which lets
@@ -37,8 +36,9 @@ Choose = Callable[[list[int], Integers], Integers]
 
 
 class _Part(NamedTuple):
-    """A JPEG to be decoded: its sides in pixels, by how much they are reduced, and the boxes in
-    what that gives.
+    """A JPEG to be decoded: its sides in pixels, the factor that divides them, and the boxes.
+
+    Boxes are in reduced pixels.
     """
 
     data: Data

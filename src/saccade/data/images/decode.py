@@ -1,5 +1,4 @@
-"""From the bytes of an image file to RGB: the one policy for every format, for training, evaluation
-and prediction.
+"""From the bytes of an image file to RGB: one policy for training, evaluation and prediction.
 
 The format is told by the first bytes, never by the name. Gray is replicated; CMYK is converted as
 Pillow does; transparency is composited on white; 16 bits become 8 by ``>> 8``; of an animation the
@@ -150,9 +149,7 @@ def _unpadded(pixels: Pixels, data: Data, factor: int) -> Pixels:
 
 
 def bad_image(data: Data, kind: str, reason: object) -> BadImage:
-    """Return the error about bytes that begin as an image: of a kind that is not read, cut off,
-    or damaged inside.
-    """
+    """Return the error about an image: of an unsupported kind, truncated, or damaged inside."""
     if isinstance(reason, BadImage):
         return reason
     if _UNSUPPORTED.search(str(reason)):
@@ -190,8 +187,9 @@ def _raw_pnm(data: Data) -> Pixels | None:
 
 
 def _hush_pillow() -> None:
-    """Ignore Pillow's warnings: what matters in them is an error here, and many threads decode at
-    once.
+    """Ignore Pillow's warnings: what matters in them is an error here.
+
+    Many threads decode at once.
 
     ``warnings.catch_warnings`` is not safe across threads, so one filter stays.
     """

@@ -1,6 +1,4 @@
-"""How an image becomes the square that the network sees: its central part, all of it squashed,
-or all of it padded.
-"""
+"""How an image becomes the square that the network sees: cropped, squashed or padded."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class Fit:
 
     @classmethod
     def of(cls, how: How, crop_fraction: float, mean: Sequence[float]) -> Fit:
-        """Return the fit of a run: what is padded has the mean colour, RGB in 0..1, which is 0
-        to the network.
-        """
+        """Return the fit of a run: padding has the mean colour (RGB in 0..1), 0 to the network."""
         red, green, blue = (min(max(round(255 * level), 0), 255) for level in mean)
         return cls(how, crop_fraction, (red, green, blue))
 
@@ -68,8 +64,9 @@ class Fit:
         return square
 
     def seen(self, shape: float) -> float:
-        """Return the share of an image that evaluation sees, where ``shape`` is its short side
-        over its long side.
+        """Return the fraction of an image that evaluation sees.
+
+        ``shape`` is the short side over the long side.
         """
         return shape * self.crop_fraction**2 if self.how == "crop" else 1.0
 
@@ -109,8 +106,9 @@ def stretched(boxes: Integers, sizes: Integers) -> Integers:
 
 
 def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
-    """Resize the short side to ``size / crop`` pixels and cut the central square, as torchvision's
-    v2 transforms do.
+    """Resize the short side to ``size / crop`` pixels and cut out the central square.
+
+    The pixels are those of torchvision's v2 transforms.
 
     ``pixels`` is uint8 (k, height, width, 3), images of one size; the result is uint8 (k, 3, size,
     size). *Source:* torchvision Resize (the long side is truncated) and CenterCrop (offsets rounded

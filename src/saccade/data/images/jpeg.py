@@ -69,9 +69,7 @@ class Header(NamedTuple):
 
     @property
     def is_usual(self) -> bool:
-        """Whether it is gray or three-coloured with one of the common sampling grids: others are
-        decoded whole.
-        """
+        """Whether it is gray or colour with a common sampling grid; others are decoded whole."""
         return not self.hierarchical and (self.components == 1 or self.sampling in _USUAL)
 
     @property

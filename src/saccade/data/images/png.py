@@ -101,9 +101,7 @@ def read(data: bytes | memoryview) -> Png:
 
 
 def _key(body: bytes, bits: int, colour: int) -> tuple[int, ...]:
-    """Return the transparent colour that a tRNS chunk names: the low bits of two bytes for each
-    sample.
-    """
+    """Return the transparent colour of a tRNS chunk: the low bits of two bytes for each sample."""
     count = {_GRAY: 1, _RGB: 3}.get(colour, 0)
     if not body or not count:
         return ()

@@ -41,9 +41,7 @@ Pixels = NDArray[np.uint8]
 
 
 def check(image: Image.Image) -> None:
-    """Raise BadImage for an opened TIFF, not yet decoded, of a kind whose pixels would come out
-    wrong.
-    """
+    """Raise BadImage for an opened TIFF of a kind that Pillow would decode wrongly."""
     tags: Mapping[int, Any] = image.tag_v2  # type: ignore[attr-defined]
     bits, planes = _of(tags, _BITS, 1), _of(tags, _PLANAR, 1)[0]
     packed, colour = _of(tags, _COMPRESSION, 1)[0] != 1, _of(tags, _PHOTOMETRIC, 0)[0]
@@ -83,9 +81,7 @@ def unsupported(tags: Mapping[int, Any]) -> BadImage:
 
 
 def _tags(data: bytes | memoryview) -> Mapping[int, Any] | None:
-    """Return the tags of the first image of a TIFF, or None where they cannot be read or lack a
-    size or pixels.
-    """
+    """Return the tags of the first image of a TIFF; None without a size, pixels or sound tags."""
     try:
         head = bytes(data[: 16 if data[2] == _BIG else 8])
         file = io.BytesIO(data)

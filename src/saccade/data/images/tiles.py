@@ -1,5 +1,4 @@
-"""The tiled JPEG: an ordinary baseline JPEG made of independent tiles, any rectangle of which is
-cut out by copying.
+"""The tiled JPEG: a baseline JPEG of independent tiles, which are cut out by copying bytes.
 
 After each restart marker the entropy coder starts anew. With a restart interval that divides the
 padded width, the file is a grid of tiles, one interval wide and one row of MCUs high. A table of
@@ -259,9 +258,7 @@ class Grids:
 
 
 def _table(data: bytes | memoryview) -> tuple[Sequence[int], NDArray[np.uint16]]:
-    """Return the fields of a table, with the offset of the header behind it as the last, and the
-    tiles' lengths.
-    """
+    """Return the fields of a table, the header's offset behind it as the last, and tile lengths."""
     if len(data) >= _TABLE:
         width, height, tile_width, tile_height, columns, rows, frame, scan = _FIELDS.unpack_from(
             data, 6

@@ -57,8 +57,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then two linear layers for each token alone, each on the norm of a shortcut's
-    input.
+    """Attention, then an MLP for each token, each behind a norm and around a shortcut.
 
     *Source:* Dosovitskiy et al. 2021, equations 2 and 3. Names are those of torchvision's Swin.
     """

@@ -1,6 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates, activations, memory, computed without
-allocating it.
-"""
+"""What a model costs: parameters, MACs, activations, memory, without allocating it."""
 
 from __future__ import annotations
 
@@ -67,9 +65,7 @@ def cost(model: nn.Module, image_size: int) -> Cost:
 def hooked(
     modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], None]
 ) -> Iterator[None]:
-    """Call ``hook(module, inputs, output)`` after each of the modules runs, until the block
-    ends.
-    """
+    """Call ``hook(module, inputs, output)`` after each module inside the ``with`` block."""
     handles = [m.register_forward_hook(hook) for m in modules]
     try:
         yield
@@ -80,8 +76,9 @@ def hooked(
 
 @dataclass(frozen=True, slots=True)
 class _Worked:
-    """What an operation gives for arguments of known shapes: (shape, strides, type) of each
-    result, and its MACs.
+    """What an operation gives for arguments of known shapes, and its MACs.
+
+    Results are (shape, strides, type).
     """
 
     results: tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], ...]
@@ -160,9 +157,7 @@ def _makes_new(func: Any) -> bool:
 
 
 def _form(value: Any) -> Any:
-    """Return what decides the shape of a result: shapes of tensors, values and types of all
-    else.
-    """
+    """Return what the shape of a result depends on: shapes of tensors, all other values."""
     if isinstance(value, Tensor):
         return tuple(value.shape), value.stride(), value.dtype, value.device
     if isinstance(value, tuple | list):
@@ -214,8 +209,9 @@ class _Attention(torch.autograd.Function):
 
 @contextmanager
 def counting(model: nn.Module) -> Iterator[Counts]:
-    """Count what a model on the meta device does, as in evaluation but with gradients, until the
-    block ends.
+    """Count what a model on the meta device computes inside the ``with`` block.
+
+    It runs as in evaluation, but with gradients.
     """
     counts, was_training = Counts(), model.training
     model.eval()

@@ -1,5 +1,4 @@
-"""What MobileNets and EfficientNets share: stages of depthwise blocks between a stem and a pooled
-vector.
+"""What MobileNets and EfficientNets share: stages of depthwise blocks.
 
 A `Design` is a paper's table with its width applied, a `StagedNetwork` the network of it. The
 inverted residual (Sandler et al. 2018, section 3.3) widens by a 1x1 convolution, looks around in

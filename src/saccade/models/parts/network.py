@@ -104,9 +104,7 @@ class Network(nn.Module):
 
 @contextmanager
 def _same_buffers(block: object) -> Iterator[None]:
-    """Put buffers back after a block ran a second time: BatchNorm has counted this batch
-    already.
-    """
+    """Put buffers back after a block ran a second time: BatchNorm has counted the batch already."""
     live = list(block.buffers()) if isinstance(block, nn.Module) else []
     before = [buffer.clone() for buffer in live]
     try:
@@ -118,8 +116,7 @@ def _same_buffers(block: object) -> Iterator[None]:
 
 
 def undecayed(model: nn.Module) -> set[str]:
-    """Return the names of parameters that take no weight decay: norms, biases, and what a module
-    lists.
+    """Return the names of parameters without weight decay: norms, biases, and listed ones.
 
     A module lists its position tables, class tokens and the like in ``no_decay``, by attribute
     name.

@@ -1,5 +1,4 @@
-"""What networks without shortcuts and norms share: their start, local response normalisation, a
-classifier of layers.
+"""What networks without shortcuts and norms share: initialisation, LRN, and the classifier.
 
 Without a norm nothing repairs a signal that shrinks or grows from layer to layer: then the first
 gradients are lost and the loss stays at that of guessing. So all of their layers start from
@@ -33,9 +32,7 @@ def fan_in_start(layer: ModuleT, gain: float = 2.0) -> ModuleT:
 
 
 def quiet_head(c_in: int, num_classes: int) -> nn.Linear:
-    """Return a head for the thousands of unnormed features of a hidden layer: logits start near
-    zero all the same.
-    """
+    """Return a head for thousands of features without norm: its logits start near zero."""
     return starting(nn.Linear(c_in, num_classes), weight=(0.0, 0.002))
 
 

@@ -1,6 +1,4 @@
-"""The stages of any network, in the order in which an image passes them, found by running it
-without memory.
-"""
+"""The stages of any network in the order of execution, found by running it without memory."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class Stage:
 
 @dataclass(slots=True)
 class _Visit:
-    """What a module did when it ran: its place in the order, the shape that it gave, what it
-    multiplied.
-    """
+    """What a module did when it ran: its place in the order, its output shape, its MACs."""
 
     order: float
     shape: tuple[int, ...] = ()
@@ -49,8 +45,9 @@ _Line = tuple[float, type[nn.Module] | None, Stage]
 
 
 def stages(model: nn.Module, image_size: int) -> list[Stage]:
-    """Return the stages of a model on the meta device for one square RGB image of ``image_size``
-    pixels.
+    """Return the stages of a model on the meta device, for a square RGB image.
+
+    ``image_size`` is in pixels.
 
     A module is taken apart when it holds most of the work or of the parameters, unless it is a row
     of equal blocks. What multiplies nothing and leaves the shape as it is, such as a norm, belongs
@@ -151,9 +148,7 @@ def _lines(
 
 
 def _is_row(name: str, module: nn.Module, visits: dict[str, _Visit]) -> bool:
-    """Tell whether a module is a row of equal blocks: one class with layers inside, all of the
-    shape of the module.
-    """
+    """Tell whether a module is a row of equal blocks: one class, one shape, layers inside."""
     children = dict(module.named_children())
     shapes = {_visit(f"{name}.{n}", m, visits).shape for n, m in children.items()}
     classes = {type(m) for m in children.values()}
@@ -162,9 +157,7 @@ def _is_row(name: str, module: nn.Module, visits: dict[str, _Visit]) -> bool:
 
 
 def _blocks(name: str, module: nn.Module, visits: dict[str, _Visit]) -> int:
-    """Return how many equal blocks a module holds: a row of them, itself, or such a row inside
-    that ends as it does.
-    """
+    """Return how many equal blocks a module holds: its own row, itself, or a row at its end."""
     if not any(module.children()):
         return 0
     if _is_row(name, module, visits):
@@ -185,9 +178,7 @@ def _blocks(name: str, module: nn.Module, visits: dict[str, _Visit]) -> int:
 
 
 def _is_same(last: Stage, stage: Stage) -> bool:
-    """Tell whether a layer that multiplies nothing only scales what it gets, or lays it out
-    anew.
-    """
+    """Tell whether a layer without MACs only scales or reshapes its input."""
     return stage.shape == last.shape or (
         not stage.params and math.prod(stage.shape) == math.prod(last.shape)
     )

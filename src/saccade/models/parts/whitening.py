@@ -24,8 +24,7 @@ IMAGES = 2048
 
 
 class Whitening(nn.Conv2d):
-    """Fixed filters that make the pixels of a patch uncorrelated, each of them with both signs, and
-    a trained bias.
+    """Fixed filters that decorrelate the pixels of a patch, each with both signs; trained bias.
 
     Until `fit` has seen images the filters are random. *Source:* Jordan 2024, section 3.2, for
     patches of 2 x 2.

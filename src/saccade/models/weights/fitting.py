@@ -1,5 +1,4 @@
-"""Tensors of other sizes made to fit: other image sizes, windows, colours, and linear layers as 1x1
-convolutions.
+"""Tensors of other sizes made to fit: image sizes, windows, colours, 1x1 convolutions.
 
 Shapes: n positions, C channels, H and W height and width of a kernel.
 """
@@ -55,9 +54,7 @@ def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor
 
 
 def _recoloured(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
-    """Sum a first convolution (C, colours, H, W) for gray images, or repeat it, scaled, for more
-    colours.
-    """
+    """Sum a first convolution (C, colours, H, W) for gray, or repeat and scale its colours."""
     before, after = theirs.shape[1], ours.shape[1]
     if theirs.shape[0] != ours.shape[0] or theirs.shape[2:] != ours.shape[2:]:
         return None
@@ -86,9 +83,7 @@ def _resized_windows(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
 
 
 def _resized_pooling(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
-    """Resize the weights (side^2,) of SpatialNet's learned pooling, stored times ``side``, as
-    the network would.
-    """
+    """Resize SpatialNet's pooling weights (side^2,), stored times ``side``, as it would itself."""
     before, after = math.isqrt(len(theirs)), math.isqrt(len(ours))
     if theirs.dim() != 1 or before**2 != len(theirs):
         return None

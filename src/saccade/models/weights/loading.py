@@ -1,5 +1,4 @@
-"""Weights in and out: what others saved is read by name, fitted where that can mean only one thing,
-and reported.
+"""Weights in and out: read by name, fitted where the meaning is clear, and reported.
 
 A file may wrap its tensors (``{"model": {...}, "epoch": 3}``), prefix their names (``module.``,
 ``backbone.``), use the names of torchvision, timm or pycls, or be of another number of classes,
@@ -316,9 +315,7 @@ def _first_layer(model: nn.Module) -> str:
 
 
 def _patch(theirs: Tensor | None, ours: Tensor) -> int:
-    """Return the side of the patches behind a first layer (C, colours, P, P) or (C, colours P P)
-    that does not fit.
-    """
+    """Return the patch side behind a first layer (C, colours, P, P) or (C, colours P P)."""
     if theirs is None or theirs.dim() != ours.dim() or theirs.shape[0] != ours.shape[0]:
         return 0
     side = theirs.shape[-1] if theirs.dim() == 4 else math.isqrt(theirs.shape[-1] // 3)

@@ -64,8 +64,7 @@ MOST_NAMES = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read a source: tensors of any shape ``(...)`` by our names, and the names that
-    have no place.
+    """One way to read a source: tensors of any shape ``(...)`` by our names, and unused names.
 
     ``place`` is the table and ``prefix`` what was stripped there; ``others`` names further ways
     that would fit.
@@ -100,9 +99,7 @@ def plain_name(name: str) -> str:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Return the network inside what torch.compile, DataParallel or DistributedDataParallel made
-    of it.
-    """
+    """Return the network inside torch.compile, DataParallel or DistributedDataParallel."""
     while True:
         if isinstance(module, DataParallel | DistributedDataParallel):
             module = module.module
@@ -162,9 +159,7 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
 def _averages_parameters(
     average: Reading, raw: Reading, model: nn.Module, own: Mapping[str, Tensor]
 ) -> bool:
-    """Tell whether an average has each parameter that the raw weights have, in its shape: only
-    buffers may lack.
-    """
+    """Tell whether an average has every parameter of the raw weights; buffers may be missing."""
     names = {plain_name(n) for n, _ in model.named_parameters()} & set(raw.tensors)
     fitting = (
         n in average.tensors and squeezed(average.tensors[n]) == squeezed(own[n]) for n in names
@@ -181,9 +176,7 @@ def _endless(where: str) -> CheckpointError:
 
 
 def _with_others(chosen: Reading, fits: int, found: Sequence[tuple[int, Reading]]) -> Reading:
-    """Return the chosen reading with the names of those that would have filled at least half as
-    much otherwise.
-    """
+    """Return the chosen reading with the names of others that fit at least half as well."""
     seen = {id(t) for t in chosen.tensors.values()}
     others = []
     for count, other in sorted(found, key=lambda pair: -pair[0]):
@@ -228,8 +221,7 @@ def listed(names: Sequence[str], shown: int = SHOWN) -> str:
 
 
 def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
-    """Return the largest mappings from names to tensors of any shape ``(...)`` in a nest, each with
-    its place.
+    """Return the largest tables of tensors (of any shape ``(...)``) in nested data, with places.
 
     A mapping that lies in several places is taken once: in a small file it can lie in millions.
     """
@@ -299,9 +291,7 @@ def _translated(
     own: Mapping[str, Tensor],
     head: str,
 ) -> Reading:
-    """Read a table of tensors of any shape ``(...)`` by stripping prefixes and turning foreign
-    names into ``ours``.
-    """
+    """Read a table of tensors, any shape ``(...)``, by stripping prefixes and translating names."""
 
     # A name of ours that the other library uses for something else is not taken as it is.
     taken, renamed = {}, set(ours.values())

@@ -1,6 +1,4 @@
-"""Files of tensors that strangers made: what they claim is read and checked before anything is
-allocated.
-"""
+"""Files of tensors from strangers: claims are checked before anything is allocated."""
 
 from __future__ import annotations
 
