@@ -14,7 +14,7 @@ class Explained(BaseException):
 
     ``what`` is one sentence, ``where`` names the file, record or field, ``fix`` says what to do
     next, and ``finding`` is the stable id of the preflight finding behind it, if there is one.
-    ``told`` means that another process has shown it to the user.
+    ``told`` means that the user has seen it, from another process perhaps.
     """
 
     status = 1
@@ -93,7 +93,7 @@ class StopTraining(PreemptedError):
 
 
 class DivergedError(SaccadeError):
-    """The numbers stopped being numbers."""
+    """Training diverged: the loss or a gradient is not finite, or too many steps were bad."""
 
     status = 76
 

@@ -236,7 +236,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def is_behind(event: dict[str, Any], step: int) -> bool:
-    """Tell whether an event measured something behind a step from which a later attempt went on."""
+    """Tell whether an event lies behind the step from which a later attempt continued."""
     return event["event"] in ("step", "eval") and int(event["step"]) > step
 
 
@@ -249,9 +249,9 @@ def _is_ours(event: dict[str, Any]) -> bool:
 
 
 def _measured(event: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what an event measured, alike for events of which the last counts.
+    """Return a key that is the same for events of which only the last counts.
 
-    Empty for those that all count.
+    Empty for events that all count.
 
     At its last step a run may be judged on two splits, or with several views beside one.
     """

@@ -116,10 +116,10 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signal_heeded() -> Iterator[None]:
-    """Let a signal that came first be the reason of whatever fails after it.
+    """Report a signal that came first as the cause of whatever fails after it.
 
-    Code in C swallows what a handler raises: torch does while it loads NumPy, which then is there
-    by half.
+    C code swallows what a signal handler raises. torch does so while it imports NumPy, which is
+    then imported by half.
     """
     try:
         yield
@@ -130,9 +130,9 @@ def _signal_heeded() -> Iterator[None]:
 
 
 def _of_system(error: OSError) -> Explained | None:
-    """Say what the system refused about a file, wherever it did.
+    """Return what to tell the user where the system refused a file: rights, space, limits.
 
-    None for what would be a mistake of ours.
+    None for any other error, which would be a bug of ours.
     """
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno == errno.ENAMETOOLONG:
@@ -146,9 +146,9 @@ def _of_system(error: OSError) -> Explained | None:
 
 
 def _of_memory(error: Exception) -> Explained | None:
-    """Say that the memory does not even suffice to load what is needed.
+    """Return what to tell the user where the memory is too small to load a library.
 
-    None for everything else.
+    None for any other error.
     """
     short = any(words in str(error) for words in ("failed to map segment", "annot allocate memory"))
     if not short and not isinstance(error, MemoryError):
@@ -192,8 +192,9 @@ def complain(text: str, colour: str | None = None) -> None:
 
 
 def unheard(error: UnheardError) -> int:
-    """Return the exit status of a command whose answer cannot be written: fine where its reader
-    has heard enough.
+    """Return the exit status of a command whose answer cannot be written.
+
+    0 where its reader closed the pipe, as ``head`` does.
     """
     if error.errno == errno.EPIPE:
         return 0
@@ -204,7 +205,7 @@ def unheard(error: UnheardError) -> int:
 def show(text: str, *, nl: bool = True, err: bool = False) -> None:
     """Print a result for people on stdout, as text that acts on no terminal.
 
-    Raises OSError where nobody can hear.
+    Raises OSError where the stream cannot be written.
     """
     typer.echo(printable(text), nl=nl, err=err)
 

@@ -34,7 +34,7 @@ def pack(
 ) -> None:
     """Pack a dataset for fast training: few files, tiled JPEGs, checksums.
 
-    Killed, it goes on with the same command.
+    If it is stopped, the same command continues it.
     """
     with explained(json_out, again=CONTINUES):
         from saccade.data import packing

@@ -23,7 +23,7 @@ def prepare(
 ) -> None:
     """Write any source as an ordinary tree of image files.
 
-    Killed, it goes on with the same command.
+    If it is stopped, the same command continues it.
     """
     with explained(json_out, again=CONTINUES):
         from saccade.data import prepare as tree

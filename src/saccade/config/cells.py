@@ -11,7 +11,8 @@ compute faster.
 def largest_cell(batch: int, repeats: int = 1) -> int:
     """Return the largest divisor of a batch up to 128.
 
-    One that holds whole groups of repeated views, if there is.
+    Where images have several views, a divisor that keeps the views of an image together comes
+    first.
     """
     fitting = [d for d in divisors(batch) if d <= LARGEST_CELL]
     return max((d for d in fitting if d % repeats == 0), default=fitting[-1])

@@ -94,7 +94,7 @@ class _Plain(yaml.SafeLoader):
         return node
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
-        """Leave a number of YAML 1.1 a text, as its newer versions do.
+        """Read as text what only YAML 1.1 takes for a number, as YAML 1.2 does.
 
         Its setting says what it takes.
         """

@@ -110,7 +110,7 @@ class DataSection(Section):
     )
     eval_views: Literal[1, 2, 6] = _data(
         1,
-        "views of an image whose mean is judged: 1 = itself, 2 = and its mirror image, 6 = "
+        "views of an image that are averaged: 1 = the image, 2 = and its mirror image, 6 = "
         "and both shifted",
     )
     epoch_size: Amount = _data(
@@ -158,7 +158,7 @@ class LossSection(Section):
         lt=1,
     )
     class_weights: Literal["none", "balanced"] = _numerics(
-        "none", "balanced: every class weighs the same in all"
+        "none", "balanced: weights with which every class counts the same in the loss"
     )
     label_smoothing: float = _numerics(
         0.1, "fraction of the target spread over all classes", ge=0, lt=1
@@ -184,8 +184,8 @@ class GuardSection(Section):
     )
     spike: float = _numerics(
         0.0,
-        "a loss so many standard deviations above its recent mean makes a bad step, too; 0 = "
-        "off, 6 = rare",
+        "a step is bad, too, if its loss is more than this many standard deviations above the "
+        "recent mean; 0 = off, 6 = rare",
         ge=0,
     )
     allowed: int = _run(

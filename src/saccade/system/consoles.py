@@ -1,4 +1,4 @@
-"""Consoles of rich that show names of strangers and obey none."""
+"""Consoles of rich that print names of files as text: control characters in them do nothing."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ def console(**options: Any) -> Console:
 
 
 class _Hook(RenderHook):
-    """Makes everything printable that is printed.
-
-    Rich's own control codes are no text, and stay.
-    """
+    """Makes all text printable before it is printed; rich's own control codes stay."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [one if isinstance(one, Control) else _Shown(one) for one in renderables]

@@ -1,7 +1,7 @@
 """Folders that this process works in alone: whether they are still the ones that it took.
 
-Whoever deletes a folder that is in use means something by it, or makes a mistake; a new folder of
-the same name would hide both.
+Somebody who deletes a folder in use does it on purpose or by mistake. A new folder of the same name
+would hide either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Asked to stop: what SIGTERM, SIGHUP and Ctrl-C do from the first moment of a command to the last.
 
 While there is nothing to save, the first signal ends the command at once. In the training loop it
-is a wish that is fulfilled between two steps: the run saves and ends. A second Ctrl-C always means
+is a request that is met between two steps: the run saves and ends. A second Ctrl-C always means
 *now*. A second SIGTERM or SIGHUP means *now* until the saving begins; from then on it is ignored,
 and so is one that comes within a second of the first, because systemd, SLURM and others send two
 for one. Under SLURM all further ones are ignored: the scheduler repeats itself, and what it means
