@@ -23,7 +23,7 @@ from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.evaluation import evaluator, predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.predictor import Picture, Prediction
-from saccade.listeners import Callback
+from saccade.listeners import Callback, require_callable
 from saccade.log import Log
 from saccade.models.weights.readings import unwrapped
 from saccade.objectives.objective import Result
@@ -94,6 +94,7 @@ def train(
     model = _network(model)
     behaviour = Behaviour(loss, optimizer, augment)
     behaviour.check(lr)
+    require_callable(callbacks)
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
     request = replace(_request(recipe, flags, set, settings), out=str(out))

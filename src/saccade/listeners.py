@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from saccade.errors import StopTraining
+from saccade.errors import StopTraining, UsageError
 
 Callback = Callable[[Any], object]
 
@@ -53,6 +53,17 @@ class Listeners:
             except Exception as error:
                 self._listeners.remove(listener)
                 self._warn(_failed(callback, event, error))
+
+
+def require_callable(callbacks: Sequence[Callback]) -> None:
+    """Raise UsageError for callbacks that are no list of functions of one event."""
+    listed = callbacks if isinstance(callbacks, list | tuple) else [None]
+    if not all(callable(callback) for callback in listed):
+        raise UsageError(
+            f"callbacks={callbacks!r} is no list of functions",
+            where="callbacks",
+            fix="write callbacks=[f], where f(event) gets saccade.StepDone, saccade.Evaluated ...",
+        )
 
 
 def name_of(function: object) -> str:

@@ -211,6 +211,11 @@ def test_what_cannot_be_meant_gets_a_sentence(given: dict[str, Any], words: str)
     with pytest.raises(UsageError) as caught:
         Behaviour(**given).check()
     assert words in str(caught.value)
+
+
+def test_a_rate_beside_an_optimizer_and_callbacks_that_are_no_list_are_refused() -> None:
+    with pytest.raises(UsageError, match="write callbacks="):
+        saccade.train(callbacks=print, dry_run=True)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="brings its own rate"):
         Behaviour(optimizer=adamw).check(lr=0.1)
 

@@ -12,8 +12,9 @@ from saccade import objectives
 from saccade.config.schema import Config
 from saccade.data.augment.own_augment import Augment, OwnAugment
 from saccade.data.sources import Split
-from saccade.errors import UsageError
+from saccade.errors import ConfigError, UsageError
 from saccade.listeners import name_of
+from saccade.objectives.classification import Classification
 from saccade.objectives.objective import Objective
 from saccade.objectives.own_loss import Loss, OwnLoss
 from saccade.optim import optimizers as optim
@@ -93,8 +94,15 @@ class Behaviour:
 
         Raises ConfigError where that is not a loss for these labels.
         """
+        usual = objectives.build(config, train)
         if self.loss is None:
-            return objectives.build(config, train)
+            return usual
+        if not isinstance(usual, Classification):
+            raise ConfigError(
+                f"a loss of your own learns one class per image; these labels are for {usual.name}",
+                where="loss",
+                fix="leave loss= out, or give each image one label",
+            )
         return OwnLoss.handed(config, train, self.loss, name_of(self.loss))
 
     def optimizers(
