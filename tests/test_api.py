@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 import console
 import saccade
-from saccade import api
 from saccade.cli import main
 from saccade.errors import (
     CheckpointError,
@@ -26,6 +25,7 @@ from saccade.errors import (
     SaccadeError,
     UsageError,
 )
+from saccade.runs import scoring
 from saccade.setup.compose import FLAGS
 
 
@@ -182,7 +182,7 @@ def test_every_odd_value_is_answered_with_a_sentence(
 
 def test_a_split_that_is_no_text_is_answered_with_the_splits_there_are() -> None:
     with pytest.raises(SaccadeError, match="no split called '3'"):
-        api.judged_split(None, saccade.open_source("digits"), 3)  # type: ignore[arg-type]
+        scoring.judged_split(None, saccade.open_source("digits"), 3)  # type: ignore[arg-type]
 
 
 def test_sources_and_splits_that_are_open_already_are_trained_on(tmp_path: Path) -> None:

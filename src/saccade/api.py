@@ -8,19 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from saccade import report, trainer, units
-from saccade.config.schema import Config, kinds
+from saccade.config.schema import kinds
 from saccade.data import sources
 from saccade.data.augment.own_augment import Augment
-from saccade.data.readers import Readers
-from saccade.data.sources import Source, Split, handed, train_split, validation_split
-from saccade.device import determinism
+from saccade.data.sources import Source, Split, handed
 from saccade.distributed.world import joined
 from saccade.errors import ConfigError, SaccadeError, UsageError
-from saccade.evaluation import evaluator, predictor
+from saccade.evaluation import predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.predictor import Picture, Prediction
 from saccade.listeners import Callback, require_callable
@@ -29,13 +26,12 @@ from saccade.models.weights.readings import unwrapped
 from saccade.objectives.objective import Result
 from saccade.objectives.own_loss import Loss
 from saccade.optim.own_optimizer import Factory
-from saccade.runs import resuming
-from saccade.runs.subject import Conditions, Subject
+from saccade.runs import resuming, scoring
+from saccade.runs.subject import Subject
 from saccade.setup.agreement import settings_of
 from saccade.setup.compose import FLAGS, Request, compose, flag_settings
 from saccade.setup.compose import dry_run as settle
 from saccade.trainer import Outcome
-from saccade.training import datasets
 from saccade.training.behaviour import Behaviour
 
 
@@ -215,41 +211,15 @@ def evaluate(
 
     ``model`` may be what ``load`` takes; without ``data`` a run is scored on the split that it was
     validated on, and ``best`` takes its best checkpoint. ``data`` may be what ``train`` takes.
-    Computed as the run computed, on its
-    device and in its precision, unless others are asked for; what differs is said on standard
-    error. Raises DataError when there is no such split, CheckpointError when nothing says which.
+    Computed as the run computed, on its device and in its precision, unless others are asked for;
+    what differs is said on standard error. Raises DataError when there is no such split,
+    CheckpointError when nothing says which.
     """
     given = model if isinstance(model, Classifier) else Subject.of(Path(model), best)
     classifier = given if isinstance(given, Classifier) else given.classifier()
     resolved = {} if isinstance(given, Classifier) else given.resolved
-    chosen = judged_split(given, data, split, labels, split_names)
-    return score(classifier, chosen, resolved, devices, precision)[0]
-
-
-def score(
-    classifier: Classifier,
-    split: Split,
-    resolved: Mapping[str, Any],
-    devices: str = "auto",
-    precision: str = "auto",
-) -> tuple[Result, Conditions]:
-    """Score a classifier on a split; ``resolved`` is how its run computed.
-
-    Returns the figures and what was done.
-    """
-    how = Conditions.of(classifier.recipe, resolved, devices, precision)
-    for note in how.notes:
-        Log().warn(note)
-    classifier.network.to(how.device)
-
-    readers = Readers(max(2, torch.get_num_threads()))
-    try:
-        with determinism.compute_threads(how.threads), determinism.put_back():
-            if how.deterministic:
-                determinism.switch_on()
-            return evaluator.evaluate(classifier, split, readers, how.precision, how.device), how
-    finally:
-        readers.close()
+    chosen = scoring.judged_split(given, data, split, labels=labels, split_names=split_names)
+    return scoring.score(classifier, chosen, resolved, devices=devices, precision=precision)[0]
 
 
 def _network(model: Any) -> Any:
@@ -263,51 +233,6 @@ def _network(model: Any) -> Any:
     return unwrapped(model) if isinstance(model, nn.Module) else model
 
 
-def judged_split(
-    model: Classifier | Subject,
-    data: Any = None,
-    name: str = "",
-    labels: str | Path = "",
-    split_names: str = "",
-) -> Split:
-    """Return the images to score on: those of ``data``, or the ones that a run was validated on.
-
-    Raises DataError when there is no such split, CheckpointError when nothing says which images,
-    UsageError.
-    """
-    if isinstance(data, Split):
-        return data
-    name = str(name)
-    if data is not None:
-        source = handed.opened(data, "data", "val", Log())
-        return find_split(source or str(data), name, str(labels), split_names)
-    only_with_data(labels=labels, split_names=split_names)
-    if isinstance(model, Classifier):
-        raise UsageError(
-            "a classifier does not say which images to score", where="data", fix="give data="
-        )
-    return own_split(model.config, name)
-
-
-def only_with_data(**flags: Any) -> None:
-    """Raise UsageError for the first flag that is given although no data is."""
-    for name, value in flags.items():
-        if value:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag} needs --data", where=flag, fix="add --data with the images")
-
-
-def own_split(config: Config, name: str = "") -> Split:
-    """Return the split that a run validated on, or another of the same source, rebuilt from its
-    configuration.
-    """
-    data = datasets.open_data(config, datasets.open_training(config))
-    for split in (data.val, data.chosen_on):
-        if name in ("", split.name):
-            return split
-    return data.train if name == "train" else _split_of(data.val_source, name)
-
-
 def write_page(run: Path, best: bool = False) -> Path:
     """Write the page of a run, or of one of its checkpoints, which is scored anew for it.
 
@@ -319,37 +244,15 @@ def write_page(run: Path, best: bool = False) -> Path:
             raise UsageError(
                 "there is no run around this checkpoint", where=str(run), fix="name a run folder"
             )
-        classifier, split = subject.classifier(), own_split(subject.config)
-        result, _ = score(classifier, split, subject.resolved)
+        classifier, split = subject.classifier(), scoring.own_split(subject.config)
+        result, _ = scoring.score(classifier, split, subject.resolved)
         return report.write_report(subject.folder, split, result, subject.path.name)
 
     try:
-        return report.write_report(run, own_split(subject.config))
+        return report.write_report(run, scoring.own_split(subject.config))
     # the images are gone: the page is written without the pictures of mistakes
     except SaccadeError:
         return report.write_report(run)
-
-
-def find_split(
-    data: str | Source, name: str = "", labels: str = "", split_names: str = ""
-) -> Split:
-    """Return a split of a source by name, or its validation split.
-
-    Raises DataError when there is none.
-    """
-    source = data if isinstance(data, Source) else open_source(data, labels, split_names)
-    if name:
-        return _split_of(source, name)
-    found = validation_split(source, named=True)
-    if found is None:
-        raise datasets.no_validation(source)
-    return found
-
-
-def _split_of(source: Source, name: str) -> Split:
-    found = train_split(source) if name == "train" else validation_split(source, name)
-    assert found is not None, "a split that is asked for by its name is found, or the call raises"
-    return found
 
 
 def predict(

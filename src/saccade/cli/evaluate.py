@@ -33,18 +33,18 @@ def evaluate(
 ) -> None:
     """Score the saved weights of a run as the run did: every image exactly once."""
     with explained(json_out):
-        from saccade import api
         from saccade.evaluation.views import phrase
+        from saccade.runs import scoring
         from saccade.runs.subject import Subject
 
         if not data:
-            api.only_with_data(labels=labels, split_names=split_names)
+            scoring.only_with_data(labels=labels, split_names=split_names)
         subject = Subject.of(run, best)
         classifier = subject.classifier()
-        chosen = api.judged_split(
+        chosen = scoring.judged_split(
             subject, data, split, labels=labels or "", split_names=split_names or ""
         )
-        result, how = api.score(
+        result, how = scoring.score(
             classifier, chosen, subject.resolved, devices=devices, precision=precision
         )
         views = classifier.recipe.eval_views

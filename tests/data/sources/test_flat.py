@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from containers import Tree, jpeg_file, make_folder, make_tar, make_zip, rows
-from saccade.api import find_split
 from saccade.data.sources import hold_out, open_source, train_split, validation_split
 from saccade.data.sources.listing import SideFile
 from saccade.errors import DataError
+from saccade.runs.scoring import find_split
 from saccade.setup.compose import Request, compose, flag_settings
 from saccade.training import datasets
 

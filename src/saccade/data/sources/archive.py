@@ -55,20 +55,20 @@ def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
     def build() -> Index:
         members, columns = _zip_members(path) if zipped else _tar_members(path, plain, view)
         names = Names.of(members.names)
-        return packed(
-            names,
-            columns,
-            _layout(path, members, *_readers(path, names, columns, view), labels, named),
-        )
+        read, head = _readers(path, names, columns, view)
+        layout = _layout(path, members, read, head=head, labels=labels, named=named)
+        return packed(names, columns, layout)
 
     named = parse(split_names)
     index = kept(plain, side_files(path, labels), build, split_names)
     read, _ = _readers(path, index.names, index.columns, view)
     if not index.layout.parts and (
-        whole := raw.unfold(path, index.names, index.columns["sizes"], read, _FORMS)
+        whole := raw.unfold(path, index.names, index.columns["sizes"], read=read, forms=_FORMS)
     ):
         return stamped(whole, stamp)
-    return ilsvrc.labelled(source_of(path, index.layout, index.columns["sizes"], read, stamp), path)
+    return ilsvrc.labelled(
+        source_of(path, index.layout, index.columns["sizes"], read=read, stamp=stamp), path
+    )
 
 
 def _tar_members(path: Path, plain: Path, view: memoryview) -> tuple[Members, dict[str, Integers]]:
@@ -105,7 +105,16 @@ def _layout(
     names = [prefix + name for name in members.names] if prefix else members.names
     folders = [prefix + name for name in members.folders if name]
     listing = Listing(
-        path, path, names, members.sizes, read, head, folders, members.skipped, members.lost, named
+        path,
+        path,
+        names,
+        sizes=members.sizes,
+        read=read,
+        head=head,
+        folders=folders,
+        ignored=members.skipped,
+        lost=members.lost,
+        named=named,
     )
     return layout_of(listing, labels)
 

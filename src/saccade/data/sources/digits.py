@@ -39,4 +39,12 @@ def open_digits() -> Source:
         for row, digit in enumerate(rows[:, -1])
     ]
     sizes = np.array([len(record) for record in records], np.int64)
-    return assemble(Path(NAME), paths, sizes, (), records.__getitem__, Counter(), stamp=NAME)
+    return assemble(
+        Path(NAME),
+        paths,
+        sizes,
+        folders=(),
+        read=records.__getitem__,
+        ignored=Counter(),
+        stamp=NAME,
+    )

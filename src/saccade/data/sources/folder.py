@@ -74,7 +74,9 @@ def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
         return _read_file(found.paths[i], found.sizes[i])
 
     sizes, ignored = np.array(found.sizes, np.int64), found.ignored + Counter({OUTSIDE: beside})
-    if not labels and (raw := unfold(path, found.names, sizes, read, (*cifar.FORMS, *mnist.FORMS))):
+    if not labels and (
+        raw := unfold(path, found.names, sizes, read=read, forms=(*cifar.FORMS, *mnist.FORMS))
+    ):
         return stamped(raw, stamp(found.facts))
 
     def head(i: int) -> bytes:
@@ -82,9 +84,18 @@ def open_folder(path: Path, labels: str = "", split_names: str = "") -> Source:
 
     named = parse(split_names)
     listing = Listing(
-        path, root, found.names, sizes, read, head, found.folders, ignored, found.lost, named
+        path,
+        root,
+        found.names,
+        sizes=sizes,
+        read=read,
+        head=head,
+        folders=found.folders,
+        ignored=ignored,
+        lost=found.lost,
+        named=named,
     )
-    return source_of(path, layout_of(listing, labels), sizes, read, stamp(found.facts))
+    return source_of(path, layout_of(listing, labels), sizes, read=read, stamp=stamp(found.facts))
 
 
 def _walk(root: Path) -> _Listing:

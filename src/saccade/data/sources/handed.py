@@ -145,7 +145,9 @@ class _Reading:
             labels = list(items.labels or ())
         classes, numbers = self._classes(labels)
         self._probe(read, names)
-        return self._sorted(classes, numbers, sizes, names, read, sampled), sampled
+        return self._sorted(
+            classes, numbers, sizes, names=names, read=read, sampled=sampled
+        ), sampled
 
     def item(self, i: int) -> tuple[bytes | Path, Any]:
         """Return image ``i`` and its label, None where labels are apart; raises DataError."""

@@ -132,14 +132,16 @@ def _recalled(folder: Path, identity: list[object]) -> Index | None:
                 inside,
                 tuple(classes),
                 tuple(empty_classes),
-                tails,
-                labels,
-                places,
-                digest,
-                tuple(left_out),
+                names=tails,
+                labels=labels,
+                places=places,
+                fingerprint=digest,
+                left_out=tuple(left_out),
             )
         ignored, ignored_names, notes, titles = facts["rest"]
-        layout = Layout(parts, Counter(ignored), tuple(ignored_names), tuple(notes), titles)
+        layout = Layout(
+            parts, Counter(ignored), tuple(ignored_names), notes=tuple(notes), titles=titles
+        )
         return Index(names, {name: column(name) for name in facts["columns"]}, layout)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -113,7 +113,8 @@ def arrange(
         )
 
     parts = {
-        name: _part(name, grouped[name], starts[name], roots, files) for name in sorted(grouped)
+        name: _part(name, grouped[name], starts[name], roots=roots, files=files)
+        for name in sorted(grouped)
     }
     notes = tuple(_notes(roots, files, loose)) if roots.splits else ()
     return Layout(
@@ -127,7 +128,9 @@ def layout_of_rows(
     ignored_names: Sequence[str] = (),
 ) -> Layout:
     """Return the layout of images whose (class, name, place in the listing) is known, by split."""
-    parts = {name: _part(name, rows[name], (name,), None, _Files()) for name in sorted(rows)}
+    parts = {
+        name: _part(name, rows[name], (name,), roots=None, files=_Files()) for name in sorted(rows)
+    }
     return Layout(parts, ignored, tuple(sorted(ignored_names)[:NUM_SHOWN]), ())
 
 

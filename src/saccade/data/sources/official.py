@@ -41,7 +41,11 @@ def _cifar(stem: str, folder: str, size_bytes: int, md5: str) -> Official:
     file = f"{stem}-python.tar.gz"
     places = (f"{stem.replace('-', '')}/{file}", file, folder)
     return Official(
-        (Remote(file, size_bytes, md5, (site + file,)),), f"{site}cifar.html", places, 50_000, 32
+        (Remote(file, size_bytes, md5, (site + file,)),),
+        f"{site}cifar.html",
+        places,
+        num_train=50_000,
+        side_px=32,
     )
 
 
@@ -51,7 +55,7 @@ def _mnist(
     remotes = tuple(
         Remote(name, size, md5, tuple(site + name for site in sites)) for name, size, md5 in files
     )
-    return Official(remotes, page, places, 60_000, 28)
+    return Official(remotes, page, places, num_train=60_000, side_px=28)
 
 
 OFFICIAL = {

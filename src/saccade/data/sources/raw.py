@@ -212,4 +212,4 @@ def _source(path: Path, classes: Sequence[str], batches: Sequence[Batch]) -> Sou
             headers[batch] + batches[batch].pixels[i - starts[batch]].transpose(1, 2, 0).tobytes()
         )
 
-    return assemble(path, paths, np.concatenate(sizes), (), read, Counter())
+    return assemble(path, paths, np.concatenate(sizes), folders=(), read=read, ignored=Counter())

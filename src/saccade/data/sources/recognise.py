@@ -183,8 +183,8 @@ def _of_pair(images: Any, labels: Any, name: str) -> Items:
             len(pixels),
             lambda i: (pixels[i], None),
             "the array",
-            lambda i: f"item {i}",
-            labels,
+            origin=lambda i: f"item {i}",
+            labels=labels,
             one_by_one=False,
             num_bytes=pixels.nbytes,
         )
@@ -220,9 +220,9 @@ def _of_lists(
         len(images),
         lambda i: (kept[i], None),
         what,
-        origin,
-        labels,
-        classes,
+        origin=origin,
+        labels=labels,
+        classes=classes,
         listed=True,
         one_by_one=any(isinstance(image, Image.Image) for image in images),
     )
@@ -294,9 +294,9 @@ def _of_hugging_face(given: Any, name: str) -> Items:
         len(labels),
         lambda i: (plain[i][image], None),
         what,
-        lambda i: f"item {i}",
-        labels,
-        tuple(features[label].names) if label in named else (),
+        origin=lambda i: f"item {i}",
+        labels=labels,
+        classes=tuple(features[label].names) if label in named else (),
     )
 
 
@@ -314,7 +314,9 @@ def _of_dataset(dataset: Any) -> Items:
         loader = getattr(dataset, "loader", None)
         if getattr(loader, "__module__", "") == _DECODED_FOLDER:
             paths, labels = zip(*dataset.samples, strict=True) if dataset.samples else ((), ())
-            return _of_lists(paths, labels, f"the {kind.__name__}", "data", _class_list(dataset))
+            return _of_lists(
+                paths, labels, f"the {kind.__name__}", where="data", classes=_class_list(dataset)
+            )
 
     what = f"the dataset {kind.__name__}"
     return Items(

@@ -150,7 +150,7 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
     table = np.concatenate(spans)
     stamp = stamp_of({*tars, *plain})
     return source_of(
-        path, layout, table[:, 2], lambda i: _read_span(plain, *table[i].tolist()), stamp
+        path, layout, table[:, 2], read=lambda i: _read_span(plain, *table[i].tolist()), stamp=stamp
     )
 
 

@@ -224,7 +224,7 @@ def assemble(
 
     Raises DataError if no image lies in a class folder or the layout is ambiguous.
     """
-    return source_of(path, arranged(path, paths, folders, ignored), sizes, read, stamp)
+    return source_of(path, arranged(path, paths, folders, ignored), sizes, read=read, stamp=stamp)
 
 
 def arranged(

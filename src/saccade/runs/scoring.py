@@ -1,0 +1,123 @@
+"""Scoring a trained model once more: on which images, and computed how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade.config.schema import Config
+from saccade.data.readers import Readers
+from saccade.data.sources import (
+    Source,
+    Split,
+    handed,
+    open_source,
+    train_split,
+    validation_split,
+)
+from saccade.device import determinism
+from saccade.errors import UsageError
+from saccade.evaluation import evaluator
+from saccade.evaluation.classifier import Classifier
+from saccade.log import Log
+from saccade.objectives.objective import Result
+from saccade.runs.subject import Conditions, Subject
+from saccade.training import datasets
+
+
+def judged_split(
+    model: Classifier | Subject,
+    data: Any = None,
+    name: str = "",
+    labels: str | Path = "",
+    split_names: str = "",
+) -> Split:
+    """Return the images to score on: those of ``data``, or the ones that a run was validated on.
+
+    Raises DataError when there is no such split, CheckpointError when nothing says which images,
+    UsageError.
+    """
+    if isinstance(data, Split):
+        return data
+    name = str(name)
+    if data is not None:
+        source = handed.opened(data, "data", "val", Log())
+        return find_split(source or str(data), name, str(labels), split_names)
+    only_with_data(labels=labels, split_names=split_names)
+    if isinstance(model, Classifier):
+        raise UsageError(
+            "a classifier does not say which images to score", where="data", fix="give data="
+        )
+    return own_split(model.config, name)
+
+
+def find_split(
+    data: str | Source, name: str = "", labels: str = "", split_names: str = ""
+) -> Split:
+    """Return a split of a source by name, or its validation split.
+
+    Raises DataError when there is none.
+    """
+    source = data if isinstance(data, Source) else open_source(data, labels, split_names)
+    if name:
+        return _split_of(source, name)
+    found = validation_split(source, named=True)
+    if found is None:
+        raise datasets.no_validation(source)
+    return found
+
+
+def own_split(config: Config, name: str = "") -> Split:
+    """Return the split that a run validated on, or another of the same source, rebuilt from its
+    configuration.
+    """
+    data = datasets.open_data(config, datasets.open_training(config))
+    for split in (data.val, data.chosen_on):
+        if name in ("", split.name):
+            return split
+    return data.train if name == "train" else _split_of(data.val_source, name)
+
+
+def _split_of(source: Source, name: str) -> Split:
+    found = train_split(source) if name == "train" else validation_split(source, name)
+    assert found is not None, "a split that is asked for by its name is found, or the call raises"
+    return found
+
+
+def only_with_data(**flags: Any) -> None:
+    """Raise UsageError for the first flag that is given although no data is."""
+    for name, value in flags.items():
+        if value:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} needs --data", where=flag, fix="add --data with the images")
+
+
+def score(
+    classifier: Classifier,
+    split: Split,
+    resolved: Mapping[str, Any],
+    devices: str = "auto",
+    precision: str = "auto",
+) -> tuple[Result, Conditions]:
+    """Score a classifier on a split; ``resolved`` is how its run computed.
+
+    Returns the figures and what was done.
+    """
+    how = Conditions.of(classifier.recipe, resolved, devices, precision)
+    for note in how.notes:
+        Log().warn(note)
+    classifier.network.to(how.device)
+
+    readers = Readers(max(2, torch.get_num_threads()))
+    try:
+        with determinism.compute_threads(how.threads), determinism.put_back():
+            if how.deterministic:
+                determinism.switch_on()
+            return evaluator.evaluate(
+                classifier, split, readers, precision=how.precision, device=how.device
+            ), how
+    finally:
+        readers.close()
