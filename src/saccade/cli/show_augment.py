@@ -31,9 +31,7 @@ def show_augment(
     out: Annotated[Path, typer.Option("--out", help="The PNG file.")] = Path("augment.png"),
     json_out: options.Json = False,
 ) -> None:
-    """Draw what the network will see: rows are images, the first column is the evaluation view,
-    the others training.
-    """
+    """Draw what the network will see: a row for each image, its view at evaluation first."""
     with explained(json_out):
         from saccade import files
         from saccade.data.sources import train_split
