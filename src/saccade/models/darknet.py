@@ -91,10 +91,6 @@ class DarkNet(Network):
         """Return the map after each stage, finest first, for images (B, 3, H, W)."""
         return self.through((cast(Stage, stage).steps() for stage in self.stages), self.stem(x))
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Return the pooled features (B, C) of images (B, 3, H, W)."""
-        return self.avgpool(self.features(x)[-1]).flatten(1)
-
     def foreign_names(self, dialect: str) -> dict[str, str]:
         """Map our state names to timm's: the stem and the head stand one floor deeper there."""
         if dialect != "timm":

@@ -210,10 +210,6 @@ class RegNet(Network):
             (stage.children() for stage in self.trunk_output.children()), self.stem(x)
         )
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Return the pooled features (B, C) of images (B, 3, H, W)."""
-        return self.avgpool(self.features(x)[-1]).flatten(1)
-
     def foreign_names(self, dialect: str) -> dict[str, str]:
         """Map our state names to those of ``pycls`` or ``timm``; torchvision's are ours."""
         rules = DIALECTS.get(dialect, ())

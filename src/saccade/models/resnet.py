@@ -255,10 +255,6 @@ class ResNet(Network):
             (self.get_submodule(f"layer{n + 1}").children() for n in range(len(self.levels))), x
         )
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Return the pooled features (B, C) of images (B, 3, H, W)."""
-        return self.avgpool(self.features(x)[-1]).flatten(1)
-
 
 def _imagenet(design: Design, options: Options) -> ResNet:
     """Build a table 1 network; small images keep their resolution longer (`docs/models.md`)."""

@@ -26,11 +26,13 @@ class Level:
 class Network(nn.Module):
     """The base of our architectures: logits = head(dropout(embed(images))).
 
-    A family sets ``levels``, ``dropout`` and the head, and writes ``features`` and ``embed``. Where
-    torchvision has the architecture, parameters carry its names.
+    A family sets ``levels``, ``avgpool``, ``dropout`` and the head, and writes ``features``, or
+    also ``embed`` where the last map is not simply pooled. Where torchvision has the architecture,
+    parameters carry its names.
     """
 
     levels: tuple[Level, ...]
+    avgpool: nn.Module
     dropout: nn.Module
     checkpointing = False
     """Recompute the blocks given to ``run`` in the backward pass instead of keeping their
@@ -58,10 +60,11 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def embed(self, x: Tensor) -> Tensor:
-        """Return the pooled features (B, C) of images (B, 3, H, W): what the head sees, before
-        dropout.
+        """Return the pooled features (B, C) of images (B, 3, H, W), which the head sees.
+
+        That is before dropout; by default the last map, pooled.
         """
-        raise NotImplementedError
+        return self.avgpool(self.features(x)[-1]).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes) for normalised images (B, 3, H, W)."""
