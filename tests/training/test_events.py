@@ -10,6 +10,7 @@ import pytest
 import saccade
 from saccade.listeners import Listeners
 from saccade.training.events import CheckpointSaved, Event, RunEnded, StepDone
+from saccade.training.stop import Stop
 
 SAVED = CheckpointSaved(3, Path("step_00000003"))
 STEP = StepDone(
@@ -48,6 +49,21 @@ def test_a_callback_asks_to_stop_and_the_others_still_hear_the_event() -> None:
     listeners.tell(STEP)
     assert listeners.wish is not None
     assert listeners.wish.what == "enough asked to stop: the loss is low" and heard == [STEP]
+
+
+def test_a_wish_is_fulfilled_at_the_next_check_in_the_words_of_the_callback() -> None:
+    def enough(event: Event) -> None:
+        raise saccade.StopTraining("the loss is low")
+
+    listeners = Listeners(print)
+    listeners.add(enough)
+    stop = Stop(listeners=listeners)
+    stop.check()  # nobody has asked for anything yet
+    listeners.tell(STEP)
+    with pytest.raises(saccade.StopTraining) as caught:
+        stop.check()
+    assert caught.value.what == "enough asked to stop: the loss is low"
+    assert "same command continues" in caught.value.fix and caught.value.status == 75
 
 
 def test_ctrl_c_inside_a_callback_is_no_failure_of_it() -> None:

@@ -14,6 +14,9 @@ _ASKED, _TIME_IS_UP = 999, 1000
 """Above the number of every signal: ranks agree on the highest of their reasons."""
 
 
+AGAIN = "the same command continues exactly here"
+
+
 class Stop:
     """Turns signals, the time limit and callbacks that ask for it into one wish that the loop
     polls (``signals.py`` has the rule).
@@ -55,7 +58,12 @@ class Stop:
         """Raise PreemptedError, StopTraining or InterruptedRunError on all ranks when one of them
         should save and end.
         """
-        self._raise(self._world.highest(self._reason()))
+        reason = self._world.highest(self._reason())
+        wish = self._listeners.wish if self._listeners else None
+        if reason == _ASKED:  # only the first rank has callbacks
+            why = self._world.broadcast(lambda: wish.what if wish else "")
+            raise StopTraining(why, fix=AGAIN)
+        self._raise(reason)
 
     def check_here(self) -> None:
         """Do what ``check`` does while the other ranks wait for this one."""
@@ -69,13 +77,9 @@ class Stop:
         return _ASKED if self._listeners and self._listeners.wish else 0
 
     def _raise(self, reason: int) -> None:
-        again = "the same command continues exactly here"
         if reason == signal.SIGINT:
-            raise InterruptedRunError("interrupted", fix=again)
+            raise InterruptedRunError("interrupted", fix=AGAIN)
         if reason == _TIME_IS_UP:
-            raise PreemptedError("the time limit is reached", fix=again)
-        if reason == _ASKED:
-            wish = self._listeners.wish if self._listeners else None
-            raise StopTraining(wish.what if wish else "the first rank asked to stop", fix=again)
+            raise PreemptedError("the time limit is reached", fix=AGAIN)
         if reason:
-            raise PreemptedError(f"asked to stop by {signal.Signals(reason).name}", fix=again)
+            raise PreemptedError(f"asked to stop by {signal.Signals(reason).name}", fix=AGAIN)
