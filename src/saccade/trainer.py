@@ -16,7 +16,8 @@ from torch import nn
 
 from saccade import files, units
 from saccade.config.schema import Config
-from saccade.device import determinism
+from saccade.device import compile, determinism
+from saccade.distributed import sync_batchnorm
 from saccade.distributed.world import ALONE, World
 from saccade.errors import Explained
 from saccade.evaluation.classifier import Classifier
@@ -240,7 +241,15 @@ def _try_out(
     if is_new and run.plan.world.leads:
         found, choices = checks.trial(run, log, stop.check_here)
         findings = findings + found
-    return agreement.share_trial(run, choices), findings
+    run = agreement.share_trial(run, choices)
+
+    # from here on all ranks compute together, each with the network as it will train
+    world, model = run.plan.world, run.state.model
+    if run.plan.config.ranks.sync_norms and world.size > 1:
+        sync_batchnorm.convert(model, world)
+    if run.plan.choices.compile.value:
+        compile.compile_in_place(model)
+    return run, findings
 
 
 def _attempt(saved: Saved | None) -> int:

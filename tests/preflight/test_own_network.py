@@ -322,6 +322,21 @@ def test_what_cannot_work_is_refused_in_a_sentence_before_the_first_step(
     assert not list(Path.cwd().rglob("step_*"))
 
 
+class Sharing(Net):
+    """A network whose copies have its weights instead of their own."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        other = type(self)()
+        other.conv.weight = self.conv.weight
+        return other
+
+
+def test_copies_that_share_weights_are_noticed_by_what_the_trial_changes(images: Path) -> None:
+    with pytest.raises(ConfigError, match="training a copy of the network changed") as refused:
+        train(images, Sharing())
+    assert refused.value.finding == "not-copied"
+
+
 def test_buffers_that_people_may_wonder_about_are_named_once(images: Path) -> None:
     class Queue(Net):
         def __init__(self) -> None:

@@ -39,6 +39,10 @@ def test_the_trial_changes_nothing_but_says_how_long_it_takes(tmp_path: Path) ->
         findings = rehearse(run)
         assert not torch.is_grad_enabled()
     assert run.state.digest() == before and run.state.step == 0
+    checksum = run.state.checksum()
+    with torch.no_grad():
+        next(iter(run.state.model.buffers())).view(-1)[0].nextafter_(torch.tensor(9.0))
+    assert not torch.equal(run.state.checksum(), checksum), "one bit of one buffer shows"
     assert torch.equal(torch.get_rng_state(), generator) and torch.get_num_threads() == threads
     assert all(p.grad is None for p in run.state.model.parameters())
     assert not (tmp_path / "run").exists()

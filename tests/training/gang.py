@@ -28,9 +28,9 @@ from saccade.data.order import RankSlice
 from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source
 from saccade.device.small_map_conv import use_strips
+from saccade.distributed import sync_batchnorm
 from saccade.distributed import world as dist
 from saccade.distributed.all_reduce import GradientSum
-from saccade.distributed.sync_batchnorm import synchronise
 from saccade.distributed.world import ALONE, World
 from saccade.errors import DivergedError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
@@ -183,7 +183,7 @@ def synced(world: World) -> dict[str, list[float]]:
     )
     mine = slice(8 // world.size * world.rank, 8 // world.size * (world.rank + 1))
     norm = torch.nn.BatchNorm2d(3)
-    synchronise(norm, world)
+    sync_batchnorm.convert(norm, world)
     images = whole[mine].clone().requires_grad_()
     out = norm(images)
     (out * slopes[mine]).sum().backward()

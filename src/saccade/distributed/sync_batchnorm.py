@@ -68,7 +68,7 @@ class _Total(torch.autograd.Function):
         return total, None
 
 
-def synchronise(model: nn.Module, world: World) -> None:
+def convert(model: nn.Module, world: World) -> None:
     """Let every BatchNorm of a model share its statistics from now on.
 
     Names, weights and copies stay as they are.

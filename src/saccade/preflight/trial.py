@@ -17,7 +17,7 @@ import torch
 from saccade import files, units
 from saccade.data.loader import Batch
 from saccade.device import compile
-from saccade.errors import DivergedError
+from saccade.errors import ConfigError, DivergedError
 from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
 from saccade.preflight import rehearsal
@@ -61,9 +61,10 @@ def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
     refuse(findings)
 
     # The trial must leave no trace: the weights that training starts from are those of the seed.
-    before = run.state.digest()
+    before = run.state.checksum()
     measured = measure(run, poll)
-    assert run.state.digest() == before, "the trial changed the real model"
+    if not torch.equal(run.state.checksum(), before):
+        raise _shared(plan)
 
     exact = measured.deterministic
     findings += _judge(measured.loss, plan) + _exactness(exact, plan)
@@ -81,6 +82,15 @@ def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
     findings += _describe(plan, spent, log, threads=run.readers.threads)
     tell((f for f in findings if f.id != "time"), log)
     return findings, choices
+
+
+def _shared(plan: Plan) -> ConfigError:
+    return ConfigError(
+        "training a copy of the network changed the network itself",
+        where=plan.recipe.model,
+        fix="its copies have to be its own: does its __deepcopy__ copy every parameter and buffer?",
+        finding="not-copied",
+    )
 
 
 def _rehearse(run: Run, poll: Poll) -> list[Finding]:

@@ -12,8 +12,7 @@ from saccade._version import __version__
 from saccade.config import schema as configuration
 from saccade.config.cells import LARGEST_CELL, divisors
 from saccade.config.schema import Config, RanksSection
-from saccade.device import choose, compile, determinism
-from saccade.distributed.sync_batchnorm import synchronise
+from saccade.device import choose, determinism
 from saccade.distributed.world import Devices, Start, World, joined
 from saccade.errors import ConfigError, SaccadeError
 from saccade.setup import choosing
@@ -140,19 +139,13 @@ def share_trial(run: Run, choices: Choices) -> Run:
     """Do as the first rank, which has tried how many reading threads it takes, and what pays or
     works on its device.
 
-    ``choices`` are the ones after its trial; the run is returned with them. From here on all ranks
-    compute together, so this is also where norms begin to share their statistics.
+    ``choices`` are the ones after its trial; the run is returned with them.
     """
-    plan, world, model = run.plan, run.plan.world, run.state.model
-    if plan.config.ranks.sync_norms and world.size > 1:
-        synchronise(model, world)
-
-    choices = Choices.parse(world.broadcast(choices.to_json))
+    plan = run.plan
+    choices = Choices.parse(plan.world.broadcast(choices.to_json))
     if run.readers.threads != choices.reader_threads.value:
         run.readers.resize(choices.reader_threads.value)
 
     if plan.device.type == "cuda":
         determinism.switch_on(strict=choices.deterministic.value)
-    if choices.compile.value:
-        compile.compile_in_place(model)
     return replace(run, plan=replace(plan, choices=choices))

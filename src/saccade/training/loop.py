@@ -6,7 +6,6 @@ from saccade.data.loader import batches
 from saccade.log import Log
 from saccade.system import held
 from saccade.training import judging, saving
-from saccade.training.cadence import Cadence
 from saccade.training.meter import Meter
 from saccade.training.patience import is_exhausted
 from saccade.training.reader_processes import feed
@@ -22,7 +21,7 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
     """
     plan, state, stepper, total = run.plan, run.state, run.stepper, run.plan.total_steps
     rhythm = plan.config.checkpoint.every
-    cadence = Cadence(rhythm, plan.epoch_size, plan.global_batch, total)
+    cadence = saving.Cadence(rhythm, plan.epoch_size, plan.global_batch, total)
 
     with log.progress("training", total) as bar, feed(plan, run.readers, state.step) as view:
         bar.start_at(state.step)
