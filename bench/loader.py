@@ -180,6 +180,8 @@ def main() -> None:
     )
     parser.add_argument("--write-ffcv", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
+
+    # what this script asks of itself in a process of its own
     if given.one:
         name, place, what = given.one
         print(json.dumps(contend(name, place, given.threads, what == "proof")))
@@ -188,6 +190,7 @@ def main() -> None:
         write_ffcv(*given.write_ffcv[:2], int(given.write_ffcv[2]))
         print("{}")
         return
+
     with tempfile.TemporaryDirectory() as temporary:
         table = rows(Path(temporary), given)
         proofs = {
@@ -200,6 +203,7 @@ def main() -> None:
                 answer = ask(python, "--one", name, place, "rate", "--threads", str(given.threads))
                 if answer is not None:
                     rates.setdefault(title, []).append(answer["rate"])
+
     base = statistics.median(rates.get("torchvision-pil", [float("nan")]))
     print(
         f"{'':24} {'img/s':>7} {'spread':>13} {'n':>2} {'x torchvision':>13} {'kB/image':>8} "

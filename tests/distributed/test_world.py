@@ -27,7 +27,7 @@ from saccade.data.readers import Readers
 from saccade.data.sources import open_source
 from saccade.distributed import rendezvous as boards
 from saccade.distributed.launcher import SlurmJob
-from saccade.distributed.rendezvous import Board
+from saccade.distributed.rendezvous import Rendezvous
 from saccade.distributed.world import (
     ALONE,
     Devices,
@@ -250,13 +250,13 @@ def test_a_first_rank_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Board, Board]]:
+def pair() -> Iterator[tuple[Rendezvous, Rendezvous]]:
     port = free_port()
     stores = [
         TCPStore("127.0.0.1", port, None, first, wait_for_workers=False) for first in (True, False)
     ]
     both = [
-        Board(store, rank, 2, hosts_store=rank == 0, under_agent=False)
+        Rendezvous(store, rank, 2, hosts_store=rank == 0, under_agent=False)
         for rank, store in enumerate(stores)
     ]
     together(lambda: both[0].meet(20), lambda: both[1].meet(20))
@@ -282,13 +282,13 @@ def together(*works: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def test_notes_are_exchanged_in_the_order_of_the_ranks(pair: tuple[Board, Board]) -> None:
+def test_notes_are_exchanged_in_the_order_of_the_ranks(pair: tuple[Rendezvous, Rendezvous]) -> None:
     for number in range(3):
         works = [partial(board.exchange, {"rank": board.rank, "x": 0.1 + number}) for board in pair]
         assert together(*works) == [[{"rank": rank, "x": 0.1 + number} for rank in (0, 1)]] * 2
 
 
-def test_the_error_of_one_rank_is_everyones(pair: tuple[Board, Board]) -> None:
+def test_the_error_of_one_rank_is_everyones(pair: tuple[Rendezvous, Rendezvous]) -> None:
     def fail() -> object:
         time.sleep(0.1)
         return pair[1].report(
@@ -305,20 +305,24 @@ def test_the_error_of_one_rank_is_everyones(pair: tuple[Board, Board]) -> None:
     assert isinstance(pair[0].explain(RuntimeError("Connection closed by peer")), DataError)
 
 
-def test_a_lost_connection_between_living_ranks_is_said(pair: tuple[Board, Board]) -> None:
+def test_a_lost_connection_between_living_ranks_is_said(
+    pair: tuple[Rendezvous, Rendezvous],
+) -> None:
     error = pair[0].explain(RuntimeError("Connection reset by peer"))
     assert isinstance(error, StalledError) and "network" in error.fix and "reset" in error.what
 
 
 def test_a_rank_that_says_nothing_is_named(
-    pair: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Rendezvous, Rendezvous], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "ANSWER_S", 0.1)
     with pytest.raises(StalledError, match=r"rank 1 of 2 does not answer after 0\.2 s"):
         pair[0].exchange(None, 0.2)
 
 
-def test_other_settings_and_other_images_on_one_rank_are_named(pair: tuple[Board, Board]) -> None:
+def test_other_settings_and_other_images_on_one_rank_are_named(
+    pair: tuple[Rendezvous, Rendezvous],
+) -> None:
     def look(rank: int, fingerprint: str, seed: int) -> Callable[[], None]:
         layers = Layers()
         layers.set(f"seed={seed}")

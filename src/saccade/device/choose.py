@@ -18,6 +18,7 @@ def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
+
     devices = Devices.parse(wanted)
     kind, reason = devices.kind, "as asked"
     if kind == "auto":
@@ -25,13 +26,16 @@ def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
             next(name for name, present in available.items() if present),
             "the fastest one here",
         )
+
     if not available[kind]:
         present = [n for n, p in available.items() if p]
-        fix = f"use --devices {' or '.join(present)}" + f"; cpu:{devices.count} for processes" * (
-            devices.count > 1
-        )
+        fix = f"use --devices {' or '.join(present)}"
+        if devices.count > 1:
+            fix += f"; cpu:{devices.count} for processes"
         raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
+
     if kind == "cuda":
+        # a rank takes the GPU of its place on this machine, or of the list that was given
         number = devices.numbers[local_rank] if devices.numbers else local_rank
         if number >= torch.cuda.device_count():
             raise ConfigError(

@@ -137,10 +137,12 @@ class SlurmJob:
             "open-mode": "append",
         }
         lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value != ""]
+
         run = _run_folder(arguments)
         if not run:
             run = f"runs/slurm-{hashlib.sha256(shlex.join(arguments).encode()).hexdigest()[:8]}"
             arguments = [*arguments, "--out", run]
+
         command = shlex.join(["python", "-m", "saccade", "train", *arguments])
         return "\n".join(
             [

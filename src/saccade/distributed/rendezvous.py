@@ -1,4 +1,4 @@
-"""A board on which ranks leave notes for each other: who is there, what they agree on, why one gave
+"""Where ranks leave notes for each other: who is there, what they agree on, why one gave
 up.
 
 It lives in torch's key-value store, apart from the collectives, so that it still works when these
@@ -48,7 +48,7 @@ else:
 """What ends a process at once, whatever it is doing."""
 
 
-class Board:
+class Rendezvous:
     """The notes of one run; every rank has one."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Board:
         self._patience_s = 0.0
         self._places: list[list[Any]] = []
         self._closed = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="saccade-board", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="saccade-rendezvous", daemon=True)
 
     def meet(self, limit_s: float) -> None:
         """Wait until all ranks are there; raises StalledError naming those that are not."""
@@ -147,6 +147,7 @@ class Board:
         answer any more.
         """
         try:
+            # whoever is alive answers this call from its watching thread, whatever else it does
             deadline = time.monotonic() + ANSWER_S
             self._store.set(ROLL_CALL, "")
             answers = [f"here/{rank}" for rank in range(self.size)]
@@ -157,12 +158,14 @@ class Board:
                 time.sleep(LOOK_EVERY_S / 5)
             absent = [rank for rank, key in enumerate(answers) if not self._store.check([key])]
         except RuntimeError:
-            absent = [0]
+            absent = [0]  # the store itself is gone, and rank 0 hosts it
+
         if absent:
             if "imed out" not in str(error):
                 return self._lost(absent, "is gone")
             streams.show_threads(f"rank {self.rank} waits in vain for another one; its threads:")
             return self._lost(absent, "does not answer any more")
+
         reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0])
         return StalledError(
             f"the ranks lost each other, although all of them answer: {reason}",

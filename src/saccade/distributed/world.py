@@ -21,7 +21,7 @@ from torch import Tensor
 from torch import distributed as torch_dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from saccade.distributed.rendezvous import ALONE_S, Board
+from saccade.distributed.rendezvous import ALONE_S, Rendezvous
 from saccade.errors import (
     ConfigError,
     Explained,
@@ -149,7 +149,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    board: Board | None = None
+    rendezvous: Rendezvous | None = None
 
     @property
     def leads(self) -> bool:
@@ -158,11 +158,11 @@ class World:
 
     def exchange(self, note: Any, limit_s: float = ALONE_S) -> list[Any]:
         """Return the notes, any JSON values, of all ranks in their order."""
-        return self.board.exchange(note, limit_s) if self.board else [note]
+        return self.rendezvous.exchange(note, limit_s) if self.rendezvous else [note]
 
     def broadcast(self, make: Callable[[], T]) -> T:
         """Return what the first rank makes, a JSON value, on every rank; the others wait for it."""
-        if self.board is None:
+        if self.rendezvous is None:
             return make()
         value: T = self.exchange(make() if self.leads else None)[0]
         return value
@@ -175,7 +175,7 @@ class World:
         """Return a context in which the other ranks give this one time to save, although the run
         is over.
         """
-        return self.board.saving() if self.board else nullcontext()
+        return self.rendezvous.saving() if self.rendezvous else nullcontext()
 
     def only_first(self, context: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
         """Return a context that only the first rank enters."""
@@ -186,13 +186,13 @@ class World:
 
         A collective waits at most ``limit_s`` seconds.
         """
-        if self.board is None:
+        if self.rendezvous is None:
             return
         backend, place = ("cpu:gloo,cuda:nccl", device) if device.type == "cuda" else ("gloo", None)
         with self._explained():
             torch_dist.init_process_group(
                 backend,
-                store=self.board.tensor_store,
+                store=self.rendezvous.tensor_store,
                 rank=self.rank,
                 world_size=self.size,
                 timeout=datetime.timedelta(seconds=limit_s),
@@ -204,7 +204,7 @@ class World:
 
         The layouts must agree.
         """
-        if self.board is None:
+        if self.rendezvous is None:
             return
         for alike in of_one_kind(tensors):
             joined = flatten(alike)
@@ -242,7 +242,7 @@ class World:
         self._copy_from(self.size - 1, tensors)
 
     def _copy_from(self, rank: int, tensors: Sequence[Tensor]) -> None:
-        if self.board is None:
+        if self.rendezvous is None:
             return
         for alike in of_one_kind(tensors):
             joined = flatten(alike)
@@ -254,7 +254,7 @@ class World:
 
     def highest(self, number: int) -> int:
         """Return the highest of the ranks' numbers."""
-        if self.board is None:
+        if self.rendezvous is None:
             return number
         flag = torch.tensor(number)
         with self._explained():
@@ -266,7 +266,7 @@ class World:
 
         An empty list elsewhere.
         """
-        if self.board is None:
+        if self.rendezvous is None:
             return [rows]
         parts = [torch.empty_like(rows) for _ in range(self.size)] if self.leads else None
         with self._explained():
@@ -278,8 +278,8 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            assert self.board is not None
-            raise self.board.explain(error) from error
+            assert self.rendezvous is not None
+            raise self.rendezvous.explain(error) from error
 
 
 ALONE = World()
@@ -298,34 +298,42 @@ def joined(start_limit_s: float) -> Iterator[World]:
         return
     if start.address in LOOPBACK and sys.platform != "win32":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    board = _board(start, start_limit_s)
+    rendezvous = _meeting_place(start, start_limit_s)
     try:
-        board.meet(start_limit_s)
-        yield World(start.rank, start.size, start.local_rank, start.local_size, board)
+        rendezvous.meet(start_limit_s)
+        yield World(
+            rank=start.rank,
+            size=start.size,
+            local_rank=start.local_rank,
+            local_size=start.local_size,
+            rendezvous=rendezvous,
+        )
     except Explained as error:
         # all ranks leave with the status of the first one that fails
-        if other := board.report(error):
+        if other := rendezvous.report(error):
             other.told = True
             error = other
         if start.rank and not isinstance(error, LostRankError):
-            board.await_save()
+            rendezvous.await_save()
         raise error
     except KeyboardInterrupt:
-        board.report(InterruptedRunError("interrupted before there was anything to save"))
+        rendezvous.report(InterruptedRunError("interrupted before there was anything to save"))
         raise
     except Exception as error:
-        board.report(SaccadeError(f"{type(error).__name__}: {error}", fix="its traceback is above"))
+        rendezvous.report(
+            SaccadeError(f"{type(error).__name__}: {error}", fix="its traceback is above")
+        )
         if start.rank:
-            board.await_save()
+            rendezvous.await_save()
         raise
     else:
         if torch_dist.is_initialized():
             torch_dist.destroy_process_group()
     finally:
-        board.close()
+        rendezvous.close()
 
 
-def _board(start: Start, limit_s: float) -> Board:
+def _meeting_place(start: Start, limit_s: float) -> Rendezvous:
     hosts = start.rank == 0 and not start.agent_store
     limit = datetime.timedelta(seconds=limit_s)
     place = f"{start.address}:{start.port}"
@@ -350,8 +358,9 @@ def _board(start: Start, limit_s: float) -> Board:
                 "ranks.start_limit=5m"
             ),
         ) from error
+
     under_agent = "TORCHELASTIC_RUN_ID" in os.environ
-    return Board(store, start.rank, start.size, hosts_store=hosts, under_agent=under_agent)
+    return Rendezvous(store, start.rank, start.size, hosts_store=hosts, under_agent=under_agent)
 
 
 def of_one_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:

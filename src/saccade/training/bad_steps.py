@@ -52,6 +52,7 @@ class Archive:
 
         A full disk costs the batch, not the run.
         """
+        # every rank takes part in these; the first one writes
         batch, gather = evidence.batch, self.world.gather
         images, labels = gather(batch.images.cpu().contiguous()), gather(batch.labels.cpu())
         samples, epochs = (
@@ -61,8 +62,10 @@ class Archive:
         path = self.folder / "bad" / f"step_{evidence.step:08d}.safetensors"
         if not self.world.leads:
             return str(path)
+
         tensors = {"images": images, "labels": labels, "samples": samples, "epochs": epochs}
         joined = {name: torch.cat(parts) for name, parts in tensors.items()}
+        ranks = (rank for rank, part in enumerate(labels) for _ in part)
         facts = {
             "step": evidence.step,
             "seed": self.seed,
@@ -80,11 +83,12 @@ class Archive:
                     joined["samples"].tolist(),
                     joined["epochs"].tolist(),
                     joined["labels"].tolist(),
-                    (rank for rank, part in enumerate(labels) for _ in part),
+                    ranks,
                     strict=True,
                 )
             ],
         }
+
         try:
             files.within(self.folder, "bad")
             files.write_bytes(path, safetensors.torch.save(joined))

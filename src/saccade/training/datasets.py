@@ -67,6 +67,7 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
     if val_source is None:
         said = shared(section.split_names, apart=True)[1]
         val_source = open_source(section.val, split_names=said) if section.val else source
+
     train = train_split(source)
     dropped: tuple[str, ...] = ()
     if section.unreadable == "drop":
@@ -74,6 +75,8 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
             train, dropped = without_unreadable(
                 train, lambda done: bar.update(done, "read, decoded")
             )
+
+    # validation data is given, or held out of the training images; there is no third way
     val = validation_split(val_source, section.split, named=bool(section.val))
     if section.holdout:
         if val is not None and val_source is not source:
@@ -83,11 +86,14 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
         train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
     if val is None:
         raise no_validation(source)
+
     val = val.called_as(train.classes)
     chosen_on = val
     if section.minival:
         train, chosen_on = hold_out(train, section.minival, config.seed, Purpose.MINIVAL)
-    return Data(source, train, val, chosen_on, val_source, dropped)
+    return Data(
+        source, train=train, val=val, chosen_on=chosen_on, val_source=val_source, dropped=dropped
+    )
 
 
 def no_validation(source: Source) -> DataError:
@@ -126,7 +132,13 @@ def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
     """Say which of so many training images come when."""
     size = config.data.epoch_size
     wanted = max(round(size * num_train), 1) if 0 < size < 1 else int(size)
-    return Order(num_train, config.seed, config.augment.repeats, wanted, offset)
+    return Order(
+        num_train,
+        seed=config.seed,
+        repeats=config.augment.repeats,
+        epoch_size=wanted,
+        offset=offset,
+    )
 
 
 def training_view(
@@ -147,11 +159,11 @@ def training_view(
     view = TrainingView(
         split,
         order,
-        augmentation,
-        section.image_size,
-        steps,
-        section.exif,
-        rank_slice,
+        augment=augmentation,
+        image_size=section.image_size,
+        total_steps=steps,
+        exif=section.exif,
+        rank_slice=rank_slice,
         fit=fit,
         ahead=ahead,
         own=own,

@@ -152,6 +152,7 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str], what: str) -
         parts = [part for part in parts if part in OF_FUNCTIONS]
     if not parts:
         return
+
     fix = "resume='never' starts another run beside it"
     if "tensors" in now and "tensors" not in before:
         raise ConfigError(
@@ -165,6 +166,7 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str], what: str) -
             "network is built; "
             f"any start: resume=CHECKPOINT goes on with the weights of that checkpoint; {fix}"
         )
+
     told = "; ".join(PARTS[part] for part in parts)
     network = "" if set(parts) <= {*OF_FUNCTIONS} else "another network: "
     raise ConfigError(f"{what} with {network}{told}", fix=fix, finding="run-changed")
@@ -287,12 +289,15 @@ def _described_code(value: Any, trail: _Trail) -> str:
         return _described([value.fget, value.fset], trail)
     if isinstance(value, functools.partial):
         return "partial " + _described([value.func, value.args, value.keywords], trail)
+
+    # a bound method is its function and the object that it is bound to
     if isinstance(value, types.MethodType):
         return "method " + _described([value.__func__, value.__self__], trail)
     if isinstance(value, types.FunctionType):
         return _function(value, trail)
     if isinstance(value, types.CodeType):
         return _bytecode(value, trail)
+
     if isinstance(value, nn.Module):
         lines = [*_tensors(value), *_structure(value, trail)]
         lines += _code(value, trail) if trail.classes else []

@@ -30,7 +30,9 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
         if judging.evaluate_if_due(run, meter, stop, bar):
             saving.save(run, meter, log)
 
-        for batch in batches(view, run.readers, plan.global_batch, state.step, total):
+        for batch in batches(
+            view, run.readers, plan.global_batch, first_step=state.step, last_step=total
+        ):
             if is_exhausted(state.evaluations, plan.config.patience):
                 break
 

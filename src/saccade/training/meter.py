@@ -44,14 +44,19 @@ class Meter:
         self._log = log
         self._begun, self._earlier_s = begun, earlier_s
         self._every = steps_between_events(run.plan)
+
+        # since the last event, added up on the device: nothing waits for it
         self._loss = torch.zeros((), device=run.plan.device)
         self._finite_steps = torch.zeros((), device=run.plan.device)
         self._steps = 0
+
+        # since the last evaluation; a resumed run goes on with what its checkpoint holds
         kept = [(since or {}).get(name) for name in ("loss", "steps")]
         self._epoch = torch.tensor(
             [v if isinstance(v, int | float) else 0.0 for v in kept], device=run.plan.device
         )
         self._epoch_steps, self._epoch_mark = 0, time.perf_counter()
+
         self._trained: dict[str, Any] = {}
         self._skipped = len(run.state.skipped)
         self._window_wait_s = 0.0
@@ -60,6 +65,8 @@ class Meter:
         self.phases_s = dict.fromkeys(PHASES, 0.0)
         self.train_s = self.wait_s = self.evaluation_s = 0.0
         self._gpus, self._macs = _device(run.plan)
+
+        # facts whose loss is still on its way from the device
         self._untold: tuple[dict[str, Any], Late] | None = None
         self._unheard: tuple[dict[str, Any], Late] | None = None
         self._step_mark = self._mark
@@ -134,6 +141,7 @@ class Meter:
         plan, step, now = self._plan, self._state.step, time.perf_counter()
         elapsed = now - self._mark
         phases = self._clock.read()
+
         facts: dict[str, Any] = {
             "step": step,
             "epoch": round(plan.epochs_done(step), 4),
@@ -145,10 +153,13 @@ class Meter:
         if self._macs:
             scale = (plan.view.size_at(step - 1) / plan.config.data.image_size) ** 2
             facts["mfu"] = mfu(self._macs * scale, facts["images_per_s"], self._gpus)
+
+        # on a GPU the loss of this event is told with the next one, so that nothing waits for it
         self._tell()
         self._untold = facts, Late(self._loss / self._finite_steps)
         if plan.device.type != "cuda":
             self._tell()
+
         self.train_s += elapsed
         self.wait_s += self._window_wait_s
         for phase, spent_s in phases.items():
@@ -184,6 +195,7 @@ class Meter:
         self._mark += taken_s
         self._step_mark += taken_s
         self._close_epoch(taken_s)
+
         plan, step = self._plan, self._state.step
         entry = Evaluation(
             step,
@@ -194,6 +206,7 @@ class Meter:
             primary=plan.objective.primary,
             final=final,
         )
+
         self._log.event("eval", **entry.to_json(), **self._trained, final=final)
         is_candidate = plan.final_is_candidate or not final
         numbers = {n: v for n, v in result.figures.items() if isinstance(v, int | float)}

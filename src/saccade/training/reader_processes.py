@@ -80,7 +80,13 @@ class Feeders:
         drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
         epochs, samples = (each[places] for each in drawn)
         slot = step % self.slots
-        images = _slot(self._memory, slot, self._room, len(samples), self._view.size_at(step))
+        images = _slot(
+            self._memory,
+            slot,
+            room=self._room,
+            num_images=len(samples),
+            side=self._view.size_at(step),
+        )
         task = self._processes[step % len(self._processes)].ask(step, slot, global_batch)
         labels = torch.from_numpy(self._view.split.labels[samples])
         return Batch(images, labels, samples, epochs), [task]
@@ -213,7 +219,9 @@ def serve(line: int, memory: int) -> None:
                     begun.append([])
                     continue
                 count = len(view.rank_slice.places(batch))
-                images = _slot(room, slot, start["room"], count, view.size_at(step))
+                images = _slot(
+                    room, slot, room=start["room"], num_images=count, side=view.size_at(step)
+                )
                 begun.append(view.start(readers, step, batch, images)[1])
             try:
                 readers.wait(begun.popleft())
@@ -243,7 +251,11 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
         )
     order = datasets.training_order(config, len(data.train), start["offset"])
     return datasets.training_view(
-        config, data.train, order, start["total_steps"], RankSlice(**start["rank_slice"])
+        config,
+        data.train,
+        order,
+        steps=start["total_steps"],
+        rank_slice=RankSlice(**start["rank_slice"]),
     )
 
 

@@ -87,7 +87,9 @@ class StepRunner:
         self.clock.mark()
 
         bad = self._note_outcome(state, loss, finite=finite, good=good) | spike
-        self.guard.watch(state, Evidence(state.step, bad, own_loss, batch, spike))
+        self.guard.watch(
+            state, Evidence(step=state.step, bad=bad, loss=own_loss, batch=batch, jumps=spike)
+        )
         state.step += 1
         state.whole = True
         return loss
