@@ -187,7 +187,7 @@ def _mistakes(seen: Seen, marks: Marks) -> Part:
         c = int(sure[i].argmax())
         title, chance = seen.titles[c], f"{100 * probabilities[i, c]:.1f}\u00a0%"
         held = ", ".join(seen.titles[k] for k in np.flatnonzero(marks[i]).tolist()) or "no label"
-        text = f"{title} · {chance}"
+        text = f"{'missed ' if marks[i, c] else ''}{title} · {chance}"
         alt = f"{held}; {'missed' if marks[i, c] else 'wrongly said'}: {title}"
         pictures.append(Picture(i, text, f"has {held}", alt))
     note = (
