@@ -33,15 +33,9 @@ from saccade.data.loader import Batch
 from saccade.device import determinism
 from saccade.device.compile import compile_in_place
 from saccade.device.mfu import mfu
-from saccade.device.step_timer import Clock
 from saccade.models import create_model, meta_model
 from saccade.models.parts.cost import cost
-from saccade.objectives.classification import of_settings
-from saccade.optim import optimizers
-from saccade.optim.schedule import Schedule
-from saccade.training.guard import Guard
-from saccade.training.state import State
-from saccade.training.step import StepRunner
+from saccade.setup.steps import make_step
 
 GPU = torch.device("cuda")
 HELD = 4
@@ -73,33 +67,25 @@ def ours(
         "loss.label_smoothing=0.1",
         "optimizer.name=sgd",
         "optimizer.nesterov=true",
+        "schedule.warmup=0step",
+        "schedule.name=constant",
+        "device=cuda",
+        "precision=bf16",
     ):
         layers.set(setting)
-    config = layers.resolve()
-    network = create_model(model, num_classes=1000, image_size=side, seed=0).to(GPU)
-    network = network.to(memory_format=torch.channels_last)
+    network = create_model(model, num_classes=1000, image_size=side, seed=0)
     if compiled:
         compile_in_place(network)
-    state = State(network, optimizers.build(network, config, GPU), None)
-    rates = Schedule("constant", 10**6, 0, 1.0)
-    runner = StepRunner(
-        config=config,
-        schedule=rates,
-        precision="bf16",
-        device=GPU,
-        guard=Guard("lr"),
-        clock=Clock(GPU),
-        objective=of_settings(config),
-    )
+    state, stepper = make_step(layers.resolve(), network)
     held = batches(batch, side, torch.channels_last)
 
     def run(steps: int) -> None:
         determinism.switch_on()
         torch.use_deterministic_algorithms(exact)
         for step in range(steps):
-            runner.step(state, held[step % HELD])
-        runner.guard.settle()
-        runner.clock.read()
+            stepper.step(state, held[step % HELD])
+        stepper.guard.settle()
+        stepper.clock.read()
 
     return run
 

@@ -59,7 +59,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(
     real, seen = saving.save, []
 
     def save(run: Any, *rest: Any) -> None:
-        seen.append(checkpoint.steps_on_disk(run.folder / "checkpoints"))
+        seen.append(checkpoint.steps_on_disk(run.plan.folder / "checkpoints"))
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         if 2 <= len(seen) < 2 + full_saves:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))

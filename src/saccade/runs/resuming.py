@@ -40,6 +40,7 @@ def run_of(resume: str) -> Path | None:
     """
     if resume in WORDS:
         return None
+
     path = Path(resume)
     if path.is_file():
         run = path.resolve().parent
@@ -51,11 +52,14 @@ def run_of(resume: str) -> Path | None:
             where=f"--resume {resume}",
             fix=f"{goes_on}`--init {resume}` starts another run from the weights",
         )
+
     if checkpoint.is_one(path):
         around = path.resolve().parent.parent
         return _short(around) if _is_run(around) else None
+
     if path.name == "checkpoints" and _is_run(path.parent):
         return path.parent
+
     if not _is_run(path):
         raise CheckpointError(
             "there is no checkpoint here"

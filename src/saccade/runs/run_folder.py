@@ -264,6 +264,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "trained_on": own_entry(plan.config, data.fingerprint),
         "findings": history.findings,
     }
+
     files.write_json(plan.folder / "run.json", facts | more)
 
 
@@ -284,6 +285,7 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
         early = facts.get("ended_early")
     except (OSError, ValueError, KeyError):
         best, objective, early = None, objectives.of_facts({}), None
+
     primary = objective.primary
     counted = f"{objective.counted(result)} of '{result['split']}'"
     log.say()
@@ -291,13 +293,16 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
         f"  {'   '.join(objective.shown(result))}   ({counted}"
         f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)"
     )
+
     if early:
         log.say(f"  {early}")
     if best is not None:
         log.say(f"  {best['note']}: {primary.shown(best)} at epoch {best['epoch']:g}")
     if judged := receipts.judge(folder, float(result[primary.name])):
         log.say(f"  {judged}")
+
     log.say(f"  {units.human_time(seconds)} in all; everything is in {folder}")
+
     log.say()
     log.say(f"  look      open {folder / 'report.html'}")
     log.say(f"  use       saccade predict {folder} IMAGE")

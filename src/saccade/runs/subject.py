@@ -57,9 +57,11 @@ class Subject:
                     fix="name the run folder, or leave out --best",
                 )
             return cls._of_checkpoint(path)
+
         folder = path if path.is_dir() else path.parent
         if best:
             return cls._of_checkpoint(best_checkpoint(folder))
+
         known = folder if (folder / SETTINGS_FILE).is_file() else None
         return cls(path / MODEL_FILE if path.is_dir() else path, known, None, _resolved(folder))
 
@@ -121,6 +123,7 @@ def best_checkpoint(folder: Path) -> Path:
     if saved:
         primary = checkpoint.primary_of(saved.meta)
         evaluations = [Evaluation.parse(entry, primary) for entry in saved.meta["evaluations"]]
+
     best = best_of(evaluations)
     if best is None:
         raise CheckpointError(
@@ -130,6 +133,7 @@ def best_checkpoint(folder: Path) -> Path:
             where=str(place),
             fix="train to the end of an epoch; evaluations are made there",
         )
+
     path = place / f"step_{best.step:08d}"
     if not path.is_dir():
         raise CheckpointError(
@@ -166,6 +170,7 @@ class Conditions:
         known = {
             n: choice.get("value") for n, choice in resolved.items() if isinstance(choice, dict)
         }
+
         notes = []
         place, before = devices, known.get("device")
         if devices == "auto" and before:
@@ -174,10 +179,14 @@ class Conditions:
             except ConfigError:
                 notes.append(f"the run computed on {before}, which is not here")
         device = torch.device(pick_device(place)[0])
+
         number_format, said = _precision(recipe.precision, wanted, device)
+
+        # sums of a CPU depend on how many threads make them
         threads = known.get("compute_threads") if device.type == before == "cpu" else None
         if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
             threads = torch.get_num_threads()
+
         return cls(
             device,
             number_format,

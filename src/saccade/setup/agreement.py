@@ -54,6 +54,7 @@ def check_number(config: Config, world: World) -> None:
                 "both the same number"
             ),
         )
+
     if cells % world.size:
         repeats, batch = config.augment.repeats, config.batch.global_
         fitting = [d for d in divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0]
@@ -62,6 +63,7 @@ def check_number(config: Config, world: World) -> None:
             f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: "
             "another run)"
         )
+
         numbers = ", ".join(map(str, divisors(cells)))
         raise ConfigError(
             f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared "
@@ -85,6 +87,7 @@ def check_same(
         for n, v in configuration.flatten(config.dump()).items()
         if configuration.kinds()[n] != "run"
     }
+
     facts = {
         "images": data.fingerprint,
         "saccade": __version__,
@@ -94,6 +97,8 @@ def check_same(
     facts |= {
         f"the network's {part}": digest[:12] for part, digest in network.items() if part != "values"
     }
+
+    # the first rank is the measure, being the one that people look at
     first, *others = world.exchange(facts)
     for rank, theirs in enumerate(others, 1):
         wrong = [

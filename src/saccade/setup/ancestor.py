@@ -222,9 +222,12 @@ def _of_file(text: str, file: Path) -> Ancestor:
     known = Ancestor(text, file, files.digest(file))
     if file.suffix != ".safetensors":
         return known
+
+    # files of saccade say in their head what they are
     facts = stored.header(file).remarks.get("saccade")
     if facts is None:
         return known
+
     try:
         recipe = Recipe.parse(facts)
     except ValueError as error:
@@ -233,6 +236,7 @@ def _of_file(text: str, file: Path) -> Ancestor:
             where=f"{file}, metadata 'saccade'",
             fix="give the file as it was, or its tensors alone",
         ) from error
+
     settings = {name: getattr(recipe, name.partition(".")[2]) for name in FOLLOWED}
     settings |= {
         "model.name": recipe.model,

@@ -113,7 +113,7 @@ def build(
         archive=Archive(folder, data.train.describe, config.seed, world),
         objective=plan.objective,
     )
-    return Run(plan, stepper, readers, state, History(network=dict(network)))
+    return Run(plan, stepper, readers, state=state, history=History(network=dict(network)))
 
 
 def _switch_on(choices: Choices) -> None:

@@ -92,8 +92,8 @@ def inspect(config: Config, num_train: int, shrunk: str, module: nn.Module | Non
                 "batch-larger-than-data",
                 "error",
                 f"the batch of {wanted:,} is larger than the {num_train:,} training images",
-                "batch.global",
-                f"use --batch-size {fitting}, or leave it out and let it be chosen",
+                where="batch.global",
+                fix=f"use --batch-size {fitting}, or leave it out and let it be chosen",
                 status=78,
             )
         ]
@@ -106,14 +106,23 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
     cell, batch = config.cell, config.batch.global_
     if cell >= LEAST_CELL or not needs_batches(config, module):
         return []
+
     images = f"{cell} image{'s' * (cell > 1)}"
     if config.batch.cell or 1 < cell == batch:
         text = (
             f"BatchNorm and the like take their statistics over {images}, which makes them coarse"
         )
         return [
-            Finding("small-cells", "warning", text, "batch.cell", f"{LEAST_CELL} or more are usual")
+            Finding(
+                "small-cells",
+                "warning",
+                text,
+                where="batch.cell",
+                fix=f"{LEAST_CELL} or more are usual",
+            )
         ]
+
+    # nobody asked for such a cell: it is what divides the batch
     good = nearest_batches(batch, config.augment.repeats)
     text = (
         f"a batch of {batch:,} can only be cut into {batch // cell:,} cells (micro-batches) of "
@@ -121,4 +130,4 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
     )
     text += "BatchNorm and the like would take their statistics"
     fix = f"use --batch-size {' or '.join(map(str, good))}, or set batch.cell yourself"
-    return [Finding("small-cells", "error", text, "batch.global", fix, status=78)]
+    return [Finding("small-cells", "error", text, where="batch.global", fix=fix, status=78)]

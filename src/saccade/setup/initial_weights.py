@@ -50,7 +50,10 @@ def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:
 
     steps = min(-(-IMAGES // plan.global_batch), plan.total_steps)
     view = replace(plan.view, rank_slice=EVERYTHING)  # the same images on any number of ranks
-    seen = [batch.images for batch in batches(view, readers, plan.global_batch, 0, steps)]
+    seen = [
+        batch.images
+        for batch in batches(view, readers, plan.global_batch, first_step=0, last_step=steps)
+    ]
     alike = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
 
     images = normalise(alike, plan.config.data.mean, plan.config.data.std)
