@@ -153,10 +153,14 @@ def _open(
 
     Raises on all ranks where one of them has other settings, images or versions.
     """
+    # what others hand over is part of what the run is: each rank says who it is before any of them
+    # begins
     data = datasets.open_data(composed.config, composed.source, composed.val_source)
     explicit = composed.explicit_batch
     config, shrunk = build.shrink_batch(composed.config, len(data.train), explicit, module)
 
+    # no two runs of other networks may pass for one and the same; a name alone says nothing of a
+    # class
     theirs = module if module is not None else build.of_others(config, data)
     mine = own_network.identify(theirs) if theirs is not None else {}
     mine |= behaviour.identity()
@@ -164,6 +168,7 @@ def _open(
     agreement.check_number(config, world)
     network = world.broadcast(lambda: mine)
 
+    # the first rank looks, once: the others were just found to have the same data and settings
     findings = checks.examine(config, data, module, log, shrunk=shrunk) if world.leads else []
     tell(findings, log)
     refuse(findings)
@@ -193,6 +198,7 @@ def _finished_before(opened: _Opened, folder: Path, world: World) -> Outcome | N
     if done is None:
         return None
 
+    # the caller's network ends with the same weights whether this call trained it or an earlier one
     if module is not None and (folder / MODEL_FILE).is_file():
         Classifier.load(folder, module)
     seconds = float(done["seconds"])
@@ -202,6 +208,7 @@ def _finished_before(opened: _Opened, folder: Path, world: World) -> Outcome | N
 def _build(opened: _Opened, folder: Path, saved: Saved | None, world: World) -> Run:
     """Build the run as it is before its first step, with the choices of earlier attempts."""
     config = opened.config
+    # an earlier attempt's choices win: another precision or kernel in mid-run would be another run
     choices = opened.behaviour.noted_in(agreement.decide(config, saved, world))
     offset = resuming.offset(saved, config)
     with out_of_memory.building(config):
@@ -238,6 +245,7 @@ def _try_out(
     best.
     """
     choices = run.plan.choices
+    # a resumed run keeps what the trial chose at its start
     if is_new and run.plan.world.leads:
         found, choices = checks.trial(run, log, stop.check_here)
         findings = findings + found
@@ -268,6 +276,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     plan, state = run.plan, run.state
     if plan.world.leads:
         files.write_bytes(plan.folder / MODEL_FILE, run.classifier().to_bytes())
+    # what is judged is what a user will load, so a fault in writing shows in the figure
     reread = _read_back(run)
 
     begun = time.perf_counter()
@@ -283,8 +292,10 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     name, views = plan.data.val.name, plan.recipe.eval_views
     entry = meter.evaluation(result, name, views, taken_s, final=True)
     if plan.final_is_candidate:
+        # a resumed finish may meet its own earlier entry of this step: it is replaced, not doubled
         state.evaluations[:] = [e for e in state.evaluations if e.step != state.step] + [entry]
 
+    # the last checkpoint comes after the judgement, and so it knows the final figure
     saving.save(run, meter, log)
     if plan.world.leads:
         _hand_over(run, meter, result, entry, log=log)
@@ -319,6 +330,7 @@ def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, *, log
     files.write_bytes(folder / "predictions.safetensors", safetensors.torch.save(answers))
 
     log.event("end", status="done", step=run.state.step, **result.to_json())
+    # run.json says "done" only now, when all that it stands for is on the disk
     run_folder.complete(run, entry, meter)
     write_report(folder, run.plan.data.val)
     figures = MappingProxyType(result.to_json())

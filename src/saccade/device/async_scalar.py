@@ -16,11 +16,13 @@ class Late:
     def __init__(self, value: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
         if value.device.type == "cuda":
+            # pinned: a copy to pageable memory would block the host
             self._host = torch.empty((), dtype=value.dtype, pin_memory=True)
             self._host.copy_(value.detach(), non_blocking=True)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
         else:
+            # a clone, because the caller may go on adding to the tensor
             self._host = value.detach().clone()
 
     def read(self) -> float:

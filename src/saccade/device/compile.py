@@ -42,4 +42,5 @@ def worth_keeping(eager_s: float, compiled_s: float) -> tuple[bool, str]:
 
 def compile_in_place(model: nn.Module) -> None:
     """Compile a model when it is first called, anew for each image size; names and modules stay."""
+    # in place: torch.compile(model) would put "_orig_mod." before every name in a checkpoint
     model.compile(dynamic=False)

@@ -50,6 +50,7 @@ def owned() -> Iterator[None]:
             "generator and the number of compute threads, so neither training would repeat "
             "its bits",
         )
+    # asking for a GPU's generator would start CUDA in a process that computes on the CPU
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     generators = torch.random.fork_rng([torch.cuda.current_device()] if started else [])
     try:

@@ -47,5 +47,6 @@ def following(factor: Tensor, good_steps: Tensor, finite: Tensor) -> tuple[Tenso
     """Return factor and number of good steps, both scalars, after one more step."""
     good_steps = torch.where(finite, good_steps + 1, torch.zeros_like(good_steps))
     grows = good_steps >= GROW_AFTER
+    # powers of two: scaling and taking it out again loses no bit
     factor = torch.where(finite, torch.where(grows, factor * 2, factor), factor / 2)
     return factor.clamp(LEAST, MOST), torch.where(grows, torch.zeros_like(good_steps), good_steps)

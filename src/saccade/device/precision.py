@@ -16,6 +16,8 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
         if platform.machine().lower() in ("x86_64", "amd64"):
+            # torch has no public question for it; without these units bf16 is emulated and slower
+            # than fp32
             return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False

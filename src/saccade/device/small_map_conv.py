@@ -78,6 +78,7 @@ def _in_strips(conv: nn.Conv2d, images: Tensor, weight: Tensor) -> Tensor:
     step, border = conv.stride[1], conv.kernel_size[1] // 2
 
     # zeros between neighbours keep them from seeing each other
+    # the pitch is a multiple of the stride, so every map begins at the same phase of it
     out_pitch, out_width = -(-(width + border) // step), (width - 1) // step + 1
     pitch = out_pitch * step
     per_strip = min(max(STRIP_WIDTH // pitch, 1), count)
@@ -89,5 +90,6 @@ def _in_strips(conv: nn.Conv2d, images: Tensor, weight: Tensor) -> Tensor:
     out = functional.conv2d(strips.permute(0, 3, 1, 2), weight, None, conv.stride, conv.padding)
 
     out = out.permute(0, 2, 3, 1)
+    # columns that lie over the zeros between two maps are cut off
     maps = out.view(*out.shape[:2], per_strip, out_pitch, -1)[:, :, :, :out_width]
     return maps.transpose(1, 2).flatten(0, 1)[:count].permute(0, 3, 1, 2)

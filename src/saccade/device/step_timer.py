@@ -42,10 +42,12 @@ class Clock:
         """
         begun = -1 if self._on_gpu else len(self._steps)
         steps, self._steps = (
+            # a step that was broken off has fewer marks, and is left out
             [m for m in self._steps[:begun] if len(m) == len(PHASES) + 1],
             self._steps[begun:],
         )
         if steps and isinstance(last := steps[-1][-1], torch.cuda.Event):
+            # marks lie in one stream in order: when the last is reached, all others are
             last.synchronize()
         spent = dict.fromkeys(PHASES, 0.0)
         for marks in steps:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from saccade.distributed.world import World, flatten, unflatten
 
+# as in torch's DistributedDataParallel: large enough to fill the line, small enough to overlap
 BUCKET_BYTES = 25 << 20
 
 
@@ -28,6 +29,7 @@ class GradientSum:
 
     def __init__(self, model: nn.Module, world: World) -> None:
         self._world = world
+        # from the last parameter on, as the backward pass reaches it first
         self._buckets = _buckets([p for p in reversed(list(model.parameters())) if p.requires_grad])
         self._place = {p: number for number, bucket in enumerate(self._buckets) for p in bucket}
         self._last_cell = False
@@ -48,6 +50,7 @@ class GradientSum:
             yield
         finally:
             self._last_cell = False
+        # parameters without a gradient never call the hook: their buckets begin here
         self._start(to=len(self._buckets))
 
     def finish(self) -> None:
@@ -58,15 +61,18 @@ class GradientSum:
         self._started.clear()
 
     def _ready(self, parameter: Tensor) -> None:
+        # gradients of earlier cells are only added up on this rank
         if not self._last_cell:
             return
         self._missing[self._place[parameter]] -= 1
+        # only up to the first bucket that still waits, even where later ones are ready
         done = next((n for n, missing in enumerate(self._missing) if missing), len(self._missing))
         self._start(to=done)
 
     def _start(self, to: int) -> None:
         """Start the sums up to a bucket, always in the same order: the ranks match them by it."""
         for bucket in self._buckets[len(self._started) : to]:
+            # zeros where this rank has no gradient: the ranks must add up equal shapes
             joined = flatten(
                 [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
             )
@@ -85,6 +91,7 @@ def _buckets(parameters: list[nn.Parameter]) -> list[list[Tensor]]:
     room = 0
     for parameter in parameters:
         size = parameter.numel() * parameter.element_size()
+        # `room` is 0 at first, so the first parameter always opens a bucket
         if size > room or buckets[-1][0].dtype != parameter.dtype:
             buckets.append([])
             room = max(BUCKET_BYTES, size)

@@ -37,10 +37,12 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
     logging.disable(logging.CRITICAL)  # of this process alone: the ranks explain themselves
     # the agent would not wait for a checkpoint
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
+    # else every rank would compute with all cores of the machine
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1)))
     with files.scratch_folder() as scratch:
         meeting = RendezvousParameters(
             backend="c10d",
+            # port 0: the system picks a free one, so two runs on one machine do not meet
             endpoint=f"{HERE}:0",
             run_id="saccade",
             min_nodes=1,
@@ -66,6 +68,7 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
     if not result.is_failed():
         return 0
     rank, failure = next(iter(result.failures.items()))
+    # a rank that gave up has said why itself
     if failure.exitcode >= 0:
         return int(failure.exitcode)
     if signals.seen is not None:  # it reached a rank before that could catch it
@@ -91,6 +94,7 @@ class _Forward:
         self._agent = agent
         SIGNALS.release()
         for number in STOPS:
+            # what was ignored at the start, as by nohup, stays ignored
             if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._pass_on)
 
@@ -100,6 +104,7 @@ class _Forward:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        # no rank is there yet to save anything
         if not pids:
             raise early(number)
 
@@ -133,7 +138,9 @@ class SlurmJob:
             "time": self.time,
             "partition": self.partition,
             "account": self.account,
+            # without "B:" it goes to the ranks and not to the batch script
             "signal": "TERM@120",
+            # a job that is queued again goes on in the same output file
             "open-mode": "append",
         }
         lines = [f"#SBATCH --{name}={value}" for name, value in options.items() if value != ""]

@@ -58,6 +58,7 @@ class Rendezvous:
 
         ``under_agent`` ends this process when the agent that started it is gone.
         """
+        # apart from torch's own keys, and those of the tensors apart from ours
         self._store: Store = PrefixStore("saccade", store)
         self.tensor_store: Store = PrefixStore("tensors", store)
         self.rank, self.size = rank, size
@@ -84,15 +85,20 @@ class Rendezvous:
         Raises StalledError when one is missing after ``limit_s`` seconds, and the error of a rank
         that failed.
         """
+        # ranks match their notes by this count, so all of them must meet in the same order
         number, self._round = self._round, self._round + 1
         try:
             self._store.set(f"{number}/{self.rank}", json.dumps(note))
             if self.rank == 0:
                 keys = [f"{number}/{rank}" for rank in range(self.size)]
                 self._await(keys, limit_s, missing)
+                # the first rank hands on all notes at once: otherwise every rank would read every
+                # key
                 notes = [json.loads(self._store.get(key)) for key in keys]
                 self._store.set(f"{number}/all", json.dumps(notes))
                 return notes
+            # a little longer than the first rank waits, so that its error comes first, which names
+            # the absent
             self._await([f"{number}/all"], limit_s + ANSWER_S, missing)
             return list(json.loads(self._store.get(f"{number}/all")))
         # the process that holds the store is gone, and the store with it
@@ -124,6 +130,7 @@ class Rendezvous:
         }
         note = json.dumps({"rank": self.rank, "kind": type(error).__name__, **fields})
         try:
+            # compare and set in one go: of several that fail at once exactly one is the cause
             is_first = self._store.compare_set(FAILURE, "", note) == note.encode()
             return None if is_first else self.failure()
         except RuntimeError:
@@ -161,11 +168,13 @@ class Rendezvous:
             absent = [0]  # the store itself is gone, and rank 0 hosts it
 
         if absent:
+            # torch has no type for it: "timed out" and "Timed out" both occur
             if "imed out" not in str(error):
                 return self._lost(absent, "is gone")
             streams.show_threads(f"rank {self.rank} waits in vain for another one; its threads:")
             return self._lost(absent, "does not answer any more")
 
+        # torch writes the place in its own sources before the text
         reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0])
         return StalledError(
             f"the ranks lost each other, although all of them answer: {reason}",
@@ -229,6 +238,7 @@ class Rendezvous:
         """
         self._patience_s = SAVE_S
         try:
+            # the others look for this note before they leave
             self._note(SAVING, "begun")
             yield
         finally:

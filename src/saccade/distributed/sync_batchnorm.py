@@ -25,10 +25,13 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         if not self.training or self.world.size == 1:
             return super().forward(x)
         count = x.numel() // x.shape[1] * self.world.size
+        # in float32: sums over many places lose their last bits in 16-bit numbers
         values = x.float()
+        # the mean first and then the squares around it: the difference of two large sums is inexact
         mean = _Total.apply(values.sum((0, 2, 3)), self.world) / count
         centred = values - mean[:, None, None]
         variance = _Total.apply(centred.square().sum((0, 2, 3)), self.world) / count
+        # the running variance is the unbiased one, as in torch's BatchNorm
         self._remember(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
@@ -76,6 +79,7 @@ def convert(model: nn.Module, world: World) -> None:
     SyncedBatchNorm.world = world
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            # the class and not the module is replaced, so optimiser and average keep their tensors
             module.__class__ = _synced(type(module))
 
 

@@ -52,9 +52,11 @@ class Table:
                 files.write_bytes(self._path, self._text().encode())
 
     def _take(self, event: dict[str, Any]) -> bool:
+        # rows beyond the step where an attempt went on were never part of this run
         if event["event"] == "start":
             self._rows = [row for row in self._rows if not is_behind(row, int(event["step"]))]
         elif event["event"] == "eval":
+            # a step that is evaluated again after a resume replaces its row
             same = _place(event)
             self._rows = [row for row in self._rows if _place(row) != same] + [event]
         return event["event"] in ("start", "eval") and bool(self._rows)
@@ -65,6 +67,7 @@ class Table:
         writer.writerow(self._columns)
         for row in self._rows:
             values = [row.get(name) for name in self._columns.values()]
+            # names may come from anybody, and a spreadsheet would run one that begins with "="
             shown = [cell(v) if isinstance(v, str) else v for v in values]
             writer.writerow(shown)
         return out.getvalue()
@@ -74,6 +77,7 @@ def _as_line(event: RunStarted | Evaluated) -> dict[str, Any]:
     """Return an event as it is in log.jsonl, where those of earlier attempts come from."""
     if isinstance(event, RunStarted):
         return {"event": "start", "step": event.step}
+    # JSON has no NaN, so log.jsonl holds null there
     numbers = {
         name: value if math.isfinite(value) else None
         for name, value in {**event.figures, **event.train}.items()

@@ -44,6 +44,7 @@ def run_of(resume: str) -> Path | None:
     path = Path(resume)
     if path.is_file():
         run = path.resolve().parent
+        # weights lie in a run folder, or in checkpoints/step_XXXXXXXX of one
         run = run.parent.parent if checkpoint.is_one(run) else run
         goes_on = f"`--resume {run}` goes on with its run; " if _is_run(run) else ""
         raise CheckpointError(
@@ -109,6 +110,7 @@ def finished(
     changes = Changes.between(
         settings.dump(), config, (dataset["fingerprint"], dataset.get("contents")), data
     )
+    # the same command on a finished run: nothing is trained, its result is told again
     if not changes:
         identity.require_same(
             facts["model"].get("identity", {}), network, f"{folder} holds a finished run"
@@ -131,18 +133,21 @@ def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
     Only the first rank reads it; on the others it comes without tensors.
     """
     saved = _find(folder, resume, log) if world.leads else None
+    # a checkpoint may come from anybody: it is refused here rather than fail half-way through
     if saved and (missing := [name for name in NEEDED if name not in saved.meta]):
         raise CheckpointError(
             f"this checkpoint cannot be used: state.json has no '{missing[0]}'",
             where=str(saved.path),
             fix="give another one, or start anew with `--resume never`",
         )
+    # tensors do not travel here: they are copied once every rank has built its state
     path, meta = world.broadcast(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
     return saved if saved or not path else Saved(Path(path), {}, meta)
 
 
 def _find(folder: Path, resume: str, log: Log) -> Saved | None:
     place = files.within(folder, "checkpoints")
+    # what a kill left half written
     files.sweep_parts(folder)
     files.sweep_parts(place)
     named = Path(resume) if resume not in WORDS else None
@@ -156,6 +161,7 @@ def _find(folder: Path, resume: str, log: Log) -> Saved | None:
             f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using "
             "the one before it"
         )
+    # another run's folder is only read
     if own:
         checkpoint.set_aside(damaged)
     return saved
@@ -170,6 +176,7 @@ def offset(saved: Saved | None, config: Config) -> int:
     if saved is None:
         return 0
     position, repeats = int(saved.meta["position"]), config.augment.repeats
+    # an epoch's order hands out groups of repeats: it cannot go on in the middle of one
     if position % repeats:
         raise ConfigError(
             f"{saved.path.name} stands at sample {position}, which is no multiple of "
@@ -204,6 +211,7 @@ class Changes:
         fingerprint, contents = images
         if fingerprint != data.fingerprint:
             phrases.append(f"the images: {fingerprint} -> {data.fingerprint}")
+        # None: an earlier version did not write it down
         elif contents not in (None, data.contents):
             phrases.append(
                 f"the bytes of the images, under the same names and sizes: {contents} -> "
@@ -273,6 +281,7 @@ def _take_network(
     Raises ConfigError.
     """
     begun_with, now = saved.meta.get("network", {}), history.network
+    # the user points at these weights, so what the module held before does not matter
     if named and "values" in begun_with:
         now = now | {"values": begun_with["values"]}
 
@@ -294,6 +303,7 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
     The advice is what does work.
     """
     what = f"{saved.path.name} was saved with other settings: {changes}"
+    # looked at first: no flag makes such a run go on
     if saved.step >= run.plan.total_steps:
         raise ConfigError(
             f"{what}; it stands at step {saved.step}, and with these settings the run ends "
@@ -304,6 +314,7 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
         )
     if changed_is_fine:
         return
+    # a way out is only offered where it works
     fits = not run.plan.world.leads or not checkpoint.compare(saved, run.state)
     told = [Evaluation.parse(entry, run.state.primary) for entry in saved.meta["evaluations"]]
     jump = _rate_jump(run, saved, told)
@@ -317,6 +328,7 @@ def _rate_jump(run: Run, saved: Saved, evaluations: Sequence[Evaluation]) -> str
     Empty where it does not, or nothing is known.
     """
     before = saved.meta.get("lr")
+    # asked of the optimisers themselves: plateau schedules depend on the evaluations
     run.state.optimizers.follow(run.stepper.schedule, saved.step, evaluations)
     now = run.state.optimizers.lr
     if not isinstance(before, int | float) or max(before, now) <= JUMP * min(before, now):

@@ -126,6 +126,8 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
     if not plan.world.leads:
         return
 
+    # the whole configuration, defaults as well: a later version with other defaults still repeats
+    # it
     settings = plan.config.dump() | {"resolved": plan.choices.to_json()}
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     files.write_bytes(plan.folder / "config.yaml", text.encode())
@@ -142,6 +144,7 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
         log.listeners.add(TensorBoard(folder, figures, steps_between_events(plan)))
 
     log.event("start", step=run.state.step, total_steps=plan.total_steps, saccade=__version__)
+    # a process that is killed leaves this word, and so nobody takes the run for finished
     _write(run, "running", {})
     log.listeners.tell(
         RunStarted(
@@ -213,9 +216,11 @@ def failed(run: Run, error: Explained) -> None:
         return
     try:
         before = recorded.facts(run.plan.folder)
+        # no attempt of this process began, so the facts of the one before still hold
         if before is not None and before["status"] == "done" and not run.history.attempts:
             return
         _write(run, _status(error), {"exit_status": error.status, "message": str(error)})
+    # the error that ends the run is what is told, not that it could not be written down
     except SaccadeError:
         return
 
@@ -284,6 +289,7 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
         best, objective = facts["best"], objectives.of_facts(facts)
         early = facts.get("ended_early")
     except (OSError, ValueError, KeyError):
+        # the run is done and its result is known: a folder that somebody changed must not hide that
         best, objective, early = None, objectives.of_facts({}), None
 
     primary = objective.primary

@@ -113,6 +113,7 @@ def score(
 
     readers = Readers(max(2, torch.get_num_threads()))
     try:
+        # as the run computed, so that the figure is the one in its report to the last image
         with determinism.compute_threads(how.threads), determinism.put_back():
             if how.deterministic:
                 determinism.switch_on()

@@ -103,6 +103,7 @@ class Subject:
         if self.saved is None:
             return Classifier.load(self.path, module)
         try:
+            # a stranger's checkpoint: it goes through the same checks as a file's head
             recipe = Recipe.parse(json.dumps(self.saved.meta["recipe"]))
         except (KeyError, ValueError) as error:
             reason = str(error) if isinstance(error, ValueError) else "an earlier version wrote it"
@@ -118,6 +119,7 @@ class Subject:
 def best_checkpoint(folder: Path) -> Path:
     """Return the folder of a run's best checkpoint, finished or not; raises CheckpointError."""
     place = folder / "checkpoints"
+    # the newest one knows all evaluations, also those of steps that were pruned since
     saved, _ = checkpoint.newest(place)
     evaluations: list[Evaluation] = []
     if saved:
@@ -134,6 +136,7 @@ def best_checkpoint(folder: Path) -> Path:
             fix="train to the end of an epoch; evaluations are made there",
         )
 
+    # the best one is kept from pruning, but its save may have failed
     path = place / f"step_{best.step:08d}"
     if not path.is_dir():
         raise CheckpointError(
@@ -173,6 +176,7 @@ class Conditions:
 
         notes = []
         place, before = devices, known.get("device")
+        # the run may have computed on another machine
         if devices == "auto" and before:
             try:
                 place = pick_device(str(before))[0]

@@ -53,6 +53,7 @@ class TensorBoard:
         means = {}
         for name in SHOWN:
             values = [getattr(step, name) for step in self._steps]
+            # a step that went bad and was left out has no finite loss
             finite = [value for value in values if math.isfinite(value)]
             means[name] = fmean(finite) if finite else math.nan
         self._write("step", last.step, means | {"lr": last.lr})

@@ -55,8 +55,10 @@ def check_number(config: Config, world: World) -> None:
             ),
         )
 
+    # BatchNorm statistics and mixing belong to a cell, so cells are handed out whole
     if cells % world.size:
         repeats, batch = config.augment.repeats, config.batch.global_
+        # the advice has to work: a cell must divide the batch and hold whole groups of repeats
         fitting = [d for d in divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0]
         smaller = max((d for d in fitting if (batch // d) % world.size == 0), default=0)
         cell = (
@@ -82,6 +84,7 @@ def check_same(
     Of a network that was handed over all but the starting values must agree; these are the first
     rank's.
     """
+    # settings of the kind "run" change no number, and may differ between ranks
     settings = {
         n: v
         for n, v in configuration.flatten(config.dump()).items()
@@ -123,6 +126,7 @@ def decide(config: Config, saved: Saved | None, world: World) -> Choices:
     choices = Choices.parse(decided)
 
     if world.size > 1:
+        # the kind was settled by the first rank; which GPU of it is each rank's own
         kind = choices.device.value
         choose.pick_device(config.device if kind == "cuda" else kind, world.local_rank)
         place = torch.device(kind)
@@ -147,10 +151,12 @@ def share_trial(run: Run, choices: Choices) -> Run:
     ``choices`` are the ones after its trial; the run is returned with them.
     """
     plan = run.plan
+    # only the first rank has tried anything: the others learn the result from it
     choices = Choices.parse(plan.world.broadcast(choices.to_json))
     if run.readers.threads != choices.reader_threads.value:
         run.readers.resize(choices.reader_threads.value)
 
+    # the trial may have found an operation without an exact kernel
     if plan.device.type == "cuda":
         determinism.switch_on(strict=choices.deterministic.value)
     return replace(run, plan=replace(plan, choices=choices))

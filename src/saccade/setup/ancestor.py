@@ -77,6 +77,8 @@ class Ancestor:
         side = int(self.settings["data.image_size"])
         strides = strides_for(side, tuple(self.settings["model.strides"]))
         patch = int(self.settings["model.patch_size"])
+        # read off the built network, so that a default patch is written down as the number it is
+        # now
         if find(self.model).family in PATCHED:
             network = meta_model(self.model, num_classes=2, image_size=side, patch_size=patch)
             assert isinstance(network, Network)
@@ -144,6 +146,7 @@ def seek(text: str, out: str = "") -> Ancestor:
     try:
         return find_weights(text)
     except FileNotFoundError as error:
+        # the weights may be gone when their run is resumed; its run.json still says what they were
         for folder in [Path(out)] if out else sorted(Path("runs").glob("*")):
             if known := _remembered(text, folder):
                 return known
@@ -165,6 +168,7 @@ def _remembered(text: str, folder: Path) -> Ancestor | None:
         return None
     path = Path(str(init["path"]))
     mine = Path(text).expanduser().absolute()
+    # the same file may be called otherwise, or by the run folder that it lies in
     if text != init["source"] and not (path == mine or mine in path.parents):
         return None
     settings = init["settings"] if isinstance(init["settings"], dict) else {}
@@ -181,6 +185,7 @@ def find_weights(text: str) -> Ancestor:
         settings = {"model.name": f"{library.lower()}:{name.partition('.')[0]}"}
         return Ancestor(text, None, f"{library.lower()}:{name}", settings)
 
+    # a folder means its final weights, and its newest good checkpoint where there are none yet
     path = Path(text).expanduser()
     if path.is_dir() and not (path / MODEL_FILE).is_file():
         path = _newest(path)
@@ -213,6 +218,7 @@ def _newest(run: Path) -> Path:
 def _of_checkpoint(text: str, folder: Path) -> Ancestor:
     meta = checkpoint.read_meta(folder)
     average = folder / AVERAGE_FILE
+    # the average is what is evaluated and saved, so it is what others start from
     digest = files.digest(average if average.is_file() else folder / MODEL_FILE)
     config = recorded.resolved(meta["config"], folder / "state.json")
     return _with_run(Ancestor(text, folder, digest, _settings_of(config)), folder.parent.parent)
@@ -220,6 +226,7 @@ def _of_checkpoint(text: str, folder: Path) -> Ancestor:
 
 def _of_file(text: str, file: Path) -> Ancestor:
     known = Ancestor(text, file, files.digest(file))
+    # other kinds of files say nothing of how they were trained
     if file.suffix != ".safetensors":
         return known
 

@@ -45,6 +45,7 @@ def folder_for(
     handed over. With ``fresh`` it is the first of ``...``, ``...-2``, ``...-3`` that does not
     exist.
     """
+    # all that decides numbers goes into the name: the same command finds its run, another does not
     identity = configuration.fingerprint(config, data.fingerprint, model_name, *network.values())
     name = files.safe_name(f"{model_name}-{data.source.name}-{identity[:8]}")
     folder = first = Path(out) if out else Path("runs") / name
@@ -79,6 +80,7 @@ def build(
     order = training_order(config, len(data.train), offset)
     steps = total_steps(config, order.epoch_size)
     length = Length(order.epoch_size, steps, offset_in_steps(offset, config))
+    # every n-th cell of the global batch
     mine = RankSlice(config.cell, world.rank, world.size)
     objective = behaviour.objective(config, data.train).to(torch.device(choices.device.value))
     own = behaviour.own_augment(config.seed)
@@ -90,6 +92,7 @@ def build(
         view=training_view(config, data.train, order, length.steps, rank_slice=mine, own=own),
         recipe=_recipe(config, objective, model_name(config, module), choices.precision.value),
         objective=objective,
+        # what an earlier batch size consumed already is not trained again
         total_steps=math.ceil(length.steps - length.ahead),
         world=world,
         behaviour=behaviour,
@@ -118,6 +121,7 @@ def build(
 
 def _switch_on(choices: Choices) -> None:
     """Set what is global to the process: compute threads, deterministic kernels, the allocator."""
+    # the last bits of sums on a CPU depend on their number, so a resumed run sets it again
     torch.set_num_threads(choices.compute_threads.value)
     if choices.device.value == "cuda":
         determinism.switch_on(strict=choices.deterministic.value)

@@ -49,6 +49,7 @@ def shrink_batch(
     if explicit or config.batch.global_ <= quarter:
         return config, ""
 
+    # mixing needs a partner in the batch
     repeats = config.augment.repeats
     least = 2 * repeats if config.augment.mixes else 1
     why = f"at most a quarter of {num_train} training images"
@@ -59,11 +60,13 @@ def shrink_batch(
             "all of them"
         )
 
+    # between what a norm or mixing needs and what the set has
     size = max(
         _rounded(quarter, repeats), min(_rounded_up(least, repeats), _rounded(num_train, repeats))
     )
     if size >= config.batch.global_:
         return config, ""
+    # the cell belonged to the batch of before: it is chosen anew
     batch = config.batch.model_copy(update={"global_": size, "cell": 0})
     said = f"global batch {config.batch.global_} -> {size}: {why}"
     return config.model_copy(update={"batch": batch}), said
@@ -108,6 +111,7 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
         return []
 
     images = f"{cell} image{'s' * (cell > 1)}"
+    # the user asked for it, so a warning is enough
     if config.batch.cell or 1 < cell == batch:
         text = (
             f"BatchNorm and the like take their statistics over {images}, which makes them coarse"

@@ -12,6 +12,7 @@ from saccade.training.checkpoint import Saved
 from saccade.training.choices import Choice, Choices
 from saccade.training.run import image_macs
 
+# below it one thread is faster than several: docs/LOG.md, 2026-11-20
 TINY_CELL_MACS = 1e9
 
 
@@ -25,6 +26,7 @@ def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
     device = torch.device(kind)
 
     earlier = saved.meta["resolved"] if saved else {}
+    # choices of another kind of device mean nothing here
     if earlier and earlier["device"]["value"] != kind:
         earlier = {}
 
@@ -42,6 +44,7 @@ def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
         compute_threads=_compute_threads(config, kind),
         reader_threads=_reader_threads(config),
         layout=Choice("channels_last", "fastest for convolutions"),
+        # the trial decides about compiling: it has to be timed
         compile=Choice(False, "does not pay on a CPU" if kind == "cpu" else "not tried"),
     ).overridden_by(earlier)
 
@@ -61,6 +64,7 @@ def _compute_threads(config: Config, device: str) -> Choice[int]:
     threads = torch.get_num_threads()
     usual = Choice(threads, "one per physical core")
     name = config.model.name
+    # MACs are reckoned from a name; a network that was handed over has none that says it
     if device != "cpu" or name.startswith("custom:") or is_registered(name):
         return usual
 

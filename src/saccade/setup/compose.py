@@ -167,6 +167,7 @@ def dry_run(request: Request) -> Config:
     """
     named, asked, based = _layers(request)
     name = _stack(named, asked).resolve().data.train
+    # nothing but the images themselves tells which recipe fits them
     if not based and (request.data is not None or name not in OFFICIAL):
         return compose(request).config
     base = Layers()
@@ -204,11 +205,14 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
         # another network's own affair
         settings = {n: v for n, v in settings.items() if not n.startswith("model.")}
     known.add(_nested(settings), place)
+    # with another size the automatic strides or patch would be others than the weights were made
+    # for
     side = _stack(base, known, *wanted).resolve().data.image_size
     if "model.name" in settings and settings.get("data.image_size", side) != side:
         known.add(_nested(ancestor.shape()), place)
 
     layers = _stack(base, known, *wanted)
+    # the digest is part of the settings: other weights under the same path are another run
     layers.add({"model": {"init_digest": ancestor.digest}}, place)
     return layers
 
@@ -270,6 +274,7 @@ def _layers(request: Request) -> tuple[Layers, Layers, bool]:
     for word in request.words:
         based |= _add_word(named, word)
     asked = Layers()
+    # `lr` is a short form that depends on the method, and is applied once all else is settled
     asked.add(
         _nested({n: v for n, v in request.flags.items() if v is not None and n != "lr"}),
         "the command line",
@@ -302,6 +307,7 @@ def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
 def _add_word(layers: Layers, word: str) -> bool:
     """Merge a positional word; returns whether it is a whole recipe rather than just a model."""
     path = Path(word)
+    # an archive is data in the wrong place, which the refusal below says
     if path.is_file() and path.suffix not in ARCHIVE_SUFFIXES:
         layers.add_file(path)
         return True
@@ -331,6 +337,7 @@ def _unknown_word(word: str) -> ConfigError:
     data = {name: f"--data {name}" for name in KNOWN}
     known = data | registry.aliases() | beside | {name: name for name in recipes.names()}
     texts = [path.name.lower()] + [path.stem.lower()] * (path.suffix in YAML_SUFFIXES)
+    # a word may be a typing error of any of them, with or without its suffix
     near = [
         known[m] for text in texts for m in difflib.get_close_matches(text, known, n=3, cutoff=0.6)
     ]

@@ -34,8 +34,10 @@ def initialise(run: Run, log: Log) -> None:
     Raises as `load_initial` does.
     """
     model, average = run.state.model, run.state.ema
+    # before weights from elsewhere, which may replace what was fitted
     fit_whitening(model, run.plan, run.readers)
     run.history.init = load_initial(model, run.plan, log)
+    # else the average would begin with the draws that were just overwritten
     if average:
         average.model.load_state_dict(model.state_dict())
 
@@ -54,6 +56,7 @@ def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:
         batch.images
         for batch in batches(view, readers, plan.global_batch, first_step=0, last_step=steps)
     ]
+    # a batch has one size, but the size may grow during the run
     alike = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
 
     images = normalise(alike, plan.config.data.mean, plan.config.data.std)
@@ -109,6 +112,7 @@ def _ancestor(config: Config) -> Ancestor:
         raise CheckpointError(
             "these weights are gone", where=f"--init {init}", fix="bring them back"
         ) from error
+    # the folder of the run is named after the weights that were seen first
     if found.digest != config.model.init_digest:
         raise CheckpointError(
             "these weights changed while the run started", where=f"--init {init}", fix="start again"

@@ -71,6 +71,7 @@ def make_step(
     flavour, _ = optim.flavour(config.optimizer, device)
     length = Length(epoch_size, total_steps(config, epoch_size))
 
+    # the layout comes before the optimiser, whose state takes over that of its parameters
     model = model.train().to(device).to(memory_format=torch.channels_last)
     use_strips(model, number_format, device)
     objective = (objective or of_settings(config)).to(device)
@@ -158,4 +159,5 @@ def _average(model: nn.Module, config: Config, length: Length) -> Ema | None:
     half_life = units.Duration.parse(config.ema.half_life).samples(
         length.epoch_size, batch, length.steps
     )
+    # a half-life of nought would divide by it
     return Ema(model, max(float(half_life) / batch, 1e-3))

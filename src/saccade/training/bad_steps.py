@@ -65,6 +65,7 @@ class Archive:
 
         tensors = {"images": images, "labels": labels, "samples": samples, "epochs": epochs}
         joined = {name: torch.cat(parts) for name, parts in tensors.items()}
+        # the rank tells a broken machine from a broken image
         ranks = (rank for rank, part in enumerate(labels) for _ in part)
         facts = {
             "step": evidence.step,

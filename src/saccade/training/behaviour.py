@@ -55,8 +55,12 @@ class Behaviour:
                 where="lr",
                 fix="write the rate into the function, and leave lr= out",
             )
+        # what is handed over is not called here: a call could draw random numbers or count
+        # something
         for name, value in self._given().items():
             example = f"hand over a function {_FORMS[name]}"
+            # training works on a copy of the network, and this one would go on updating the
+            # original
             if isinstance(value, torch.optim.Optimizer):
                 kind = type(value).__name__
                 raise UsageError(
@@ -65,6 +69,7 @@ class Behaviour:
                     where=name,
                     fix=f"hand over what makes it: lambda parameters: {kind}(parameters, lr=...)",
                 )
+            # a class of optimisers is fine: calling it with the parameters makes one
             if isinstance(value, type) and name != "optimizer":
                 what = f"{name}={value.__name__} is a class, and a function is wanted"
                 raise UsageError(what, where=name, fix=f"make one: {name}={value.__name__}(...)")
@@ -72,6 +77,7 @@ class Behaviour:
                 what = f"{name}={value!r} cannot be called"
                 raise UsageError(what, where=name, fix=example)
 
+        # the optimiser gets the parameters of the network only
         if isinstance(self.loss, nn.Module) and any(
             p.requires_grad for p in self.loss.parameters()
         ):
@@ -94,6 +100,7 @@ class Behaviour:
 
         Raises ConfigError where that is not a loss for these labels.
         """
+        # the labels decide what is learned; a loss of one's own only replaces how it is measured
         usual = objectives.build(config, train)
         if self.loss is None:
             return usual

@@ -63,4 +63,5 @@ class Choices:
 
         Attempts of older versions may know fewer of them.
         """
+        # today's choice stands in where the earlier attempt knew of none
         return Choices.parse({**self.to_json(), **earlier})

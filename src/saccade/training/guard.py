@@ -33,6 +33,7 @@ class Guard:
         """
         self.settle()
         self._open = state, evidence, Late(evidence.bad)
+        # on a CPU the number is there already, so nothing is won by being late
         if evidence.bad.device.type != "cuda":
             self.settle()
 
@@ -40,6 +41,7 @@ class Guard:
         """Read the flag that is still open; raises DivergedError."""
         if self._open is None:
             return
+        # let go of it before it is judged: an error below must not be told a second time
         (state, evidence, bad), self._open = self._open, None
         if not bad.read():
             return

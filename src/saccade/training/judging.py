@@ -38,6 +38,7 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
     classifier = Classifier(state.final_model, replace(plan.recipe, eval_views=1))
     result = score(run, classifier, split, poll)
 
+    # appended after it was measured, so that a signal in between leaves no half evaluation
     entry = meter.evaluation(result, split.name, 1, time.perf_counter() - begun)
     state.evaluations.append(entry)
     return state.best is entry

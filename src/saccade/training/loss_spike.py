@@ -35,6 +35,7 @@ class LossRecord:
         """Tell, as a bool scalar, whether a loss lies more than ``limit`` standard deviations
         above the mean.
         """
+        # with a floor: a spread near nought would call ordinary noise a spike
         high = self._mean + self._limit * self._variance.sqrt()
         return (self._steps >= FEWEST) & (loss > high.maximum(LEAST_RISE * self._mean))
 
@@ -44,6 +45,7 @@ class LossRecord:
         *Source:* West 1979, updated mean and variance; the weight is 1 / n at first and never below
         1 / ``HORIZON``.
         """
+        # an ordinary mean for the first steps, then one that forgets
         weight = 1 / (self._steps + 1).clamp(max=HORIZON)
         apart = loss - self._mean
         following = (
@@ -51,5 +53,6 @@ class LossRecord:
             self._mean + weight * apart,
             (1 - weight) * (self._variance + weight * apart.square()),
         )
+        # chosen on the device: to ask here whether the step was good would wait for the GPU
         for tensor, value in zip(self.tensors().values(), following, strict=True):
             tensor.copy_(torch.where(good, value, tensor))

@@ -22,6 +22,7 @@ from saccade.objectives.objective import Result
 from saccade.training.events import Evaluated, StepDone
 from saccade.training.run import Plan, Run, image_macs
 
+# enough for a smooth curve, and log.jsonl stays small in a run of a million steps
 EVENTS_PER_RUN = 2000
 
 
@@ -84,6 +85,7 @@ class Meter:
         ``loss``, a scalar, stays on the device until it is written.
         """
         plan, step = self._plan, self._state.step
+        # one bad loss must not turn the mean of a whole window into NaN
         finite = torch.isfinite(loss)
         counted = torch.where(finite, loss, 0.0)
         self._loss += counted
@@ -93,6 +95,7 @@ class Meter:
         self._epoch_steps += 1
         self._tell_skipped()
         self._window_wait_s += batch.waited_s
+        # reading the loss for nobody would cost a wait for the device
         if self._log.listeners.want(StepDone):
             self._hear(loss, batch.waited_s)
         if step % self._every == 0 or step == plan.total_steps:
@@ -102,6 +105,7 @@ class Meter:
     def _hear(self, loss: Tensor, waited_s: float) -> None:
         """Prepare what listeners are told of a step: at once, or on a GPU one step late."""
         plan, state, now = self._plan, self._state, time.perf_counter()
+        # clocks of some systems are coarse, and two steps may share a tick
         elapsed = max(now - self._step_mark, 1e-9)
         facts = {
             "step": state.step,
@@ -151,6 +155,7 @@ class Meter:
             **{f"{phase}_share": round(spent_s / elapsed, 4) for phase, spent_s in phases.items()},
         }
         if self._macs:
+            # MACs were counted at the final size; convolutions cost in proportion to the area
             scale = (plan.view.size_at(step - 1) / plan.config.data.image_size) ** 2
             facts["mfu"] = mfu(self._macs * scale, facts["images_per_s"], self._gpus)
 
@@ -191,6 +196,7 @@ class Meter:
         """
         self._tell()
         self.catch_up()
+        # marks move on by what was spent here, so that the speed is that of training alone
         self.evaluation_s += taken_s
         self._mark += taken_s
         self._step_mark += taken_s
@@ -208,6 +214,7 @@ class Meter:
         )
 
         self._log.event("eval", **entry.to_json(), **self._trained, final=final)
+        # a final figure of more views or of other images is no rival of those on the way
         is_candidate = plan.final_is_candidate or not final
         numbers = {n: v for n, v in result.figures.items() if isinstance(v, int | float)}
         self._log.listeners.tell(
@@ -231,6 +238,7 @@ class Meter:
         to it.
         """
         loss, steps = self._epoch.tolist()
+        # JSON has no NaN; a resumed run then begins a new mean
         return {"loss": loss, "steps": steps} if math.isfinite(loss) else {}
 
     def _close_epoch(self, taken_s: float) -> None:
@@ -240,6 +248,7 @@ class Meter:
         """
         now, (loss, steps) = time.perf_counter(), self._epoch.tolist()
         spent_s = now - taken_s - self._epoch_mark
+        # no step since the last evaluation: the final one, which is told what was told before
         if self._epoch_steps:
             self._trained = {
                 "train_loss": loss / steps if steps else math.nan,

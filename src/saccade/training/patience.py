@@ -17,6 +17,7 @@ def is_exhausted(evaluations: Sequence[Evaluation], patience: int) -> bool:
     on.
     Without a patience, 0, it never is.
     """
+    # counted from the list and not in a counter: a counter could disagree with it after a resume
     best = best_of(evaluations)
     if not patience or best is None:
         return False

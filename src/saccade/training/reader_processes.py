@@ -53,7 +53,9 @@ class Feeders:
         images = len(view.rank_slice.places(config.batch.global_))
         # one in use, one asked for, the others ahead
         self.slots = batches_ahead(readers, images) + 2
+        # every place has room for the largest images, whose side may grow during the run
         self._room = 3 * max(view.sides) ** 2 * images
+        # memory without a name: it is gone with its last user, even after a kill
         self._file = os.memfd_create("saccade-batches")
         os.ftruncate(self._file, self.slots * self._room)
         self._memory = mmap.mmap(self._file, self.slots * self._room)
@@ -62,6 +64,7 @@ class Feeders:
             "config": config.dump(),
             "total_steps": view.total_steps,
             "room": self._room,
+            # rounded up: each process reads with one thread at least
             "threads": -(-readers // count),
             "fingerprint": view.split.fingerprint,
             "rank_slice": asdict(view.rank_slice),
@@ -77,6 +80,7 @@ class Feeders:
         It is complete when the returned task is done.
         """
         places = self._view.rank_slice.places(global_batch)
+        # order and labels are reckoned here as well, so only pixels travel
         drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
         epochs, samples = (each[places] for each in drawn)
         slot = step % self.slots
@@ -87,6 +91,7 @@ class Feeders:
             num_images=len(samples),
             side=self._view.size_at(step),
         )
+        # in turn by the number of the step, so that a resumed run asks as one without a break would
         task = self._processes[step % len(self._processes)].ask(step, slot, global_batch)
         labels = torch.from_numpy(self._view.split.labels[samples])
         return Batch(images, labels, samples, epochs), [task]
@@ -134,6 +139,7 @@ class _Feeder:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 pass_fds=(theirs.fileno(), memory),
+                # Ctrl-C goes to the whole group of a terminal, and only the trainer is to hear it
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -147,6 +153,7 @@ class _Feeder:
 
     def ask(self, step: int, slot: int, global_batch: int) -> Future[None]:
         task: Future[None] = Future()
+        # before it is sent: the answer may come at once, and the hearer takes tasks in their order
         self._waiting.append(task)
         try:
             self._line.send_bytes(json.dumps([step, slot, global_batch]).encode())
@@ -164,10 +171,12 @@ class _Feeder:
             if not task.set_running_or_notify_cancel():
                 continue  # nobody waits for it any more
             if answer:
+                # raised here as what it was there, with its exit status and its advice
                 kind = answer.pop("kind")
                 task.set_exception(getattr(errors, kind)(answer.pop("what"), **answer))
             else:
                 task.set_result(None)
+        # the line is closed: nobody will answer what is still open
         for task in list(self._waiting):
             self._fail(task)
 
@@ -187,6 +196,7 @@ class _Feeder:
             )
 
     def close(self) -> None:
+        # it ignores SIGTERM, and nothing there is worth saving
         self._process.kill()
         self._process.wait()
         # it reads to the end, now near; closing a line under its reader breaks the reader
@@ -203,6 +213,7 @@ def serve(line: int, memory: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     connection = Connection(line)
     start = json.loads(connection.recv_bytes())
+    # the trainer hears of a failure with the first batch, in the words of that error
     view, failure = None, None
     try:
         view = _open_view(start)
@@ -213,6 +224,8 @@ def serve(line: int, memory: int) -> None:
     begun: deque[list[Future[None]]] = deque()
     try:
         while True:
+            # take all that was asked for, then wait for the oldest; sleep only where nothing is
+            # open
             while connection.poll(0 if begun else None):
                 step, slot, batch = json.loads(connection.recv_bytes())
                 if view is None:

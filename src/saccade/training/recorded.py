@@ -74,6 +74,7 @@ def facts(folder: Path) -> dict[str, Any] | None:
         raise _odd(path, f"{place}: {first['msg']}") from error
     except (OSError, ValueError) as error:
         raise _odd(path, str(error)) from error
+    # as it was read, with what other versions added: writing it again must not lose that
     return dict(found)
 
 

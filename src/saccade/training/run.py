@@ -92,6 +92,7 @@ class Plan:
 
         There the final figure may do.
         """
+        # else the same weights would be judged twice on the same images
         if step == self.total_steps:
             return not self.final_is_candidate
         return step > 0 and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
@@ -134,6 +135,7 @@ class Run:
         """Return what holds the images of a split that is judged after every epoch, None where
         they are large.
         """
+        # None is kept, too: whether images are small is found out by reading some
         if split not in self.decoded:
             self.decoded[split] = Decoded.of(split, self.plan.config.data.exif)
         return self.decoded[split]

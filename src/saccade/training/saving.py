@@ -42,13 +42,16 @@ class Cadence:
                     Duration.parse(part).samples(epoch_samples, global_batch, total_steps)
                     / global_batch
                 )
+                # never more often than every step
                 self._lengths.append(max(float(length), 1.0))
+            # no length in steps or samples, so it is one of time
             except ValueError:
                 self._period_s = min(self._period_s, units.seconds(part))
         self._last = time.monotonic()
 
     def is_due(self, step: int) -> bool:
         """Tell whether to save now that ``step`` steps are done; saying yes restarts the clock."""
+        # counted from step 0 and not from the last save: a resumed run saves at the same steps
         crossed = any(int(step / length) > int((step - 1) / length) for length in self._lengths)
         if crossed or time.monotonic() - self._last > self._period_s:
             self._last = time.monotonic()
@@ -76,6 +79,7 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     begun = time.perf_counter()
     folder = plan.folder / "checkpoints"
     try:
+        # older ones go only after the new one was read back: a crash in between leaves one too many
         path = checkpoint.save(folder, state, facts(run, meter))
         best = state.best
         checkpoint.prune(folder, plan.config.checkpoint.keep, best.step if best else None)
@@ -97,12 +101,14 @@ def saved_at_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> Iterator[N
     """Save what is well when something ends the steps inside early, and raise it again."""
     try:
         yield
+    # asked for: the state is whole, because the wish is never looked at inside a step
     except (PreemptedError, InterruptedRunError) as wish:
         stop.save()
         _save_and_leave(run, meter, log, wish)
         raise
     except (DivergedError, DiskError):
         raise  # there is nothing better to save than what is saved, or no place for it
+    # also what is no Exception: the steps since the last checkpoint are worth saving all the same
     except BaseException:
         stop.save()
         _rescue(run, meter, log)
@@ -123,6 +129,8 @@ def _save_and_leave(
     else:
         wish.what += " before the first step; there is nothing to save"
 
+    # whoever started the ranks ends all of them when one leaves, so none leaves before the save is
+    # done
     run.plan.world.wait()
 
 

@@ -68,6 +68,8 @@ class State:
         """Return every live tensor, in its own shape ``(...)``, grouped by the file of a
         checkpoint that holds it.
         """
+        # names of groups are names of files: a new one stays readable, a renamed one breaks old
+        # runs
         groups = {"model": dict(self.model.state_dict()), "optimizer": self.optimizers.tensors()}
         if self.ema:
             groups["ema"] = dict(self.ema.model.state_dict())
@@ -91,6 +93,7 @@ class State:
         total = hashlib.sha256()
         for group, tensors in sorted(self.tensors().items()):
             for name, tensor in sorted(tensors.items()):
+                # the name goes in as well: two tensors that changed places are another state
                 total.update(f"{group}/{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
                 total.update(contiguous_bytes(tensor))
         return total.hexdigest()
@@ -104,5 +107,6 @@ def _sum_of_bits(tensor: Tensor) -> Tensor:
     outermost_first = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     flat = tensor.detach().permute(outermost_first).contiguous().reshape(-1)
     data = flat.view(torch.uint8)
+    # four bytes at once are faster, and int64 has room for the sum of four billion of them
     wide = torch.int32 if len(data) % 4 == 0 else torch.uint8
     return data.view(wide).sum(dtype=torch.int64)

@@ -76,11 +76,13 @@ class StepRunner:
 
         # the verdict stays on the device: nothing waits for it here
         state.whole = False
+        # one bad gradient makes the norm bad, so two scalars tell of all of them
         norm = self._finish_gradients(state)
         finite = torch.isfinite(norm + loss) & buffers.stayed_finite(self.device)
         spike = finite & state.losses.is_spike(loss) if state.losses else torch.zeros_like(finite)
         good = finite & ~spike
 
+        # rates are a function of the step alone, and so a resumed run has the same ones
         state.optimizers.follow(self.schedule, state.step, state.evaluations)
         update(state, buffers, good, self.world.size, waits=self.device.type != "cuda")
         state.forget_gradients()
@@ -90,6 +92,7 @@ class StepRunner:
         self.guard.watch(
             state, Evidence(step=state.step, bad=bad, loss=own_loss, batch=batch, jumps=spike)
         )
+        # last: an error above leaves the number of the step that was not done
         state.step += 1
         state.whole = True
         return loss
@@ -103,6 +106,8 @@ class StepRunner:
         for number, start in enumerate(range(0, len(images), cell)):
             buffers.rewind()
             part = slice(start, start + cell)
+            # the place in the global batch, not on this rank: draws are the same on any number of
+            # ranks
             place = world.rank + number * world.size
             loaded = Cell(
                 images=images[part],
@@ -118,6 +123,8 @@ class StepRunner:
             is_last = start + cell >= len(images)
             summing = self.gradients.last_cell() if self.gradients and is_last else nullcontext()
             with summing:
+                # divided before the backward pass, so gradients that are added up are those of the
+                # mean
                 loss = self._forward(state, inputs, targets, place) / (len(images) * world.size)
                 scaled = loss * state.scale.factor if state.scale else loss
                 scaled.backward()  # type: ignore[no-untyped-call]
@@ -131,7 +138,10 @@ class StepRunner:
         draw_drop_path(
             state.drop_paths, len(inputs), self.device, seed=seed, step=state.step, cell=cell
         )
+        # dropout inside the network draws from torch's generator: it starts anew for each cell, so
+        # its draws do not depend on what was drawn before
         torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
+        # the loss is computed outside of it, in float32
         with autocast(self.precision, self.device):
             answer = state.model(inputs)
         auxiliary_weight = getattr(state.model, "aux_weight", 0.0)
@@ -141,9 +151,11 @@ class StepRunner:
         """Sum gradients, running statistics and the loss, a scalar, over all ranks; return the
         loss.
         """
+        # this rank's own share is kept: it is evidence of which rank saw a bad batch
         loss = own_loss.clone()
         if self.gradients:
             self.gradients.finish()
+        # one exchange for the loss and all statistics: each costs a round trip
         self.world.sum_([loss, *buffers.sums])
         buffers.take_last(self.world)
         return loss
@@ -157,6 +169,7 @@ class StepRunner:
         if state.scale:
             torch._foreach_mul_(gradients, 1 / state.scale.factor)
 
+        # after the scale was taken out: the limit of clipping is one of true gradients
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.config.optimizer.clip:  # a factor on the device: nothing waits for it
             clipped = torch.clamp(self.config.optimizer.clip / (norm + 1e-6), max=1.0)
@@ -196,6 +209,7 @@ def draw_drop_path(
         rng.key(seed, Purpose.DROP_PATH, step, cell, range(batch_size)), len(layers)
     )
     rates = np.array([layer.rate for layer in layers])
+    # kept paths are scaled up by what is dropped, so the expected sum stays
     keep = np.ascontiguousarray(((draws >= rates) / (1 - rates)).T, dtype=np.float32)
 
     # one copy to the device for all layers

@@ -58,6 +58,7 @@ class Stop:
         """Raise PreemptedError, StopTraining or InterruptedRunError on all ranks when one of them
         should save and end.
         """
+        # every rank asks at the same place in the loop; the highest number wins on all of them
         reason = self._world.highest(self._reason())
         wish = self._listeners.wish if self._listeners else None
         if reason == _ASKED:  # only the first rank has callbacks

@@ -68,6 +68,7 @@ class Buffers:
         for group, before in zip(self._statistics.groups, self._statistics.before, strict=True):
             now = flatten(group)
             values += [
+                # added up in float32: many cells in bfloat16 would lose their last ones
                 now.to(torch.promote_types(now.dtype, torch.float32)),
                 (now != before).float(),
             ]
@@ -105,6 +106,7 @@ class Buffers:
         added up.
         """
         cells = self._cells * ranks
+        # the live values are the mean already, to the last bit
         if cells == 1:
             return
         kept = self._statistics
@@ -122,6 +124,7 @@ class Buffers:
         finite = torch.ones((), dtype=torch.bool, device=device)
 
         for total, changes in zip(self.sums[::2], self.sums[1::2], strict=True):
+            # what no cell changed was as it is before, and is no fault of this step
             finite = finite & (torch.isfinite(total) | (changes == 0)).all()
         for group, before in zip(self._others.groups, self._others.before, strict=True):
             now = flatten(group)
@@ -162,10 +165,12 @@ def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits:
     if waits and not bool(finite):
         buffers.rewind()
         return
+    # before the copies are put back: a masked step must find the old values, not the mean
     buffers.average(ranks)
     mask = None if waits else finite
     if mask is not None:
         buffers.put_back_unless(mask)
     state.optimizers.step(mask)
+    # after the weights: the average follows what the step made of them
     if state.ema:
         state.ema.update(state.step, mask)
