@@ -273,3 +273,16 @@ def test_labels_of_one_side_alone_are_named(photos: Path, tmp_path: Path) -> Non
     assert found["class-missing-in-val"].items == ("red",)
     assert found["class-missing-in-val"].severity == "warning"
     assert found["label-always-there"].items == ("green", "red")
+
+
+def test_a_column_for_several_labels_that_never_holds_two_is_asked_about(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Cells such as 'cat dog' become one label each without a word else."""
+    table = tmp_path / "t.csv"
+    for cell, warned in (("red", True), ("red|green", False)):
+        table.write_text(f"path,labels,split\n0.png,{cell},train\n1.png,,train\n2.png,red,val\n")
+        splits = open_source(photos, str(table)).splits
+        objective = objectives.build(Config(), splits["train"])
+        found = objective.inspect(splits["train"], splits["val"], held_out=False)
+        assert ("label-alone" in [one.id for one in found]) is warned

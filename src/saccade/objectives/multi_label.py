@@ -269,6 +269,18 @@ def _labels(objective: MultiLabel, train: Split) -> list[Finding]:
             )
         )
 
+    if len(train) and _table(train.classes, names)[train.labels].sum(1).max(initial=0) == 1:
+        findings.append(
+            Finding(
+                "label-alone",
+                "warning",
+                "no training image has more than one label",
+                train.where,
+                fix="if cells hold several, write cat|dog; if each image is of one class, call the "
+                "column label",
+            )
+        )
+
     sets = Counter(train.classes[i] for i in train.labels.tolist())
     mean = counts.sum() / max(len(train), 1)
     text = (

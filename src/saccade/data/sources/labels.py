@@ -42,7 +42,14 @@ _NOTHING_EXACTLY = frozenset(("NA", "None", "?", "-"))
 _PARTING = re.compile(r"[|;]|,\s*|\s*[+&/]\s*|\s+")
 _SPACING = re.compile(r"[\s_-]+")
 _EDGES = " .'\""
-_MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "False": False, "True": True}
+_MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+"""Cells of a column that is a label, in lower case: Excel writes TRUE, pandas True."""
+
+_NO_LABELS = frozenset(
+    ("val", "valid", "test", "is_train", "is_val", "is_valid", "is_test", "fold", "id")
+)
+"""Columns that hold 0 and 1 in some tables and are no labels; a train may be one."""
+
 _Row = tuple[str, str]
 _Line = tuple[int, str, str, str]
 
@@ -99,10 +106,8 @@ def _rows(source: SideFile) -> Iterable[_Line]:
             yield line, path, label, split
     elif set(LISTS) & set(header):
         yield from _listed(source)
-    elif marks := _marks(source, header):
-        yield from _marked(source, marks)
     else:
-        list(source.columns(PATHS, LABELS, SPLITS))  # raises, naming what was looked for
+        yield from _marked(source, _marks(source, header))
 
 
 def _header(source: SideFile) -> list[str]:
@@ -134,27 +139,30 @@ def _listed(source: SideFile) -> Iterator[_Line]:
 def _marks(source: SideFile, header: Sequence[str]) -> list[str]:
     """Return the columns that are labels because they hold nothing but 0 and 1, two at least.
 
-    Columns without a name, as an index has, are passed over. Raises DataError where one column
-    beside them holds something else.
+    Columns without a name, as an index has, are passed over. Raises DataError where there are none,
+    or where one column beside them is no label.
     """
     names = [name for name in header if name and name not in {*PATHS, *SPLITS}]
-    if len(names) < 2 or len(set(names)) < len(names):
-        return []
+    if len(names) < 2:
+        list(source.columns(PATHS, LABELS, SPLITS))  # raises, naming what was looked for
+    fix = (
+        "call the column of labels label (one for each image) or labels (several: cat|dog), or "
+        "give each label a column of 0 and 1, two at least, and remove what is no label"
+    )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        what = f"several columns are called '{twice[0]}'"
+        raise DataError(what, where=source.line(1), fix=fix, finding="labels-unclear")
 
     values: dict[str, set[str]] = {name: set() for name in names}
-    for _, cells in source.columns(*[(name,) for name in names]):
+    for _, (_, *cells) in source.columns(PATHS, *[(name,) for name in names]):
         for name, cell in zip(names, cells, strict=True):
-            values[name].add(cell)
-    marks = [name for name in names if values[name] <= _MARKS.keys()]
-    others = [name for name in names if name not in marks]
-    if marks and others:
-        odd = sorted(values[others[0]] - _MARKS.keys())[0]
-        raise DataError(
-            f"the column '{others[0]}' holds '{odd}', while others are labels of 0 and 1",
-            where=source.where,
-            fix="remove what is no label, or put the labels into one column called labels",
-            finding="labels-unclear",
-        )
+            values[name].add(cell.lower())
+    marks = [name for name in names if values[name] <= _MARKS.keys() and name not in _NO_LABELS]
+    if others := [name for name in names if name not in marks]:
+        odd = sorted(values[others[0]] - _MARKS.keys())
+        why = f"holds '{odd[0]}'" if odd else "is no label by its name"
+        what = f"no column is called label or labels, and '{others[0]}' {why}"
+        raise DataError(what, where=source.where, fix=fix, finding="labels-unclear")
     return marks
 
 
@@ -163,7 +171,9 @@ def _marked(source: SideFile, marks: Sequence[str]) -> Iterator[_Line]:
     names = {name.lower(): _label(name, source.line(1)) for name in _header(source) if name}
     columns = [(mark,) for mark in marks]
     for line, (path, split, *cells) in source.columns(PATHS, SPLITS, *columns):
-        held = [names[mark] for mark, cell in zip(marks, cells, strict=True) if _MARKS[cell]]
+        held = [
+            names[mark] for mark, cell in zip(marks, cells, strict=True) if _MARKS[cell.lower()]
+        ]
         yield line, path, written(held), split
 
 

@@ -104,17 +104,20 @@ class SideFile:
         """Yield (line number, cells) of a CSV with a header, blank lines left out.
 
         Each of ``wanted`` lists the names, in lower case, that a column may have; with ``""`` among
-        them it may be missing and its cells are empty. Raises DataError on another missing column
-        or a damaged line.
+        them it may be missing and its cells are empty. Raises DataError on another missing column,
+        a damaged line, or one of more cells than the header: an unquoted ``cat,dog`` loses none.
         """
         rows = csv.reader(io.StringIO(self.text, newline=""), strict=True)
         try:
             header = [cell.strip() for cell in next(rows, [])]
             places = [self._column(header, names) for names in wanted]
             for row in filter(None, rows):
-                if len(row) <= max(places):
+                if len(row) <= max(places) or any(row[len(header) :]):
+                    only = "only " * (len(row) < len(header))
                     raise DataError(
-                        f"the line has only {len(row)} cells", where=self.line(rows.line_num)
+                        f"the line has {only}{len(row)} cells; the first line has {len(header)}",
+                        where=self.line(rows.line_num),
+                        fix='give each column its cell; quote one that holds commas: "cat, dog"',
                     )
                 yield rows.line_num, [row[place].strip() if place >= 0 else "" for place in places]
         except csv.Error as error:
