@@ -37,7 +37,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> AtStep:
 
         def meter(self: Meter, *facts: object) -> None:
             record(self, *facts)  # type: ignore[arg-type]
-            if self._run.state.step == STEP:
+            if self._state.step == STEP:
                 act()
 
         monkeypatch.setattr(Meter, "step", meter)

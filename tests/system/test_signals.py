@@ -211,7 +211,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None
 
         def meter(self: Meter, *facts: object) -> None:
             record(self, *facts)  # type: ignore[arg-type]
-            if self._run.state.step == step:
+            if self._state.step == step:
                 act()
 
         monkeypatch.setattr(Meter, "step", meter)
@@ -267,7 +267,7 @@ def test_a_wish_to_stop_that_cannot_be_saved_does_not_say_that_it_is(
 def test_sigterm_in_the_preflight_exits_75_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def examine(*_: object) -> None:
+    def examine(*_: object, **__: object) -> None:
         try:
             os.kill(os.getpid(), TERM)
             time.sleep(LIMIT_S)
