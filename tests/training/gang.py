@@ -22,26 +22,19 @@ import torch
 from test_buffers import Odd
 
 from saccade.config.layers import Layers
-from saccade.config.schema import Config, GuardSection
+from saccade.config.schema import GuardSection
 from saccade.data.loader import Batch
 from saccade.data.order import RankSlice
 from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source
-from saccade.device.small_map_conv import use_strips
 from saccade.distributed import sync_batchnorm
 from saccade.distributed import world as dist
-from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.world import ALONE, World
 from saccade.errors import DivergedError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.evaluator import evaluate
 from saccade.models import create_model
-from saccade.objectives.classification import of_settings
-from saccade.objectives.multi_label import MultiLabel
-from saccade.objectives.objective import Objective
-from saccade.optim import optimizers
-from saccade.optim.ema import Ema
-from saccade.optim.schedule import Schedule
+from saccade.setup.steps import make_step
 from saccade.training.guard import Guard
 from saccade.training.state import State
 from saccade.training.step import StepRunner
@@ -70,6 +63,11 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
         f"batch.cell={CELL}",
         f"optimizer.name={name}",
         "augment.mixup=0.4",
+        "schedule.warmup=0step",
+        "schedule.name=constant",
+        "ema.half_life=3step",
+        "device=cpu",
+        f"precision={precision}",
     ):
         layers.set(setting)
     config = layers.resolve()
@@ -79,29 +77,7 @@ def make(kind: str, world: World, cells: int) -> tuple[State, StepRunner]:
         model = create_model(
             "resnet8", num_classes=4, image_size=16, seed=5, dropout=0.1, drop_path=0.1
         )
-    model = model.to(memory_format=torch.channels_last)
-    use_strips(model, precision, CPU)
-    state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
-    gradients = GradientSum(model, world) if world.size > 1 else None
-    schedule = Schedule("constant", 100, 0, 1.0)
-    return state, StepRunner(
-        config=config,
-        schedule=schedule,
-        precision=precision,
-        device=CPU,
-        guard=Guard("lr"),
-        world=world,
-        gradients=gradients,
-        objective=objective_of(kind, config),
-    )
-
-
-def objective_of(kind: str, config: Config) -> Objective:
-    """Return what a net of four outputs learns: classes, or sets of four labels."""
-    if kind != "multi-label":
-        return of_settings(config)
-    table = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 1], [0, 1, 1, 0]]).float()
-    return MultiLabel(("ant", "bee", "cat", "dog"), config, table)
+    return make_step(config, model, world=world)
 
 
 def batch(step: int, world: World, cells: int) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -14,14 +15,13 @@ from torch import Tensor, nn
 
 from saccade.config.layers import Layers
 from saccade.data.loader import Batch
-from saccade.errors import DivergedError
+from saccade.errors import ConfigError, DivergedError
 from saccade.models import create_model
-from saccade.objectives.classification import of_settings
 from saccade.optim import optimizers
 from saccade.optim.ema import Ema
 from saccade.optim.muon import orthogonalise
 from saccade.optim.schedule import Schedule
-from saccade.training.guard import Guard
+from saccade.setup.steps import make_step
 from saccade.training.state import State
 from saccade.training.step import StepRunner, draw_drop_path
 
@@ -30,23 +30,12 @@ CPU = torch.device("cpu")
 
 def make(cell: int, batch: int = 16, **settings: Any) -> tuple[State, StepRunner]:
     layers = Layers()
-    layers.set(f"batch.global={batch}")
-    layers.set(f"batch.cell={cell}")
-    for name, value in settings.items():
+    given = {"schedule__warmup": "0step", "schedule__name": "constant", "ema__half_life": "3step"}
+    given |= {"device": "cpu", "precision": "fp32", "batch__global": batch, "batch__cell": cell}
+    for name, value in (given | settings).items():
         layers.set(f"{name.replace('__', '.')}={value}")
-    config = layers.resolve()
-    model = create_model("resnet8", num_classes=4, image_size=16, seed=5).to(
-        memory_format=torch.channels_last
-    )
-    state = State(model, optimizers.build(model, config, CPU), Ema(model, 3.0))
-    return state, StepRunner(
-        config=config,
-        schedule=Schedule("constant", 100, 0, 1.0),
-        precision="fp32",
-        device=CPU,
-        guard=Guard("lr"),
-        objective=of_settings(config),
-    )
+    model = create_model("resnet8", num_classes=4, image_size=16, seed=5)
+    return make_step(layers.resolve(), model)
 
 
 def batch(images: int = 16, seed: int = 0) -> Batch:
@@ -230,3 +219,29 @@ def test_the_time_of_a_step_is_split_into_its_phases() -> None:
     )
     assert sum(spent.values()) <= whole
     assert sum(runner.clock.read().values()) == 0
+
+
+def test_a_step_made_by_hand_is_that_of_a_run() -> None:
+    """Settings decide all of it: optimiser, schedule, average, precision; plain torch agrees."""
+    plain = {"optimizer__momentum": 0, "optimizer__weight_decay": 0, "loss__label_smoothing": 0}
+    state, runner = make(16, optimizer__lr=0.1, **plain)
+    assert state.model.training and state.ema is not None and runner.precision == "fp32"
+    assert runner.schedule.factor(0) == runner.schedule.factor(1000) == 1
+    with pytest.raises(ConfigError, match="no cuda here"):
+        make(16, device="cuda" if not torch.cuda.is_available() else "mps")
+
+    before = {n: p.detach().clone() for n, p in state.model.named_parameters()}
+    other = copy.deepcopy(state.model)
+    whole = batch()
+    runner.step(state, whole)
+
+    pixels = whole.images.float() / 255
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (runner.config.data.mean, runner.config.data.std)
+    )
+    nn.functional.cross_entropy(other((pixels - mean) / std), whole.labels).backward()
+    for name, parameter in other.named_parameters():
+        assert parameter.grad is not None
+        update = before[name] - state.model.get_parameter(name).detach()
+        wanted = 0.1 * parameter.grad
+        assert (update - wanted).norm() <= 0.01 * wanted.norm(), name
