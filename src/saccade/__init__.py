@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from saccade.models import load_weights as load_weights
     from saccade.models import register_model as register_model
     from saccade.objectives.metrics import top_k_accuracy as top_k_accuracy
+    from saccade.objectives.objective import Cell as Cell
+    from saccade.objectives.objective import Objective as Objective
+    from saccade.objectives.objective import Primary as Primary
+    from saccade.objectives.objective import Result as Result
+    from saccade.objectives.page import Measure as Measure
     from saccade.proof import verify_resume as verify_resume
     from saccade.setup.steps import make_step as make_step
     from saccade.training.events import CheckpointSaved as CheckpointSaved
@@ -42,8 +47,13 @@ if TYPE_CHECKING:
     from saccade.training.events import StepDone as StepDone
 
 _HOMES = {
+    "Cell": "saccade.objectives.objective",
     "CheckpointSaved": "saccade.training.events",
     "Evaluated": "saccade.training.events",
+    "Measure": "saccade.objectives.page",
+    "Objective": "saccade.objectives.objective",
+    "Primary": "saccade.objectives.objective",
+    "Result": "saccade.objectives.objective",
     "RunEnded": "saccade.training.events",
     "RunStarted": "saccade.training.events",
     "SaccadeError": "saccade.errors",
@@ -64,8 +74,13 @@ _HOMES = {
     "verify_resume": "saccade.proof",
 }
 __all__ = [
+    "Cell",
     "CheckpointSaved",
     "Evaluated",
+    "Measure",
+    "Objective",
+    "Primary",
+    "Result",
     "RunEnded",
     "RunStarted",
     "SaccadeError",

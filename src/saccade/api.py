@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from saccade import report, trainer, units
+from saccade import objectives, report, trainer, units
 from saccade.config.schema import kinds
 from saccade.data import sources
 from saccade.data.augment.own_augment import Augment
@@ -23,7 +23,7 @@ from saccade.evaluation.predictor import Picture, Prediction
 from saccade.listeners import Callback, require_callable
 from saccade.log import Log
 from saccade.models.weights.readings import unwrapped
-from saccade.objectives.objective import Result
+from saccade.objectives.objective import Objective, Result
 from saccade.objectives.own_loss import Loss
 from saccade.optim.own_optimizer import Factory
 from saccade.runs import resuming, scoring
@@ -64,6 +64,7 @@ def train(
     loss: Loss | None = None,
     optimizer: Factory | None = None,
     augment: Augment | None = None,
+    objective: type[Objective] | None = None,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Outcome:
@@ -82,13 +83,14 @@ def train(
     (micro-batch), a scalar, of logits, float32 (B, C), and targets, int64 (B,).
     ``optimizer(parameters)`` returns a ``torch.optim.Optimizer``. ``augment(image, generator)``
     returns an image, uint8 (H, W, 3), like the one it gets, and draws from the generator alone.
+    ``objective`` is a class derived from ``saccade.Objective`` (docs/objectives.md).
     Each of ``callbacks`` is called with the events of the run.
 
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``.
     Raises a SaccadeError with the reason and what to do.
     """
     model = _network(model)
-    behaviour = Behaviour(loss, optimizer, augment)
+    behaviour = Behaviour(loss, optimizer, augment, objective)
     behaviour.check(lr)
     require_callable(callbacks)
     flags = {name: value for name, value in locals().items() if name in FLAGS}
@@ -185,13 +187,22 @@ def open_source(data: Any, labels: str | Path = "", split_names: str = "") -> So
     return source or sources.open_source(data, labels, split_names)
 
 
-def load(run: str | Path, module: nn.Module | None = None, *, best: bool = False) -> Classifier:
+def load(
+    run: str | Path,
+    module: nn.Module | None = None,
+    *,
+    best: bool = False,
+    objective: type[Objective] | None = None,
+) -> Classifier:
     """Load the classifier of a run folder, of one of its checkpoints, or of a ``.safetensors``
     file.
 
-    ``best`` takes the best checkpoint of a run folder; ``module`` is for a network of your own.
+    ``best`` takes the best checkpoint of a run folder; ``module`` is for a network of your own,
+    ``objective`` for what it learned where that was handed over; it is known in this process then.
     Weights of a checkpoint are the average where the run keeps one. Raises CheckpointError.
     """
+    if objective is not None:
+        objectives.know(objective)
     return Subject.of(Path(run), best).classifier(module)
 
 

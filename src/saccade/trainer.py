@@ -161,7 +161,7 @@ def _open(
 
     # no two runs of other networks may pass for one and the same; a name alone says nothing of a
     # class
-    theirs = module if module is not None else build.of_others(config, data)
+    theirs = module if module is not None else build.of_others(config, data, behaviour)
     mine = own_network.identify(theirs) if theirs is not None else {}
     mine |= behaviour.identity()
     agreement.check_same(config, data, world, mine)
@@ -169,7 +169,12 @@ def _open(
     network = world.broadcast(lambda: mine)
 
     # the first rank looks, once: the others were just found to have the same data and settings
-    findings = checks.examine(config, data, module, log, shrunk=shrunk) if world.leads else []
+    objective = behaviour.learned(config, data.train)
+    findings = (
+        checks.examine(config, data, module, log, shrunk=shrunk, objective=objective)
+        if world.leads
+        else []
+    )
     tell(findings, log)
     refuse(findings)
     return _Opened(config, data, module, behaviour, network=network, findings=findings)

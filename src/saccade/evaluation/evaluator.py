@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from saccade.data.augment.mix import normalise
 from saccade.data.decoded_cache import Decoded
@@ -13,9 +14,10 @@ from saccade.data.readers import Readers
 from saccade.data.sources import Split
 from saccade.device.precision import autocast
 from saccade.distributed.world import ALONE, World
+from saccade.errors import ConfigError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
-from saccade.objectives.objective import Result
+from saccade.objectives.objective import Objective, Result
 
 CELL = 100
 """Images per forward pass, always: kernels may round differently for other sizes."""
@@ -75,6 +77,18 @@ def evaluate(
     if not world.leads:
         return Result(world.broadcast(dict), torch.empty(0, rows[0].shape[1]), truth)
     logits = torch.stack(parts, 1).flatten(0, 2)[: len(split)]
-    result = objective.judge(logits.clone(), truth)
+    result = _judged(objective, logits.clone(), truth)
     world.broadcast(result.to_json)
+    return result
+
+
+def _judged(objective: Objective, logits: Tensor, truth: Tensor) -> Result:
+    """Let an objective judge; raises ConfigError where it lacks a figure that every run needs."""
+    result = objective.judge(logits, truth)
+    if lacking := {objective.primary.name, "loss", "n"} - set(result.figures):
+        raise ConfigError(
+            f"the objective '{objective.name}' gives no figure {', '.join(sorted(lacking))}",
+            where=f"{type(objective).__name__}.judge",
+            fix=f"return them, too; it gives {', '.join(sorted(result.figures))}",
+        )
     return result

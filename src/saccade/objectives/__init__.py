@@ -10,13 +10,50 @@ from typing import Any
 
 from saccade.config.schema import Config
 from saccade.data.sources import Split
-from saccade.errors import CheckpointError
+from saccade.errors import CheckpointError, UsageError
 from saccade.objectives.classification import Classification
 from saccade.objectives.multi_label import MultiLabel
 from saccade.objectives.objective import Objective, Primary
 
 OBJECTIVES: tuple[type[Objective], ...] = (MultiLabel, Classification)
 """The first that fits the labels is taken."""
+
+_HANDED: dict[str, type[Objective]] = {}
+"""Those that were handed over in this process, the latest of each name."""
+
+
+def know(kind: type[Objective]) -> None:
+    """Let model files of this process name an objective that was handed over from Python.
+
+    Raises UsageError for what is no objective, or not a whole one.
+    """
+    where = "objective"
+    if isinstance(kind, Objective):
+        what = f"objective={type(kind).__name__}(...) is made already; each run makes its own"
+        fix = f"hand over the class: objective={type(kind).__name__}"
+        raise UsageError(what, where=where, fix=fix)
+    if not (isinstance(kind, type) and issubclass(kind, Objective)):
+        what = f"objective={getattr(kind, '__name__', repr(kind))} is no class of saccade.Objective"
+        raise UsageError(what, where=where, fix="derive it: class Mine(saccade.Objective)")
+
+    named = isinstance(getattr(kind, "name", None), str) and bool(kind.name)
+    decided = isinstance(getattr(kind, "primary", None), Primary)
+    missing = [
+        *sorted(getattr(kind, "__abstractmethods__", ())),
+        *["name (a text)"] * (not named),
+        *["primary (a saccade.Primary)"] * (not decided),
+    ]
+    if missing:
+        raise UsageError(
+            f"the objective {kind.__name__} lacks {', '.join(missing)}",
+            where=where,
+            fix=f"write them into {kind.__name__}; docs/objectives.md says what each is for",
+        )
+    if any(kind.name == one.name and kind is not one for one in OBJECTIVES):
+        what = f"the objective {kind.__name__} is called '{kind.name}', as one of Saccade's is"
+        raise UsageError(what, where=where, fix="give it another name")
+    if kind not in OBJECTIVES:
+        _HANDED[kind.name] = kind
 
 
 def build(config: Config, train: Split) -> Objective:
@@ -29,13 +66,14 @@ def named(name: str, outputs: Sequence[str]) -> Objective:
 
     Raises CheckpointError for one that is not known here.
     """
-    for kind in OBJECTIVES:
+    for kind in (*OBJECTIVES, *_HANDED.values()):
         if kind.name == name:
             return kind(tuple(outputs))
     raise CheckpointError(
-        f"these weights were trained for '{name}', which this version does not know",
-        fix=f"it knows {', '.join(kind.name for kind in OBJECTIVES)}; install the version that "
-        "trained them",
+        f"these weights were trained for '{name}', an objective that is not known here",
+        fix="for an objective of your own, saccade.load(RUN, objective=ITS_CLASS) from Python; "
+        "else install the version that trained them "
+        f"(this one knows {', '.join(kind.name for kind in OBJECTIVES)})",
     )
 
 

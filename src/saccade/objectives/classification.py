@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from saccade.config.schema import Config
-from saccade.data.augment.chain import present
 from saccade.data.sources import Split
 from saccade.findings import Finding
 from saccade.objectives import metrics
@@ -21,7 +19,7 @@ from saccade.objectives.class_maps import class_maps
 from saccade.objectives.confusions import confusions
 from saccade.objectives.losses import balanced_weights, mixed_loss
 from saccade.objectives.metrics import Score
-from saccade.objectives.objective import TOP1, Cell, Numbers, Objective, Primary, Result
+from saccade.objectives.objective import TOP1, Cell, Objective, Primary, Result
 from saccade.objectives.page import Measure, Part, Seen, percent
 
 TOP5_ABOVE = 5
@@ -73,15 +71,6 @@ class Classification(Objective):
         """Compare the classes of both sides by name."""
         return class_maps(train, val, held_out=held_out)
 
-    def prevalence(self, split: Split) -> tuple[Sequence[str], Numbers]:
-        """Return the classes of a split and how many of its images each has."""
-        return split.classes, np.bincount(split.labels, minlength=len(split.classes))
-
-    def to(self, device: torch.device) -> Self:
-        """Return the objective with its class weights on a device."""
-        weights = self.class_weights
-        return self if weights is None else replace(self, class_weights=weights.to(device))
-
     def facts(self) -> dict[str, Any]:
         """Return the weight of each class, or null where all count the same."""
         weights = self.class_weights
@@ -91,14 +80,7 @@ class Classification(Objective):
 
     def prepare(self, cell: Cell) -> tuple[Tensor, Mixed]:
         """Normalise, erase and mix on the device: float32 (B, 3, S, S) and its targets."""
-        inputs, lam = present(
-            cell.images,
-            cell.epochs,
-            cell.samples,
-            self.config,
-            step=cell.step,
-            cell=cell.number,
-        )
+        inputs, lam = self.present(cell)
         return inputs, Mixed(cell.labels, lam)
 
     def loss(self, outputs: Tensor, targets: Mixed) -> Tensor:
@@ -127,10 +109,6 @@ class Classification(Objective):
     def matched(self, split: Split) -> Split:
         """Return the split labelled by the places of these classes."""
         return split.with_classes(self.outputs)
-
-    def truth(self, split: Split) -> Tensor:
-        """Return the class of each image, int64 (n,)."""
-        return torch.from_numpy(split.labels)
 
     def judge(self, logits: Tensor, truth: Tensor) -> Result:
         """Return top-1, top-5 and the cross-entropy of logits (n, C), and the counts behind."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saccade.config.schema import Config
-from saccade.data.augment.chain import present
 from saccade.data.sources import Split
 from saccade.data.sources.label_sets import are_sets, labels_in
 from saccade.errors import ConfigError, DataError
@@ -66,10 +65,6 @@ class MultiLabel(Objective):
         table = torch.from_numpy(_table(train.classes, labels)).float()
         return cls(tuple(labels), config, table)
 
-    def to(self, device: torch.device) -> Self:
-        """Return the objective with the table of sets on a device."""
-        return self if self.table is None else replace(self, table=self.table.to(device))
-
     def inspect(self, train: Split, val: Split, *, held_out: bool) -> list[Finding]:
         """Compare the labels of both sides, and say how many an image has."""
         return [*_sides(self, train, val), *_labels(self, train)]
@@ -87,14 +82,7 @@ class MultiLabel(Objective):
         """
         assert self.table is not None
         section = self.config.loss
-        inputs, lam = present(
-            cell.images,
-            cell.epochs,
-            cell.samples,
-            self.config,
-            step=cell.step,
-            cell=cell.number,
-        )
+        inputs, lam = self.present(cell)
 
         targets = self.table[cell.labels]
         if lam != 1.0:
@@ -150,10 +138,6 @@ class MultiLabel(Objective):
         found = [f"{one.label} {figures[one.name]:.2%}" for one in self.measures]
         some = figures["judged"] < self.head
         return found + [f"of {figures['judged']} of {self.head} labels"] * some
-
-    def counted(self, figures: Mapping[str, Any]) -> str:
-        """Say how many images there are."""
-        return f"{figures['n']} images"
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the sigmoid of logits (B, C): each label by itself."""

@@ -6,9 +6,10 @@ which one it is.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.config.schema import Config
+from saccade.data.augment.chain import present
 from saccade.data.sources import Split
 from saccade.errors import ConfigError, DivergedError
 from saccade.findings import Finding
@@ -116,47 +118,63 @@ class Objective(ABC):
     noun: ClassVar[str] = "classes"
     """What people call the outputs."""
     primary: ClassVar[Primary]
-    measures: ClassVar[tuple[Measure, ...]]
-    """Its figures from 0 to 1 that tables and curves show, the primary one first."""
+    measures: ClassVar[tuple[Measure, ...]] = ()
+    """Its figures from 0 to 1 that tables and curves show, the primary one first if it is such."""
     curves_title: ClassVar[str] = "Accuracy"
 
     # ------------------------------------------------------------------ before the first step
 
     @classmethod
-    @abstractmethod
     def fits(cls, train: Split) -> bool:
-        """Tell whether this is what the labels of a training split ask for."""
+        """Tell whether this is what the labels of a training split ask for.
+
+        Never by itself, where it is handed over from Python.
+        """
+        return False
 
     @classmethod
-    @abstractmethod
     def of(cls, config: Config, train: Split) -> Self:
-        """Return the objective of a run on these training images."""
+        """Return the objective of a run on these training images: an output for each class."""
+        return cls(train.classes, config)
 
     @property
     def head(self) -> int:
         """How many numbers the network answers for one image."""
         return len(self.outputs)
 
-    @abstractmethod
     def inspect(self, train: Split, val: Split, *, held_out: bool) -> list[Finding]:
         """Return what is wrong with the labels of both sides.
 
         ``held_out`` says that ``val`` was taken out of the training images.
         """
+        return []
 
-    @abstractmethod
     def prevalence(self, split: Split) -> tuple[Sequence[str], Numbers]:
-        """Return the names of the C outputs and how many images have each, int64 (C,)."""
+        """Return the C labels that people count and how many images have each, int64 (C,)."""
+        return split.classes, np.bincount(split.labels, minlength=len(split.classes))
 
     def to(self, device: torch.device) -> Self:
-        """Return the objective with its tensors on a device."""
-        return self
+        """Return the objective with the tensors among its fields on a device."""
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in held.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of it, as JSON."""
         return {"class_weights": None}
 
     # ------------------------------------------------------------------ the step
+
+    def present(self, cell: Cell) -> tuple[Tensor, float]:
+        """Normalise, erase and mix a cell as the settings say: float32 (B, 3, S, S), and ``lam``.
+
+        Where ``lam`` is below 1, the inputs are ``lam * images + (1 - lam) * images.flip(0)``.
+        """
+        return present(
+            cell.images, cell.epochs, cell.samples, self.config, step=cell.step, cell=cell.number
+        )
 
     @abstractmethod
     def prepare(self, cell: Cell) -> tuple[Tensor, Any]:
@@ -196,40 +214,41 @@ class Objective(ABC):
         """
 
     @property
-    @abstractmethod
     def expected_first_loss(self) -> tuple[float, str]:
         """The plain loss of a network that knows nothing and is sure of nothing, and its formula.
 
-        Such as ``(2.303, "ln(10)")``.
+        Such as ``(2.303, "ln(10)")``; NaN and the name of the loss where that is not known.
         """
+        return math.nan, f"of {self.name}"
 
     # ------------------------------------------------------------------ evaluation and prediction
 
-    @abstractmethod
     def matched(self, split: Split) -> Split:
         """Return the same images labelled in terms of ``outputs``, compared by name.
 
         Raises DataError on a label that is not among them.
         """
+        return split
 
-    @abstractmethod
     def truth(self, split: Split) -> Tensor:
         """Return the labels of a matched split as figures need them: (n,) or (n, C)."""
+        return torch.from_numpy(split.labels)
 
     @abstractmethod
     def judge(self, logits: Tensor, truth: Tensor) -> Result:
         """Return the figures of a whole split from logits, float32 (n, C), and its truth.
 
+        Among them are the primary one, ``loss``, and ``n``, the number of images.
         Raises DivergedError when a logit is not finite, DataError when there is no image.
         """
 
-    @abstractmethod
     def shown(self, figures: Mapping[str, Any]) -> list[str]:
         """Return the main figures for people: ``["top-1 98.06%", "top-5 99.90%"]``."""
+        return [f"{self.primary.title} {self.primary.shown(figures)}"]
 
-    @abstractmethod
     def counted(self, figures: Mapping[str, Any]) -> str:
         """Say what the figures were counted over: ``353 of 360 images``."""
+        return f"{figures['n']} images"
 
     def interval(self, figures: Mapping[str, Any]) -> tuple[float, float] | None:
         """Return the 95 % interval of the primary figure, None where none is known."""
@@ -248,9 +267,9 @@ class Objective(ABC):
 
     # ------------------------------------------------------------------ the report
 
-    @abstractmethod
     def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return names and values of the figures that stand beside the primary one."""
+        return [(name, f"{figures[name]:,.4g}") for name in ("n", "loss") if name in figures]
 
     @property
     def curves(self) -> tuple[Measure, ...]:
@@ -259,11 +278,12 @@ class Objective(ABC):
 
     def columns(self) -> dict[str, str]:
         """Return the columns of ``metrics.csv``, each with its figure, empty for one left out."""
-        return {one.name: one.name if one in self.curves else "" for one in self.measures}
+        first = {self.primary.name: self.primary.name}
+        return first | {m.name: m.name if m in self.curves else "" for m in self.measures}
 
-    @abstractmethod
     def page(self, seen: Seen) -> list[Part]:
         """Return what the report shows of the answers on the validation images."""
+        return []
 
 
 def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from saccade.distributed.world import Devices, World
 from saccade.errors import SaccadeError
 from saccade.findings import Finding, is_error, tell
 from saccade.log import Log
+from saccade.objectives.objective import Objective
 from saccade.preflight import census, contents, descent, network, out_of_memory
 from saccade.preflight.trial import trial
 from saccade.preflight.unused import left_out
@@ -28,14 +29,21 @@ __all__ = ["Finding", "check", "examine", "trial"]
 
 
 def examine(
-    config: Config, data: Data, module: nn.Module | None, log: Log, shrunk: str = ""
+    config: Config,
+    data: Data,
+    module: nn.Module | None,
+    log: Log,
+    shrunk: str = "",
+    *,
+    objective: Objective | None = None,
 ) -> list[Finding]:
     """Return what is found by everything that needs no training step, errors included.
 
-    ``module`` is the user's own network, ``shrunk`` the sentence about a default batch that was
+    ``module`` is the user's own network, ``objective`` what it learns where that
+    is not for the labels to say, ``shrunk`` the sentence about a default batch that was
     made smaller. Prints what the data is taken for.
     """
-    objective = objectives.build(config, data.train)
+    objective = objective or objectives.build(config, data.train)
     census.tell(data, objective, log)
 
     # Names and sizes first: they cost nothing, and reading the images may take a minute.

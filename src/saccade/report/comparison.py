@@ -96,9 +96,8 @@ def _results(records: Sequence[Record], names: Sequence[str]) -> Html:
     intervals = [_interval(record) for _, record in runs]
     low = min((i[0] for i in intervals if i), default=0.0)
     high = max((i[1] for i in intervals if i), default=1.0)
-    first, *others = objective.measures
-    titles = [one.label for one in others]
-    head = ("run", "status", first.label, "95 % interval", *titles, "loss", "images", "time")
+    titles = [one.label for one in objective.measures if one.name != primary.name]
+    head = ("run", "status", primary.title, "95 % interval", *titles, "loss", "images", "time")
     rows = [_row(name, record, objective, low, high=high) for name, record in runs]
     # runs of different objectives never have the same set: its labels say what is learned
     sets = {record.section("dataset").get("fingerprint") for record in records}
@@ -131,9 +130,12 @@ def _row(
 
     # a measure that can only be 1 is left out, as it is everywhere else
     drawn = [one for one in objective.measures if one in record.objective.curves]
+    primary = objective.primary
+    first = " ".join(primary.parted(figures)).rstrip() if primary.name in figures else "–"
     measured = [
         percent(figures[one.name]) if one in drawn and one.name in figures else "–"
         for one in objective.measures
+        if one.name != primary.name
     ]
 
     shown: str = "–"
@@ -148,9 +150,9 @@ def _row(
     return (
         name,
         sections.ending(record)[0],
-        measured[0],
+        first,
         shown,
-        *measured[1:],
+        *measured,
         f"{figures['loss']:.4f}" if "loss" in figures else "–",
         f"{int(figures['n']):,}" if "n" in figures else "–",
         units.human_time(seconds) if isinstance(seconds, int | float) else "–",

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from saccade import files, objectives
+from saccade import files
 from saccade.config import schema as configuration
 from saccade.config.schema import Config
 from saccade.data.order import RankSlice
@@ -82,7 +82,7 @@ def build(
     length = Length(order.epoch_size, steps, offset_in_steps(offset, config))
     # every n-th cell of the global batch
     mine = RankSlice(config.cell, world.rank, world.size)
-    objective = behaviour.objective(config, data.train).to(torch.device(choices.device.value))
+    objective = behaviour.learned(config, data.train).to(torch.device(choices.device.value))
     own = behaviour.own_augment(config.seed)
     plan = Plan(
         config=config,
@@ -144,14 +144,14 @@ def _network(plan: Plan, module: nn.Module | None) -> nn.Module:
     return model
 
 
-def of_others(config: Config, data: Data) -> nn.Module | None:
+def of_others(config: Config, data: Data, behaviour: Behaviour) -> nn.Module | None:
     """Return a network that others made known by a name, as the run begins with it; None of ours.
 
     The name may mean another network tomorrow, so the network itself is part of the run.
     """
     if not is_registered(config.model.name):
         return None
-    return _registered(config, objectives.build(config, data.train).head)
+    return _registered(config, behaviour.learned(config, data.train).head)
 
 
 def _registered(config: Config, head: int) -> nn.Module:

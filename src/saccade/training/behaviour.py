@@ -1,4 +1,4 @@
-"""Behaviour that a user hands over from Python: a loss, an optimiser, an augmentation."""
+"""Behaviour that a user hands over from Python: loss, optimiser, augmentation, objective."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ class Behaviour:
 
     ``loss`` gets logits, float32 (B, C), and targets, int64 (B,), of a cell (micro-batch).
     ``optimizer`` gets the list of the trained parameters, ``augment`` an image, uint8 (H, W, 3),
-    and a generator of numpy.
+    and a generator of numpy. ``objective`` is a class; each run makes its own of it.
     """
 
     loss: Loss | None = None
     optimizer: Factory | None = None
     augment: Augment | None = None
+    objective: type[Objective] | None = None
 
     def check(self, lr: float | None = None) -> None:
         """Raise UsageError for what cannot be what it stands for; nothing is called.
@@ -55,9 +56,20 @@ class Behaviour:
                 where="lr",
                 fix="write the rate into the function, and leave lr= out",
             )
+        if self.objective is not None:
+            objectives.know(self.objective)
+            if self.loss is not None:
+                raise UsageError(
+                    "loss= beside objective= says nothing: an objective brings its own loss",
+                    where="loss",
+                    fix=f"leave loss= out, or call it in {self.objective.__name__}.loss",
+                )
+
         # what is handed over is not called here: a call could draw random numbers or count
         # something
         for name, value in self._given().items():
+            if name == "objective":
+                continue
             example = f"hand over a function {_FORMS[name]}"
             # training works on a copy of the network, and this one would go on updating the
             # original
@@ -95,11 +107,13 @@ class Behaviour:
         """Return the name of each thing that was handed over, for people."""
         return {n: name_of(value) for n, value in self._given().items()}
 
-    def objective(self, config: Config, train: Split) -> Objective:
-        """Return what a run on these training images learns, by the loss that was handed over.
+    def learned(self, config: Config, train: Split) -> Objective:
+        """Return what a run on these training images learns, as far as that was handed over.
 
-        Raises ConfigError where that is not a loss for these labels.
+        Raises ConfigError where a loss is not one for these labels.
         """
+        if self.objective is not None:
+            return _made(self.objective, config, train)
         # the labels decide what is learned; a loss of one's own only replaces how it is measured
         usual = objectives.build(config, train)
         if self.loss is None:
@@ -135,6 +149,21 @@ class Behaviour:
     def _given(self) -> dict[str, Any]:
         pairs = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in pairs.items() if value is not None}
+
+
+def _made(kind: type[Objective], config: Config, train: Split) -> Objective:
+    """Make an objective of the user's; raises ConfigError where it names no outputs."""
+    made = kind.of(config, train)
+    names = getattr(made, "outputs", None)
+    texts = isinstance(names, tuple) and all(isinstance(one, str) and one for one in names)
+    if not (isinstance(made, Objective) and texts and names and len(set(names)) == len(names)):
+        raise ConfigError(
+            f"{kind.__name__}.of() made no objective with outputs: {names!r}",
+            where="objective",
+            fix="return cls(outputs, config), with outputs a tuple of different names, one for "
+            "each number that the network answers",
+        )
+    return made
 
 
 AS_SET = Behaviour()

@@ -34,13 +34,14 @@ PARTS = {
     "loss": "another loss function",
     "optimizer": "another optimizer",
     "augment": "another augmentation",
+    "objective": "another objective",
 }
 """The digests of an identity, and what is different where they are.
 
 The first four are of a network, the others of functions that were handed over.
 """
 
-OF_FUNCTIONS = ("loss", "optimizer", "augment")
+OF_FUNCTIONS = ("loss", "optimizer", "augment", "objective")
 
 MOST_OBJECTS = 6
 """Objects in one another whose attributes are followed: deeper ones are other things than a
