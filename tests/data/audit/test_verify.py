@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from test_decode import (
-    DEEP,
+from pictures import (
     JPEG,
     JPEGS,
     OTHERS,
     RGB,
     RGBA,
-    bombs,
     chunk,
     encode,
     exif_block,
     png16,
     segment,
 )
-from test_decode import with_header_size as resized_header
+from pictures import with_header_size as resized_header
+from PIL import Image
+from test_decode import DEEP
+from test_formats import bombs
 
 from containers import make_folder as make
 from saccade.data.audit import known_sets, verify
