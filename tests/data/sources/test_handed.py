@@ -18,7 +18,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 
 from saccade.data.images import decode
 from saccade.data.sources import Source, Split, handed, hold_out, train_split, validation_split
@@ -297,6 +297,21 @@ class Streamed(IterableDataset[Any]):
         return iter([])
 
 
+class Measured(Streamed):
+    def __len__(self) -> int:
+        return 12
+
+
+class Relabelled(Pairs):
+    """A dataset whose last label is another one each time."""
+
+    fetched = 0
+
+    def __getitem__(self, i: int) -> Any:
+        self.fetched += i == 11
+        return self.images[i], self.labels[i] + (self.fetched if i == 11 else 0)
+
+
 class Broken(Pairs):
     def __getitem__(self, i: int) -> Any:
         if i == 7:
@@ -339,7 +354,16 @@ REFUSED: list[tuple[Any, str, str]] = [
     (lambda: ([*pictures()[:-1], None], Y), "1 images are missing", "leave out"),
     (lambda: ([*pictures()[:-1], 5], Y), "a int is no image", "images of Pillow"),
     (lambda: (["a.png"] * 12, Y), "files are not there", "working directory"),
-    (lambda: ([Image.new("F", (4, 4))] * 12, Y), "mode F", r"convert\('RGB'\)"),
+    (lambda: ([Image.new("F", (4, 4))] * 12, Y), "mode F", "would cut values off"),
+    (lambda: ([Image.new("I", (4, 4))] * 12, Y), "mode I", r"x // 256"),
+    (lambda: ((X, Y), (X, Y)), "images where the labels", r"{'train': ..., 'val': ...}"),
+    (lambda: (Pairs(X, Y), Pairs(X, Y)), "images where the labels", r"{'train': ..., 'val': ...}"),
+    (lambda: (X, dict(enumerate(Y))), "the labels are a dict", "an array, a list or one column"),
+    (lambda: {"images": X, "labels": Y}, "'images' is no name of a split", "d['label']"),
+    (lambda: Pairs, "Pairs is a class", r"make one: data=Pairs\(...\)"),
+    (lambda: Measured(), "can only be gone through", "numbered items"),
+    (lambda: Subset(Pairs(X, Y), [3, 12]), "the index 12, and there are 12", "this very dataset"),
+    (lambda: Relabelled(X, Y), "another label each time", "before augmentation"),
     (lambda: Pairs(floats(), Y), "pixels are float64", "ToTensor, Normalize"),
     (lambda: Pairs(X, Y, ["only one"]), "has the label 1", "there are 1 class names"),
     (lambda: Broken(X, Y), "KeyError: 'gone'", "leave it out"),
@@ -413,3 +437,50 @@ def test_objects_of_others_are_asked_by_one_thread_at_a_time() -> None:
     for thread in threads:
         thread.join()
     assert not dataset.crowded
+
+
+class Mirrored(Pairs):
+    """A dataset that mirrors every second image that is fetched a second time, as by chance."""
+
+    def __init__(self, images: Any, labels: Any) -> None:
+        super().__init__(images, labels)
+        self.seen = [0] * len(images)
+
+    def __getitem__(self, i: int) -> Any:
+        self.seen[i] += 1
+        image, label = super().__getitem__(i)
+        return (image[:, ::-1] if i % 2 and self.seen[i] % 2 else image), label
+
+
+def test_a_transform_that_spares_many_images_is_noticed() -> None:
+    images = np.random.default_rng(5).integers(0, 256, (13, 5, 7, 3), np.uint8)
+    with pytest.raises(DataError, match="another image each time"):
+        whole(Mirrored(images, [0, 1] * 6 + [0]))
+
+
+def test_class_names_are_used_only_where_the_numbers_mean_them() -> None:
+    named = Pairs(X, Y, ["cat", "dog", "owl"])
+    assert whole(ConcatDataset([named, named])).classes == ("cat", "dog", "owl")
+    assert whole(ConcatDataset([Subset(named, range(9)), named])).classes == ("cat", "dog", "owl")
+
+    with pytest.raises(DataError, match="number different classes: cat, dog, owl and owl, cat"):
+        whole(ConcatDataset([named, Pairs(X, Y, ["owl", "cat", "dog"])]))
+
+    named.target_transform = int  # whatever it does, its results are not the places of the names
+    assert whole(named).classes == ("0", "1", "2")
+    wrapper = Pairs(X, Y // 2)
+    wrapper.dataset = Pairs(X, Y, ["cat", "dog", "owl"])
+    assert whole(wrapper).classes == ("0", "1")
+
+
+def test_paths_and_other_forms_may_be_mixed_in_any_order(tmp_path: Path) -> None:
+    paths = []
+    for i, picture in enumerate(pictures()):
+        paths.append(tmp_path / f"{i}.png")
+        picture.save(paths[-1])
+    mixed = [path.read_bytes() if i == 7 else path for i, path in enumerate(paths)]
+    assert whole((mixed, Y)).fingerprint == whole((paths, Y)).fingerprint
+    assert (
+        whole((mixed[7:] + mixed[:7], Y)).fingerprint
+        == whole((paths[7:] + paths[:7], Y)).fingerprint
+    )

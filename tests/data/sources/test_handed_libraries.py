@@ -179,3 +179,13 @@ def test_what_is_wrong_in_a_hugging_face_dataset_is_named(
     with pytest.raises(error) as caught:
         whole(given)
     assert what in caught.value.what and fix in caught.value.fix
+
+
+def test_a_hugging_face_dataset_may_hold_arrays() -> None:
+    datasets = hugging_face()
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 5, 7, 3), np.uint8)
+    features = datasets.Features(
+        {"image": datasets.Array3D((5, 7, 3), "uint8"), "label": datasets.Value("string")}
+    )
+    given = datasets.Dataset.from_dict({"image": list(pixels), "label": WORDS[:6]}, features)
+    assert whole(given).fingerprint == whole((pixels, WORDS[:6])).fingerprint

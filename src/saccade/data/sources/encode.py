@@ -71,6 +71,13 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
+def holds_image(label: Any) -> bool:
+    """Tell whether something in the place of a label is an image, or begins with one."""
+    if isinstance(label, tuple) and label:
+        label = label[0]
+    return isinstance(label, Image.Image) or (is_array(label) and len(label.shape) > 1)
+
+
 def as_array(value: Any) -> NDArray[np.uint8]:
     """Return an array or a tensor of any shape (...), wherever it lies, as an array of numpy.
 
@@ -142,9 +149,14 @@ def _from_pillow(image: Image.Image) -> bytes:
         return _saved(image, "PNG")
     if image.mode in _TIFF_MODES:
         return _saved(image.convert("RGBA") if image.mode == "PA" else image, "TIFF")
+    # Pillow cuts off what lies above 255, and most of such an image comes out white
+    numbers = image.mode.startswith(("I", "F"))
     raise NoImage(
         f"an image of Pillow in mode {image.mode} cannot be trained on",
-        "convert it: image.convert('RGB')",
+        "x = np.asarray(image); from 0..65535: (x // 256).astype('uint8'); from 0..255: "
+        "x.round().astype('uint8'); convert('RGB') would cut values off"
+        if numbers
+        else "convert it: ImageCms.profileToProfile, or image.convert('RGB')",
     )
 
 

@@ -39,6 +39,7 @@ HASHED_IMAGES = 10_000
 """Images of that sample; names, labels and sizes of all others count, too."""
 
 _DIGEST_DIGITS = 32
+_PROBES = 16
 
 
 def is_handed(where: str) -> bool:
@@ -144,7 +145,7 @@ class _Reading:
             sizes, names, sampled = self._on_disk(paths, read)
             labels = list(items.labels or ())
         classes, numbers = self._classes(labels)
-        self._probe(read, names)
+        self._probe(read, names, labels)
         return self._sorted(
             classes, numbers, sizes, names=names, read=read, sampled=sampled
         ), sampled
@@ -179,18 +180,13 @@ class _Reading:
         """
         if not self.items.listed:
             return None
-        first, _ = self.item(0)
-        if not isinstance(first, Path):
-            return None
-        found = [self.item(i)[0] for i in range(self.items.num)]
-        mixed = next((i for i, one in enumerate(found) if not isinstance(one, Path)), None)
-        if mixed is not None:
-            raise DataError(
-                f"{self.items.what}: some images are paths, this one is none",
-                where=self.at(mixed),
-                fix="give all of them in one form",
-            )
-        return [one for one in found if isinstance(one, Path)]
+        found: list[Path] = []
+        for i in range(self.items.num):
+            image, _ = self.item(i)
+            if not isinstance(image, Path):
+                return None
+            found.append(image)
+        return found
 
     def _on_disk(self, paths: Sequence[Path], read: Read) -> tuple[Integers, list[str], bool]:
         """Return the sizes of files in bytes and a name for each image; raises DataError where
@@ -243,12 +239,22 @@ class _Reading:
         place = {name: label for label, name in enumerate(classes)}
         return classes, np.array([place[text] for text in texts], np.int64)
 
-    def _probe(self, read: Read, names: Sequence[str]) -> None:
-        """Raise DataError where an image is another one when it is fetched again."""
-        for i in sorted({0, len(names) // 2, len(names) - 1}):
-            if "-" in names[i] and self.items.one_by_one and _name(i, read(i)) != names[i]:
+    def _probe(self, read: Read, names: Sequence[str], labels: Sequence[Any]) -> None:
+        """Raise DataError where an image or its label is another one when it is fetched again.
+
+        A transform that mirrors half of the images passes unseen with a chance of one in 65,536.
+        """
+        if not self.items.one_by_one:
+            return
+        for i in sorted({k * (len(names) - 1) // (_PROBES - 1) for k in range(_PROBES)}):
+            content, label = self.item(i)
+            again = _name(i, content if isinstance(content, bytes) else read(i))
+            what = "is another image" * ("-" in names[i] and again != names[i])
+            if self.items.labels is None and str(label) != str(labels[i]):
+                what = what or "has another label"
+            if what:
                 raise DataError(
-                    f"{self.items.what}: the same item is another image each time",
+                    f"{self.items.what}: the same item {what} each time",
                     where=self.at(i),
                     fix=(
                         "hand over images before augmentation, without a random transform: "

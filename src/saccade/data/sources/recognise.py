@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from saccade.data.sources.encode import NoImage, absolute, as_array, is_array
+from saccade.data.sources.encode import NoImage, absolute, as_array, holds_image, is_array
 from saccade.data.sources.labels import PATHS
 from saccade.data.sources.layout import WHOLE
 from saccade.data.sources.split import Source, Split
@@ -83,6 +83,12 @@ def recognise(given: Any, name: str) -> dict[str, Items]:
     ``name`` is the keyword that it was given by. Raises UsageError where the object is none that
     can be trained on, DataError where something in it is unclear.
     """
+    if isinstance(given, type):
+        raise UsageError(
+            f"{given.__name__} is a class, and an object of it is wanted",
+            where=name,
+            fix=f"make one: {name}={given.__name__}(...)",
+        )
     if isinstance(given, Mapping):
         return _of_mapping(given, name)
     if isinstance(given, tuple) and len(given) == 2:
@@ -94,6 +100,9 @@ def recognise(given: Any, name: str) -> dict[str, Items]:
     if hasattr(given, "columns") and not callable(given.columns):
         return _of_frame(given, name)
 
+    # torch gives its streams a __getitem__ that only fails
+    if any(base.__name__ == "IterableDataset" for base in type(given).__mro__):
+        raise _streamed(given, name)
     sequence = isinstance(given, Sequence) or is_array(given)
     if not sequence and hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         return {WHOLE: _of_dataset(given)}
@@ -141,7 +150,8 @@ def _of_mapping(given: Mapping[Any, Any], name: str) -> dict[str, Items]:
                 where=name,
                 fix=(
                     f"call them {', '.join(SPLIT_FOLDERS)}: "
-                    f"{name}={{'train': d['train'], 'val': d[...]}}"
+                    f"{name}={{'train': d['train'], 'val': d[...]}}; "
+                    f"of a dict of columns give a pair: {name}=(d['image'], d['label'])"
                 ),
             )
 
@@ -165,14 +175,24 @@ def _of_mapping(given: Mapping[Any, Any], name: str) -> dict[str, Items]:
 def _of_pair(images: Any, labels: Any, name: str) -> Items:
     """Return the items of (images, labels): an array, or a list of images in any form."""
     for what, one in (("images", images), ("labels", labels)):
-        if not hasattr(one, "__len__") or not hasattr(one, "__getitem__") or isinstance(one, str):
+        listed = hasattr(one, "__len__") and hasattr(one, "__getitem__")
+        if not listed or isinstance(one, str | Mapping) or hasattr(one, "columns"):
             raise UsageError(
                 f"the {what} are a {type(one).__name__}",
                 where=name,
-                fix=f"give {name}=(images, labels), each an array or a list",
+                fix=f"give {name}=(images, labels), each an array, a list or one column of a table",
             )
 
     labels = _plain_list(labels)
+    if len(labels) and holds_image(labels[0]):
+        raise UsageError(
+            "there are images where the labels are expected",
+            where=name,
+            fix=(
+                f"of two splits give a dict, {name}={{'train': ..., 'val': ...}}; of one give "
+                "(images, labels), each label the text or the whole number of a class"
+            ),
+        )
 
     if is_array(images) and str(images.dtype) not in ("object", "str") and images.ndim > 1:
         try:
@@ -289,7 +309,10 @@ def _of_hugging_face(given: Any, name: str) -> Items:
     plain = given.with_format(None).select_columns([image, label])
     if image in pictures and getattr(features[image], "mode", None) is None:
         plain = plain.cast_column(image, dataclasses.replace(features[image], decode=False))
-    labels = list(plain[label])
+    elif getattr(features[image], "dtype", "") == "uint8":
+        # arrays, which come as lists otherwise
+        plain = plain.with_format("numpy", [image], output_all_columns=True, dtype=np.uint8)
+    labels = list(given.with_format(None)[label])
     return Items(
         len(labels),
         lambda i: (plain[i][image], None),
@@ -308,7 +331,14 @@ def _of_dataset(dataset: Any) -> Items:
     """
     kind = type(dataset)
     if kind.__name__ == "Subset" and hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
-        return _of_dataset(dataset.dataset).at([int(i) for i in dataset.indices])
+        whole, places = _of_dataset(dataset.dataset), [int(i) for i in dataset.indices]
+        if outside := [i for i in places if not -whole.num <= i < whole.num]:
+            raise DataError(
+                f"the Subset has the index {outside[0]}, and there are {whole.num:,} items",
+                where="data",
+                fix="make it of indices of this very dataset",
+            )
+        return whole.at(places)
     plain = getattr(dataset, "transforms", None) is None
     if plain and getattr(kind.__getitem__, "__module__", "") == _DECODED_FOLDER:
         loader = getattr(dataset, "loader", None)
@@ -344,10 +374,27 @@ def _pair(item: Any, what: str, kind: type) -> tuple[Any, Any]:
 
 
 def _class_list(dataset: Any) -> Sequence[str]:
-    """Return the class names that a dataset, or the one inside it, has; empty where it has none."""
+    """Return the class names of a dataset, or of those inside one of torch's; empty where there are
+    none, or where its labels are others. Raises DataError.
+    """
+    if getattr(dataset, "target_transform", None) is not None:
+        return ()
+    if type(dataset).__name__ == "ConcatDataset":
+        found = {tuple(_class_list(part)) for part in dataset.datasets}
+        if len(found) > 1:
+            shown = " and ".join(", ".join(names[:4]) or "no names" for names in sorted(found)[:2])
+            raise DataError(
+                f"the datasets in the ConcatDataset number different classes: {shown}",
+                where="data",
+                fix="give all of them the same classes, or (paths, labels) with labels as text",
+            )
+        return found.pop()
+
     # torchvision's ImageNet calls its WordNet ids so, and has titles in its classes
     classes = getattr(dataset, "wnids", getattr(dataset, "classes", None))
     if isinstance(classes, Iterable) and not isinstance(classes, str):
         names = [str(name) for name in classes]
         return names if len(set(names)) == len(names) else ()
-    return _class_list(dataset.dataset) if hasattr(dataset, "dataset") else ()
+    # a wrapper of somebody else's may well have other labels than what it wraps
+    torchs = type(dataset).__module__.startswith("torch.")
+    return _class_list(dataset.dataset) if torchs and hasattr(dataset, "dataset") else ()
