@@ -21,6 +21,8 @@ from PIL import Image
 import console
 import saccade
 from saccade.errors import ConfigError, DataError, PreemptedError, UsageError
+from saccade.log import Log
+from saccade.runs import run_folder
 
 NAMES = ("dog", "cat")
 SHORT: dict[str, Any] = {"model": "resnet8", "epochs": "4step", "quiet": True, "batch_size": 16}
@@ -43,7 +45,7 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_run_on_arrays_is_bit_for_bit_the_run_on_the_same_images_as_a_folder_of_png(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i, (image, word) in enumerate(zip(X, WORDS, strict=True)):
         (tmp_path / "pngs" / word).mkdir(parents=True, exist_ok=True)
@@ -52,6 +54,16 @@ def test_a_run_on_arrays_is_bit_for_bit_the_run_on_the_same_images_as_a_folder_o
     arrays = saccade.train(data=(X, WORDS), holdout="20%", out=tmp_path / "b", **SHORT)
     assert weights(files.folder) == weights(arrays.folder)
     assert files.result["correct"] == arrays.result["correct"]
+
+    # handed over once more, the images that were learned from are not scored
+    again = saccade.evaluate(arrays.folder, (X, WORDS))
+    assert (again.n, again.correct) == (arrays.result["n"], arrays.result["correct"])
+    assert saccade.evaluate(arrays.folder, (X ^ 1, WORDS)).n == len(X)
+
+    capsys.readouterr()
+    run_folder.conclude(arrays.result, arrays.folder, 1.0, Log())
+    told = "".join(capsys.readouterr())
+    assert "saccade.evaluate(" in told and "saccade eval " not in told
 
 
 def test_the_same_contents_find_their_run_again_and_others_are_refused(

@@ -77,10 +77,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     (facts / "entry_points.txt").write_text(POINTS)
     monkeypatch.syspath_prepend(site)
     monkeypatch.delitem(sys.modules, "tiny", raising=False)
-    for kept in (plugins._entries, plugins.load):
+    for kept in (plugins._entries, plugins.load, registered._taken):
         kept.cache_clear()
     yield site
-    for kept in (plugins._entries, plugins.load):
+    for kept in (plugins._entries, plugins.load, registered._taken):
         kept.cache_clear()
     sys.modules.pop("tiny", None)
 
@@ -136,6 +136,18 @@ def test_the_commands_train_and_score_models_and_data_of_plug_ins(
     assert trained.status == 0, trained.stderr
     scored = console.run_here("eval", "run", "--json", cwd=tmp_path)
     assert scored.status == 0 and '"n": 20' in scored.stdout, scored.stderr
+
+
+def test_a_plug_in_never_takes_the_name_of_a_model_of_this_program(
+    installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # a name that follows a grammar, in no list
+    points = POINTS.replace("[saccade.sources]", "resnet8_x2 = tiny:Tiny\n[saccade.sources]")
+    (installed / "tiny_plugin-1.2.dist-info" / "entry_points.txt").write_text(points)
+    network = saccade.models.create_model("resnet8_x2", num_classes=3)
+    assert type(network).__name__ != "Tiny"
+    assert "resnet8_x2" not in registered.names()
+    assert capsys.readouterr().err.count("has the name of a model of this program") == 1
 
 
 @pytest.mark.full

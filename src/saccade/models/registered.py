@@ -8,6 +8,7 @@ day to the next, so a run also remembers the network itself, as it does one that
 from __future__ import annotations
 
 import fnmatch
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -86,7 +87,8 @@ def is_foreign(name: str) -> bool:
 
 def names(pattern: str = "*") -> list[str]:
     """Return the names that match a shell pattern, sorted; no plug-in is imported for that."""
-    known = {*_OWN, *map(folded, plugins.names(plugins.MODELS))} - registry.aliases().keys()
+    plugged = {folded(name): name for name in plugins.names(plugins.MODELS)}
+    known = {*_OWN, *(key for key, name in plugged.items() if not _taken(key, name))}
     return sorted(name for name in known if fnmatch.fnmatch(name, folded(pattern)))
 
 
@@ -99,17 +101,34 @@ def _seek_name(key: str) -> Entry | None:
     if key in _OWN:
         return _OWN[key]
     for name in plugins.names(plugins.MODELS):
-        if folded(name) == key and (builder := plugins.load(plugins.MODELS, name)) is not None:
+        if folded(name) != key or _taken(key, name):
+            continue
+        if (builder := plugins.load(plugins.MODELS, name)) is not None:
             side = int(getattr(builder, "image_size", 224))
             source = f"plug-in {getattr(builder, '__module__', name)}"
             return _entry(key, builder, image_size=side, smallest=1, source=source)
     return None
 
 
+@functools.cache
+def _taken(key: str, plug_in: str) -> bool:
+    """Tell whether a folded name is that of a model of this program; its plug-in is left out."""
+    taken = key in registry.aliases() or registry.is_grammatical(key, but=_seek)
+    if taken:
+        plugins.warn(plugins.MODELS, plug_in, "has the name of a model of this program")
+    return taken
+
+
 def _entry(
     name: str, builder: Callable[..., nn.Module], *, image_size: int, smallest: int, source: str
 ) -> Entry:
     def build(options: Options) -> nn.Module:
+        if not callable(builder) or not _takes(builder, "num_classes"):
+            raise ConfigError(
+                f"the builder of {name} does not take num_classes",
+                where="--model",
+                fix="repair the plug-in: let it name a function or class with that parameter",
+            )
         asked = {"dropout": options.dropout, "drop_path": options.drop_path}
         offered = {"image_size": options.image_size, "in_channels": options.in_channels}
         network = backends.made(

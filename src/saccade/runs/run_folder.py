@@ -17,6 +17,7 @@ import yaml
 from saccade import files, objectives, recipes, units
 from saccade._version import __version__
 from saccade.config.schema import Config
+from saccade.data.sources.handed import is_handed
 from saccade.device import environment
 from saccade.errors import Explained, PreemptedError, SaccadeError
 from saccade.evaluation import views
@@ -288,9 +289,10 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
         facts = files.read_json(folder / "run.json")
         best, objective = facts["best"], objectives.of_facts(facts)
         early = facts.get("ended_early")
+        given = facts["trained_on"]["data"]
     except (OSError, ValueError, KeyError):
         # the run is done and its result is known: a folder that somebody changed must not hide that
-        best, objective, early = None, objectives.of_facts({}), None
+        best, objective, early, given = None, objectives.of_facts({}), None, {}
 
     primary = objective.primary
     counted = f"{objective.counted(result)} of '{result['split']}'"
@@ -312,6 +314,10 @@ def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> 
     log.say()
     log.say(f"  look      open {folder / 'report.html'}")
     log.say(f"  use       saccade predict {folder} IMAGE")
+    if any(is_handed(str(given.get(key, ""))) for key in ("train", "val")):
+        # only a program in Python has these images
+        log.say(f"  score     in Python: saccade.evaluate({str(folder)!r}, data=...)")
+        return
     log.say(f"  score     saccade eval {folder}")
     if best is not None and best.get("step") != result.get("step"):
         log.say(f"  best      saccade eval {folder} --best")

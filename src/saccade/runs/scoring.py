@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from saccade import files
 from saccade.config.schema import Config
 from saccade.data.readers import Readers
 from saccade.data.sources import (
@@ -19,7 +20,7 @@ from saccade.data.sources import (
     validation_split,
 )
 from saccade.device import determinism
-from saccade.errors import UsageError
+from saccade.errors import SaccadeError, UsageError
 from saccade.evaluation import evaluator
 from saccade.evaluation.classifier import Classifier
 from saccade.log import Log
@@ -45,6 +46,10 @@ def judged_split(
     name = str(name)
     if data is not None:
         source = handed.opened(data, "data", "val", Log())
+        if source and not name and isinstance(model, Subject):
+            own = _handed_again(model, source)
+            if own is not None:
+                return own
         return find_split(source or str(data), name, str(labels), split_names)
     only_with_data(labels=labels, split_names=split_names)
     if isinstance(model, Classifier):
@@ -52,6 +57,27 @@ def judged_split(
             "a classifier does not say which images to score", where="data", fix="give data="
         )
     return own_split(model.config, name)
+
+
+def _handed_again(model: Subject, source: Source) -> Split | None:
+    """Return the split that a run was validated on where the data of its training is handed over
+    again; None for other data.
+
+    The validation images may have been held out of it, and the rest was learned from.
+    """
+    try:
+        config = model.config
+        facts = files.read_json(model.folder / "run.json") if model.folder else {}
+        if config.data.val or not handed.is_handed(config.data.train):
+            return None
+        data = datasets.open_data(config, source)
+        known = facts["dataset"]["fingerprint"]
+    except (SaccadeError, OSError, ValueError, KeyError, TypeError):
+        return None
+    if data.fingerprint != known:
+        return None
+    Log().say(f"this is the data of the run: scored on '{data.val.name}', its validation images")
+    return data.val
 
 
 def find_split(

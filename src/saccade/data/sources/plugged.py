@@ -22,7 +22,7 @@ def open_plugged(spec: str) -> Source | None:
             found = opener(spec)
         except SaccadeError:
             raise
-        except Exception as error:  # any code may run here
+        except (Exception, SystemExit) as error:  # any code may run here
             what = f"fails on '{spec}': {type(error).__name__}: {error}"
             plugins.warn(plugins.SOURCES, name, what)
             continue
