@@ -15,6 +15,7 @@ from saccade.config.schema import kinds
 from saccade.data import sources
 from saccade.data.augment.own_augment import Augment
 from saccade.data.sources import Source, Split, handed
+from saccade.device import determinism
 from saccade.distributed.world import joined
 from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.evaluation import predictor
@@ -33,6 +34,8 @@ from saccade.setup.compose import FLAGS, Request, compose, flag_settings
 from saccade.setup.compose import dry_run as settle
 from saccade.trainer import Outcome
 from saccade.training.behaviour import Behaviour
+
+_OF_PYTHON = ("loss", "optimizer", "augment", "callbacks")
 
 
 def train(
@@ -109,6 +112,7 @@ def train(
 
     with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
         log = Log(rank=world.rank, quiet=quiet)
+        log.listeners.around = determinism.kept
         for callback in callbacks if world.leads else ():
             log.listeners.add(callback)
         return trainer.train(
@@ -168,7 +172,7 @@ def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Give keywords their dotted names; raises ConfigError for one that is almost a flag."""
     known = {name.partition(".")[0] for name in kinds()}
     for name in settings:
-        near = difflib.get_close_matches(name, FLAGS, n=1, cutoff=0.75)
+        near = difflib.get_close_matches(name, [*FLAGS, *_OF_PYTHON], n=1, cutoff=0.7)
         if near and name.split("__")[0] not in known:
             raise ConfigError(
                 f"unknown keyword '{name}'", where="saccade.train", fix=f"did you mean '{near[0]}'?"

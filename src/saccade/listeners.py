@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from saccade.errors import StopTraining, UsageError
@@ -24,6 +26,8 @@ class Listeners:
     def __init__(self, warn: Callable[[str], None]) -> None:
         """Begin with the listeners of every run; ``warn`` says which one has failed."""
         self._warn = warn
+        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What a listener is called in: it puts back what a listener might leave changed."""
         self._listeners: list[tuple[Callback, tuple[type, ...]]] = []
         self.wish: StopTraining | None = None
         for callback in self.of_every_run:
@@ -45,7 +49,8 @@ class Listeners:
                 continue
 
             try:
-                callback(event)
+                with self.around():
+                    callback(event)
             except StopTraining as wish:
                 wish.what = f"{name_of(callback)} asked to stop: {wish.what}"
                 self.wish = self.wish or wish
@@ -68,6 +73,8 @@ def require_callable(callbacks: Sequence[Callback]) -> None:
 
 def name_of(function: object) -> str:
     """Return the name by which a person knows a function, or an object that can be called."""
+    if isinstance(function, functools.partial):
+        return name_of(function.func)
     named = getattr(function, "__qualname__", "") or type(function).__qualname__
     return str(named).rpartition("<locals>.")[2]
 

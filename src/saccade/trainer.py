@@ -170,11 +170,10 @@ def _open(
 
     # the first rank looks, once: the others were just found to have the same data and settings
     objective = behaviour.learned(config, data.train)
-    findings = (
-        checks.examine(config, data, module, log, shrunk=shrunk, objective=objective)
-        if world.leads
-        else []
-    )
+    findings: list[Finding] = []
+    if world.leads:
+        findings += behaviour.unused(composed.chosen)
+        findings += checks.examine(config, data, module, log, shrunk=shrunk, objective=objective)
     tell(findings, log)
     refuse(findings)
     return _Opened(config, data, module, behaviour, network=network, findings=findings)

@@ -22,6 +22,7 @@ from saccade.errors import CheckpointError, ConfigError, SaccadeError, UsageErro
 from saccade.files import read_json
 from saccade.objectives.classification import Mixed, of_settings
 from saccade.objectives.own_loss import OwnLoss
+from saccade.optim import own_optimizer
 from saccade.training.behaviour import Behaviour
 from saccade.training.datasets import training_order, training_view
 from saccade.training.identity import identify_function
@@ -143,6 +144,35 @@ def test_a_loss_that_is_not_finite_is_refused_before_training(tmp_path: Path) ->
         saccade.train("digits", loss=broken, out=tmp_path / "run", **SHORT)
 
 
+@pytest.mark.parametrize("of_the_network", [False, True])
+def test_a_loss_that_leads_to_parameters_of_a_closure_is_refused(of_the_network: bool) -> None:
+    logits, labels = cell()
+    elsewhere = nn.Linear(5, 5)
+
+    def loss(a: Tensor, b: Tensor) -> Tensor:
+        if of_the_network:
+            return F.cross_entropy(a, b) + elsewhere.weight.norm()
+        return F.cross_entropy(elsewhere(a), b)
+
+    with torch.no_grad(), pytest.raises(ConfigError, match="parameters that nothing would train"):
+        own(loss).plain_loss(logits, labels)
+    elsewhere.requires_grad_(False)
+    assert own(loss).plain_loss(logits, labels).isfinite()
+
+
+def test_a_loss_may_change_what_it_gets() -> None:
+    def careless(logits: Tensor, targets: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits.mul_(2), targets.clone())
+        targets.zero_()
+        return loss
+
+    logits, labels = cell()
+    targets = Mixed(labels.clone(), 0.3)
+    theirs = own(careless).total(logits * 1, targets)
+    careful = own(lambda a, b: F.cross_entropy(2 * a, b)).total(logits * 1, Mixed(labels, 0.3))
+    assert torch.equal(theirs, careful) and torch.equal(targets.labels, labels)
+
+
 # ---------------------------------------------------------------- augmentation
 
 
@@ -220,7 +250,53 @@ def test_a_rate_beside_an_optimizer_and_callbacks_that_are_no_list_are_refused()
         Behaviour(optimizer=adamw).check(lr=0.1)
 
 
+def test_an_optimizer_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"mine cannot be made: TypeError: .*no_such"):
+        own_optimizer.build(
+            nn.Linear(2, 2), functools.partial(torch.optim.SGD, no_such=1), called="mine"
+        )
+
+
+def test_a_keyword_that_is_almost_one_of_python_is_guessed() -> None:
+    for wrong, right in [("losses", "loss"), ("optimiser", "optimizer"), ("callback", "callbacks")]:
+        with pytest.raises(ConfigError, match=f"did you mean '{right}'"):
+            saccade.train(**{wrong: print}, dry_run=True)
+
+
 # ---------------------------------------------------------------- whole runs
+
+
+def test_settings_that_a_function_sets_aside_are_named(tmp_path: Path) -> None:
+    saccade.train(
+        "digits",
+        loss=functools.partial(F.cross_entropy, label_smoothing=0.1),
+        optimizer=adamw,
+        out=tmp_path / "run",
+        loss__class_weights="balanced",
+        set=["optimizer.weight_decay=0.1", "optimizer.clip=1.0"],
+        **SHORT | {"epochs": "1step"},
+    )
+    facts = read_json(tmp_path / "run" / "run.json")
+    (told,) = [f["message"] for f in facts["findings"] if f["id"] == "not-applied"]
+    assert told.startswith("optimizer.weight_decay, loss.class_weights: without effect")
+    assert facts["handed_over"] == {"loss": "cross_entropy", "optimizer": "adamw"}
+
+
+def test_a_callback_cannot_bend_the_run_by_the_switches_of_torch(tmp_path: Path) -> None:
+    def switching(event: object) -> None:
+        torch.set_num_threads(1 + torch.get_num_threads())
+        torch.set_grad_enabled(False)
+
+    threads = torch.get_num_threads()
+    seen: list[int] = []
+    saccade.train(
+        "digits",
+        callbacks=[switching, lambda event: seen.append(torch.get_num_threads())],
+        out=tmp_path / "run",
+        **SHORT | {"epochs": "2step"},
+    )
+    assert len(set(seen)) == 1 and torch.is_grad_enabled()
+    assert torch.get_num_threads() == threads
 
 
 def test_all_of_it_resumes_bit_for_bit_and_a_broken_callback_ends_nothing(tmp_path: Path) -> None:

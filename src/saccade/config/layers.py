@@ -122,6 +122,10 @@ class Layers:
         """Return where a setting came from, empty for a default."""
         return self._origin.get(name, "")
 
+    def names(self) -> list[str]:
+        """Return the settings that were given, in their order."""
+        return list(self._values)
+
     def _explain(self, error: ValidationError) -> ConfigError:
         first = error.errors()[0]
         parts = [str(p) for p in first["loc"] if not isinstance(p, int)]

@@ -90,6 +90,18 @@ def put_back() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
+@contextmanager
+def kept() -> Iterator[None]:
+    """Let somebody else's code run in here, and give the run back what its bits depend on."""
+    grads, default = torch.is_grad_enabled(), torch.get_default_dtype()
+    with compute_threads(), put_back():
+        try:
+            yield
+        finally:
+            torch.set_grad_enabled(grads)
+            torch.set_default_dtype(default)
+
+
 def refused(error: BaseException) -> str:
     """Return the operation for which torch has no kernel that repeats itself, or nothing for any
     other error.

@@ -66,9 +66,18 @@ class OwnLoss(Classification):
     def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the user's loss without mixing, a float32 scalar.
 
-        Raises ConfigError where it is not finite before anything was learned.
+        Raises ConfigError where it is not finite before anything was learned, or depends on
+        parameters that no step would change: its own, or those of a network of which the run trains
+        a copy.
         """
-        loss = self._checked(outputs.float(), labels)
+        with torch.enable_grad():
+            loss = self._checked(outputs.float().detach(), labels)
+        if loss.requires_grad:
+            raise self._error(
+                "depends on parameters that nothing would train",
+                fix="add parameters of a loss to the network and regularise by optimizer=, since "
+                "the run trains a copy of the network; or call requires_grad_(False) on them",
+            )
         if not bool(torch.isfinite(loss)):
             raise self._error(f"returned {float(loss)} for the first images")
         return loss
@@ -77,7 +86,8 @@ class OwnLoss(Classification):
         """Call the function, and refuse an answer from which nothing can be learned."""
         assert self.own is not None, "made by handed() alone"
         try:
-            loss = self.own(logits, labels)
+            # copies, which it may change: a mixed cell needs both a second time
+            loss = self.own(logits.clone(), labels.clone())
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # any code may run here
@@ -99,11 +109,12 @@ class OwnLoss(Classification):
             raise self._error(what)
         return loss.float().reshape(())
 
-    def _error(self, what: str, place: str = "") -> ConfigError:
+    def _error(self, what: str, place: str = "", fix: str = "") -> ConfigError:
         return ConfigError(
             f"the loss {self.called} {what}",
             where=place or "loss",
-            fix="it gets logits, float32 (B, C), and targets, int64 (B,), on one device, and "
+            fix=fix
+            or "it gets logits, float32 (B, C), and targets, int64 (B,), on one device, and "
             "returns the mean over the images, a scalar with gradients",
             finding="loss-fails",
         )

@@ -148,7 +148,12 @@ def build(model: nn.Module, factory: Factory, called: str) -> OwnOptimizer:
     Raises ConfigError where what it returns cannot be trained with.
     """
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters() if p.requires_grad}
-    optimizer = factory([p for p in model.parameters() if p.requires_grad])
+    try:
+        optimizer = factory([p for p in model.parameters() if p.requires_grad])
+    except Exception as error:  # any code may run here
+        what = f"cannot be made: {type(error).__name__}: {error}"
+        fix = "it gets the list of the trained parameters, and returns a torch.optim.Optimizer"
+        raise _unusable(called, what, fix) from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise _unusable(
             called,

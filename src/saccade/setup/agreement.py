@@ -51,7 +51,7 @@ def check_number(config: Config, world: World) -> None:
             where="device",
             fix=(
                 "leave --devices to `saccade train` alone, or to torchrun or srun alone, or give "
-                "both the same number"
+                "both the same number; a script in Python is started by torchrun or srun"
             ),
         )
 

@@ -74,13 +74,15 @@ class Request:
 class Composed:
     """The configuration, the opened source, and whether the user chose the batch.
 
-    ``val_source`` is one that was handed over open; None: as the configuration says.
+    ``val_source`` is one that was handed over open; None: as the configuration says. ``chosen``
+    are the settings that the user named, in words, flags or files of theirs.
     """
 
     config: Config
     source: Source
     explicit_batch: bool
     val_source: Source | None = None
+    chosen: tuple[str, ...] = ()
 
 
 def flag_settings(**flags: Any) -> dict[str, Any]:
@@ -148,7 +150,8 @@ def compose(request: Request) -> Composed:
     layers = _followed(
         Layers() if based else _recipe(_default_recipe(source)), [named, asked], request
     )
-    explicit = layers.origin("batch.global") not in ("", *map(str, recipes.paths()))
+    ours = {str(path) for path in recipes.paths()}
+    chosen = tuple(name for name in layers.names() if layers.origin(name) not in ours)
     config = _settled(layers, request)
     if config.data.processes and is_handed(source.where):
         raise ConfigError(
@@ -156,7 +159,7 @@ def compose(request: Request) -> Composed:
             where="data.processes",
             fix="leave it at 0: threads read it",
         )
-    return Composed(config, source, explicit, request.val)
+    return Composed(config, source, "batch.global" in chosen, request.val, chosen=chosen)
 
 
 def dry_run(request: Request) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from saccade.config.schema import Config
 from saccade.data.augment.own_augment import Augment, OwnAugment
 from saccade.data.sources import Split
 from saccade.errors import ConfigError, UsageError
+from saccade.findings import Finding
 from saccade.listeners import name_of
 from saccade.objectives.classification import Classification
 from saccade.objectives.objective import Objective
@@ -98,6 +100,24 @@ class Behaviour:
                 where="loss",
                 fix="make them part of the network, or call loss.requires_grad_(False)",
             )
+
+    def unused(self, chosen: Sequence[str]) -> list[Finding]:
+        """Warn of settings that the user has chosen, and that what was handed over sets aside."""
+        aside = [
+            name
+            for name in chosen
+            if (self.loss is not None and name.startswith("loss."))
+            or (
+                (self.optimizer is not None and name.startswith("optimizer."))
+                and name != "optimizer.clip"
+            )
+        ]
+        if not aside:
+            return []
+        beside = " and ".join(dict.fromkeys(f"{name.partition('.')[0]}=" for name in aside))
+        text = f"{', '.join(aside)}: without effect beside what was handed over as {beside}"
+        fix = "leave them out, or do in the function what they ask for"
+        return [Finding("not-applied", "warning", text, where=aside[0], fix=fix)]
 
     def identity(self) -> dict[str, str]:
         """Return a digest of the content of each thing that was handed over."""
