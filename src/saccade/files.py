@@ -57,6 +57,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # the file first, then its name, then the folder that holds the name: each order has its
+            # fsync
             _write_synced(part, data)
             os.replace(part, path)
             doors.sync_folder(path.parent)
@@ -133,6 +135,7 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
                     )
             stage("verified")
 
+            # a folder cannot be renamed over one that is not empty
             replaced = _set_out_of_sight(final)
             os.rename(part, final)
             stage("renamed")
@@ -168,6 +171,7 @@ def verify_folder(folder: Path) -> tuple[str, ...]:
 
     for name, (size, sha256) in names.items():
         path = folder / name
+        # a manifest of a stranger could name files elsewhere
         if Path(name).name != name or not path.is_file():
             raise ValueError(f"{name} is missing")
         if path.is_symlink():
@@ -261,6 +265,7 @@ def set_aside(path: Path, prefix: str) -> None:
 
 def sweep_parts(folder: Path) -> None:
     """Remove what dead processes left half written in a folder that this process has locked."""
+    # safe because the folder is locked: no living process writes there
     for leftover in (*folder.glob("*.part-*"), *folder.glob(".*.part")):
         with contextlib.suppress(OSError):
             doors.remove(leftover)
@@ -328,6 +333,7 @@ def scratch_folder() -> contextlib.AbstractContextManager[str]:
 
 def safe_name(text: str) -> str:
     """Turn any text into a file name that Linux, macOS and Windows accept."""
+    # room is left for endings such as .part: most file systems take 255 bytes
     kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-.")
     return kept[:80] or "unnamed"
 

@@ -61,6 +61,7 @@ class Bar:
         now = time.monotonic()
         if now - self._last >= PLAIN_EVERY_S and done > self._first:
             self._last = now
+            # what an earlier attempt had done took no time of this one
             left = (now - self._begun) / (done - self._first) * (self._total - done)
             self._console.print(
                 f"{self._what} {done}/{self._total}  {detail}  about {left:.0f} s left"

@@ -66,6 +66,7 @@ def key(*words: ArrayLike) -> Keys:
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for word in words:
+            # the order of the words matters: (1, 2) and (2, 1) are two keys
             state = _finalise((state ^ np.asarray(word).astype(np.uint64)) + _GAMMA)
     return state
 
@@ -82,6 +83,7 @@ def uniform(keys: Keys, num: int) -> Floats:
     with np.errstate(over="ignore"):
         counters = np.arange(1, num + 1, dtype=np.uint64) * _GAMMA
         words = _finalise(np.asarray(keys, np.uint64)[..., None] + counters)
+    # 53 bits are what a float64 holds exactly, so 1.0 is never drawn
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -167,6 +169,7 @@ def normal(probabilities: Floats) -> Floats:
 
     The error is below 1e-9 outside the last 1e-9 of each tail.
     """
+    # nought would be minus infinity
     q = np.maximum(probabilities, 2.0**-54) - 0.5
     out = q * _ratio(_CENTRE, 0.180625 - q * q)
     tails = np.abs(q) > 0.425
@@ -186,6 +189,7 @@ def beta(probability: float, alpha: float) -> float:
     fraction).
     """
     low, high = 0.0, 1.0
+    # more than the 53 bits of a float64
     for _ in range(60):
         middle = (low + high) / 2
         if _beta_cdf(middle, alpha, alpha) < probability:
@@ -208,6 +212,7 @@ def beta_table(alpha: float, beta: float) -> tuple[Floats, Floats]:
 
 
 def _beta_cdf(x: float, a: float, b: float) -> float:
+    # the continued fraction converges fast only below this point; the rest is symmetry
     if x > (a + 1) / (a + b + 2):
         return 1.0 - _beta_cdf(1.0 - x, b, a)
     if x == 0.0:

@@ -162,6 +162,7 @@ def tell(error: Explained, json_out: bool = False) -> int:
     if error.told:
         return error.status
     if json_out:
+        # the status still tells what happened where nobody reads the answer
         with contextlib.suppress(OSError, UnheardError):
             print_json(
                 {
@@ -175,6 +176,7 @@ def tell(error: Explained, json_out: bool = False) -> int:
                 }
             )
     complain(str(error), "red" if error.status not in (75, 130) else "yellow")
+    # an error may pass several places that would tell it
     error.told = True
     return error.status
 
@@ -182,6 +184,7 @@ def tell(error: Explained, json_out: bool = False) -> int:
 def require_arguments_of(verb: str, arguments: list[str]) -> None:
     """Raise what ``saccade VERB`` would raise on arguments that are handed on to it."""
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    # a copy: it takes the arguments out of the list
     command.make_context(verb, list(arguments))
 
 

@@ -61,6 +61,7 @@ def launch(
                 fix="use --ranks and --no-gpus",
             )
 
+        # refused now, and not by the job after hours in the queue
         require_arguments_of("train", context.args)
         arguments = context.args if gpus else [*context.args, "--devices", "cpu"]
         job = SlurmJob(

@@ -47,6 +47,7 @@ def _stand_somewhere() -> None:
 
 def main(run: Callable[[], object] = app) -> NoReturn:
     """Run the command line and leave with the documented exit status."""
+    # the streams first: whatever goes wrong below wants to be told
     streams.open_missing()
     streams.open_output()
     streams.show_everything()

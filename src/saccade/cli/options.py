@@ -174,6 +174,7 @@ def asking(verb: Callable[..., None]) -> Callable[..., None]:
         )
         for field in fields(Asked)
     ]
+    # without the first, which stands for all shared options
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
 
     @functools.wraps(verb)

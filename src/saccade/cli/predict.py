@@ -52,6 +52,7 @@ def predict(
             print_json(rows)
 
         bad = sum("error" in row for row in rows)
+        # last, so that the answers about the other images are written in any case
         if bad:
             complain(
                 f"{bad:,} of {len(rows):,} images could not be read; they are named above", "red"

@@ -42,6 +42,7 @@ def train(
     Without arguments: the built-in digits.
     """
     with explained(json_out):
+        # imported here: torch takes seconds, and `--help` and typing errors should not
         from saccade.runs import resuming
         from saccade.setup.agreement import settings_of
         from saccade.setup.compose import compose

@@ -27,6 +27,7 @@ def _with_unit(unit: str) -> BeforeValidator:
     def read(value: Any) -> Any:
         number = _number(value)
         if number is not None:
+            # 2 and 2.0 become the same text, and so the same run
             return f"{number:.12g}{unit}"
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return str(value) if is_number else value

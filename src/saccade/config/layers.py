@@ -59,6 +59,7 @@ class Layers:
             raise ConfigError(f"the file cannot be read: {error}", where=f"{path}{line}") from error
         if not isinstance(tree, dict):
             raise ConfigError("the file must hold `name: value` settings", where=str(path))
+        # what a recipe says of itself, and what a run chose by itself, are no settings
         tree = {k: v for k, v in tree.items() if k not in ("about", "source", "claims", "resolved")}
         self.add({"recipe": str(path.stem), **tree}, str(path))
 
@@ -127,6 +128,7 @@ class Layers:
         return list(self._values)
 
     def _explain(self, error: ValidationError) -> ConfigError:
+        # one at a time: the others are often consequences of it
         first = error.errors()[0]
         parts = [str(p) for p in first["loc"] if not isinstance(p, int)]
         name = ".".join(parts)
@@ -157,6 +159,7 @@ def _unknown(name: str, origin: str) -> ConfigError:
         )
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not near:
+        # the right name in the wrong section
         near = [k for k in known if k.split(".")[-1] == name.split(".")[-1]][:1]
     return ConfigError(
         f"unknown setting '{name}'",

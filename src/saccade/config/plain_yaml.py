@@ -78,6 +78,7 @@ class _Plain(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Refuse before anything is built."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
+        # looked at before it is built: a few bytes of aliases can stand for gigabytes
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             self._refuse(
                 "anchors (&) and aliases (*) are not read here; write the value out", event
@@ -110,6 +111,7 @@ class _Plain(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Refuse a name that is there twice: the first value would be lost without a word."""
         mapping = super().construct_mapping(node, deep)
+        # the mapping is shorter than what was written: a name was there twice
         if len(mapping) < len(node.value):
             names = [str(key.value) for key, _ in node.value]
             twice = next((name for name in names if names.count(name) > 1), names[0])

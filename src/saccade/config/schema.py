@@ -334,7 +334,9 @@ LATER: dict[str, Any] = {"patience": 0}
 def fingerprint(config: Config, *facts: str) -> str:
     """Return the SHA-256, in hexadecimal, of everything that decides the numbers of the run."""
     settings = flatten(config.dump()).items()
+    # a setting that is new and off leaves the folders of earlier runs where they are
     decisive = {k: v for k, v in settings if kinds()[k] != "run" and (k, v) not in LATER.items()}
+    # sorted, because the order of the fields is no part of a run
     return hashlib.sha256(json.dumps([decisive, facts], sort_keys=True).encode()).hexdigest()
 
 
@@ -345,6 +347,7 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str,
     before, after, known = LATER | flatten(old), LATER | flatten(new), kinds()
     crop = before.get("augment.crop")
     if isinstance(crop, str) and crop in FORMER_CROPS:
+        # the name of that time, so that an old run is not taken for a changed one
         before["augment.crop"] = FORMER_CROPS[crop]
     names = sorted(set(before) | set(after))
     return [

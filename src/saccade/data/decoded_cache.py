@@ -46,6 +46,7 @@ class Decoded:
         except (decode.BadImage, OSError):
             return None
         if (
+            # an image that the decoder would halve has other pixels when it is held whole
             max(height, width) > min(MOST_SIDE, 2 * SHARPNESS * side - 1)
             or 3 * height * width * len(split) > MOST_BYTES
         ):
@@ -64,9 +65,11 @@ class Decoded:
             if self._known[sample] or not self._is_even:
                 continue
             pixels = decode.decode(self._split.read(sample), exif=self._exif)
+            # the first image stood for all, and was no fair sample
             if pixels.shape != self._pixels.shape[1:]:
                 self._is_even = False
                 continue
+            # the pixels first, then the mark: other threads may look at it in between
             self._pixels[sample] = pixels
             self._known[sample] = True
         return self._pixels.take(samples, axis=0) if self._is_even else None

@@ -179,7 +179,9 @@ class EvaluationView:
 
         The last one is padded with the last image, whose place repeats in ``samples``.
         """
+        # cells lie in turns on the ranks, as in training
         first = (step * self.ranks + self.rank) * cell
+        # padded, as every forward pass has the same size: kernels may round differently for another
         samples = np.minimum(np.arange(first, first + cell), len(self.split) - 1)
         slots = readers.memory.take(cell, self.image_size)
 
@@ -247,6 +249,8 @@ def batches(
                 ahead.append(view.start(readers, next_step, batch_size))
                 next_step += 1
                 images = ahead[-1][0].images
+                # known only now: the size of images may grow during the run, and with it what fits
+                # into memory
                 room = (
                     min(batches_ahead(readers.threads, len(images)), AHEAD_BYTES // images.nbytes)
                     + 1
@@ -261,6 +265,7 @@ def batches(
                 images = images.pin_memory()
             yield Batch(images, batch.labels, batch.samples, epochs=batch.epochs, waited_s=waited_s)
     finally:
+        # the caller has left: what is not begun need not be read
         for _, tasks in ahead:
             for task in tasks:
                 task.cancel()

@@ -29,6 +29,7 @@ class RankSlice:
         """Return the rank's places in a global batch, int64 of shape ``(global_batch /
         ranks,)``, in order.
         """
+        # whole cells and not single images, because batch statistics and mixing belong to a cell
         cells = np.arange(global_batch, dtype=np.int64).reshape(-1, self.cell)
         return cells[self.rank :: self.ranks].reshape(-1)
 
@@ -57,6 +58,7 @@ class Order:
         self.seed = seed
         self.repeats = repeats
         self.offset = offset
+        # an epoch longer than the set would need a sample twice in one permutation
         self.epoch_size = min(epoch_size, num_samples) or num_samples
         self._recent: OrderedDict[int, Indices] = OrderedDict()
 
@@ -69,6 +71,7 @@ class Order:
                 self.seed, Purpose.ORDER, epoch, np.arange(self.num_samples, dtype=np.uint64)
             )
             self._recent[epoch] = _argsort(keys)
+            # a batch may straddle two epochs, so two are needed at once and no more
             while len(self._recent) > 2:
                 self._recent.popitem(last=False)
         return self._recent[epoch]
@@ -80,6 +83,7 @@ class Order:
         (epoch, sample) occurs once in the stream: copies count as epochs of their own.
         """
         everyone = np.arange(start, stop, dtype=np.int64) + self.offset
+        # copies of one sample are neighbours, so that it is decoded once
         positions, copies = np.divmod(everyone, self.repeats)
         passes, places = np.divmod(positions, self.epoch_size)
         samples = np.empty_like(places)
@@ -98,6 +102,7 @@ def _argsort(keys: NDArray[np.uint64]) -> Indices:
     """
     bits = np.uint64(max(len(keys) - 1, 1).bit_length())
     ranked = np.sort(keys >> bits << bits | np.arange(len(keys), dtype=np.uint64))
+    # two keys alike in their upper bits would be ordered by place and not by their lower bits
     rest = ranked >> bits
     if (rest[1:] == rest[:-1]).any():
         return np.argsort(keys, kind="stable")

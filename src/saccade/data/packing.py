@@ -104,6 +104,7 @@ def pack(
     done, reused, entries = 0, 0, {}
     shard_bytes: list[int] = []
     with files.locked(folder):
+        # before anything is swept or written: the folder may be somebody else's
         _refuse_foreign(folder)
         files.sweep_parts(folder)
         _check_space(source, folder)
@@ -206,6 +207,7 @@ def _words(split: Split, settings: Settings, first: int, last: int) -> dict[str,
     return {
         "source": split.fingerprint,
         "range": f"{first}-{last}",
+        # another version may encode the same pixels into other bytes
         "pillow": PIL.__version__,
     } | chosen
 
@@ -223,6 +225,7 @@ def _shard(split: Split, settings: Settings, run: range, path: Path, tick: Tick)
 
     names = [split.names[i] for i in run]
     labels = split.labels[run.start : run.stop].tolist()
+    # a shard appears whole or not at all: its name is what a second run trusts
     files.write_bytes(path, packs.to_bytes(records, names, labels, words))
     files.stage(f"shard {path.name}")
     return False
@@ -266,6 +269,7 @@ def encode(data: bytes | memoryview, settings: Settings) -> bytes | memoryview:
         target = (max(round(width * scale), 1), max(round(height * scale), 1))
         pixels = np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.LANCZOS))
 
+    # finer chroma than the source has would cost bytes and show nothing
     sampling: str = "4:4:4" if settings.chroma == "source" else settings.chroma
     if bytes(data[:2]) == b"\xff\xd8":
         header = jpeg.probe(data)

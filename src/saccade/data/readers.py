@@ -46,9 +46,11 @@ class Memory:
         if torch.cuda.is_available():  # torch keeps pinned memory itself
             return torch.empty(shape, dtype=torch.uint8, memory_format=layout, pin_memory=True)
         size_bytes = 3 * side**2 * num_images
+        # blocks of another size, such as after a change of the image size, are of no use any more
         if size_bytes != self._size_bytes:
             self._free, self._size_bytes = deque(), size_bytes
         block = self._free.pop() if self._free else np.empty(size_bytes, np.uint8)
+        # a view is lent, so that its end tells when no tensor lies in the block any more
         lent = block[:]
         weakref.finalize(lent, self._free.append, block).atexit = False
         return torch.from_numpy(lent).view(num_images, side, side, 3).permute(0, 3, 1, 2)
@@ -85,6 +87,7 @@ class Readers:
         self._pool = ThreadPoolExecutor(threads, "saccade-reader", initializer=_one_compute_thread)
         all_here = threading.Barrier(threads)
         try:
+            # the barrier keeps one thread from taking two of these tasks: all threads start here
             list(self._pool.map(lambda _: all_here.wait(), range(threads)))
         except BaseException:  # no room for so many threads: let those go that wait for the others
             all_here.abort()
@@ -111,6 +114,7 @@ class Readers:
 
             def watch(places: Iterable[int]) -> Iterator[int]:
                 for place in places:
+                    # noted before the read, to name the image if it never comes back
                     self._reading[me] = split, samples, place
                     yield place
 
@@ -125,6 +129,7 @@ class Readers:
                 ) from error
             self._reading.pop(me, None)
 
+        # copies of an image stay in one task, which decodes it once
         size = -(-at_once // group) * group
         return [
             self._pool.submit(task, s, min(s + size, len(samples)))

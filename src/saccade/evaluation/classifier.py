@@ -132,6 +132,7 @@ class Classifier:
         damaged or of another network.
         """
         file = path / MODEL_FILE if path.is_dir() else path
+        # torch.compile and DataParallel put words before every name
         network = unwrapped(module) if module is not None else None
         recipe, tensors, network = _read(file, network, recipe)
         network.load_state_dict(tensors)
@@ -175,6 +176,7 @@ def _read(
             fix="give a run folder or its model.safetensors; `--init` takes weights of others",
         ) from error
 
+    # first without memory: a file may claim a network that no machine holds
     shape = module if module is not None else _build(recipe, file, is_real=False)
     own = {plain_name(name): name for name in shape.state_dict()}
     _refuse_others(header, recipe, shape, own, file=file)

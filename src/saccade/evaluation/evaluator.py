@@ -42,6 +42,7 @@ def evaluate(
     """
     recipe, network = classifier.recipe, classifier.network
     objective = recipe.learned
+    # by name: other data may number the same classes otherwise
     split = objective.matched(split)
     view = EvaluationView(
         split,
@@ -54,6 +55,7 @@ def evaluate(
     )
 
     at_once = CELL * world.size
+    # a run goes on training the same network
     was_training = network.training
     network.eval()
     rows = []
@@ -78,6 +80,7 @@ def evaluate(
         return Result(world.broadcast(dict), torch.empty(0, rows[0].shape[1]), truth)
     logits = torch.stack(parts, 1).flatten(0, 2)[: len(split)]
     result = _judged(objective, logits.clone(), truth)
+    # the others wait for this call above
     world.broadcast(result.to_json)
     return result
 

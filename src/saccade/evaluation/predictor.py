@@ -82,6 +82,7 @@ def predict(
         )
     classifier.network.eval()
     files = iter(_listed(pictures))
+    # in chunks, as the images of a folder may not fit into memory
     while chunk := [
         (name, _prepare(picture, name, classifier)) for name, picture in islice(files, batch)
     ]:
@@ -116,6 +117,7 @@ def _answers(
         inputs = normalise(pixels.to(next(network.parameters()).device), recipe.mean, recipe.std)
         logits = mean_logits(network, inputs, recipe.eval_views)
         shares = recipe.learned.probabilities(logits).cpu()
+    # a probability of NaN would be sorted anywhere
     if not bool(torch.isfinite(shares).all()):
         raise CheckpointError(
             "the network's answer holds NaN or infinity",

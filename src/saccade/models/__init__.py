@@ -94,6 +94,7 @@ def create_model(
     if isinstance(model, Network):
         initialise(model, seed, model.head)
         model.checkpointing = checkpointing
+    # networks of others have switches of their own, or none
     elif checkpointing:
         backends.checkpoint_blocks(model, name)
     return model

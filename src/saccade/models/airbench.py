@@ -64,6 +64,7 @@ class NearIdentity(nn.Conv2d):
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, 3, padding=1, bias=False)
+        # the variance of torch's own start, a uniform one of bound 1 / sqrt(fan in)
         starting(self, weight=(0.0, math.sqrt(1 / (3 * 9 * c_in))))
 
     def finish_start(self) -> None:
@@ -80,6 +81,7 @@ class ShiftNorm(nn.BatchNorm2d):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6, momentum=0.4, affine=False)
+        # the parameter goes, and a buffer takes its place under the same name
         del self.weight
         self.register_buffer("weight", torch.ones(channels), persistent=False)
         self.shift = nn.Parameter(torch.zeros(channels))
@@ -108,6 +110,7 @@ class Group(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, c_in, H, W) to (B, c_out, H / 2, W / 2)."""
+        # pooled before the norm, as in the published code
         first = x = self.gelu(self.norms[0](self.pool(self.convs[0](x))))
         for number, (conv, norm) in enumerate(zip(self.convs[1:], self.norms[1:], strict=True)):
             out = norm(conv(x))

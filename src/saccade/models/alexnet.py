@@ -55,6 +55,7 @@ def _pool(stride: int) -> nn.Module:
 def _conv(
     c_in: int, c_out: int, kernel: int, gain: float = 2.0, stride: int = 1
 ) -> tuple[nn.Module, nn.Module]:
+    # torchvision's 11x11 has 2; without a stride of 4 the side is kept
     padding = 2 if stride == 4 else kernel // 2
     return fan_in_start(nn.Conv2d(c_in, c_out, kernel, stride, padding), gain), nn.ReLU(
         inplace=True
@@ -91,6 +92,7 @@ class AlexNet(PlainNetwork):
             [Level(*level) for level in zip((first, second, fifth), spans, strict=True)],
             grid=6,
         )
+        # *Source:* Krizhevsky et al. 2012, section 4.2
         rate = 0.5 if options.dropout is None else options.dropout
         self.classifier = nn.Sequential(
             nn.Dropout(rate),

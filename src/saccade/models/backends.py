@@ -145,11 +145,13 @@ def _build_timm(name: str, options: Options) -> nn.Module:
     timm = _timm()
     asked = {"drop_rate": options.dropout, "drop_path_rate": options.drop_path}
     fixed = {"num_classes": options.num_classes, "in_chans": options.in_channels}
+    # what some networks take and others refuse: `made` leaves out what is refused
     offered = {"img_size": options.image_size, "dynamic_img_size": True, "strict_img_size": False}
     model = made(
         lambda **more: timm.create_model(name, **fixed, **more), f"timm:{name}", asked, offered
     )
     if hasattr(model, "no_weight_decay"):
+        # timm knows which tables of its networks are not to be decayed
         model.no_decay = tuple(model.no_weight_decay())  # type: ignore[assignment,operator]
     return model
 
@@ -199,6 +201,7 @@ def _answers(host: str, port: int) -> bool:
         with suppress(OSError), socket.create_connection((host, port), timeout=REACH_S):
             answers.append(True)
 
+    # a daemon: a look-up that never ends must not keep the process alive
     thread = threading.Thread(target=knock, daemon=True)
     thread.start()
     thread.join(REACH_S)
@@ -259,6 +262,7 @@ def _fetch_torchvision(name: str) -> Pretrained:
     weights = models.get_model_weights(name)["DEFAULT"]
     stored = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     state = {
+        # names of old published DenseNets, which torchvision itself changes when it loads them
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", n): t
         for n, t in stored.items()
     }
@@ -352,6 +356,7 @@ def made(
         except NotImplementedError:
             raise
         except Exception as error:  # any code may run here
+            # Python names the argument that a constructor does not take; only a TypeError says so
             refused = next((n for n in settings if re.search(rf"'{n}'", str(error))), "")
             if not isinstance(error, TypeError) or not refused:
                 fix = (

@@ -62,6 +62,7 @@ DESIGNS = {
 
 
 def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    # patches lie side by side and need no border
     padding = kernel // 2 if stride == 1 else 0
     return starting(nn.Conv2d(c_in, c_out, kernel, stride, padding), weight=(0.0, STD))
 

@@ -87,10 +87,12 @@ def _design(level: int) -> Design:
         c_out = rounded(channels * width)
         blocks = []
         for _ in range(math.ceil(repeats * depth)):
+            # the gate is a quarter of the block's input, not of its widened map
             blocks.append(Block(kernel, c_in * expansion, c_out, nn.SiLU, squeezed=c_in // 4))
             c_in = c_out
         stages.append(Stage(place, tuple(blocks)))
 
+    # as in torchvision, whose weights are computed with these
     eps, momentum = (1e-3, 0.01) if level >= 5 else (1e-5, 0.1)
     return Design(
         stem,

@@ -113,6 +113,7 @@ def window_means(x: Tensor, side: int) -> Tensor:
     if min(height, width) < side:
         return MeanGrid(side)(x)
     strides = height // side, width // side
+    # windows that overlap just enough to end at the border
     kernel = height - (side - 1) * strides[0], width - (side - 1) * strides[1]
     return F.avg_pool2d(x, kernel, strides)
 
@@ -211,7 +212,9 @@ class GoogLeNet(InceptionNetwork):
         self.norm2 = nn.Identity() if norms else LocalResponseNorm()
 
         for place, stride in enumerate(strides[1:], 1):
+            # torchvision's last pool is 2x2
             kernel = 2 if norms and place == 4 else 3
+            # rounded up, as the published map of 7x7 needs
             pool = nn.MaxPool2d(kernel, stride, ceil_mode=True) if stride == 2 else nn.Identity()
             self.add_module(f"maxpool{place}", pool)
 

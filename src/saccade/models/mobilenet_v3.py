@@ -79,6 +79,7 @@ class MobileNetV3(StagedNetwork):
             return super().foreign_places(dialect)
         blocks = [place for place, _ in self.layers_of_blocks()]
         places = {place: f"features.{number}.block" for number, place in enumerate(blocks, start=1)}
+        # torchvision numbers the blocks of all stages in one row
         places |= {"stem": "features.0", "last": f"features.{len(blocks) + 1}"}
         return places | {"hidden.0": "classifier.0", "classifier": "classifier.3"}
 

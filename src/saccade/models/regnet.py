@@ -189,6 +189,8 @@ class RegNet(Network):
                     width,
                     stride if place == 0 else 1,
                     groups=design.groups_of(width),
+                    # a share of the block's input, not of its own width: Radosavovic et al. 2020,
+                    # section 4
                     squeezed=round(squeeze * channels),
                     drop_path=next(rates),
                 )

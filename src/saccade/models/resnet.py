@@ -140,6 +140,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         c_out = width * self.expansion
+        # 64 is the width of the first stage, for which the papers name the width of a group
         inner = width * design.group_width // 64 * design.groups
         blurred = design.blur and stride > 1
         left = 1 if blurred else stride
@@ -175,6 +176,7 @@ def _shortcut(c_in: int, c_out: int, stride: int, design: Design) -> nn.Module:
         return nn.Sequential(BlurPool(c_in), _conv(c_in, c_out, 1), norm)
     if design.mean_shortcut:
         mean = (
+            # rounded up as a strided convolution does; the border does not count
             nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
             if stride > 1
             else nn.Identity()
@@ -190,6 +192,7 @@ def _stem(c_in: int, width: int, kernel: int, stride: int, design: Design) -> nn
     first: list[nn.Module] = [_conv(c_in, half, 3, stride), nn.BatchNorm2d(half)]
     inner = half
     if design.white:
+        # the Identity keeps the places of the layers, and so the names of the weights
         first = [white := Whitening(c_in, 3, stride, padding=1), nn.Identity()]
         inner = white.out_channels
     return nn.Sequential(
@@ -206,6 +209,7 @@ def _pool(channels: int, stride: int, blur: bool) -> nn.Module:
     if stride == 1:
         return nn.Identity()
     if blur:
+        # the maximum at every place first, then low-passed and thinned: Zhang 2019, figure 2
         return nn.Sequential(nn.MaxPool2d(3, 1, padding=1), BlurPool(channels))
     return nn.MaxPool2d(3, stride, padding=1)
 
@@ -290,6 +294,7 @@ def _variant(match: re.Match[str]) -> Entry | None:
         smooth=bool(match["silu"]),
         widths=tuple(round(w * width) for w in design.widths),
     )
+    # a name such as `resnet18_xp01` means nothing
     if min(changed.widths) < 2:
         return None
     return Entry(

@@ -70,6 +70,7 @@ class ShuffleBlock(nn.Module):
             left, right = x.chunk(2, dim=1)
         else:
             left, right = self.branch1(x), x
+        # without it the half that passes would never meet the other
         return nn.functional.channel_shuffle(torch.cat((left, self.branch2(right)), dim=1), 2)
 
 

@@ -86,6 +86,7 @@ class LearnedPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C)."""
         weight = self.weight_for(x.shape[-2], x.shape[-1]).view(1, -1, 1)
+        # a matrix product: the weighted sum is taken without a copy of the map
         return torch.bmm(x.flatten(2), weight.expand(len(x), -1, -1)).flatten(1)
 
     def weight_for(self, height: int, width: int) -> Tensor:
@@ -143,6 +144,7 @@ class SpatialAttention(nn.Module):
         channel = self.channel_gate(self.pool(x))[:, :, None, None]
         cells = self.place_gate(grid_means(self.merge(x), GRID, GRID).flatten(1))
         place = spread(cells.view(-1, 1, GRID, GRID), x.shape[-2], x.shape[-1])
+        # clipped, because 1 + two gates can make a map three times as large
         return nn.functional.relu6(x * (1 + channel + place))
 
 
@@ -220,6 +222,7 @@ class SpatialNet(Network):
         # nothing to pad for.
         padding = stem - 1
         self.stem = _normed(nn.Conv2d(options.in_channels, channels[0], 1, stem, padding))
+        # the learned pooling has a weight for each place, so each block must know its map
         side = (options.image_size + 2 * padding - 1) // stem + 1
         rates = iter(drop_path_rates(options.drop_path or 0.0, sum(depths)))
         self.stages = nn.ModuleList()

@@ -134,6 +134,7 @@ class Windows:
         around_x = torch.arange(columns, device=like.device) >= columns - right
         kind = 2 * around_y.int()[:, None] + around_x.int()
         kind = Windows(rows, columns, self.side).cut(kind[None, :, :, None])[0, :, :, 0]
+        # four kinds: rolled around downwards, sideways, both, neither
         strangers = kind[:, :, None] != kind[:, None, :]
         return NEVER * strangers[:, None].to(like.dtype)
 
@@ -237,6 +238,7 @@ class SwinTransformer(Network):
             if stage:
                 stages.append(PatchMerging(channels))
                 channels, side = 2 * channels, -(-side // 2)
+            # a map smaller than a window is one window
             self.sides.append(min(window, side))
             attentions = (
                 WindowAttention(channels, heads, self.sides[-1], place % 2 == 1)
@@ -264,6 +266,7 @@ class SwinTransformer(Network):
         for stage, side in enumerate(self.sides):
             if stage:
                 x = self.stages[2 * stage](x)
+            # one mask for all blocks of a stage; those that are not shifted ignore it
             mask = Windows(x.shape[1], x.shape[2], side, shifted=True).mask(x)
             for block in self.stages[2 * stage + 1].children():
                 x = self.run(partial(block, mask=mask), x)

@@ -108,6 +108,7 @@ class Patchify(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, h, w, C P P)."""
+        # what does not fill a patch is cut off, as a strided convolution does
         height, width = (side // self.patch * self.patch for side in x.shape[2:])
         return nn.functional.pixel_unshuffle(x[:, :, :height, :width], self.patch).permute(
             0, 2, 3, 1
@@ -176,6 +177,7 @@ class VisionTransformer(Network):
         """Return the positions (N, C) of ``height`` x ``width`` patches."""
         if self.design.waves:
             return waves(height, width, self.norm.weight)
+        # the first row is the class token's, which has no place in the grid
         grid = self.position[0, 0 if self.design.mean else 1 :]
         side = math.isqrt(grid.shape[0])
         return resized(grid.view(side, side, -1), height, width).flatten(0, 1)

@@ -27,6 +27,7 @@ def doubles(names: set[str]) -> list[str]:
     spellings: dict[str, list[str]] = {}
     for name in sorted(names):
         spellings.setdefault(_folded(name), []).append(name)
+    # one letter in two cases is often two classes, as in sets of handwriting
     doubled = [found for found in spellings.values() if len(found) > 1 < len(found[0])]
     return [" / ".join(f"'{name}'" for name in found) for found in doubled]
 
@@ -123,6 +124,7 @@ def _hollow(used: set[str], train: Split, val: Split) -> list[Finding]:
             )
         )
 
+    # a class may be empty on one side and used on the other
     empty = sorted({*train.empty_classes, *val.empty_classes} - used - {*unread})
     if empty:
         findings.append(

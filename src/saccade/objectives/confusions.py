@@ -62,6 +62,7 @@ def _pairs(counts: Counts, seen: Seen, count: int) -> Table:
 def _per_class(counts: Counts, seen: Seen) -> Part:
     """Return the accuracy of each class, worst first, and what it is taken for."""
     accuracies = per_class_accuracy(counts)
+    # classes without an image come last: they have no accuracy
     order = sorted(
         range(len(accuracies)),
         key=lambda c: (math.inf if math.isnan(accuracies[c]) else accuracies[c], c),

@@ -46,16 +46,19 @@ def mixed_cross_entropy(
     ``logits`` is (B, C), ``labels`` int64 (B,), ``weights`` (C,). *Source:* Zhang et al. 2018,
     section 2; label smoothing: Szegedy et al. 2016, section 7.
     """
+    # in float32: the exponentials of 16-bit logits overflow or lose their last bits
     logits = logits.float()
 
     def towards(target: Tensor) -> Tensor:
         if weights is None:
             return F.cross_entropy(logits, target, reduction="sum", label_smoothing=smoothing)
         return (
+            # torch's own weights would also weigh the smoothing, class by class
             weights[target]
             * F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
         ).sum()
 
+    # an unmixed cell is not computed twice
     if lam == 1.0:
         return towards(labels)
     return lam * towards(labels) + (1 - lam) * towards(labels.flip(0))
@@ -76,6 +79,7 @@ def binary_cross_entropy(
     """
     own, other = torch.full_like(labels, lam, dtype=torch.float32), labels.flip(0)
     targets = torch.zeros(logits.shape, device=logits.device)
+    # added and not set: both images of a mix may have one class
     targets.scatter_add_(1, labels[:, None], own[:, None]).scatter_add_(
         1, other[:, None], 1 - own[:, None]
     )

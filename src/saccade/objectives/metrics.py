@@ -104,6 +104,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
     require_finite(logits)
     index = torch.arange(logits.shape[1], device=logits.device)
     target = logits.gather(1, labels[:, None])
+    # of equal logits the first class wins, as argmax would have it
     ahead = (logits > target) | ((logits == target) & (index < labels[:, None]))
     return ahead.sum(1)
 

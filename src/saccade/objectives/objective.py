@@ -91,6 +91,8 @@ class Result:
     labels: Tensor
 
     def __getattr__(self, name: str) -> Any:
+        # not self.figures: while it is being unpickled or copied there is none, and this would not
+        # end
         figures = self.__dict__.get("figures", {})
         if name in figures:
             return figures[name]

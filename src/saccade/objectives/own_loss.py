@@ -97,6 +97,7 @@ class OwnLoss(Classification):
 
         if not isinstance(loss, Tensor):
             raise self._error(f"returned a {type(loss).__name__} instead of a tensor")
+        # one number in a vector of length one is taken, as torch's own .backward() does
         if loss.dim() and loss.numel() > 1:
             shape = tuple(loss.shape)
             raise self._error(f"returned {shape} numbers instead of one: is a .mean() missing?")

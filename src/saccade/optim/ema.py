@@ -47,6 +47,8 @@ class Ema:
             torch._foreach_lerp_(shadows, originals, weight)
         else:
             ways = torch._foreach_sub(originals, shadows)
+            # a weight of zero keeps the average where the step was bad; the mask is never read by
+            # the host
             torch._foreach_mul_(ways, mask * weight)
             torch._foreach_add_(shadows, ways)
         for shadow, original in self._copied:

@@ -43,6 +43,7 @@ class Lamb(torch.optim.Optimizer):
         """Return the step of each parameter, of its shape, before the learning rate."""
         beta1, beta2 = group["betas"]
         grads = [p.grad for p in params if p.grad is not None]
+        # in place from step 0, so that a checkpoint before the first step has the same tensors
         steps, means, squares = (
             [self.state[p][slot] for p in params] for slot in ("step", "exp_avg", "exp_avg_sq")
         )
@@ -60,12 +61,14 @@ class Lamb(torch.optim.Optimizer):
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_div_(update, roots)
 
+        # before the rescaling: in LAMB the decay is a part of the step whose length is set
         if group["weight_decay"]:
             torch._foreach_add_(update, params, alpha=group["weight_decay"])
 
         if group["adapt"]:
             size = torch.stack(list(torch._foreach_norm(params)))
             length = torch.stack(list(torch._foreach_norm(update)))
+            # a tensor that starts at zero would never move
             trust = torch.where((size > 0) & (length > 0), size / length, torch.ones_like(size))
             torch._foreach_mul_(update, list(trust.unbind()))
         return list(update)

@@ -172,6 +172,8 @@ METHODS: dict[str, Method] = {
         counts_steps=True,
         drops_momentum=True,
     ),
+    # no step count: TensorFlow's method corrects nothing at the start, its mean square begins at
+    # one
     "rmsprop-tf": Method(
         "TensorFlow's RMSprop",
         _rmsprop_tf,

@@ -40,8 +40,10 @@ def orthogonalise(matrices: Sequence[Tensor]) -> list[Tensor]:
     ones end near 1, the smallest stay small. *Source:* Jordan et al. 2024, "Muon"; the bound on the
     norm is Schatten's of order 4.
     """
+    # the smaller side is the one of the Gram matrix
     wide = [m.bfloat16() if m.shape[0] <= m.shape[1] else m.bfloat16().T for m in matrices]
     factors: dict[int, Tensor] = {}
+    # one batch of products for each size: many small kernels were what Muon's time went into
     for size in sorted({len(m) for m in wide}):
         members = [i for i, m in enumerate(wide) if len(m) == size]
         together = _balancing(torch.stack([wide[i] @ wide[i].T for i in members]))
@@ -56,8 +58,10 @@ def _balancing(grams: Tensor) -> Tensor:
     ``grams`` are the Gram matrices of those, of the same shape.
     """
     a, b, c = NEWTON_SCHULZ
+    # the norm of XX' bounds the square of the largest singular value, so all lie in [0, 1] after it
     bound = grams.norm(dim=(1, 2), keepdim=True) + 1e-20
     rest = grams / bound
+    # without it singular values reached 320 to 4.5e7 in bfloat16 (docs/LOG.md, 2026-11-20)
     rest.diagonal(dim1=1, dim2=2).add_(DAMPING)
     rest = rest / (1 + DAMPING)
 
@@ -66,10 +70,12 @@ def _balancing(grams: Tensor) -> Tensor:
     for step in range(NEWTON_SCHULZ_STEPS):
         factor = torch.baddbmm(rest, rest, rest, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
+        # what is left after the last pass is needed by nobody
         if step < NEWTON_SCHULZ_STEPS - 1:
             rest = (factor @ rest) @ factor
         product = factor if product is None else factor @ product
     assert product is not None
+    # the scale of the inputs is taken out here: it was divided out of the Gram matrices only
     return (product * bound.rsqrt()).bfloat16()
 
 
@@ -116,6 +122,7 @@ class Muon(torch.optim.Optimizer):
                 direction = torch.cat([next(directions) for _ in several])
                 scale = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
                 if group["fixed_norm"]:
+                    # before the update, so that the step is this fraction of a filter of known norm
                     param.mul_(len(param) ** 0.5 / (param.norm() + 1e-12))
                 param.mul_(1 - group["lr"] * group["weight_decay"])
                 param.add_(_shaped(direction, param), alpha=-group["lr"] * scale)

@@ -40,6 +40,7 @@ class Optimizers:
             for group in part.param_groups:
                 group["lr"] = group["peak_lr"] * factor
                 momentum = max(group["full_momentum"] - drop, 0.0)
+                # Adam calls its momentum the first beta
                 if "betas" in group:
                     group["betas"] = (momentum, group["betas"][1])
                 else:
@@ -65,6 +66,7 @@ class Optimizers:
                 part.step()
                 del part.found_inf  # type: ignore[attr-defined]
             else:
+                # weights and state alike: a step that is undone must not be remembered
                 kept = Kept(
                     [*part.state, *(t for slots in part.state.values() for t in slots.values())]
                 )
@@ -161,6 +163,7 @@ def with_rate(section: OptimizerSection, lr: float, global_batch: int) -> Optimi
     if find(section.name).takes:
         before, _ = peak(section, global_batch)
         rest, _ = rest_peak(section, global_batch)
+        # repr keeps every bit of the number
         update["rest_lr"] = repr(rest * lr / before) if before else section.rest_lr
     return OptimizerSection.model_validate(section.model_dump() | update)
 
@@ -190,6 +193,7 @@ class _Grouping:
         for param in params:
             name = self._names[param]
             place = self._scale.get(name, 1.0), name not in self._undecayed
+            # in the order of the network, which decides the order of the optimiser's state
             sorted_in.setdefault(place, []).append(param)
 
         groups = []

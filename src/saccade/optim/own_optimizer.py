@@ -46,6 +46,7 @@ class OwnOptimizer(Optimizers):
         """
         factor, drop = schedule.factor(step, evaluations), schedule.momentum_drop(step)
         for group, begun in zip(self.parts[0].param_groups, self.begun, strict=True):
+            # from the rate it began with, not the last one: factors would pile up
             group["lr"] = float(begun["lr"]) * factor
             if drop and "betas" in begun:
                 first, *others = begun["betas"]
@@ -95,6 +96,7 @@ class OwnOptimizer(Optimizers):
             changed = {
                 key: _encode(value, f"group/{key}", "", None)
                 for key, value in group.items()
+                # what the schedule sets at every step need not be saved
                 if key not in ("params", "lr", "betas", "momentum") and value != begun.get(key)
             }
             groups.append(changed)
@@ -129,6 +131,7 @@ class OwnOptimizer(Optimizers):
                 fix="hand over the optimiser that the run began with, or `--resume never`",
             ) from error
 
+        # only once all of it could be made: a failure leaves the optimiser as it was
         optimizer.state.clear()
         optimizer.state.update(state)
 

@@ -55,6 +55,8 @@ class RmsPropTf(torch.optim.Optimizer):
             roots = torch._foreach_add(squares, group["eps"])
             torch._foreach_sqrt_(roots)
             torch._foreach_mul_(velocities, group["momentum"])
+            # the rate goes into the velocity, not into the weights: that is the point of this
+            # variant
             torch._foreach_addcdiv_(velocities, grads, roots, group["lr"])
             torch._foreach_sub_(params, velocities)
         return None

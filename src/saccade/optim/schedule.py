@@ -78,6 +78,7 @@ class Schedule:
     def _rise(self, step: float) -> float:
         if step >= self.warmup:
             return 1.0
+        # step 0 already moves: a rate of nought would waste it
         share = (step + 1) / self.warmup
         return (1 - math.cos(math.pi * share)) / 2 if self.name == "onecycle" else share
 
@@ -156,6 +157,7 @@ def build(
         total,
         steps(section.warmup),
         end=section.end,
+        # a fraction, as 2.4 epochs are rarely a whole number of steps
         every=Fraction(every) / global_batch,
         milestones=tuple(steps(m) for m in section.milestones),
         gamma=section.gamma,

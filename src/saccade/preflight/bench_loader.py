@@ -110,6 +110,7 @@ def _stages(plan: Plan) -> tuple[float, float, float, float, float]:
     view, split = replace(plan.view, rank_slice=EVERYTHING, decoded=None), plan.data.train
     samples, choose = _crops(plan, SAMPLE)
     size = view.size_at(plan.total_steps - 1)
+    # twice: the second reading comes from the system's memory, so the difference is the disk
     first_s, _ = _timed(lambda: [bytes(split.read(i)) for i in samples])
     again_s, files = _timed(lambda: [bytes(split.read(i)) for i in samples])
 
@@ -182,6 +183,7 @@ def _advice(found: Diagnosis, config: Config) -> tuple[str, ...]:
     one = found.read_again_s + found.decode_s + found.resize_s + found.rest_s
     lines = []
     if found.shared:
+        # seconds of all cores for one image: loading takes one thread, a step all of them
         share = one / (one + found.threads / found.step)
         lines.append(
             f"on a CPU loading and computing share the cores: loading takes {share:.0%} of the work"

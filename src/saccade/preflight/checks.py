@@ -74,6 +74,7 @@ def check(composed: Composed, log: Log) -> list[Finding]:
 
         findings += examine(config, data, None, log=log, shrunk=shrunk)
         tell(findings, log)
+        # a step of a run that is refused anyway would only take time
         if not any(map(is_error, findings)):
             findings += _rehearse(config, data, log)
     except SaccadeError as error:

@@ -64,6 +64,7 @@ def contact_sheet(config: Config, train: Split, num_images: int, num_views: int)
     The columns also walk through the image sizes of the run. Each column is one cell, mixed as one.
     Raises DataError for an image that cannot be read.
     """
+    # spread over the set, which is sorted by class
     chosen = np.unique(np.linspace(0, len(train) - 1, num_images).astype(np.int64))
     readers = Readers(2)
     try:
@@ -113,6 +114,7 @@ def _trained_on(
         seen, lam = present(
             batch.images, batch.epochs, batch.samples, config=config, step=step, cell=0
         )
+        # the normalisation is undone: what is shown is what the network was given
         pixels = ((seen * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         how = _mixing(draw_mix(config.augment, config.seed, step, 0), lam)
         columns.append((f"epoch {step}, {pixels.shape[-1]} px{how}", pixels))
@@ -135,6 +137,7 @@ def _draw(
     columns: list[tuple[str, Tensor]], classes: list[str]
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     side = max(images.shape[-1] for _, images in columns)
+    # a whole factor, so that every pixel stays a square
     tile = min(side * -(-TILE_PIXELS[0] // side), TILE_PIXELS[1])
     pitch = tile + GAP_PIXELS
     captions = [_lines(caption, tile) for caption, _ in columns]

@@ -39,6 +39,7 @@ def findings(config: Config, data: Data) -> list[Finding]:
         seen = _images(entry, config)
         if seen is None:
             found.append(_unknown(entry))
+        # several ancestors may share one set: it is read once
         elif seen.fingerprint not in known:
             known.add(seen.fingerprint)
             found += _judged(entry, sample.audit(seen, data.val), config, data)
@@ -59,6 +60,7 @@ def _images(entry: Mapping[str, Any], config: Config) -> Split | None:
         # anything may have become of it
         except (SaccadeError, OSError, ValueError, KeyError, TypeError):
             continue
+        # the same place may hold another set by now
         if train.fingerprint[:16] == entry["fingerprint"].partition("-")[0]:
             return train
     return None

@@ -145,6 +145,7 @@ def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list
     """Refuse a last feature map of one place; warn only where the user built the network so."""
     if last == (0, 0) or min(last) >= SMALLEST_MAP:
         return []
+    # rounded up; the map grows in proportion to the side
     enough = -(-side * SMALLEST_MAP // max(min(last), 1))
     return [
         Finding(

@@ -25,6 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory ran out; torch says it in several ways."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    # libraries below torch have no type for it, only words
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 

@@ -196,6 +196,7 @@ def _in_one_place(tensors: list[tuple[str, Tensor]]) -> list[str]:
             spans.append(
                 (tensor.data_ptr(), tensor.data_ptr() + last * tensor.element_size(), name)
             )
+    # sorted by their start, only neighbours can overlap
     spans.sort()
     return [name for (_, end, _), (start, _, name) in pairwise(spans) if start <= end]
 

@@ -91,6 +91,7 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     memory. Returns doubts about buffers. Raises ConfigError where one of these fails, and
     DivergedError.
     """
+    # two copies: one steps and is saved, the other has to become it from what was saved
     (state, stepper), (fresh, other) = copies(), copies()
     plan, recipe = run.plan, run.plan.recipe
     stepper.step(state, cell)

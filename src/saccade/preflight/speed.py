@@ -111,6 +111,7 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
     step = compute + load if shared else max(compute, load)
 
     steps = plan.total_steps
+    # one after each epoch; the one at the last step is counted below
     evaluations = min(int(plan.epochs_done(steps - 1)), steps - 1)
     evaluations += not plan.final_is_candidate
     judged = evaluations * len(plan.data.chosen_on) + len(plan.data.val)
@@ -140,6 +141,7 @@ def largest_step(plan: Plan) -> int:
 def global_state_kept(device: torch.device) -> Iterator[None]:
     """Give torch's random generators back as they were."""
     devices = [device] if device.type == "cuda" else []
+    # the caller may have switched gradients off
     with torch.random.fork_rng(devices), torch.enable_grad():
         yield
 
@@ -199,6 +201,7 @@ def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> 
     side = cells[0].images.shape[-1]
     rough = estimate(run.plan, Speed(load_s, warm_s, warm_s, side)).total_s
     deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
+    # started only where it can end in time: a step cannot be broken off
     times = _repeat(
         stepper, state, cells[0], last_start=deadline - warm_s * (3 if several else 1), poll=poll
     )
@@ -206,6 +209,7 @@ def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> 
     first_s = statistics.median(times or [warm_s])
     next_s = first_s
     if several and time.perf_counter() + 2 * first_s < deadline:
+        # what two cells take more than one; noise must not make a cell free
         next_s = max(timed(stepper, state, _joined(cells[0], cells[1])) - first_s, 0.5 * first_s)
     return loss, Speed(load_s, first_s, next_s, side)
 
@@ -223,6 +227,7 @@ def _repeat(
 def copy_of(run: Run) -> tuple[State, StepRunner]:
     """Return a state and a stepper that share nothing that changes with the run."""
     model = duplicate(run.state.model).train()
+    # the half-life does not matter: only its cost is measured
     average = Ema(model, 1.0) if run.state.ema else None
     flavour = run.plan.choices.optimizer.value
     plan = run.plan

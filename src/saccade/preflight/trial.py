@@ -108,11 +108,13 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> Choice[bool]:
             memory_format=torch.channels_last
         )
         places = np.zeros(cell, dtype=np.int64)
+        # zeros will do: how long a step takes does not depend on what is in the images
         blank = Batch(pixels, torch.zeros(cell, dtype=torch.int64), places, places)
         try:
             state, stepper = copy_of(run)
             compile.compile_in_place(state.model)
             timed(stepper, state, blank)
+            # the first step compiled, and is not counted
             compiled_s = statistics.median(timed(stepper, state, blank) for _ in range(TIMED_STEPS))
             pays, reason = compile.worth_keeping(speed.first_cell_s, compiled_s)
         # the compiler has many ways to fail, and none of them is the user's fault
@@ -133,6 +135,7 @@ def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[i
         return choices.reader_threads, speed.load_s
 
     before, load_s = run.readers.threads, speed.load_s
+    # threads times seconds to load a cell, over the seconds to compute one
     busy = load_s * before * plan.config.cell / speed.next_cell_s
     wanted = min(
         max(math.ceil(RESERVE * busy), LEAST_READERS),
@@ -219,6 +222,7 @@ def _exactness(choice: Choice[bool], plan: Plan) -> list[Finding]:
 def _disk_space(plan: Plan, state: State) -> list[Finding]:
     tensors = [t for group in state.tensors().values() for t in group.values()]
     one = sum(t.numel() * t.element_size() for t in tensors)
+    # the best one is kept besides, and a new one lies beside the old ones until it is verified
     count = plan.config.checkpoint.keep + 2
     needed, free = DISK_MARGIN * count * one, files.free_bytes(plan.folder.absolute())
     if free >= needed:

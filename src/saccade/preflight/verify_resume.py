@@ -26,6 +26,7 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
     pid. Returns the common digest and the steps at which runs were resumed; raises CheckpointError
     when the digests differ.
     """
+    # short runs, many checkpoints: most kills then come after one
     every = max(steps // 12, 1)
     common = [*arguments, "--epochs", f"{steps}step", "--set", f"checkpoint.every={every}step"]
     with files.scratch_folder() as scratch:
@@ -36,6 +37,7 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
         # The steps differ from proof to proof: a resume must be exact at any of them.
         draws = sorted(rng.uniform(rng.key(os.getpid(), Purpose.SAMPLE), kills).tolist())
         for number, draw in enumerate(draws, 1):
+            # never after the last step: there would be nothing left to resume
             step = 1 + int(draw * (steps - 2))
             log.say(f"kill {number} of {kills}: kill -9 after step {step}")
             _attempt([*common, "--out", str(broken)], step, broken, log)

@@ -68,6 +68,7 @@ def _overlay(
     field: str,
 ) -> Html:
     in_percent = field != "loss"
+    # one axis for all: an epoch of one run may be any number of steps of another
     axis = "epoch" if all(record.axis == "epoch" for record in records) else "step"
     series = [record.series(kind, field, axis) for record in records]
     lines = [Line(n, x, y, kind == "eval") for n, (x, y) in zip(names, series, strict=True) if x]
@@ -90,6 +91,7 @@ def _results(records: Sequence[Record], names: Sequence[str]) -> Html:
     runs = sorted(
         zip(names, records, strict=True),
         key=lambda run: (
+            # runs without a figure come last
             -primary.score(run[1].figures) if primary.name in run[1].figures else math.inf
         ),
     )

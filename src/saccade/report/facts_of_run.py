@@ -28,6 +28,7 @@ def findings(record: Record) -> Html:
         _finding(str(f.get("severity", "note")), str(f.get("message", "")), str(f.get("id", "")))
         for f in listed
     ]
+    # findings were warned of as well: they are told once, with their severity
     parts += [_finding("warning", text) for text in record.warnings if not text.startswith(said)]
     ended = [record.facts.get("message")] if record.facts.get("exit_status") else []
     parts += [_finding("error", str(text)) for text in ended + record.problems]
@@ -58,6 +59,8 @@ def time_spent(record: Record) -> Html:
     parts = {
         "compute": (
             "training: forward and backward",
+            # what is left of the training time; clocks of several phases may add up to a little
+            # more
             max(train * (1 - share) - sending - updating, 0.0),
         ),
         "optimiser": ("training: optimiser", updating),
@@ -74,6 +77,7 @@ def time_spent(record: Record) -> Html:
             max(0.0, total - sum(s for _, s in parts.values())),
         )
     whole = sum(s for _, s in parts.values())
+    # parts too small to be seen are left out of the strip and of the table
     kept = {kind: part for kind, part in parts.items() if part[1] / whole >= 0.0005}
     strip = element(
         "div",

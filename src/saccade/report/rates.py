@@ -68,6 +68,7 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
 
     curve = schedule.build(config.schedule, images, batch, total)
     peak, formula = optimizers.peak(config.optimizer, batch)
+    # so many points are finer than the picture, and a run may have millions of steps
     steps = np.unique(np.linspace(0, total - 1, MOST_POINTS).round().astype(int)).tolist()
     notes = curve.notes()
     if curve.name == "plateau":
@@ -116,6 +117,7 @@ def draw(curves: Sequence[Rates], form: str) -> bytes:
     shares = min(peaks) <= 0 or max(peaks) / min(peaks) > COMPARABLE
     lines = []
     for curve, peak in zip(curves, peaks, strict=True):
+        # a peak of nought is drawn as it is
         y = [v / (peak or 1.0) for v in curve.lr] if shares else curve.lr
         lines.append(plots.Line(f"{curve.name}, peak {peak:.4g}", curve.epoch, y))
     return plots.rates(

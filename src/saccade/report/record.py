@@ -71,6 +71,7 @@ class Record:
                 fix=f"name a folder that `saccade train` wrote; it holds {', '.join(_FILES)}",
             )
         record = cls(folder, split)
+        # the facts first: how the answers are read depends on them
         record._read_facts()
         record._read_config()
         record._read_log()
@@ -87,6 +88,7 @@ class Record:
         data = self.config.get("data")
         views = data.get("eval_views", 1) if isinstance(data, dict) else 1
         self.facts["result"] = {**result.to_json(), "split": split.name, "views": views}
+        # what was wrong with the file of answers no longer matters
         self.problems = [p for p in self.problems if not p.startswith(ANSWERS_FILE)]
 
     @property
@@ -132,6 +134,7 @@ class Record:
     @cached_property
     def classes(self) -> list[str]:
         """The class names, or "class 0" and so on when nothing at hand holds them."""
+        # names that do not fit the answers are those of another run
         width = self.answers.logits.shape[1] if self.answers else None
         for names in (self.section("dataset").get("classes"), self._model_facts().get("classes")):
             if isinstance(names, list) and width in (None, len(names)):
@@ -222,6 +225,7 @@ class Record:
                 self.evals.append(event)
             elif event["event"] == "warning" and event.get("text") not in self.warnings:
                 self.warnings.append(str(event.get("text", "")))
+        # events of several attempts lie in the order in which they were written
         self.steps.sort(key=lambda e: int(e["step"]))
         self.evals.sort(key=lambda e: int(e["step"]))
 
@@ -259,6 +263,7 @@ class Record:
         differing = [
             name
             for name, value in found.items()
+            # the counts and the figure that decides: others may differ in their last digits
             if (isinstance(value, int) or name == primary)
             and isinstance(said.get(name), int | float)
             and not math.isclose(said[name], value, rel_tol=1e-6)

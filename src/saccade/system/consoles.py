@@ -23,6 +23,7 @@ from saccade.printable import printable
 def console(**options: Any) -> Console:
     """Return a console of rich whose texts are printable, whatever tables and bars they come in."""
     made = Console(highlight=False, **options)
+    # a hook sees all that is printed, also from rich's own tables and bars
     made.push_render_hook(_Hook())
     return made
 

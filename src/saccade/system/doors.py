@@ -80,6 +80,7 @@ def fresh(path: Path) -> BinaryIO:
 
     A leftover of this name is removed, never opened.
     """
+    # twice: a leftover is removed after the first try
     for _ in range(2):
         try:
             return os.fdopen(
@@ -130,7 +131,9 @@ def _ordinary(path: Path, flags: int) -> int:
     Raises LinkError on a link or a pipe.
     """
     refuse_link(path)
+    # checked again by the system itself: a link may appear after the look above
     descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _PLAIN | flags, 0o666)
+    # asked of what was opened and not of the name, which may mean something else by now
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise LinkError(errno.EINVAL, "this is no ordinary file", str(path))
@@ -152,12 +155,14 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
 
     Raises ValueError on a larger one, on pipes and devices.
     """
+    # without waiting: a pipe that nobody writes to would never open
     descriptor = os.open(path, os.O_RDONLY | _PLAIN)
     with open(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise ValueError(f"{path.name} is no ordinary file")
         data = file.read(limit_bytes + 1) if facts.st_size <= limit_bytes else b""
+    # the size may have grown between the look and the reading
     if facts.st_size > limit_bytes or len(data) > limit_bytes:
         raise ValueError(f"{path.name} is larger than {limit_bytes:,} bytes")
     return data

@@ -31,6 +31,7 @@ class Appender:
         path.parent.mkdir(parents=True, exist_ok=True)
         with explained(path):
             self._file = doors.growing(path)
+            # a crash may have cut the last line: ours begins on a new one
             if self._file.tell():
                 self._file.seek(-1, os.SEEK_END)
                 if self._file.read(1) != b"\n":
@@ -98,5 +99,6 @@ class Partial:
         with explained(self._final):
             with doors.growing(self.path) as file:
                 os.fsync(file.fileno())
+            # only after the fsync: else a power cut could leave the name with empty contents
             os.replace(self.path, self._final)
             doors.sync_folder(self._final.parent)

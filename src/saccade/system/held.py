@@ -23,7 +23,9 @@ _looked_s: dict[Path, float] = {}
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """Remember which folder this is while a ``with`` block works in it."""
+    # absolute: the working directory may change
     place = Path(os.path.abspath(folder))
+    # device and inode: a new folder of the same name has another inode
     facts = os.stat(place)
     _held[place] = facts.st_dev, facts.st_ino
     try:

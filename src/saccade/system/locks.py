@@ -33,6 +33,8 @@ def locked(folder: Path) -> Iterator[None]:
             )
         if os.fstat(file.fileno()).st_nlink == 1:  # its other name, in a backup, keeps what it has
             file.seek(0)
+            # the number is for people; the lock itself belongs to the open file, not to what is in
+            # it
             file.truncate()
             file.write(str(os.getpid()).encode())
             file.flush()

@@ -31,4 +31,5 @@ def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         while waiting:
             yield waiting.popleft().result()
     finally:
+        # what has begun is waited for: it may be writing
         pool.shutdown(wait=True, cancel_futures=True)

@@ -60,6 +60,7 @@ class Signals:
 
         SIGHUP stays ignored where ``nohup`` has made it so.
         """
+        # Python lets only the main thread set handlers
         if self.caught or threading.current_thread() is not threading.main_thread():
             return
         self.phase, self.first, self._first_s, self._arrived = "nothing to save", None, 0.0, 0
@@ -91,6 +92,7 @@ class Signals:
         if sys.platform == "win32" or not self.caught or self._lines:
             return
         self._lines = theirs, ours = os.pipe()
+        # Python refuses a wake-up descriptor that could block
         os.set_blocking(ours, False)
         signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         threading.Thread(
@@ -120,6 +122,7 @@ class Signals:
         if self.first is not None:
             self._again(number)
             return
+        # noted first, so that whoever polls sees it even where the raise below gets lost
         self.first, self._first_s = number, self._first_s or time.monotonic()
         if self.phase == "nothing to save":
             raise early(number)

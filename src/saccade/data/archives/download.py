@@ -57,6 +57,7 @@ def fetch(remotes: Sequence[Remote], folder: Path, page: str, log: Log) -> None:
     be, and DiskError.
     """
     with _alone(folder, log):
+        # looked for under the lock: another process may have brought them meanwhile
         missing = [remote for remote in remotes if not (folder / remote.name).exists()]
         parts = [files.Partial(folder / remote.name) for remote in missing]
         total = sum(remote.size_bytes for remote in missing)
@@ -124,6 +125,7 @@ def _fetch(remote: Remote, part: files.Partial, tick: Callable[[int], None]) -> 
                 part.publish()
                 return {}
             except _Useless as error:
+                # other addresses may still have the right file
                 useful.remove(address)
                 reasons[address] = str(error)
             except (OSError, HTTPException, ValueError) as error:
@@ -167,6 +169,7 @@ def _transfer(
         answer = urlopen(Request(address, headers=headers), timeout=TIMEOUT_S)
     except HTTPError as error:
         error.close()
+        # the server has less than we do: our part is not of this file
         if error.code == 416:
             part.clear()
         if 400 <= error.code < 500 and error.code not in _TRY_AGAIN:
@@ -182,6 +185,7 @@ def _transfer(
         )
 
         if offered != size_bytes:
+            # refused before a byte is written: an error page would spoil what has arrived
             raise _Useless(f"it offers a file of {offered} bytes instead of {size_bytes}")
         # It ignored the range and begins anew.
         if begun and not continued:

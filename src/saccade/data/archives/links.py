@@ -67,6 +67,7 @@ def follow(
     rest: dict[Link, str] = {}
     for link in links:
         aim, steps = link.aim, 0
+        # a link may lead to a link; a circle is found by counting
         while aim in aims and aim not in places and steps < CHAIN_LIMIT:
             aim, steps = aims[aim], steps + 1
         if aim in places:
@@ -81,6 +82,7 @@ def follow(
 
     def inside(aim: str) -> list[tuple[str, int]]:
         return (
+            # "0" is the character behind "/", so these two bounds enclose all names in the folder
             names[bisect_left(names, (f"{aim}/", -1)) : bisect_left(names, (f"{aim}0", -1))]
             if aim
             else []

@@ -27,6 +27,7 @@ from saccade.errors import DataError
 
 MANIFEST = "pack.json"
 FORMAT = 1
+# a shard has six tables, whatever it holds
 HEADER_LIMIT_BYTES = 1 << 16
 _DTYPES = {
     "offsets": "<i8",
@@ -100,6 +101,7 @@ def to_bytes(
         "names": np.frombuffer(b"".join(raw), np.uint8),
         "bytes": np.frombuffer(b"".join(records), np.uint8),
     }
+    # keys are sorted, because the bytes of a pack depend on source and settings alone
     return safetensors.numpy.save(tensors, metadata={"facts": json.dumps(facts, sort_keys=True)})
 
 
@@ -180,6 +182,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         del manifest["digest"]
         if manifest["format"] != FORMAT:
             raise ValueError(f"it has format {manifest['format']}, and this version reads {FORMAT}")
+        # written again and compared: so every byte counts, not only those that are understood
         if path.read_bytes() != manifest_bytes(manifest):
             raise ValueError("it is not as it was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -200,6 +203,7 @@ def damage(folder: Path, tick: Tick = lambda _done: None) -> Iterator[str]:
             path = folder / fact["file"]
             if not path.is_file():
                 yield f"{path.name} is missing"
+            # the size first, as it costs nothing
             elif path.stat().st_size != fact["bytes"] or files.digest(path) != fact["sha256"]:
                 yield from _damaged_records(path)
             done += fact["count"]

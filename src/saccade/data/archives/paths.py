@@ -56,6 +56,7 @@ class Names(Sequence[str]):
         return self.text[self.starts[i] : self.ends[i]].decode()
 
     def __iter__(self) -> Iterator[str]:
+        # in blocks: taking numbers out of an array one by one is slow
         for first in range(0, len(self), _BLOCK):
             block = slice(first, first + _BLOCK)
             for start, end in zip(
@@ -106,6 +107,8 @@ def clean_name(raw: str) -> str:
             raw = decoded(raw.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError as error:
             raise ValueError(f"the name {raw[:200]!r} is not Unicode text") from error
+        # macOS may take letters and accents apart (NFD): the same set must have the same
+        # fingerprint
         raw = unicodedata.normalize("NFC", raw)
 
     # Such a name could lead out of the folder that the archive stands for.

@@ -28,6 +28,7 @@ _WORD = (1 << 64) - 1
 def facts_of(status: stat_result) -> tuple[int, int, int, int]:
     """Return (size, mtime in ns, ctime in ns, inode) of a file, each below 2**64."""
     facts = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    # some file systems report times before 1970 or wider inodes
     return facts[0] & _WORD, facts[1] & _WORD, facts[2] & _WORD, facts[3] & _WORD
 
 

@@ -180,6 +180,7 @@ class _TarScan:
             self._check_end()
             return False
         _check_header(block)
+        # *Source:* the byte places here and below are those of POSIX ustar headers
         kind = block[156:157]
 
         # An extension describes the next member, or all that follow; it is not a member itself.
@@ -207,6 +208,7 @@ class _TarScan:
             self._entry_without_data(block, kind, name, fields)
             self.offset += BLOCK_BYTES
         if self.extended:
+            # an extension speaks of one member only
             self.local, self.extended = {}, False
         return True
 
@@ -255,6 +257,7 @@ class _TarScan:
 
     def _check_end(self) -> None:
         rest = len(self.view) - self.offset
+        # two zero blocks end an archive: with one, what followed may be lost
         if rest < 2 * BLOCK_BYTES:
             raise ValueError("only one zero block ends the archive; it was cut")
         if self.inner and not self.offset:

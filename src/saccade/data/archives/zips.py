@@ -138,6 +138,7 @@ class ZipMembers:
                     f"declares {size} bytes packed into {len(data)}: no image is packed so tightly"
                 )
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            # one byte more than declared, to notice what is longer
             data = inflater.decompress(data, size + 1)
             if not inflater.eof:
                 raise ValueError(f"it does not end after the {size} bytes that it declares")
@@ -169,6 +170,7 @@ def index_zip(path: Path) -> ZipMembers:
                     folders.append(clean_name(name))
                     continue
                 _check_member(info, name)
+                # zip keeps the mode of Unix in the upper half; the target of a link is its content
                 if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= _TARGET_BYTES:
                     links.append(Link(file_name(name), decoded(archive.read(info)), symbolic=True))
                 else:
@@ -243,6 +245,7 @@ def _name(raw: bytes) -> str:
 def _check_member(info: zipfile.ZipInfo, name: str) -> None:
     if info.header_offset < 0:
         raise ValueError(f"'{name}' lies before the start of the file")
+    # *Source:* PKWARE APPNOTE 6.3.10, section 4.4.4: bits 0 and 6
     if info.flag_bits & 0x41:
         raise ValueError(f"'{name}' is encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -281,6 +281,7 @@ def survey(
     fair sample.
     """
     blocks = [(part, start) for part in parts for start in range(0, len(part.places), BLOCK)]
+    # by block and not by image: neighbours lie together on the disk
     keys = rng.key(Purpose.SAMPLE, 2, np.arange(len(blocks)))
     order = np.argsort(keys, kind="stable").tolist() if shuffled else range(len(blocks))
 
@@ -302,6 +303,7 @@ def survey(
 def _look_at(part: Part[Any], start: int, deadline: float) -> list[Look]:
     seen = []
     for place in part.places[start : start + BLOCK].tolist():
+        # what was seen so far is kept: rows that were not reached say so themselves
         if time.monotonic() > deadline:
             break
         try:

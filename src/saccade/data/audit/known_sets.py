@@ -64,6 +64,7 @@ def recognise(classes: Collection[str], smallest: int, largest: int) -> Known | 
     are missing is still recognised, so that it can be said what is missing.
     """
     for known in KNOWN:
+        # more than half of the marks, as some classes may be what is missing
         marked = 2 * len(known.marks & set(classes)) > len(known.marks)
         fits = known.num_classes // 2 < len(classes) <= known.num_classes
         if marked and fits and (not known.side or smallest == largest == known.side):

@@ -132,6 +132,7 @@ def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Le
         cache.remember(
             place, {"ledger": asdict(ledger), "bytes": [_digests(part) for part in parts]}
         )
+    # the result that was kept is no longer true
     elif place and changed:
         cache.forget(place)
     return ledger
@@ -152,6 +153,7 @@ def choose(train: Images, val: Images) -> tuple[Integers, Integers]:
     first, last = (
         np.searchsorted(ordered, val.sizes[val_places], side) for side in ("left", "right")
     )
+    # as many as the budget for their possible twins allows
     val_places = val_places[: int(np.searchsorted(np.cumsum(last - first), CANDIDATES, "right"))]
     twins = [order[a:b] for a, b in zip(first, last, strict=True)][: len(val_places)]
     return np.unique(np.concatenate([_sample(len(train), 0), *twins])), np.sort(val_places)
@@ -204,6 +206,7 @@ def _identity(train: Images, val: Images) -> str:
 def _digests(part: Part[Images]) -> list[list[Any]]:
     """Return (place, first half of the SHA-256) of at most ``REMEMBERED`` images that were read."""
     seen = np.flatnonzero(part.rows["seen"])
+    # spread over the set, as a failing disk damages neighbours
     spread = seen[np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).astype(np.int64)]
     return [
         [int(part.places[row]), part.rows["digest"][row].ljust(32, bytes(1))[:16].hex()]
@@ -235,6 +238,7 @@ def _recall(place: Path, train: Images, val: Images) -> tuple[Ledger | None, Nam
 def _changed(split: Images, before: dict[int, bytes]) -> list[str]:
     """Read some images again, others at every call, and name those whose bytes have changed."""
     places = np.array(sorted(before), np.int64)
+    # the clock is meant: other images at every start, and no number of the run follows from them
     keys = rng.key(Purpose.SAMPLE, 3, time.time_ns(), np.arange(len(places)))
     chosen = _bounded(split, places[np.argsort(keys, kind="stable")[:REREAD]])
     return [split.describe(i) for i in chosen.tolist() if _digest(split, i)[:16] != before[i]]

@@ -58,6 +58,7 @@ def without_unreadable(
             finding="unreadable-image",
         )
 
+    # without a stamp nothing would tell whether the files are still the same
     if split.stamp:
         cache.remember(kept, bad.tolist())
     return split.subset(np.setdiff1d(np.arange(len(split)), bad), split.name), names

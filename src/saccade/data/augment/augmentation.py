@@ -82,4 +82,5 @@ class CellAugmentation(Augmentation):
 
 
 def _is_set(value: Any) -> bool:
+    # jitter is a tuple of strengths, on where one of them is
     return any(value) if isinstance(value, tuple) else value not in (0, "none")

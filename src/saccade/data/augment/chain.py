@@ -76,6 +76,7 @@ class Chain:
         if self._after:
             square: Pixels = slot[0].permute(1, 2, 0).numpy()
             changed = _through(self._after, square, place)
+            # an image that no draw changed is not copied back
             if changed is not square:
                 square[:] = changed
 
@@ -98,6 +99,7 @@ def present(
     ``samples``, of shape ``(B,)``, say which views these are.
     """
     section, views = config.augment, Views(config.seed, epochs, samples)
+    # normalised first, so that erasing to zero is erasing to the mean colour
     inputs = normalise(images, config.data.mean, config.data.std)
     for kind in ORDER:
         if issubclass(kind, CellAugmentation) and kind.is_on(section):

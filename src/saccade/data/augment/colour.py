@@ -54,6 +54,7 @@ def jitter(strengths: Sequence[float], draws: Sequence[float]) -> list[Step]:
     most. *Source:* Howard 2013, section 2; torchvision's ColorJitter.
     """
     steps = []
+    # sorting by random numbers gives a random order without another generator
     for i in sorted(range(len(JITTER)), key=draws.__getitem__):
         most, draw = strengths[i], draws[len(JITTER) + i]
         if most > 0:

@@ -56,6 +56,7 @@ def erased_boxes(chance: float, views: Views, side: int) -> Numbers:
     It is empty where nothing is erased. Ten draws of area and ratio; the first that fits strictly
     inside counts.
     """
+    # all tries of all images in one call; unused ones cost less than a loop
     draws = views.uniform(Purpose.ERASE, 3 + 2 * ERASE_ATTEMPTS)
     areas, shapes = draws[:, 3::2], draws[:, 4::2]
     pixels = side**2 * (ERASE_AREA[0] + areas * (ERASE_AREA[1] - ERASE_AREA[0]))
@@ -67,6 +68,7 @@ def erased_boxes(chance: float, views: Views, side: int) -> Numbers:
     fits = (heights < side) & (widths < side)
     rows, first = np.arange(len(draws)), fits.argmax(1)
 
+    # an image without a fitting box is left whole, as in torchvision
     happens = (draws[:, 0] < chance) & fits.any(1)
     width, height = widths[rows, first] * happens, heights[rows, first] * happens
     left, top = (
@@ -105,6 +107,7 @@ def erase(images: Tensor, boxes: Numbers, keys: Keys | None = None) -> Tensor:
     left, top, right, bottom = edges.view(-1, 4, 1, 1).unbind(1)
     x = torch.arange(images.shape[-1], device=images.device)
     y = x.view(-1, 1)
+    # a mask and not slices: one kernel for all images of the cell
     inside = ((x >= left) & (x < right) & (y >= top) & (y < bottom)).unsqueeze(1)
 
     parts = images[places]
@@ -125,10 +128,12 @@ def noise(keys: Keys, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """
     first = torch.from_numpy(keys.astype(np.int64)).to(device, non_blocking=True)
     counters = torch.arange(1, math.prod(shape) + 1, device=device)
+    # *Source:* the constants of splitmix64, as in `rng.py`
     words = counters * _signed(0x9E3779B97F4A7C15) + first[:, None]
     words = (words ^ _shift(words, 30)) * _signed(0xBF58476D1CE4E5B9)
     words = (words ^ _shift(words, 27)) * _signed(0x94D049BB133111EB)
     words = words ^ _shift(words, 31)
+    # half a step away from 0 and 1, where the inverse of the normal is infinite
     uniform = (_shift(words, 40).float() + 0.5) * 2.0**-24
     return torch.special.ndtri(uniform).view(len(keys), *shape)
 

@@ -22,6 +22,7 @@ from saccade.data.images.fit import CENTRAL, Colour, Fit
 from saccade.rng import Floats, Purpose
 
 CROP_ATTEMPTS = 10
+# area and ratio of each try, and the place of the box
 CROP_DRAWS = 2 * CROP_ATTEMPTS + 2
 BLACK = (0, 0, 0)
 
@@ -71,6 +72,7 @@ class Crops(Augmentation):
 
         self._draws = crop_draws(views, section.crop_area_beta)
         self._mirror = flips(views, section.flip, section.alternate_flip)
+        # where a crop lies in its square; filled in `choose`, each place by one thread
         self._targets = np.zeros((len(views.samples), 4), np.int64)
 
     @property
@@ -137,6 +139,7 @@ class Crops(Augmentation):
         height, width = pixels.shape[1:3]
         boxes = self.choose(places, np.tile((width, height), (len(places), 1)))
         ways = np.concatenate([boxes, self._targets[places], self._mirror[places, None]], axis=1)
+        # sorted, images that are cut alike are neighbours
         order = np.lexsort(ways.T)
         ways, source = ways[order], _picture(pixels.take(order, axis=0))
         ends = [*(np.flatnonzero((ways[1:] != ways[:-1]).any(axis=1)) + 1).tolist(), len(ways)]
@@ -189,6 +192,7 @@ def flips(views: Views, chance: float, alternate: bool) -> NDArray[np.bool_]:
     see both sides. *Source:* Jordan 2024, "94 % on CIFAR-10 in 3.29 seconds", section 3.6.
     """
     if alternate and chance > 0:
+        # epoch 0 in the key: the start of an image is drawn once for the whole run
         first = rng.uniform(rng.key(views.seed, Purpose.FLIP, 0, views.samples), 1)[:, 0] < 0.5
         return first ^ (views.epochs % 2 == 1)
     return views.uniform(Purpose.FLIP, 1)[:, 0] < chance
@@ -261,6 +265,7 @@ def padded_crops(
     # what lies inside the image, in pixels of the image and of the square
     first, last = np.maximum(start, 0), np.minimum(start + side, resized)
     begin, end = (np.rint(edge * sizes / resized).astype(np.int64) for edge in (first, last))
+    # a very flat image could round to nothing
     boxes = np.concatenate([begin, np.maximum(end - begin, 1)], axis=1)
     return boxes, np.concatenate([first - start, last - first], axis=1)
 
@@ -319,6 +324,7 @@ def padded(
         )
         square = np.pad(inside, margins, mode="reflect")
     else:
+        # empty and not zeros: the fill writes every pixel once
         square = np.empty((len(inside), side, side, 3), np.uint8)
         square[...] = fill
         square[:, down : down + new_height, across : across + new_width] = inside

@@ -38,10 +38,12 @@ def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
     """
     if augment.mixup == 0 and augment.cutmix == 0:
         return Mix()
+    # all four are drawn whatever is on: switching one kind off leaves the draws of the other
     which, lam, x, y = rng.uniform(rng.key(seed, Purpose.MIX, step, cell), 4).tolist()
     if augment.cutmix == 0 or (augment.mixup > 0 and which < 0.5):
         return Mix(rng.beta(lam, augment.mixup))
 
+    # the area of the box is 1 - lambda, so its side is the root
     side = math.sqrt(1 - rng.beta(lam, augment.cutmix))
     left, top = max(x - side / 2, 0.0), max(y - side / 2, 0.0)
     return Mix(box=(left, top, min(x + side / 2, 1.0) - left, min(y + side / 2, 1.0) - top))
@@ -52,6 +54,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     layout kept.
     """
     scale, shift = _scale_and_shift(mean, std, images.device)
+    # one pass over the images, and no copy for dividing by 255
     return torch.addcmul(shift, images.float(), scale)
 
 
@@ -83,6 +86,7 @@ def apply_mix(images: Tensor, mix: Mix) -> tuple[Tensor, float]:
 
         images = images.clone()
         images[..., top:bottom, left:right] = images.flip(0)[..., top:bottom, left:right]
+        # lambda of the box as it was cut: borders and rounding make it smaller than drawn
         return images, 1 - (bottom - top) * (right - left) / size**2
     if mix.lam == 1.0:
         return images, 1.0

@@ -73,6 +73,7 @@ class OwnAugment:
 
     def generator(self, epoch: int, sample: int) -> np.random.Generator:
         """Return the generator of an image in an epoch: a pure function of the two and the seed."""
+        # Philox counts up from its key, as our own draws do: no state goes from image to image
         key = rng.key(self.seed, Purpose.OWN_AUGMENT, epoch, sample)
         return np.random.Generator(np.random.Philox(key=int(key)))
 

@@ -158,6 +158,7 @@ def randaugment(section: AugmentSection, side: int, draws: Sequence[float]) -> l
     """
     steps = []
     for first in range(0, OPERATION_DRAWS * section.rand_ops, OPERATION_DRAWS):
+        # a fixed number of draws for each operation, so that none depends on what the others did
         which, sign, noise, chance = draws[first : first + OPERATION_DRAWS]
         name = list(STANDARD)[int(which * len(STANDARD))]
         level = section.rand_magnitude + section.rand_std * noise

@@ -64,6 +64,7 @@ def decode(
     for i, data in enumerate(files):
         part = plan.get(i)
         if part is None:
+            # an unusual file: decoded whole, and the crop is chosen from its true size
             pixels = images.decode(data, exif=exif)
             yield pixels, choose([i], np.array([pixels.shape[1::-1]])).tolist()[0]
         elif isinstance(part, BadImage):
@@ -83,6 +84,7 @@ def _plan(
     plan: dict[int, _Part | BadImage] = {}
     tiled, plain, sizes = [], [], []
     for i, data in enumerate(files):
+        # an image that has to be turned has other sides than its header says
         if bytes(data[:2]) != b"\xff\xd8" or (exif == "apply" and images.orientation(data) != 1):
             continue
 
@@ -131,6 +133,7 @@ def _plan_cuts(
         _plan_cuts(plan, files, [i for i in tiled if i not in plan], choose=choose, side=side)
         return
     boxes = choose(tiled, grids.sizes)
+    # one cut holds the crops of all copies of an image
     start = boxes[..., :2].min(axis=1)
     stop = (boxes[..., :2] + boxes[..., 2:]).max(axis=1)
     cuts = grids.cut(np.concatenate([start, stop - start], axis=1))
@@ -146,10 +149,12 @@ def _parts(
     (width, height), are int64 (k, 2); ``boxes`` int64 (k, copies, 4).
     """
     smallest = boxes[..., 2:].min(axis=(1, 2))
+    # the smallest crop decides: no copy may become less sharp than allowed
     factors = 1 << (smallest[:, None] >= SHARPNESS * side * _FACTORS).sum(axis=1)
     factor = factors[:, None, None]
     inside = np.empty_like(boxes)
     inside[..., 2:] = np.maximum(np.rint(boxes[..., 2:] / factor), 1)
+    # the decoder rounds sides up, so a rounded box could end one pixel outside
     most = -(-sizes[:, None] // factor) - inside[..., 2:]
     inside[..., :2] = np.minimum(np.rint((boxes[..., :2] - corners[:, None]) / factor), most)
     for one, (width, height), by, places in zip(
@@ -165,6 +170,7 @@ def _decode(part: _Part) -> Pixels:
     if needed > ROOM_BYTES:
         return jpeg.decode_part(data, width, height, factor)
     room: bytearray = getattr(_thread, "room", bytearray())
+    # it only grows: the next image may be as large as the largest so far
     if len(room) < needed:
         _thread.room = room = bytearray(needed)
     return jpeg.decode_part(data, width, height, factor=factor, room=room)

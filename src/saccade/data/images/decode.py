@@ -53,6 +53,7 @@ def decode(data: Data, *, exif: Exif = "ignore", factor: int = 1) -> Pixels:
     """
     kind = format_of(data)
     if kind == "JPEG":
+        # refused from the header, before a pixel is allocated
         size(data)
         try:
             pixels = _unpadded(jpeg.decode(data, factor), data, factor)
@@ -129,6 +130,7 @@ def _jpeg_size(data: Data) -> tuple[int, int]:
     """
     header = jpeg.probe(data)
     width, height = header[:2]
+    # *Source:* ITU-T T.81, section B.2.5
     if width and not height:
         raise BadImage("unsupported JPEG: its height stands behind the pixels (DNL)", "unsupported")
     if header.progressive and width:
@@ -174,6 +176,7 @@ def _raw_pnm(data: Data) -> Pixels | None:
         return None
     width, height, planes = int(header[2]), int(header[3]), 1 if header[1] == b"5" else 3
     limits.check_size(width, height)
+    # *Source:* the PGM and PPM formats of Netpbm: two bytes a sample, the high one first
     kind = np.dtype(np.uint8 if header[4] == b"255" else ">u2")
     count = width * height * planes
     if len(data) - header.end() < count * kind.itemsize:
@@ -221,6 +224,7 @@ def open_header(data: Data, kind: str) -> Image.Image:
 
 
 def _decode_pillow(data: Data, kind: str) -> Pixels:
+    # a switch of the whole process, which another library may have set
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigError(
             "Pillow was told to accept truncated images, which would train on grey areas "
@@ -239,6 +243,7 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
             image.load()
             pixels = _rgb(image)
             if chunks is not None and chunks.key:
+                # white, as everything transparent becomes
                 pixels[png.clear(chunks, image)] = 255
             return pixels
         except (BadImage, MemoryError):

@@ -130,6 +130,7 @@ def _resized(pixels: Pixels, height: int, width: int) -> torch.Tensor:
 
     Equal sizes are not copied.
     """
+    # torch takes no arrays with negative strides, as a mirrored view has
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
     if image.shape[-2:] == (height, width):
         return image

@@ -48,6 +48,7 @@ def format_of(data: Data) -> str:
     Raises BadImage.
     """
     head = bytes(data[:12])
+    # RIFF holds sounds and films, too: the kind stands behind the length
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "WEBP"
     for magic, kind in _MAGICS:

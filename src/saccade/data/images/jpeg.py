@@ -65,6 +65,7 @@ class Header(NamedTuple):
         ratios = {
             (luma >> 4) / max(one >> 4, 1) * 16 + (luma & 15) / max(one & 15, 1) for one in rest[:2]
         }
+        # both colours must be stored alike for the usual names to mean anything
         return _CHROMA.get(ratios.pop(), "other") if len(ratios) == 1 else "other"
 
     @property
@@ -91,6 +92,7 @@ def probe(data: bytes | bytearray | memoryview) -> Header:
     try:
         while True:
             marker = data[place + 1]
+            # markers without a length cannot be skipped, and do not occur before the frame
             if data[place] != 0xFF or marker in _WITHOUT_SEGMENT:
                 raise ValueError(f"no frame header before byte {place}")
             if marker == 0xFF:  # fill byte
@@ -163,6 +165,7 @@ def decode(data: bytes | bytearray | memoryview, factor: int = 1) -> NDArray[np.
             "CMYK" if components == 4 else "RGB",
             strict=True,
             min_factor=factor,
+            # the decoder takes the smallest scale that keeps these sides
             min_width=-(-width // factor),
             min_height=-(-height // factor),
         )
@@ -220,6 +223,7 @@ def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
         place += 2 + (clean[place + 2] << 8 | clean[place + 3])
         if place + 4 > len(clean):
             return None
+    # a baseline scan always holds all frequencies, 0 to 63, whatever its header says
     while 0 <= place < len(clean) - 4 and not header.progressive:
         bounds = place + 5 + 2 * clean[place + 4]
         clean[bounds : bounds + 3] = b"\0\x3f\0"[: len(clean[bounds : bounds + 3])]

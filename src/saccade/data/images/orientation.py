@@ -24,6 +24,7 @@ def webp_exif(data: Data) -> bytes:
         length = int.from_bytes(data[place + 4 : place + 8], "little")
         if data[place : place + 4] == b"EXIF":
             return bytes(data[place + 8 : place + 8 + length]).removeprefix(b"Exif\0\0")
+        # chunks are padded to an even length
         place += 8 + length + length % 2
     return b""
 
@@ -38,6 +39,7 @@ def tiff_orientation(block: bytes) -> int:
     for place in range(
         first + 2, first + 2 + 12 * int.from_bytes(block[first : first + 2], order), 12
     ):
+        # the count of entries is the file's claim
         if place + 12 > len(block):
             break
         if int.from_bytes(block[place : place + 2], order) == ORIENTATION_TAG:
@@ -51,6 +53,7 @@ def upright(pixels: Pixels, turn: int) -> Pixels:
 
     *Source:* EXIF 2.32, section 4.6.4, tag 274.
     """
+    # the upper four orientations are the lower four, transposed
     if turn >= 5:
         pixels = pixels.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):

@@ -102,6 +102,7 @@ def _layout(
     if not labels and raw.is_raw(members.names, _FORMS):
         return Layout({}, members.skipped, (), ())
     prefix = "" if labels else ilsvrc.prefix(path, members)
+    # ImageNet's own tars get the folders that they lack
     names = [prefix + name for name in members.names] if prefix else members.names
     folders = [prefix + name for name in members.folders if name]
     listing = Listing(

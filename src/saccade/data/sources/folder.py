@@ -106,6 +106,7 @@ def _walk(root: Path) -> _Listing:
         try:
             status = os.stat(folder)
             here = (*parents, (status.st_dev, status.st_ino))
+            # by device and inode: links of other names may lead back here
             if here[-1] in parents:
                 found.ignored["link to a folder around itself"] += 1
                 continue
@@ -113,6 +114,7 @@ def _walk(root: Path) -> _Listing:
                 inner = _list_folder(sorted(entries, key=lambda entry: entry.name), prefix, found)
         except (OSError, ValueError) as error:
             raise DataError(f"the folder cannot be read: {error}", where=folder) from error
+        # a stack, so reversed: folders are walked in the order of their names
         pending.extend((entry, name, here) for entry, name in reversed(inner))
     return found
 
@@ -126,6 +128,7 @@ def _list_folder(
     inner: list[tuple[str, str]] = []
     for entry in entries:
         try:
+            # links are followed here: a set is often a folder of links to images elsewhere
             status = entry.stat()
         except OSError as error:
             if error.errno not in _LOST:

@@ -65,6 +65,7 @@ def prefix(path: Path, members: Members) -> str:
     The flat tar is recognised by its content, the tar of class folders by its name. The result is
     empty for every other archive.
     """
+    # without the hidden files that macOS adds
     seen = [name for name in members.names if not name.rpartition("/")[2].startswith(".")]
     if seen and all(map(_VAL_IMAGE.fullmatch, seen)):
         return f"val/{_UNLABELLED}/"
@@ -209,6 +210,7 @@ def _devkit_labels(path: Path, names: Sequence[str]) -> Labels:
         raise DataError(
             f"it cannot be decompressed: {error}", where=str(path), fix="download it again"
         ) from error
+    # one byte more was read than allowed, to tell
     if len(kit) > LABEL_FILE_LIMIT_BYTES:
         raise DataError(
             f"it decompresses to more than {LABEL_FILE_LIMIT_BYTES} bytes", where=str(path)
@@ -240,6 +242,7 @@ def _devkit_labels(path: Path, names: Sequence[str]) -> Labels:
             where=str(path),
             fix="copy or download both again",
         )
+    # the kit counts classes from 1, in the order of the names of the images
     return dict(zip(names, (wnids[number - 1] for number in numbers), strict=True))
 
 

@@ -118,6 +118,7 @@ def _recalled(folder: Path, identity: list[object]) -> Index | None:
         return np.fromfile(folder / f"{name}.i8", _INT)
 
     try:
+        # the small file first: an index of another archive is not read at all
         facts = files.read_json(folder / "index.json")
         if facts["identity"] != identity:
             return None

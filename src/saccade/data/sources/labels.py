@@ -209,7 +209,9 @@ def _answers(
         except ValueError as error:
             raise DataError(str(error), where=source.line(line), fix="correct the line") from error
         if path not in known:
+            # the table may begin paths with the name of the folder or archive
             path = path.removeprefix(prefix)
+        # a row that occurs twice with one answer does no harm
         if answers.setdefault(path, row) != row:
             torn.add(path)
     if torn:

@@ -88,6 +88,7 @@ def arrange(
 
     roots = find_roots(Counter(folder for folder, _, _ in files.images), named)
     starts = roots.splits or {WHOLE: roots.wrappers}
+    # by folder and not by image: a million images lie in some thousand folders
     seats = {folder: _seat(folder, starts) for folder in {folder for folder, _, _ in files.images}}
     if named is None:
         for (name, inner), folder in zip(seats.values(), seats, strict=True):
@@ -98,6 +99,7 @@ def arrange(
     for folder, file, place in files.images:
         name, inner = seats[folder]
         if inner:
+            # deeper folders are a part of the name, only the first one is the class
             grouped[name].append((inner[0], "/".join([*inner[1:], file]), place))
             continue
         top = folder[len(roots.wrappers)] if len(folder) > len(roots.wrappers) else ""
@@ -234,6 +236,7 @@ def _notes(roots: Roots, files: _Files, loose: Counter[str]) -> Iterable[str]:
 def _part(
     name: str, rows: list[tuple[str, str, int]], start: Folder, roots: Roots | None, files: _Files
 ) -> Part:
+    # canonical: a folder, a tar and a zip of the same files give the same fingerprint
     rows = sorted(rows)
     classes = tuple(sorted({row[0] for row in rows}))
     number = {folder: label for label, folder in enumerate(classes)}

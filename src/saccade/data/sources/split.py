@@ -132,6 +132,7 @@ class Split:
         renamed = [names.get(number, str(number).zfill(width)) for number in own]
         if tuple(renamed) == self.classes:
             return self
+        # other names sort otherwise, and classes are numbered in the order of their names
         order = np.argsort(np.array(renamed))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
@@ -360,11 +361,13 @@ def hold_out(
             f"a fraction of {fraction:g} cannot be held out",
             fix="write a fraction between 0 and 1, such as 10%",
         )
+    # another purpose draws other images: the holdout and the minival do not depend on each other
     keys = rng.key(seed, int(purpose), np.arange(len(split)))
     held = np.zeros(len(split), np.bool_)
     for label in range(len(split.classes)):
         members = np.flatnonzero(split.labels == label)
         if len(members) > 1:
+            # rounded half up; Python's round would go to the even number
             num = min(max(1, int(fraction * len(members) + 0.5)), len(members) - 1)
             held[members[np.argsort(keys[members], kind="stable")[:num]]] = True
     return split.subset(np.flatnonzero(~held), split.name), split.subset(

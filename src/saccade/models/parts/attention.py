@@ -103,6 +103,7 @@ def _hats(old: int, new: int, like: Tensor) -> Tensor:
     """Return the weights (new, old) that interpolate ``old`` equidistant values linearly at
     ``new`` places.
     """
+    # the centres of pixels are matched, as with align_corners off
     places = (torch.arange(new, device=like.device, dtype=torch.float32) + 0.5) * (old / new) - 0.5
     known = torch.arange(old, device=like.device, dtype=torch.float32)
     distance = (places.clamp(0, old - 1)[:, None] - known).abs()

@@ -110,6 +110,7 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run one operation, or remember what it gave, and add what it multiplies."""
         given = kwargs or {}
+        # a view or a change in place cannot be remembered: its result depends on more than shapes
         key = (func, _form(args), _form(tuple(given.items()))) if _makes_new(func) else None
 
         # Networks repeat their blocks: an operation on the same shapes gives the same shapes.
@@ -121,6 +122,7 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **given)
 
         formula = flop_registry.get(func._overloadpacket)
+        # torch counts a multiply-accumulate as two operations
         macs = formula(*args, **given, out_val=out) // 2 if formula else 0
         self.macs += macs
 
@@ -140,6 +142,7 @@ class Counts(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Views of one storage count once.
         """
         storage = tensor.untyped_storage()
+        # the storage is kept alive: a freed one's address could be given to another
         self.saved[storage._cdata] = storage
         return tensor
 
@@ -188,6 +191,7 @@ class _FusedAttention(TorchFunctionMode):
         learned = getattr(given.get("attn_mask"), "requires_grad", False)
         if func is F.scaled_dot_product_attention and len(args) == 3 and not learned:
             query, key, value = args
+            # two products: queries with keys, and weights with values
             pairs = math.prod(query.shape[:-1]) * key.shape[-2]
             self._counts.macs += pairs * (query.shape[-1] + value.shape[-1])
             return _Attention.apply(query, key, value)
@@ -214,6 +218,7 @@ def counting(model: nn.Module) -> Iterator[Counts]:
     It runs as in evaluation, but with gradients.
     """
     counts, was_training = Counts(), model.training
+    # BatchNorm refuses one image of one place in training
     model.eval()
     try:
         keep = torch.autograd.graph.saved_tensors_hooks(counts.save, lambda saved: saved)

@@ -92,6 +92,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         conv = partial(conv_norm, eps=design.eps, momentum=design.momentum)
         layers: list[nn.Module] = []
+        # without widening there is nothing to do for the first 1x1 convolution
         if block.expanded != c_in:
             layers.append(conv(c_in, block.expanded, act=block.act))
         layers.append(
@@ -137,6 +138,7 @@ class StagedNetwork(Network):
         conv = partial(conv_norm, act=design.act, eps=design.eps, momentum=design.momentum)
         self.stem = conv(options.in_channels, design.stem, 3, strides[0])
 
+        # None stands for what the paper says, 0 switches it off
         rate = design.drop_path if options.drop_path is None else options.drop_path
         rates = iter(drop_path_rates(rate, sum(len(stage.blocks) for stage in design.stages)))
         channels, span = design.stem, strides[0]
@@ -144,6 +146,7 @@ class StagedNetwork(Network):
 
         for stage in design.stages:
             stride = strides[stage.place] if stage.place else 1
+            # in front of each stride lies the last map of its resolution
             if stage.place:
                 levels.append(Level(channels, span))
             span *= stride

@@ -35,6 +35,7 @@ def left_behind(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _with_history(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    # modules are gone through by the caller, and attributes may lead in circles
     if id(value) in seen or isinstance(value, nn.Module | type):
         return
     if isinstance(value, Tensor):

@@ -91,6 +91,7 @@ class DepthwiseConv(nn.Conv2d):
         if not (self.is_slow and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
             return super().forward(x)
         low = torch.get_autocast_dtype("cpu")
+        # else autocast would turn the float32 input back
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float()).to(low)
 
@@ -105,6 +106,7 @@ def normal(shape: torch.Size, std: float, *key_words: int) -> Tensor:
     out = np.empty(math.prod(shape), np.float32)
     for start in range(0, len(out), _CHUNK):
         stop = min(start + _CHUNK, len(out))
+        # the start of the chunk is in the key, so chunks do not repeat each other
         draws = rng.uniform(rng.key(Purpose.INIT, *key_words, start), stop - start)
         out[start:stop] = rng.normal(draws) * std
     return torch.from_numpy(out).view(shape)
@@ -135,6 +137,8 @@ def initialise(model: nn.Module, seed: int, head: nn.Module | None, prefix: str 
             assert set(own) <= set(starts), f"{place}: {set(own) - set(starts)} have no start"
             for name, parameter in own.items():
                 mean, std = starts[name]
+                # the name is the key: another layer added elsewhere leaves this one's start as it
+                # is
                 word = zlib.crc32(
                     place.encode() if name == "weight" else f"{place}.{name}".encode()
                 )

@@ -75,6 +75,7 @@ class Network(nn.Module):
 
         ``checkpointing`` computes it again in the backward pass.
         """
+        # without a gradient there is nothing to recompute for
         if self.checkpointing and self.training and x.requires_grad:
             return checkpoint(
                 block,

@@ -48,6 +48,7 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
+        # in float32: squares overflow in fp16
         squares = F.pad(x.float().square(), (0, 0, 0, 0, self.reach, self.reach))
         channels = x.shape[1]
         energy = sum(

@@ -79,6 +79,7 @@ def _visit_all(model: nn.Module, image_size: int) -> dict[str, _Visit]:
         for name, module in model.named_modules():
 
             def before(_module: nn.Module, _inputs: Any, name: str = name) -> None:
+                # the order of the calls, which may not be that in which modules were defined
                 visits.setdefault(name, _Visit(len(visits)))
                 begun[name] = counts.macs
 

@@ -104,6 +104,7 @@ def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | Non
         theirs.float().reshape(-1, theirs.shape[-1]),
         ours.float().reshape(-1, ours.shape[-1]).clone(),
     )
+    # a table does not say how many of its rows are tokens: the square that is left does
     (extra, before), (tokens, after) = _grid(len(old)), _grid(len(new))
     if not before or not after:
         return None

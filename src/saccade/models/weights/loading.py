@@ -126,6 +126,7 @@ def load_weights(
     if not values:
         raise _stranger(model, reading, where)
 
+    # parameters only: a buffer, such as a mask, may hold infinities
     if hole := stored.first_not_finite(
         {n: values[n] for n in map(plain_name, parameters) if n in values}
     ):
@@ -140,6 +141,7 @@ def load_weights(
             f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict"
         )
 
+    # only now is the model touched: everything that can fail has been tried
     names = {plain_name(n): n for n in model.state_dict()}
     model.load_state_dict({names[n]: t for n, t in values.items()}, strict=False)
     return report
@@ -255,6 +257,7 @@ def _fit_all(
     """Return the tensors, any shape ``(...)``, to copy into the model, and a report about all."""
     own, heads = state_of(model), heads_of(model)
     of_heads = {f"{h}.{part}" for h in heads for part in ("weight", "bias")}
+    # two widths of heads: the file is of another number of classes
     widths = {_width(state.get(f"{heads[0]}.weight")) for state in (own, reading.tensors)} - {0}
     first = next((n for n, t in own.items() if t.dim() == 4), "")
 
@@ -262,6 +265,7 @@ def _fit_all(
     for name, ours in own.items():
         last = name.rpartition(".")[2]
         theirs = reading.tensors.get(name)
+        # tables that follow from the shape need not be in a file
         if last in COMPUTED or (theirs is None and last in COUNTERS):
             continue
         if theirs is None:

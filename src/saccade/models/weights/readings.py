@@ -126,6 +126,8 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
 
     for place, table in _tables(tree, where):
         for chain in _prefixes(table):
+            # counted before it is done: a small file can hold names that could be read in endless
+            # ways
             work += len(table) * len(dialects)
             if work > MOST_NAMES:
                 raise _endless(where)
@@ -181,6 +183,7 @@ def _with_others(chosen: Reading, fits: int, found: Sequence[tuple[int, Reading]
     others = []
     for count, other in sorted(found, key=lambda pair: -pair[0]):
         tensors = {id(t) for t in other.tensors.values()}
+        # the same tensors under another name are no other network
         if count * 2 > fits and not tensors & seen:
             seen |= tensors
             others.append(other)
@@ -249,6 +252,7 @@ def _tables(tree: Any, where: str) -> list[tuple[str, dict[str, Tensor]]]:
         inner = [
             (value, f"{place}.{name}".lstrip("."), depth + 1) for name, value in branch.items()
         ]
+        # a stack, so reversed: tables are met in the order of the file
         waiting += reversed([entry for entry in inner if isinstance(entry[0], Mapping)])
 
     # The largest tables are networks; optimisers keep many small ones beside them.

@@ -101,6 +101,7 @@ def is_honest_zip(file: Path) -> bool:
     to do harm.
     """
     with file.open("rb") as stream:
+        # files of torch before 1.6 are no zips
         if stream.read(len(_ZIP)) != _ZIP:
             return False
     with zipfile.ZipFile(file) as archive:
@@ -108,6 +109,7 @@ def is_honest_zip(file: Path) -> bool:
     packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
     if packed:
         raise ValueError(f"its part {packed[0]} is compressed, which torch.save never does")
+    # parts that share bytes are how a zip bomb grows without compression
     if sum(m.file_size for m in members) > file.stat().st_size:
         raise ValueError("its parts overlap: together they are larger than the file")
     return True

@@ -17,6 +17,7 @@ def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
+        # a conjugate or negative view has the bits of what it is a view of
         plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
         place = plain.untyped_storage().data_ptr()
         found[name] = plain.clone() if place in taken else plain
