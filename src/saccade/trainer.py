@@ -237,6 +237,9 @@ def _ended_in_words(run: Run, log: Log) -> Iterator[None]:
     except Explained as error:
         run_folder.end(run, error, log)
         raise
+    except BaseException as error:
+        run_folder.broken_off(run, error, log)
+        raise
     finally:
         run.readers.close()
         log.close()

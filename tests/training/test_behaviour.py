@@ -282,6 +282,22 @@ def test_settings_that_a_function_sets_aside_are_named(tmp_path: Path) -> None:
     assert facts["handed_over"] == {"loss": "cross_entropy", "optimizer": "adamw"}
 
 
+def test_whoever_listens_hears_of_the_end_whatever_ends_the_run(tmp_path: Path) -> None:
+    ends: list[saccade.RunEnded] = []
+
+    def listen(event: object) -> None:
+        if isinstance(event, saccade.RunEnded):
+            ends.append(event)
+        if isinstance(event, saccade.StepDone) and event.step == 2:
+            raise KeyboardInterrupt("now")
+
+    with pytest.raises(KeyboardInterrupt):
+        saccade.train("digits", callbacks=[listen], out=tmp_path / "run", **SHORT)
+    (end,) = ends
+    assert (end.status, end.step, end.message) == ("failed", 2, "KeyboardInterrupt: now")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+
+
 def test_a_callback_cannot_bend_the_run_by_the_switches_of_torch(tmp_path: Path) -> None:
     def switching(event: object) -> None:
         torch.set_num_threads(1 + torch.get_num_threads())

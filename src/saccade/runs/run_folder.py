@@ -168,6 +168,14 @@ def end(run: Run, error: Explained, log: Log) -> None:
     log.listeners.tell(RunEnded(run.plan.folder, status, step, figures={}, message=error.what))
 
 
+def broken_off(run: Run, error: BaseException, log: Log) -> None:
+    """Tell that an error of somebody else's code ends the run: whoever listens may clean up."""
+    message = f"{type(error).__name__}: {error}"
+    log.listeners.tell(
+        RunEnded(run.plan.folder, "failed", run.state.step, figures={}, message=message)
+    )
+
+
 def complete(run: Run, result: Evaluation, meter: Meter) -> None:
     """Write the final run.json."""
     best = run.state.best

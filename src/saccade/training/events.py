@@ -85,8 +85,9 @@ class RunEnded:
     """An attempt is over, and everything worth saving is saved.
 
     ``status`` is the word in ``run.json``: ``done``, ``preempted``, ``interrupted``, ``diverged``
-    and so on; ``message`` says why where it is not ``done``. ``figures`` are those of the final
-    evaluation, empty where there was none.
+    and so on, or ``failed`` where an error that Saccade does not explain went through;
+    ``message`` says why where it is not ``done``. ``figures`` are those of the final evaluation,
+    empty where there was none.
     """
 
     folder: Path
