@@ -260,6 +260,7 @@ def test_the_weights_of_a_registered_model_follow_from_the_seed(own: dict[str, A
         ("7net", Net, "cannot be the name"),
         ("mine", lambda width: Net(width), "does not take num_classes"),
         ("mine", "Net", "does not take num_classes"),
+        ("mine", nn.Linear(3, 2), "is a network already"),
     ],
 )
 def test_names_and_builders_that_cannot_be_are_refused(
@@ -273,6 +274,9 @@ def test_names_and_builders_that_cannot_be_are_refused(
 def test_a_builder_that_fails_or_takes_no_dropout_is_answered(own: dict[str, Any]) -> None:
     saccade.register_model("none", lambda num_classes: None)  # type: ignore[arg-type,return-value]
     saccade.register_model("net", Net)
+    saccade.register_model("reads", lambda num_classes: Net(int(torch.ones(1) * num_classes)))
+    with pytest.raises(ConfigError, match="repair its builder; it is called on torch's meta"):
+        saccade.train(model="reads", data="digits", epochs="1step", quiet=True)
     with pytest.raises(ConfigError, match="returned a NoneType"):
         saccade.create_model("none", num_classes=2)
     with pytest.raises(ConfigError, match="net takes no dropout"):

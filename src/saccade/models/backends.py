@@ -343,11 +343,18 @@ def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def made(
-    make: Callable[..., nn.Module], name: str, asked: dict[str, Any], offered: dict[str, Any]
+    make: Callable[..., nn.Module],
+    name: str,
+    asked: dict[str, Any],
+    offered: dict[str, Any],
+    *,
+    fix: str = "another --image-size may help: many networks want a multiple of their patch or "
+    "window",
 ) -> nn.Module:
     """Call a constructor with what the user asked for and as much of what is offered as it takes.
 
-    Raises ConfigError when it does not take what was asked for, or cannot be built.
+    ``fix`` is what to do where it fails. Raises ConfigError when it does not take what was asked
+    for, or cannot be built.
     """
     settings = {n: v for n, v in (offered | asked).items() if v is not None}
     while True:
@@ -359,10 +366,6 @@ def made(
             # Python names the argument that a constructor does not take; only a TypeError says so
             refused = next((n for n in settings if re.search(rf"'{n}'", str(error))), "")
             if not isinstance(error, TypeError) or not refused:
-                fix = (
-                    "another --image-size may help: many networks want a multiple of their patch "
-                    "or window"
-                )
                 raise ConfigError(
                     f"{name} cannot be built: {error}", where="--model", fix=fix
                 ) from error

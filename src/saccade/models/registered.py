@@ -59,6 +59,12 @@ def register_model(
             where="register_model",
             fix="give yours another name",
         )
+    if isinstance(builder, nn.Module):
+        raise UsageError(
+            f"'{name}' is a network already, with the weights that it has",
+            where="register_model",
+            fix="give the class or the function that makes it; or train this one: model=network",
+        )
     if not callable(builder) or not _takes(builder, "num_classes"):
         raise UsageError(
             f"the builder of '{name}' does not take num_classes",
@@ -129,11 +135,20 @@ def _entry(
                 where="--model",
                 fix="repair the plug-in: let it name a function or class with that parameter",
             )
+
         asked = {"dropout": options.dropout, "drop_path": options.drop_path}
         offered = {"image_size": options.image_size, "in_channels": options.in_channels}
         network = backends.made(
-            lambda **more: builder(num_classes=options.num_classes, **more), name, asked, offered
+            lambda **more: builder(num_classes=options.num_classes, **more),
+            name,
+            asked,
+            offered,
+            fix=(
+                "repair its builder; it is called on torch's meta device, too, where tensors have "
+                "shapes and no values"
+            ),
         )
+
         if not isinstance(network, nn.Module):
             raise ConfigError(
                 f"the builder of {name} returned a {type(network).__name__}",
