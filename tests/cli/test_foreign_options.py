@@ -42,7 +42,51 @@ def ids(row: Row) -> str:
         ("train --architecture SpatialNet:0", "train --model SpatialNet:0"),
         ("train --learning-rate 2e-1", "train --lr 2e-1"),
         ("train --model_name regnetx800mf_x1_bgr", "train --model regnetx800mf_x1_bgr"),
-        ("train --data_path ./data --dataset_name x", "train --data ./data --data x"),
+        ("train --data_path ./data --dataset_name x", "train --data ./data"),
+        ("train --dataset_name image_folder --data_path ./data", "train --data ./data"),
+        ("train --dataset-name cifar10_classification --data-path ./no", "train --data cifar10"),
+        # the images as a word, and the script, as these are pasted
+        ("train train.py /data/images --amp", "train --data /data/images --precision bf16"),
+        # a batch of each process, whoever spells it
+        (
+            "train --nproc_per_node=8 --batch-size 128",
+            "train --devices 8 --batch-size 1024",
+        ),
+        ("train -b 64 --grad-accum-steps 4 --num-tasks 2", "train --batch-size 512 --devices 2"),
+        ("train -b 64 --effective-batch-size 1024", "train --batch-size 1024"),
+        ("train -b 64 --devices 0,2", "train --batch-size 128 --devices 0,2"),
+        (
+            "train --devices 8 --batch-size 1024 --amp",
+            "train --devices 8 --batch-size 1024 --precision bf16",
+        ),
+        # torchvision validates at its own size, and its strength counts to 30
+        (
+            "train --train-crop-size 176 --val-resize-size 232",
+            "train --image-size 176 --set data.eval_size=224 --set data.eval_crop=0.9655",
+        ),
+        (
+            "train --auto-augment ra",
+            "train --set augment.policy=randaugment --set augment.rand_magnitude=3",
+        ),
+        ("train --ra-reps 3 --ra-sampler", "train --set augment.repeats=3"),
+        # blue, green, red: the figures are turned round with the images
+        (
+            "train --input_channel_reverse True --image_mean 103.53 116.28 123.675",
+            "train --set 'data.mean=[0.485,0.456,0.406]'",
+        ),
+        # what has no counterpart is not turned into another
+        ("train --opt adabelief --sched tanh", "train"),
+        ("train --aa augmix-m5-w4-d2", "train"),
+        # flags take no word, guesses and beginnings keep their values, `--` keeps what follows
+        ("train --model-ema digits", "train --set ema.half_life=1ep digits"),
+        ("train --bacth-size 32 --amp", "train --batch-size 32 --precision bf16"),
+        ("train --foo 3 --amp", "train --precision bf16"),
+        (
+            "train -ep 3 -lr 0.1 --lr-sched cosine",
+            "train --epochs 3 --lr 0.1 --set schedule.name=cosine",
+        ),
+        ("train --jsd --amp", "train --precision bf16"),
+        ("train --amp -- digits", "train --precision bf16 -- digits"),
         ("train --dataset_name cifar100_classification", "train --data cifar100"),
         (
             "train --img_resize 256 --img_crop 224",
@@ -76,11 +120,11 @@ def ids(row: Row) -> str:
         ),
         (
             "train --model-ema-decay 0.9999 --model-ema",
-            "train --set ema.half_life=6931step --set ema.half_life=6931step",
+            "train --set ema.half_life=6931step",
         ),
         (
             "train --model-ema --model-ema-steps 32 --model-ema-decay 0.99998",
-            "train --set ema.half_life=1ep --set ema.half_life=1ep",
+            "train --set ema.half_life=1ep",
         ),
         ("train --lr 0.5 --lr-min 0.001", "train --lr 0.5 --set schedule.end=0.002"),
         ("train --norm-weight-decay 0.0", "train"),

@@ -263,6 +263,7 @@ def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path:
     [
         (("train", "--no-such-flag"), 2, "No such option"),
         (("train", "resent18"), 78, "neither a YAML file, nor a recipe, nor a model"),
+        (("train", "/no/imagenet"), 78, "is given by --data /no/imagenet"),
         (("train", "resnet81"), 78, "did you mean resnet8 or"),
         (("train", "Photo-small"), 78, "did you mean photos-small or"),
         (("train", "photos-smal.yaml"), 78, "there is no YAML file 'photos-smal.yaml'"),

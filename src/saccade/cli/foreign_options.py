@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from saccade.cli import foreign_values
+from saccade.cli.options import KNOWN_DATA
 from saccade.errors import UsageError
 
 TABLE = Path(__file__).with_name("foreign_options.txt")
@@ -22,8 +23,13 @@ OF_SAVED = "Verbs that take a trained model"
 """The subject whose rows come first for the verbs below."""
 
 VERBS_OF_SAVED = ("eval", "predict", "report")
+FLAGS_OF_OTHERS = ("--model-ema", "--ra-sampler")
+"""Options without a value there, though the row that answers them has one."""
+
+BATCH = "--batch-size"
 BROUGHT = "a trained model brings its own network, size, pixels and precision"
 
+YAML = (".yaml", ".yml")
 _PLACE = re.compile(r"\{(?:(\w+)=)?([^}]*)\}")
 
 
@@ -61,6 +67,14 @@ class Row:
             return _example(place[1], place[2]) if value is None else value
 
         return _quoted(_PLACE.sub(translated, self.ours))
+
+    def missing(self, given: Sequence[str], line: foreign_values.Line) -> str:
+        """Say which names there are where the one given has no counterpart, else nothing."""
+        for kind in self.kinds:
+            names = foreign_values.NAMES.get(kind)
+            if names and given and foreign_values.translate(kind, given, line) is None:
+                return f"not here; here are: {', '.join(dict.fromkeys(names.values()))}"
+        return ""
 
 
 def _example(kind: str | None, example: str) -> str:
@@ -105,7 +119,7 @@ class Part:
     """A word of a command, or an option with its values.
 
     ``name`` is empty for a word, ``row`` is what is known about an option of others, and ``ours``
-    an option of ours in our spelling.
+    an option of ours in our spelling. ``guessed``: that is the nearest one, to a name nobody has.
     """
 
     text: list[str]
@@ -113,6 +127,7 @@ class Part:
     values: list[str] = field(default_factory=list)
     row: Row | None = None
     ours: str = ""
+    guessed: bool = False
 
 
 def answer(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> UsageError | None:
@@ -122,39 +137,77 @@ def answer(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Usag
     """
     parts = list(_parts(verb, arguments, own))
     line = {part.ours or _spelt(part.name): part.values for part in parts if part.name}
-    told: list[tuple[str, str, str]] = []
-    ours: list[str] = []
-    foreign = False
-
-    for part in parts:
-        given = shlex.join(part.text)
-        if part.row:
-            advice, why = part.row.advice(part.values, line), part.row.why
-            if not _flags(advice) <= {*own}:
-                advice, why = "", BROUGHT if verb in VERBS_OF_SAVED else f"not for {verb}"
-            told.append((given, advice or "leave it out", why))
-            ours.append(advice)
-            foreign = True
-        elif part.ours and part.ours != part.name:
-            told.append((given, shlex.join([part.ours, *part.values]), "our spelling"))
-            ours.append(told[-1][1])
-            foreign = True
-        elif part.name and not part.ours:
-            near = difflib.get_close_matches(part.name, own, n=1, cutoff=0.7)
-            told.append((given, f"did you mean {near[0]}?" if near else "unknown", ""))
-        else:
-            ours.append(given)
-
-    if not foreign:
+    if not any(part.row or _is_respelt(part) for part in parts):
         return None
+    told = [(shlex.join(part.text), *_reply(part, verb, line, own)) for part in parts]
+    told = _with_one_data(told)
+
     lines = [
-        f"{given}  ->  {advice}" + (f"  ({why})" if why else "") for given, advice, why in told
+        f"{given}  ->  {ours or 'leave it out'}" + (f"  ({why})" if why else "")
+        for given, ours, why in told
+        if why or given != ours
     ]
     return UsageError(
         "\n".join(["some options are spelt as another trainer has them; here they are:", *lines]),
         where="docs/coming-from.md has the whole table",
-        fix=" ".join(["saccade", verb, *filter(None, ours)]),
+        fix=" ".join(["saccade", verb, *filter(None, dict.fromkeys(ours for _, ours, _ in told))]),
     )
+
+
+def _reply(
+    part: Part, verb: str, line: foreign_values.Line, own: Mapping[str, bool]
+) -> tuple[str, str]:
+    """Return what to write for a part, empty for nothing, and why, empty for what is ours."""
+    given = shlex.join(part.text)
+    if part.row:
+        if missing := part.row.missing(part.values, line):
+            return "", missing
+        advice = part.row.advice(part.values, line)
+        if _flags(advice) <= {*own}:
+            return advice, part.row.why or ("" if advice != given else "the same")
+        return "", BROUGHT if verb in VERBS_OF_SAVED else f"not for {verb}"
+
+    if part.ours == BATCH and any(find(name) for name in line if name not in own):
+        batch = foreign_values.translate("own_batch", part.values, line)
+        why = "ours is global: theirs x devices x accumulation"
+        return shlex.join([BATCH, batch or part.values[-1]] if part.values else [BATCH]), why
+    if part.ours and part.ours != part.name:
+        why = f"did you mean {part.ours}?" if part.guessed else "our spelling"
+        return shlex.join([part.ours, *part.values]), why
+    if part.name and not part.ours:
+        return "", "unknown"
+
+    if not part.name and "--data" in own and part.text[0] != "--":
+        if part.text[0].endswith(".py"):
+            return "", "saccade is the script"
+        if _is_images(part.text[0]):
+            return shlex.join(["--data", part.text[0]]), "a folder, tar, zip or known name"
+    return given, ""
+
+
+def _is_respelt(part: Part) -> bool:
+    return bool(part.ours) and part.ours != part.name and not part.guessed
+
+
+def _is_images(word: str) -> bool:
+    """Say whether a word is the place of images, as timm has it, and not a file of settings."""
+    path = Path(word)
+    return path.is_dir() or ("/" in word and not path.is_file() and path.suffix not in YAML)
+
+
+def _with_one_data(told: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Keep one of several places of the images: one that is there, else a known name."""
+    places = [shlex.split(ours)[1] for _, ours, _ in told if ours.startswith("--data ")]
+    if len(set(places)) < 2:
+        return told
+    # the name of a data set beside its path, as edgeai-torchvision and timm have them
+    kept = max(places, key=lambda place: (Path(place).exists(), place in KNOWN_DATA, "/" in place))
+    return [
+        (given, "", f"the images are --data {kept}")
+        if ours.startswith("--data ") and shlex.split(ours)[1] != kept
+        else (given, ours, why)
+        for given, ours, why in told
+    ]
 
 
 def _flags(advice: str) -> set[str]:
@@ -171,6 +224,7 @@ def _parts(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Iter
     while rest:
         text = rest.pop(0)
         if text == "--":
+            yield Part([text, *rest])
             return
         if not _is_option(text):
             yield Part([text])
@@ -180,17 +234,44 @@ def _parts(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Iter
         explicit = [value] if equals else []
         row = None if name in own or _spelt(name) in own else find(name, verb)
         # a short option with its value in one word, such as -j8
-        if not row and name[1] != "-" and name[:2] != name and (row := find(name[:2], verb)):
+        if not row and re.match(r"-[a-zA-Z][\d.]", text) and (row := find(name[:2], verb)):
             name, explicit = name[:2], [text[2:]]
+        ours = "" if row else _ours(name, own)
+        if not row and not ours:
+            row = _abbreviated(name, verb)
 
         if row:
             values = explicit or _taken(rest, row, name)
             yield Part([text] if explicit else [name, *values], name, values, row)
+            continue
+
+        guessed = not ours
+        if guessed:
+            ours = next(iter(difflib.get_close_matches(name, own, n=1, cutoff=0.7)), "")
+        if ours:
+            takes = own[ours] and not equals and bool(rest)
         else:
-            ours = name if name in own else _spelt(name) if _spelt(name) in own else ""
-            takes = own.get(ours, False) and not equals and rest
-            values = explicit or ([rest.pop(0)] if takes else [])
-            yield Part([text] if equals else [name, *values], name, values, ours=ours)
+            takes = bool(rest and re.fullmatch(r"True|False|-?[\d.]+(e-?\d+)?", rest[0]))
+        values = explicit or ([rest.pop(0)] if takes else [])
+        yield Part([text] if equals else [name, *values], name, values, ours=ours, guessed=guessed)
+
+
+def _ours(name: str, own: Mapping[str, bool]) -> str:
+    """Return the option of ours that is meant: another spelling, or the beginning of one alone."""
+    spelt = f"--{_spelt(name).lstrip('-')}"
+    found = [option for option in own if option.startswith(spelt)] if len(spelt) > 3 else []
+    if name in own or spelt in own:
+        return name if name in own else spelt
+    return found[0] if len(found) == 1 else ""
+
+
+def _abbreviated(name: str, verb: str) -> Row | None:
+    """Return the row of the beginning of an option of others, which their programs accept."""
+    if len(name) < 5 or not name.startswith("--"):
+        return None
+    begun = {n for row in rows() for n in row.theirs if n.startswith(_spelt(name))}
+    found = {id(row): row for n in begun if (row := find(n, verb))}
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _is_option(text: str) -> bool:
@@ -200,6 +281,11 @@ def _is_option(text: str) -> bool:
 def _taken(rest: list[str], row: Row, name: str) -> list[str]:
     """Take the values of an option of others from the arguments behind it."""
     values: list[str] = []
+    if _spelt(name) in FLAGS_OF_OTHERS:
+        return values
+    # a flag in timm, a path in edgeai-torchvision
+    if name == "--pretrained" and rest and not re.search(r"[/.:]|^(True|False)$", rest[0]):
+        return values
     if row.kinds or _spelt(name) in row.valued:
         several = any(kind in foreign_values.MANY for kind in row.kinds) or not row.kinds
         while rest and not _is_option(rest[0]):

@@ -50,15 +50,26 @@ DTYPES = {
 }
 FILLS = {"pixel": "noise", "rand": "noise", "const": "mean"}
 
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "policy": {**POLICIES, "rand": "randaugment"},
+    "dtype": DTYPES,
+    "erase": FILLS,
+}
+"""Kinds whose values are names: one that is not there has no counterpart."""
+
 DEVICES = ("--devices", "--num-tasks", "--nproc-per-node", "--num-gpu", "--ngpus", "--num-gpus")
-CROPS = ("--img-crop", "--val-crop-size", "--train-crop-size", "--image-size")
+PROCESSES = ("--num-tasks", "--nproc-per-node")
+ACCUMULATED = ("--grad-accum-steps", "--iter-size")
+WHOLE = ("--effective-batch-size", "--total-batch-size")
 
 
 def _listed(values: Sequence[str]) -> str:
     return f"[{','.join(values)}]"
 
 
-def _policy(given: Sequence[str]) -> str | None:
+def _policy(given: Sequence[str], line: Line) -> str | None:
     """Read timm's RandAugment, such as rand-m9-mstd0.5-inc1, or another policy's name."""
     text = given[0].lower()
     if text.startswith("rand"):
@@ -67,6 +78,9 @@ def _policy(given: Sequence[str]) -> str | None:
             found = re.search(rf"-{letter}([\d.]+)(?:-|$)", text)
             settings += [f"augment.rand_{name}={found[1]}"] if found else []
         return " --set ".join(settings)
+    # torchvision's strength is 9 of 30
+    if text == "ra" and "--ra-magnitude" not in line:
+        return "randaugment --set augment.rand_magnitude=3"
     return POLICIES.get(text)
 
 
@@ -82,16 +96,57 @@ def _jitter(given: Sequence[str]) -> str | None:
     return _listed([*strengths, "0"][:4]) if len(strengths) in (3, 4) else None
 
 
-def _batch(given: Sequence[str], line: Line) -> str:
-    """Multiply a batch of one device by the devices, where the command says how many."""
-    devices = next((line[name][0] for name in DEVICES if line.get(name)), "1")
-    return str(int(given[0]) * (int(devices) if devices.isdecimal() else 1))
+def _batch(given: Sequence[str], line: Line, options: Sequence[str] = DEVICES) -> str:
+    """Multiply a batch of one device by the devices and the cells, where the command says them."""
+    if whole := _first(WHOLE, line):
+        return str(int(whole))
+    devices = _first(options, line) or "1"
+    count = int(devices) if devices.isdecimal() else len(re.findall(r"(?<![\d:])\d+", devices)) or 1
+    return str(int(given[0]) * count * int(_first(ACCUMULATED, line) or 1))
 
 
-def _quotient(given: Sequence[str], line: Line) -> str | None:
-    """Divide the side of the crop, where the command has it, by the side before the crop."""
-    crop = next((line[name][-1] for name in CROPS if line.get(name)), None)
-    return f"{float(crop) / float(given[0]):.4g}" if crop else None
+def _own_batch(given: Sequence[str], line: Line) -> str:
+    """Read our ``--batch-size`` among options of others, as a batch of each of their processes."""
+    return _batch(given, line, PROCESSES)
+
+
+def _first(names: Sequence[str], line: Line) -> str:
+    return next((line[name][-1] for name in names if line.get(name)), "")
+
+
+def _quotient(given: Sequence[str], line: Line) -> str:
+    """Divide the side of the crop by the side before it."""
+    crop = _first(("--img-crop", "--val-crop-size", "--image-size"), line) or "224"
+    return f"{float(crop) / float(given[0]):.4g}"
+
+
+def _val_quotient(given: Sequence[str], line: Line) -> str:
+    """Divide torchvision's validation crop by the side before it."""
+    return f"{float(_eval_size(given, line)) / float(given[0]):.4g}"
+
+
+def _eval_size(given: Sequence[str], line: Line) -> str:
+    """Return torchvision's side of the validation crop, which does not follow the training's."""
+    return _first(("--val-crop-size",), line) or "224"
+
+
+def _repeats(given: Sequence[str], line: Line) -> str:
+    return _first(("--ra-reps",), line) or "4"
+
+
+def _mean(given: Sequence[str], line: Line) -> str:
+    """Divide means by 255, and turn those of blue, green and red images round."""
+    return _listed(_in_rgb([f"{float(value) / 255:.4g}" for value in given], line))
+
+
+def _std(given: Sequence[str], line: Line) -> str:
+    """Turn factors into deviations, and those of blue, green and red images round."""
+    return _listed(_in_rgb([f"{1 / (255 * float(value)):.4g}" for value in given], line))
+
+
+def _in_rgb(values: list[str], line: Line) -> list[str]:
+    turned = line.get("--input-channel-reverse", ("False",))
+    return values if turned and turned[0].lower() in ("false", "0", "no") else values[::-1]
 
 
 def _half_life(given: Sequence[str], line: Line) -> str | None:
@@ -127,15 +182,12 @@ _OF_VALUES: dict[str, Callable[[Sequence[str]], str | None]] = {
     "device": lambda given: re.sub(r"^cuda:(\d+)$", r"\1,", given[0]),
     "list": _listed,
     "epochs": lambda given: _listed([f"{value}ep" for value in given]),
-    "mean": lambda given: _listed([f"{float(value) / 255:.4g}" for value in given]),
-    "std": lambda given: _listed([f"{1 / (255 * float(value)):.4g}" for value in given]),
     "third": lambda given: f"{float(given[0]) / 3:.3g}",
     "optimizer": lambda given: OPTIMIZERS.get(given[0].lower()),
     "schedule": lambda given: SCHEDULES.get(given[0].lower()),
     "data": lambda given: DATA.get(given[0].lower(), given[0]),
     "dtype": lambda given: DTYPES.get(given[0].lower()),
     "erase": lambda given: FILLS.get(given[0].lower()),
-    "policy": _policy,
     "area": _area,
     "jitter": _jitter,
 }
@@ -143,7 +195,14 @@ _OF_LINE: dict[str, Callable[[Sequence[str], Line], str | None]] = {
     "ema": _half_life,
     "end": _end,
     "batch": _batch,
+    "own_batch": _own_batch,
     "quotient": _quotient,
+    "val_quotient": _val_quotient,
+    "eval_size": _eval_size,
+    "repeats": _repeats,
+    "policy": _policy,
+    "mean": _mean,
+    "std": _std,
     "weights": _weights,
 }
 

@@ -31,8 +31,9 @@ def predict(
 ) -> None:
     """Name what is in images, with probabilities, which are computed in float32 on every machine.
 
-    Images that cannot be read are named on stderr; the others are answered, and the exit status is
-    65.
+    Images that cannot be read are named on stderr, and the others are answered.
+
+    The exit status is 65 then.
     """
     with explained(json_out):
         from saccade import api, files

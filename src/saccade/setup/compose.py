@@ -344,6 +344,11 @@ def _unknown_word(word: str) -> ConfigError:
     near = [
         known[m] for text in texts for m in difflib.get_close_matches(text, known, n=3, cutoff=0.6)
     ]
+    # the place of images, as other trainers have it, rather than the name of a recipe
+    if "/" in word and path.suffix not in YAML_SUFFIXES and not set(near) & set(beside.values()):
+        what = f"there is no file or folder '{word}'"
+        fix = f"a folder or archive of images is given by --data {word}"
+        return ConfigError(what, where=place, fix=fix)
     fix = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
     return ConfigError(what, where=place, fix=fix or "see `saccade recipes` and `saccade models`")
 
