@@ -153,14 +153,11 @@ def _open(
 
     Raises on all ranks where one of them has other settings, images or versions.
     """
-    # what others hand over is part of what the run is: each rank says who it is before any of them
-    # begins
     data = datasets.open_data(composed.config, composed.source, composed.val_source)
     explicit = composed.explicit_batch
     config, shrunk = build.shrink_batch(composed.config, len(data.train), explicit, module)
 
-    # no two runs of other networks may pass for one and the same; a name alone says nothing of a
-    # class
+    # a class name does not identify a network: a digest of its contents does
     theirs = module if module is not None else build.of_others(config, data, behaviour)
     mine = own_network.identify(theirs) if theirs is not None else {}
     mine |= behaviour.identity()

@@ -128,7 +128,6 @@ class Layers:
         return list(self._values)
 
     def _explain(self, error: ValidationError) -> ConfigError:
-        # one at a time: the others are often consequences of it
         first = error.errors()[0]
         parts = [str(p) for p in first["loc"] if not isinstance(p, int)]
         name = ".".join(parts)

@@ -189,8 +189,7 @@ class RegNet(Network):
                     width,
                     stride if place == 0 else 1,
                     groups=design.groups_of(width),
-                    # a share of the block's input, not of its own width: Radosavovic et al. 2020,
-                    # section 4
+                    # a share of the block's input, not of its own width
                     squeezed=round(squeeze * channels),
                     drop_path=next(rates),
                 )

@@ -209,7 +209,7 @@ def _pool(channels: int, stride: int, blur: bool) -> nn.Module:
     if stride == 1:
         return nn.Identity()
     if blur:
-        # the maximum at every place first, then low-passed and thinned: Zhang 2019, figure 2
+        # the maximum at every place first, then low-passed and thinned
         return nn.Sequential(nn.MaxPool2d(3, 1, padding=1), BlurPool(channels))
     return nn.MaxPool2d(3, stride, padding=1)
 

@@ -86,7 +86,6 @@ class LearnedPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C)."""
         weight = self.weight_for(x.shape[-2], x.shape[-1]).view(1, -1, 1)
-        # a matrix product: the weighted sum is taken without a copy of the map
         return torch.bmm(x.flatten(2), weight.expand(len(x), -1, -1)).flatten(1)
 
     def weight_for(self, height: int, width: int) -> Tensor:
@@ -144,7 +143,6 @@ class SpatialAttention(nn.Module):
         channel = self.channel_gate(self.pool(x))[:, :, None, None]
         cells = self.place_gate(grid_means(self.merge(x), GRID, GRID).flatten(1))
         place = spread(cells.view(-1, 1, GRID, GRID), x.shape[-2], x.shape[-1])
-        # clipped, because 1 + two gates can make a map three times as large
         return nn.functional.relu6(x * (1 + channel + place))
 
 

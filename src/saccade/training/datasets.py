@@ -88,7 +88,7 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
     if val is None:
         raise no_validation(source)
 
-    # the head counts classes in the order of the training set, so labels of others follow it
+    # the same number may be written 7 in one source and 007 in the other
     val = val.called_as(train.classes)
     chosen_on = val
     # the best epoch is then chosen on images that the final figure has not seen

@@ -248,7 +248,7 @@ class Meter:
         """
         now, (loss, steps) = time.perf_counter(), self._epoch.tolist()
         spent_s = now - taken_s - self._epoch_mark
-        # no step since the last evaluation: the final one, which is told what was told before
+        # without a step since the last evaluation, the final one tells what that one told
         if self._epoch_steps:
             self._trained = {
                 "train_loss": loss / steps if steps else math.nan,

@@ -135,7 +135,7 @@ class Run:
         """Return what holds the images of a split that is judged after every epoch, None where
         they are large.
         """
-        # None is kept, too: whether images are small is found out by reading some
+        # None is kept, too: whether images are small is found out by reading one
         if split not in self.decoded:
             self.decoded[split] = Decoded.of(split, self.plan.config.data.exif)
         return self.decoded[split]

@@ -82,7 +82,8 @@ class StepRunner:
         spike = finite & state.losses.is_spike(loss) if state.losses else torch.zeros_like(finite)
         good = finite & ~spike
 
-        # rates are a function of the step alone, and so a resumed run has the same ones
+        # from the step and the evaluations alone, which a checkpoint holds: a resumed run has the
+        # same rates
         state.optimizers.follow(self.schedule, state.step, state.evaluations)
         update(state, buffers, good, self.world.size, waits=self.device.type != "cuda")
         state.forget_gradients()

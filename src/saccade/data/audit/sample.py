@@ -206,7 +206,6 @@ def _identity(train: Images, val: Images) -> str:
 def _digests(part: Part[Images]) -> list[list[Any]]:
     """Return (place, first half of the SHA-256) of at most ``REMEMBERED`` images that were read."""
     seen = np.flatnonzero(part.rows["seen"])
-    # spread over the set, as a failing disk damages neighbours
     spread = seen[np.linspace(0, len(seen) - 1, min(REMEMBERED, len(seen))).astype(np.int64)]
     return [
         [int(part.places[row]), part.rows["digest"][row].ljust(32, bytes(1))[:16].hex()]
