@@ -26,7 +26,7 @@ from saccade.log import Log
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.objectives.evaluation import Evaluation
-from saccade.objectives.objective import Result
+from saccade.objectives.objective import Objective, Result
 from saccade.preflight import checks, out_of_memory, own_network
 from saccade.report import write_report
 from saccade.runs import resuming, run_folder
@@ -51,7 +51,8 @@ class Outcome:
     set.
 
     ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished
-    before; ``settings`` is the resolved configuration, as in ``config.yaml``.
+    before; ``settings`` is the resolved configuration, as in ``config.yaml``; ``objective`` is what
+    was learned, None where nothing ran.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class Outcome:
     seconds: float
     fresh: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+    objective: Objective | None = None
 
 
 def train(
@@ -116,11 +118,17 @@ def train(
                     with out_of_memory.explained(run.plan, run.state):
                         train_to_the_end(run, meter, stop, log)
                     outcome = _finish(run, meter, stop, log)
-                run_folder.conclude(outcome.result, folder, outcome.seconds, log)
+                _conclude(outcome, run.plan.objective, log)
 
             if module is not None:
                 own_network.give_back(module, run.state.final_model)
             return outcome
+
+
+def _conclude(outcome: Outcome, objective: Objective, log: Log) -> None:
+    """Print what came out, and what to try next."""
+    result, folder, seconds = outcome.result, outcome.folder, outcome.seconds
+    run_folder.conclude(result, folder, seconds, log, objective=objective)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +211,15 @@ def _finished_before(opened: _Opened, folder: Path, world: World) -> Outcome | N
     if module is not None and (folder / MODEL_FILE).is_file():
         Classifier.load(folder, module)
     seconds = float(done["seconds"])
-    return Outcome(folder, done["result"], seconds, fresh=False, settings=config.dump())
+    learned = opened.behaviour.learned(config, data.train)
+    return Outcome(
+        folder,
+        done["result"],
+        seconds,
+        fresh=False,
+        settings=config.dump(),
+        objective=learned,
+    )
 
 
 def _build(opened: _Opened, folder: Path, saved: Saved | None, world: World) -> Run:
@@ -303,7 +319,13 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
     saving.save(run, meter, log)
     if plan.world.leads:
         _hand_over(run, meter, result, entry, log=log)
-    return Outcome(plan.folder, entry.to_json(), meter.seconds, settings=plan.config.dump())
+    return Outcome(
+        plan.folder,
+        entry.to_json(),
+        meter.seconds,
+        settings=plan.config.dump(),
+        objective=plan.objective,
+    )
 
 
 def _read_back(run: Run) -> Classifier:

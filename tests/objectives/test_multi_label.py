@@ -27,9 +27,12 @@ from saccade.data.augment.mix import draw_mix
 from saccade.data.sources import open_source
 from saccade.errors import ConfigError, DataError, PreemptedError
 from saccade.evaluation.classifier import Classifier
+from saccade.log import Log
 from saccade.objectives import per_label
 from saccade.objectives.multi_label import MultiLabel
 from saccade.objectives.objective import Cell
+from saccade.report.comparison import compare_runs
+from saccade.runs import run_folder
 
 LABELS = ("blue", "green", "red")
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -210,7 +213,7 @@ def test_the_saved_weights_say_what_they_are_and_answer_alike_anywhere(
 
 
 def test_eval_gives_the_figures_of_the_run_and_an_image_may_have_no_label(
-    run: Path, photos: Path
+    run: Path, tmp_path: Path
 ) -> None:
     done = console.run_here("eval", str(run), "--json")
     assert done.status == 0, done.stderr
@@ -222,6 +225,9 @@ def test_eval_gives_the_figures_of_the_run_and_an_image_may_have_no_label(
     empty = Image.new("RGB", (12, 12), (120, 120, 120))
     (answer,) = saccade.predict(run, empty)
     assert answer.top == () and answer.label == "" and not answer.error
+    empty.save(file := tmp_path / "empty.png")
+    console.run_here("predict", str(run), str(file), "--csv", str(tmp_path / "p.csv"))
+    assert (tmp_path / "p.csv").read_text().splitlines()[1:] == [f"{file},,,"]
 
 
 def test_the_report_has_a_row_for_each_label_and_says_what_is_optimistic(run: Path) -> None:
@@ -286,3 +292,24 @@ def test_a_column_for_several_labels_that_never_holds_two_is_asked_about(
         objective = objectives.build(Config(), splits["train"])
         found = objective.inspect(splits["train"], splits["val"], held_out=False)
         assert ("label-alone" in [one.id for one in found]) is warned
+
+
+def test_the_last_lines_need_no_file_of_the_run(tmp_path: Path, capsys: Any) -> None:
+    """Other ranks come here while the first still writes ``run.json``."""
+    figures = {"map": 0.5, "f1_macro": 0.25, "f1_micro": 0.2, "loss": 0.6, "judged": 2, "n": 9}
+    result = {"step": 1, "epoch": 1.0, "split": "val", "views": 1, **figures}
+    learned = MultiLabel(LABELS[:2])
+    run_folder.conclude(result, tmp_path, 1.0, Log(), objective=learned)
+    assert "mAP 50.00%" in "".join(capsys.readouterr())
+
+
+def test_runs_that_learned_different_things_have_a_table_each(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "one-class"
+    other.mkdir()
+    result = {"step": 1, "top1": 0.75, "top5": 1.0, "correct": 3, "loss": 1.0, "n": 4}
+    facts = {"dataset": {"classes": ["a", "b"]}, "status": "done", "result": result}
+    (other / "run.json").write_text(json.dumps(facts))
+    compare_runs([run, other], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<th>status</th>") == 2 and ">mAP<" in page
+    assert page.index(">top-1<") < page.index("75.00") < page.index("30.06")

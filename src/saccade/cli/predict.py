@@ -84,4 +84,7 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
         for rank, answer in enumerate(row["top"], 1):
             share = f"{answer['probability']:.6f}"
             writer.writerow([cell(row["path"], path=True), rank, cell(answer["class"]), share])
+        if not row["top"] and "error" not in row:
+            # read, and nothing is said of it: the image has its line all the same
+            writer.writerow([cell(row["path"], path=True), "", "", ""])
     return out.getvalue().encode()

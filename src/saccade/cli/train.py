@@ -68,9 +68,11 @@ def train(
                 world=world,
             )
 
-        if not outcome.fresh:
+        if not outcome.fresh and (learned := outcome.objective) is not None:
             log.say(f"this run is finished: {outcome.folder} (start another with --resume never)")
-            run_folder.conclude(outcome.result, outcome.folder, outcome.seconds, log)
+            run_folder.conclude(
+                outcome.result, outcome.folder, outcome.seconds, log, objective=learned
+            )
         if json_out and world.leads:
             print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
 

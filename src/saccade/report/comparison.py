@@ -24,17 +24,20 @@ def compare_runs(runs: Sequence[Path], out: Path) -> Path:
     Raises UsageError when a folder is no run, DiskError.
     """
     records = [Record.read(run) for run in runs]
-    names, objective = _names(records), records[0].objective
-    primary = objective.primary
+    names = _names(records)
 
-    measured = f"Validation {objective.curves_title.lower()} ({primary.title})"
-    curves = {
-        measured: _overlay(records, names, measured, kind="eval", field=primary.name),
-        **{
-            f"{what} loss": _overlay(records, names, f"{what} loss", kind=kind, field="loss")
-            for what, kind in (("Training", "step"), ("Validation", "eval"))
-        },
-    }
+    # figures of different objectives have nothing to do with each other: a table and a plot of each
+    results, curves = [], {}
+    for group in _by_objective(records, names):
+        called, members = zip(*group, strict=True)
+        results.append(_results(members, called))
+        objective = members[0].objective
+        title = f"Validation {objective.curves_title.lower()} ({objective.primary.title})"
+        name = objective.primary.name
+        curves[title] = _overlay(members, called, title, kind="eval", field=name)
+    for what, kind in (("Training", "step"), ("Validation", "eval")):
+        title = f"{what} loss"
+        curves[title] = _overlay(records, names, title, kind=kind, field="loss")
 
     content = page(
         f"{len(records)} runs · Saccade",
@@ -43,7 +46,7 @@ def compare_runs(runs: Sequence[Path], out: Path) -> Path:
             element("p", "Saccade comparison", class_="eyebrow"),
             element("h1", f"{len(records)} runs"),
         ),
-        sections.section("Results, best first", _results(records, names)),
+        sections.section("Results, best first", join(results)),
         *[sections.section(title, curve) for title, curve in curves.items()],
         sections.section("What was set differently", _differences(records, names)),
         element("footer", "Written by Saccade from the run folders alone."),
@@ -57,6 +60,16 @@ def _names(records: Sequence[Record]) -> list[str]:
     short = [record.name for record in records]
     long = ["/".join(record.folder.resolve().parts[-2:]) for record in records]
     return [long[i] if short.count(name) > 1 else name for i, name in enumerate(short)]
+
+
+def _by_objective(
+    records: Sequence[Record], names: Sequence[str]
+) -> list[list[tuple[str, Record]]]:
+    """Return the runs with their names in groups that learned the same, in the order given."""
+    groups: dict[str, list[tuple[str, Record]]] = {}
+    for name, record in zip(names, records, strict=True):
+        groups.setdefault(record.objective.name, []).append((name, record))
+    return list(groups.values())
 
 
 def _overlay(
@@ -101,7 +114,6 @@ def _results(records: Sequence[Record], names: Sequence[str]) -> Html:
     titles = [one.label for one in objective.measures if one.name != primary.name]
     head = ("run", "status", primary.title, "95 % interval", *titles, "loss", "images", "time")
     rows = [_row(name, record, objective, low, high=high) for name, record in runs]
-    # runs of different objectives never have the same set: its labels say what is learned
     sets = {record.section("dataset").get("fingerprint") for record in records}
     warning = (
         "These runs did not see the same data (their fingerprints differ); their figures cannot "

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 
-from saccade import files, objectives, recipes, units
+from saccade import files, recipes, units
 from saccade._version import __version__
 from saccade.config.schema import Config
 from saccade.data.sources.handed import is_handed
@@ -24,6 +24,7 @@ from saccade.evaluation import views
 from saccade.findings import Finding
 from saccade.log import Log, read_events
 from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.objective import Objective
 from saccade.recipes import receipts
 from saccade.runs.metrics_csv import Table
 from saccade.runs.tensorboard import TensorBoard
@@ -291,16 +292,18 @@ def _job(env: Mapping[str, str]) -> str | None:
     return f"{number}.{env.get('SLURM_RESTART_COUNT', 0)}" if number else None
 
 
-def conclude(result: dict[str, Any], folder: Path, seconds: float, log: Log) -> None:
-    """Print the result and what to try next."""
+def conclude(
+    result: dict[str, Any], folder: Path, seconds: float, log: Log, *, objective: Objective
+) -> None:
+    """Print the result, in the words of what was learned, and what to try next."""
     try:
         facts = files.read_json(folder / "run.json")
-        best, objective = facts["best"], objectives.of_facts(facts)
-        early = facts.get("ended_early")
+        best, early = facts["best"], facts.get("ended_early")
         given = facts["trained_on"]["data"]
     except (OSError, ValueError, KeyError):
-        # the run is done and its result is known: a folder that somebody changed must not hide that
-        best, objective, early, given = None, objectives.of_facts({}), None, {}
+        # the run is done and its result is known: a folder that somebody changed, or that the first
+        # rank is still writing, must not hide that
+        best, early, given = None, None, {}
 
     primary = objective.primary
     counted = f"{objective.counted(result)} of '{result['split']}'"
