@@ -64,8 +64,8 @@ class Guard:
             f"{what} at step {evidence.step}{before}; nothing after the last checkpoint is kept",
             where=f"step {evidence.step}, {self._lr_text}"
             + (f"; its batch: {kept}" if kept else ""),
-            fix="lower the learning rate (--lr) or lengthen the warm-up (--set "
-            "schedule.warmup=10%), then start anew "
+            fix="lower the learning rate (--lr, or in the optimizer that you hand over) or "
+            "lengthen the warm-up (--set schedule.warmup=10%), then start anew "
             "with --resume never; if only a few images are to blame, --set "
             "guard.bad_steps=skip leaves such steps out",
             finding="loss-spike" if jumps else "not-finite",
