@@ -25,6 +25,7 @@ from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.data.augment.mix import draw_mix
 from saccade.data.sources import open_source
+from saccade.data.sources.label_sets import labels_in
 from saccade.errors import ConfigError, DataError, PreemptedError
 from saccade.evaluation.classifier import Classifier
 from saccade.log import Log
@@ -191,8 +192,88 @@ def test_a_table_of_several_labels_makes_a_run_that_is_judged_by_map(run: Path) 
     assert facts["result"]["map"] > 0.8 and facts["best"]["map"] >= facts["result"]["map"]
     notes = {finding["id"]: finding["message"] for finding in facts["findings"]}
     assert "any number of 3 labels" in notes["multi-label"]
+    assert "32 validation images: with so few, chance alone moves mAP" in notes["too-few-images"]
     head, *rows = csv.reader((run / "metrics.csv").read_text().splitlines())
     assert {"map", "f1_macro", "f1_micro"} <= set(head) and len(rows) == 10
+
+
+def test_the_separator_that_was_found_is_said_at_the_start(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = open_source(photos, str(photos / "labels.csv"))
+    assert table.read_as.startswith("separated by '|'; 0 to 3 in an image, 1.")
+    saccade.train(
+        model="lenet5",
+        data=photos,
+        labels=photos / "labels.csv",
+        image_size=28,
+        epochs="1step",
+        out=tmp_path / "run",
+    )
+    assert table.read_as in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["columns", "torch", "lists", "sets", "frame"])
+def test_labels_from_python_are_those_of_the_table(form: str, photos: Path) -> None:
+    pandas = pytest.importorskip("pandas") if form == "frame" else None
+    table = open_source(photos, str(photos / "labels.csv")).splits["train"]
+    held = [labels_in(table.classes[i]) for i in table.labels.tolist()]
+    paths = [photos / name for name in table.names]
+    hot = np.array([[name in one for name in LABELS] for one in held], np.int64)
+    data: Any = {
+        "columns": (paths, hot),
+        "torch": (paths, torch.from_numpy(hot).bool()),
+        "lists": (paths, [list(one) for one in held]),
+        "sets": (paths, [set(one) for one in held]),
+    }.get(form)
+    if pandas is not None:
+        joined = ["; ".join(one) for one in held]
+        data = pandas.DataFrame({"path": list(map(str, paths)), "labels": joined})
+
+    split = saccade.open_source(data).splits["all"]
+    names = dict(zip("012", LABELS, strict=True)) if form in ("columns", "torch") else {}
+    found = {
+        split.names[i].partition("-")[2].rpartition("-")[0] or split.origins[i]: {
+            names.get(name, name) for name in labels_in(split.classes[split.labels[i]])
+        }
+        for i in range(len(split))
+    }
+    assert {Path(name).name: one for name, one in found.items()} == {
+        path.name: set(one) for path, one in zip(paths, held, strict=True)
+    }
+
+
+def test_an_array_of_labels_makes_a_run_that_is_judged_by_map(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 255, (40, 12, 12, 3), np.uint8)
+    hot = draws.integers(0, 2, (40, 3))
+    outcome = saccade.train(
+        model="lenet5",
+        data=(images, hot),
+        holdout=0.5,
+        image_size=28,
+        epochs="2step",
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    facts = told(outcome.folder)
+    assert (facts["primary"], facts["dataset"]["classes"]) == ("map", ["0", "1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.eye(4), r"labels.argmax\(1\)"),
+        ([[0, 1], [1, 1], [1, 0], [0, 0]], r"numpy.array\(labels\)"),
+        ([["a", 1], ["b"], [], ["a"]], "text as well as numbers"),
+        ([["a|b"], ["b"], [], ["a"]], "a|b"),
+        (np.full((4, 2), 0.5), "several numbers"),
+    ],
+)
+def test_labels_from_python_that_may_mean_two_things_are_refused(labels: Any, words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        saccade.open_source((np.zeros((4, 8, 8), np.uint8), labels))
+    assert words.replace("\\", "") in f"{caught.value.what} {caught.value.fix}"
 
 
 def test_the_saved_weights_say_what_they_are_and_answer_alike_anywhere(

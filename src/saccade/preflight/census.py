@@ -22,6 +22,9 @@ def tell(data: Data, objective: Objective, log: Log) -> None:
     too many.
     """
     log.fact(objective.noun, f"{objective.head:,}: {names(objective.outputs)}")
+    for source in dict.fromkeys((data.source, data.val_source)):
+        if source.read_as:
+            log.fact("read as", source.read_as)
     used = {split.name: split for split in (data.train, data.chosen_on, data.val)}
     for name, split in used.items():
         log.fact(name, spread(split, objective))

@@ -53,7 +53,11 @@ def examine(
         *cells.inspect(config, len(data.train), shrunk, module),
         *network.findings(config, data.train, module, objective),
     ]
-    return [*findings, *contents.findings(data, config, log), *descent.findings(config, data)]
+    return [
+        *findings,
+        *contents.findings(data, config, log, objective.primary),
+        *descent.findings(config, data),
+    ]
 
 
 def check(composed: Composed, log: Log) -> list[Finding]:

@@ -14,6 +14,7 @@ from saccade.findings import Finding, listed
 from saccade.log import Log
 from saccade.models import find
 from saccade.objectives.metrics import wilson_interval
+from saccade.objectives.objective import TOP1, Primary
 from saccade.training.datasets import Data
 
 FEW_IMAGES = 100
@@ -25,15 +26,18 @@ USUAL_SMALLEST = 32
 """Image side, in pixels, up to which enlarging smaller images helps: networks expect no less."""
 
 
-def findings(data: Data, config: Config, log: Log) -> list[Finding]:
-    """Read the images, or a sample of a large set, and return what is wrong with them."""
+def findings(data: Data, config: Config, log: Log, primary: Primary = TOP1) -> list[Finding]:
+    """Read the images, or a sample of a large set, and return what is wrong with them.
+
+    ``primary`` is the figure that the run is judged by.
+    """
     read = _read(data, log)
     return [
         *changes(read, data),
         *copies(read, data),
         *views(read, config, data),
         *_blank(data),
-        *_validation_size(data.val),
+        *_validation_size(data.val, primary),
     ]
 
 
@@ -182,7 +186,7 @@ def _blank(data: Data) -> list[Finding]:
     ]
 
 
-def _validation_size(val: Split) -> list[Finding]:
+def _validation_size(val: Split, primary: Primary) -> list[Finding]:
     if len(val) == 0:
         return [
             Finding(
@@ -197,14 +201,19 @@ def _validation_size(val: Split) -> list[Finding]:
     if len(val) >= FEW_IMAGES:
         return []
 
-    # At an accuracy of one half the interval is widest.
+    # at an accuracy of one half the interval is widest; of other figures none is known
     low, high = wilson_interval(len(val) // 2, len(val))
+    few = f"{len(val)} validation images: "
+    if primary == TOP1:
+        few += f"each is {1 / len(val):.1%}, and chance alone moves the accuracy by up to "
+        few += f"{(high - low) / 2:.0%} up or down (95 %)"
+    else:
+        few += f"with so few, chance alone moves {primary.title} visibly"
     return [
         Finding(
             "too-few-images",
             "note",
-            f"{len(val)} validation images: each is {1 / len(val):.1%}, and chance alone moves "
-            f"the accuracy by up to {(high - low) / 2:.0%} up or down (95 %)",
+            few,
             val.where,
         )
     ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,10 @@ import numpy as np
 
 from saccade import rng
 from saccade.data.sources.encode import NoImage, encoded
-from saccade.data.sources.labels import refuse_odd_labels
+from saccade.data.sources.given_labels import class_names
 from saccade.data.sources.layout import WHOLE
 from saccade.data.sources.listing import counted
-from saccade.data.sources.recognise import UNLABELLED, Items, is_missing, recognise
+from saccade.data.sources.recognise import UNLABELLED, Items, recognise
 from saccade.data.sources.split import Integers, Read, Source, Split, short_name
 from saccade.errors import DataError
 from saccade.log import Log
@@ -285,70 +284,6 @@ class _Reading:
         ).at(np.argsort(labels, kind="stable"))
         # files may change between two readings, what was read whole has this very content
         return split if sampled else replace(split, stamp=f"{PREFIX}{split.fingerprint}")
-
-
-def class_names(labels: Sequence[Any], named: Sequence[str], reading: _Reading) -> list[str]:
-    """Return the class of each label: text, the name of a number, or numbers of equal width.
-
-    Raises DataError.
-    """
-    missing = [i for i, label in enumerate(labels) if is_missing(label)]
-    if missing:
-        raise DataError(
-            f"{reading.items.what}: {len(missing):,} images have no label",
-            where=reading.at(missing[0]),
-            fix="give each one, or leave these images out",
-        )
-
-    texts = [_label_text(label, i, named, reading) for i, label in enumerate(labels)]
-    if named:
-        return texts
-    numbers = [isinstance(text, int) for text in texts]
-    if all(numbers):
-        width = len(str(max(int(text) for text in texts)))
-        return [str(text).zfill(width) for text in texts]
-    if any(numbers):
-        i = numbers.index(not numbers[0])
-        raise DataError(
-            f"{reading.items.what}: labels are text as well as numbers, such as "
-            f"{texts[0]!r} and {texts[i]!r}",
-            where=reading.at(i),
-            fix="give all of them as text or all as whole numbers",
-        )
-    refuse_odd_labels(Counter(map(str, texts)), reading.where)
-    return [str(text) for text in texts]
-
-
-def _label_text(label: Any, i: int, named: Sequence[str], reading: _Reading) -> Any:
-    """Return one label as text, or as a whole number where nothing names it; raises DataError."""
-    if hasattr(label, "item") and getattr(label, "shape", None) in ((), (1,)):
-        label = label.item()
-
-    what, fix = "", "each image has one label: the text or the whole number of its class"
-    if isinstance(label, bool):
-        label = str(label)
-    elif isinstance(label, float) and label.is_integer():
-        what, fix = f"has the label {label}", "convert the labels to whole numbers: astype(int)"
-    elif getattr(label, "shape", ()) or isinstance(label, list | tuple | set | dict):
-        what = f"has a label of several numbers or words: {str(label)[:60]}"
-        fix = f"{fix}; from one-hot rows: labels.argmax(1)"
-    elif not isinstance(label, str | int):
-        what = f"has the label {label!r} of the type {type(label).__name__}"
-
-    if not what and isinstance(label, int):
-        if named and 0 <= label < len(named):
-            return named[label]
-        if not named and label >= 0:
-            return label
-        there = f"there are {len(named)} class names" if named else "classes are numbered from 0"
-        what, fix = f"has the label {label}", f"{there}; leave out images without a label"
-
-    if not what:
-        text = unicodedata.normalize("NFC", str(label).strip())
-        if text and text.isprintable():
-            return text
-        what = f"has the label {label!r}, which is no name of a class"
-    raise DataError(f"{reading.items.what}: the image {what}", where=reading.at(i), fix=fix)
 
 
 def _reader(reading: _Reading, guard: threading.Lock | None) -> Read:

@@ -63,7 +63,7 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
     """
     source = SideFile.opened(table)
     place_of = {path: place for place, path in enumerate(listing.names)}
-    rows = _rows(source)
+    rows, form = _rows(source)
     answers = _answers(rows, source, place_of.keys(), f"{listing.path.name}/")
     classes = [label for _, label in answers.values()]
     if are_sets(classes):
@@ -91,23 +91,37 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
         )
     others = [path for path in listing.names if path not in answers and is_image(path)]
     layout = layout_of_rows(places, listing.ignored + Counter({NO_ROW: len(others)}), others)
-    return replace(layout, notes=(counted(others, "images have no row"),) if others else ())
+    return replace(
+        layout,
+        notes=(counted(others, "images have no row"),) if others else (),
+        read_as=_read_as(form, [label for _, label in answers.values()]),
+    )
 
 
-def _rows(source: SideFile) -> Iterable[_Line]:
-    """Return (line number, path, class, split) of a table, in the form that its header says.
+def _read_as(form: str, sets: Sequence[str]) -> str:
+    """Say how a table of several labels was read; empty for one label each."""
+    if not form:
+        return ""
+    sizes = [len(labels_in(one)) for one in sets]
+    mean = sum(sizes) / len(sizes)
+    return f"{form}; {min(sizes)} to {max(sizes)} in an image, {mean:.2f} on average"
+
+
+def _rows(source: SideFile) -> tuple[Iterable[_Line], str]:
+    """Return (line number, path, class, split) of a table, in the form that its header says, and
+    that form in words where there are several labels.
 
     One label in the column ``label``; any number of them in the column ``labels``, or in columns of
     0 and 1, one for each label. Raises DataError.
     """
     header = [name.lower() for name in _header(source)]
     if set(LABELS) & set(header):
-        for line, (path, label, split) in source.columns(PATHS, LABELS, SPLITS):
-            yield line, path, label, split
-    elif set(LISTS) & set(header):
-        yield from _listed(source)
-    else:
-        yield from _marked(source, _marks(source, header))
+        columns = source.columns(PATHS, LABELS, SPLITS)
+        return ((line, path, label, split) for line, (path, label, split) in columns), ""
+    if set(LISTS) & set(header):
+        return _listed(source)
+    marks = _marks(source, header)
+    return _marked(source, marks), f"{len(marks)} columns of 0 and 1"
 
 
 def _header(source: SideFile) -> list[str]:
@@ -118,8 +132,8 @@ def _header(source: SideFile) -> list[str]:
         return []
 
 
-def _listed(source: SideFile) -> Iterator[_Line]:
-    """Read cells that hold any number of labels, none included."""
+def _listed(source: SideFile) -> tuple[list[_Line], str]:
+    """Read cells that hold any number of labels, none included; say what separates them."""
     rows = list(source.columns(PATHS, LISTS, SPLITS))
     used = [mark for mark in SEPARATORS if any(mark in cell for _, (_, cell, _) in rows)]
     if len(used) > 1:
@@ -130,10 +144,12 @@ def _listed(source: SideFile) -> Iterator[_Line]:
             finding="labels-unclear",
         )
 
+    found: list[_Line] = []
     for line, (path, cell, split) in rows:
         parts = cell.split(used[0]) if used else [cell]
-        labels = [_label(part, source.line(line)) for part in parts if part.strip()]
-        yield line, path, written(labels), split
+        labels = [one_of_several(part, source.line(line)) for part in parts if part.strip()]
+        found.append((line, path, written(labels), split))
+    return found, f"separated by {used[0]!r}" if used else "no separator in any cell"
 
 
 def _marks(source: SideFile, header: Sequence[str]) -> list[str]:
@@ -168,7 +184,7 @@ def _marks(source: SideFile, header: Sequence[str]) -> list[str]:
 
 def _marked(source: SideFile, marks: Sequence[str]) -> Iterator[_Line]:
     """Read columns of 0 and 1, one for each label; the header says how a label is written."""
-    names = {name.lower(): _label(name, source.line(1)) for name in _header(source) if name}
+    names = {name.lower(): one_of_several(name, source.line(1)) for name in _header(source) if name}
     columns = [(mark,) for mark in marks]
     for line, (path, split, *cells) in source.columns(PATHS, SPLITS, *columns):
         held = [
@@ -177,7 +193,7 @@ def _marked(source: SideFile, marks: Sequence[str]) -> Iterator[_Line]:
         yield line, path, written(held), split
 
 
-def _label(text: str, where: str) -> str:
+def one_of_several(text: str, where: str) -> str:
     """Return one label of several; raises DataError for one that looks like a list itself."""
     try:
         label = class_name(text)
@@ -191,6 +207,17 @@ def _label(text: str, where: str) -> str:
             finding="labels-unclear",
         )
     return label
+
+
+def parted(cells: Sequence[object]) -> Sequence[object]:
+    """Return lists of labels for texts that separate some by ``|``, ``;`` or a comma, as a table
+    may; other cells as they are.
+    """
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    used = [mark for mark in SEPARATORS if any(mark in text for text in texts)]
+    if len(used) != 1 or len(texts) < len(cells):
+        return cells
+    return [[part.strip() for part in text.split(used[0]) if part.strip()] for text in texts]
 
 
 def _answers(

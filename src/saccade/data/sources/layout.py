@@ -52,7 +52,8 @@ class Part:
 class Layout:
     """What a listing holds.
 
-    Its splits, what was ignored by reason, the first ignored paths, remarks, and class titles.
+    Its splits, what was ignored by reason, the first ignored paths, remarks, class titles, and how
+    a table of several labels was read.
     """
 
     parts: dict[str, Part]
@@ -60,6 +61,7 @@ class Layout:
     ignored_names: tuple[str, ...]
     notes: tuple[str, ...]
     titles: Mapping[str, str] = field(default_factory=dict)
+    read_as: str = ""
 
 
 def arrange(

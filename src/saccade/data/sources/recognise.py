@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from saccade.data.sources.encode import NoImage, absolute, as_array, holds_image, is_array
-from saccade.data.sources.labels import PATHS
+from saccade.data.sources.labels import LISTS, PATHS, parted
 from saccade.data.sources.layout import WHOLE
 from saccade.data.sources.split import Source, Split
 from saccade.data.sources.split_names import SPLIT_FOLDERS, called
@@ -215,8 +215,7 @@ def _plain_list(values: Any) -> Sequence[Any]:
     """Return the values of an array, tensor or column in a list; a list as it is."""
     for way in ("tolist", "to_list"):
         if hasattr(values, way) and getattr(values, "ndim", 1) == 1:
-            found: Sequence[Any] = getattr(values, way)()
-            return found
+            return list(getattr(values, way)())
     return values if isinstance(values, Sequence) else [values[i] for i in range(len(values))]
 
 
@@ -255,7 +254,8 @@ def _of_frame(frame: Any, name: str) -> dict[str, Items]:
     label = _column(names, LABEL_COLUMNS, "labels", name)
     split = _column(names, SPLIT_COLUMNS, "", name)
     columns = {wanted: _plain_list(frame[wanted]) for wanted in (image, label, split) if wanted}
-    items = _of_lists(columns[image], columns[label], "the data frame", name)
+    labels = parted(columns[label]) if label.strip().lower() in LISTS else columns[label]
+    items = _of_lists(columns[image], labels, "the data frame", name)
     if not split:
         return {WHOLE: items}
 

@@ -167,7 +167,8 @@ class Source:
 
     ``ignored`` counts what was left out by reason, ``ignored_names`` are the first such paths and
     ``notes`` are remarks for people. ``class_titles`` says what classes mean to people, where the
-    data says so: ``n01440764`` is ``tench, Tinca tinca``.
+    data says so: ``n01440764`` is ``tench, Tinca tinca``. ``read_as`` says how a table of several
+    labels was read.
     """
 
     name: str
@@ -177,6 +178,7 @@ class Source:
     ignored_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     class_titles: Mapping[str, str] = field(default_factory=dict)
+    read_as: str = ""
 
     @property
     def lacks_images(self) -> bool:
@@ -291,7 +293,7 @@ def source_of(path: Path, layout: Layout, sizes: Integers, read: Read, stamp: st
         )
 
     splits = {name: split(name, part) for name, part in layout.parts.items()}
-    facts = layout.ignored, layout.ignored_names, layout.notes, layout.titles
+    facts = layout.ignored, layout.ignored_names, layout.notes, layout.titles, layout.read_as
     return Source(short_name(path), str(path), splits, *facts)
 
 
