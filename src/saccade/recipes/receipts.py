@@ -197,6 +197,15 @@ def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[s
             f"receipts hold {FIGURE}, and this run is judged by {facts['primary']}",
             where=str(folder),
         )
+
+    # functions are no settings: the run would pass for one of the recipe, whatever they do
+    if others := facts.get("handed_over"):
+        raise ConfigError(
+            f"the run was trained with its own {', '.join(sorted(others))}, which no recipe holds",
+            where=str(folder),
+            fix="record a run of the `saccade train` command",
+        )
+
     return name, Measurement(
         run=folder.name,
         seed=settings["seed"],
