@@ -61,7 +61,8 @@ def test_a_run_on_arrays_is_bit_for_bit_the_run_on_the_same_images_as_a_folder_o
     assert saccade.evaluate(arrays.folder, (X ^ 1, WORDS)).n == len(X)
 
     capsys.readouterr()
-    run_folder.conclude(arrays.result, arrays.folder, 1.0, Log())
+    learned = saccade.load(arrays.folder).recipe.learned
+    run_folder.conclude(arrays.result, arrays.folder, 1.0, Log(), objective=learned)
     told = "".join(capsys.readouterr())
     assert "saccade.evaluate(" in told and "saccade eval " not in told
 
