@@ -89,7 +89,8 @@ class Split:
         if self.origins:
             return printable(f"{self.origins[i]} ({self.classes[self.labels[i]]})", keep="")
         prefix = f"{self.folder}/" if self.folder else ""
-        name = f"{prefix}{self.classes[self.labels[i]]}/{self.names[i]} in {Path(self.where).name}"
+        place = Path(self.where).name or self.where  # "." has no name
+        name = f"{prefix}{self.classes[self.labels[i]]}/{self.names[i]} in {place}"
         return printable(name, keep="")
 
     @cached_property
