@@ -45,22 +45,35 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
         log.say("resuming to the end")
         _attempt([*common, "--out", str(broken)], None, broken, log)
 
-        digests = [str(files.read_json(f / "run.json")["digest"]) for f in (whole, broken)]
-        resumed_at = _resumed_at(broken)
-    if digests[0] != digests[1]:
+        return _compared(
+            whole,
+            broken,
+            kills=kills,
+            steps=steps,
+            fix="please report this with your settings: it is a bug, or this device is not "
+            "deterministic",
+        )
+
+
+def _compared(whole: Path, broken: Path, *, kills: int, steps: int, fix: str) -> dict[str, Any]:
+    """Return what was proved by two finished runs.
+
+    Raises CheckpointError, with what to do in ``fix``, when their digests differ.
+    """
+    undisturbed, resumed = (
+        str(files.read_json(folder / "run.json")["digest"]) for folder in (whole, broken)
+    )
+    if undisturbed != resumed:
         raise CheckpointError(
             "the resumed run differs from the undisturbed one",
-            where=f"digests {digests[0][:16]} and {digests[1][:16]}",
-            fix=(
-                "please report this with your settings: it is a bug, or this device is not "
-                "deterministic"
-            ),
+            where=f"digests {undisturbed[:16]} and {resumed[:16]}",
+            fix=fix,
         )
     return {
         "kills": kills,
         "steps": steps,
-        "resumed_at": resumed_at,
-        "digest": digests[0],
+        "resumed_at": _resumed_at(broken),
+        "digest": undisturbed,
         "identical": True,
     }
 
@@ -91,23 +104,15 @@ def prove_here(train: Training, *, kills: int, steps: int, log: Log) -> dict[str
         log.say("resuming to the end")
         train(broken, None)
 
-        digests = [str(files.read_json(f / "run.json")["digest"]) for f in (whole, broken)]
-        resumed_at = _resumed_at(broken)
-    if digests[0] != digests[1]:
-        raise CheckpointError(
-            "the resumed run differs from the undisturbed one",
-            where=f"digests {digests[0][:16]} and {digests[1][:16]}",
+        return _compared(
+            whole,
+            broken,
+            kills=kills,
+            steps=steps,
             fix="does a loss, an augmentation, an optimizer or a data set of yours draw random "
             "numbers from elsewhere than what it is given (np.random, random), or remember "
             "something between calls?",
         )
-    return {
-        "kills": kills,
-        "steps": steps,
-        "resumed_at": resumed_at,
-        "digest": digests[0],
-        "identical": True,
-    }
 
 
 def _resumed_at(folder: Path) -> list[int]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from saccade import files, objectives, rng
 from saccade.errors import CheckpointError
-from saccade.models.weights.tensor_bytes import separate
+from saccade.models.weights.tensor_bytes import form, separate
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import Primary
 from saccade.training.state import State
@@ -267,8 +267,7 @@ def _check_layout(
                 continue  # as in one of another model, which ``compare`` describes
             if len(strides) != tensor.dim():
                 raise ValueError(
-                    f"state.json, layout.{group}.{name}: {strides} are no strides of "
-                    f"{_form(tensor)}"
+                    f"state.json, layout.{group}.{name}: {strides} are no strides of {form(tensor)}"
                 )
             span = 1 + sum(
                 (side - 1) * stride for side, stride in zip(tensor.shape, strides, strict=True)
@@ -362,14 +361,10 @@ def compare(saved: Saved, state: State) -> list[str]:
         for name in sorted(set(ours) & set(theirs)):
             a, b = ours[name], theirs[name]
             if a.shape != b.shape or a.dtype != b.dtype:
-                lines.append(f"{group}: {name} is {_form(b)} in the checkpoint, {_form(a)} here")
+                lines.append(f"{group}: {name} is {form(b)} in the checkpoint, {form(a)} here")
             elif name not in saved.meta["layout"].get(group, {}):
                 lines.append(f"{group}: {name} has no strides in state.json")
     return lines
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def restore_layout(saved: Saved, state: State) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saccade.distributed.world import World, flatten, unflatten
 from saccade.errors import ConfigError
 from saccade.models.parts.running_statistics import is_running_statistic
+from saccade.models.weights.tensor_bytes import form
 from saccade.optim.rollback import Kept
 from saccade.training.state import State
 
@@ -140,17 +141,13 @@ class Buffers:
 
 
 def _other_form(module: nn.Module, name: str, before: Tensor, now: Tensor | None) -> ConfigError:
-    after = "None" if now is None else _form(now)
+    after = "None" if now is None else form(now)
     return ConfigError(
-        f"the forward pass turns the buffer '{name}' from {_form(before)} into {after}",
+        f"the forward pass turns the buffer '{name}' from {form(before)} into {after}",
         where=type(module).__name__,
         fix="buffers are saved with the weights, so they keep their shapes and types: make it in "
         "__init__ as large as it will be, or keep it as a plain attribute",
     )
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits: bool) -> None:

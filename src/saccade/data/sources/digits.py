@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.data.sources.encode import GRAY, netpbm_header
 from saccade.data.sources.split import Source, assemble
 
 NAME = "digits"
@@ -32,7 +33,7 @@ def open_digits() -> Source:
     text = gzip.decompress(files(__package__).joinpath("digits.csv.gz").read_bytes()).decode()
     rows = np.array([line.split(",") for line in text.splitlines()], np.int64)
     gray = np.rint(rows[:, :-1] * 255 / MAX_GRAY).astype(np.uint8)
-    header = f"P5\n{SIDE} {SIDE}\n255\n".encode()
+    header = netpbm_header(SIDE, SIDE, GRAY)
     records = [header + pixels.tobytes() for pixels in gray]
     paths = [
         f"{'train' if row < NUM_TRAIN else 'test'}/{digit}/{row:05d}.pgm"

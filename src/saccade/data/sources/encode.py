@@ -137,8 +137,13 @@ def from_pixels(values: NDArray[np.uint8]) -> bytes:
     height, width, count = (*values.shape, 1)[:3]
     if count == RGBA:
         return _saved(Image.fromarray(np.ascontiguousarray(values)), "PNG")
-    kind = "P5" if count == GRAY else "P6"
-    return f"{kind}\n{width} {height}\n255\n".encode() + values.tobytes()
+    return netpbm_header(width, height, count) + values.tobytes()
+
+
+def netpbm_header(width: int, height: int, channels: int) -> bytes:
+    """Return what stands before the 8-bit pixels of a PGM (1 channel) or PPM file (3)."""
+    kind = "P5" if channels == GRAY else "P6"
+    return f"{kind}\n{width} {height}\n255\n".encode()
 
 
 def _from_pillow(image: Image.Image) -> bytes:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data.images.decode import IMAGE_SUFFIXES
+from saccade.data.sources.encode import GRAY, netpbm_header
 from saccade.data.sources.split import Integers, Read, Source, assemble
 from saccade.errors import DataError
 
@@ -196,9 +197,9 @@ def _source(path: Path, classes: Sequence[str], batches: Sequence[Batch]) -> Sou
     numbered: Counter[str] = Counter()
     for split, pixels, labels in batches:
         num, planes, height, width = pixels.shape
-        kind, suffix = ("P5", "pgm") if planes == 1 else ("P6", "ppm")
+        suffix = "pgm" if planes == GRAY else "ppm"
         starts.append(len(paths))
-        headers.append(f"{kind}\n{width} {height}\n255\n".encode())
+        headers.append(netpbm_header(width, height, planes))
         sizes.append(np.full(num, len(headers[-1]) + planes * height * width, np.int64))
         first = numbered[split]
         paths += [

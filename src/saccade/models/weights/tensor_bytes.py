@@ -31,3 +31,8 @@ def contiguous_bytes(tensor: Tensor) -> bytes:
     """
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes()
+
+
+def form(tensor: Tensor) -> str:
+    """Return the type and shape ``(...)`` of a tensor for people: ``float32[64, 3, 7, 7]``."""
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
