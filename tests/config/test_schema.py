@@ -184,3 +184,29 @@ def test_divisors_divide_and_none_is_missing(number: int) -> None:
 def test_a_run_of_no_length_is_refused(length: str) -> None:
     with pytest.raises(ConfigError, match="nothing would be trained"):
         resolved(f"epochs={length}")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("0.75", "0.75"), ("75%", "0.75"), (".5", "0.5"), ("0", "none"), ("layer3", "layer3")],
+)
+def test_a_frozen_part_is_a_word_a_module_or_a_fraction(written: str, meant: str) -> None:
+    assert resolved(f"finetune.freeze={written}").finetune.freeze == meant
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [("finetune.freeze=1.5", "not a fraction"), ("finetune.unfreeze=3ep", "nothing rests")],
+)
+def test_a_frozen_part_that_cannot_be_is_refused(assignment: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolved(assignment)
+
+
+def test_settings_of_fine_tuning_that_are_off_leave_earlier_runs_where_they_are() -> None:
+    older = Config().dump()
+    del older["finetune"]
+    assert configuration.diff(older, Config().dump()) == []
+    for name, _, _, default in configuration.fields():
+        if name.startswith("finetune."):
+            assert configuration.LATER[name] == default

@@ -29,6 +29,7 @@ from saccade.config.fields import (
 from saccade.config.fields import data as _data
 from saccade.config.fields import numerics as _numerics
 from saccade.config.fields import run as _run
+from saccade.config.finetune import FinetuneSection
 from saccade.config.optim import OptimizerSection, ScheduleSection
 from saccade.units import Duration
 
@@ -245,6 +246,7 @@ class Config(Section):
     augment: AugmentSection = AugmentSection()
     loss: LossSection = LossSection()
     ema: EmaSection = EmaSection()
+    finetune: FinetuneSection = FinetuneSection()
     guard: GuardSection = GuardSection()
     checkpoint: CheckpointSection = CheckpointSection()
     ranks: RanksSection = RanksSection()
@@ -327,7 +329,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-LATER: dict[str, Any] = {"patience": 0}
+LATER: dict[str, Any] = {
+    "patience": 0,
+    "finetune.freeze": "none",
+    "finetune.unfreeze": "",
+    "finetune.norms": "train",
+    "finetune.head_lr": 1.0,
+    "finetune.head_start": "zero",
+    "finetune.views": 1,
+}
 """Settings that earlier versions did not have, and what these did: runs of theirs are the same."""
 
 

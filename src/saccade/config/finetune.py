@@ -1,0 +1,79 @@
+"""The settings of training that goes on from weights: what rests, when it wakes, how the head
+starts.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, model_validator
+
+from saccade import units
+from saccade.config.fields import DurationText, Section, numerics
+
+RESTING = ("none", "backbone", "body")
+"""Words that name no module of a network."""
+
+
+def _text(value: Any) -> Any:
+    """Turn a bare number into the text that a fraction of the layers is written as."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.12g}" if is_number else value
+
+
+def _part(text: str) -> str:
+    """Check the part of a network that rests; a fraction is written in one way: 75% is 0.75."""
+    if not text:
+        raise ValueError("write none, backbone, a module such as layer3, or a fraction such as 75%")
+    if text[0].isdigit() or text[0] in ".-":
+        share = units.fraction(text)
+        return f"{share:.12g}" if share else "none"
+    return text
+
+
+Part = Annotated[str, BeforeValidator(_text), AfterValidator(_part)]
+
+
+class FinetuneSection(Section):
+    """What differs where training goes on from weights."""
+
+    freeze: Part = numerics(
+        "none",
+        "what rests: none; backbone = all but the head; body = the same but for its last norm; a "
+        "module's name = up to and including it; a fraction of the layers, from the input",
+    )
+    unfreeze: DurationText = numerics(
+        "", "when all that rests has woken, layer after layer from the head; empty = never"
+    )
+    norms: Literal["train", "frozen"] = numerics(
+        "train", "frozen: BatchNorm keeps its statistics, and normalises by them in training, too"
+    )
+    head_lr: float = numerics(
+        1.0, "the head's learning rate over that of the layer below it", gt=0, le=1e4
+    )
+    head_start: Literal["zero", "probe"] = numerics(
+        "zero", "how a fresh head starts: at zero, or as the linear probe of the frozen features"
+    )
+    views: int = numerics(
+        1,
+        "frozen backbone: views of each image whose features are held, the first as evaluation "
+        "sees it; 0 = computed anew in each step",
+        ge=0,
+        le=100,
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FinetuneSection:
+        if self.unfreeze and self.freeze == "none":
+            raise ValueError("finetune.unfreeze: nothing rests; say what with --freeze backbone")
+        return self
+
+    @property
+    def rests(self) -> bool:
+        """Whether a part of the network rests, at least for a while."""
+        return self.freeze != "none"
+
+    @property
+    def holds(self) -> bool:
+        """Whether features are computed once: the backbone rests in the whole run."""
+        return self.freeze == "backbone" and not self.unfreeze and self.views > 0
