@@ -45,6 +45,8 @@ class Purpose(IntEnum):
     CUTOUT = 16
     NOISE = 17
     OWN_AUGMENT = 18
+    BLUR = 22
+    SOLARIZE = 23
 
 
 def _finalise(words: Keys) -> Keys:

@@ -18,6 +18,7 @@ FORMER_CROPS = {"resized": "random"}
 Shape = Annotated[float, Field(gt=0, le=100)]
 Strength = Annotated[float, Field(ge=0, le=1)]
 SizeShare = Annotated[float, Field(gt=0, le=4)]
+Chances = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
 Crop = Annotated[
     Literal["random", "padded", "central", "none"],
@@ -92,7 +93,14 @@ class AugmentSection(Section):
         (0.0, 0.0, 0.0, 0.0),
         "colour jitter: brightness, contrast, saturation, hue, in random order",
     )
+    jitter_chance: float = _numerics(1.0, "chance of the colour jitter", ge=0, le=1)
     gray: float = _numerics(0.0, "chance of turning gray", ge=0, le=1)
+    blur: Chances = _numerics(
+        (0.0,), "chance of a Gaussian blur, for each view of an image in turn; the last one goes on"
+    )
+    solarize: Chances = _numerics(
+        (0.0,), "chance of inverting what is bright, for each view in turn; the last one goes on"
+    )
     erase: float = _numerics(0.0, "chance of erasing a random box", ge=0, le=1)
     erase_fill: Literal["mean", "noise"] = _numerics(
         "mean", "what erased pixels become: the mean colour, or noise"

@@ -337,6 +337,9 @@ LATER: dict[str, Any] = {
     "finetune.head_lr": 1.0,
     "finetune.head_start": "zero",
     "finetune.views": 1,
+    "augment.jitter_chance": 1.0,
+    "augment.blur": [0.0],
+    "augment.solarize": [0.0],
 }
 """Settings that earlier versions did not have, and what these did: runs of theirs are the same."""
 

@@ -8,6 +8,7 @@ pixels. A ``CellAugmentation`` works on the device, on the normalised images of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +41,15 @@ class Views:
     def uniform(self, purpose: Purpose, num: int) -> Floats:
         """Return ``num`` uniform draws in [0, 1) for each place, float64 ``(n, num)``."""
         return rng.uniform(self.keys(purpose), num)
+
+    def in_turn(self, values: Sequence[float], repeats: int) -> Floats:
+        """Return a setting for each place, float64 ``(n,)``, where it differs between the views.
+
+        The views of an image have its values in turn; the last value holds for all further ones.
+        """
+        # copies of an image are numbered as epochs: `data.order.Order`
+        turns = np.minimum(self.epochs % repeats, len(values) - 1)
+        return np.asarray(values, np.float64)[turns]
 
 
 class Augmentation(ABC):

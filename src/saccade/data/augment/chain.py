@@ -18,7 +18,8 @@ from saccade.data.augment.augmentation import (
     ImageAugmentation,
     Views,
 )
-from saccade.data.augment.colour import Gray, Jitter
+from saccade.data.augment.blur import Blur
+from saccade.data.augment.colour import Gray, Jitter, Solarize
 from saccade.data.augment.erase import Cutout, Erase
 from saccade.data.augment.geometry import Crops, Rotate
 from saccade.data.augment.mix import Mix, apply_mix, draw_mix, normalise
@@ -34,6 +35,8 @@ ORDER: tuple[type[Augmentation], ...] = (
     Policy,
     Jitter,
     Gray,
+    Blur,
+    Solarize,
     Erase,
     Cutout,
     Mix,

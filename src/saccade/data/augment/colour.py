@@ -1,4 +1,4 @@
-"""Colours of single images: jitter and gray."""
+"""Colours of single images: jitter, gray and solarisation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from saccade.data.augment.operations import OPERATIONS, Step, in_turn
 from saccade.rng import Purpose
 
 JITTER = ("brightness", "contrast", "color", "hue")
+SOLARIZE_FROM = 128
+"""*Source:* Grill et al. 2020, "BYOL", appendix B; Caron et al. 2021, "DINO", main_dino.py."""
 
 
 class Jitter(ImageAugmentation):
@@ -21,12 +23,14 @@ class Jitter(ImageAugmentation):
 
     def __init__(self, section: AugmentSection, views: Views) -> None:
         """Draw the order and the factors of all places."""
-        self._strengths = section.jitter
-        self._draws = views.uniform(Purpose.JITTER, 2 * len(JITTER)).tolist()
+        self._strengths, self._chance = section.jitter, section.jitter_chance
+        # the last draw of each place decides whether anything happens
+        self._draws = views.uniform(Purpose.JITTER, 2 * len(JITTER) + 1).tolist()
 
     def steps(self, place: int) -> list[Step]:
-        """Return the operations for the image at a place of the batch."""
-        return jitter(self._strengths, self._draws[place])
+        """Return the operations for the image at a place of the batch, none where none is drawn."""
+        *draws, happens = self._draws[place]
+        return jitter(self._strengths, draws) if happens < self._chance else []
 
     def apply(self, image: Picture, place: int) -> Picture:
         """Change the colours of an image."""
@@ -45,6 +49,21 @@ class Gray(ImageAugmentation):
     def apply(self, image: Picture, place: int) -> Picture:
         """Turn an image gray, or return it as it is."""
         return OPERATIONS["gray"](image, 0.0) if self._turns_gray[place] else image
+
+
+class Solarize(ImageAugmentation):
+    """What is bright in some images becomes its negative."""
+
+    switches = ("solarize",)
+
+    def __init__(self, section: AugmentSection, views: Views) -> None:
+        """Draw which images are changed."""
+        chances = views.in_turn(section.solarize, section.repeats)
+        self._happens = (views.uniform(Purpose.SOLARIZE, 1)[:, 0] < chances).tolist()
+
+    def apply(self, image: Picture, place: int) -> Picture:
+        """Invert the levels from ``SOLARIZE_FROM`` on, or return the image as it is."""
+        return OPERATIONS["solarize"](image, SOLARIZE_FROM) if self._happens[place] else image
 
 
 def jitter(strengths: Sequence[float], draws: Sequence[float]) -> list[Step]:
