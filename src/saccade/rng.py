@@ -45,6 +45,7 @@ class Purpose(IntEnum):
     CUTOUT = 16
     NOISE = 17
     OWN_AUGMENT = 18
+    MASK = 19
     BLUR = 22
     SOLARIZE = 23
 

@@ -116,6 +116,30 @@ def test_patches_hold_the_pixels_of_their_square() -> None:
     assert torch.equal(patches[0, 1, 0], image[0, :, 4:8, :4].flatten())
 
 
+@pytest.mark.parametrize("name", ["vit_ti_16", "vit_ti_16_mean_sincos", "vit_base_16"])
+def test_tokens_that_are_kept_know_nothing_of_those_left_out(name: str) -> None:
+    model = create_model(name, num_classes=3, image_size=32, patch_size=8).eval()
+    images = torch.randn(2, 3, 32, 32)
+    keep = torch.tensor([[0, 5, 6], [1, 2, 15]])
+    changed = images.clone()
+    for image, kept in enumerate(keep.tolist()):
+        for place in set(range(16)) - set(kept):
+            y, x = divmod(place, 4)
+            changed[image, :, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = torch.nan
+
+    assert isinstance(model, VisionTransformer)
+    with torch.no_grad():
+        tokens = model.encode(model.patches(images), keep)
+        assert tokens.shape[1] == 3 + (not model.design.mean)
+        assert torch.equal(model.encode(model.patches(changed), keep), tokens)
+        # kept all, in their order, they are those of the whole image
+        everyone = torch.arange(16).expand(2, 16)
+        whole = model.encode(model.patches(images))
+        assert torch.equal(model.encode(model.patches(images), everyone), whole)
+        # and they have kept their positions
+        assert not torch.equal(model.encode(model.patches(images), keep.flip(0)), tokens)
+
+
 def test_positions_follow_the_size_of_the_image() -> None:
     ramp = torch.arange(8.0)[:, None, None].expand(8, 6, 1) + 10 * torch.arange(6.0)[:, None]
     assert resized(ramp, 8, 6) is ramp

@@ -259,7 +259,23 @@ class SwinTransformer(Network):
         """Return the map (B, C, H, W) after each stage, before any norm, finest first, for
         images (B, 3, H, W).
         """
-        x = self.stages[0](x)
+        return self._maps(self.patches(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the mean (B, C) of the normed tokens of images (B, 3, H, W)."""
+        return self.norm(self.features(x)[-1].permute(0, 2, 3, 1)).mean((1, 2))
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Return the embedded, normed patches (B, h, w, C) of images (B, 3, H, W), without
+        positions.
+        """
+        return self.stages[0](images)
+
+    def last_map(self, patches: Tensor) -> Tensor:
+        """Return the last map (B, C, H, W), normed, that comes of patches (B, h, w, C)."""
+        return self.norm(self._maps(patches)[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def _maps(self, x: Tensor) -> list[Tensor]:
         if hasattr(self, "position"):
             x = x + resized(self.position, x.shape[1], x.shape[2])
         maps = []
@@ -272,10 +288,6 @@ class SwinTransformer(Network):
                 x = self.run(partial(block, mask=mask), x)
             maps.append(x.permute(0, 3, 1, 2))
         return maps
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Return the mean (B, C) of the normed tokens of images (B, 3, H, W)."""
-        return self.norm(self.features(x)[-1].permute(0, 2, 3, 1)).mean((1, 2))
 
     def foreign_names(self, dialect: str) -> dict[str, str]:
         """Map our state names to those of torchvision or timm, which may have index buffers

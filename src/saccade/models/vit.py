@@ -150,20 +150,33 @@ class VisionTransformer(Network):
         """Return the one map (B, C, h, w) of patches, class token left out, for images (B, 3, H,
         W).
         """
-        tokens, height, width = self._encode(x)
-        patches = tokens if self.design.mean else tokens[:, 1:]
-        return [patches.transpose(1, 2).reshape(-1, patches.shape[2], height, width)]
+        return [self.last_map(self.patches(x))]
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the class token, or the mean of all tokens, (B, C) of images (B, 3, H, W)."""
-        tokens, _, _ = self._encode(x)
+        tokens = self.encode(self.patches(x))
         return tokens.mean(1) if self.design.mean else tokens[:, 0]
 
-    def _encode(self, x: Tensor) -> tuple[Tensor, int, int]:
-        """Return the tokens (B, N, C) after the last norm, the class token first, and h and w."""
-        x = self.conv_proj(x)
-        height, width = x.shape[2:]
-        x = x.flatten(2).transpose(1, 2) + self._positions(height, width)
+    def patches(self, images: Tensor) -> Tensor:
+        """Return the embedded patches (B, h, w, C) of images (B, 3, H, W), without positions."""
+        return self.conv_proj(images).permute(0, 2, 3, 1)
+
+    def last_map(self, patches: Tensor) -> Tensor:
+        """Return the map (B, C, h, w) that the blocks and the norm make of patches (B, h, w, C)."""
+        tokens = self.encode(patches)
+        own = tokens if self.design.mean else tokens[:, 1:]
+        return own.transpose(1, 2).reshape(-1, own.shape[2], *patches.shape[1:3])
+
+    def encode(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Return the tokens (B, N, C) after the last norm, the class token first.
+
+        ``patches`` is (B, h, w, C). Only those at the places ``keep``, int64 (B, n), row by row,
+        go through the blocks where it is given; they keep their positions.
+        """
+        height, width = patches.shape[1:3]
+        x = patches.flatten(1, 2) + self._positions(height, width)
+        if keep is not None:
+            x = x.gather(1, keep[:, :, None].expand(-1, -1, x.shape[2]))
         if not self.design.mean:
             first = (
                 self.class_token if self.design.waves else self.class_token + self.position[:, :1]
@@ -171,7 +184,7 @@ class VisionTransformer(Network):
             x = torch.cat([first.expand(x.shape[0], -1, -1), x], 1)
         for block in self.blocks:
             x = self.run(block, x)
-        return self.norm(x), height, width
+        return self.norm(x)
 
     def _positions(self, height: int, width: int) -> Tensor:
         """Return the positions (N, C) of ``height`` x ``width`` patches."""
