@@ -26,7 +26,7 @@ from saccade.errors import (
     UsageError,
 )
 from saccade.runs import scoring
-from saccade.setup.compose import FLAGS
+from saccade.setup.flags import FLAGS
 
 
 class Tiny(nn.Module):
@@ -79,6 +79,9 @@ VALUES: dict[str, Any] = {
     "batch_size": 32,
     "lr": 0.25,
     "image_size": 24,
+    "mean": "0.5,0.4,0.3",
+    "std": 0.4,
+    "bgr": True,
     "seed": 7,
     "devices": 2,
     "precision": "fp32",
@@ -112,9 +115,8 @@ def test_every_flag_is_a_keyword_of_the_same_name(verb: str, function: Any) -> N
 def test_every_flag_means_the_same_as_its_keyword(tmp_path: Path) -> None:
     assert set(VALUES) == set(FLAGS)
     for name, value in VALUES.items():
-        typed = console.run_here(
-            "train", "digits", "--dry-run", f"--{name.replace('_', '-')}", str(value)
-        )
+        words = [f"--{name.replace('_', '-')}"] + [str(value)] * (value is not True)
+        typed = console.run_here("train", "digits", "--dry-run", *words)
         assert typed.status == 0, typed.stderr
         outcome = saccade.train("digits", dry_run=True, **{name: value})
         assert outcome.settings == yaml.safe_load(typed.stdout)
@@ -157,6 +159,9 @@ def test_numbers_of_numpy_and_shares_as_text_or_number_are_taken() -> None:
         ({"lr": True}, ConfigError, "True is not a learning rate"),
         ({"resume": True}, UsageError, "'auto' (go on where the run stopped)"),
         ({"resume": None}, UsageError, "'never', or the path of a checkpoint"),
+        ({"mean": "0.5,0.5"}, ConfigError, "not a number for each of red, green and blue"),
+        ({"mean": 124}, ConfigError, "write --mean 0.4863,0.4863,0.4863, and divide --std"),
+        ({"std": [0.5, "x", 1]}, ConfigError, "write --std 0.5,0.5,0.5"),
         ({"holdout": 10}, UsageError, "'10' is not a fraction"),
         ({"minival": "x"}, UsageError, "where: --minival"),
         ({"epochs": -1}, ConfigError, "'-1' is not a duration"),

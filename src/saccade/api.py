@@ -30,8 +30,9 @@ from saccade.optim.own_optimizer import Factory
 from saccade.runs import resuming, scoring
 from saccade.runs.subject import Subject
 from saccade.setup.agreement import settings_of
-from saccade.setup.compose import FLAGS, Request, compose, flag_settings
+from saccade.setup.compose import Request, compose
 from saccade.setup.compose import dry_run as settle
+from saccade.setup.flags import FLAGS, flag_settings
 from saccade.trainer import Outcome
 from saccade.training.behaviour import Behaviour
 
@@ -51,6 +52,9 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     image_size: int | None = None,
+    mean: float | str | Sequence[float] | None = None,
+    std: float | str | Sequence[float] | None = None,
+    bgr: bool | None = None,
     seed: int | None = None,
     out: str | Path = "",
     resume: str | Path = "auto",
@@ -79,7 +83,8 @@ def train(
     or a dict of splits (docs/data.md); they are known again by their contents. ``model`` may be
     your own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes).
     ``batch_size`` is global, ``lr`` the effective rate; ``holdout`` and ``minival`` are
-    fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds.
+    fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds. ``mean`` and
+    ``std`` are for red, green and blue in 0..1; with ``bgr`` the network sees blue first.
     ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
 
     Your own behaviour (docs/python.md): ``loss(logits, targets)`` returns the mean of a cell

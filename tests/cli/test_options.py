@@ -17,7 +17,7 @@ from saccade.cli.main import app
 from saccade.cli.options import KNOWN_DATA, Asked, asking
 from saccade.data.sources import KNOWN
 from saccade.errors import UsageError
-from saccade.setup.compose import FLAGS
+from saccade.setup.flags import FLAGS
 
 VERBS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 NO_VERBS = {"__init__", "app", "main", "options", "foreign_options", "foreign_values"}

@@ -26,7 +26,8 @@ def bench(
     with explained(json_out):
         from saccade.log import Log
         from saccade.preflight import bench_loader
-        from saccade.setup.compose import Request, compose, flag_settings
+        from saccade.setup.compose import Request, compose
+        from saccade.setup.flags import flag_settings
 
         flags = flag_settings(
             data=data, model=model, image_size=image_size, holdout=holdout, split_names=split_names

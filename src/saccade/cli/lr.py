@@ -45,7 +45,7 @@ def lr(
 
         from saccade import files
         from saccade.report import rates
-        from saccade.setup.compose import flag_settings
+        from saccade.setup.flags import flag_settings
 
         flags = flag_settings(epochs=epochs, batch_size=batch_size)
         curves = [rates.follow(word, flags, sets or [], num_images) for word in words]

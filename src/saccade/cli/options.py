@@ -1,6 +1,6 @@
 """Options that several verbs share, each declared once.
 
-A flag that is also a setting stands here and in ``FLAGS`` of ``setup/compose.py``.
+A flag that is also a setting stands here and in ``FLAGS`` of ``setup/flags.py``.
 """
 
 from __future__ import annotations
@@ -91,6 +91,17 @@ Rate = Annotated[float | None, typer.Option("--lr", help="Effective learning rat
 ImageSize = Annotated[
     int | None, typer.Option("--image-size", help="Side of the images the network sees, in pixels.")
 ]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", help="Subtracted from red, green, blue in 0..1: 0.485,0.456,0.406."),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", help="What red, green, blue are divided by: 0.229,0.224,0.225."),
+]
+Bgr = Annotated[
+    bool | None, typer.Option("--bgr", help="The network sees blue first, then green and red.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from it.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
@@ -139,6 +150,9 @@ class Asked:
     batch_size: BatchSize = None
     lr: Rate = None
     image_size: ImageSize = None
+    mean: Mean = None
+    std: Std = None
+    bgr: Bgr = None
     seed: Seed = None
     devices: Devices = None
     precision: Precision = None
@@ -153,7 +167,8 @@ class Asked:
 
         Raises UsageError or ConfigError where the value of a flag means nothing.
         """
-        from saccade.setup.compose import FLAGS, Request, flag_settings
+        from saccade.setup.compose import Request
+        from saccade.setup.flags import FLAGS, flag_settings
 
         settings = flag_settings(**{name: getattr(self, name) for name in FLAGS})
         return Request(self.words or (), settings, self.sets or (), out=out)

@@ -36,7 +36,8 @@ def show_augment(
         from saccade import files
         from saccade.data.sources import train_split
         from saccade.preflight.contact_sheet import contact_sheet
-        from saccade.setup.compose import Request, compose, flag_settings
+        from saccade.setup.compose import Request, compose
+        from saccade.setup.flags import flag_settings
 
         flags = flag_settings(
             data=data, labels=labels, split_names=split_names, image_size=image_size

@@ -125,6 +125,9 @@ class DataSection(Section):
     )
     mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
     std: PositiveTriple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
+    channels: Literal["rgb", "bgr"] = _data(
+        "rgb", "order of the colours that the network sees; mean and std stay in the order RGB"
+    )
     threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)
     processes: int = _run(
         0,
@@ -331,6 +334,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 LATER: dict[str, Any] = {
     "patience": 0,
+    "data.channels": "rgb",
     "finetune.freeze": "none",
     "finetune.unfreeze": "",
     "finetune.norms": "train",

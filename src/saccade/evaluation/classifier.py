@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from torch import Tensor, nn
 
 from saccade import objectives
+from saccade.data.augment.mix import normalise
 from saccade.data.images.fit import Fit, How
 from saccade.errors import CheckpointError, ConfigError
 from saccade.models import Network, create_model, meta_model
@@ -51,7 +52,8 @@ class Recipe:
     and prediction where that is not ``image_size``, else 0; ``eval_views`` is how many views of an
     image are averaged, ``precision`` what the run computed in, empty where that is not known.
     ``fit`` is how an image becomes a square, see ``saccade.data.images.fit``; ``objective`` is what
-    the network learned, and so what its answers mean.
+    the network learned, and so what its answers mean. ``channels`` is the order in which the
+    network sees red, green and blue; ``mean`` and ``std`` are in the order RGB all the same.
 
     The limits are checked when a file is read: it may come from anybody. A field that this version
     does not know is refused, as it may change what the pixels mean.
@@ -75,6 +77,7 @@ class Recipe:
     precision: Annotated[str, Field(pattern="^(fp32|bf16|fp16)?$")] = ""
     fit: How = "crop"
     objective: Annotated[str, Field(min_length=1, max_length=100)] = "classification"
+    channels: Literal["rgb", "bgr"] = "rgb"
 
     @classmethod
     def parse(cls, text: str) -> Recipe:
@@ -102,6 +105,10 @@ class Recipe:
         Raises CheckpointError where this version does not know it.
         """
         return objectives.named(self.objective, self.classes)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images, uint8 RGB (B, 3, S, S), as the network sees them: float32, same shape."""
+        return normalise(images, self.mean, self.std, self.channels)
 
     @property
     def framing(self) -> Fit:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from saccade.data.augment.mix import normalise
 from saccade.data.decoded_cache import Decoded
 from saccade.data.loader import EvaluationView, batches
 from saccade.data.readers import Readers
@@ -62,7 +61,7 @@ def evaluate(
     cells = -(-len(split) // at_once)
     try:
         for cell in batches(view, readers, CELL, first_step=0, last_step=cells):
-            images = normalise(cell.images.to(device, non_blocking=True), recipe.mean, recipe.std)
+            images = recipe.normalised(cell.images.to(device, non_blocking=True))
             with torch.inference_mode(), autocast(precision, device):
                 rows.append(mean_logits(network, images, recipe.eval_views))
             # only now: a GPU has the next cell to compute while the host waits for these

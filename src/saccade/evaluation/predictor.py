@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.data.augment.mix import normalise
 from saccade.data.images import decode
 from saccade.data.sources.peek import images_below
 from saccade.errors import CheckpointError, DataError, UsageError
@@ -114,7 +113,7 @@ def _answers(
     """Return the best classes with their probabilities for images, uint8 (B, 3, S, S)."""
     recipe, network = classifier.recipe, classifier.network
     with torch.inference_mode():
-        inputs = normalise(pixels.to(next(network.parameters()).device), recipe.mean, recipe.std)
+        inputs = recipe.normalised(pixels.to(next(network.parameters()).device))
         logits = mean_logits(network, inputs, recipe.eval_views)
         shares = recipe.learned.probabilities(logits).cpu()
     # a probability of NaN would be sorted anywhere

@@ -114,6 +114,8 @@ def _trained_on(
         seen, lam = present(
             batch.images, batch.epochs, batch.samples, config=config, step=step, cell=0
         )
+        if config.data.channels == "bgr":
+            seen = seen.flip(1)
         # the normalisation is undone: what is shown is what the network was given
         pixels = ((seen * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
         how = _mixing(draw_mix(config.augment, config.seed, step, 0), lam)

@@ -246,7 +246,8 @@ def first_loss(state: State, plan: Plan, cell: Batch) -> float:
     """
     section = plan.config.data
     with torch.no_grad(), autocast(plan.precision, plan.device):
-        answer = state.model(normalise(cell.images.to(plan.device), section.mean, section.std))
+        pixels = cell.images.to(plan.device)
+        answer = state.model(normalise(pixels, section.mean, section.std, section.channels))
     rehearsal.require_logits(answer, len(cell.labels), plan)
     return float(plan.objective.plain_loss(heads(answer)[0], cell.labels.to(plan.device)))
 

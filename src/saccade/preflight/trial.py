@@ -17,10 +17,10 @@ import torch
 from saccade import files, units
 from saccade.data.loader import Batch
 from saccade.device import compile
-from saccade.errors import ConfigError, DivergedError
+from saccade.errors import ConfigError
 from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
-from saccade.preflight import rehearsal
+from saccade.preflight import first_loss, rehearsal
 from saccade.preflight.speed import (
     TIMED_STEPS,
     Estimate,
@@ -41,8 +41,6 @@ from saccade.training.state import State
 RESERVE = 1.5
 LEAST_READERS = 2
 
-USUAL_LOSS = (0.5, 2.0)
-ABSURD_LOSS = 10.0
 DISK_MARGIN = 1.2
 SHORT_RUN_S = 120.0
 
@@ -67,7 +65,7 @@ def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
         raise _shared(plan)
 
     exact = measured.deterministic
-    findings += _judge(measured.loss, plan) + _exactness(exact, plan)
+    findings += first_loss.judge(measured.loss, run, poll) + _exactness(exact, plan)
     refuse(findings)
     if rehearsal.is_foreign(plan) or plan.behaviour.optimizer is not None:
         findings += _rehearse(run, poll)
@@ -154,43 +152,6 @@ def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[i
     if wanted != before:
         log.fact("readers", f"{wanted} reading threads: {reason}")
     return Choice(wanted, reason), load_s
-
-
-def _judge(loss: float, plan: Plan) -> list[Finding]:
-    """Compare the first loss with that of a network that knows nothing and is sure of nothing."""
-    expected, formula = plan.objective.expected_first_loss
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the loss is {loss} before the first step",
-            where=plan.recipe.model,
-            fix="look at data.mean, data.std and, where weights were loaded, at these",
-            finding="not-finite",
-        )
-    if math.isnan(expected):
-        text = f"the loss {formula} is {loss:.3g} at the start; what is usual for it is not known"
-        return [Finding("loss-at-start", "note", text, where=plan.recipe.model)]
-
-    text = f"the loss at the start is {loss:.2f}; {formula} = {expected:.2f} is usual"
-    if loss > ABSURD_LOSS * expected:
-        fix = "check the initialisation of the network, data.mean and data.std"
-        return [
-            Finding("loss-at-start", "error", text, where=plan.recipe.model, fix=fix, status=76)
-        ]
-
-    # Weights that have been trained may well start below what chance gives.
-    pretrained = bool(plan.config.model.init) or plan.recipe.model.startswith("custom:")
-    low = 0.0 if pretrained else USUAL_LOSS[0]
-    if not low * expected <= loss <= USUAL_LOSS[1] * expected:
-        return [
-            Finding(
-                "loss-at-start",
-                "warning",
-                text,
-                where=plan.recipe.model,
-                fix="check the weight initialisation",
-            )
-        ]
-    return []
 
 
 def _changing_itself(run: Run) -> list[Finding]:

@@ -187,6 +187,7 @@ def _recipe(config: Config, objective: Objective, name: str, precision: str) -> 
         precision=precision,
         fit=section.fit,
         objective=objective.name,
+        channels=section.channels,
     )
 
 

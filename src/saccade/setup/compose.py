@@ -5,23 +5,22 @@ order.
 from __future__ import annotations
 
 import difflib
-import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from saccade import recipes, units
+from saccade import recipes
 from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.data.images import decode
 from saccade.data.sources import KNOWN, Source, train_split
 from saccade.data.sources.handed import is_handed
 from saccade.data.sources.official import OFFICIAL
-from saccade.errors import ConfigError, UsageError
+from saccade.errors import ConfigError
 from saccade.models import find
 from saccade.models.parts import registry
 from saccade.optim import methods, optimizers
@@ -30,28 +29,6 @@ from saccade.training.datasets import open_training
 
 YAML_SUFFIXES = (".yaml", ".yml")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".xz", ".tgz")
-FLAGS = {
-    "data": "data.train",
-    "val": "data.val",
-    "labels": "data.labels",
-    "split_names": "data.split_names",
-    "model": "model.name",
-    "init": "model.init",
-    "epochs": "epochs",
-    "batch_size": "batch.global",
-    "lr": "lr",
-    "image_size": "data.image_size",
-    "seed": "seed",
-    "devices": "device",
-    "precision": "precision",
-    "max_time": "max_time",
-    "patience": "patience",
-    "holdout": "data.holdout",
-    "minival": "data.minival",
-}
-"""The setting behind each flag of the command line, which is also a keyword of the same name in
-Python.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,59 +60,6 @@ class Composed:
     explicit_batch: bool
     val_source: Source | None = None
     chosen: tuple[str, ...] = ()
-
-
-def flag_settings(**flags: Any) -> dict[str, Any]:
-    """Translate flags, by the names in ``FLAGS``, into dotted settings; None means not given.
-
-    Raises UsageError or ConfigError with the flag's name where a value means nothing.
-    """
-    given = {name: _plain(value) for name, value in flags.items() if value is not None}
-    return {
-        FLAGS[name]: _READERS.get(name, _as_it_is)(name, value) for name, value in given.items()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Turn numbers of numpy into Python's, and paths into text."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value) if isinstance(value, Path) else value
-
-
-def _as_it_is(name: str, value: Any) -> Any:
-    return value
-
-
-def _read_fraction(name: str, value: Any) -> float:
-    try:
-        return units.fraction(value)
-    except ValueError as error:
-        raise UsageError(str(error), where=f"--{name}") from error
-
-
-def _read_rate(name: str, value: Any) -> float:
-    try:
-        rate = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        rate = math.nan
-    if not 0 <= rate < math.inf:
-        raise ConfigError(
-            f"{value!r} is not a learning rate",
-            where=f"--{name}",
-            fix=(
-                "write a number that is not negative, such as 0.1; it is the effective rate, "
-                "never scaled"
-            ),
-        )
-    return rate
-
-
-_READERS: dict[str, Callable[[str, Any], Any]] = {
-    "holdout": _read_fraction,
-    "minival": _read_fraction,
-    "lr": _read_rate,
-}
 
 
 def compose(request: Request) -> Composed:

@@ -18,6 +18,7 @@ from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.parts.whitening import IMAGES, Whitening
+from saccade.models.weights.readings import plain_name
 from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
 from saccade.training.run import Plan, Run
 
@@ -26,6 +27,9 @@ LEAST_SHARE = 0.5
 
 With less the rest would undo it, and the architecture is likely another.
 """
+
+HEAD_SIDES = (1, 2, 4)
+"""Dimensions of what heads are made of: biases, linear layers, 1x1 convolutions."""
 
 
 def initialise(run: Run, log: Log) -> None:
@@ -59,7 +63,8 @@ def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:
     # a batch has one size, but the size may grow during the run
     alike = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
 
-    images = normalise(alike, plan.config.data.mean, plan.config.data.std)
+    section = plan.config.data
+    images = normalise(alike, section.mean, section.std, section.channels)
     for layer in layers:
         layer.fit(images)
 
@@ -97,10 +102,32 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
     log.fact("from", ancestor.phrase)
     for line in str(report).splitlines():
         log.say(line)
-    if report.dialect == "pycls":
-        log.warn("the published weights of pycls were trained on BGR images; this run gives RGB")
+    head = empty_heads(model, report, plan.objective.head)
+    if report.dialect == "pycls" and plan.config.data.channels == "rgb":
+        log.warn("the published weights of pycls were trained on BGR images: add --bgr")
     log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
-    return ancestor.record(report.source, report.share)
+    return ancestor.record(report.source, report.share) | {"head": head}
+
+
+def empty_heads(model: nn.Module, report: Report, outputs: int) -> str:
+    """Set the heads that the weights did not give to zero, and say how the main one starts.
+
+    ``outputs`` is the width of a head. Returns ``zero``, ``loaded``, or ``drawn`` where it is not
+    known which layer is the head.
+
+    A drawn head sends noise into weights that are right; timm's is as large as +-0.7. From zero the
+    first loss is ln C for any network, and the head learns first.
+    *Source:* Zhang et al. 2019 (Fixup), section 3, for zero last layers.
+    """
+    fresh = {name: t for name, t in model.named_parameters() if plain_name(name) in report.fresh}
+    if not fresh:
+        return "loaded"
+    # what is no head of a network that others wrote must not be emptied: all would be lost
+    heads = {n: t for n, t in fresh.items() if t.shape[0] == outputs and t.dim() in HEAD_SIDES}
+    with torch.no_grad():
+        for tensor in heads.values():
+            tensor.zero_()
+    return "zero" if len(heads) == len(fresh) else "drawn"
 
 
 def _ancestor(config: Config) -> Ancestor:

@@ -20,7 +20,8 @@ from containers import Tree, jpeg_file, make_folder, make_tar, make_zip, rows, t
 from saccade.data.sources import hold_out, open_source, train_split, validation_split
 from saccade.data.sources.shards import expand
 from saccade.errors import DataError
-from saccade.setup.compose import Request, compose, flag_settings
+from saccade.setup.compose import Request, compose
+from saccade.setup.flags import flag_settings
 from saccade.training import datasets
 
 

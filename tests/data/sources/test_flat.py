@@ -17,7 +17,8 @@ from saccade.data.sources import hold_out, open_source, train_split, validation_
 from saccade.data.sources.listing import SideFile
 from saccade.errors import DataError
 from saccade.runs.scoring import find_split
-from saccade.setup.compose import Request, compose, flag_settings
+from saccade.setup.compose import Request, compose
+from saccade.setup.flags import flag_settings
 from saccade.training import datasets
 
 WNIDS = ("n01440764", "n02102040")

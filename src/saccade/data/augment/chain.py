@@ -103,7 +103,7 @@ def present(
     """
     section, views = config.augment, Views(config.seed, epochs, samples)
     # normalised first, so that erasing to zero is erasing to the mean colour
-    inputs = normalise(images, config.data.mean, config.data.std)
+    inputs = normalise(images, config.data.mean, config.data.std, config.data.channels)
     for kind in ORDER:
         if issubclass(kind, CellAugmentation) and kind.is_on(section):
             inputs = kind(section, views).apply(inputs)

@@ -49,10 +49,18 @@ def draw_mix(augment: AugmentSection, seed: int, step: int, cell: int) -> Mix:
     return Mix(box=(left, top, min(x + side / 2, 1.0) - left, min(y + side / 2, 1.0) - top))
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Turn uint8 images (B, 3, H, W), 0..255, into float32 ones: (value / 255 - mean) / std,
+def normalise(
+    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], channels: str = "rgb"
+) -> Tensor:
+    """Turn uint8 RGB images (B, 3, H, W), 0..255, into float32 ones: (value / 255 - mean) / std,
     layout kept.
+
+    ``mean`` and ``std`` are those of red, green and blue whatever ``channels`` says: with ``bgr``
+    the result has blue first.
     """
+    if channels == "bgr":
+        # of bytes, which are a quarter of the result
+        images, mean, std = images.flip(1), mean[::-1], std[::-1]
     scale, shift = _scale_and_shift(mean, std, images.device)
     # one pass over the images, and no copy for dividing by 255
     return torch.addcmul(shift, images.float(), scale)

@@ -60,10 +60,11 @@ class Report:
 
     ``source`` is the file and the table in it, ``dialect`` whose names it uses (empty = the model's
     own). ``fitted`` were changed to fit, ``misshaped`` could not be, each with how; ``head`` stays
-    as it starts because the classes are others. ``share`` of the model's weights, heads aside, was
-    loaded. ``others`` are tables and prefixes of the source that would have fitted, too. ``first``
-    says how the layer that sees the pixels does not fit (empty = it does), and ``patch`` is the
-    side, in pixels, of the patches that the source's first layer sees where it is another (0 = no).
+    as it starts because the classes are others, and ``fresh`` are all parameters of heads that the
+    source did not give. ``share`` of the model's weights, heads aside, was loaded. ``others`` are
+    tables and prefixes of the source that would have fitted, too. ``first`` says how the layer that
+    sees the pixels does not fit (empty = it does), and ``patch`` is the side, in pixels, of the
+    patches that the source's first layer sees where it is another (0 = no).
     """
 
     source: str
@@ -71,6 +72,7 @@ class Report:
     loaded: tuple[str, ...] = ()
     fitted: tuple[tuple[str, str], ...] = ()
     head: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     misshaped: tuple[tuple[str, str], ...] = ()
@@ -297,6 +299,7 @@ def _fit_all(
         loaded=tuple(n for n in values if n not in changed),
         fitted=tuple(fitted),
         head=tuple(head),
+        fresh=tuple(n for n in own if n in of_heads | {*head} and n not in values),
         missing=tuple(missing),
         unused=reading.unused,
         misshaped=tuple(misshaped),

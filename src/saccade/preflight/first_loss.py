@@ -1,0 +1,147 @@
+"""The loss before the first step: what it should be, and what is wrong where it is not.
+
+With weights from elsewhere a wrong first loss is an error, as the heads that they do not give start
+at zero: then it is exactly that of guessing, and a head that they do give should do better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from saccade.config.schema import DataSection
+from saccade.data.loader import Batch
+from saccade.errors import DivergedError
+from saccade.findings import Finding
+from saccade.preflight import rehearsal
+from saccade.preflight.speed import (
+    Poll,
+    copy_of,
+    first_loss,
+    global_state_kept,
+    largest_step,
+    load_cells,
+)
+from saccade.training.run import Plan, Run
+from saccade.training.state import State
+
+USUAL_LOSS = (0.5, 2.0)
+ABSURD_LOSS = 10.0
+
+CLEARLY_LESS = 0.7
+"""Of the loss: pixels with which it falls below this share are likelier the right ones."""
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+NORMALISATIONS = {"ImageNet's": _IMAGENET, "one half": _HALF, "none": _PLAIN}
+"""Means and deviations that published weights were trained with.
+
+*Source:* torchvision's and timm's published weights.
+"""
+
+
+def judge(loss: float, run: Run, poll: Poll) -> list[Finding]:
+    """Compare the first loss, in nats per image, with that of a network that guesses.
+
+    Raises DivergedError where it is not finite.
+    """
+    plan, head = run.plan, run.history.init.get("head")
+    expected, formula = plan.objective.expected_first_loss
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} before the first step",
+            where=plan.recipe.model,
+            fix="look at data.mean, data.std and, where weights were loaded, at these",
+            finding="not-finite",
+        )
+    if math.isnan(expected):
+        text = f"the loss {formula} is {loss:.3g} at the start; what is usual for it is not known"
+        return [Finding("loss-at-start", "note", text, where=plan.recipe.model)]
+    if plan.config.model.init:
+        return _with_weights(loss, expected, str(head), run=run, poll=poll)
+
+    text = f"the loss at the start is {loss:.2f}; {formula} = {expected:.2f} is usual"
+    if loss > ABSURD_LOSS * expected:
+        fix = "check the initialisation of the network, data.mean and data.std"
+        return [
+            Finding("loss-at-start", "error", text, where=plan.recipe.model, fix=fix, status=76)
+        ]
+    # a network of the user's own may well have been trained
+    low = 0.0 if plan.recipe.model.startswith("custom:") else USUAL_LOSS[0]
+    if not low * expected <= loss <= USUAL_LOSS[1] * expected:
+        fix = "check the weight initialisation"
+        return [Finding("loss-at-start", "warning", text, where=plan.recipe.model, fix=fix)]
+    return []
+
+
+def _with_weights(
+    loss: float, expected: float, head: str, *, run: Run, poll: Poll
+) -> list[Finding]:
+    """Refuse a first loss that sound weights cannot have, with the likely cause."""
+    low = USUAL_LOSS[0] * expected if head == "zero" else 0.0
+    cell, state = None, None
+    if head == "loaded":
+        with global_state_kept(run.plan.device):
+            cell = load_cells(run, largest_step(run.plan), poll)[0][0]
+            state = copy_of(run)[0]
+            # statistics of a batch would hide that the pixels are not those of the weights
+            state.model.eval()
+            loss = max(loss, first_loss(state, run.plan, cell))
+    if low <= loss <= USUAL_LOSS[1] * expected:
+        return []
+
+    _, formula = run.plan.objective.expected_first_loss
+    text = f"the loss at the start is {loss:.2f}, where guessing has {formula} = {expected:.2f}: "
+    where = f"--init {run.plan.config.model.init}"
+    if cell is None or state is None:
+        text += (
+            "the last layer is not the head that was set to zero"
+            if head == "zero"
+            else ("the head could not be found, and answers at random")
+        )
+        fix = "let the head be the last layer of the network, and set its weights to zero"
+        return [Finding("loss-at-start", "error", text, where=where, fix=fix, status=76)]
+
+    with global_state_kept(run.plan.device), rehearsal.explained(run.plan):
+        cause, fix = _likely_cause(loss, state, run.plan, cell)
+    return [Finding("loss-at-start", "error", text + cause, where=where, fix=fix, status=76)]
+
+
+def _likely_cause(loss: float, state: State, plan: Plan, cell: Batch) -> tuple[str, str]:
+    """Say what is wrong with a trained head that does worse than guessing, and what to do."""
+    losses = {
+        flags: (first_loss(state, _seen_as(plan, changes), cell), what)
+        for flags, what, changes in _other_pixels(plan.config.data)
+    }
+    flags = min(losses, key=lambda name: losses[name][0])
+    least, what = losses[flags]
+    if least < CLEARLY_LESS * loss:
+        return f"with {what} it is {least:.2f}, so likely the weights expect that", flags
+    return (
+        "likely these are weights for other classes or other images, or they are broken; no other "
+        "mean, deviation or order of colours is better",
+        "leave the head behind: --set finetune.head_start=probe fits another one to their features",
+    )
+
+
+def _other_pixels(section: DataSection) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield flags, words and settings of pixels that weights are often trained with."""
+    for channels in ("rgb", "bgr"):
+        for name, (mean, std) in NORMALISATIONS.items():
+            if (mean, std, channels) == (section.mean, section.std, section.channels):
+                continue
+            flags = f"--mean {_listed(mean)} --std {_listed(std)}" + " --bgr" * (channels == "bgr")
+            what = f"mean and deviation {name}" + " in the order BGR" * (channels == "bgr")
+            yield flags, what, {"mean": mean, "std": std, "channels": channels}
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
+
+
+def _seen_as(plan: Plan, changes: dict[str, Any]) -> Plan:
+    data = plan.config.data.model_copy(update=changes)
+    return replace(plan, config=plan.config.model_copy(update={"data": data}))
