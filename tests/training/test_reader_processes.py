@@ -38,13 +38,14 @@ def readers() -> Iterator[Readers]:
 
 
 @contextmanager
-def fed(where: str, steps: int = 40) -> Iterator[tuple[TrainingView, Feeders]]:
+def fed(where: str, steps: int = 40, *more: str) -> Iterator[tuple[TrainingView, Feeders]]:
     layers = Layers()
     for line in (
         f"data.train={where}",
         "data.image_size=16",
         "augment.sizes=[0.5, 1.0]",
         "data.processes=2",
+        *more,
     ):
         layers.set(line)
     layers.set("batch.global=24")
@@ -91,6 +92,15 @@ def test_batches_from_processes_are_those_of_threads_and_the_processes_end(
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_small_views_come_from_processes_too(readers: Readers) -> None:
+    with fed("digits", 40, "augment.local_views=2") as (view, feeders):
+        near, far = batches(view, readers, 24, 18, 22), batches(feeders, readers, 24, 18, 22)
+        for ours, theirs in zip(near, far, strict=True):
+            assert ours.small is not None and theirs.small is not None
+            assert len(theirs.small) == 48 and torch.equal(ours.small, theirs.small)
+            assert torch.equal(ours.images, theirs.images)
 
 
 def test_a_bad_image_stops_the_training_by_its_name(tmp_path: Path, readers: Readers) -> None:

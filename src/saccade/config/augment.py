@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from saccade.config.fields import Interval, Section
 from saccade.config.fields import numerics as _numerics
@@ -49,6 +49,15 @@ class AugmentSection(Section):
         "views of an image in a row, decoded once; an epoch has as many views as without",
         ge=1,
         le=8,
+    )
+    local_views: int = _numerics(
+        0, "small views of each image beside these, from the same decoding", ge=0, le=16
+    )
+    local_side: SizeShare = _numerics(
+        3 / 7, "side of a small view as a fraction of the others'; 96 of 224 px"
+    )
+    local_area: Interval = _numerics(
+        (0.05, 0.4), "fraction of the image's area that a small view takes"
     )
     sizes: tuple[SizeShare, ...] = _numerics(
         (1.0,), "sides as fractions of image_size, over equal parts of the run", min_length=1
@@ -110,6 +119,14 @@ class AugmentSection(Section):
     )
     mixup: float = _numerics(0.0, "alpha of mixup's Beta distribution; 0 = off", ge=0, le=10)
     cutmix: float = _numerics(0.0, "alpha of cutmix's Beta distribution; 0 = off", ge=0, le=10)
+
+    @model_validator(mode="after")
+    def _local_views_are_random_crops(self) -> AugmentSection:
+        if self.local_views and self.crop != "random":
+            raise ValueError(
+                "augment.local_views: small views are random crops; set augment.crop to random"
+            )
+        return self
 
     @property
     def mixes(self) -> bool:

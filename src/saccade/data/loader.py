@@ -10,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal, Protocol
 
 import numpy as np
@@ -21,18 +22,15 @@ from torch import Tensor
 from saccade.config.schema import AugmentSection
 from saccade.data.augment.augmentation import Views
 from saccade.data.augment.chain import Chain
+from saccade.data.augment.local_views import LocalViews, local_side
 from saccade.data.augment.own_augment import OwnAugment
 from saccade.data.decoded_cache import Decoded
-from saccade.data.images import crops, decode
+from saccade.data.filling import Filling
+from saccade.data.images import decode
 from saccade.data.images.fit import CENTRAL, Fit
 from saccade.data.order import EVERYTHING, Order, RankSlice
 from saccade.data.readers import IMAGES_PER_TASK, Readers, Watch
 from saccade.data.sources import Split
-
-BYTES_PER_TASK = 64_000_000
-"""Files that are read before the first of them is decoded, in bytes: those inside archives may
-be unpacked copies.
-"""
 
 DECODED_PER_TASK = 512
 """The same where images need not be decoded any more: many that are cut alike are cut in one
@@ -52,7 +50,8 @@ class Batch:
 
     ``images`` is uint8 (B, 3, S, S) in channels_last order, ``labels`` int64 (B,); ``samples`` and
     ``epochs``, int64 (B,), tell which images of the split these are and in which epoch;
-    ``waited_s`` is how long the caller waited.
+    ``waited_s`` is how long the caller waited. ``small`` holds the small views, uint8
+    (images x local views, 3, s, s), where there are any.
     """
 
     images: Tensor
@@ -60,6 +59,33 @@ class Batch:
     samples: NDArray[np.int64]
     epochs: NDArray[np.int64]
     waited_s: float = 0.0
+    small: Tensor | None = None
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return the places from ``start`` to ``stop``, whole images, with their small views."""
+        place = slice(start, stop)
+        small = self.small
+        if small is not None:
+            # so many for each place: less than one where an image has more large views
+            share = Fraction(len(small), len(self.images))
+            small = small[int(start * share) : int(stop * share)]
+        return Batch(
+            self.images[place],
+            self.labels[place],
+            self.samples[place],
+            epochs=self.epochs[place],
+            small=small,
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """Return it with pixels and labels on a device; nothing waits for the copy."""
+        small = self.small
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            small=small if small is None else small.to(device, non_blocking=True),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,65 +124,55 @@ class TrainingView:
         sides = self.sides
         return sides[min(int((step + self.ahead) * len(sides) // self.total_steps), len(sides) - 1)]
 
+    def small_room(self, num_views: int, step: int) -> tuple[int, int]:
+        """Return how many small views go with so many large ones, and their side in pixels."""
+        count = num_views // self.order.repeats * self.augment.local_views
+        return count, local_side(self.augment, self.size_at(step)) if count else 0
+
     def start(
-        self, readers: Readers, step: int, global_batch: int, slots: Tensor | None = None
+        self,
+        readers: Readers,
+        step: int,
+        global_batch: int,
+        slots: tuple[Tensor, Tensor | None] | None = None,
     ) -> tuple[Batch, list[Future[None]]]:
         """Begin to fill the rank's part of the batch of a step.
 
         It is complete when the returned tasks are.
 
-        Copies of one image lie side by side and are decoded once. ``slots``, uint8 (B, 3, S, S) in
-        channels_last order, is where the images go; new memory without it.
+        Copies of one image lie side by side and are decoded once. ``slots`` is where the images and
+        their small views go, uint8 (B, 3, S, S) in channels_last order; new memory without it.
         """
         places = self.rank_slice.places(global_batch)
         drawn = np.stack(self.order.at(step * global_batch, (step + 1) * global_batch))[:, places]
         epochs, samples = drawn
-        copies = self.order.repeats
-        chain = Chain(
-            self.augment, Views(self.order.seed, epochs, samples), self.size_at(step), self.fit
+        side = self.size_at(step)
+        views = Views(self.order.seed, epochs, samples)
+        room, small = slots or self._room(readers, len(samples), step)
+
+        filling = Filling(
+            split=self.split,
+            views=views,
+            copies=self.order.repeats,
+            chain=Chain(self.augment, views, side, self.fit),
+            room=room,
+            local=None if small is None else LocalViews(self.augment, views, side, self.fit),
+            small=small,
+            exif=self.exif,
+            decoded=self.decoded,
+            own=self.own,
         )
-        if slots is None:
-            slots = readers.memory.take(len(samples), self.size_at(step))
-        squares, side = torch.split(slots, 1), slots.shape[-1]
-
-        def fill(first: int, last: int, watch: Watch) -> None:
-            held = (
-                self.decoded.take(samples[first:last], watch(range(first, last)))
-                if self.decoded
-                else None
-            )
-            if held is not None:
-                chain.crops.cut_all_into(slots[first:last], held, np.arange(first, last))
-            else:
-                sizes = self.split.sizes[samples[first:last:copies]]
-                for begin, end in runs(sizes, BYTES_PER_TASK):
-                    cut(first + copies * begin, first + copies * end, watch)
-
-            if self.own is not None:
-                self.own.change_all(squares, drawn, watch(range(first, last)), self.split.describe)
-
-        def cut(first: int, last: int, watch: Watch) -> None:
-            def choose(which: list[int], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-                places = (
-                    first
-                    + copies * np.repeat(which, copies)
-                    + np.tile(np.arange(copies), len(which))
-                )
-                boxes = chain.crops.choose(places, np.repeat(sizes, copies, axis=0))
-                return boxes.reshape(-1, copies, 4)
-
-            places = range(first, last, copies)
-            files = [self.split.read(int(samples[place])) for place in watch(places)]
-            seen = crops.decode(files, choose, side, self.exif, whole=chain.needs_whole_image)
-            for place, (pixels, chosen) in zip(watch(places), seen, strict=True):
-                for copy, box in enumerate(chosen, place):
-                    chain.render(squares[copy], pixels, box, copy)
-
         labels = torch.from_numpy(self.split.labels[samples])
         at_once = DECODED_PER_TASK if self.decoded else IMAGES_PER_TASK
-        return Batch(slots, labels, samples, epochs), readers.submit(
-            self.split, samples, fill, group=copies, at_once=at_once
+        return Batch(room, labels, samples, epochs, small=small), readers.submit(
+            self.split, samples, filling.fill, group=self.order.repeats, at_once=at_once
         )
+
+    def _room(self, readers: Readers, num_views: int, step: int) -> tuple[Tensor, Tensor | None]:
+        """Return new memory for so many images of a step, and for their small views."""
+        room = readers.memory.take(num_views, self.size_at(step))
+        count, side = self.small_room(num_views, step)
+        return room, readers.small_memory.take(count, side) if count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +220,6 @@ class EvaluationView:
         )
 
 
-def runs(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Cut files of these sizes, int64 (k,), into runs [first, last) of at most so many bytes, or
-    of one file.
-    """
-    first, total = 0, 0
-    for i, size in enumerate(sizes.tolist()):
-        if i > first and total + size > most:
-            yield first, i
-            first, total = i, 0
-        total += size
-    yield first, len(sizes)
-
-
 class View(Protocol):
     """What can begin to fill the batch of a step."""
 
@@ -248,22 +251,31 @@ def batches(
             while next_step < last_step and len(ahead) < room:
                 ahead.append(view.start(readers, next_step, batch_size))
                 next_step += 1
-                images = ahead[-1][0].images
+                begun_batch = ahead[-1][0]
+                images, small = begun_batch.images, begun_batch.small
+                size_bytes = images.nbytes + (0 if small is None else small.nbytes)
                 # known only now: the size of images may grow during the run, and with it what fits
                 # into memory
                 room = (
-                    min(batches_ahead(readers.threads, len(images)), AHEAD_BYTES // images.nbytes)
-                    + 1
+                    min(batches_ahead(readers.threads, len(images)), AHEAD_BYTES // size_bytes) + 1
                 )
             batch, tasks = ahead.popleft()
             begun = time.perf_counter()
             readers.wait(tasks)
             waited_s = time.perf_counter() - begun
-            images = batch.images
+            images, small = batch.images, batch.small
             # shared memory of a reading process
             if torch.cuda.is_available() and not images.is_pinned():
                 images = images.pin_memory()
-            yield Batch(images, batch.labels, batch.samples, epochs=batch.epochs, waited_s=waited_s)
+                small = small if small is None else small.pin_memory()
+            yield Batch(
+                images,
+                batch.labels,
+                batch.samples,
+                epochs=batch.epochs,
+                waited_s=waited_s,
+                small=small,
+            )
     finally:
         # the caller has left: what is not begun need not be read
         for _, tasks in ahead:

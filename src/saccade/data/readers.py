@@ -64,7 +64,8 @@ class Readers:
     """
 
     def __init__(self, threads: int) -> None:
-        self.memory = Memory()
+        # blocks of one size are used again, and small views have another
+        self.memory, self.small_memory = Memory(), Memory()
         self._reading: dict[int, tuple[Split, NDArray[np.int64], int]] = {}
         self._start(threads)
 

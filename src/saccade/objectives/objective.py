@@ -66,7 +66,8 @@ class Cell:
 
     ``images`` is uint8 (B, 3, S, S), ``labels`` int64 (B,). ``epochs`` and ``samples``, int64 (B,)
     on the CPU, say which views these are; ``step`` and ``number`` are the place of the cell in the
-    run. These four and the seed are the counter keys of every draw.
+    run. These four and the seed are the counter keys of every draw. ``small`` holds the small views
+    of these images, uint8 (images x local views, 3, s, s), where there are any.
     """
 
     images: Tensor
@@ -75,6 +76,7 @@ class Cell:
     samples: Numbers
     step: int
     number: int
+    small: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -266,7 +266,10 @@ def _joined(one: Batch, other: Batch) -> Batch:
         np.concatenate([one.samples, other.samples]),
         np.concatenate([one.epochs, other.epochs]),
     )
-    return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs)
+    small = None
+    if one.small is not None and other.small is not None:
+        small = torch.cat([one.small, other.small]).contiguous(memory_format=torch.channels_last)
+    return Batch(images, torch.cat([one.labels, other.labels]), samples, epochs, small=small)
 
 
 def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
@@ -280,14 +283,7 @@ def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
             update={"batch": run.plan.config.batch.model_copy(update={"cell": cell})}
         )
 
-        part = replace(
-            batch,
-            images=batch.images[:cell],
-            labels=batch.labels[:cell],
-            samples=batch.samples[:cell],
-            epochs=batch.epochs[:cell],
-        )
-
+        part = batch.part(0, cell)
         try:
             state, stepper = copy_of(run)
             timed(replace(stepper, config=config), state, part)

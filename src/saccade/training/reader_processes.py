@@ -54,7 +54,7 @@ class Feeders:
         # one in use, one asked for, the others ahead
         self.slots = batches_ahead(readers, images) + 2
         # every place has room for the largest images, whose side may grow during the run
-        self._room = 3 * max(view.sides) ** 2 * images
+        self._room = room_bytes(view, images)
         # memory without a name: it is gone with its last user, even after a kill
         self._file = os.memfd_create("saccade-batches")
         os.ftruncate(self._file, self.slots * self._room)
@@ -84,17 +84,13 @@ class Feeders:
         drawn = self._view.order.at(step * global_batch, (step + 1) * global_batch)
         epochs, samples = (each[places] for each in drawn)
         slot = step % self.slots
-        images = _slot(
-            self._memory,
-            slot,
-            room=self._room,
-            num_images=len(samples),
-            side=self._view.size_at(step),
+        images, small = _slot(
+            self._memory, slot * self._room, view=self._view, num_images=len(samples), step=step
         )
         # in turn by the number of the step, so that a resumed run asks as one without a break would
         task = self._processes[step % len(self._processes)].ask(step, slot, global_batch)
         labels = torch.from_numpy(self._view.split.labels[samples])
-        return Batch(images, labels, samples, epochs), [task]
+        return Batch(images, labels, samples, epochs, small=small), [task]
 
     @property
     def pids(self) -> list[int]:
@@ -232,10 +228,8 @@ def serve(line: int, memory: int) -> None:
                     begun.append([])
                     continue
                 count = len(view.rank_slice.places(batch))
-                images = _slot(
-                    room, slot, room=start["room"], num_images=count, side=view.size_at(step)
-                )
-                begun.append(view.start(readers, step, batch, images)[1])
+                slots = _slot(room, slot * start["room"], view=view, num_images=count, step=step)
+                begun.append(view.start(readers, step, batch, slots)[1])
             try:
                 readers.wait(begun.popleft())
             except SaccadeError as error:
@@ -272,9 +266,29 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
     )
 
 
-def _slot(memory: mmap.mmap, slot: int, room: int, num_images: int, side: int) -> Tensor:
-    """Return a place in the shared memory as images: uint8 (B, 3, S, S) in channels_last order."""
-    flat = torch.frombuffer(
-        memory, dtype=torch.uint8, count=3 * side**2 * num_images, offset=slot * room
-    )
-    return flat.view(num_images, side, side, 3).permute(0, 3, 1, 2)
+def room_bytes(view: TrainingView, images: int) -> int:
+    """Return how many bytes a batch of so many images takes where they are largest."""
+    steps = range(0, view.total_steps, max(view.total_steps // len(view.sides), 1))
+    smalls = [view.small_room(images, step) for step in (*steps, view.total_steps - 1)]
+    small = max(count * side**2 for count, side in smalls)
+    return 3 * (max(view.sides) ** 2 * images + small)
+
+
+def _slot(
+    memory: mmap.mmap, start: int, view: TrainingView, num_images: int, step: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return a place in the shared memory as images and small views: uint8 (B, 3, S, S) in
+    channels_last order.
+    """
+    side = view.size_at(step)
+    images = _squares(memory, start, num_images, side)
+    count, small_side = view.small_room(num_images, step)
+    if not count:
+        return images, None
+    return images, _squares(memory, start + 3 * side**2 * num_images, count, small_side)
+
+
+def _squares(memory: mmap.mmap, start: int, count: int, side: int) -> Tensor:
+    """Return so many squares, uint8 (n, 3, S, S) in channels_last order, from a byte on."""
+    flat = torch.frombuffer(memory, dtype=torch.uint8, count=3 * side**2 * count, offset=start)
+    return flat.view(count, side, side, 3).permute(0, 3, 1, 2)

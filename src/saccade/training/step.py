@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,7 @@ class StepRunner:
         trace but its number; raises DivergedError where the policy says so. An error before the
         update, such as a lost rank, leaves no trace either.
         """
-        batch = replace(
-            batch,
-            images=batch.images.to(self.device, non_blocking=True),
-            labels=batch.labels.to(self.device, non_blocking=True),
-        )
+        batch = batch.to(self.device)
         self.clock.start()
         buffers = Buffers(state.modules)
 
@@ -106,17 +102,18 @@ class StepRunner:
         total = torch.zeros((), device=self.device)
         for number, start in enumerate(range(0, len(images), cell)):
             buffers.rewind()
-            part = slice(start, start + cell)
+            part = batch.part(start, start + cell)
             # the place in the global batch, not on this rank: draws are the same on any number of
             # ranks
             place = world.rank + number * world.size
             loaded = Cell(
-                images=images[part],
-                labels=batch.labels[part],
-                epochs=batch.epochs[part],
-                samples=batch.samples[part],
+                images=part.images,
+                labels=part.labels,
+                epochs=part.epochs,
+                samples=part.samples,
                 step=state.step,
                 number=place,
+                small=part.small,
             )
             inputs, targets = self.objective.prepare(loaded)
 

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from saccade.config.schema import AugmentSection
-from saccade.data import loader
+from saccade.data import filling
 from saccade.data.archives import zips
+from saccade.data.filling import runs
 from saccade.data.images import crops
-from saccade.data.loader import TrainingView, batches, runs
+from saccade.data.loader import TrainingView, batches
 from saccade.data.order import Order
 from saccade.data.readers import Readers
 from saccade.data.sources import Split, open_source
@@ -93,8 +94,8 @@ def test_a_thread_reads_no_more_files_ahead_than_the_bound_allows(
 
     monkeypatch.setattr(crops, "decode", counted)
     seen = []
-    for most in (loader.BYTES_PER_TASK, 1):
-        monkeypatch.setattr(loader, "BYTES_PER_TASK", most)
+    for most in (filling.BYTES_PER_TASK, 1):
+        monkeypatch.setattr(filling, "BYTES_PER_TASK", most)
         view = TrainingView(split, Order(len(split), 3, 2), AugmentSection(), 16, 10, "ignore")
         readers = Readers(2)
         (batch,) = batches(view, readers, 16, 0, 1)

@@ -32,6 +32,7 @@ ROOM_BYTES = 64_000_000
 Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 Boxes = list[list[int]]
+Sides = int | Integers
 Choose = Callable[[list[int], Integers], Integers]
 
 
@@ -49,16 +50,16 @@ class _Part(NamedTuple):
 
 
 def decode(
-    files: Sequence[Data], choose: Choose, side: int, exif: Exif, *, whole: bool = False
+    files: Sequence[Data], choose: Choose, side: Sides, exif: Exif, *, whole: bool = False
 ) -> Iterator[tuple[Pixels, Boxes]]:
     """Decode as much of each image as its crops need; yield the pixels and the boxes in them.
 
     ``choose(which, sizes)`` returns the boxes in k of the files, int64 (k, copies, 4) as in
     ``Box``, in pixels of the upright images; ``sizes`` are their (width, height), int64 (k, 2).
-    ``side`` is the side of the output in pixels; ``whole`` asks for every pixel. Pixels are uint8
-    (height, width, 3). Reduced pixels make boxes fractional: they are rounded, half a reduced pixel
-    of shift at most. The pixels are valid until the next ones are asked for. Raises BadImage when
-    the turn comes to a file that is none.
+    ``side`` is the side of the output in pixels, one for all copies or int64 (copies,); ``whole``
+    asks for every pixel. Pixels are uint8 (height, width, 3). Reduced pixels make boxes fractional:
+    they are rounded, half a reduced pixel of shift at most. The pixels are valid until the next
+    ones are asked for. Raises BadImage when the turn comes to a file that is none.
     """
     plan = {} if whole else _plan(files, choose, side, exif)
     for i, data in enumerate(files):
@@ -78,7 +79,7 @@ def decode(
 
 
 def _plan(
-    files: Sequence[Data], choose: Choose, side: int, exif: Exif
+    files: Sequence[Data], choose: Choose, side: Sides, exif: Exif
 ) -> dict[int, _Part | BadImage]:
     """Plan what to decode of each usual JPEG that need not be turned, or say what is wrong."""
     plan: dict[int, _Part | BadImage] = {}
@@ -120,7 +121,7 @@ def _plan_cuts(
     files: Sequence[Data],
     tiled: list[int],
     choose: Choose,
-    side: int,
+    side: Sides,
 ) -> None:
     """Add to a plan which tiles of the tiled JPEGs among some files to decode."""
     if not tiled:
@@ -141,16 +142,17 @@ def _plan_cuts(
 
 
 def _parts(
-    data: Sequence[Data], corners: Integers, sizes: Integers, boxes: Integers, side: int
+    data: Sequence[Data], corners: Integers, sizes: Integers, boxes: Integers, side: Sides
 ) -> Iterator[_Part]:
     """Choose by how much each of k JPEGs is reduced, and move the boxes into what that gives.
 
     The JPEGs were cut out of their images at ``corners``. These, (left, top), and ``sizes``,
     (width, height), are int64 (k, 2); ``boxes`` int64 (k, copies, 4).
     """
-    smallest = boxes[..., 2:].min(axis=(1, 2))
-    # the smallest crop decides: no copy may become less sharp than allowed
-    factors = 1 << (smallest[:, None] >= SHARPNESS * side * _FACTORS).sum(axis=1)
+    # how many pixels of the crop make one of the output
+    scales = (boxes[..., 2:].min(axis=2) / side).min(axis=1)
+    # the smallest decides: no copy may become less sharp than allowed
+    factors = 1 << (scales[:, None] >= SHARPNESS * _FACTORS).sum(axis=1)
     factor = factors[:, None, None]
     inside = np.empty_like(boxes)
     inside[..., 2:] = np.maximum(np.rint(boxes[..., 2:] / factor), 1)
