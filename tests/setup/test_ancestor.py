@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 import saccade
 from console import run_here
 from saccade import files
+from saccade.config.schema import DataSection
 from saccade.errors import CheckpointError, ConfigError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.models import create_model, load_weights
+from saccade.models.weights.tensor_bytes import separate
 from saccade.setup import ancestor
 from saccade.setup.compose import Request, compose
 
@@ -137,6 +140,108 @@ def test_other_pixels_than_the_weights_were_trained_for_are_warned_of(
     )
     assert done.status == 0 and "was trained with data.mean [0.1, 0.2, 0.3]" in done.stderr
     assert "data.std" not in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("said", ["head", "list", "timm", "transformers"])
+def test_the_mean_that_a_file_says_is_followed(said: str, tmp_path: Path) -> None:
+    state = create_model("resnet8", num_classes=10).state_dict()
+    beside: dict[str, Any] = {}
+    remarks = {"head": {"mean": "0.1, 0.2, 0.3", "std": "[0.5, 0.4, 0.3]"}}.get(said)
+    if said == "list":
+        remarks = {"pretrained_cfg": json.dumps({"mean": MEAN, "std": STD})}
+    elif said == "timm":
+        beside = {"config.json": {"pretrained_cfg": {"mean": MEAN, "std": STD}}}
+    elif said == "transformers":
+        beside = {"preprocessor_config.json": {"image_mean": MEAN, "image_std": STD}}
+    for name, facts in beside.items():
+        (tmp_path / name).write_text(json.dumps(facts))
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(safetensors.torch.save(separate(state), remarks))
+
+    config = settled("photos-small", model__name="resnet8", model__init=str(file))
+    assert (config.data.mean, config.data.std) == (MEAN, STD)
+    assert (
+        settled(
+            "photos-small", model__name="resnet8", model__init=str(file), data__mean=STD
+        ).data.mean
+        == STD
+    )
+    # what is no three numbers is passed over
+    for odd in ("[1, 2]", "Infinity", '"x"', "[[]]"):
+        file.write_bytes(safetensors.torch.save(separate(state), {"mean": odd, "std": odd}))
+        (tmp_path / "config.json").write_text(odd)
+        (tmp_path / "preprocessor_config.json").write_text(f'{{"image_mean": {odd}}}')
+        assert (
+            settled("photos-small", model__name="resnet8", model__init=str(file)).data.mean
+            == DataSection().mean
+        )
+
+
+def test_a_library_says_the_mean_of_its_weights_wherever_the_file_lies(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    half = (0.5, 0.5, 0.5)
+    file = tmp_path / "lite0.safetensors"
+    network = create_model("timm:test_resnet", num_classes=10, image_size=32)
+    file.write_bytes(safetensors.torch.save(separate(network.state_dict())))
+
+    # timm's facts of an architecture hold for its published weights, however they came here
+    config = settled(
+        "photos-small", model__name="timm:tf_efficientnet_lite0", model__init=str(file)
+    )
+    assert (config.data.mean, config.data.std) == (half, half)
+    config = settled(
+        "photos-small",
+        model__name="timm:tf_efficientnet_lite0",
+        model__init="timm:tf_efficientnet_lite0.in1k",
+    )
+    assert config.model.name == "timm:tf_efficientnet_lite0" and config.data.mean == half
+    # of two sets of weights of one architecture the tag says which
+    assert (
+        settled(
+            "photos-small", "timm:vit_base_patch16_224", model__init="timm:vit_base_patch16_224.mae"
+        ).data.mean
+        == DataSection().mean
+    )
+    assert (
+        settled(
+            "photos-small", "timm:vit_base_patch16_224", model__init="timm:vit_base_patch16_224"
+        ).data.mean
+        == half
+    )
+    assert (
+        settled("photos-small", model__name="resnet8", model__init=str(file)).data.mean
+        == DataSection().mean
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm:test_resnet", "mean 0.5 0.5 0.5, std 0.5 0.5 0.5 (as timm says)"),
+        ("resnet8", "nothing says which mean and std"),
+    ],
+)
+def test_one_line_says_which_table_what_did_not_fit_and_which_mean(
+    name: str, words: str, tmp_path: Path
+) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    file = tmp_path / "weights.pth"
+    state = create_model(name, num_classes=7, image_size=32).state_dict()
+    torch.save({"student": state, "teacher": state | {"extra": torch.ones(3)}}, file)
+    done = run_here(
+        *("train", name, *SHORT, "--image-size", "32", "--init", str(file)),
+        *("--out", str(tmp_path / "run")),
+    )
+    assert done.status == 0, done.stderr
+    (line,) = [part for part in done.stderr.splitlines() if part.strip().startswith("from ")]
+    digest = files.digest(file)[:12]
+    assert f"{file} (SHA-256 {digest})" in line and words in line
+    assert "(100.0% of the weights) from the table teacher" in line
+    assert "1 unused: extra" in line and line.endswith("; the head starts at zero")
+    init = files.read_json(tmp_path / "run" / "run.json")["init"]
+    assert init["digest"].startswith(digest) and init["took"].endswith("[teacher]")
+    assert init["head"] == "zero" and init["lineage"] == []
 
 
 def test_one_source_under_many_names_is_one_run_and_a_changed_one_another(

@@ -11,26 +11,21 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
 
 from saccade import rng
 from saccade.errors import CheckpointError, ConfigError
+from saccade.models import hub
 from saccade.models.parts.registry import Builder, Entry, Options, register_grammar
 from saccade.rng import Purpose
 
 SMALLEST = 8
-REACH_S = 5.0
-"""A server that takes no connection for so many seconds counts as out of reach."""
+COLOURS = 3
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 """Weight of auxiliary losses. *Source:* Szegedy et al. 2015, section 5.
 
@@ -40,16 +35,17 @@ UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table")
 
 
 @dataclass(frozen=True, slots=True)
-class Pretrained:
-    """Published weights: tensors of any shape ``(...)`` by name, and the normalisation that they
-    were trained with.
+class Preprocessing:
+    """What published weights of a network were trained and evaluated with.
 
-    ``mean`` and ``std`` are for RGB values in 0..1, None where nobody says.
+    ``mean`` and ``std`` are for RGB values in 0..1, ``image_size`` is the side in pixels at
+    evaluation, and ``eval_crop`` the side of the central crop over the short side.
     """
 
-    state: dict[str, Tensor]
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+    eval_crop: float
 
 
 def is_backend(name: str) -> bool:
@@ -64,9 +60,18 @@ def names(pattern: str) -> list[str]:
     return [f"{library.lower()}:{n}" for n in known if fnmatch.fnmatchcase(n, wanted)]
 
 
-def pretrained(name: str) -> Pretrained:
-    """Fetch the published weights of ``timm:NAME`` or ``torchvision:NAME`` from the cache or the
-    network.
+def preprocessing(name: str) -> Preprocessing | None:
+    """Return what the published weights of ``timm:NAME`` or ``torchvision:NAME`` expect.
+
+    Nothing is fetched. None where the library does not say it for RGB images.
+    """
+    library, _, wanted = name.partition(":")
+    return _LIBRARIES[library.lower()].preprocessing(wanted)
+
+
+def pretrained(name: str) -> dict[str, Tensor]:
+    """Fetch the published weights of ``timm:NAME`` or ``torchvision:NAME``, tensors of any shape
+    ``(...)`` by name, from the cache or the network.
 
     Raises ConfigError when there is no such network, CheckpointError when its weights cannot be
     had.
@@ -156,56 +161,21 @@ def _build_timm(name: str, options: Options) -> nn.Module:
     return model
 
 
-def _fetch_timm(name: str) -> Pretrained:
+def _fetch_timm(name: str) -> dict[str, Tensor]:
     timm = _timm()
-    with _hub_within_reach():
+    with hub.within_reach():
         model = timm.create_model(name, pretrained=True)
-    facts = model.pretrained_cfg
-    return Pretrained(model.state_dict(), tuple(facts["mean"]), tuple(facts["std"]))
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
-@contextmanager
-def _hub_within_reach() -> Iterator[None]:
-    """Look only into the hub client's cache while its server cannot be reached.
-
-    It would try for a minute.
-
-    Behind a proxy nobody can tell beforehand; there the client does as it likes. Raises
-    ConnectionError when the server cannot be reached and the cache does not have what is asked for.
-    """
-    from huggingface_hub import constants
-
-    server, offline = urlsplit(constants.ENDPOINT), constants.HF_HUB_OFFLINE
-    if offline or getproxies() or _answers(server.hostname or "", server.port or 443):
-        yield
-        return
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    except Exception as error:  # the client's many ways to say that it has no such file
-        raise ConnectionError(
-            f"{server.hostname} cannot be reached, and no cache has them"
-        ) from error
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-
-
-def _answers(host: str, port: int) -> bool:
-    """Tell whether a server takes connections.
-
-    Looking up its name can outlast any timeout, so a thread does it.
-    """
-    answers: list[bool] = []
-
-    def knock() -> None:
-        with suppress(OSError), socket.create_connection((host, port), timeout=REACH_S):
-            answers.append(True)
-
-    # a daemon: a look-up that never ends must not keep the process alive
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(REACH_S)
-    return bool(answers)
+def _timm_preprocessing(name: str) -> Preprocessing | None:
+    facts = _timm().get_pretrained_cfg(name)
+    if not facts or len(facts.mean) != COLOURS or len(facts.std) != COLOURS:
+        return None
+    side = (facts.test_input_size or facts.input_size)[-1]
+    crop = facts.test_crop_pct or facts.crop_pct
+    return Preprocessing(tuple(facts.mean), tuple(facts.std), side, min(crop, 1.0))
 
 
 def _torchvision_names() -> list[str]:
@@ -256,18 +226,25 @@ def _build_torchvision(name: str, options: Options) -> nn.Module:
     return model
 
 
-def _fetch_torchvision(name: str) -> Pretrained:
+def _torchvision_preprocessing(name: str) -> Preprocessing | None:
+    from torchvision import models
+
+    transform = models.get_model_weights(name)["DEFAULT"].transforms()
+    side = transform.crop_size[0]
+    crop = side / max(transform.resize_size[0], side)
+    return Preprocessing(tuple(transform.mean), tuple(transform.std), side, crop)
+
+
+def _fetch_torchvision(name: str) -> dict[str, Tensor]:
     from torchvision import models
 
     weights = models.get_model_weights(name)["DEFAULT"]
     stored = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    state = {
+    return {
         # names of old published DenseNets, which torchvision itself changes when it loads them
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", n): t
         for n, t in stored.items()
     }
-    transform = weights.transforms()
-    return Pretrained(state, tuple(transform.mean), tuple(transform.std))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +252,8 @@ class _Library:
     name: str
     names: Callable[[], list[str]]
     entry: Callable[[str], Entry]
-    fetch: Callable[[str], Pretrained]
+    fetch: Callable[[str], dict[str, Tensor]]
+    preprocessing: Callable[[str], Preprocessing | None]
 
     def check(self, wanted: str) -> None:
         """Raise ConfigError with the nearest names unless the library has such a network."""
@@ -294,9 +272,15 @@ class _Library:
 
 
 _LIBRARIES = {
-    "timm": _Library("timm", _timm_names, _timm_entry, _fetch_timm),
+    "timm": _Library(
+        "timm", _timm_names, _timm_entry, fetch=_fetch_timm, preprocessing=_timm_preprocessing
+    ),
     "torchvision": _Library(
-        "torchvision", _torchvision_names, _torchvision_entry, _fetch_torchvision
+        "torchvision",
+        _torchvision_names,
+        _torchvision_entry,
+        fetch=_fetch_torchvision,
+        preprocessing=_torchvision_preprocessing,
     ),
 }
 

@@ -20,7 +20,7 @@ from saccade.errors import CheckpointError, SaccadeError
 from saccade.evaluation.classifier import Recipe
 from saccade.models import Network, backends, find, is_foreign, meta_model
 from saccade.models.parts.layers import strides_for
-from saccade.models.weights import stored
+from saccade.models.weights import preprocessing, stored
 from saccade.models.weights.loading import AVERAGE_FILE, MODEL_FILE
 from saccade.training import checkpoint, recorded
 
@@ -49,7 +49,8 @@ class Ancestor:
     weights; ``digest`` is the SHA-256 of the weights, or a library's name of them. ``settings`` are
     those it was trained with, by dotted name, as far as anything says so; ``run`` is the run folder
     around it and ``lineage`` what it and its own ancestors were trained on, nearest first.
-    ``is_gone``: only the records of the run that started from it are left.
+    ``is_gone``: only the records of the run that started from it are left. ``said_by`` is who says
+    which mean and deviation it was trained with, empty where nobody does.
     """
 
     text: str
@@ -59,6 +60,7 @@ class Ancestor:
     run: Path | None = None
     lineage: tuple[Mapping[str, Any], ...] = ()
     is_gone: bool = False
+    said_by: str = ""
 
     @property
     def model(self) -> str:
@@ -89,15 +91,32 @@ class Ancestor:
             return {}  # a network that has no strides to set
         return {"model.strides": list(strides)}
 
+    def of_network(self, model: str) -> Ancestor:
+        """Return it with the mean and deviation that a library tells for its network ``model``,
+        where neither its run nor its file says them.
+        """
+        if "data.mean" in self.settings or not backends.is_backend(model):
+            return self
+        # a tag names the very weights: timm:resnet50.a1_in1k
+        facts = backends.preprocessing(self.text if backends.is_backend(self.text) else model)
+        if facts is None:
+            return self
+        said = {"data.mean": list(facts.mean), "data.std": list(facts.std)}
+        return replace(self, settings=dict(self.settings) | said, said_by=model.partition(":")[0])
+
     @property
     def phrase(self) -> str:
-        """What it is and what is followed of it, for the lines at the start."""
+        """What it is and what is followed of it, for the line at the start."""
         known = {n.partition(".")[2]: v for n, v in self.settings.items() if v not in ([], 0, "")}
         said = ", ".join(
             f"{name} {_written(value)}" for name, value in known.items() if name != "name"
         )
         digest = f" (SHA-256 {self.digest[:12]})" if self.path else ""
-        return f"{self.text}{digest}" + f": {self.model}, {said}" * bool(said)
+        who = f" (as {self.said_by} says)" * bool(self.said_by)
+        followed = [part for part in (self.model, said and said + who) if part]
+        if "mean" not in known:
+            followed.append("nothing says which mean and std")
+        return f"{self.text}{digest}: {', '.join(followed)}"
 
     def record(self, took: str, share: float) -> dict[str, Any]:
         """Return what ``run.json`` says of it.
@@ -226,14 +245,14 @@ def _of_checkpoint(text: str, folder: Path) -> Ancestor:
 
 def _of_file(text: str, file: Path) -> Ancestor:
     known = Ancestor(text, file, files.digest(file))
-    # other kinds of files say nothing of how they were trained
-    if file.suffix != ".safetensors":
-        return known
-
     # files of saccade say in their head what they are
-    facts = stored.header(file).remarks.get("saccade")
+    facts = stored.header(file).remarks.get("saccade") if file.suffix == ".safetensors" else None
     if facts is None:
-        return known
+        colours = preprocessing.normalisation(file)
+        if colours is None:
+            return known
+        said = {"data.mean": list(colours[0]), "data.std": list(colours[1])}
+        return replace(known, settings=said, said_by="the file")
 
     try:
         recipe = Recipe.parse(facts)

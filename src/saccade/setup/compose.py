@@ -123,6 +123,8 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
             fix="start it from Python: saccade.train(model=YourNetwork(), init=...)",
         )
 
+    name = model.name if asked.origin("model.name") else ancestor.model or model.name
+    ancestor = ancestor.of_network(name)
     settings, known = dict(ancestor.settings), Layers()
     if (
         asked.origin("model.name")

@@ -79,17 +79,13 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
     if not init:
         return {}
     ancestor = _ancestor(plan.config)
+    followed = {n: v for n, v in ancestor.settings.items() if n in FOLLOWED}
+    _warn_of_others(plan.config, followed, log)
 
     if ancestor.path is None:
-        published = backends.pretrained(init)
-        report = load_weights(model, published.state)
-        followed: dict[str, Any] = {}
-        if published.mean:
-            followed = {"data.mean": published.mean, "data.std": published.std}
+        report = load_weights(model, backends.pretrained(init))
     else:
         report = load_weights(model, ancestor.path, classes=plan.recipe.classes)
-        followed = {n: v for n, v in ancestor.settings.items() if n in FOLLOWED}
-    _warn_of_others(plan.config, followed, log)
 
     if report.share < LEAST_SHARE:
         raise CheckpointError(
@@ -99,10 +95,9 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
         )
     _refuse_other_pixels(plan, report)
 
-    log.fact("from", ancestor.phrase)
-    for line in str(report).splitlines():
-        log.say(line)
     head = empty_heads(model, report, plan.objective.head)
+    start = {"zero": "; the head starts at zero", "drawn": "; the head could not be found"}
+    log.fact("from", f"{ancestor.phrase}; {report.summary}{start.get(head, '')}")
     if report.dialect == "pycls" and plan.config.data.channels == "rgb":
         log.warn("the published weights of pycls were trained on BGR images: add --bgr")
     log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
@@ -144,7 +139,7 @@ def _ancestor(config: Config) -> Ancestor:
         raise CheckpointError(
             "these weights changed while the run started", where=f"--init {init}", fix="start again"
         )
-    return found
+    return found.of_network(config.model.name)
 
 
 def _warn_of_others(config: Config, followed: Mapping[str, Any], log: Log) -> None:

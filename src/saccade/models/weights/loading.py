@@ -13,6 +13,7 @@ import json
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ from saccade.models.weights.readings import (
 
 MODEL_FILE = "model.safetensors"
 AVERAGE_FILE = "ema.safetensors"
+FEW = 3
+"""Names in a list that is to stay in one line."""
 _SCALAR = np.float64(0).__reduce__()[0]
 PLAIN_VALUES: list[Any] = [
     argparse.Namespace,
@@ -58,13 +61,14 @@ PLAIN_VALUES: list[Any] = [
 class Report:
     """What became of every tensor, by the model's names; ``unused`` by those of the source.
 
-    ``source`` is the file and the table in it, ``dialect`` whose names it uses (empty = the model's
-    own). ``fitted`` were changed to fit, ``misshaped`` could not be, each with how; ``head`` stays
-    as it starts because the classes are others, and ``fresh`` are all parameters of heads that the
-    source did not give. ``share`` of the model's weights, heads aside, was loaded. ``others`` are
-    tables and prefixes of the source that would have fitted, too. ``first`` says how the layer that
-    sees the pixels does not fit (empty = it does), and ``patch`` is the side, in pixels, of the
-    patches that the source's first layer sees where it is another (0 = no).
+    ``source`` is the file and the table in it, ``table`` that alone (empty = the file has but one),
+    ``dialect`` whose names it uses (empty = the model's own). ``fitted`` were changed to fit,
+    ``misshaped`` could not be, each with how; ``head`` stays as it starts because the classes are
+    others, and ``fresh`` are all parameters of heads that the source did not give. ``share`` of the
+    model's weights, heads aside, was loaded. ``others`` are tables and prefixes of the source that
+    would have fitted, too. ``first`` says how the layer that sees the pixels does not fit (empty =
+    it does), and ``patch`` is the side, in pixels, of the patches that the source's first layer
+    sees where it is another (0 = no).
     """
 
     source: str
@@ -80,6 +84,30 @@ class Report:
     others: tuple[str, ...] = ()
     first: str = ""
     patch: int = 0
+    table: str = ""
+
+    @property
+    def summary(self) -> str:
+        """Which table was taken and what did not fit, in one line."""
+        count = len(self.loaded) + len(self.fitted)
+        total = count + len(self.fresh) + len(self.misshaped)
+        total += len(set(self.missing) - set(self.fresh))
+        how = Counter(how for _, how in self.fitted)
+        parts = [
+            f"{count} of {total} tensors ({self.share:.1%} of the weights)"
+            + f" from the table {self.table}" * bool(self.table)
+            + f", names of {self.dialect}" * bool(self.dialect),
+            *(f"{n} x {text}" if n > 1 else text for text, n in how.items()),
+        ]
+        left = {
+            "missing": [n for n in self.missing if n not in self.fresh],
+            "unused": self.unused,
+            "of another shape": [f"{name}: {how}" for name, how in self.misshaped],
+        }
+        parts += [f"{len(n)} {what}: {listed(n, FEW)}" for what, n in left.items() if n]
+        if self.others:
+            parts.append(f"not taken: {listed(self.others, FEW)}")
+        return "; ".join(parts)
 
     def __str__(self) -> str:
         count = len(self.loaded) + len(self.fitted)
@@ -308,6 +336,7 @@ def _fit_all(
         else 1.0,
         others=reading.others,
         first=f"{entry} ({reasons[entry]})" if wrong else "",
+        table=reading.place,
         patch=_patch(reading.tensors.get(entry), own[entry]) if wrong else 0,
     )
 

@@ -1,0 +1,79 @@
+"""The mean and deviation that a file of weights says it was trained with."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from saccade.models.weights import stored
+
+Colours = tuple[float, float, float]
+PUBLISHED_AS = ("model.safetensors", "pytorch_model.bin")
+"""Names of weights in folders of the Hugging Face hub, where other files describe them."""
+
+_PAIRS = (("mean", "std"), ("image_mean", "image_std"))
+_LONGEST_BYTES = 1 << 20
+
+
+def normalisation(file: Path) -> tuple[Colours, Colours] | None:
+    """Return mean and deviation, for RGB values in 0..1, or None where nothing says them.
+
+    They are in the head of a ``.safetensors``, or in what the hub keeps beside the weights:
+    ``config.json`` of timm (``pretrained_cfg``), ``preprocessor_config.json`` of transformers.
+    """
+    for facts in _descriptions(file):
+        for mean, std in _PAIRS:
+            found = _colours(facts.get(mean)), _colours(facts.get(std))
+            if found[0] and found[1] and min(found[1]) > 0:
+                return found[0], found[1]
+    return None
+
+
+def _descriptions(file: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield what describes the weights, what it keeps about pretraining first."""
+    texts = []
+    if file.suffix == ".safetensors":
+        remarks = stored.header(file).remarks
+        yield remarks
+        texts += [remarks.get("pretrained_cfg", "")]
+    if file.name in PUBLISHED_AS:
+        texts += [_text(file.with_name("config.json"))]
+        texts += [_text(file.with_name("preprocessor_config.json"))]
+
+    for text in texts:
+        facts = _mapping(text)
+        inner = facts.get("pretrained_cfg")
+        if isinstance(inner, Mapping):
+            yield inner
+        yield facts
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8") if file.stat().st_size <= _LONGEST_BYTES else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def _mapping(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _colours(value: Any) -> Colours | None:
+    """Return three finite numbers, from a list or from a text that holds one."""
+    if isinstance(value, str):
+        try:
+            value = [float(part) for part in value.strip("[]() ").replace(",", " ").split()]
+        except ValueError:
+            return None
+    is_list = isinstance(value, list) and len(value) == 3
+    if not is_list or not all(isinstance(v, int | float) and math.isfinite(v) for v in value):
+        return None
+    return float(value[0]), float(value[1]), float(value[2])
