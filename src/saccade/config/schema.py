@@ -341,6 +341,7 @@ LATER: dict[str, Any] = {
     "finetune.head_lr": 1.0,
     "finetune.head_start": "zero",
     "finetune.views": 1,
+    "optimizer.weight_decay_end": None,
     "augment.local_views": 0,
     "augment.local_side": 3 / 7,
     "augment.local_area": [0.05, 0.4],
