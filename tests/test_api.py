@@ -89,6 +89,7 @@ VALUES: dict[str, Any] = {
     "patience": 5,
     "holdout": "10%",
     "minival": 0.02,
+    "freeze": "backbone",
 }
 
 

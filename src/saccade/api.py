@@ -65,6 +65,7 @@ def train(
     patience: int | None = None,
     holdout: float | str | None = None,
     minival: float | str | None = None,
+    freeze: float | str | None = None,
     dry_run: bool = False,
     set: str | Sequence[str] = (),
     quiet: bool = False,
@@ -85,6 +86,7 @@ def train(
     ``batch_size`` is global, ``lr`` the effective rate; ``holdout`` and ``minival`` are
     fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds. ``mean`` and
     ``std`` are for red, green and blue in 0..1; with ``bgr`` the network sees blue first.
+    ``freeze`` names what keeps its weights: ``"backbone"``, a module, or a fraction of the layers.
     ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
 
     Your own behaviour (docs/python.md): ``loss(logits, targets)`` returns the mean of a cell

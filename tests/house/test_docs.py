@@ -60,6 +60,9 @@ def meaning(parameters: dict[str, object]) -> str:
             return f"'{word}' is no YAML file, no recipe and no model"
     layers = Layers()
     try:
+        # what gradual unfreezing is refused without
+        if parameters.get("freeze"):
+            layers.set(f"finetune.freeze={parameters['freeze']}")
         for assignment in parameters.get("sets") or []:  # type: ignore[attr-defined]
             layers.set(assignment)
         layers.resolve()

@@ -80,6 +80,12 @@ Minival = Annotated[
     str | None,
     typer.Option("--minival", help="Fraction of the training images to choose the best on."),
 ]
+Freeze = Annotated[
+    str | None,
+    typer.Option(
+        "--freeze", help="What keeps its weights: backbone, stem, a module's name, or 75%."
+    ),
+]
 
 # How
 Epochs = Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")]
@@ -160,6 +166,7 @@ class Asked:
     patience: Patience = None
     holdout: Holdout = None
     minival: Minival = None
+    freeze: Freeze = None
     sets: Sets = None
 
     def request(self, out: str = "") -> Request:

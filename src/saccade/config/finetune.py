@@ -11,8 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from saccade import units
 from saccade.config.fields import DurationText, Section, numerics
 
-RESTING = ("none", "backbone", "body")
-"""Words that name no module of a network."""
+BACKBONE, BUT_LAST_NORM, STEM = "backbone", "backbone-but-last-norm", "stem"
 
 
 def _text(value: Any) -> Any:
@@ -39,8 +38,8 @@ class FinetuneSection(Section):
 
     freeze: Part = numerics(
         "none",
-        "what rests: none; backbone = all but the head; body = the same but for its last norm; a "
-        "module's name = up to and including it; a fraction of the layers, from the input",
+        "what rests: none; backbone = all but the head; backbone-but-last-norm; stem = the first "
+        "layer; a module's name = up to and including it; a fraction of the layers, from the input",
     )
     unfreeze: DurationText = numerics(
         "", "when all that rests has woken, layer after layer from the head; empty = never"
@@ -49,7 +48,7 @@ class FinetuneSection(Section):
         "train", "frozen: BatchNorm keeps its statistics, and normalises by them in training, too"
     )
     head_lr: float = numerics(
-        1.0, "the head's learning rate over that of the layer below it", gt=0, le=1e4
+        1.0, "the head's learning rate as a multiple of optimizer.lr", gt=0, le=1e4
     )
     head_start: Literal["zero", "probe"] = numerics(
         "zero", "how a fresh head starts: at zero, or as the linear probe of the frozen features"
@@ -76,4 +75,4 @@ class FinetuneSection(Section):
     @property
     def holds(self) -> bool:
         """Whether features are computed once: the backbone rests in the whole run."""
-        return self.freeze == "backbone" and not self.unfreeze and self.views > 0
+        return self.freeze == BACKBONE and not self.unfreeze and self.views > 0

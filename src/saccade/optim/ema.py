@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import torch
 from torch import Tensor, nn
 
@@ -32,17 +34,19 @@ class Ema:
         self._copied = [(a, b) for a, b in pairs if id(b) not in slow]
 
     @torch.no_grad()
-    def update(self, step: int, mask: Tensor | None = None) -> None:
+    def update(self, step: int, mask: Tensor | None = None, still: Container[int] = ()) -> None:
         """Move towards the model after optimiser step ``step`` (from 0).
 
         It does not move where ``mask``, a bool scalar on the device, is False; nothing waits for
-        the mask. The first steps use the smaller decay (1 + t) / (10 + t), so that the start is
-        forgotten.
+        the mask. Tensors of the model whose ``id`` is in ``still`` rest, and so does their average.
+        The first steps use the smaller decay (1 + t) / (10 + t), so that the start is forgotten.
 
         *Source:* TensorFlow's ExponentialMovingAverage.
         """
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
-        shadows, originals = [a for a, _ in self._followed], [b for _, b in self._followed]
+        # a step from -0.0 to -0.0 would end at 0.0
+        moving = [pair for pair in self._followed if id(pair[1]) not in still]
+        shadows, originals = [a for a, _ in moving], [b for _, b in moving]
         if mask is None:
             torch._foreach_lerp_(shadows, originals, weight)
         else:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from saccade.models.parts.embedding import head_name
+
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
@@ -15,16 +17,23 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     It follows from the structure alone. Layers follow the order in which the network names its
     children. A Sequential, a ModuleList, and whatever holds stacked blocks of one kind are looked
     into, everything else is one layer: a residual or transformer block, a convolution, the head.
-    What has no weights but vectors (a norm) belongs to the layer before it; parameters of the
-    network itself (position tables, tokens) to layer 0. *Source:* Clark et al. 2020, "ELECTRA",
+    What has no weights but vectors (a norm) belongs to the layer before it; parameters of what is
+    looked into (position tables, tokens) to layer 0. *Source:* Clark et al. 2020, "ELECTRA",
     appendix B; Bao et al. 2022, "BEiT", for images.
     """
-    numbers = {name: 0 for name, _ in model.named_parameters(recurse=False)}
+    numbers = {name: 0 for name, _ in model.named_parameters()}
     number = -1
     for place, module in _entries(model, ""):
         number += number < 0 or any(p.dim() > 1 for p in module.parameters())
         numbers |= {f"{place}.{name}": number for name, _ in module.named_parameters()}
     return numbers
+
+
+def head_parameters(model: nn.Module) -> list[str]:
+    """Return the names of the parameters of the layer that makes the logits; none without one."""
+    head = head_name(model)
+    own = model.get_submodule(head).named_parameters() if head else ()
+    return [f"{head}.{name}" for name, _ in own]
 
 
 def _entries(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
@@ -38,10 +47,13 @@ def _entries(module: nn.Module, place: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_stack(module: nn.Module) -> bool:
-    """Tell whether a module is a row of several blocks of one type, none of them a bare layer."""
+    """Tell whether a module is a row of several blocks of one type, each of several weights.
+
+    A convolution with its norm is a part of a block, not a block.
+    """
     blocks = list(module.children()) if isinstance(module, CONTAINERS) else []
     return (
         len(blocks) > 1
         and len({type(b) for b in blocks}) == 1
-        and all(any(b.children()) for b in blocks)
+        and all(sum(p.dim() > 1 for p in b.parameters()) > 1 for b in blocks)
     )

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from saccade.config.optim import OptimizerSection
 from saccade.config.schema import Config
 from saccade.models.parts.network import undecayed
-from saccade.optim.layer_decay import layer_numbers
+from saccade.optim.layer_decay import head_parameters, layer_numbers
 from saccade.optim.methods import Groups, Method, Settings, find
 from saccade.optim.rollback import Kept
-from saccade.optim.schedule import Judged, Schedule, half_wave
+from saccade.optim.schedule import Judged, Schedule
 from saccade.units import Rate
 
 
@@ -32,17 +32,13 @@ class Optimizers:
     formula: str
 
     def follow(self, schedule: Schedule, step: int, evaluations: Sequence[Judged] = ()) -> None:
-        """Set every learning rate to that of a step of the run, and momentum and weight decay
-        where they move.
+        """Set every learning rate to that of a step of the run, and every momentum where the
+        schedule moves it.
         """
         factor, drop = schedule.factor(step, evaluations), schedule.momentum_drop(step)
-        share = half_wave(schedule.share(step))
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-                if "decays" in group:
-                    first, last = group["decays"]
-                    group["weight_decay"] = last + (first - last) * share
                 momentum = max(group["full_momentum"] - drop, 0.0)
                 # Adam calls its momentum the first beta
                 if "betas" in group:
@@ -52,7 +48,7 @@ class Optimizers:
 
     @property
     def lr(self) -> float:
-        """The current learning rate of the first method, at the layer nearest to the output."""
+        """The current learning rate of the first method, before a layer's or the head's factor."""
         group = self.parts[0].param_groups[0]
         return float(group["lr"] / group["depth_scale"])
 
@@ -134,7 +130,7 @@ def build(model: nn.Module, config: Config, device: torch.device, chosen: str = 
             f"{rest_formula} for {rest.title} on the rest"
         )
 
-    grouping = _Grouping(model, section, names)
+    grouping = _Grouping(model, config, names)
     plans = [
         (main, first, lr, section.momentum),
         (rest, others, rest_lr, section.rest_momentum),
@@ -175,12 +171,10 @@ def with_rate(section: OptimizerSection, lr: float, global_batch: int) -> Optimi
 class _Grouping:
     """Sorts parameters into groups of equal decay and equal depth."""
 
-    def __init__(
-        self, model: nn.Module, section: OptimizerSection, names: dict[Tensor, str]
-    ) -> None:
+    def __init__(self, model: nn.Module, config: Config, names: dict[Tensor, str]) -> None:
+        section = config.optimizer
         self._undecayed = undecayed(model)
         self._decays_all = section.decay == "all"
-        self._first_decay, self._last_decay = section.weight_decay, section.weight_decay_end
         self._names = names
 
         layers = layer_numbers(model) if section.layer_decay < 1 else {}
@@ -188,6 +182,10 @@ class _Grouping:
         self._scale = {
             name: section.layer_decay ** (last - number) for name, number in layers.items()
         }
+
+        if config.finetune.head_lr != 1:
+            for name in head_parameters(model):
+                self._scale[name] = config.finetune.head_lr * self._scale.get(name, 1.0)
 
     def groups(self, params: Iterable[Tensor]) -> Groups:
         """Return groups with ``params`` and what differs from the method's settings.
@@ -206,11 +204,7 @@ class _Grouping:
             sorted_in.items(), key=lambda item: item[0], reverse=True
         ):
             group: dict[str, Any] = {"params": members, "depth_scale": scale, "adapt": is_weight}
-            if not (is_weight or self._decays_all):
-                group["weight_decay"] = 0.0
-            elif self._last_decay is not None:
-                group["decays"] = (self._first_decay, self._last_decay)
-            groups.append(group)
+            groups.append(group if is_weight or self._decays_all else group | {"weight_decay": 0.0})
         return groups
 
 

@@ -52,6 +52,7 @@ def examine(
         *left_out(data),
         *cells.inspect(config, len(data.train), shrunk, module),
         *network.findings(config, data.train, module, objective),
+        *network.rest_untrained(config, module),
     ]
     return [
         *findings,

@@ -32,7 +32,7 @@ def findings(
     ``module`` is a network that was handed over, None where the model has a name.
     """
     classes, wanted = objective.head, config.model.num_classes
-    if objective.answers and wanted not in (0, classes):
+    if wanted not in (0, classes):
         fix = "leave model.num_classes out: the head follows the data"
         return [_width(wanted, classes, "model.num_classes", fix)]
 
@@ -54,7 +54,7 @@ def findings(
         if module is None:
             seen = _named(config, side, classes)
         else:
-            seen = _handed_over(module, side, classes if objective.answers else 0)
+            seen = _handed_over(module, side, classes)
         if any(map(is_error, seen)):
             if side == section.image_size:
                 return seen
@@ -64,6 +64,24 @@ def findings(
         if side == smallest:
             found = seen
     return found
+
+
+def rest_untrained(config: Config, module: nn.Module | None) -> list[Finding]:
+    """Warn where a part rests that has learned nothing: no weights are named to start from."""
+    section = config.finetune
+    # a network that is handed over may bring its weights
+    if config.model.init or module is not None or not (section.rests or section.norms == "frozen"):
+        return []
+    what = f"{section.freeze} rests" if section.rests else "norms keep their statistics"
+    return [
+        Finding(
+            "rests-untrained",
+            "warning",
+            f"{what} as it was drawn: this run starts from no weights",
+            where="finetune.freeze" if section.rests else "finetune.norms",
+            fix="name weights to start from with --init, or let all of the network train",
+        )
+    ]
 
 
 def _at(finding: Finding, side: int, eval_size: int, image_size: int) -> Finding:
@@ -96,10 +114,7 @@ def _named(config: Config, side: int, classes: int) -> list[Finding]:
 
 
 def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
-    """Run a copy of the user's network on one image, without memory where it can do that.
-
-    With 0 ``classes`` its head is taken out, and of any width.
-    """
+    """Run a copy of the user's network on one image, without memory where it can do that."""
     if found := own_network.unusable(module):
         return found
     name = type(module).__name__
@@ -117,7 +132,7 @@ def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
         what = f"{name} answers with {form} instead of logits (1, {classes})"
         fix = "return one row of logits per image"
         return [Finding("head-width", "error", what, where=name, fix=fix, status=78)]
-    if classes and answer.shape[1] != classes:
+    if answer.shape[1] != classes:
         return [_width(answer.shape[1], classes, name, f"build it with {classes} outputs")]
     return own_network.doubtful(module) + _last_map(last_map, side, name, own=True)
 

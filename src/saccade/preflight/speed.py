@@ -20,7 +20,6 @@ from saccade.device.loss_scale import LossScale
 from saccade.device.precision import autocast
 from saccade.device.step_timer import Clock
 from saccade.distributed.world import ALONE
-from saccade.evaluation.representation import cell_loss, on_device
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import heads
 from saccade.optim.ema import Ema
@@ -232,10 +231,19 @@ def copy_of(run: Run) -> tuple[State, StepRunner]:
     average = Ema(model, 1.0) if run.state.ema else None
     flavour = run.plan.choices.optimizer.value
     plan = run.plan
+    resting = run.state.freezing
+    # as it will be once all that wakes has woken, when a step takes most memory and time
+    freezing = resting.on(model) if resting else None
     optimizers = plan.behaviour.optimizers(model, plan.config, plan.device, flavour)
     state = State(
-        model, optimizers, average, scale=LossScale(run.plan.device) if run.state.scale else None
+        model,
+        optimizers,
+        average,
+        scale=LossScale(run.plan.device) if run.state.scale else None,
+        freezing=freezing,
     )
+    if freezing:
+        freezing.settle(state.step)
     guard = Guard(f"lr {state.optimizers.formula}, in the trial before training")
     return state, replace(run.stepper, guard=guard, world=ALONE, gradients=None, clock=Clock())
 
@@ -243,15 +251,9 @@ def copy_of(run: Run) -> tuple[State, StepRunner]:
 def first_loss(state: State, plan: Plan, cell: Batch) -> float:
     """Return the plain loss, in nats per image, of a cell in train mode.
 
-    No mixing, no label smoothing. Without labels it is the loss that is trained on.
+    No mixing, no label smoothing.
     """
     section = plan.config.data
-    if not plan.objective.answers:
-        with torch.no_grad():
-            loaded = on_device(cell, plan.device)
-            total = cell_loss(state.model, loaded, plan.objective, plan.precision)
-        return float(total) / len(cell.images)
-
     with torch.no_grad(), autocast(plan.precision, plan.device):
         pixels = cell.images.to(plan.device)
         answer = state.model(normalise(pixels, section.mean, section.std, section.channels))

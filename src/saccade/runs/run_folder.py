@@ -43,11 +43,8 @@ def announce(run: Run, log: Log) -> None:
     epoch = plan.epoch_size
     drawn = f" ({epoch:,} of them in an epoch)" if epoch < len(data.train) else ""
     images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
-    learned = f"{plan.objective.head} {plan.objective.noun}"
-    if not plan.objective.answers:
-        learned = f"learned by {plan.objective.name}, without labels"
-    known_as = f"(fingerprint {data.fingerprint[:12]})"
-    log.fact("data", f"{data.source.name}: {images}, {learned}  {known_as}")
+    classes = f"{plan.objective.head} {plan.objective.noun}  (fingerprint {data.fingerprint[:12]})"
+    log.fact("data", f"{data.source.name}: {images}, {classes}")
 
     params = sum(p.numel() for p in run.state.model.parameters())
     side = f"{config.data.image_size} px"
@@ -64,6 +61,8 @@ def announce(run: Run, log: Log) -> None:
     for note in run.stepper.schedule.notes():
         log.warn(note)
 
+    if run.state.freezing:
+        log.fact("frozen", str(run.state.freezing))
     names = plan.behaviour.names()
     if names:
         log.fact("yours", ", ".join(f"{name} {value}" for name, value in names.items()))

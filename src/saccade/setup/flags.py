@@ -33,6 +33,7 @@ FLAGS = {
     "patience": "patience",
     "holdout": "data.holdout",
     "minival": "data.minival",
+    "freeze": "finetune.freeze",
 }
 """The setting behind each flag of the command line, which is also a keyword of the same name in
 Python.

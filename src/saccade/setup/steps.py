@@ -20,6 +20,7 @@ from saccade.objectives.objective import Objective, Primary
 from saccade.optim import optimizers as optim
 from saccade.optim import schedule
 from saccade.optim.ema import Ema
+from saccade.training import freezing
 from saccade.training.bad_steps import Archive
 from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.guard import Guard
@@ -106,12 +107,16 @@ def make_state(
 ) -> State:
     """Return the state around a network that is on its device already."""
     device = next(model.parameters()).device
+    rest = freezing.plan(model, config.finetune, _wake_steps(config, length))
+    # before the optimiser, which has nothing to do with what never wakes
+    resting = freezing.Freezing(model, rest) if rest else None
     return State(
         model,
         behaviour.optimizers(model, config, device, flavour),
         _average(model, config, length),
         scale=LossScale(device) if precision == "fp16" else None,
         losses=LossRecord(config.guard.spike, device) if config.guard.spike else None,
+        freezing=resting,
         primary=primary,
     )
 
@@ -149,6 +154,15 @@ def make_stepper(
         clock=Clock(device),
         objective=objective,
     )
+
+
+def _wake_steps(config: Config, length: Length) -> float | None:
+    """Return the step before which all that rests has woken, None where nothing wakes."""
+    if not config.finetune.unfreeze:
+        return None
+    duration = units.Duration.parse(config.finetune.unfreeze)
+    steps = duration.steps(length.epoch_size, config.batch.global_, length.steps)
+    return max(steps - length.ahead, 0)
 
 
 def _average(model: nn.Module, config: Config, length: Length) -> Ema | None:

@@ -15,6 +15,7 @@ from saccade.objectives.evaluation import Evaluation, best_of
 from saccade.objectives.objective import TOP1, Primary
 from saccade.optim.ema import Ema
 from saccade.optim.optimizers import Optimizers
+from saccade.training.freezing import Freezing
 from saccade.training.loss_spike import LossRecord
 
 
@@ -25,9 +26,10 @@ class State:
     ``evaluations`` holds those so far, oldest first: all of one split, with one view of each image,
     so that the best may be chosen among them by the ``primary`` figure.
     ``skipped`` names the steps that left no trace because they were bad; ``scale`` is there in fp16
-    only, ``losses`` where they are watched for spikes. ``whole`` is False while a step changes it,
-    and after an error in the middle of that. ``modules``, ``parameters`` and ``drop_paths`` of the
-    model are looked up once, here: to walk through a network in every step takes time.
+    only, ``losses`` where they are watched for spikes, ``freezing`` where a part of the model
+    rests. ``whole`` is False while a step changes it, and after an error in the middle of that.
+    ``modules``, ``parameters`` and ``drop_paths`` of the model are looked up once, here: to walk
+    through a network in every step takes time.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class State:
     skipped: list[int] = field(default_factory=list)
     scale: LossScale | None = None
     losses: LossRecord | None = None
+    freezing: Freezing | None = None
     whole: bool = True
     primary: Primary = TOP1
     modules: tuple[nn.Module, ...] = field(init=False, repr=False)

@@ -170,4 +170,5 @@ def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits:
     state.optimizers.step(mask)
     # after the weights: the average follows what the step made of them
     if state.ema:
-        state.ema.update(state.step, mask)
+        still = state.freezing.still if state.freezing else frozenset[int]()
+        state.ema.update(state.step, mask, still)
