@@ -48,6 +48,8 @@ class Purpose(IntEnum):
     MASK = 19
     BLUR = 22
     SOLARIZE = 23
+    PROBED = 31
+    FOLD = 32
 
 
 def _finalise(words: Keys) -> Keys:

@@ -38,7 +38,7 @@ from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.checkpoint import Saved
 from saccade.training.datasets import Data
 from saccade.training.events import RunEnded
-from saccade.training.judging import score
+from saccade.training.judging import look, score
 from saccade.training.loop import train_to_the_end
 from saccade.training.meter import Meter
 from saccade.training.run import Run
@@ -121,7 +121,7 @@ def train(
                 _conclude(outcome, run.plan.objective, log)
 
             if module is not None:
-                own_network.give_back(module, run.state.final_model)
+                own_network.give_back(module, run.classifier().network)
             return outcome
 
 
@@ -306,7 +306,10 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
             bar.update(done, "the saved weights, read back from disk")
             stop.check()
 
-        result = score(run, reread, plan.data.val, poll)
+        if plan.objective.answers:
+            result = score(run, reread, plan.data.val, poll)
+        else:
+            result = look(run, _around(run, reread), poll)
     taken_s = time.perf_counter() - begun
 
     name, views = plan.data.val.name, plan.recipe.eval_views
@@ -334,7 +337,7 @@ def _read_back(run: Run) -> Classifier:
     It is read into a copy whose saved tensors are zero, so that nothing of the network in memory
     can stand in for what the file lacks.
     """
-    skeleton = duplicate(run.state.final_model)
+    skeleton = duplicate(run.classifier().network)
     tensors = [*skeleton.parameters(), *skeleton.buffers()]
     with torch.no_grad():
         # buffers that are not saved, such as indices, stay
@@ -349,11 +352,20 @@ def _read_back(run: Run) -> Classifier:
     return reread
 
 
+def _around(run: Run, reread: Classifier) -> nn.Module:
+    """Return a copy of the learner around the encoder that was read back."""
+    learner = duplicate(run.state.final_model)
+    kept = run.plan.objective.encoder(learner)
+    kept.load_state_dict(reread.network.state_dict())
+    return learner
+
+
 def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, *, log: Log) -> None:
     """Write what is looked at afterwards: predictions, run.json, the report."""
     folder = run.plan.folder
-    answers = {"logits": result.logits, "labels": result.labels}
-    files.write_bytes(folder / "predictions.safetensors", safetensors.torch.save(answers))
+    if run.plan.objective.answers:
+        answers = {"logits": result.logits, "labels": result.labels}
+        files.write_bytes(folder / "predictions.safetensors", safetensors.torch.save(answers))
 
     log.event("end", status="done", step=run.state.step, **result.to_json())
     # run.json says "done" only now, when all that it stands for is on the disk

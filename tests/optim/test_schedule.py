@@ -7,11 +7,14 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.optim import lr_scheduler as peers
 
 from saccade.config.layers import Layers
+from saccade.config.schema import Config
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import TOP1
 from saccade.optim import optimizers, schedule
@@ -242,3 +245,20 @@ def test_what_cannot_take_place_is_said() -> None:
     )
     assert "does not end within the run" in built("warmup=5ep", total=40).notes()[0]
     assert "never drops" in built("name=step", "every=30ep", total=40).notes()[0]
+
+
+def test_weight_decay_goes_to_its_end_along_half_a_cosine() -> None:
+    """DINO's, from 0.04 to 0.4; parameters without decay stay without."""
+    config = Config.model_validate(
+        {"optimizer": {"name": "adamw", "weight_decay": 0.04, "weight_decay_end": 0.4}}
+    )
+    net, curve = nn.Linear(4, 3), Schedule("cosine", 10, 2, end=0.0)
+    moving = optimizers.build(net, config, torch.device("cpu"))
+    seen = []
+    for step in range(10):
+        moving.follow(curve, step)
+        weight, bias = moving.parts[0].param_groups
+        seen.append(weight["weight_decay"])
+        assert bias["weight_decay"] == 0
+    expected = 0.4 + 0.5 * (0.04 - 0.4) * (1 + np.cos(np.pi * np.arange(10) / 10))
+    assert seen == pytest.approx(expected.tolist())

@@ -28,6 +28,9 @@ class OptimizerSection(Section):
     weight_decay: float = numerics(
         5e-5, "weight decay, decoupled from the gradient or not as the optimiser has it", ge=0, le=1
     )
+    weight_decay_end: float | None = numerics(
+        None, "weight decay at the end, reached along half a cosine; null = the same all the way"
+    )
     decay: Literal["weights", "all"] = numerics(
         "weights", "what decays: weights only, or also biases, norms and position tables"
     )

@@ -31,6 +31,7 @@ from saccade.config.fields import numerics as _numerics
 from saccade.config.fields import run as _run
 from saccade.config.finetune import FinetuneSection
 from saccade.config.optim import OptimizerSection, ScheduleSection
+from saccade.config.pretrain import PretrainSection, unset
 from saccade.units import Duration
 
 DeviceText = Annotated[
@@ -248,6 +249,7 @@ class Config(Section):
     schedule: ScheduleSection = ScheduleSection()
     augment: AugmentSection = AugmentSection()
     loss: LossSection = LossSection()
+    pretrain: PretrainSection = PretrainSection()
     ema: EmaSection = EmaSection()
     finetune: FinetuneSection = FinetuneSection()
     guard: GuardSection = GuardSection()
@@ -341,12 +343,14 @@ LATER: dict[str, Any] = {
     "finetune.head_lr": 1.0,
     "finetune.head_start": "zero",
     "finetune.views": 1,
+    "optimizer.weight_decay_end": None,
     "augment.local_views": 0,
     "augment.local_side": 3 / 7,
     "augment.local_area": [0.05, 0.4],
     "augment.jitter_chance": 1.0,
     "augment.blur": [0.0],
     "augment.solarize": [0.0],
+    **unset(),
 }
 """Settings that earlier versions did not have, and what these did: runs of theirs are the same."""
 

@@ -21,6 +21,7 @@ from saccade.data.augment.mix import normalise
 from saccade.data.images.fit import Fit, How
 from saccade.errors import CheckpointError, ConfigError
 from saccade.models import Network, create_model, meta_model
+from saccade.models.parts.learner import headless
 from saccade.models.weights import stored
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.models.weights.readings import plain_name, unwrapped
@@ -247,14 +248,16 @@ def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
             fix="load it in Python: saccade.load(run, module=YourNetwork())",
         )
     build = create_model if is_real else meta_model
+    answers = recipe.learned.answers
     try:
-        return build(
+        network = build(
             recipe.model,
             num_classes=len(recipe.classes),
             image_size=recipe.image_size,
             strides=recipe.strides,
             patch_size=recipe.patch_size,
         )
+        return network if answers else headless(network)[0]
     except ConfigError as error:
         raise CheckpointError(
             f"its network cannot be built: {error.what} ({error.where})",

@@ -14,9 +14,13 @@ from saccade.errors import CheckpointError, UsageError
 from saccade.objectives.classification import Classification
 from saccade.objectives.multi_label import MultiLabel
 from saccade.objectives.objective import Objective, Primary
+from saccade.objectives.pretraining import Pretraining
 
 OBJECTIVES: tuple[type[Objective], ...] = (MultiLabel, Classification)
 """The first that fits the labels is taken."""
+
+METHODS: dict[str, type[Pretraining]] = {}
+"""What `pretrain.method` can say, and learns without labels."""
 
 _HANDED: dict[str, type[Objective]] = {}
 """Those that were handed over in this process, the latest of each name."""
@@ -58,6 +62,8 @@ def know(kind: type[Objective]) -> None:
 
 def build(config: Config, train: Split) -> Objective:
     """Return what a run on these training images learns."""
+    if config.pretrain.method != "none":
+        return METHODS[config.pretrain.method].of(config, train)
     return next(kind for kind in OBJECTIVES if kind.fits(train)).of(config, train)
 
 
@@ -66,7 +72,7 @@ def named(name: str, outputs: Sequence[str]) -> Objective:
 
     Raises CheckpointError for one that is not known here.
     """
-    for kind in (*OBJECTIVES, *_HANDED.values()):
+    for kind in (*OBJECTIVES, *METHODS.values(), *_HANDED.values()):
         if kind.name == name:
             return kind(tuple(outputs))
     raise CheckpointError(

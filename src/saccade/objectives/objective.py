@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from saccade.config.schema import Config
 from saccade.data.augment.chain import present
@@ -119,6 +119,8 @@ class Objective(ABC):
     name: ClassVar[str]
     """How model files call it."""
     needs_labels: ClassVar[bool] = True
+    answers: ClassVar[bool] = True
+    """Whether the network answers for single images, and is judged by these answers."""
     noun: ClassVar[str] = "classes"
     """What people call the outputs."""
     primary: ClassVar[Primary]
@@ -169,6 +171,21 @@ class Objective(ABC):
         """Return what ``run.json`` says of it, as JSON."""
         return {"class_weights": None}
 
+    def over(self, total_steps: int, epoch_steps: float) -> Self:
+        """Return the objective of a run of so many steps, an epoch being so many of them."""
+        return self
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """Return what is trained: the network, or a ``Learner`` around it.
+
+        Raises ConfigError where this network cannot learn it.
+        """
+        return network
+
+    def encoder(self, model: nn.Module) -> nn.Module:
+        """Return the part of what was trained that is kept at the end: all of it."""
+        return model
+
     # ------------------------------------------------------------------ the step
 
     def present(self, cell: Cell) -> tuple[Tensor, float]:
@@ -181,11 +198,18 @@ class Objective(ABC):
         )
 
     @abstractmethod
-    def prepare(self, cell: Cell) -> tuple[Tensor, Any]:
+    def prepare(self, cell: Cell) -> tuple[Any, Any]:
         """Return what the network sees, float32 (B, 3, S, S), and the targets in any form.
 
-        Computed on the device. Every draw is a function of the seed and the counter keys.
+        Computed on the device. Every draw is a function of the seed and the counter keys. What a
+        ``Learner`` sees may have any form.
         """
+
+    def rows(self, inputs: Any) -> int:
+        """Return how many images pass through the network at once, which have draws of their
+        own there.
+        """
+        return len(inputs)
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
@@ -210,12 +234,27 @@ class Objective(ABC):
             loss = loss + auxiliary_weight * self.total(other, targets)
         return loss
 
+    def after_update(self, model: nn.Module, step: int, good: Tensor) -> None:
+        """Change what follows the weights, such as a teacher, once they were updated.
+
+        ``step`` counts from 0. Where ``good``, a bool scalar on the device, is False the step left
+        no trace, and neither must this; nothing waits for the flag.
+        """
+        return
+
     @abstractmethod
     def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss without mixing, smoothing or weights, a float32 scalar.
 
         ``outputs`` is (B, C), ``labels`` int64 (B,) as the loader gives them.
         """
+
+    def constant(self, cell: Cell) -> Tensor | None:
+        """Return the loss of the best constant answer, summed over a cell, a scalar.
+
+        None where a constant is no yardstick.
+        """
+        return None
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:

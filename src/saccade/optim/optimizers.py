@@ -15,7 +15,7 @@ from saccade.models.parts.network import undecayed
 from saccade.optim.layer_decay import head_parameters, layer_numbers
 from saccade.optim.methods import Groups, Method, Settings, find
 from saccade.optim.rollback import Kept
-from saccade.optim.schedule import Judged, Schedule
+from saccade.optim.schedule import Judged, Schedule, half_wave
 from saccade.units import Rate
 
 
@@ -32,13 +32,17 @@ class Optimizers:
     formula: str
 
     def follow(self, schedule: Schedule, step: int, evaluations: Sequence[Judged] = ()) -> None:
-        """Set every learning rate to that of a step of the run, and every momentum where the
-        schedule moves it.
+        """Set every learning rate to that of a step of the run, and momentum and weight decay
+        where they move.
         """
         factor, drop = schedule.factor(step, evaluations), schedule.momentum_drop(step)
+        share = half_wave(schedule.share(step))
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = group["peak_lr"] * factor
+                if "decays" in group:
+                    first, last = group["decays"]
+                    group["weight_decay"] = last + (first - last) * share
                 momentum = max(group["full_momentum"] - drop, 0.0)
                 # Adam calls its momentum the first beta
                 if "betas" in group:
@@ -175,6 +179,7 @@ class _Grouping:
         section = config.optimizer
         self._undecayed = undecayed(model)
         self._decays_all = section.decay == "all"
+        self._first_decay, self._last_decay = section.weight_decay, section.weight_decay_end
         self._names = names
 
         layers = layer_numbers(model) if section.layer_decay < 1 else {}
@@ -204,7 +209,11 @@ class _Grouping:
             sorted_in.items(), key=lambda item: item[0], reverse=True
         ):
             group: dict[str, Any] = {"params": members, "depth_scale": scale, "adapt": is_weight}
-            groups.append(group if is_weight or self._decays_all else group | {"weight_decay": 0.0})
+            if not (is_weight or self._decays_all):
+                group["weight_decay"] = 0.0
+            elif self._last_decay is not None:
+                group["decays"] = (self._first_decay, self._last_decay)
+            groups.append(group)
         return groups
 
 

@@ -67,6 +67,10 @@ class Schedule:
         place = step + self.ahead
         return MOMENTUM_DROP * self._rise(place) * half_wave(self.progress(place))
 
+    def share(self, step: int) -> float:
+        """Return how much of the whole run is done before a step, 0..1."""
+        return min((step + self.ahead) / self.total, 1.0)
+
     def progress(self, step: float) -> float:
         """Return how much of the run after the warm-up is done before a step, 0..1."""
         return max(step - self.warmup, 0) / max(self.total - self.warmup, 1)

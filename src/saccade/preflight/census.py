@@ -21,7 +21,11 @@ def tell(data: Data, objective: Objective, log: Log) -> None:
     A wrong reading of a folder is seen here: classes called ``train`` and ``test``, or one class
     too many.
     """
-    log.fact(objective.noun, f"{objective.head:,}: {names(objective.outputs)}")
+    if objective.answers:
+        log.fact(objective.noun, f"{objective.head:,}: {names(objective.outputs)}")
+    elif len(data.train.classes) > 1:
+        found = f"{len(data.train.classes):,}: {names(data.train.classes)}"
+        log.fact("classes", f"{found} (not learned from)")
     for source in dict.fromkeys((data.source, data.val_source)):
         if source.read_as:
             log.fact("read as", source.read_as)

@@ -60,7 +60,7 @@ def judge(loss: float, run: Run, poll: Poll) -> list[Finding]:
     if math.isnan(expected):
         text = f"the loss {formula} is {loss:.3g} at the start; what is usual for it is not known"
         return [Finding("loss-at-start", "note", text, where=plan.recipe.model)]
-    if plan.config.model.init:
+    if plan.config.model.init and plan.objective.answers:
         return _with_weights(loss, expected, str(head), run=run, poll=poll)
 
     text = f"the loss at the start is {loss:.2f}; {formula} = {expected:.2f} is usual"

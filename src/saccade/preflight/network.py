@@ -32,7 +32,7 @@ def findings(
     ``module`` is a network that was handed over, None where the model has a name.
     """
     classes, wanted = objective.head, config.model.num_classes
-    if wanted not in (0, classes):
+    if objective.answers and wanted not in (0, classes):
         fix = "leave model.num_classes out: the head follows the data"
         return [_width(wanted, classes, "model.num_classes", fix)]
 
@@ -54,7 +54,7 @@ def findings(
         if module is None:
             seen = _named(config, side, classes)
         else:
-            seen = _handed_over(module, side, classes)
+            seen = _handed_over(module, side, classes if objective.answers else 0)
         if any(map(is_error, seen)):
             if side == section.image_size:
                 return seen
@@ -114,7 +114,10 @@ def _named(config: Config, side: int, classes: int) -> list[Finding]:
 
 
 def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
-    """Run a copy of the user's network on one image, without memory where it can do that."""
+    """Run a copy of the user's network on one image, without memory where it can do that.
+
+    With 0 ``classes`` its head is taken out, and of any width.
+    """
     if found := own_network.unusable(module):
         return found
     name = type(module).__name__
@@ -132,7 +135,7 @@ def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
         what = f"{name} answers with {form} instead of logits (1, {classes})"
         fix = "return one row of logits per image"
         return [Finding("head-width", "error", what, where=name, fix=fix, status=78)]
-    if answer.shape[1] != classes:
+    if classes and answer.shape[1] != classes:
         return [_width(answer.shape[1], classes, name, f"build it with {classes} outputs")]
     return own_network.doubtful(module) + _last_map(last_map, side, name, own=True)
 

@@ -32,10 +32,12 @@ def identify(module: nn.Module) -> dict[str, str]:
 
 def give_back(module: nn.Module, final: nn.Module) -> None:
     """Copy what a run has learned into the network that was handed over, in evaluation mode."""
-    module.load_state_dict(final.state_dict())
+    # an encoder that was pretrained has no head to give back
+    module.load_state_dict(final.state_dict(), strict=False)
+    learned = dict(final.named_buffers())
     with torch.no_grad():
-        for own, learned in zip(module.buffers(), final.buffers(), strict=True):
-            own.copy_(learned)  # those that are not saved, too
+        for name, own in module.named_buffers():
+            own.copy_(learned[name])  # those that are not saved, too
     module.eval()
 
 

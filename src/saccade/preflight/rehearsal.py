@@ -96,16 +96,17 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     plan, recipe = run.plan, run.plan.recipe
     stepper.step(state, cell)
 
-    network = state.final_model.eval()
-    side = recipe.eval_side
+    learner, side = state.final_model, recipe.eval_side
+    network = plan.objective.encoder(learner.eval())
     evaluation = explained(plan, "in evaluation after a step")
     with evaluation, torch.inference_mode(), autocast(plan.precision, plan.device):
         answer = mean_logits(
             network, torch.zeros(2, 3, side, side, device=plan.device), recipe.eval_views
         )
-    require_logits(answer, 2, plan)
+    if plan.objective.answers:
+        require_logits(answer, 2, plan)
 
-    network.train()
+    learner.train()
     with explained(
         plan, "in a second step, which finds what the first step and an evaluation left behind"
     ):
@@ -117,9 +118,10 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
     if fresh.digest() != state.digest():
         raise _lost(plan, "a checkpoint")
 
-    reread = duplicate(fresh.final_model)
-    reread.load_state_dict(safetensors.torch.load(Classifier(state.final_model, recipe).to_bytes()))
-    if any(not torch.equal(a, b) for a, b in _saved(reread, state.final_model)):
+    reread, kept = (plan.objective.encoder(one.final_model) for one in (fresh, state))
+    reread = duplicate(reread)
+    reread.load_state_dict(safetensors.torch.load(Classifier(kept, recipe).to_bytes()))
+    if any(not torch.equal(a, b) for a, b in _saved(reread, kept)):
         raise _lost(plan, "the file of the final weights")
 
     if plan.behaviour.optimizer is not None and plan.choices.deterministic.value:

@@ -20,6 +20,7 @@ from saccade.device.loss_scale import LossScale
 from saccade.device.precision import autocast
 from saccade.device.step_timer import Clock
 from saccade.distributed.world import ALONE
+from saccade.evaluation.representation import cell_loss, on_device
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import heads
 from saccade.optim.ema import Ema
@@ -251,9 +252,15 @@ def copy_of(run: Run) -> tuple[State, StepRunner]:
 def first_loss(state: State, plan: Plan, cell: Batch) -> float:
     """Return the plain loss, in nats per image, of a cell in train mode.
 
-    No mixing, no label smoothing.
+    No mixing, no label smoothing. Without labels it is the loss that is trained on.
     """
     section = plan.config.data
+    if not plan.objective.answers:
+        with torch.no_grad():
+            loaded = on_device(cell, plan.device)
+            total = cell_loss(state.model, loaded, plan.objective, plan.precision)
+        return float(total) / len(cell.images)
+
     with torch.no_grad(), autocast(plan.precision, plan.device):
         pixels = cell.images.to(plan.device)
         answer = state.model(normalise(pixels, section.mean, section.std, section.channels))

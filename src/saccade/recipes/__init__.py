@@ -23,6 +23,7 @@ WORDS = ("about", "source", "claims")
 
 SMALL_IMAGE_PX = 64
 FEW, SMALL_SET = 3_000, 200_000
+FEW_TO_TUNE, SMALL_TO_TUNE = 1_000, 20_000
 LIKE_CIFAR = 20_000
 """So many small images fill batches of 1,000 often enough in an epoch."""
 
@@ -79,3 +80,10 @@ def default_for(data_name: str, num_images: int, side_px: int) -> str:
     if num_images < FEW:
         return "photos-few"
     return "photos-small" if num_images < SMALL_SET else "photos"
+
+
+def for_tuning(num_images: int) -> str:
+    """Return the recipe for a run that starts from weights, by the number of training images."""
+    if num_images < FEW_TO_TUNE:
+        return "finetune-few"
+    return "finetune-small" if num_images < SMALL_TO_TUNE else "finetune"

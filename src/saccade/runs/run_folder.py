@@ -43,8 +43,11 @@ def announce(run: Run, log: Log) -> None:
     epoch = plan.epoch_size
     drawn = f" ({epoch:,} of them in an epoch)" if epoch < len(data.train) else ""
     images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
-    classes = f"{plan.objective.head} {plan.objective.noun}  (fingerprint {data.fingerprint[:12]})"
-    log.fact("data", f"{data.source.name}: {images}, {classes}")
+    learned = f"{plan.objective.head} {plan.objective.noun}"
+    if not plan.objective.answers:
+        learned = f"learned by {plan.objective.name}, without labels"
+    known_as = f"(fingerprint {data.fingerprint[:12]})"
+    log.fact("data", f"{data.source.name}: {images}, {learned}  {known_as}")
 
     params = sum(p.numel() for p in run.state.model.parameters())
     side = f"{config.data.image_size} px"

@@ -12,7 +12,8 @@ from torch import nn
 from saccade import files
 from saccade.config import schema as configuration
 from saccade.config.schema import Config
-from saccade.data.order import RankSlice
+from saccade.data.loader import TrainingView
+from saccade.data.order import Order, RankSlice
 from saccade.data.readers import Readers
 from saccade.device import allocator, determinism
 from saccade.device.small_map_conv import use_strips
@@ -75,25 +76,22 @@ def build(
     is how many samples more were consumed than steps of this batch: it was another one before.
     """
     _switch_on(choices)
-    readers = Readers(choices.reader_threads.value)
-
     order = training_order(config, len(data.train), offset)
     steps = total_steps(config, order.epoch_size)
     length = Length(order.epoch_size, steps, offset_in_steps(offset, config))
-    # every n-th cell of the global batch
-    mine = RankSlice(config.cell, world.rank, world.size)
-    objective = behaviour.learned(config, data.train).to(torch.device(choices.device.value))
-    own = behaviour.own_augment(config.seed)
+    # what an earlier batch size consumed already is not trained again
+    total = math.ceil(length.steps - length.ahead)
+    learned = behaviour.learned(config, data.train).to(torch.device(choices.device.value))
+    objective = learned.over(total, order.epoch_size / config.batch.global_)
     plan = Plan(
         config=config,
         data=data,
         folder=folder,
         choices=choices,
-        view=training_view(config, data.train, order, length.steps, rank_slice=mine, own=own),
+        view=_view(config, data, order, length, world=world, behaviour=behaviour),
         recipe=_recipe(config, objective, model_name(config, module), choices.precision.value),
         objective=objective,
-        # what an earlier batch size consumed already is not trained again
-        total_steps=math.ceil(length.steps - length.ahead),
+        total_steps=total,
         world=world,
         behaviour=behaviour,
     )
@@ -107,16 +105,33 @@ def build(
         primary=objective.primary,
         behaviour=behaviour,
     )
+    archive = Archive(folder, data.train.describe, config.seed, world)
     stepper = make_stepper(
         config,
         state,
         length,
         precision=plan.precision,
         world=world,
-        archive=Archive(folder, data.train.describe, config.seed, world),
-        objective=plan.objective,
+        archive=archive,
+        objective=objective,
     )
+    readers = Readers(choices.reader_threads.value)
     return Run(plan, stepper, readers, state=state, history=History(network=dict(network)))
+
+
+def _view(
+    config: Config,
+    data: Data,
+    order: Order,
+    length: Length,
+    *,
+    world: World,
+    behaviour: Behaviour,
+) -> TrainingView:
+    """Return which images a rank sees when, and how: every n-th cell of the global batch."""
+    mine = RankSlice(config.cell, world.rank, world.size)
+    own = behaviour.own_augment(config.seed)
+    return training_view(config, data.train, order, length.steps, rank_slice=mine, own=own)
 
 
 def _switch_on(choices: Choices) -> None:
@@ -139,6 +154,7 @@ def _network(plan: Plan, module: nn.Module | None) -> nn.Module:
         model = _registered(plan.config, plan.objective.head)
     else:
         model = duplicate(module).train()
+    model = plan.objective.wrap(model).train()
     model = model.to(plan.device).to(memory_format=torch.channels_last)
     use_strips(model, plan.precision, plan.device)
     return model

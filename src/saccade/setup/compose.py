@@ -5,25 +5,22 @@ order.
 from __future__ import annotations
 
 import difflib
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saccade import recipes
 from saccade.config.layers import Layers
 from saccade.config.schema import Config
-from saccade.data.images import decode
-from saccade.data.sources import KNOWN, Source, train_split
+from saccade.data.sources import KNOWN, Source
 from saccade.data.sources.handed import is_handed
 from saccade.data.sources.official import OFFICIAL
 from saccade.errors import ConfigError
 from saccade.models import find
 from saccade.models.parts import registry
 from saccade.optim import methods, optimizers
+from saccade.setup import default_recipe
 from saccade.setup.ancestor import seek
 from saccade.training.datasets import open_training
 
@@ -66,14 +63,17 @@ def compose(request: Request) -> Composed:
     """Merge everything into one configuration; raises ConfigError or DataError.
 
     A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor
-    recipe is named, the recipe that fits the data is the base. What weights to start from were
-    trained with goes over that base, and under whatever the user names.
+    recipe is named, the recipe that fits the data is the base: one for fine-tuning where the run
+    starts from weights. What these were trained with goes over that base, and under whatever the
+    user names.
     """
     named, asked, based = _layers(request)
-    source = request.data or open_training(_stack(named, asked).resolve())
-    layers = _followed(
-        Layers() if based else _recipe(_default_recipe(source)), [named, asked], request
-    )
+    wanted = _stack(named, asked).resolve()
+    source = request.data or open_training(wanted)
+    base = Layers()
+    if not based:
+        base = default_recipe.fitting_source(source, from_weights=bool(wanted.model.init))
+    layers = _followed(base, [named, asked], request)
     ours = {str(path) for path in recipes.paths()}
     chosen = tuple(name for name in layers.names() if layers.origin(name) not in ours)
     config = _settled(layers, request)
@@ -93,14 +93,15 @@ def dry_run(request: Request) -> Config:
     whose size is known, nothing is read and nothing is downloaded.
     """
     named, asked, based = _layers(request)
-    name = _stack(named, asked).resolve().data.train
+    wanted = _stack(named, asked).resolve()
+    name, has_weights = wanted.data.train, bool(wanted.model.init)
     # nothing but the images themselves tells which recipe fits them
     if not based and (request.data is not None or name not in OFFICIAL):
         return compose(request).config
     base = Layers()
     if not based:
-        official = OFFICIAL[name]
-        base = _recipe(recipes.default_for(name, official.num_train, official.side_px))
+        num_images, side = OFFICIAL[name].num_train, OFFICIAL[name].side_px
+        base = default_recipe.fitting(name, num_images, side, from_weights=has_weights)
     return _settled(_followed(base, [named, asked], request), request)
 
 
@@ -143,12 +144,6 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
     layers = _stack(base, known, *wanted)
     # the digest is part of the settings: other weights under the same path are another run
     layers.add({"model": {"init_digest": ancestor.digest}}, place)
-    return layers
-
-
-def _recipe(name: str) -> Layers:
-    layers = Layers()
-    layers.add_file(recipes.find(name).path)
     return layers
 
 
@@ -292,23 +287,3 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(section, {})
         inner[last] = value
     return tree
-
-
-def _default_recipe(source: Source) -> str:
-    split = train_split(source)
-    return recipes.default_for(source.name, len(split), typical_side(source))
-
-
-def typical_side(source: Source) -> int:
-    """Return the median short side, in pixels, of 15 images spread over the training split.
-
-    224 if none is readable.
-    """
-    split = train_split(source)
-    sides = []
-    for i in np.linspace(0, len(split) - 1, min(15, len(split))).astype(int):
-        try:
-            sides.append(min(decode.size(split.read(int(i)))))
-        except decode.BadImage:
-            continue  # preflight reports it by name
-    return int(statistics.median(sides)) if sides else 224

@@ -17,6 +17,7 @@ from saccade.data.readers import Readers
 from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
+from saccade.models.parts.learner import Learner
 from saccade.models.parts.whitening import IMAGES, Whitening
 from saccade.models.weights.readings import plain_name
 from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
@@ -40,7 +41,10 @@ def initialise(run: Run, log: Log) -> None:
     model, average = run.state.model, run.state.ema
     # before weights from elsewhere, which may replace what was fitted
     fit_whitening(model, run.plan, run.readers)
-    run.history.init = load_initial(model, run.plan, log)
+    learner = model if isinstance(model, Learner) else None
+    run.history.init = load_initial(learner.encoder if learner else model, run.plan, log)
+    if learner:
+        learner.start()
     # else the average would begin with the draws that were just overwritten
     if average:
         average.model.load_state_dict(model.state_dict())

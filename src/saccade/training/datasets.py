@@ -20,6 +20,9 @@ from saccade.errors import ConfigError, DataError
 from saccade.log import Log
 from saccade.rng import Purpose
 
+HELD_OUT = 0.02
+"""Of images without a validation set, the share on which pretraining measures its loss."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -85,6 +88,8 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
                 "both --val and --holdout are given", where="data.holdout", fix="give one of them"
             )
         train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
+    if val is None and config.pretrain.method != "none":
+        train, val = hold_out(train, HELD_OUT, config.seed, Purpose.HOLDOUT)
     if val is None:
         raise no_validation(source)
 

@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
+from torch import nn
+
 from saccade.data.sources import Split
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.evaluator import evaluate
+from saccade.evaluation.representation import held_out_loss
 from saccade.log import Bar
 from saccade.objectives.objective import Result
 from saccade.training.meter import Meter
@@ -35,8 +39,11 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
         stop.check()
 
     begun = time.perf_counter()
-    classifier = Classifier(state.final_model, replace(plan.recipe, eval_views=1))
-    result = score(run, classifier, split, poll)
+    if plan.objective.answers:
+        classifier = Classifier(state.final_model, replace(plan.recipe, eval_views=1))
+        result = score(run, classifier, split, poll)
+    else:
+        result = look(run, state.final_model, poll)
 
     # appended after it was measured, so that a signal in between leaves no half evaluation
     entry = meter.evaluation(result, split.name, 1, time.perf_counter() - begun)
@@ -57,3 +64,10 @@ def score(run: Run, classifier: Classifier, split: Split, poll: Callable[[int], 
         world=plan.world,
         decoded=run.held(split),
     )
+
+
+def look(run: Run, model: nn.Module, poll: Callable[[int], None]) -> Result:
+    """Return what a learner is like that learns without labels; all ranks share the images."""
+    figures = held_out_loss(model, run.plan.data.chosen_on, run.means(), poll)
+    nothing = torch.empty(0)
+    return Result(figures, nothing, nothing)

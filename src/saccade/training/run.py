@@ -18,6 +18,7 @@ from saccade.data.sources import Split
 from saccade.distributed.world import ALONE, World
 from saccade.errors import DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
+from saccade.evaluation.representation import Means
 from saccade.models import meta_model
 from saccade.models.parts.cost import cost
 from saccade.objectives.objective import Objective
@@ -88,13 +89,18 @@ class Plan:
         return self.data.chosen_on is self.data.val and self.recipe.eval_views == 1
 
     def evaluation_is_due(self, step: int) -> bool:
-        """Tell whether an epoch ended in the last step, or the run.
+        """Tell whether an epoch ended in the last step, or a part of pretraining, or the run.
 
         There the final figure may do.
         """
         # else the same weights would be judged twice on the same images
         if step == self.total_steps:
             return not self.final_is_candidate
+        if not self.objective.answers:
+            looks = self.config.pretrain.evaluations
+            return step > 0 and step * looks // self.total_steps > (
+                (step - 1) * looks // self.total_steps
+            )
         return step > 0 and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
 
 
@@ -140,9 +146,21 @@ class Run:
             self.decoded[split] = Decoded.of(split, self.plan.config.data.exif)
         return self.decoded[split]
 
+    def means(self) -> Means:
+        """Return what a learner is looked at with."""
+        plan = self.plan
+        return Means(
+            plan.objective,
+            plan.config,
+            self.readers,
+            precision=plan.precision,
+            device=plan.device,
+            world=plan.world,
+        )
+
     def classifier(self) -> Classifier:
         """Return the model as it would be saved now."""
-        return Classifier(self.state.final_model, self.plan.recipe)
+        return Classifier(self.plan.objective.encoder(self.state.final_model), self.plan.recipe)
 
 
 def image_macs(config: Config, num_classes: int = 10) -> int:

@@ -84,6 +84,7 @@ class StepRunner:
         # same rates
         state.optimizers.follow(self.schedule, state.step, state.evaluations)
         update(state, buffers, good, self.world.size, waits=self.device.type != "cuda")
+        self.objective.after_update(state.model, state.step, good)
         state.forget_gradients()
         self.clock.mark()
 
@@ -132,11 +133,16 @@ class StepRunner:
             buffers.collect()
         return total
 
-    def _forward(self, state: State, inputs: Tensor, targets: Any, cell: int) -> Tensor:
+    def _forward(self, state: State, inputs: Any, targets: Any, cell: int) -> Tensor:
         """Return the loss summed over the images of a cell, a scalar."""
         seed = self.config.seed
         draw_drop_path(
-            state.drop_paths, len(inputs), self.device, seed=seed, step=state.step, cell=cell
+            state.drop_paths,
+            self.objective.rows(inputs),
+            self.device,
+            seed=seed,
+            step=state.step,
+            cell=cell,
         )
         # dropout inside the network draws from torch's generator: it starts anew for each cell, so
         # its draws do not depend on what was drawn before

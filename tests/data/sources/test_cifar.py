@@ -28,7 +28,7 @@ from saccade.data.images import decode
 from saccade.data.sources import Split, open_source
 from saccade.data.sources.pickled import plain_values
 from saccade.errors import DataError
-from saccade.setup.compose import typical_side
+from saccade.setup.default_recipe import typical_side
 
 Files = dict[str, bytes]
 

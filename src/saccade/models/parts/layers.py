@@ -147,7 +147,7 @@ def initialise(model: nn.Module, seed: int, head: nn.Module | None, prefix: str 
                 )
             if isinstance(module, Finishing):
                 module.finish_start()
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.reset_running_stats()
 
 
@@ -160,7 +160,7 @@ def _default_starts(module: nn.Module, head: nn.Module | None) -> dict[str, tupl
         return {"weight": (0.0, math.sqrt(2 / fan_out)), "bias": (0.0, 0.0)}
     if isinstance(module, nn.Linear):
         return {"weight": (0.0, math.sqrt(1 / module.in_features)), "bias": (0.0, 0.0)}
-    if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
         return {
             "weight": (0.0 if getattr(module, "ends_branch", False) else 1.0, 0.0),
             "bias": (0.0, 0.0),

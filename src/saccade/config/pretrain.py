@@ -1,0 +1,36 @@
+"""The settings of self-supervised pretraining: what is learned, and how it is watched."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from saccade.config.fields import Section
+from saccade.config.fields import numerics as _numerics
+from saccade.config.fields import run as _run
+
+
+class PretrainSection(Section):
+    """Self-supervised pretraining (`saccade pretrain`)."""
+
+    method: Literal["none", "mae", "simmim", "simclr", "dino"] = _numerics(
+        "none", "what is learned without labels; `none` = to classify, from labels"
+    )
+    evaluations: int = _numerics(
+        20, "how often the encoder is looked at in a run, in equal parts of it", ge=1, le=1 << 20
+    )
+    bank: int = _run(
+        2000,
+        "images that such a look takes, a fifth of them as queries: its cost is that of their "
+        "forward passes",
+        ge=10,
+        le=1 << 20,
+    )
+    pictures: int = _run(8, "images that are drawn at every look", ge=0, le=64)
+    collapse: Literal["stop", "warn"] = _run(
+        "stop", "a collapsed representation: end the run (76), or only say it"
+    )
+
+
+def unset() -> dict[str, Any]:
+    """Return every setting of the section, by dotted name, as a run without pretraining has it."""
+    return {f"pretrain.{name}": v for name, v in PretrainSection().model_dump(mode="json").items()}

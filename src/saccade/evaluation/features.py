@@ -1,0 +1,90 @@
+"""Frozen features: what a network makes of every image of a split before its head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from saccade.data.readers import Readers
+from saccade.data.sources import Split
+from saccade.data.sources.split import hold_out
+from saccade.distributed.world import ALONE, World
+from saccade.errors import DivergedError
+from saccade.evaluation import passes
+from saccade.evaluation.classifier import Recipe
+from saccade.models.parts.embedding import embed
+from saccade.rng import Purpose
+
+SAMPLE_SEED = 0
+"""The images behind a figure are the same ones in every run, so that figures can be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Features of images in the order of their split, on the CPU.
+
+    ``vectors`` is float32 (n, d), ``labels`` int64 (n,).
+    """
+
+    vectors: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, places: Tensor) -> Features:
+        """Return the features at ``places``, int64 (k,) or bool (n,)."""
+        return Features(self.vectors[places], self.labels[places])
+
+
+def extract(
+    network: nn.Module,
+    recipe: Recipe,
+    split: Split,
+    readers: Readers,
+    precision: str,
+    device: torch.device,
+    *,
+    poll: Callable[[int], None] = lambda _done: None,
+    world: World = ALONE,
+    limit: int | None = None,
+) -> Features:
+    """Return the features of a split, seen through the evaluation's preprocessing.
+
+    Labels are those of the split. ``limit`` takes about so many images, drawn from each class in
+    proportion, always the same ones. Modes of the network are as they were afterwards. Each rank
+    takes its share of the cells; the first one gets all features, the others none. ``poll`` is
+    called with the number of images done and may raise to stop. Raises DivergedError where a
+    feature is NaN or infinite.
+    """
+    split = sample(split, limit)
+    vectors = passes.rows(
+        network,
+        recipe,
+        split,
+        readers,
+        ask=lambda images: embed(network, images),
+        precision=precision,
+        device=device,
+        poll=poll,
+        world=world,
+    )
+    if not bool(torch.isfinite(vectors).all()):
+        raise DivergedError(
+            "the network's features hold NaN or Infinity",
+            fix="take weights from before they broke, or --precision fp32",
+        )
+    return Features(vectors, torch.from_numpy(split.labels)[: len(vectors)])
+
+
+def sample(split: Split, limit: int | None) -> Split:
+    """Return about ``limit`` images of a split, of each class in proportion and at least one; all
+    of them where that is not fewer.
+    """
+    if limit is None or limit >= len(split):
+        return split
+    _, drawn = hold_out(split, limit / len(split), SAMPLE_SEED, Purpose.PROBED)
+    return drawn

@@ -1,0 +1,75 @@
+"""What is trained without labels: an encoder, and the modules that only training needs."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError
+from saccade.models.parts.layers import initialise
+from saccade.models.parts.network import Network
+
+
+class Learner(nn.Module):
+    """An ``encoder`` and the modules around it: projectors, decoders, teachers.
+
+    The encoder has no head: it maps images (B, 3, S, S) to features (B, d). All that must survive
+    an interruption is a parameter or a buffer of these modules; a teacher's parameters ask for no
+    gradient. In evaluation mode ``forward`` changes nothing.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features (B, d) of normalised images (B, 3, S, S)."""
+        answer = self.encoder(images)
+        # auxiliary heads answer in training mode; the main one comes first
+        return answer[0] if isinstance(answer, tuple | list) else answer
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return what the loss sees of features (B, d), as (B, p); by default these."""
+        return features
+
+    def start(self) -> None:
+        """Take over what the encoder begins with: a teacher becomes its copy.
+
+        Called once in a run, when initial weights are in their places.
+        """
+
+
+def headless(network: nn.Module) -> tuple[nn.Module, int]:
+    """Take the last linear layer out of a network, in place; return it and the features' width.
+
+    Raises ConfigError where there is no such layer.
+    """
+    name = network.head_name if isinstance(network, Network) else _last_linear(network)
+    head = network.get_submodule(name) if name else None
+    if isinstance(head, nn.Linear):
+        width = head.in_features
+    elif isinstance(head, nn.Conv2d):
+        width = head.in_channels
+    else:
+        raise ConfigError(
+            f"{type(network).__name__} does not end in a linear layer, so its features are unknown",
+            where="--model",
+            fix="take a network whose last layer is an nn.Linear: `saccade models` lists ours",
+        )
+    network.set_submodule(name, nn.Identity())
+    return network, width
+
+
+def draw(module: nn.Module, seed: int, place: str) -> None:
+    """Set the parameters of a module of a learner, called ``place`` there, from the seed."""
+    initialise(module, seed, None, place)
+
+
+def _last_linear(network: nn.Module) -> str:
+    """Return the dotted name of the last linear layer or 1x1 convolution; empty if none."""
+    names = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+        or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+    ]
+    return names[-1] if names else ""

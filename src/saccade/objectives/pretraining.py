@@ -1,0 +1,138 @@
+"""Learning without labels: what every method of self-supervised pretraining has in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NoReturn, Self
+
+from torch import Tensor, nn
+
+from saccade.config.schema import Config
+from saccade.data.sources import Split
+from saccade.errors import UsageError
+from saccade.models.parts.learner import Learner
+from saccade.objectives.objective import Cell, Objective, Primary, Result
+from saccade.objectives.page import Measure
+
+
+@dataclass(frozen=True)
+class Pretraining(Objective):
+    """An encoder that learns from images alone; the loss on images held out decides.
+
+    A method says how the network is wrapped (``wrap``), what becomes of a cell (``prepare``) and
+    its loss (``total_of_heads``). ``total_steps`` is the length of the run and ``epoch_steps`` that
+    of an epoch, in optimiser steps.
+    """
+
+    total_steps: int = 1
+    epoch_steps: float = 1.0
+
+    needs_labels: ClassVar[bool] = False
+    answers: ClassVar[bool] = False
+    joins: ClassVar[bool] = False
+    """Whether views of an image are drawn together, so that all may become alike (collapse)."""
+    columns_of_pictures: ClassVar[tuple[str, ...]] = ()
+    """What stands beside each other in the pictures of a look."""
+    noun: ClassVar[str] = "features"
+    primary: ClassVar[Primary] = Primary(
+        "loss", "loss", "loss on images held out", higher_is_better=False, show=".4f"
+    )
+    measures: ClassVar[tuple[Measure, ...]] = (Measure("knn", "kNN top-1"),)
+    curves_title: ClassVar[str] = "kNN of the frozen features"
+
+    @classmethod
+    def of(cls, config: Config, train: Split) -> Self:
+        """Return the objective of a run on these training images, whose labels it never sees."""
+        return cls(("features",), config)
+
+    def over(self, total_steps: int, epoch_steps: float) -> Self:
+        """Return the objective of a run of so many steps, an epoch being so many of them."""
+        return replace(self, total_steps=total_steps, epoch_steps=epoch_steps)
+
+    # ------------------------------------------------------------------ what a method says
+
+    @abstractmethod
+    def wrap(self, network: nn.Module) -> Learner:
+        """Return the learner around a network, its own modules drawn from the seed.
+
+        Raises ConfigError where this network cannot learn so.
+        """
+
+    def encoder(self, model: nn.Module) -> nn.Module:
+        """Return the part of the learner that is kept at the end, under its own names."""
+        assert isinstance(model, Learner)
+        return model.encoder
+
+    @abstractmethod
+    def prepare(self, cell: Cell) -> tuple[Any, Any]:
+        """Return what the learner's ``forward`` takes, in any form, and the targets.
+
+        Computed on the device. Every draw is a function of the seed and the counter keys.
+        """
+
+    @abstractmethod
+    def total_of_heads(self, answer: Any, targets: Any, auxiliary_weight: float) -> Tensor:
+        """Return the loss of the learner's answer, summed over the images of a cell, a float32
+        scalar.
+        """
+
+    def pictures(self, model: nn.Module, cell: Cell) -> Tensor | None:
+        """Return what the learner makes of images: uint8 (B, columns, 3, S, S); None for nothing.
+
+        In evaluation mode.
+        """
+        return None
+
+    # ------------------------------------------------------------------ what there is not
+
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the mean loss of a cell, a float32 scalar."""
+        return self.total_of_heads(outputs, targets, 0.0) / len(outputs)
+
+    def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Raise UsageError: there are no logits (B, C)."""
+        no_answers(self.name)
+
+    def matched(self, split: Split) -> Split:
+        """Raise UsageError: there are no classes to match."""
+        no_answers(self.name)
+
+    def judge(self, logits: Tensor, truth: Tensor) -> Result:
+        """Raise UsageError: there are no logits (n, C)."""
+        no_answers(self.name)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Raise UsageError: there are no logits (B, C)."""
+        no_answers(self.name)
+
+    def answer(self, probabilities: Tensor, top: int) -> list[tuple[tuple[str, float], ...]]:
+        """Raise UsageError: there are no probabilities (B, C)."""
+        no_answers(self.name)
+
+    # ------------------------------------------------------------------ what people read
+
+    def shown(self, figures: Mapping[str, Any]) -> list[str]:
+        """Return the figures of a look for people: loss, kNN, rank and spread."""
+        return [f"loss {figures['loss']:.4f}", *phrases(figures)]
+
+    def counted(self, figures: Mapping[str, Any]) -> str:
+        """Say what the loss was measured on."""
+        return f"{figures['n']} images"
+
+
+def phrases(figures: Mapping[str, Any]) -> list[str]:
+    """Return what is known of an encoder for people: ``["kNN 46.20%", "rank 201", ...]``."""
+    forms = {"knn": "kNN {:.2%}", "rank": "rank {:.1f}", "spread": "spread {:.2f}"}
+    return [form.format(figures[name]) for name, form in forms.items() if name in figures]
+
+
+def no_answers(method: str) -> NoReturn:
+    """Raise UsageError: a pretrained encoder names no classes."""
+    raise UsageError(
+        f"this is an encoder that was pretrained without labels ({method}): it gives features, no "
+        "classes",
+        fix="`saccade probe RUN --data LABELLED` measures the features, `saccade train --init RUN "
+        "--data LABELLED` makes a classifier of them",
+    )

@@ -1,0 +1,83 @@
+"""Features of a split: every image once, in order, and nothing of the network moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import saccade
+from saccade.data.readers import Readers
+from saccade.data.sources import train_split
+from saccade.errors import DivergedError
+from saccade.evaluation.classifier import Classifier, Recipe
+from saccade.evaluation.evaluator import evaluate
+from saccade.evaluation.features import extract, sample
+from saccade.models import create_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> saccade.Split:
+    return train_split(saccade.open_source("digits"))
+
+
+@pytest.fixture(scope="module")
+def classifier(digits: saccade.Split) -> Classifier:
+    side = 16
+    network = create_model("resnet8", num_classes=10, image_size=side)
+    recipe = Recipe("resnet8", digits.classes, side, 1.0, (0.5,) * 3, (0.5,) * 3, "ignore")
+    return Classifier(network.eval(), recipe)
+
+
+@pytest.fixture
+def readers() -> Readers:
+    found = Readers(2)
+    yield found
+    found.close()
+
+
+def test_the_head_turns_features_into_the_logits_of_an_evaluation(
+    classifier: Classifier, digits: saccade.Split, readers: Readers
+) -> None:
+    few = digits.at(np.arange(0, 1000, 4))
+    found = extract(classifier.network, classifier.recipe, few, readers, "fp32", CPU)
+    judged = evaluate(classifier, few, readers, "fp32", CPU)
+    with torch.no_grad():
+        logits = classifier.network.get_submodule("fc")(found.vectors)
+    torch.testing.assert_close(logits, judged.logits)
+    assert found.labels.tolist() == few.labels.tolist()
+
+
+def test_modes_and_statistics_stay_as_they_were(
+    classifier: Classifier, digits: saccade.Split, readers: Readers
+) -> None:
+    network = classifier.network
+    network.train()
+    resting = next(part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d))
+    resting.eval()
+    modes = [part.training for part in network.modules()]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    extract(network, classifier.recipe, digits, readers, "fp32", CPU, limit=100)
+    assert [part.training for part in network.modules()] == modes
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    network.eval()
+
+
+def test_a_limit_draws_the_same_images_of_every_class(digits: saccade.Split) -> None:
+    few = sample(digits, 100)
+    assert abs(len(few) - 100) < 10
+    assert set(few.labels.tolist()) == set(range(10))
+    assert few.names == sample(digits, 100).names
+    assert sample(digits, None) is digits and sample(digits, len(digits)) is digits
+
+
+def test_features_that_are_no_numbers_are_refused(
+    classifier: Classifier, digits: saccade.Split, readers: Readers
+) -> None:
+    broken = create_model("resnet8", num_classes=10, image_size=16)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="features hold NaN"):
+        extract(broken, classifier.recipe, digits, readers, "fp32", CPU, limit=20)

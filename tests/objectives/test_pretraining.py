@@ -1,0 +1,143 @@
+"""Learning without labels: the seam between a method and everything that trains it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from toy_learner import Toy, ToyLearner
+
+import saccade
+from saccade import objectives
+from saccade.errors import ConfigError, StopTraining
+from saccade.models import create_model, list_models
+from saccade.models.parts.learner import headless
+from saccade.trainer import Outcome
+
+
+@pytest.fixture(autouse=True, scope="module")
+def toy() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(objectives.METHODS, "simclr", Toy)
+        yield
+
+
+def pretrain(out: Path, **changes: Any) -> Outcome:
+    settings: dict[str, Any] = {
+        "epochs": "12step",
+        "precision": "fp32",
+        "devices": "cpu",
+        "pretrain__method": "simclr",
+        "pretrain__evaluations": 3,
+        "pretrain__bank": 320,
+        "augment__mixup": 0,
+        "quiet": True,
+    }
+    return saccade.train("digits", data="digits", out=out, **settings | changes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pretrain(tmp_path_factory.mktemp("pretrained") / "run").folder
+
+
+def test_a_run_learns_without_labels_and_is_judged_by_its_loss(run: Path) -> None:
+    facts = json.loads((run / "run.json").read_text())
+    assert (facts["status"], facts["objective"], facts["primary"]) == ("done", "simclr", "loss")
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = [event["loss"] for event in events if event["event"] == "eval"]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    assert facts["result"]["loss"] == facts["best"]["loss"] == losses[-1]
+    assert facts["result"]["constant"] > 0
+
+
+def test_the_encoder_alone_is_kept_under_its_own_names(run: Path) -> None:
+    kept = safetensors.torch.load_file(run / "model.safetensors")
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    whole = safetensors.torch.load_file(newest / "ema.safetensors")
+    assert {"colours.weight", "teacher.weight", "running_centre"} <= set(whole)
+    encoder = {n.removeprefix("encoder."): t for n, t in whole.items() if n.startswith("encoder.")}
+    assert set(kept) == set(encoder)
+    assert all(torch.equal(kept[name], encoder[name]) for name in kept)
+    network = create_model("resnet8_x2", num_classes=10, image_size=16)
+    assert set(network.state_dict()) - set(kept) == {"fc.weight", "fc.bias"}
+
+
+def test_a_stopped_run_goes_on_exactly_with_its_teacher_and_its_statistics(
+    run: Path, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    stop_after(5)
+    with pytest.raises(StopTraining):
+        pretrain(tmp_path / "run")
+    stop_after(1000)
+    pretrain(tmp_path / "run")
+    one, other = (json.loads((f / "run.json").read_text()) for f in (run, tmp_path / "run"))
+    assert other["attempts"] == 2
+    assert one["digest"] == other["digest"]
+
+
+def test_a_teacher_is_no_parameter_that_is_trained(run: Path) -> None:
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    state = safetensors.torch.load_file(newest / "model.safetensors")
+    slots = safetensors.torch.load_file(newest / "optimizer.safetensors")
+    assert not any("teacher" in name for name in slots)
+    assert any("colours" in name for name in slots)
+    # it follows at a tenth of the way, so it is neither where it began nor where the layer is
+    assert not torch.equal(state["teacher.weight"], state["colours.weight"])
+    assert not torch.equal(state["running_centre"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vit_ti_16", "googlenet"])
+def test_what_is_left_of_a_network_without_its_head_are_its_features(name: str) -> None:
+    side = 64
+    network = create_model(name, num_classes=7, image_size=side).eval()
+    images = torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        features = network.embed(images)
+        encoder, width = headless(network)
+        answer = encoder(images)
+    assert answer.shape == (2, width)
+    assert torch.equal(answer, features)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_has_features(name: str) -> None:
+    entry = saccade.models.find(name)
+    with torch.device("meta"):
+        network = entry.build(saccade.models.Options(7, entry.image_size)).eval()
+    encoder, width = headless(network)
+    answer = encoder(torch.empty(2, 3, entry.image_size, entry.image_size, device="meta"))
+    assert answer.shape == (2, width)
+
+
+def test_a_network_without_a_linear_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="does not end in a linear layer"):
+        headless(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))
+
+
+def test_settings_of_pretraining_leave_the_folders_of_other_runs_alone() -> None:
+    from saccade.config import schema
+
+    assert all(
+        name in schema.LATER
+        for name, kind, _, _ in schema.fields()
+        if name.startswith("pretrain.") and kind != "run"
+    )
+
+
+def test_own_modules_start_from_the_seed() -> None:
+    def made(seed: int) -> dict[str, torch.Tensor]:
+        network = create_model("resnet8", num_classes=2, image_size=16, seed=seed)
+        return ToyLearner(*headless(network), seed).state_dict()
+
+    one, same, other = made(1), made(1), made(2)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["colours.weight"], other["colours.weight"])
