@@ -76,6 +76,7 @@ VALUES: dict[str, Any] = {
     "model": "resnet20",
     "init": "torchvision:resnet18",
     "epochs": 3,
+    "within": "90s",
     "batch_size": 32,
     "lr": 0.25,
     "image_size": 24,

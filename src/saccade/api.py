@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,7 @@ def train(
     model: str | nn.Module | None = None,
     init: str | Path | None = None,
     epochs: int | float | str | None = None,
+    within: float | str | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     image_size: int | None = None,
@@ -84,8 +86,9 @@ def train(
     or a dict of splits (docs/data.md); they are known again by their contents. ``model`` may be
     your own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes).
     ``batch_size`` is global, ``lr`` the effective rate; ``holdout`` and ``minival`` are
-    fractions such as 0.1 or ``"10%"``, ``max_time`` a text with a unit or seconds. ``mean`` and
-    ``std`` are for red, green and blue in 0..1; with ``bgr`` the network sees blue first.
+    fractions such as 0.1 or ``"10%"``, ``max_time`` and ``within`` texts with a unit or seconds.
+    ``mean`` and ``std`` are for red, green and blue in 0..1; with ``bgr`` the network sees blue
+    first.
     ``freeze`` names what keeps its weights: ``"backbone"``, a module, or a fraction of the layers.
     ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
 
@@ -99,7 +102,7 @@ def train(
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``.
     Raises a SaccadeError with the reason and what to do.
     """
-    model = _network(model)
+    begun, model = time.monotonic(), _network(model)
     behaviour = Behaviour(loss, optimizer, augment, objective)
     behaviour.check(lr)
     require_callable(callbacks)
@@ -131,6 +134,7 @@ def train(
             resume_changed=resume_changed,
             log=log,
             world=world,
+            begun=begun,
         )
 
 

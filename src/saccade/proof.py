@@ -14,7 +14,7 @@ from saccade.models.parts.duplicate import duplicate
 from saccade.preflight.verify_resume import prove_here
 from saccade.training.events import StepDone
 
-OURS = ("out", "resume", "epochs", "dry_run", "quiet", "patience")
+OURS = ("out", "resume", "epochs", "within", "dry_run", "quiet", "patience")
 """Keywords of ``train`` that the proof sets itself."""
 
 

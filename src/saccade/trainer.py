@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from saccade import files, units
+from saccade import files
 from saccade.config.schema import Config
 from saccade.device import compile, determinism
 from saccade.distributed import sync_batchnorm
@@ -73,6 +73,7 @@ def train(
     resume_changed: bool = False,
     log: Log | None = None,
     world: World = ALONE,
+    begun: float | None = None,
 ) -> Outcome:
     """Train to the end of the run, from scratch or from where an earlier attempt stopped.
 
@@ -80,9 +81,11 @@ def train(
     own folder without ``out``. With several ranks all of them call this, and only the first reads
     and writes in the run folder. ``module`` is a network of the user's own; it is left as it is
     until the run is done, and then holds the final weights. ``behaviour`` is what else was handed
-    over. Raises a SaccadeError with the exit status; whatever is worth saving is saved before.
+    over. ``begun``, in seconds of the monotonic clock, is when the user asked for it, if not now.
+    Raises a SaccadeError with the exit status; whatever is worth saving is saved before.
     """
-    begun, log = time.monotonic(), log or Log(rank=world.rank)
+    begun = time.monotonic() if begun is None else begun
+    log = log or Log(rank=world.rank)
     out = out or str(resuming.run_of(resume) or "")
 
     with determinism.owned(), Stop(world, log.listeners) as stop:
@@ -90,8 +93,7 @@ def train(
         opened = _open(composed, module, behaviour, world, log=log)
         folder = _folder(opened, out, world, fresh=resume == "never")
         with world.only_first(files.locked(folder)):
-            limit = opened.config.max_time
-            stop.limit(units.seconds(limit) if limit else None)
+            stop.limit(opened.config.max_time)
             if (done := _finished_before(opened, folder, world)) is not None:
                 return done
 
@@ -108,7 +110,8 @@ def train(
                 agreement.copy_state(run.state, world)
 
                 # check what can only be seen by trying; a resumed run was checked when it began
-                run, findings = _try_out(run, opened.findings, stop, log, is_new=saved is None)
+                since = None if saved else begun
+                run, findings = _try_out(run, opened.findings, stop, log, begun=since)
                 run_folder.begin(run, findings, log, attempt=_attempt(saved))
 
                 # take all steps; whatever ends them early, what is well is saved
@@ -118,17 +121,16 @@ def train(
                     with out_of_memory.explained(run.plan, run.state):
                         train_to_the_end(run, meter, stop, log)
                     outcome = _finish(run, meter, stop, log)
-                _conclude(outcome, run.plan.objective, log)
-
-            if module is not None:
-                own_network.give_back(module, run.classifier().network)
+                _conclude(outcome, run, module, log)
             return outcome
 
 
-def _conclude(outcome: Outcome, objective: Objective, log: Log) -> None:
-    """Print what came out, and what to try next."""
+def _conclude(outcome: Outcome, run: Run, module: nn.Module | None, log: Log) -> None:
+    """Print what came out, and what to try next; give the user's own network its weights."""
     result, folder, seconds = outcome.result, outcome.folder, outcome.seconds
-    run_folder.conclude(result, folder, seconds, log, objective=objective)
+    run_folder.conclude(result, folder, seconds, log, objective=run.plan.objective)
+    if module is not None:
+        own_network.give_back(module, run.classifier().network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,17 +261,20 @@ def _ended_in_words(run: Run, log: Log) -> Iterator[None]:
 
 
 def _try_out(
-    run: Run, findings: list[Finding], stop: Stop, log: Log, *, is_new: bool
+    run: Run, findings: list[Finding], stop: Stop, log: Log, *, begun: float | None
 ) -> tuple[Run, list[Finding]]:
-    """Take a few steps of a new run on a copy, on the first rank, and let all ranks do as it found
-    best.
+    """Take a few steps of a new run, started at ``begun``, on a copy, on the first rank, and let
+    all ranks do as it found best.
+
+    A resumed run has no ``begun``: it keeps what the trial chose at its start.
     """
     choices = run.plan.choices
-    # a resumed run keeps what the trial chose at its start
-    if is_new and run.plan.world.leads:
-        found, choices = checks.trial(run, log, stop.check_here)
+    if begun is not None and run.plan.world.leads:
+        found, choices = checks.trial(run, log, stop.check_here, begun=begun)
         findings = findings + found
     run = agreement.share_trial(run, choices)
+    if begun is not None:
+        run = build.fitted(run)
 
     # from here on all ranks compute together, each with the network as it will train
     world, model = run.plan.world, run.state.model

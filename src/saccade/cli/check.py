@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import typer
 
 from saccade.cli.app import app, explained, print_json
@@ -12,6 +14,7 @@ from saccade.cli.options import Asked, Json, asking
 @asking
 def check(asked: Asked, json_out: Json = False) -> None:
     """Look for what would go wrong, and say how long training would take. Leaves nothing behind."""
+    begun = time.monotonic()
     with explained(json_out):
         from saccade.log import Log
         from saccade.preflight import checks
@@ -19,7 +22,7 @@ def check(asked: Asked, json_out: Json = False) -> None:
 
         request = asked.request()
         log = Log()
-        findings = checks.check(compose(request), log)
+        findings = checks.check(compose(request), log, begun)
         if json_out:
             print_json({"findings": [finding.to_json() for finding in findings]})
 

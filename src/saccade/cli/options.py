@@ -89,6 +89,10 @@ Freeze = Annotated[
 
 # How
 Epochs = Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")]
+Within = Annotated[
+    str | None,
+    typer.Option("--within", help="Fit the length into this time, from start to end: 3m, 1h."),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option("--batch-size", help="Images per optimiser step, over all devices (global)."),
@@ -153,6 +157,7 @@ class Asked:
     model: Model = None
     init: Init = None
     epochs: Epochs = None
+    within: Within = None
     batch_size: BatchSize = None
     lr: Rate = None
     image_size: ImageSize = None

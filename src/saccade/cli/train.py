@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,7 @@ def train(
 
     Without arguments: the built-in digits.
     """
+    begun = time.monotonic()
     with explained(json_out):
         # imported here: torch takes seconds, and `--help` and typing errors should not
         from saccade.runs import resuming
@@ -66,6 +68,7 @@ def train(
                 resume_changed=resume_changed,
                 log=log,
                 world=world,
+                begun=begun,
             )
 
         if not outcome.fresh and (learned := outcome.objective) is not None:

@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from saccade import units
 
+AUTO = "auto"
+"""The length of a run that is fitted to a time by the clock."""
+
 
 def _number(value: Any) -> float | None:
     """Return a number, or a text that is one, if it could be a length; None for everything else."""
@@ -43,6 +46,10 @@ def _duration(text: str) -> str:
     return text if text == "" else (units.Duration.parse(text), text)[1]
 
 
+def _length(text: str) -> str:
+    return text if text == AUTO else _duration(text)
+
+
 def _rate(text: str) -> str:
     return (units.Rate.parse(text), text)[1]
 
@@ -74,6 +81,8 @@ def _positive(triple: tuple[float, float, float]) -> tuple[float, float, float]:
 
 DurationText = Annotated[str, _with_unit("ep"), AfterValidator(_duration)]
 """A length of training; a bare number counts epochs."""
+LengthText = Annotated[str, _with_unit("ep"), AfterValidator(_length)]
+"""The length of a run, ``auto`` included; a bare number counts epochs."""
 RateText = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_rate)]
 CadenceText = Annotated[str, _with_unit("ep"), AfterValidator(_cadence)]
 TimeText = Annotated[str, _with_unit("s"), AfterValidator(_time)]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from saccade.config import length
 from saccade.config.augment import FORMER_CROPS
 from saccade.config.augment import AugmentSection as AugmentSection
 from saccade.config.cells import divisors, largest_cell, nearest_batches
@@ -21,6 +22,7 @@ from saccade.config.fields import (
     CadenceText,
     DurationText,
     Fraction,
+    LengthText,
     PositiveTriple,
     Section,
     TimeText,
@@ -32,7 +34,6 @@ from saccade.config.fields import run as _run
 from saccade.config.finetune import FinetuneSection
 from saccade.config.optim import OptimizerSection, ScheduleSection
 from saccade.config.pretrain import PretrainSection, unset
-from saccade.units import Duration
 
 DeviceText = Annotated[
     str,
@@ -231,7 +232,12 @@ class Config(Section):
 
     recipe: str = _run("", "where these settings came from")
     seed: int = _numerics(0, "every random draw follows from it", ge=0, lt=1 << 63)
-    epochs: DurationText = _numerics("90ep", "length of the run: 90ep, 5000step")
+    epochs: LengthText = _numerics(
+        "90ep", "length of the run: 90ep, 5000step; auto: what fits `within`"
+    )
+    within: TimeText = _numerics(
+        "", "the time that a run of `epochs: auto` may take, from start to end"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _numerics(
         "auto", "bf16 where the processor has it"
     )
@@ -281,16 +287,7 @@ class Config(Section):
                 "or set augment.mixup and augment.cutmix to 0"
             )
 
-        if not Duration.parse(self.epochs or "1ep").value:
-            raise ValueError(
-                "epochs: nothing would be trained; take 1step or more, or `saccade eval` for "
-                "weights as they are"
-            )
-        if self.epochs.endswith("%") or not self.epochs:
-            raise ValueError(
-                "epochs: the length of the run cannot be a fraction of itself; "
-                "write 90ep or 5000step"
-            )
+        length.check(self.epochs, self.within)
         return self
 
     @property
@@ -336,6 +333,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 LATER: dict[str, Any] = {
     "patience": 0,
+    "within": "",
     "data.channels": "rgb",
     "finetune.freeze": "none",
     "finetune.unfreeze": "",

@@ -19,7 +19,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, half_life_steps: float) -> None:
         self.model = duplicate(model).requires_grad_(False)
-        self._decay = 2.0 ** (-1.0 / half_life_steps)
+        self.slow_to(half_life_steps)
 
         pairs: list[tuple[Tensor, Tensor]] = [
             *zip(self.model.parameters(), model.parameters(), strict=True)
@@ -32,6 +32,10 @@ class Ema:
         }
         self._followed = [(a, b) for a, b in pairs if id(b) in slow]
         self._copied = [(a, b) for a, b in pairs if id(b) not in slow]
+
+    def slow_to(self, half_life_steps: float) -> None:
+        """Follow with another half-life, in optimiser steps."""
+        self._decay = 2.0 ** (-1.0 / half_life_steps)
 
     @torch.no_grad()
     def update(self, step: int, mask: Tensor | None = None, still: Container[int] = ()) -> None:

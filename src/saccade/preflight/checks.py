@@ -6,6 +6,8 @@ model without memory, and speed and the first loss by :mod:`saccade.preflight.tr
 
 from __future__ import annotations
 
+import time
+
 from torch import nn
 
 from saccade import objectives
@@ -61,14 +63,16 @@ def examine(
     ]
 
 
-def check(composed: Composed, log: Log) -> list[Finding]:
+def check(composed: Composed, log: Log, begun: float | None = None) -> list[Finding]:
     """Check all that training would check, the trial step included, and print it.
 
     Errors are returned, not raised.
 
-    Leaves no run folder behind, and torch's number of threads as it was.
+    Leaves no run folder behind, and torch's number of threads as it was. ``begun``, in seconds of
+    the monotonic clock, is when the user asked; now without it.
     """
     findings: list[Finding] = []
+    begun = time.monotonic() if begun is None else begun
     try:
         data = datasets.open_data(composed.config, composed.source, composed.val_source)
         config, shrunk = build.shrink_batch(
@@ -81,7 +85,7 @@ def check(composed: Composed, log: Log) -> list[Finding]:
         tell(findings, log)
         # a step of a run that is refused anyway would only take time
         if not any(map(is_error, findings)):
-            findings += _rehearse(config, data, log)
+            findings += _rehearse(config, data, log, begun=begun)
     except SaccadeError as error:
         findings.append(Finding.of(error))
 
@@ -91,7 +95,7 @@ def check(composed: Composed, log: Log) -> list[Finding]:
     return findings
 
 
-def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
+def _rehearse(config: Config, data: Data, log: Log, *, begun: float) -> list[Finding]:
     """Build the run as training would and try a step; its folder is never made."""
     folder = build.folder_for(config, data, build.model_name(config, None), "", fresh=False)
     with determinism.compute_threads():
@@ -99,6 +103,6 @@ def _rehearse(config: Config, data: Data, log: Log) -> list[Finding]:
             run = build.build(config, data, folder, choosing.decide(config, None))
         try:
             initialise(run, log)
-            return trial(run, log, lambda: None)[0]
+            return trial(run, log, lambda: None, begun=begun)[0]
         finally:
             run.readers.close()

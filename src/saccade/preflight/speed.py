@@ -12,14 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from saccade import units
 from saccade.data.augment.mix import normalise
 from saccade.data.loader import Batch, batches
 from saccade.data.order import EVERYTHING
+from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.device.loss_scale import LossScale
 from saccade.device.precision import autocast
 from saccade.device.step_timer import Clock
 from saccade.distributed.world import ALONE
+from saccade.evaluation.passes import CELL
 from saccade.evaluation.representation import cell_loss, on_device
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import heads
@@ -49,13 +52,17 @@ Poll = Callable[[], None]
 class Speed:
     """Seconds for loading one image, for the first cell of a step, and for each further cell.
 
-    ``side`` is the side in pixels of the images that were used, the largest of the run.
+    ``side`` is the side in pixels of the images that were used, the largest of the run. ``judge_s``
+    is for an image of an evaluation, ``save_s`` for a checkpoint: both 0 where they were not
+    measured.
     """
 
     load_s: float
     first_cell_s: float
     next_cell_s: float
     side: int
+    judge_s: float = 0.0
+    save_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,15 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
     # one after each epoch; the one at the last step is counted below
     evaluations = min(int(plan.epochs_done(steps - 1)), steps - 1)
     evaluations += not plan.final_is_candidate
+    saves_s = (evaluations + 1) * speed.save_s
     judged = evaluations * len(plan.data.chosen_on) + len(plan.data.val)
+    if speed.judge_s:
+        judged_s = speed.judge_s * (
+            evaluations * padded(plan.data.chosen_on)
+            + plan.recipe.eval_views * padded(plan.data.val)
+        )
+        total_s = steps * step + saves_s + judged_s / plan.world.size
+        return Estimate(total_s, step, load, compute)
 
     forward = (
         FORWARD_SHARE
@@ -125,6 +140,11 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
     )
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
     return Estimate(steps * step + judged * each / plan.world.size, step, load, compute)
+
+
+def padded(split: Split) -> int:
+    """Return how many images are computed to judge a split: the last cell is filled up."""
+    return -(-len(split) // CELL) * CELL
 
 
 def _part_starts(plan: Plan) -> list[int]:
@@ -200,7 +220,12 @@ def _loss_and_speed(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> 
     # The budget is a part of the whole run, of which the first step gives a rough idea.
     several = run.plan.global_batch > run.plan.config.cell and len(cells) > 1
     side = cells[0].images.shape[-1]
-    rough = estimate(run.plan, Speed(load_s, warm_s, warm_s, side)).total_s
+    within = run.plan.config.within
+    rough = (
+        units.seconds(within)
+        if within
+        else estimate(run.plan, Speed(load_s, warm_s, warm_s, side)).total_s
+    )
     deadline = begun + min(max(BUDGET_SHARE * rough, BUDGET_LEAST_S), BUDGET_MOST_S)
     # started only where it can end in time: a step cannot be broken off
     times = _repeat(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from saccade.device import compile
 from saccade.errors import ConfigError
 from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
-from saccade.preflight import first_loss, rehearsal
+from saccade.preflight import first_loss, length, rehearsal
 from saccade.preflight.speed import (
     TIMED_STEPS,
     Estimate,
@@ -34,6 +35,7 @@ from saccade.preflight.speed import (
     measure,
     timed,
 )
+from saccade.setup.steps import total_steps
 from saccade.training.choices import Choice, Choices
 from saccade.training.run import Plan, Run
 from saccade.training.state import State
@@ -45,16 +47,19 @@ DISK_MARGIN = 1.2
 SHORT_RUN_S = 120.0
 
 
-def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
+def trial(
+    run: Run, log: Log, poll: Poll, begun: float | None = None
+) -> tuple[list[Finding], Choices]:
     """Take a few cells through a copy of the model and say how long the run will take.
 
     Returns what was found, and the choices of the run with those that the trial has made: reading
-    threads, compilation, and exactness. Stays within 2 % of the run's time (at least a second, at
-    most twenty, and one cell whatever it takes). Raises DivergedError on an absurd first loss,
-    ConfigError when a cell does not fit into memory, DiskError when the checkpoints would not fit
-    onto the disk.
+    threads, compilation, exactness, and where ``within`` is set the length, which the start counts
+    to: the run was started at ``begun``, in seconds of the monotonic clock. Stays within 2 % of the
+    run's time (at least a second, at most twenty, and one cell whatever it takes). Raises
+    DivergedError on an absurd first loss, ConfigError when a cell does not fit into memory,
+    DiskError when the checkpoints would not fit onto the disk.
     """
-    plan = run.plan
+    plan, begun = run.plan, time.monotonic() if begun is None else begun
     findings = _disk_space(plan, run.state)
     refuse(findings)
 
@@ -73,11 +78,19 @@ def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
 
     readers, load_s = _fit_readers(run, measured.speed, log, poll)
     speed = replace(measured.speed, load_s=load_s)
-    spent = estimate(plan, speed)
-    compiled = _try_compiling(run, speed, spent.total_s)
+    within = plan.config.within
+    run_s = units.seconds(within) if within else estimate(plan, speed).total_s
+    compiled, speed = _try_compiling(run, speed, run_s)
     choices = replace(plan.choices, deterministic=exact, reader_threads=readers, compile=compiled)
 
-    findings += _describe(plan, spent, log, threads=run.readers.threads)
+    if within:
+        speed = length.measure_rest(run, speed, poll)
+        fitted, short = length.fit(plan, speed, time.monotonic() - begun)
+        findings += short
+        choices = replace(choices, length=fitted)
+        plan = length.of_length(plan, total_steps(plan.config, plan.epoch_size, fitted.value))
+        log.fact("length", length.describe(plan, fitted))
+    findings += _describe(plan, estimate(plan, speed), log, threads=run.readers.threads)
     tell((f for f in findings if f.id != "time"), log)
     return findings, choices
 
@@ -97,8 +110,11 @@ def _rehearse(run: Run, poll: Poll) -> list[Finding]:
         return rehearsal.rehearse(run, lambda: copy_of(run), cells[0])
 
 
-def _try_compiling(run: Run, speed: Speed, run_s: float) -> Choice[bool]:
-    """Decide once, by a trial on a copy, whether the network is compiled."""
+def _try_compiling(run: Run, speed: Speed, run_s: float) -> tuple[Choice[bool], Speed]:
+    """Decide once, by a trial on a copy, whether the network is compiled.
+
+    Returns the speed that the run has then, too.
+    """
     pays, reason = compile.worth_trying(run.plan.device.type, run_s, len(set(run.plan.view.sides)))
     if pays:
         cell, side = run.plan.config.cell, speed.side
@@ -115,10 +131,15 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> Choice[bool]:
             # the first step compiled, and is not counted
             compiled_s = statistics.median(timed(stepper, state, blank) for _ in range(TIMED_STEPS))
             pays, reason = compile.worth_keeping(speed.first_cell_s, compiled_s)
+            if pays:
+                gain = compiled_s / speed.first_cell_s
+                speed = replace(
+                    speed, first_cell_s=compiled_s, next_cell_s=gain * speed.next_cell_s
+                )
         # the compiler has many ways to fail, and none of them is the user's fault
         except Exception as error:
             pays, reason = False, f"it failed: {type(error).__name__}"
-    return Choice(pays, reason)
+    return Choice(pays, reason), speed
 
 
 def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[int], float]:

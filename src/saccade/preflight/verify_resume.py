@@ -29,6 +29,8 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
     # short runs, many checkpoints: most kills then come after one
     every = max(steps // 12, 1)
     common = [*arguments, "--epochs", f"{steps}step", "--set", f"checkpoint.every={every}step"]
+    # two runs that were fitted to the same time may differ in their lengths
+    common += ["--set", "within="]
     with files.scratch_folder() as scratch:
         whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
         log.say(f"training {steps} steps undisturbed")

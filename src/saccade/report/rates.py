@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from saccade import files, units
+from saccade import files
 from saccade.errors import ConfigError
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import TOP1
 from saccade.optim import optimizers, schedule
 from saccade.report import canvas, plots
 from saccade.setup.compose import Request, settings
+from saccade.setup.steps import total_steps
 
 IMAGENET = 1_281_167
 MOST_POINTS = 1001
@@ -64,7 +65,7 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
     config = settings(Request([str(folder / "config.yaml")] if folder else [word], flags, sets))
     images = num_images or (_images_of(folder) if folder else IMAGENET)
     batch = config.batch.global_
-    total = max(units.Duration.parse(config.epochs).steps(images, batch), 1)
+    total = total_steps(config, images, _fitted(word, folder) if config.within else "")
 
     curve = schedule.build(config.schedule, images, batch, total)
     peak, formula = optimizers.peak(config.optimizer, batch)
@@ -88,6 +89,19 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
         epoch=tuple(step * batch / images for step in steps),
         lr=tuple(peak * curve.factor(step, _stalled(step, batch, images)) for step in steps),
         notes=tuple(notes),
+    )
+
+
+def _fitted(word: str, folder: Path | None) -> str:
+    """Return the length that a run was fitted to; a recipe has none before it runs."""
+    if folder is not None:
+        facts = files.read_json(folder / "run.json")
+        if found := facts["resolved"].get("length", {}).get("value"):
+            return str(found)
+    raise ConfigError(
+        "how long this run is is only known once it has started",
+        where=word,
+        fix="say how long it is to be, as by --epochs 20",
     )
 
 

@@ -58,6 +58,9 @@ def announce(run: Run, log: Log) -> None:
     log.fact("model", f"{plan.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
 
     length = f"{config.epochs} = {plan.total_steps:,} steps"
+    if config.within:
+        known = f"{plan.total_steps:,} steps, fitted" if plan.choices.length.value else "fitted"
+        length = f"{known} to {config.within}"
     log.fact("length", f"{length}; recipe {config.recipe or 'none'}, seed {config.seed}")
     log.fact("batch", _batch(plan) + _left_cell(config))
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from saccade.models import create_model, is_registered
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import Objective
 from saccade.setup.cells import shrink_batch as shrink_batch
-from saccade.setup.steps import Length, make_state, make_stepper, total_steps
+from saccade.setup.steps import Length, lengthened, make_state, make_stepper, total_steps
 from saccade.training.bad_steps import Archive
 from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.choices import Choices
@@ -77,7 +78,7 @@ def build(
     """
     _switch_on(choices)
     order = training_order(config, len(data.train), offset)
-    steps = total_steps(config, order.epoch_size)
+    steps = total_steps(config, order.epoch_size, choices.length.value)
     length = Length(order.epoch_size, steps, offset_in_steps(offset, config))
     # what an earlier batch size consumed already is not trained again
     total = math.ceil(length.steps - length.ahead)
@@ -132,6 +133,23 @@ def _view(
     mine = RankSlice(config.cell, world.rank, world.size)
     own = behaviour.own_augment(config.seed)
     return training_view(config, data.train, order, length.steps, rank_slice=mine, own=own)
+
+
+def fitted(run: Run) -> Run:
+    """Return a run before its first step with the length that its choices say.
+
+    A run that was built before its trial does not know how long it is where ``within`` says it.
+    """
+    plan = run.plan
+    steps = total_steps(plan.config, plan.epoch_size, plan.choices.length.value)
+    if steps == plan.total_steps:
+        return run
+    objective = plan.objective.over(steps, plan.epoch_size / plan.global_batch)
+    view = replace(plan.view, total_steps=steps)
+    plan = replace(plan, view=view, objective=objective, total_steps=steps)
+
+    stepper = lengthened(run.state, run.stepper, Length(plan.epoch_size, steps))
+    return replace(run, plan=plan, stepper=replace(stepper, objective=objective))
 
 
 def _switch_on(choices: Choices) -> None:

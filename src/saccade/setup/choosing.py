@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from saccade.config.fields import AUTO
 from saccade.config.schema import Config
 from saccade.device import choose, precision
+from saccade.errors import ConfigError
 from saccade.models import is_registered
 from saccade.optim import optimizers as optim
 from saccade.training.checkpoint import Saved
-from saccade.training.choices import Choice, Choices
+from saccade.training.choices import LENGTH_AS_SET, Choice, Choices
 from saccade.training.run import image_macs
 
 # below it one thread is faster than several: docs/LOG.md, 2026-11-20
@@ -36,7 +40,7 @@ def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
     else:
         number_format = Choice(*precision.choose(config.precision, device))
 
-    return Choices(
+    choices = Choices(
         device=Choice(kind, device_reason),
         precision=number_format,
         optimizer=Choice(*optim.flavour(config.optimizer, device)),
@@ -47,6 +51,28 @@ def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
         # the trial decides about compiling: it has to be timed
         compile=Choice(False, "does not pay on a CPU" if kind == "cpu" else "not tried"),
     ).overridden_by(earlier)
+    # the length is no matter of the device: it stays on another one, too
+    return replace(choices, length=_length(config, saved))
+
+
+def _length(config: Config, saved: Saved | None) -> Choice[str]:
+    """Return the length that an earlier attempt was fitted to; the trial finds that of a new run.
+
+    Raises ConfigError where the earlier attempt was fitted to another time, or to none.
+    """
+    if saved is None or config.epochs != AUTO:
+        return LENGTH_AS_SET
+    length = saved.meta["resolved"].get("length")
+    if length and saved.meta["config"].get("within") == config.within:
+        return Choice.parse(length, str)
+    raise ConfigError(
+        f"{saved.path.name} was saved by a run of another length, and a run that goes on is not "
+        "fitted into a time again",
+        where=f"--within {config.within}",
+        fix="say how long it is to be: --epochs, with --resume-changed; or start another with "
+        "--resume never",
+        finding="run-changed",
+    )
 
 
 def _cost_of_exactness(device: str) -> str:

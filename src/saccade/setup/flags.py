@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from saccade import units
+from saccade.config.fields import AUTO
 from saccade.errors import ConfigError, UsageError
 
 FLAGS = {
@@ -20,6 +21,7 @@ FLAGS = {
     "model": "model.name",
     "init": "model.init",
     "epochs": "epochs",
+    "within": "within",
     "batch_size": "batch.global",
     "lr": "lr",
     "image_size": "data.image_size",
@@ -49,6 +51,11 @@ def flag_settings(**flags: Any) -> dict[str, Any]:
     Raises UsageError or ConfigError with the flag's name where a value means nothing.
     """
     given = {name: _plain(value) for name, value in flags.items() if value is not None}
+    # the two say the same thing, so a flag for one takes the place of the other in a recipe
+    if "within" in given:
+        given.setdefault("epochs", AUTO)
+    elif given.get("epochs", AUTO) != AUTO:
+        given["within"] = ""
     return {
         FLAGS[name]: _READERS.get(name, _as_it_is)(name, value) for name, value in given.items()
     }

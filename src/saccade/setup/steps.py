@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from saccade import units
+from saccade.config.fields import AUTO
 from saccade.config.schema import Config
 from saccade.device import choose, precision
 from saccade.device.loss_scale import LossScale
@@ -20,6 +21,7 @@ from saccade.objectives.objective import Objective, Primary
 from saccade.optim import optimizers as optim
 from saccade.optim import schedule
 from saccade.optim.ema import Ema
+from saccade.optim.schedule import Schedule
 from saccade.training import freezing
 from saccade.training.bad_steps import Archive
 from saccade.training.behaviour import AS_SET, Behaviour
@@ -30,6 +32,9 @@ from saccade.training.step import StepRunner
 
 IMAGENET = 1_281_167
 """Training images of ImageNet-1k."""
+
+UNFITTED = "100ep"
+"""Stands for a length that is not known before the trial: long enough for images of every size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,13 @@ class Length:
     ahead: float = 0
 
 
-def total_steps(config: Config, epoch_size: int) -> int:
-    """Return the length of a run in optimiser steps, where an epoch has ``epoch_size`` images."""
-    return max(units.Duration.parse(config.epochs).steps(epoch_size, config.batch.global_), 1)
+def total_steps(config: Config, epoch_size: int, fitted: str = "") -> int:
+    """Return the length of a run in optimiser steps, where an epoch has ``epoch_size`` images.
+
+    ``fitted`` is the duration that was fitted to ``within``, empty before the trial.
+    """
+    length = fitted or UNFITTED if config.epochs == AUTO else config.epochs
+    return max(units.Duration.parse(length).steps(epoch_size, config.batch.global_), 1)
 
 
 def make_step(
@@ -136,16 +145,9 @@ def make_stepper(
     ``archive`` keeps the batches of bad steps.
     """
     device = next(state.model.parameters()).device
-    rates = schedule.build(
-        config.schedule,
-        epoch_samples=length.epoch_size,
-        global_batch=config.batch.global_,
-        total=length.steps,
-        ahead=length.ahead,
-    )
     return StepRunner(
         config=config,
-        schedule=rates,
+        schedule=_rates(config, length),
         precision=precision,
         device=device,
         guard=Guard(f"lr {state.optimizers.formula}", config.guard, archive),
@@ -153,6 +155,31 @@ def make_stepper(
         gradients=GradientSum(state.model, world) if world.size > 1 else None,
         clock=Clock(device),
         objective=objective,
+    )
+
+
+def lengthened(state: State, stepper: StepRunner, length: Length) -> StepRunner:
+    """Give a state before its first step, and what steps it, another length.
+
+    All that is reckoned as a share of the run follows: rates, the half-life of the average, and
+    when what rests wakes.
+    """
+    config = stepper.config
+    if state.ema:
+        state.ema.slow_to(_half_life(config, length))
+    if config.finetune.unfreeze:
+        rest = freezing.plan(state.model, config.finetune, _wake_steps(config, length))
+        state.freezing = freezing.Freezing(state.model, rest)
+    return replace(stepper, schedule=_rates(config, length))
+
+
+def _rates(config: Config, length: Length) -> Schedule:
+    return schedule.build(
+        config.schedule,
+        epoch_samples=length.epoch_size,
+        global_batch=config.batch.global_,
+        total=length.steps,
+        ahead=length.ahead,
     )
 
 
@@ -166,12 +193,15 @@ def _wake_steps(config: Config, length: Length) -> float | None:
 
 
 def _average(model: nn.Module, config: Config, length: Length) -> Ema | None:
-    """Return the average of the weights where one is asked for; half-lives are in samples."""
-    if not config.ema.half_life:
-        return None
+    """Return the average of the weights where one is asked for."""
+    return Ema(model, _half_life(config, length)) if config.ema.half_life else None
+
+
+def _half_life(config: Config, length: Length) -> float:
+    """Return the half-life of the average in steps; durations are reckoned in samples."""
     batch = config.batch.global_
     half_life = units.Duration.parse(config.ema.half_life).samples(
         length.epoch_size, batch, length.steps
     )
     # a half-life of nought would divide by it
-    return Ema(model, max(float(half_life) / batch, 1e-3))
+    return max(float(half_life) / batch, 1e-3)

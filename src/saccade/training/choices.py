@@ -22,13 +22,17 @@ class Choice(Generic[Value]):
         return Choice(kind(tree["value"]), str(tree.get("reason", "")))
 
 
+LENGTH_AS_SET = Choice("", "as set")
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """Everything that a run chooses by itself.
 
     ``device`` is a type such as ``cuda``, ``optimizer`` how the optimiser updates its tensors
-    (``fused`` or ``foreach``). ``config.yaml``, ``run.json`` and the checkpoints hold these under
-    ``resolved``.
+    (``fused`` or ``foreach``), ``length`` the duration that was fitted to ``within``, empty where
+    the settings say how long the run is. ``config.yaml``, ``run.json`` and the checkpoints hold
+    these under ``resolved``.
     """
 
     device: Choice[str]
@@ -39,6 +43,7 @@ class Choices:
     reader_threads: Choice[int]
     layout: Choice[str]
     compile: Choice[bool]
+    length: Choice[str] = LENGTH_AS_SET
 
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Return them as ``{name: {"value": ..., "reason": ...}}``."""
@@ -56,6 +61,8 @@ class Choices:
             reader_threads=Choice.parse(tree["reader_threads"], int),
             layout=Choice.parse(tree["layout"], str),
             compile=Choice.parse(tree["compile"], bool),
+            # earlier versions had no length to choose
+            length=Choice.parse(tree["length"], str) if "length" in tree else LENGTH_AS_SET,
         )
 
     def overridden_by(self, earlier: Mapping[str, Mapping[str, Any]]) -> Choices:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+from saccade import units
 from saccade.distributed.world import ALONE, World
 from saccade.errors import InterruptedRunError, PreemptedError, StopTraining
 from saccade.listeners import Listeners
@@ -40,9 +41,9 @@ class Stop:
         if self._caught_here:
             SIGNALS.release()
 
-    def limit(self, max_time_s: float | None) -> None:
-        """Stop after so many seconds from now."""
-        self._deadline = None if max_time_s is None else time.monotonic() + max_time_s
+    def limit(self, max_time: str) -> None:
+        """Stop after this time from now, such as ``20m``; never where it is empty."""
+        self._deadline = time.monotonic() + units.seconds(max_time) if max_time else None
 
     def begin(self) -> None:
         """From here on there is something to save: signals wait for ``check``."""
