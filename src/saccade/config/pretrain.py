@@ -15,6 +15,22 @@ class PretrainSection(Section):
     method: Literal["none", "mae", "simmim", "simclr", "dino"] = _numerics(
         "none", "what is learned without labels; `none` = to classify, from labels"
     )
+    mask: float = _numerics(
+        0.0, "fraction of the patches that is hidden; 0 = 0.75 (mae), 0.6 (simmim)", ge=0, lt=1
+    )
+    mask_unit: int = _numerics(
+        0,
+        "side of what is hidden at once, in pixels; 0 = a patch (mae), a sixth of all (simmim)",
+        ge=0,
+        le=4096,
+    )
+    decoder_depth: int = _numerics(8, "blocks of the decoder (mae)", ge=0, le=64)
+    decoder_width: int = _numerics(
+        0,
+        "channels of the decoder (mae); 0 = two thirds of the encoder's, 512 at most",
+        ge=0,
+        le=4096,
+    )
     evaluations: int = _numerics(
         20, "how often the encoder is looked at in a run, in equal parts of it", ge=1, le=1 << 20
     )

@@ -1,0 +1,218 @@
+"""Masked images: some patches are hidden, and a network tells from the others what they show.
+
+This is what MAE (`mae.py`) and SimMIM (`simmim.py`) share: the hidden patches of a cell, a loss
+over hidden pixels alone, and the pictures. Each image has the same number of hidden patches, so
+the loss is a sum over images: it does not matter how a batch is split into cells.
+
+Shapes: B batch, n visible patches of an image, S side of an image in pixels, h and w of the map of
+patches.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saccade.config.schema import Config
+from saccade.data.sources import Split
+from saccade.errors import ConfigError
+from saccade.models import meta_model
+from saccade.models.parts.network import Level
+from saccade.objectives.masks import Masking, masking
+from saccade.objectives.objective import Cell
+from saccade.objectives.pretraining import Pretraining
+
+
+class Masked(NamedTuple):
+    """Images, and which of their patches are hidden.
+
+    ``images`` is float32 (B, 3, S, S), normalised; ``hidden`` bool (B, h, w); ``visible`` int64
+    (B, n), the places of the visible patches, row by row.
+    """
+
+    images: Tensor
+    hidden: Tensor
+    visible: Tensor
+
+
+class Target(NamedTuple):
+    """What hidden pixels are compared with: float32 (B, 3, S, S), and bool (B, 1, S, S), where
+    they are.
+    """
+
+    pixels: Tensor
+    hidden: Tensor
+
+
+@runtime_checkable
+class Patched(Protocol):
+    """A network that takes patches in place of images."""
+
+    levels: tuple[Level, ...]
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Return the embedded patches (B, h, w, C) of images (B, 3, S, S)."""
+        ...
+
+    def last_map(self, patches: Tensor) -> Tensor:
+        """Return the last map (B, C', h', w'), normed, that comes of patches (B, h, w, C)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskedImages(Pretraining):
+    """Tell hidden patches from visible ones.
+
+    ``patch`` is the side of the network's patches in pixels, 0 where it has none.
+    """
+
+    patch: int = 0
+
+    joins: ClassVar[bool] = False
+    columns_of_pictures: ClassVar[tuple[str, ...]] = ("original", "masked", "filled", "predicted")
+    ratio: ClassVar[float]
+    """The fraction of patches that is hidden, unless the settings say otherwise."""
+
+    @classmethod
+    def of(cls, config: Config, train: Split) -> Self:
+        """Return the objective of a run with the network that the settings name."""
+        network = meta_model(
+            config.model.name, num_classes=1, image_size=config.data.image_size, **config.shape
+        )
+        patch = network.levels[0].stride if isinstance(network, Patched) else 0
+        return cls(("features",), config, patch=patch)
+
+    @abstractmethod
+    def usual_unit(self) -> int:
+        """Return the side of a unit of the mask, in pixels, where the settings leave it open."""
+
+    @abstractmethod
+    def target(self, images: Tensor) -> Tensor:
+        """Return what pixels are compared with, for normalised images, both (B, 3, S, S)."""
+
+    @abstractmethod
+    def distance(self, difference: Tensor) -> Tensor:
+        """Return how wrong each pixel is, for differences from the target of any shape (...)."""
+
+    @abstractmethod
+    def best_constant(self, target: Target) -> Tensor:
+        """Return the one colour (3, 1, 1) that is the best guess for all hidden pixels."""
+
+    @abstractmethod
+    def as_pixels(self, predicted: Tensor, images: Tensor) -> Tensor:
+        """Turn predictions into normalised pixels, all (B, 3, S, S), for a picture."""
+
+    # ------------------------------------------------------------------ the step
+
+    @property
+    def masking(self) -> Masking:
+        """How images are masked; raises ConfigError where units do not fill them."""
+        section, side = self.config.pretrain, self.config.data.image_size
+        unit = section.mask_unit or self.usual_unit()
+        return masking(side, self.patch, unit, section.mask or self.ratio)
+
+    def require_patches(self, network: nn.Module) -> tuple[Level, ...]:
+        """Return the levels of a network; raises ConfigError unless it has these patches."""
+        if not isinstance(network, Patched):
+            raise ConfigError(
+                f"{self.name} hides patches, and {type(network).__name__} has none",
+                where="pretrain.method",
+                fix="take a ViT or a Swin (vit_s_16, swin_t), or `simclr` for any network",
+            )
+        if network.levels[0].stride != self.patch:
+            raise ConfigError(
+                f"the patches of this network have {network.levels[0].stride} px, those of the "
+                f"model '{self.config.model.name}' in the settings {self.patch} px",
+                where="model.name",
+                fix="name the architecture that was handed over, and its model.patch_size",
+            )
+        self._require_single_images()
+        # units that do not fit are known before the first step
+        assert self.masking
+        return network.levels
+
+    def _require_single_images(self) -> None:
+        """Raise ConfigError where images are mixed, or their size changes: masks are for neither.
+
+        A mixed image would depend on the others of its cell.
+        """
+        if set(self.config.augment.sizes) != {1.0}:
+            what, where = "masks are for images of one size, and these grow", "augment.sizes"
+            raise ConfigError(what, where=where, fix="--set augment.sizes=[1]")
+        if self.config.augment.mixes:
+            what, where = "what is hidden of a mixed image cannot be told", "augment.mixup"
+            fix = "--set augment.mixup=0 --set augment.cutmix=0"
+            raise ConfigError(what, where=where, fix=fix)
+
+    def prepare(self, cell: Cell) -> tuple[Masked, Target]:
+        """Hide patches of a cell, and say what is under them."""
+        images, _ = self.present(cell)
+        hidden = self.masking.draw(self.config.seed, cell.epochs, cell.samples)
+        visible = np.nonzero(~hidden.reshape(len(hidden), -1))[1].reshape(len(hidden), -1)
+
+        seen = Masked(images, _on(images, hidden), _on(images, visible))
+        return seen, Target(self.target(images), self._pixels_of(seen.hidden))
+
+    def rows(self, inputs: Masked) -> int:
+        """Return the number of images."""
+        return len(inputs.images)
+
+    def total_of_heads(self, answer: Tensor, targets: Target, auxiliary_weight: float) -> Tensor:
+        """Return the sum over images of the mean over their hidden values, a float32 scalar.
+
+        ``answer`` is (B, 3, S, S), what the learner predicts.
+        """
+        wrong = self.distance(answer.float() - targets.pixels)
+        return (wrong * targets.hidden).sum() / self._hidden_values
+
+    @property
+    def _hidden_values(self) -> int:
+        """How many numbers are hidden of each image: three for a pixel."""
+        form = self.masking
+        return 3 * form.hidden * (form.patches * self.patch) ** 2
+
+    def _pixels_of(self, hidden: Tensor) -> Tensor:
+        """Turn hidden patches (B, h, w) into hidden pixels (B, 1, S, S)."""
+        rows = hidden.repeat_interleave(self.patch, 1)
+        return rows.repeat_interleave(self.patch, 2)[:, None]
+
+    # ------------------------------------------------------------------ evaluation
+
+    def constant(self, cell: Cell) -> Tensor | None:
+        """Return the loss, summed over a cell, of the best guess that is the same everywhere: a
+        scalar.
+        """
+        _, target = self.prepare(cell)
+        guess = self.best_constant(target).expand_as(target.pixels)
+        return self.total_of_heads(guess, target, 0.0)
+
+    def pictures(self, model: nn.Module, cell: Cell) -> Tensor | None:
+        """Return the columns of a picture of each image, uint8 (n, 4, 3, S, S).
+
+        They are the image, what is left of it, that with the hidden patches filled in, and all
+        that is predicted.
+        """
+        seen, target = self.prepare(cell)
+        predicted = self._bytes(self.as_pixels(model(seen).float(), seen.images))
+        original = self._bytes(seen.images)
+
+        # grey is no colour that anybody takes for a guess
+        masked = torch.where(target.hidden, torch.full_like(original, 128), original)
+        filled = torch.where(target.hidden, predicted, original)
+        return torch.stack([original, masked, filled, predicted], 1)
+
+    def _bytes(self, images: Tensor) -> Tensor:
+        """Turn normalised images (B, 3, S, S) into pixels, uint8."""
+        section = self.config.data
+        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (section.mean, section.std))
+        return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _on(images: Tensor, values: Any) -> Tensor:
+    """Return an array of any shape (...) beside the images."""
+    return torch.from_numpy(values).to(images.device, non_blocking=True)
