@@ -28,7 +28,8 @@ from saccade.models.weights.readings import unwrapped
 from saccade.objectives.objective import Objective, Result
 from saccade.objectives.own_loss import Loss
 from saccade.optim.own_optimizer import Factory
-from saccade.runs import resuming, scoring
+from saccade.runs import foreign, resuming, scoring
+from saccade.runs.foreign import Expected
 from saccade.runs.subject import Subject
 from saccade.setup.agreement import settings_of
 from saccade.setup.compose import Request, compose
@@ -204,21 +205,31 @@ def open_source(data: Any, labels: str | Path = "", split_names: str = "") -> So
 
 def load(
     run: str | Path,
-    module: nn.Module | None = None,
+    module: nn.Module | str | None = None,
     *,
     best: bool = False,
     objective: type[Objective] | None = None,
+    mean: float | str | Sequence[float] | None = None,
+    std: float | str | Sequence[float] | None = None,
+    bgr: bool | None = None,
+    image_size: int | None = None,
 ) -> Classifier:
-    """Load the classifier of a run folder, of one of its checkpoints, or of a ``.safetensors``
-    file.
+    """Load the classifier of a run folder, of one of its checkpoints, or of a file of weights.
 
     ``best`` takes the best checkpoint of a run folder; ``module`` is for a network of your own,
     ``objective`` for what it learned where that was handed over; it is known in this process then.
-    Weights of a checkpoint are the average where the run keeps one. Raises CheckpointError.
+    Weights of a checkpoint are the average where the run keeps one. For weights that others trained
+    ``module`` is also the name of their network (``resnet50``, ``timm:NAME``), and ``mean``,
+    ``std``, ``bgr`` and ``image_size`` are the pixels that they expect; 1,000 classes are taken for
+    ImageNet's. Raises CheckpointError, also where a part of the network would stay random.
     """
     if objective is not None:
         objectives.know(objective)
-    return Subject.of(Path(run), best).classifier(module)
+    expected = Expected.of(module, mean=mean, std=std, bgr=bgr, image_size=image_size)
+    if foreign.is_foreign(run, expected):
+        return foreign.classifier(run, expected, None, Log())
+    own = module if isinstance(module, nn.Module) else None
+    return Subject.of(Path(run), best).classifier(own)
 
 
 def evaluate(
@@ -231,6 +242,11 @@ def evaluate(
     best: bool = False,
     devices: str = "auto",
     precision: str = "auto",
+    module: nn.Module | str | None = None,
+    mean: float | str | Sequence[float] | None = None,
+    std: float | str | Sequence[float] | None = None,
+    bgr: bool | None = None,
+    image_size: int | None = None,
 ) -> Result:
     """Score a classifier on the validation split of a source, or on a split, every image exactly
     once.
@@ -238,14 +254,27 @@ def evaluate(
     ``model`` may be what ``load`` takes; without ``data`` a run is scored on the split that it was
     validated on, and ``best`` takes its best checkpoint. ``data`` may be what ``train`` takes.
     Computed as the run computed, on its device and in its precision, unless others are asked for;
-    what differs is said on standard error. Raises DataError when there is no such split,
-    CheckpointError when nothing says which.
+    what differs is said on standard error. ``module`` and what follows it are for weights that
+    others trained, as in ``load``. Raises DataError when there is no such split, CheckpointError
+    when nothing says which.
     """
-    given = model if isinstance(model, Classifier) else Subject.of(Path(model), best)
-    classifier = given if isinstance(given, Classifier) else given.classifier()
-    resolved = {} if isinstance(given, Classifier) else given.resolved
-    chosen = scoring.judged_split(given, data, split, labels=labels, split_names=split_names)
-    return scoring.score(classifier, chosen, resolved, devices=devices, precision=precision)[0]
+    if isinstance(model, Classifier):
+        chosen = scoring.judged_split(model, data, split, labels=labels, split_names=split_names)
+        given = scoring.Opened(model, scoring.known_by_wnid(model, chosen), "")
+    else:
+        expected = Expected.of(module, mean=mean, std=std, bgr=bgr, image_size=image_size)
+        given = scoring.opened(
+            model,
+            expected,
+            best,
+            data=data,
+            split=split,
+            labels=labels,
+            split_names=split_names,
+        )
+    return scoring.score(
+        given.classifier, given.split, given.resolved, devices=devices, precision=precision
+    )[0]
 
 
 def _network(model: Any) -> Any:
@@ -288,6 +317,11 @@ def predict(
     top: int = 5,
     best: bool = False,
     strict: bool = False,
+    module: nn.Module | str | None = None,
+    mean: float | str | Sequence[float] | None = None,
+    std: float | str | Sequence[float] | None = None,
+    bgr: bool | None = None,
+    image_size: int | None = None,
 ) -> Iterator[Prediction]:
     """Yield the most probable classes of each image, in order.
 
@@ -296,8 +330,12 @@ def predict(
     file, an image of Pillow, or an array, uint8 or uint16 of shape (height, width) or (height,
     width, channels); an array with one more dimension in front holds several. An image that cannot
     be read gets a prediction with ``error`` and no classes; with ``strict`` it raises DataError.
+    ``module`` and what follows it are for weights that others trained, as in ``load``.
     """
-    classifier = model if isinstance(model, Classifier) else load(model, best=best)
+    classifier = model
+    if not isinstance(classifier, Classifier):
+        pixels = {"mean": mean, "std": std, "bgr": bgr, "image_size": image_size}
+        classifier = load(classifier, module, best=best, **pixels)  # type: ignore[arg-type]
     return predictor.predict(classifier, predictor.several(images), top, strict=strict)
 
 

@@ -131,7 +131,10 @@ def ids(row: Row) -> str:
         ("train --model resnet34 --pretrained", "train --model resnet34 --init timm:resnet34"),
         ("train --pretrained best.pth", "train --init best.pth"),
         ("train resnet18 --dist-bn reduce --channels-last", "train resnet18"),
-        ("eval RUN --model resnet50 -b 128 --crop-pct 0.9 --amp", "eval RUN --precision bf16"),
+        (
+            "eval RUN --model resnet50 -b 128 --crop-pct 0.9 --amp",
+            "eval RUN --model resnet50 --precision bf16",
+        ),
         ("predict RUN a.jpg --topk 3", "predict RUN a.jpg --top 3"),
         ("launch slurm --num-tasks 8", "train --devices 8"),
         ("verify-resume --num-tasks 8", "train --devices 8"),

@@ -139,6 +139,14 @@ Patience = Annotated[
 Run = Annotated[
     Path, typer.Argument(help="A run folder, a checkpoint in it, or a model.safetensors.")
 ]
+Weights = Annotated[
+    Path,
+    typer.Argument(help="A run, a checkpoint in it, or a file of weights, also of others."),
+]
+Architecture = Annotated[
+    str | None,
+    typer.Option("--model", help="For weights of others: their network, resnet50 or timm:NAME."),
+]
 Best = Annotated[
     bool, typer.Option("--best", help="Take the best checkpoint of the run, not its last weights.")
 ]

@@ -17,10 +17,15 @@ from saccade.printable import cell, printable
     epilog="Example: saccade predict runs/resnet18-photos-1a2b3c4d cat.jpg holiday/ --top 3"
 )
 def predict(
-    run: options.Run,
+    run: options.Weights,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes.")] = 5,
     best: options.Best = False,
+    model: options.Architecture = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    bgr: options.Bgr = None,
+    image_size: options.ImageSize = None,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="Also write path, rank, class, probability.")
     ] = None,
@@ -39,7 +44,10 @@ def predict(
         from saccade import api, files
 
         rows: list[dict[str, Any]] = []
-        for prediction in api.predict(run, images, top=top, best=best, strict=strict):
+        classifier = api.load(
+            run, model, best=best, mean=mean, std=std, bgr=bgr, image_size=image_size
+        )
+        for prediction in api.predict(classifier, images, top=top, strict=strict):
             answers = [{"class": name, "probability": share} for name, share in prediction.top]
             row: dict[str, Any] = {"path": prediction.path, "top": answers}
             if prediction.error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from saccade import files
 from saccade.config.schema import Config
@@ -15,6 +17,7 @@ from saccade.data.sources import (
     Source,
     Split,
     handed,
+    ilsvrc,
     open_source,
     train_split,
     validation_split,
@@ -25,8 +28,77 @@ from saccade.evaluation import evaluator
 from saccade.evaluation.classifier import Classifier
 from saccade.log import Log
 from saccade.objectives.objective import Result
+from saccade.runs import foreign
+from saccade.runs.foreign import Expected
 from saccade.runs.subject import Conditions, Subject
 from saccade.training import datasets
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A classifier and the images to score it on.
+
+    ``path`` is where its weights lie, ``phrase`` which ones these are for people, empty for the
+    final ones; ``resolved`` is how its run computed, empty where there is none.
+    """
+
+    classifier: Classifier
+    split: Split
+    path: str
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    phrase: str = ""
+
+
+def opened(
+    weights: str | Path,
+    expected: Expected,
+    best: bool = False,
+    *,
+    data: Any = None,
+    split: str = "",
+    labels: str | Path = "",
+    split_names: str = "",
+) -> Opened:
+    """Find what a path names, of ours or of others, and the images to score it on.
+
+    ``expected`` is what is said about weights of others. Raises as `judged_split` does, and
+    UsageError where weights of others come without images.
+    """
+    if not foreign.is_foreign(weights, expected):
+        subject = Subject.of(Path(weights), best)
+        module = expected.network if isinstance(expected.network, nn.Module) else None
+        classifier = subject.classifier(module)
+        chosen = judged_split(subject, data, split, labels=labels, split_names=split_names)
+        phrase = subject.phrase if subject.saved else ""
+        chosen = known_by_wnid(classifier, chosen)
+        return Opened(
+            classifier, chosen, str(subject.path), resolved=subject.resolved, phrase=phrase
+        )
+
+    if data is None or best:
+        flag = "--best" if best else "--data"
+        raise UsageError(
+            "weights of others do not say which images to score, nor which is their best",
+            where=flag,
+            fix="leave it out" if best else "add --data with the images",
+        )
+    chosen = data if isinstance(data, Split) else _chosen(data, split, str(labels), split_names)
+    classifier = foreign.classifier(weights, expected, chosen, Log())
+    return Opened(classifier, known_by_wnid(classifier, chosen), str(weights))
+
+
+def _chosen(data: Any, name: str, labels: str, split_names: str) -> Split:
+    source = handed.opened(data, "data", "val", Log())
+    return find_split(source or str(data), name, labels, split_names)
+
+
+def known_by_wnid(classifier: Classifier, split: Split) -> Split:
+    """Return the images labelled by wnids where the classes of a classifier are ImageNet's and
+    theirs are some of these by other names.
+    """
+    if classifier.recipe.classes != ilsvrc.wnids():
+        return split
+    return ilsvrc.by_wnid(split) or split
 
 
 def judged_split(

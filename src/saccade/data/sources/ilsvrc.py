@@ -295,3 +295,48 @@ def _bounded(path: Path) -> bytes:
     if len(data) > LABEL_FILE_LIMIT_BYTES:
         raise ValueError(f"it has more than {LABEL_FILE_LIMIT_BYTES} bytes")
     return data
+
+
+@cache
+def wnids() -> tuple[str, ...]:
+    """Return the 1,000 wnids in the order of the heads of published networks, which is theirs."""
+    return tuple(sorted(_class_names()))
+
+
+@cache
+def _wnids_by_name() -> dict[str, str]:
+    return {_spelled(name): wnid for wnid, name in _class_names().items()}
+
+
+def _spelled(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _wnid(text: str) -> str:
+    """Return the wnid that a name begins with or means: ``n01440764``, ``n01440764_tench``,
+    ``tench``.
+
+    Empty where it is none of the 1,000.
+    """
+    found = _WNID.match(text)
+    if found and found[0] in _class_names() and not text[found.end() : found.end() + 1].isalnum():
+        return found[0]
+    return _wnids_by_name().get(_spelled(text), "")
+
+
+def by_wnid(split: Split) -> Split | None:
+    """Return the same images labelled by wnids, where their classes are some of the 1,000.
+
+    Classes are known by wnid or English name; else each image may have its wnid in its own name, as
+    ImageNet's training images do. None where neither holds for all of them.
+    """
+    used = np.unique(split.labels)
+    meant = {int(label): _wnid(split.classes[label]) for label in used}
+    if all(meant.values()):
+        found = [meant[int(label)] for label in split.labels]
+    else:
+        found = [_wnid(name.rpartition("/")[2].rpartition(".")[0]) for name in split.names]
+        if not found or not all(found):
+            return None
+    classes, labels = np.unique(np.array(found), return_inverse=True)
+    return replace(split, classes=tuple(classes.tolist()), labels=labels.astype(np.int64))

@@ -177,6 +177,27 @@ def load_weights(
     return report
 
 
+def tensors_of(path: Path) -> Any:
+    """Return what a file of weights, a run folder or a checkpoint holds: tables of tensors of any
+    shape ``(...)``, nested as they are there.
+
+    Raises CheckpointError as `load_weights` does.
+    """
+    return _read(path)[0]
+
+
+def head_width(model: nn.Module, tree: Any, where: str) -> int:
+    """Return how many classes the head in tables of tensors has, 0 where there is none.
+
+    ``model`` is the network that they belong to, of any width, perhaps without memory. Raises
+    CheckpointError where none of them fits it.
+    """
+    reading = best(model, tree, where)
+    if not reading.tensors:
+        raise _stranger(model, reading, where)
+    return _width(reading.tensors.get(f"{heads_of(model)[0]}.weight"))
+
+
 def foreign_state(
     model: nn.Module, dialect: str, like: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:

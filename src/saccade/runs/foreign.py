@@ -1,0 +1,233 @@
+"""Weights that others trained, as a classifier: which network, which pixels, which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from saccade.data.sources import Split, ilsvrc
+from saccade.errors import CheckpointError, UsageError
+from saccade.evaluation.classifier import Classifier, Recipe
+from saccade.log import Log
+from saccade.models import Report, backends, create_model, find, load_weights, meta_model
+from saccade.models.weights import loading, stored
+from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.weights.readings import heads_of, listed, unwrapped
+from saccade.setup.ancestor import Ancestor, find_weights
+from saccade.setup.flags import read_colours
+from saccade.training import checkpoint
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+USUAL_CROP = 0.875
+"""Side of the central crop over the short side. *Source:* Krizhevsky et al. 2012, section 2."""
+
+USUAL_SIDE = 224
+MOST_CLASSES = 1 << 20
+_NOT_ASKED = (None, "", False)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is said about weights of others: the network they belong to and the pixels it expects.
+
+    ``network`` is its name or the network itself, None where nothing is said. ``mean`` and ``std``
+    are for RGB values in 0..1, ``image_size`` is a side in pixels, 0 = the network's usual one.
+    """
+
+    network: str | nn.Module | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    bgr: bool = False
+    image_size: int = 0
+
+    @classmethod
+    def of(cls, network: str | nn.Module | None, **pixels: Any) -> Expected:
+        """Read what flags or keywords say; None stands for nothing.
+
+        Raises ConfigError for colours that are no numbers.
+        """
+        colours = {n: read_colours(n, v) for n, v in pixels.items() if n in ("mean", "std") and v}
+        return cls(
+            network or None,
+            colours.get("mean"),
+            colours.get("std"),
+            bgr=bool(pixels.get("bgr")),
+            image_size=int(pixels.get("image_size") or 0),
+        )
+
+    def says_pixels(self) -> str:
+        """Return the first flag about pixels that was given, empty for none."""
+        given = {"mean": self.mean, "std": self.std, "bgr": self.bgr, "image-size": self.image_size}
+        return next((f"--{name}" for name, value in given.items() if value), "")
+
+
+def is_foreign(weights: str | Path, expected: Expected) -> bool:
+    """Tell whether weights are to be read as those of others.
+
+    Raises UsageError where weights of ours are said to be otherwise than they say themselves, and
+    CheckpointError where weights of others come without the name of their network.
+    """
+    text, flag = str(weights), expected.says_pixels()
+    if backends.is_backend(text):
+        return True
+
+    path = Path(text).expanduser()
+    ours = _is_ours(path)
+    named = isinstance(expected.network, str)
+    if ours and (named or flag):
+        raise UsageError(
+            "these weights say themselves which network and pixels they belong to",
+            where=flag or "--model",
+            fix="leave it out; it is for weights that others trained",
+        )
+    if not ours and path.is_file() and expected.network is None:
+        raise CheckpointError(
+            "this is not a model that saccade wrote, and nothing says which network it belongs to",
+            where=str(path),
+            fix="name the network: --model resnet50, or timm:NAME (in Python module=)",
+        )
+    return not ours and (named or path.is_file())
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether weights lie in a run folder or checkpoint, or in a file that saccade wrote."""
+    if checkpoint.is_one(path) or (path / "checkpoints").is_dir():
+        return True
+    file = path / MODEL_FILE if path.is_dir() else path
+    try:
+        return file.suffix == ".safetensors" and "saccade" in stored.header(file).remarks
+    except CheckpointError:
+        return False
+
+
+def classifier(
+    weights: str | Path, expected: Expected, split: Split | None, log: Log
+) -> Classifier:
+    """Build a network with the weights of others, all of them, and say in one line what was taken.
+
+    ``split`` are the images to score, whose classes the answers are taken for; without them a head
+    of 1,000 answers with ImageNet's classes, any other with numbers. Raises CheckpointError where a
+    part of the network would stay random, or its head is for other classes than the data has.
+    """
+    source, network = _source(str(weights), expected.network)
+    tree = loading.tensors_of(source.path) if source.path else backends.pretrained(source.text)
+    shape = network if isinstance(network, nn.Module) else _meta(network, expected)
+    width = loading.head_width(shape, tree, str(weights))
+    if not width:
+        raise _headless(source, network)
+    classes = _classes(width, split, source)
+
+    model, recipe = _built(network, classes, expected, source)
+    report = load_weights(model, tree)
+    _refuse_random(model, report, str(weights))
+    log.fact("weights", f"{source.phrase}; {report.summary}; {recipe.image_size} px")
+    return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
+
+
+def _source(weights: str, network: str | nn.Module | None) -> tuple[Ancestor, str | nn.Module]:
+    """Find the weights and the network that they belong to."""
+    try:
+        known = find_weights(weights)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            "there are no weights here",
+            where=weights,
+            fix="give a .safetensors, .pth or .pt file, timm:NAME or torchvision:NAME",
+        ) from error
+    network = unwrapped(network) if isinstance(network, nn.Module) else network or known.model
+    if isinstance(network, nn.Module):
+        return known, network
+    return known.of_network(find(network).name), find(network).name
+
+
+def _meta(name: str, expected: Expected) -> nn.Module:
+    # any width will do: the head of the file is what is looked for
+    return meta_model(name, num_classes=2, image_size=expected.image_size)
+
+
+def _classes(width: int, split: Split | None, source: Ancestor) -> tuple[str, ...]:
+    """Return what the answers of a head mean."""
+    imagenet = width == len(ilsvrc.wnids())
+    if split is None:
+        return ilsvrc.wnids() if imagenet else tuple(f"class {i}" for i in range(width))
+    if imagenet and ilsvrc.by_wnid(split) is not None:
+        return ilsvrc.wnids()
+    if width == len(split.classes):
+        return split.classes
+
+    names = listed(split.classes, loading.FEW)
+    knows = "ImageNet's 1,000 classes" if imagenet else f"{width:,} classes"
+    others = ", which are none of them" * imagenet
+    raise CheckpointError(
+        f"the head of these weights knows {knows}, and the data has {len(split.classes):,} "
+        f"({names}){others}",
+        where=source.text,
+        fix="fine-tune them to your classes: "
+        f"saccade train --init {source.text} --model NAME --data {split.where}",
+    )
+
+
+def _built(
+    network: str | nn.Module, classes: Sequence[str], expected: Expected, source: Ancestor
+) -> tuple[nn.Module, Recipe]:
+    """Return the network, and what must be known to use it."""
+    name = f"custom:{type(network).__name__}" if isinstance(network, nn.Module) else network
+    facts = backends.preprocessing(name) if backends.is_backend(name) else None
+    usual = USUAL_SIDE if isinstance(network, nn.Module) else find(name).image_size
+    side = expected.image_size or (facts.image_size if facts else usual)
+
+    if isinstance(network, nn.Module):
+        model = network
+    else:
+        model = create_model(name, num_classes=len(classes), image_size=side)
+    recipe = Recipe(
+        model=name,
+        classes=tuple(classes),
+        image_size=side,
+        eval_crop=facts.eval_crop if facts else USUAL_CROP,
+        mean=expected.mean or _said(source, "data.mean", IMAGENET[0]),
+        std=expected.std or _said(source, "data.std", IMAGENET[1]),
+        exif="ignore",
+        # what others computed in is not known, and this loses nothing
+        precision="fp32",
+        channels="bgr" if expected.bgr else "rgb",
+    )
+    return model, recipe
+
+
+def _said(
+    source: Ancestor, name: str, usual: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    red, green, blue = source.settings.get(name, usual)
+    return red, green, blue
+
+
+def _headless(source: Ancestor, network: str | nn.Module) -> CheckpointError:
+    name = network if isinstance(network, str) else "NAME"
+    return CheckpointError(
+        "there is no head in these weights: a random one would answer",
+        where=source.text,
+        fix=f"give it one: saccade train {name} --init {source.text} --data PHOTOS",
+    )
+
+
+def _refuse_random(model: nn.Module, report: Report, where: str) -> None:
+    """Raise CheckpointError where a tensor of the network did not come from the file."""
+    auxiliary = tuple(f"{name}." for name in heads_of(model)[1:])
+    random = [
+        name
+        for name in (*report.missing, *report.head, *(n for n, _ in report.misshaped))
+        if not name.startswith(auxiliary or "\0")
+    ]
+    if random:
+        raise CheckpointError(
+            f"{len(random)} tensors of the network would stay random: "
+            f"{listed(random, loading.FEW)}",
+            where=where,
+            fix="name the architecture that the weights belong to with --model",
+        )
