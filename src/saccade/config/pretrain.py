@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from saccade.config.fields import Section
+from pydantic import Field
+
+from saccade.config.fields import DurationText, Section
 from saccade.config.fields import numerics as _numerics
 from saccade.config.fields import run as _run
+
+Width = Annotated[int, Field(ge=1, le=1 << 20)]
+Heat = Annotated[float, Field(gt=0, le=10)]
 
 
 class PretrainSection(Section):
@@ -44,6 +49,27 @@ class PretrainSection(Section):
     pictures: int = _run(8, "images that are drawn at every look", ge=0, le=64)
     collapse: Literal["stop", "warn"] = _run(
         "stop", "a collapsed representation: end the run (76), or only say it"
+    )
+    projector: tuple[Width, ...] = _numerics(
+        (2048, 128),
+        "simclr, dino: widths of the layers behind the encoder; dino: ..., bottleneck, prototypes",
+        min_length=1,
+    )
+    temperature: float = _numerics(
+        0.2, "simclr: of the cosines; dino: of the student's scores", gt=0, le=10
+    )
+    teacher_temperature: tuple[Heat, Heat] = _numerics(
+        (0.04, 0.04), "dino: of the teacher's scores, at the start and after teacher_warmup"
+    )
+    teacher_warmup: DurationText = _numerics(
+        "", "dino: how long the teacher's temperature takes to its second value"
+    )
+    teacher_momentum: float = _numerics(
+        0.996, "dino: how much of itself the teacher keeps in a step; it rises to 1", ge=0, lt=1
+    )
+    norm_prototypes: bool = _numerics(True, "dino: all prototypes have length one")
+    fixed_prototypes: DurationText = _numerics(
+        "", "dino: how long the prototypes stay as they are drawn"
     )
 
 

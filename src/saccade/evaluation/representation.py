@@ -77,13 +77,15 @@ def held_out_loss(
 
 def on_device(batch: Batch, device: torch.device, number: int = 0) -> Cell:
     """Return a loaded cell on a device, as cell ``number`` of step 0."""
+    there = batch.to(device)
     return Cell(
-        images=batch.images.to(device, non_blocking=True),
-        labels=batch.labels.to(device, non_blocking=True),
-        epochs=batch.epochs,
-        samples=batch.samples,
+        images=there.images,
+        labels=there.labels,
+        epochs=there.epochs,
+        samples=there.samples,
         step=0,
         number=number,
+        small=there.small,
     )
 
 

@@ -12,16 +12,18 @@ from saccade.config.schema import Config
 from saccade.data.sources import Split
 from saccade.errors import CheckpointError, UsageError
 from saccade.objectives.classification import Classification
+from saccade.objectives.dino import Dino
 from saccade.objectives.mae import Mae
 from saccade.objectives.multi_label import MultiLabel
 from saccade.objectives.objective import Objective, Primary
 from saccade.objectives.pretraining import Pretraining
+from saccade.objectives.simclr import SimClr
 from saccade.objectives.simmim import SimMim
 
 OBJECTIVES: tuple[type[Objective], ...] = (MultiLabel, Classification)
 """The first that fits the labels is taken."""
 
-METHODS: dict[str, type[Pretraining]] = {kind.name: kind for kind in (Mae, SimMim)}
+METHODS: dict[str, type[Pretraining]] = {kind.name: kind for kind in (Mae, SimMim, SimClr, Dino)}
 """What `pretrain.method` can say, and learns without labels."""
 
 _HANDED: dict[str, type[Objective]] = {}

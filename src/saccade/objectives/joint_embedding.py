@@ -1,0 +1,45 @@
+"""Joint embedding: what the methods share in which views of one image are to look alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from saccade.config.schema import Config
+from saccade.data.sources import Split
+from saccade.errors import ConfigError
+from saccade.objectives.pretraining import Pretraining
+
+
+@dataclass(frozen=True)
+class JointEmbedding(Pretraining):
+    """Views of an image lie side by side in a cell (micro-batch); others tell it from the rest."""
+
+    joins: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, config: Config, train: Split) -> Self:
+        """Return the objective of a run on these training images, whose labels it never sees.
+
+        Raises ConfigError where an image has one view, or views are mixed with other images.
+        """
+        section = config.augment
+        if section.repeats < 2:
+            raise ConfigError(
+                f"{cls.name} compares views of an image, and augment.repeats={section.repeats} "
+                "gives it one",
+                where="augment.repeats",
+                fix="set augment.repeats=2, as the recipe of the method does",
+            )
+        if section.mixes:
+            raise ConfigError(
+                f"{cls.name} compares views of one image, and mixup or cutmix makes each of two",
+                where="augment.mixup, augment.cutmix",
+                fix="set both to 0",
+            )
+        return super().of(config, train)
+
+    @property
+    def views(self) -> int:
+        """How many views of an image lie side by side."""
+        return self.config.augment.repeats
