@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from saccade.api import load as load
     from saccade.api import open_source as open_source
     from saccade.api import predict as predict
+    from saccade.api import pretrain as pretrain
     from saccade.api import train as train
     from saccade.errors import SaccadeError as SaccadeError
     from saccade.errors import StopTraining as StopTraining
@@ -68,6 +69,7 @@ _HOMES = {
     "make_step": "saccade.setup.steps",
     "open_source": "saccade.api",
     "predict": "saccade.api",
+    "pretrain": "saccade.api",
     "register_model": "saccade.models",
     "top_k_accuracy": "saccade.objectives.metrics",
     "train": "saccade.api",
@@ -96,6 +98,7 @@ __all__ = [
     "make_step",
     "open_source",
     "predict",
+    "pretrain",
     "register_model",
     "top_k_accuracy",
     "train",

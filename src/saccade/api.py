@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 from torch import nn
 
 from saccade import objectives, report, trainer, units
-from saccade.config.schema import kinds
 from saccade.data import sources
 from saccade.data.augment.own_augment import Augment
 from saccade.data.sources import Source, Split, handed
 from saccade.device import determinism
 from saccade.distributed.world import joined
-from saccade.errors import ConfigError, SaccadeError, UsageError
+from saccade.errors import SaccadeError, UsageError
 from saccade.evaluation import predictor
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.predictor import Picture, Prediction
@@ -31,14 +29,13 @@ from saccade.optim.own_optimizer import Factory
 from saccade.runs import foreign, resuming, scoring
 from saccade.runs.foreign import Expected
 from saccade.runs.subject import Subject
+from saccade.setup import keywords
 from saccade.setup.agreement import settings_of
 from saccade.setup.compose import Request, compose
 from saccade.setup.compose import dry_run as settle
-from saccade.setup.flags import FLAGS, flag_settings
+from saccade.setup.flags import FLAGS
 from saccade.trainer import Outcome
-from saccade.training.behaviour import Behaviour
-
-_OF_PYTHON = ("loss", "optimizer", "augment", "callbacks")
+from saccade.training.behaviour import AS_SET, Behaviour
 
 
 def train(
@@ -109,7 +106,77 @@ def train(
     require_callable(callbacks)
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
-    request = replace(_request(recipe, flags, set, settings), out=str(out))
+    request = replace(keywords.request(recipe, flags, set, settings), out=str(out), pretrains=False)
+    return _started(
+        request,
+        (data, val),
+        module,
+        behaviour,
+        resume=resume,
+        resume_changed=resume_changed,
+        dry_run=dry_run,
+        quiet=quiet,
+        callbacks=callbacks,
+        begun=begun,
+    )
+
+
+def pretrain(
+    recipe: str | Path | Sequence[str | Path] = (),
+    *,
+    data: Any = None,
+    val: Any = None,
+    model: str | nn.Module | None = None,
+    out: str | Path = "",
+    resume: str | Path = "auto",
+    resume_changed: bool = False,
+    dry_run: bool = False,
+    set: str | Sequence[str] = (),
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Outcome:
+    """Let an encoder learn without labels as ``saccade pretrain`` does; return folder and figures.
+
+    ``recipe`` is a method (``"simclr"``), or several words: a method and a model, a recipe, a YAML
+    file. ``data`` may have labels or none. Every flag of the command line is a keyword of the same
+    name, and all else means what it means to ``train``. The folder goes to ``train(init=...)``.
+    Raises a SaccadeError with the reason and what to do.
+    """
+    begun, model = time.monotonic(), _network(model)
+    require_callable(callbacks)
+    given = {"data": data, "val": val, "model": model}
+    flags = {name: given[name] if name in given else settings.pop(name, None) for name in FLAGS}
+    request = replace(keywords.request(recipe, flags, set, settings), out=str(out), pretrains=True)
+    return _started(
+        request,
+        (data, val),
+        model if isinstance(model, nn.Module) else None,
+        AS_SET,
+        resume=resume,
+        resume_changed=resume_changed,
+        dry_run=dry_run,
+        quiet=quiet,
+        callbacks=callbacks,
+        begun=begun,
+    )
+
+
+def _started(
+    request: Request,
+    sources: tuple[Any, Any],
+    module: nn.Module | None,
+    behaviour: Behaviour,
+    *,
+    resume: str | Path,
+    resume_changed: bool,
+    dry_run: bool,
+    quiet: bool,
+    callbacks: Sequence[Callback],
+    begun: float,
+) -> Outcome:
+    """Settle a request and train; ``sources`` are what was given as data and as validation data."""
+    data, val = sources
     if not isinstance(resume, str | Path):
         raise UsageError(
             f"resume={resume!r} says nothing",
@@ -118,8 +185,8 @@ def train(
         )
     request = resuming.based(request, str(resume))
     if dry_run:
-        config = settle(_with_sources(request, data, val, Log(quiet=quiet)))
-        return Outcome(Path(out), {}, 0.0, fresh=False, settings=config.dump())
+        config = settle(keywords.with_sources(request, data, val, Log(quiet=quiet)))
+        return Outcome(Path(request.out), {}, 0.0, fresh=False, settings=config.dump())
 
     with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
         log = Log(rank=world.rank, quiet=quiet)
@@ -127,69 +194,16 @@ def train(
         for callback in callbacks if world.leads else ():
             log.listeners.add(callback)
         return trainer.train(
-            compose(_with_sources(request, data, val, log)),
+            compose(keywords.with_sources(request, data, val, log)),
             module=module,
             behaviour=behaviour,
-            out=str(out),
+            out=request.out,
             resume=str(resume),
             resume_changed=resume_changed,
             log=log,
             world=world,
             begun=begun,
         )
-
-
-def _request(
-    words: str | Path | Sequence[str | Path],
-    flags: dict[str, Any],
-    sets: str | Sequence[str],
-    settings: dict[str, Any],
-) -> Request:
-    """Turn the keywords of ``train`` into what the command line would have asked for."""
-    flags |= {name: handed.place(flags[name], name) for name in ("data", "val")}
-    if handed.is_handed(str(flags["data"])):
-        _says_itself(labels=flags["labels"], split_names=flags["split_names"])
-    if isinstance(flags["model"], nn.Module):
-        flags["model"] = f"custom:{type(flags['model']).__name__}"
-    words = [words] if isinstance(words, str | Path) else words
-    sets = [sets] if isinstance(sets, str) else sets
-    return Request(
-        [str(w) for w in words if w],
-        flag_settings(**flags) | _dotted(settings),
-        sets,
-    )
-
-
-def _says_itself(**flags: Any) -> None:
-    """Raise UsageError for the first flag about files that is given beside objects."""
-    for name, value in flags.items():
-        if value:
-            raise UsageError(
-                f"{name}= is about files, and the data was handed over",
-                where=name,
-                fix="hand labels and splits over with the images: (images, labels), {'train': ...}",
-            )
-
-
-def _with_sources(request: Request, data: Any, val: Any, log: Log) -> Request:
-    """Add what was handed over as sources, which may have to be read for that."""
-    return replace(
-        request,
-        data=handed.opened(data, "data", "train", log),
-        val=handed.opened(val, "val", "val", log),
-    )
-
-
-def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give keywords their dotted names; raises ConfigError for one that is almost a flag."""
-    known = {name.partition(".")[0] for name in kinds()}
-    for name in settings:
-        near = difflib.get_close_matches(name, [*FLAGS, *_OF_PYTHON], n=1, cutoff=0.7)
-        if near and name.split("__")[0] not in known:
-            raise ConfigError(
-                f"unknown keyword '{name}'", where="saccade.train", fix=f"did you mean '{near[0]}'?"
-            )
-    return {name.replace("__", "."): value for name, value in settings.items()}
 
 
 def open_source(data: Any, labels: str | Path = "", split_names: str = "") -> Source:
@@ -350,5 +364,6 @@ __all__ = [
     "load",
     "open_source",
     "predict",
+    "pretrain",
     "train",
 ]

@@ -15,7 +15,7 @@ from toy_learner import Toy, ToyLearner
 
 import saccade
 from saccade import objectives
-from saccade.errors import ConfigError, StopTraining
+from saccade.errors import ConfigError, StopTraining, UsageError
 from saccade.models import create_model, list_models
 from saccade.models.parts.learner import headless
 from saccade.trainer import Outcome
@@ -30,16 +30,18 @@ def toy() -> Iterator[None]:
 
 def pretrain(out: Path, **changes: Any) -> Outcome:
     settings: dict[str, Any] = {
+        "data": "digits",
         "epochs": "12step",
         "precision": "fp32",
         "devices": "cpu",
         "pretrain__method": "simclr",
+        "augment__repeats": 1,
         "pretrain__evaluations": 3,
         "pretrain__bank": 320,
         "augment__mixup": 0,
         "quiet": True,
     }
-    return saccade.train("digits", data="digits", out=out, **settings | changes)
+    return saccade.pretrain("digits", out=out, **settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,14 @@ def test_a_teacher_is_no_parameter_that_is_trained(run: Path) -> None:
     # it follows at a tenth of the way, so it is neither where it began nor where the layer is
     assert not torch.equal(state["teacher.weight"], state["colours.weight"])
     assert not torch.equal(state["running_centre"], torch.zeros(3))
+
+
+def test_pretraining_is_the_affair_of_its_own_verb(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="learn without labels") as told:
+        saccade.train("digits", pretrain__method="simclr", quiet=True)
+    assert "saccade pretrain" in told.value.fix
+    with pytest.raises(ConfigError, match="learns from labels"):
+        saccade.pretrain("digits", quiet=True)
 
 
 @pytest.mark.parametrize("name", ["resnet8", "vit_ti_16", "googlenet"])

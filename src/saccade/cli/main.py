@@ -12,6 +12,7 @@ from typing import NoReturn
 
 # isort: off
 from saccade.cli import train as train
+from saccade.cli import pretrain as pretrain
 from saccade.cli import check as check
 from saccade.cli import evaluate as evaluate
 from saccade.cli import predict as predict

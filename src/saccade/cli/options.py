@@ -182,8 +182,9 @@ class Asked:
     freeze: Freeze = None
     sets: Sets = None
 
-    def request(self, out: str = "") -> Request:
-        """Return it as a request to be composed into settings; ``out`` is the run folder.
+    def request(self, out: str = "", pretrains: bool | None = None) -> Request:
+        """Return it as a request to be composed into settings; ``out`` is the run folder, and
+        ``pretrains`` says whether to learn without labels, None where either will do.
 
         Raises UsageError or ConfigError where the value of a flag means nothing.
         """
@@ -191,7 +192,7 @@ class Asked:
         from saccade.setup.flags import FLAGS, flag_settings
 
         settings = flag_settings(**{name: getattr(self, name) for name in FLAGS})
-        return Request(self.words or (), settings, self.sets or (), out=out)
+        return Request(self.words or (), settings, self.sets or (), out=out, pretrains=pretrains)
 
 
 def asking(verb: Callable[..., None]) -> Callable[..., None]:

@@ -18,30 +18,50 @@ if TYPE_CHECKING:
     from saccade.distributed.world import World
 
 
+Out = Annotated[
+    str,
+    typer.Option("--out", help="The run folder. Default: runs/<model>-<data>-<fingerprint>."),
+]
+Resume = Annotated[
+    str,
+    typer.Option("--resume", help="auto, never, a run folder or one of its checkpoints."),
+]
+ResumeChanged = Annotated[
+    bool, typer.Option("--resume-changed", help="Go on although settings or images changed.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")
+]
+
+
 @app.command(epilog="Example: saccade train --data photos.zip --holdout 10% --epochs 20")
 @asking
 def train(
     asked: Asked,
-    out: Annotated[
-        str,
-        typer.Option("--out", help="The run folder. Default: runs/<model>-<data>-<fingerprint>."),
-    ] = "",
-    resume: Annotated[
-        str,
-        typer.Option("--resume", help="auto, never, a run folder or one of its checkpoints."),
-    ] = "auto",
-    resume_changed: Annotated[
-        bool, typer.Option("--resume-changed", help="Go on although settings or images changed.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")
-    ] = False,
+    out: Out = "",
+    resume: Resume = "auto",
+    resume_changed: ResumeChanged = False,
+    dry_run: DryRun = False,
     json_out: Json = False,
 ) -> None:
     """Train a classifier, or go on exactly where the same command stopped.
 
     Without arguments: the built-in digits.
     """
+    start(asked, out, resume, resume_changed, dry_run=dry_run, json_out=json_out, pretrains=False)
+
+
+def start(
+    asked: Asked,
+    out: str,
+    resume: str,
+    resume_changed: bool,
+    *,
+    dry_run: bool,
+    json_out: bool,
+    pretrains: bool,
+) -> None:
+    """Do what the verbs ``train`` and ``pretrain`` are asked for."""
     begun = time.monotonic()
     with explained(json_out):
         # imported here: torch takes seconds, and `--help` and typing errors should not
@@ -50,7 +70,7 @@ def train(
         from saccade.setup.compose import compose
         from saccade.setup.compose import dry_run as settled
 
-        request = resuming.based(asked.request(out), resume)
+        request = resuming.based(asked.request(out, pretrains=pretrains), resume)
         if dry_run:
             _print_config(settled(request))
             return

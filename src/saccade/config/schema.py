@@ -83,7 +83,9 @@ class DataSection(Section):
     train: str = _run("digits", "a known name, a folder, a tar or a zip, or shards")
     val: str = _run("", "validation data, when it is not inside `train`")
     labels: str = _data(
-        "", "a CSV with the columns path, label and perhaps split, for images not in class folders"
+        "",
+        "a CSV with the columns path, label and perhaps split, for images not in class folders; "
+        "`none` = no image has a label",
     )
     split_names: str = _data(
         "",

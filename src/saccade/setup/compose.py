@@ -20,9 +20,9 @@ from saccade.errors import ConfigError
 from saccade.models import find
 from saccade.models.parts import registry
 from saccade.optim import methods, optimizers
-from saccade.setup import default_recipe
+from saccade.setup import default_recipe, pretraining
 from saccade.setup.ancestor import seek
-from saccade.training.datasets import open_training
+from saccade.training.datasets import open_training, open_unlabelled_training
 
 YAML_SUFFIXES = (".yaml", ".yml")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".xz", ".tgz")
@@ -33,7 +33,8 @@ class Request:
     """What was asked for: positional words, flags by dotted field name, and ``--set`` assignments.
 
     ``data`` and ``val`` are sources that were opened before; the flags name them then for the
-    records alone. ``out`` is the run folder where it is known.
+    records alone. ``out`` is the run folder where it is known. ``pretrains`` says whether the verb
+    is one of self-supervised pretraining; None where either will do.
     """
 
     words: Sequence[str] = ()
@@ -42,6 +43,7 @@ class Request:
     data: Source | None = None
     val: Source | None = None
     out: str = ""
+    pretrains: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,12 @@ def compose(request: Request) -> Composed:
     """
     named, asked, based = _layers(request)
     wanted = _stack(named, asked).resolve()
-    source = request.data or open_training(wanted)
-    base = Layers()
-    if not based:
-        base = default_recipe.fitting_source(source, from_weights=bool(wanted.model.init))
+    if pretraining.is_meant(request.pretrains, wanted, is_whole=based):
+        source, base = _unlabelled(request, wanted, asked, based)
+    else:
+        source, base = request.data or open_training(wanted), Layers()
+        if not based:
+            base = default_recipe.fitting_source(source, from_weights=bool(wanted.model.init))
     layers = _followed(base, [named, asked], request)
     ours = {str(path) for path in recipes.paths()}
     chosen = tuple(name for name in layers.names() if layers.origin(name) not in ours)
@@ -86,6 +90,31 @@ def compose(request: Request) -> Composed:
     return Composed(config, source, "batch.global" in chosen, request.val, chosen=chosen)
 
 
+def _unlabelled(
+    request: Request, wanted: Config, asked: Layers, based: bool
+) -> tuple[Source, Layers]:
+    """Open images to learn from without labels, and return them with the settings to begin with.
+
+    Whether they have labels goes into what was ``asked`` for.
+    """
+    source = request.data
+    if source is None:
+        source, labels = open_unlabelled_training(wanted)
+        if labels:
+            asked.add({"data": {"labels": labels}}, "the images, which have no labels")
+    return source, Layers() if based else _pretraining_base(request, wanted)
+
+
+def _pretraining_base(request: Request, wanted: Config) -> Layers:
+    """Return the recipe of the method that suits the network: the one named, or of the weights."""
+    if wanted.pretrain.method != "none":
+        return default_recipe.read(wanted.pretrain.method)
+    name = "" if wanted.model.name == Config().model.name else wanted.model.name
+    if not name and wanted.model.init:
+        name = seek(wanted.model.init, request.out).model
+    return default_recipe.read(pretraining.method_for(name))
+
+
 def dry_run(request: Request) -> Config:
     """Return the configuration that ``compose`` would, opening no data that it can do without.
 
@@ -95,6 +124,9 @@ def dry_run(request: Request) -> Config:
     named, asked, based = _layers(request)
     wanted = _stack(named, asked).resolve()
     name, has_weights = wanted.data.train, bool(wanted.model.init)
+    if pretraining.is_meant(request.pretrains, wanted, is_whole=based):
+        base = Layers() if based else _pretraining_base(request, wanted)
+        return _settled(_followed(base, [named, asked], request), request)
     # nothing but the images themselves tells which recipe fits them
     if not based and (request.data is not None or name not in OFFICIAL):
         return compose(request).config

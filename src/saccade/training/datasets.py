@@ -14,7 +14,15 @@ from saccade.data.decoded_cache import Decoded
 from saccade.data.images.fit import Fit
 from saccade.data.loader import TrainingView
 from saccade.data.order import EVERYTHING, Order, RankSlice
-from saccade.data.sources import Source, Split, hold_out, open_source, train_split, validation_split
+from saccade.data.sources import (
+    Source,
+    Split,
+    hold_out,
+    open_source,
+    open_unlabelled,
+    train_split,
+    validation_split,
+)
 from saccade.data.sources.split_names import shared
 from saccade.errors import ConfigError, DataError
 from saccade.log import Log
@@ -58,6 +66,18 @@ def open_training(config: Config) -> Source:
     )
 
 
+def open_unlabelled_training(config: Config) -> tuple[Source, str]:
+    """Open the source that a run learns from without labels, and say what `data.labels` must be.
+
+    Raises DataError and ConfigError.
+    """
+    section = config.data
+    if section.labels:
+        return open_training(config), ""
+    said = shared(section.split_names, apart=bool(section.val))[0]
+    return open_unlabelled(section.train, said)
+
+
 def open_data(config: Config, source: Source, val_source: Source | None = None) -> Data:
     """Find the training and validation splits.
 
@@ -69,7 +89,11 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
     section = config.data
     if val_source is None:
         said = shared(section.split_names, apart=True)[1]
-        val_source = open_source(section.val, split_names=said) if section.val else source
+        val_source = source
+        if section.val and config.pretrain.method != "none":
+            val_source = open_unlabelled(section.val, said)[0]
+        elif section.val:
+            val_source = open_source(section.val, split_names=said)
 
     train = train_split(source)
     dropped: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from saccade.data.sources.digits import NAME as DIGITS
 from saccade.data.sources.digits import open_digits
 from saccade.data.sources.folder import open_folder
 from saccade.data.sources.handed import gone, is_handed
+from saccade.data.sources.layout import BESIDE_SPLITS, NO_CLASS_FOLDER
 from saccade.data.sources.official import OFFICIAL, open_official
 from saccade.data.sources.packed import open_pack
 from saccade.data.sources.plugged import open_plugged
@@ -25,6 +26,7 @@ from saccade.data.sources.split import hold_out as hold_out
 from saccade.data.sources.split import short_name
 from saccade.data.sources.split import train_split as train_split
 from saccade.data.sources.split import validation_split as validation_split
+from saccade.data.sources.unlabelled import NO_LABELS
 from saccade.errors import DataError
 
 KNOWN = (DIGITS, *OFFICIAL)
@@ -53,11 +55,35 @@ def open_source(spec: str | Path, labels: str | Path = "", split_names: str = ""
         return found
 
 
+def open_unlabelled(spec: str, split_names: str = "") -> tuple[Source, str]:
+    """Open images to learn from without labels, and return what `data.labels` has to say.
+
+    Labels are kept where every image has one, and there are two or more. Raises DataError.
+    """
+    refused: DataError | None = None
+    try:
+        source = open_source(spec, split_names=split_names)
+        loose = any(source.ignored[reason] for reason in (NO_CLASS_FOLDER, BESIDE_SPLITS))
+        # one folder around everything is no class
+        if not loose and any(len(split.classes) > 1 for split in source.splits.values()):
+            return source, ""
+    except DataError as error:
+        refused = error
+    try:
+        return open_source(spec, NO_LABELS), NO_LABELS
+    except DataError as error:
+        # what is wrong was said better the first time: damage, a path that is not there
+        raise refused or error from None
+
+
 def _open_ours(spec: str | Path, labels: str | Path, split_names: str) -> Source:
     """Open what this program knows itself; raises DataError."""
     path = Path(spec).expanduser()
     known = spec if isinstance(spec, str) and spec in KNOWN else ""
     pattern = is_pattern(str(spec)) and not path.exists()
+    # what is known by a name, or by its form, is read as it is: labels do no harm
+    if labels == NO_LABELS and (known or pattern or is_pack(path)):
+        labels = ""
     if labels and (known or pattern or is_pack(path)):
         raise DataError(f"'{spec}' has labels already", where=str(labels), fix="leave --labels out")
     if split_names and (labels or known or pattern or is_pack(path)):

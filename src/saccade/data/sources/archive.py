@@ -32,6 +32,7 @@ from saccade.data.sources.peek import HEAD_BYTES, read_head
 from saccade.data.sources.split import Integers, Read, Source, source_of, stamped
 from saccade.data.sources.split_names import parse
 from saccade.data.sources.trees import layout_of, side_files
+from saccade.data.sources.unlabelled import NO_LABELS
 from saccade.errors import DataError
 
 DECOMPRESSED_LIMIT_BYTES = 20_000_000_000
@@ -60,7 +61,8 @@ def open_archive(path: Path, labels: str = "", split_names: str = "") -> Source:
         return packed(names, columns, layout)
 
     named = parse(split_names)
-    index = kept(plain, side_files(path, labels), build, split_names)
+    said = labels if labels == NO_LABELS else split_names
+    index = kept(plain, side_files(path, labels), build, said)
     read, _ = _readers(path, index.names, index.columns, view)
     if not index.layout.parts and (
         whole := raw.unfold(path, index.names, index.columns["sizes"], read=read, forms=_FORMS)

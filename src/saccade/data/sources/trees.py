@@ -15,6 +15,7 @@ from saccade.data.sources.layout import Layout
 from saccade.data.sources.listing import Listing
 from saccade.data.sources.peek import peek
 from saccade.data.sources.split import arranged
+from saccade.data.sources.unlabelled import NO_LABELS, unlabelled_layout
 from saccade.data.sources.webdataset import (
     CLASS_FILES,
     is_shard,
@@ -26,13 +27,16 @@ from saccade.data.sources.wnids import named_layout
 
 
 def layout_of(listing: Listing, labels: str = "") -> Layout:
-    """Arrange a listing: by a table if there is one, else as Kaggle's, flattened, as samples, or in
-    class folders.
+    """Arrange a listing: without labels if that is said, by a table if there is one, else as
+    Kaggle's, flattened, as samples, or in class folders.
 
     Raises DataError.
     """
+    if labels == NO_LABELS:
+        return unlabelled_layout(listing)
     if labels:
         return labelled_layout(listing, Path(labels).expanduser())
+
     prefix = find_prefix(listing)
     if prefix is not None:
         return kaggle_layout(listing, prefix)
@@ -59,5 +63,5 @@ def side_files(path: Path, labels: str) -> list[Path]:
     around = [
         folder / name for folder in Path(os.path.abspath(path)).parents[:LEVELS] for name in names
     ]
-    tables = [Path(labels).expanduser()] if labels else []
+    tables = [Path(labels).expanduser()] if labels not in ("", NO_LABELS) else []
     return [file for file in (*around, *tables) if file.is_file()]

@@ -10,6 +10,10 @@ from saccade.errors import ConfigError
 from saccade.models.parts.network import Network
 
 
+class NoHead(nn.Identity):
+    """What stands in the place of a head that was taken out: features pass through."""
+
+
 def head_name(network: nn.Module) -> str:
     """Return the dotted name of the layer that makes the logits, empty where none is found.
 
@@ -39,6 +43,8 @@ def embed(network: nn.Module, images: Tensor) -> Tensor:
         return network.embed(images)
 
     received: list[Tensor] = []
+    if any(isinstance(module, NoHead) for module in network.modules()):
+        return _flat(network(images), network)
     name = head_name(network)
     if not name:
         return _flat(_without_head(network, images), network)

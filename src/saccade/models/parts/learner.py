@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
+from saccade.models.parts.embedding import NoHead, head_name
 from saccade.models.parts.layers import initialise
-from saccade.models.parts.network import Network
 
 
 class Learner(nn.Module):
@@ -43,7 +43,7 @@ def headless(network: nn.Module) -> tuple[nn.Module, int]:
 
     Raises ConfigError where there is no such layer.
     """
-    name = network.head_name if isinstance(network, Network) else _last_linear(network)
+    name = head_name(network)
     head = network.get_submodule(name) if name else None
     if isinstance(head, nn.Linear):
         width = head.in_features
@@ -55,21 +55,10 @@ def headless(network: nn.Module) -> tuple[nn.Module, int]:
             where="--model",
             fix="take a network whose last layer is an nn.Linear: `saccade models` lists ours",
         )
-    network.set_submodule(name, nn.Identity())
+    network.set_submodule(name, NoHead())
     return network, width
 
 
 def draw(module: nn.Module, seed: int, place: str) -> None:
     """Set the parameters of a module of a learner, called ``place`` there, from the seed."""
     initialise(module, seed, None, place)
-
-
-def _last_linear(network: nn.Module) -> str:
-    """Return the dotted name of the last linear layer or 1x1 convolution; empty if none."""
-    names = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
-        or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
-    ]
-    return names[-1] if names else ""

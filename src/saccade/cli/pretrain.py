@@ -1,0 +1,24 @@
+"""``saccade pretrain``: an encoder that learns from images without labels."""
+
+from __future__ import annotations
+
+from saccade.cli.app import app
+from saccade.cli.options import Asked, Json, asking
+from saccade.cli.train import DryRun, Out, Resume, ResumeChanged, start
+
+
+@app.command(epilog="Example: saccade pretrain simclr --data photos/")
+@asking
+def pretrain(
+    asked: Asked,
+    out: Out = "",
+    resume: Resume = "auto",
+    resume_changed: ResumeChanged = False,
+    dry_run: DryRun = False,
+    json_out: Json = False,
+) -> None:
+    """Let an encoder learn from images without labels, to start a training from (--init RUN).
+
+    The first word is the method: simclr, dino, mae or simmim. Without one, the network decides.
+    """
+    start(asked, out, resume, resume_changed, dry_run=dry_run, json_out=json_out, pretrains=True)

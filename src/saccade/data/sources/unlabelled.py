@@ -1,0 +1,62 @@
+"""Images without labels: every image of a tree, wherever it lies."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from saccade.data.sources.layout import WHOLE, Layout, is_image, layout_of_rows
+from saccade.data.sources.listing import Listing
+from saccade.data.sources.peek import suffix_of
+from saccade.data.sources.split_names import called
+from saccade.errors import DataError
+
+NO_LABELS = "none"
+"""What `data.labels` says where no image has a label."""
+
+CLASS = "images"
+"""The one class that they all are of."""
+
+
+def unlabelled_layout(listing: Listing) -> Layout:
+    """Arrange all images of a listing as one class, whatever the folders between are called.
+
+    A folder at the top that is called like a validation or test split is that split: its images
+    must not be learned from. Raises DataError where there is no image.
+    """
+    places = [place for place, path in enumerate(listing.names) if is_image(path)]
+    folders = [listing.names[place].split("/")[:-1] for place in places]
+    around = _depth_around(folders)
+
+    rows: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    for place, path in zip(places, folders, strict=True):
+        split = called(path[around]) if len(path) > around else ""
+        rows["train" if split in ("", "train") else split].append(
+            (CLASS, "/".join(listing.names[place].split("/")[around:]), place)
+        )
+    if "train" not in rows:
+        raise DataError(
+            "there are no images to learn from",
+            where=str(listing.path),
+            fix="give a folder, a tar or a zip with images in it",
+        )
+    if len(rows) == 1:
+        rows[WHOLE] = rows.pop("train")
+
+    others = [path for path in listing.names if not is_image(path)]
+    ignored = listing.ignored + Counter(
+        f"not an image by its name ({suffix_of(path.rpartition('/')[2]) or 'no suffix'})"
+        for path in others
+    )
+    ignored += Counter(listing.lost.values())
+    layout = layout_of_rows(rows, ignored, [*listing.lost, *others])
+    return replace(layout, notes=("the images have no labels",))
+
+
+def _depth_around(folders: Sequence[Sequence[str]]) -> int:
+    """Return how many folders lie around all of them."""
+    levels = enumerate(zip(*folders, strict=False))
+    return next(
+        (depth for depth, names in levels if len(set(names)) > 1), min(map(len, folders), default=0)
+    )

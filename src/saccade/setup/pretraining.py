@@ -1,0 +1,41 @@
+"""What is meant by pretraining: whether a run is one, and which method suits a network."""
+
+from __future__ import annotations
+
+from saccade.config.schema import Config
+from saccade.errors import ConfigError, UsageError
+from saccade.models import find, is_foreign
+
+OF_FAMILY = {"vit": "mae", "swin": "simmim"}
+"""The method of a family of networks; every other network learns by ``JOINT``."""
+
+JOINT = "simclr"
+
+
+def is_meant(verb: bool | None, wanted: Config, *, is_whole: bool) -> bool:
+    """Tell whether a run learns without labels, by its settings so far.
+
+    ``verb`` says whether the verb is one of pretraining, None where it may be either; ``is_whole``
+    that the settings are a whole recipe. Raises UsageError or ConfigError where the two disagree.
+    """
+    method = wanted.pretrain.method
+    if method != "none" and verb is False:
+        raise UsageError(
+            f"these settings learn without labels ({method})",
+            where="pretrain.method",
+            fix="`saccade pretrain` takes them, with the same words and flags",
+        )
+    if method == "none" and verb and is_whole:
+        raise ConfigError(
+            f"the recipe {wanted.recipe or 'that was named'} learns from labels",
+            where="pretrain.method",
+            fix="name a method instead, and perhaps a model: saccade pretrain simclr resnet18",
+        )
+    return bool(verb) or method != "none"
+
+
+def method_for(model: str) -> str:
+    """Return the method that suits a network, which has this name; "" is any."""
+    if not model or model.startswith("custom:") or is_foreign(model):
+        return JOINT
+    return OF_FAMILY.get(find(model).family, JOINT)
