@@ -106,7 +106,7 @@ def train(
                     resuming.resume(run, saved, resume_changed, log, named=is_named)
                 run_folder.announce(run, log)
                 if saved is None:
-                    initialise(run, log)
+                    initialise(run, log, stop.check_here)
                 agreement.copy_state(run.state, world)
 
                 # check what can only be seen by trying; a resumed run was checked when it began

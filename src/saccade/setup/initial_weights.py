@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from saccade.models.parts.learner import Learner
 from saccade.models.parts.whitening import IMAGES, Whitening
 from saccade.models.weights.readings import plain_name
 from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
+from saccade.setup.head_start import start_head
 from saccade.training.run import Plan, Run
 
 LEAST_SHARE = 0.5
@@ -33,10 +34,11 @@ HEAD_SIDES = (1, 2, 4)
 """Dimensions of what heads are made of: biases, linear layers, 1x1 convolutions."""
 
 
-def initialise(run: Run, log: Log) -> None:
+def initialise(run: Run, log: Log, poll: Callable[[], None] = lambda: None) -> None:
     """Set what is not drawn, in a run that begins; a resumed run has all of it.
 
-    Raises as `load_initial` does.
+    With several ranks the first one fits the head, and the others take its tensors over. Raises as
+    `load_initial` does, and what ``poll`` raises.
     """
     model, average = run.state.model, run.state.ema
     # before weights from elsewhere, which may replace what was fitted
@@ -45,6 +47,8 @@ def initialise(run: Run, log: Log) -> None:
     run.history.init = load_initial(learner.encoder if learner else model, run.plan, log)
     if learner:
         learner.start()
+    elif run.plan.world.leads:
+        start_head(run, log, poll)
     # else the average would begin with the draws that were just overwritten
     if average:
         average.model.load_state_dict(model.state_dict())

@@ -1,0 +1,155 @@
+"""How a fresh head starts where training goes on from weights: as the linear probe of their frozen
+features.
+
+A head that knows nothing sends gradients into the network that pull good features apart before it
+has learned to use them. *Source:* Kumar et al. 2022, arXiv 2202.10054 (LP-FT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from saccade.evaluation import passes, probe
+from saccade.evaluation.features import Features, sample
+from saccade.evaluation.features import extract as features_of
+from saccade.evaluation.probe import Probe
+from saccade.log import Log
+from saccade.models.parts.embedding import embed, head_name
+from saccade.objectives.classification import Classification
+from saccade.training.run import Plan, Run
+
+MOST_IMAGES = 5_000
+"""Training images behind the head: a start needs no more."""
+
+MOST_PRODUCTS = 500_000_000
+"""Of images x classes x features, which is what one step of fitting costs."""
+
+ALIKE = 0.999
+"""Cosine of the logits that a head should give and those that the network then gives."""
+
+RIDGE = 1e-3
+
+Head = nn.Linear | nn.Conv2d
+
+
+def start_head(run: Run, log: Log, poll: Callable[[], None]) -> Features | None:
+    """Set a fresh head to the linear probe of the training images, and say so.
+
+    Nothing happens where the settings do not ask for it, or where the weights gave a head. Returns
+    the features of the training images where they were computed. Raises what ``poll`` raises.
+    """
+    plan, init = run.plan, run.history.init
+    asked = plan.config.finetune.head_start == "probe"
+    if not asked or init.get("head") not in ("zero", "drawn"):
+        return None
+    head = head_of(run.state.model)
+    why = _unfit(plan, head)
+    if why or head is None:
+        log.fact("head", f"starts at zero: {why}")
+        return None
+
+    limit = min(MOST_IMAGES, MOST_PRODUCTS // head.weight.numel())
+    with log.progress("features", min(limit, len(plan.data.train))) as bar:
+
+        def told(done: int) -> None:
+            bar.update(done, "of training images, for the start of the head")
+            poll()
+
+        seen = features_of(
+            run.state.model,
+            plan.recipe,
+            plan.data.train,
+            run.readers,
+            precision=plan.precision,
+            device=plan.device,
+            poll=told,
+            limit=limit,
+        )
+    found = probe.fit(seen, plan.objective.head, plan.config.seed)
+    if _set(run, head, found if head.bias is not None else unbiased(found, seen.vectors)):
+        init["head"] = "probe"
+        text = f"starts as the linear probe of {len(seen):,} training images"
+        log.fact("head", f"{text}, right on {found.held_out_top1:.1%} of those held out of it")
+    else:
+        log.fact("head", "starts at zero: the network does more with its features than one layer")
+    return seen
+
+
+def head_of(network: nn.Module) -> Head | None:
+    """Return the layer that makes the logits, None where none is found."""
+    name = head_name(network)
+    found = network.get_submodule(name) if name else None
+    return found if isinstance(found, nn.Linear | nn.Conv2d) else None
+
+
+def unbiased(found: Probe, vectors: Tensor) -> Probe:
+    """Return a probe without a bias whose logits for such vectors, float32 (n, d), are nearly the
+    same: the weights take it over along what all the vectors have in common.
+    """
+    raw = vectors.double()
+    # the direction whose product with every vector is as near to one as can be
+    square = raw.T @ raw
+    ridge = RIDGE * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64)
+    common = torch.linalg.solve(square + ridge, raw.sum(0))
+    weight = found.weight.double() + torch.outer(found.bias.double(), common)
+    return replace(found, weight=weight.float(), bias=torch.zeros_like(found.bias))
+
+
+def _set(run: Run, head: Head, found: Probe) -> bool:
+    """Copy a probe into a head, and set it to zero again where the network then answers otherwise.
+
+    What a network multiplies its logits by is divided out.
+    """
+    _copy(head, found)
+    plan, network = run.plan, run.state.model
+
+    def ask(images: Tensor) -> Tensor:
+        return torch.cat([embed(network, images).float(), _logits(network(images))], 1)
+
+    few = sample(plan.data.train, passes.CELL)
+    both = passes.rows(
+        network,
+        plan.recipe,
+        few,
+        run.readers,
+        ask=ask,
+        precision=plan.precision,
+        device=plan.device,
+    ).double()
+    logits = both[:, -len(found.bias) :]
+    wanted = both[:, : found.weight.shape[1]] @ found.weight.double().T + found.bias.double()
+
+    product, square = (logits * wanted).sum(), wanted.square().sum()
+    alike = float(product / (logits.norm() * wanted.norm()).clamp(min=1e-12))
+    factor = float(product / square.clamp(min=1e-12)) if alike > ALIKE else 0.0
+    _copy(head, found, 1 / factor if factor else 0.0)
+    return factor > 0
+
+
+def _copy(head: Head, found: Probe, times: float = 1.0) -> None:
+    with torch.no_grad():
+        head.weight.copy_((times * found.weight).reshape(head.weight.shape))
+        if head.bias is not None:
+            head.bias.copy_(times * found.bias)
+
+
+def _logits(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the logits of the main head, float32 (B, C)."""
+    return (answer if isinstance(answer, Tensor) else answer[0]).float()
+
+
+def _unfit(plan: Plan, head: Head | None) -> str:
+    """Return why no probe can be this head, empty where one can."""
+    if not isinstance(plan.objective, Classification):
+        return f"a probe knows one class for each image, and this run learns {plan.objective.name}"
+    if head is None:
+        return "the network has no last linear layer"
+    if head.weight.shape[0] != plan.objective.head:
+        return f"the last linear layer has {head.weight.shape[0]} outputs"
+    if MOST_PRODUCTS // head.weight.numel() < 2 * plan.objective.head:
+        return f"a probe of {plan.objective.head:,} classes takes too long"
+    return ""

@@ -1,0 +1,122 @@
+"""A fresh head starts as the linear probe of what the weights see, whatever stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from saccade.evaluation import passes, probe
+from saccade.evaluation.features import extract
+from saccade.log import Log
+from saccade.models import create_model
+from saccade.setup import build
+from saccade.setup.choosing import decide
+from saccade.setup.compose import Request, compose
+from saccade.setup.initial_weights import initialise
+from saccade.training import datasets
+from saccade.training.run import Run
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Return what builds a run on the digits that starts from weights of eight classes."""
+    runs: list[Run] = []
+
+    def make(model: str, classes: int = 8, module: nn.Module | None = None, **flags: Any) -> Run:
+        place = tmp_path / f"{model}.safetensors"
+        source = module or create_model(model, num_classes=classes, image_size=20, seed=5)
+        place.write_bytes(safetensors.torch.save(source.state_dict()))
+        asked = {"model.name": model, "model.init": str(place), "data.image_size": 20}
+        # a fifth of the images will do
+        asked |= {"precision": "fp32", "data.minival": 0.8}
+        asked |= {k.replace("__", "."): v for k, v in flags.items()}
+        composed = compose(Request(flags=asked))
+        config, data = composed.config, datasets.open_data(composed.config, composed.source)
+        chosen = decide(config, None)
+        runs.append(build.build(config, data, tmp_path / "run", chosen, module=module))
+        initialise(runs[-1], Log(quiet=True))
+        return runs[-1]
+
+    threads = torch.get_num_threads()
+    yield make
+    torch.set_num_threads(threads)
+    for run in runs:
+        run.readers.close()
+
+
+@pytest.mark.parametrize("model", ["resnet8", "airbench94"])
+def test_a_fresh_head_answers_as_the_probe_of_the_training_images(
+    model: str, ready: Callable[..., Run]
+) -> None:
+    run = ready(model)
+    plan, network = run.plan, run.state.model
+    assert run.history.init["head"] == "probe"
+    seen = extract(
+        network,
+        plan.recipe,
+        plan.data.train,
+        run.readers,
+        precision="fp32",
+        device=plan.device,
+    )
+    found = probe.fit(seen, 10, plan.config.seed)
+    answers = passes.rows(
+        network,
+        plan.recipe,
+        plan.data.train,
+        run.readers,
+        ask=network,
+        precision="fp32",
+        device=plan.device,
+    )
+
+    # airbench multiplies its logits by 1/9 and has no bias
+    wanted = found.logits(seen.vectors)
+    alike = (answers.argmax(1) == wanted.argmax(1)).double().mean()
+    assert alike > (0.97 if model == "airbench94" else 0.999)
+    assert found.top1(seen) > 0.6
+    centred, judge = (t - t.mean(1, keepdim=True) for t in (answers, wanted))
+    assert float(centred.norm() / judge.norm()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_head_that_the_weights_give_stays_as_it_is(ready: Callable[..., Run]) -> None:
+    run = ready("resnet8", classes=10)
+    theirs = create_model("resnet8", num_classes=10, image_size=20, seed=5)
+    assert run.history.init["head"] == "loaded"
+    assert torch.equal(run.state.model.fc.weight, theirs.fc.weight)
+
+
+def test_a_head_that_may_start_at_zero_does(ready: Callable[..., Run]) -> None:
+    run = ready("resnet8", finetune__head_start="zero")
+    assert run.history.init["head"] == "zero" and not run.state.model.fc.weight.any()
+
+
+def test_the_average_of_the_weights_starts_with_the_same_head(ready: Callable[..., Run]) -> None:
+    run = ready("resnet8", ema__half_life="9step")
+    assert run.state.ema is not None
+    assert run.state.model.fc.weight.any()
+    assert torch.equal(run.state.ema.model.fc.weight, run.state.model.fc.weight)
+
+
+class Twisted(nn.Module):
+    """A network that does more behind its last linear layer than to scale it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Linear(3 * 400, 32), nn.Linear(32, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.body(images.flatten(1)).relu()).square()
+
+
+def test_a_head_that_is_not_the_end_of_the_network_starts_at_zero(
+    ready: Callable[..., Run],
+) -> None:
+    run = ready("custom:Twisted", module=Twisted())
+    assert run.history.init["head"] in ("zero", "loaded")
