@@ -67,19 +67,26 @@ def _recoloured(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
 
 
 def _resized_windows(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
-    """Resize a table (n, heads) of relative positions, n = (2 window - 1)^2. *Source:* Liu et al.
+    """Resize a table (n, heads) of relative positions, n = (2 window - 1)^2.
 
-    2021, section 4.4.
+    *Source:* Liu et al. 2021, section 4.4; antialiased where it shrinks.
     """
     before, after = math.isqrt(theirs.shape[0]), math.isqrt(ours.shape[0])
     square = before**2 == theirs.shape[0] and after**2 == ours.shape[0]
     if theirs.dim() != 2 or theirs.shape[1:] != ours.shape[1:] or not square:
         return None
-    grid = theirs.float().T.reshape(1, -1, before, before)
-    grid = F.interpolate(grid, (after, after), mode="bicubic", align_corners=False)
-    return grid.reshape(
-        -1, after**2
-    ).T, f"windows {(before + 1) // 2} -> {(after + 1) // 2}, bicubic"
+    return (
+        _resized_grid(theirs, before, after, antialias=after < before),
+        f"windows {(before + 1) // 2} -> {(after + 1) // 2}, bicubic",
+    )
+
+
+def _resized_grid(table: Tensor, before: int, after: int, *, antialias: bool) -> Tensor:
+    """Resize a table (before^2, C), which is a square grid in rows, to (after^2, C): bicubic."""
+    grid = table.float().T.reshape(1, -1, before, before)
+    # antialiasing also takes another kernel (a = -0.5, not -0.75), so it matters where it grows
+    grid = F.interpolate(grid, (after, after), mode="bicubic", antialias=antialias)
+    return grid.reshape(-1, after**2).T
 
 
 def _resized_pooling(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
@@ -96,7 +103,7 @@ def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | Non
 
     Tokens that there are none of keep our values.
 
-    *Source:* Dosovitskiy et al. 2021, section 3.2; antialiased where it shrinks.
+    *Source:* Dosovitskiy et al. 2021, section 3.2; antialiased, as timm does it.
     """
     if min(theirs.dim(), ours.dim()) < 2 or theirs.shape[-1] != ours.shape[-1]:
         return None
@@ -108,9 +115,7 @@ def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | Non
     (extra, before), (tokens, after) = _grid(len(old)), _grid(len(new))
     if not before or not after:
         return None
-    grid = old[extra:].T.reshape(1, -1, before, before)
-    grid = F.interpolate(grid, (after, after), mode="bicubic", antialias=True, align_corners=False)
-    new[tokens:] = grid.reshape(-1, after**2).T
+    new[tokens:] = _resized_grid(old[extra:], before, after, antialias=True)
 
     # Class tokens have no place in the grid: they are copied.
     shared = min(tokens, extra)

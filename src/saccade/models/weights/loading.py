@@ -99,9 +99,13 @@ class Report:
             + f", names of {self.dialect}" * bool(self.dialect),
             *(f"{n} x {text}" if n > 1 else text for text, n in how.items()),
         ]
+        # what belongs to another network is said once, by the name of that
+        beside = tuple(
+            p for other in self.others if (p := other.rpartition(": ")[2]).endswith(".*")
+        )
         left = {
             "missing": [n for n in self.missing if n not in self.fresh],
-            "unused": self.unused,
+            "unused": [n for n in self.unused if not n.startswith(tuple(p[:-1] for p in beside))],
             "of another shape": [f"{name}: {how}" for name, how in self.misshaped],
         }
         parts += [f"{len(n)} {what}: {listed(n, FEW)}" for what, n in left.items() if n]

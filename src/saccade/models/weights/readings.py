@@ -24,14 +24,20 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from saccade.errors import CheckpointError
 from saccade.models.weights.fitting import squeezed
 
-DIALECTS = ("torchvision", "timm", "pycls")
+DIALECTS = ("torchvision", "timm", "pycls", "swin's authors", "lightly")
+"""Whose names are known.
+
+The last two are what self-supervised trainers keep: Swin as its authors published it, which SimMIM
+uses, and a ResNet cut into a list of its parts, as in the examples of lightly.
+"""
 WRAPPERS = {
     *("module", "model", "net", "network", "backbone", "encoder", "features", "trunk"),
     *("student", "teacher", "online", "target", "base", "query", "key", "q", "k", "momentum"),
     *("ema", "swa", "avg", "average", "averaged", "shadow"),
+    *("", "wrapped", "embedding"),
 }
 """Parts, joined by underscores, of the words that trainers put before the names of a network:
-``teacher_backbone``.
+``teacher_backbone``, or lightly-train's ``student_embedding_model.wrapped_model._model``.
 """
 AVERAGES = {"ema", "teacher", "target", "average", "averaged", "avg", "swa", "shadow", "polyak"}
 """Parts that say of a table or a prefix that it holds averaged weights."""
@@ -118,9 +124,10 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
     averages. Raises CheckpointError when there are no named tensors, or too many ways to read them.
     """
     own, head = state_of(model), heads_of(model)[0]
-    dialects = {
-        dialect: {b: a for a, b in names_in(model, dialect).items()} for dialect in ("", *DIALECTS)
-    }
+    names = {dialect: names_in(model, dialect) for dialect in DIALECTS}
+    # where another library has the same names there is nothing to try twice
+    dialects: dict[str, dict[str, str]] = {"": {}}
+    dialects |= {d: {b: a for a, b in n.items()} for d, n in names.items() if n}
     found: list[tuple[int, Reading]] = []
     work = 0
 
@@ -183,8 +190,8 @@ def _with_others(chosen: Reading, fits: int, found: Sequence[tuple[int, Reading]
     others = []
     for count, other in sorted(found, key=lambda pair: -pair[0]):
         tensors = {id(t) for t in other.tensors.values()}
-        # the same tensors under another name are no other network
-        if count * 2 > fits and not tensors & seen:
+        # the same tensors under another name are no other network; a head may belong to both
+        if count * 2 > fits and len(tensors & seen) * 2 < len(tensors):
             seen |= tensors
             others.append(other)
     beside = any(other.place == chosen.place for other in others)
@@ -213,8 +220,40 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
 
 def names_in(model: nn.Module, dialect: str) -> dict[str, str]:
     """Return the names of a model that another library spells otherwise, each with theirs."""
+    if dialect == "swin's authors":
+        return _authors_names(model)
+    if dialect == "lightly":
+        return _numbered_names(model)
     translate = getattr(model, "foreign_names", None)
     return translate(dialect) if translate and dialect else {}
+
+
+def _authors_names(model: nn.Module) -> dict[str, str]:
+    """Return a Swin's names as published: timm's, but each stage ends with the merging of patches
+    that begins the next one there.
+    """
+    timm = names_in(model, "timm") or {n: n for n in state_of(model)}
+    if not any(name.startswith("layers.1.downsample.") for name in timm.values()):
+        return {}
+    found = {}
+    for ours, theirs in timm.items():
+        stage = re.match(r"layers\.(\d+)\.downsample\.", theirs)
+        if stage:
+            theirs = f"layers.{int(stage[1]) - 1}.downsample.{theirs[stage.end() :]}"
+        found[ours] = re.sub(r"^head\.fc\.", "head.", theirs)
+    return {ours: theirs for ours, theirs in found.items() if ours != theirs}
+
+
+def _numbered_names(model: nn.Module) -> dict[str, str]:
+    """Return a ResNet's names where its parts stand in a list without their names: convolution,
+    norm, ReLU, pool, four stages.
+    """
+    names = state_of(model)
+    if not all(any(n.startswith(f"{part}.") for n in names) for part in ("conv1", "bn1", "layer4")):
+        return {}
+    places = {"conv1": 0, "bn1": 1} | {f"layer{i}": 3 + i for i in range(1, 5)}
+    parts = {name: name.partition(".") for name in names}
+    return {n: f"{places[p]}.{rest}" for n, (p, _, rest) in parts.items() if p in places}
 
 
 def listed(names: Sequence[str], shown: int = SHOWN) -> str:
