@@ -15,7 +15,7 @@ from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.data.sources.digits import open_digits
 from saccade.errors import ConfigError
-from saccade.models import create_model, meta_model, swin, vit
+from saccade.models import meta_model, swin, vit
 from saccade.models.parts.attention import Block
 from saccade.models.parts.layers import initialise
 from saccade.models.parts.network import Network
@@ -219,11 +219,12 @@ def test_a_constant_answer_is_the_yardstick(kind: type[MaskedImages], name: str)
             assert loss(moved) > best
 
 
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
 @pytest.mark.parametrize(("kind", "name"), WAYS)
 def test_pictures_show_the_image_its_mask_and_what_is_filled_in(
-    kind: type[MaskedImages], name: str
+    kind: type[MaskedImages], name: str, channels: str
 ) -> None:
-    objective, learner = made(kind, name)
+    objective, learner = made(kind, name, data__channels=channels)
     part = cell()
     with torch.no_grad():
         pictures = objective.pictures(learner, part)
@@ -270,10 +271,12 @@ def test_what_cannot_learn_from_masked_images_is_told_what_can(
     assert words in f"{refused.value.fix} {refused.value.where}"
 
 
-def test_a_network_with_other_patches_than_the_settings_say_is_refused() -> None:
-    objective = Mae.of(settings(), DIGITS)
-    with pytest.raises(ConfigError, match="8 px"):
-        objective.wrap(create_model("vit_ti_16", num_classes=2, image_size=SIDE, patch_size=8))
+def test_a_network_that_was_handed_over_says_its_patches_by_the_settings() -> None:
+    network = VisionTransformer(vit.Design(48, 1, 3, 8), Options(2, SIDE, patch_size=8))
+    with pytest.raises(ConfigError, match="8 px") as refused:
+        Mae.of(settings(model__name="resnet18", model__patch_size=0), DIGITS).wrap(network)
+    assert "model__patch_size=8" in refused.value.fix
+    Mae.of(settings(model__name="resnet18", model__patch_size=8), DIGITS).wrap(network)
 
 
 def test_the_decoder_is_two_thirds_as_wide_as_the_encoder() -> None:

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from saccade.config.schema import Config
+from saccade.data.augment.mix import pixels
 from saccade.data.sources import Split
 from saccade.errors import ConfigError
 from saccade.models import meta_model
 from saccade.models.parts.network import Level
+from saccade.models.parts.registry import is_known
 from saccade.objectives.masks import Masking, masking
 from saccade.objectives.objective import Cell
 from saccade.objectives.pretraining import Pretraining
@@ -68,7 +70,7 @@ class Patched(Protocol):
 class MaskedImages(Pretraining):
     """Tell hidden patches from visible ones.
 
-    ``patch`` is the side of the network's patches in pixels, 0 where it has none.
+    ``patch`` is the side of the network's patches in pixels, 0 where nothing says it.
     """
 
     patch: int = 0
@@ -81,10 +83,13 @@ class MaskedImages(Pretraining):
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:
         """Return the objective of a run with the network that the settings name."""
-        network = meta_model(
-            config.model.name, num_classes=1, image_size=config.data.image_size, **config.shape
-        )
-        patch = network.levels[0].stride if isinstance(network, Patched) else 0
+        # a network that was handed over has no name here: its patch is that of the settings
+        patch = config.model.patch_size
+        if is_known(config.model.name):
+            network = meta_model(
+                config.model.name, num_classes=1, image_size=config.data.image_size, **config.shape
+            )
+            patch = network.levels[0].stride if isinstance(network, Patched) else patch
         return cls(("features",), config, patch=patch)
 
     @abstractmethod
@@ -125,11 +130,11 @@ class MaskedImages(Pretraining):
                 fix="take a ViT or a Swin (vit_s_16, swin_t), or `simclr` for any network",
             )
         if network.levels[0].stride != self.patch:
+            stride = network.levels[0].stride
             raise ConfigError(
-                f"the patches of this network have {network.levels[0].stride} px, those of the "
-                f"model '{self.config.model.name}' in the settings {self.patch} px",
-                where="model.name",
-                fix="name the architecture that was handed over, and its model.patch_size",
+                f"the patches of this network have {stride} px, those of the settings {self.patch}",
+                where="model.patch_size",
+                fix=f"--set model.patch_size={stride} (Python: model__patch_size={stride})",
             )
         self._require_single_images()
         # units that do not fit are known before the first step
@@ -198,19 +203,16 @@ class MaskedImages(Pretraining):
         that is predicted.
         """
         seen, target = self.prepare(cell)
-        predicted = self._bytes(self.as_pixels(model(seen).float(), seen.images))
-        original = self._bytes(seen.images)
+        section = self.config.data
+        predicted, original = (
+            pixels(images, section.mean, section.std, section.channels)
+            for images in (self.as_pixels(model(seen).float(), seen.images), seen.images)
+        )
 
         # grey is no colour that anybody takes for a guess
         masked = torch.where(target.hidden, torch.full_like(original, 128), original)
         filled = torch.where(target.hidden, predicted, original)
         return torch.stack([original, masked, filled, predicted], 1)
-
-    def _bytes(self, images: Tensor) -> Tensor:
-        """Turn normalised images (B, 3, S, S) into pixels, uint8."""
-        section = self.config.data
-        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (section.mean, section.std))
-        return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _on(images: Tensor, values: Any) -> Tensor:

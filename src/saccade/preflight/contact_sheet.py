@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from saccade.config.schema import Config
 from saccade.data.augment.chain import describe, present
-from saccade.data.augment.mix import Mix, draw_mix
+from saccade.data.augment.mix import Mix, draw_mix, pixels
 from saccade.data.images.fit import Fit
 from saccade.data.loader import EvaluationView, TrainingView, batches
 from saccade.data.order import Indices, Order
@@ -103,10 +102,6 @@ def _trained_on(
         exif=section.exif,
         fit=fit,
     )
-    mean, std = (
-        torch.tensor(values).view(3, 1, 1) for values in (config.data.mean, config.data.std)
-    )
-
     columns = []
     for step, batch in enumerate(
         batches(view, readers, len(chosen), first_step=0, last_step=num_views)
@@ -114,12 +109,10 @@ def _trained_on(
         seen, lam = present(
             batch.images, batch.epochs, batch.samples, config=config, step=step, cell=0
         )
-        if config.data.channels == "bgr":
-            seen = seen.flip(1)
         # the normalisation is undone: what is shown is what the network was given
-        pixels = ((seen * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        shown = pixels(seen, section.mean, section.std, section.channels)
         how = _mixing(draw_mix(config.augment, config.seed, step, 0), lam)
-        columns.append((f"epoch {step}, {pixels.shape[-1]} px{how}", pixels))
+        columns.append((f"epoch {step}, {shown.shape[-1]} px{how}", shown))
     return columns
 
 

@@ -66,6 +66,15 @@ def normalise(
     return torch.addcmul(shift, images.float(), scale)
 
 
+def pixels(
+    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], channels: str = "rgb"
+) -> Tensor:
+    """Turn what `normalise` makes, float32 (B, 3, H, W), into uint8 RGB images again."""
+    shift, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    seen = images.flip(1) if channels == "bgr" else images
+    return ((seen * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 @cache
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
