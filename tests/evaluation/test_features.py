@@ -12,7 +12,7 @@ from saccade.data.sources import train_split
 from saccade.errors import DivergedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.evaluator import evaluate
-from saccade.evaluation.features import extract, sample
+from saccade.evaluation.features import features_of, sample
 from saccade.models import create_model
 
 CPU = torch.device("cpu")
@@ -42,7 +42,9 @@ def test_the_head_turns_features_into_the_logits_of_an_evaluation(
     classifier: Classifier, digits: saccade.Split, readers: Readers
 ) -> None:
     few = digits.at(np.arange(0, 1000, 4))
-    found = extract(classifier.network, classifier.recipe, few, readers, "fp32", CPU)
+    found = features_of(
+        classifier.network, classifier.recipe, few, readers, precision="fp32", device=CPU
+    )
     judged = evaluate(classifier, few, readers, "fp32", CPU)
     with torch.no_grad():
         logits = classifier.network.get_submodule("fc")(found.vectors)
@@ -59,7 +61,9 @@ def test_modes_and_statistics_stay_as_they_were(
     resting.eval()
     modes = [part.training for part in network.modules()]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    extract(network, classifier.recipe, digits, readers, "fp32", CPU, limit=100)
+    features_of(
+        network, classifier.recipe, digits, readers, precision="fp32", device=CPU, limit=100
+    )
     assert [part.training for part in network.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     network.eval()
@@ -80,4 +84,6 @@ def test_features_that_are_no_numbers_are_refused(
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))
     with pytest.raises(DivergedError, match="features hold NaN"):
-        extract(broken, classifier.recipe, digits, readers, "fp32", CPU, limit=20)
+        features_of(
+            broken, classifier.recipe, digits, readers, precision="fp32", device=CPU, limit=20
+        )

@@ -40,14 +40,14 @@ class Features:
         return Features(self.vectors[places], self.labels[places])
 
 
-def extract(
+def features_of(
     network: nn.Module,
     recipe: Recipe,
     split: Split,
     readers: Readers,
+    *,
     precision: str,
     device: torch.device,
-    *,
     poll: Callable[[int], None] = lambda _done: None,
     world: World = ALONE,
     limit: int | None = None,

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.evaluation import passes, probe
-from saccade.evaluation.features import Features, sample
-from saccade.evaluation.features import extract as features_of
+from saccade.evaluation.features import Features, features_of, sample
 from saccade.evaluation.probe import Probe
 from saccade.log import Log
 from saccade.models.parts.embedding import embed, head_name
