@@ -60,7 +60,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def pretrain(method: str, out: Path, **changes: Any) -> Outcome:
     settings = COMMON | METHODS[method] | {"pretrain__method": method} | changes
-    return saccade.train("digits", data="digits", out=out, **settings)
+    return saccade.pretrain("digits", data="digits", out=out, **settings)
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
