@@ -50,8 +50,10 @@ class FinetuneSection(Section):
     head_lr: float = numerics(
         1.0, "the head's learning rate as a multiple of optimizer.lr", gt=0, le=1e4
     )
-    head_start: Literal["zero", "probe"] = numerics(
-        "zero", "how a fresh head starts: at zero, or as the linear probe of the frozen features"
+    head_start: Literal["zero", "probe", "anew"] = numerics(
+        "zero",
+        "how a fresh head starts: at zero, or as the linear probe of the frozen features; anew = "
+        "at zero, also where the weights have a head for these classes",
     )
     views: int = numerics(
         1,

@@ -30,9 +30,6 @@ from saccade.training.state import State
 USUAL_LOSS = (0.5, 2.0)
 ABSURD_LOSS = 10.0
 
-CLEARLY_LESS = 0.7
-"""Of the loss: pixels with which it falls below this share are likelier the right ones."""
-
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -106,11 +103,11 @@ def _with_weights(
         return [Finding("loss-at-start", "error", text, where=where, fix=fix, status=76)]
 
     with global_state_kept(run.plan.device), rehearsal.explained(run.plan):
-        cause, fix = _likely_cause(loss, state, run.plan, cell)
+        cause, fix = _likely_cause(state, run.plan, cell)
     return [Finding("loss-at-start", "error", text + cause, where=where, fix=fix, status=76)]
 
 
-def _likely_cause(loss: float, state: State, plan: Plan, cell: Batch) -> tuple[str, str]:
+def _likely_cause(state: State, plan: Plan, cell: Batch) -> tuple[str, str]:
     """Say what is wrong with a trained head that does worse than guessing, and what to do."""
     losses = {
         flags: (first_loss(state, _seen_as(plan, changes), cell), what)
@@ -118,12 +115,13 @@ def _likely_cause(loss: float, state: State, plan: Plan, cell: Batch) -> tuple[s
     }
     flags = min(losses, key=lambda name: losses[name][0])
     least, what = losses[flags]
-    if least < CLEARLY_LESS * loss:
+    # a wrong answer is also less sure of itself with less contrast; only a right one beats guessing
+    if least < plan.objective.expected_first_loss[0]:
         return f"with {what} it is {least:.2f}, so likely the weights expect that", flags
     return (
         "likely these are weights for other classes or other images, or they are broken; no other "
         "mean, deviation or order of colours is better",
-        "leave the head behind: --set finetune.head_start=probe fits another one to their features",
+        "leave the head behind: --set finetune.head_start=anew starts another one",
     )
 
 

@@ -19,7 +19,7 @@ from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.parts.learner import Learner
 from saccade.models.parts.whitening import IMAGES, Whitening
-from saccade.models.weights.readings import plain_name
+from saccade.models.weights.readings import heads_of, plain_name, state_of
 from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
 from saccade.setup.head_start import start_head
 from saccade.training.run import Plan, Run
@@ -103,6 +103,10 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
         )
     _refuse_other_pixels(plan, report)
 
+    if plan.config.finetune.head_start == "anew":
+        heads = heads_of(model)
+        behind = tuple(n for n in state_of(model) if n.rpartition(".")[0] in heads)
+        report = replace(report, fresh=behind)
     head = empty_heads(model, report, plan.objective.head)
     start = {"zero": "; the head starts at zero", "drawn": "; the head could not be found"}
     log.fact("from", f"{ancestor.phrase}; {report.summary}{start.get(head, '')}")

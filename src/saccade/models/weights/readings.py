@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from saccade.errors import CheckpointError
+from saccade.models.parts import embedding
 from saccade.models.weights.fitting import squeezed
 
 DIALECTS = ("torchvision", "timm", "pycls", "swin's authors", "lightly")
@@ -214,8 +215,7 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
     """Return the names of the layers that make logits, the main one first."""
     if name := getattr(model, "head_name", ""):
         return (name, *getattr(model, "aux_names", ()))
-    last = [n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1:]
-    return tuple(plain_name(n) for n in last) or ("",)
+    return (plain_name(embedding.head_name(model)),)
 
 
 def names_in(model: nn.Module, dialect: str) -> dict[str, str]:
