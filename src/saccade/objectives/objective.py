@@ -64,7 +64,8 @@ TOP1 = Primary("top1", "top-1", "top-1 accuracy")
 class Cell:
     """One cell (micro-batch) as the loader gives it, on the device of the run.
 
-    ``images`` is uint8 (B, 3, S, S), ``labels`` int64 (B,). ``epochs`` and ``samples``, int64 (B,)
+    ``images`` is uint8 (B, 3, S, S), or features that are held, float32 (B, d), of a backbone at
+    rest; ``labels`` is int64 (B,). ``epochs`` and ``samples``, int64 (B,)
     on the CPU, say which views these are; ``step`` and ``number`` are the place of the cell in the
     run. These four and the seed are the counter keys of every draw. ``small`` holds the small views
     of these images, uint8 (images x local views, 3, s, s), where there are any.
@@ -192,7 +193,10 @@ class Objective(ABC):
         """Normalise, erase and mix a cell as the settings say: float32 (B, 3, S, S), and ``lam``.
 
         Where ``lam`` is below 1, the inputs are ``lam * images + (1 - lam) * images.flip(0)``.
+        Features that are held, float32 (B, d), come as they are.
         """
+        if cell.images.is_floating_point():
+            return cell.images, 1.0
         return present(
             cell.images, cell.epochs, cell.samples, self.config, step=cell.step, cell=cell.number
         )

@@ -40,6 +40,9 @@ BUDGET_LEAST_S, BUDGET_MOST_S = 1.0, 20.0
 LOADER_S = 1.0
 LOADED_CELLS = 3
 TIMED_STEPS = 5
+HEAD_STEP_S = 2e-3
+"""A step of a head alone with its share of the evaluations (docs/LOG.md, 2026-11-29)."""
+
 FORWARD_SHARE = 1 / 3
 """Forward over forward and backward.
 
@@ -107,6 +110,8 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
 
     On a CPU loading and computing share the cores, so their times add up; elsewhere they overlap.
     """
+    if plan.holds_features:
+        return _with_held_features(plan, speed)
     batch = plan.global_batch // plan.world.size
     cells = batch // plan.config.cell
     full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
@@ -145,6 +150,21 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
 def padded(split: Split) -> int:
     """Return how many images are computed to judge a split: the last cell is filled up."""
     return -(-len(split) // CELL) * CELL
+
+
+def _with_held_features(plan: Plan, speed: Speed) -> Estimate:
+    """Return how long it takes to compute all features once, and then to train the head alone."""
+    count = plan.config.finetune.views * padded(plan.data.train)
+    count += padded(plan.data.chosen_on) + plan.recipe.eval_views * padded(plan.data.val)
+    # what was measured is hardly more than a forward pass: the backward pass ends in the head
+    forward_s = speed.next_cell_s / plan.config.cell + speed.load_s
+    steps, saves = plan.total_steps, int(plan.epochs_done(plan.total_steps)) + 1
+    total_s = (
+        count * (speed.judge_s or forward_s) / plan.world.size
+        + steps * HEAD_STEP_S
+        + saves * speed.save_s
+    )
+    return Estimate(total_s, HEAD_STEP_S, load_s=0.0, compute_s=HEAD_STEP_S)
 
 
 def _part_starts(plan: Plan) -> list[int]:

@@ -235,6 +235,11 @@ def _describe(plan: Plan, spent: Estimate, log: Log, *, threads: int) -> list[Fi
         f"limits; loader alone {load:,.0f} img/s{aside}, training {compute:,.0f} img/s) + "
         "evaluations"
     )
+    if plan.holds_features:
+        text = (
+            f"about {units.human_time(spent.total_s)}: features are computed once, then "
+            f"{plan.total_steps:,} steps of the head alone"
+        )
 
     log.fact("time", text)
     findings = [Finding("time", "note", text)]

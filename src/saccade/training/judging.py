@@ -15,6 +15,7 @@ from saccade.evaluation.evaluator import evaluate
 from saccade.evaluation.representation import held_out_loss
 from saccade.log import Bar
 from saccade.objectives.objective import Result
+from saccade.training.held_features import HeldFeatures
 from saccade.training.meter import Meter
 from saccade.training.run import Run
 from saccade.training.stop import Stop
@@ -39,7 +40,9 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
         stop.check()
 
     begun = time.perf_counter()
-    if plan.objective.answers:
+    if run.features:
+        result = _head_alone(run, run.features)
+    elif plan.objective.answers:
         classifier = Classifier(state.final_model, replace(plan.recipe, eval_views=1))
         result = score(run, classifier, split, poll)
     else:
@@ -49,6 +52,18 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
     entry = meter.evaluation(result, split.name, 1, time.perf_counter() - begun)
     state.evaluations.append(entry)
     return state.best is entry
+
+
+def _head_alone(run: Run, features: HeldFeatures) -> Result:
+    """Evaluate the head on features that are held; all ranks get the figures of the first."""
+    plan, world = run.plan, run.plan.world
+    if not world.leads:
+        return Result(world.broadcast(dict), torch.empty(0), torch.empty(0))
+    result = features.judge(
+        run.state.final_model, plan.objective, precision=plan.precision, device=plan.device
+    )
+    world.broadcast(result.to_json)
+    return result
 
 
 def score(run: Run, classifier: Classifier, split: Split, poll: Callable[[int], None]) -> Result:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
+
 from saccade.data.loader import batches
 from saccade.log import Log
 from saccade.system import held
 from saccade.training import judging, saving
+from saccade.training.holding import hold
 from saccade.training.meter import Meter
 from saccade.training.patience import is_exhausted
 from saccade.training.reader_processes import feed
@@ -19,11 +23,16 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
     Raises what ends the run early: DivergedError, a DiskError of the third failed save in a row,
     and on all ranks at the same step PreemptedError or InterruptedRunError.
     """
+    begun = time.perf_counter()
+    run = hold(run, stop, log)
+    meter.pause(time.perf_counter() - begun)
+
     plan, state, stepper, total = run.plan, run.state, run.stepper, run.plan.total_steps
     rhythm = plan.config.checkpoint.every
     cadence = saving.Cadence(rhythm, plan.epoch_size, plan.global_batch, total)
 
-    with log.progress("training", total) as bar, feed(plan, run.readers, state.step) as view:
+    source = nullcontext(run.features) if run.features else feed(plan, run.readers, state.step)
+    with log.progress("training", total) as bar, source as view:
         bar.start_at(state.step)
 
         # the attempt before this one may have been cut off in an evaluation

@@ -25,6 +25,7 @@ from saccade.objectives.objective import Objective
 from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.choices import Choices
 from saccade.training.datasets import Data
+from saccade.training.held_features import HeldFeatures
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -71,6 +72,12 @@ class Plan:
     def epoch_size(self) -> int:
         """Training images in an epoch."""
         return self.view.order.epoch_size
+
+    @property
+    def holds_features(self) -> bool:
+        """Tell whether features are to be computed once; mixed images have none of their own."""
+        section = self.config.finetune
+        return section.holds and not self.config.augment.mixes and self.objective.answers
 
     def position(self, step: int) -> int:
         """Return how many samples were consumed after ``step`` steps."""
@@ -127,7 +134,8 @@ class Run:
     """A run that is ready to step.
 
     ``plan`` is what is decided. ``stepper`` and ``readers`` are what works, ``decoded`` the small
-    images of the splits that are judged again and again. ``state`` and ``history`` change.
+    images of the splits that are judged again and again; ``features`` stand in for the images where
+    the backbone rests. ``state`` and ``history`` change.
     """
 
     plan: Plan
@@ -136,6 +144,7 @@ class Run:
     state: State
     history: History = field(default_factory=History)
     decoded: dict[Split, Decoded | None] = field(default_factory=dict)
+    features: HeldFeatures | None = None
 
     def held(self, split: Split) -> Decoded | None:
         """Return what holds the images of a split that is judged after every epoch, None where

@@ -28,8 +28,9 @@ class State:
     ``skipped`` names the steps that left no trace because they were bad; ``scale`` is there in fp16
     only, ``losses`` where they are watched for spikes, ``freezing`` where a part of the model
     rests. ``whole`` is False while a step changes it, and after an error in the middle of that.
-    ``modules``, ``parameters`` and ``drop_paths`` of the model are looked up once, here: to walk
-    through a network in every step takes time.
+    ``computing`` is what a step goes through: the model, or its head alone. Its ``modules``,
+    ``parameters`` and ``drop_paths`` are looked up once, here: to walk through a network in every
+    step takes time.
     """
 
     model: nn.Module
@@ -43,13 +44,19 @@ class State:
     freezing: Freezing | None = None
     whole: bool = True
     primary: Primary = TOP1
+    computing: nn.Module = field(init=False, repr=False)
     modules: tuple[nn.Module, ...] = field(init=False, repr=False)
     parameters: tuple[nn.Parameter, ...] = field(init=False, repr=False)
     drop_paths: tuple[DropPath, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.modules = tuple(self.model.modules())
-        self.parameters = tuple(self.model.parameters())
+        self.compute_with(self.model)
+
+    def compute_with(self, part: nn.Module) -> None:
+        """Let steps go through a part of the model alone, as the rest has no share in them."""
+        self.computing = part
+        self.modules = tuple(part.modules())
+        self.parameters = tuple(part.parameters())
         self.drop_paths = tuple(m for m in self.modules if isinstance(m, DropPath))
 
     @property

@@ -149,7 +149,7 @@ class StepRunner:
         torch.manual_seed(rng.integer(seed, Purpose.DROPOUT, state.step, cell))
         # the loss is computed outside of it, in float32
         with autocast(self.precision, self.device):
-            answer = state.model(inputs)
+            answer = state.computing(inputs)
         auxiliary_weight = getattr(state.model, "aux_weight", 0.0)
         return self.objective.total_of_heads(answer, targets, auxiliary_weight)
 

@@ -1,0 +1,173 @@
+"""Computing the features that a run with a backbone at rest trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saccade import units
+from saccade.data.augment.chain import present
+from saccade.data.loader import Batch, EvaluationView, batches
+from saccade.data.order import Indices, Order, RankSlice
+from saccade.data.sources import Split
+from saccade.evaluation import passes
+from saccade.evaluation.passes import CELL
+from saccade.log import Log
+from saccade.models.parts.embedding import embed, head_name
+from saccade.training.held_features import HeldFeatures
+from saccade.training.run import Run
+from saccade.training.stop import Stop
+
+MOST_BYTES = 16 << 30
+"""Of all features of a run together: more would crowd out what else needs memory."""
+
+TRIED = 4
+"""Images on which the head alone is compared with the whole network."""
+
+TOLERANCE = 0.02
+"""How far the two may lie apart, over the largest logit: a rounding to bfloat16 is 0.004."""
+
+Poll = Callable[[int], None]
+
+
+def hold(run: Run, stop: Stop, log: Log) -> Run:
+    """Return the run as it trains: on held features, where the settings ask for it.
+
+    Each attempt computes them again, with the same bits, so no checkpoint holds them. Where they
+    cannot be held the whole network computes in each step as ever, and the log says why.
+    """
+    plan, model = run.plan, run.state.model
+    if not plan.config.finetune.holds:
+        return run
+    if why := plan.world.broadcast(lambda: _obstacle(run)):
+        log.warn(f"features are not held, but computed anew in each step: {why}")
+        return run
+
+    train, judged, count = plan.data.train, plan.data.chosen_on, plan.config.finetune.views
+    rounds = [*[train] * count, judged]
+    found: list[Tensor] = []
+    with log.progress("features", sum(map(len, rounds))) as bar:
+        for number, split in enumerate(rounds):
+            before = sum(map(len, rounds[:number]))
+
+            def poll(done: int, before: int = before) -> None:
+                bar.update(before + done, "computed once")
+                stop.check()
+
+            as_judged = number == 0 or split is judged
+            seen = _as_judged(run, split, poll) if as_judged else _augmented(run, number, poll)
+            found.append(_on_all_ranks(run, seen, len(split)))
+
+    views, last = torch.stack(found[:-1]), found[-1]
+    log.fact("features", f"{views.shape[2]:,} of each image are held; the head alone trains")
+    head = head_name(model)
+    run.state.compute_with(model.get_submodule(head))
+    held = HeldFeatures(plan.view, head, views=views, split=judged, judged=last)
+    return replace(run, features=held)
+
+
+def _obstacle(run: Run) -> str:
+    """Say why the features of a run cannot be held, the empty string where they can."""
+    plan, model = run.plan, run.state.model
+    if not plan.holds_features:
+        return "the images are mixed (augment.mixup, augment.cutmix), or have no labels"
+    if not type(plan.objective).prepare.__module__.startswith("saccade."):
+        return f"{type(plan.objective).__name__} makes its inputs of the images"
+    head = model.get_submodule(head_name(model))
+    if not isinstance(head, nn.Linear):
+        return f"the head is a {type(head).__name__}, and not a linear layer"
+
+    width, count = head.in_features, plan.config.finetune.views * len(plan.data.train)
+    if 4 * count * width > MOST_BYTES:
+        return f"they would need {units.human_size(4 * count * width)} of memory"
+    return "" if _head_is_all(run, head) else "more than the head follows them in the network"
+
+
+def _head_is_all(run: Run, head: nn.Module) -> bool:
+    """Tell whether a network answers what its head makes of the features, on a few images."""
+    plan, model = run.plan, run.state.model
+    recipe = plan.recipe
+    view = EvaluationView(plan.data.train, recipe.eval_side, recipe.framing, recipe.exif)
+    seen: list[Tensor] = []
+
+    def ask(cell: Batch) -> Tensor:
+        images = recipe.normalised(cell.images.to(plan.device))
+        seen.extend([model(images).float(), head(embed(model, images)).float()])
+        return seen[0]
+
+    cells = batches(view, run.readers, TRIED, first_step=0, last_step=1)
+    passes.through(model, cells, ask=ask, count=TRIED, precision=plan.precision, device=plan.device)
+    whole, alone = seen
+    return bool((whole - alone).abs().max() <= TOLERANCE * whole.abs().max())
+
+
+def _as_judged(run: Run, split: Split, poll: Poll) -> Tensor:
+    """Return the features of a split as evaluation sees it, float32 (n, d) on the first rank."""
+    plan, model = run.plan, run.state.model
+    return passes.rows(
+        model,
+        replace(plan.recipe, eval_views=1),
+        split,
+        run.readers,
+        ask=lambda images: embed(model, images),
+        precision=plan.precision,
+        device=plan.device,
+        poll=poll,
+        world=plan.world,
+    )
+
+
+def _augmented(run: Run, epoch: int, poll: Poll) -> Tensor:
+    """Return the features of the training images as an epoch sees them, float32 (n, d) on the
+    first rank.
+    """
+    plan, model, world = run.plan, run.state.model, run.plan.world
+    view = replace(
+        plan.view,
+        order=_EachOnce(len(plan.data.train), plan.config.seed, epoch),
+        rank_slice=RankSlice(CELL, world.rank, world.size),
+        augment=plan.view.augment.model_copy(update={"sizes": (1.0,)}),
+    )
+
+    def ask(cell: Batch) -> Tensor:
+        images = cell.images.to(plan.device)
+        seen = present(images, cell.epochs, cell.samples, plan.config, step=0, cell=0)[0]
+        return embed(model, seen)
+
+    count = passes.cells_of(plan.data.train, world)
+    cells = batches(view, run.readers, CELL * world.size, first_step=0, last_step=count)
+    return passes.through(
+        model,
+        cells,
+        ask=ask,
+        count=len(plan.data.train),
+        precision=plan.precision,
+        device=plan.device,
+        poll=poll,
+        world=world,
+    )
+
+
+class _EachOnce(Order):
+    """Every sample of one epoch, in the order of the split; the last one again for what is over."""
+
+    def __init__(self, num_samples: int, seed: int, epoch: int) -> None:
+        super().__init__(num_samples, seed)
+        self._epoch = epoch
+
+    def at(self, start: int, stop: int) -> tuple[Indices, Indices]:
+        """Return (epochs, samples), int64 of shape ``(stop - start,)``."""
+        samples = np.minimum(np.arange(start, stop, dtype=np.int64), self.num_samples - 1)
+        return np.full_like(samples, self._epoch), samples
+
+
+def _on_all_ranks(run: Run, rows: Tensor, count: int) -> Tensor:
+    """Return the rows (n, d) that the first rank has."""
+    world = run.plan.world
+    shared = rows if world.leads else torch.empty(count, rows.shape[1])
+    world.copy_from_first_([shared])
+    return shared
