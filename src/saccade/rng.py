@@ -48,6 +48,7 @@ class Purpose(IntEnum):
     MASK = 19
     BLUR = 22
     SOLARIZE = 23
+    BANK = 28
     PROBED = 31
     FOLD = 32
 

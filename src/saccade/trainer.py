@@ -33,7 +33,7 @@ from saccade.runs import resuming, run_folder
 from saccade.setup import agreement, build
 from saccade.setup.compose import Composed
 from saccade.setup.initial_weights import initialise
-from saccade.training import datasets, saving
+from saccade.training import datasets, saving, watching
 from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.checkpoint import Saved
 from saccade.training.datasets import Data
@@ -268,6 +268,8 @@ def _try_out(
 
     A resumed run has no ``begun``: it keeps what the trial chose at its start.
     """
+    if begun is not None:
+        watching.look_before(run, stop, log)
     choices = run.plan.choices
     if begun is not None and run.plan.world.leads:
         found, choices = checks.trial(run, log, stop.check_here, begun=begun)
@@ -325,6 +327,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
 
     # the last checkpoint comes after the judgement, and so it knows the final figure
     saving.save(run, meter, log)
+    watching.after_look(run, meter, log)
     if plan.world.leads:
         _hand_over(run, meter, result, entry, log=log)
     return Outcome(

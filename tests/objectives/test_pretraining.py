@@ -60,6 +60,19 @@ def test_a_run_learns_without_labels_and_is_judged_by_its_loss(run: Path) -> Non
     assert facts["result"]["constant"] > 0
 
 
+def test_every_look_is_beside_one_at_the_untrained_network(run: Path) -> None:
+    facts = json.loads((run / "run.json").read_text())
+    qualities = {"knn", "rank", "spread", "projector_rank", "projector_spread", "loss", "n"}
+    assert qualities <= set(facts["untrained"])
+    assert qualities <= set(facts["result"])
+    assert 0 < facts["untrained"]["knn"] < 1
+    told = (run / "log.txt").read_text()
+    assert "looks      3 in the run, about" in told
+    assert f"kNN {facts['untrained']['knn']:.2%}" in told
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    assert json.loads((newest / "state.json").read_text())["untrained"] == facts["untrained"]
+
+
 def test_the_encoder_alone_is_kept_under_its_own_names(run: Path) -> None:
     kept = safetensors.torch.load_file(run / "model.safetensors")
     newest = sorted((run / "checkpoints").iterdir())[-1]

@@ -1,14 +1,17 @@
-"""What an encoder that learns without labels is like: its loss on images held out of training."""
+"""What an encoder that learns without labels is like: loss on images held out, neighbours, rank."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from saccade import rng
 from saccade.config.schema import Config
 from saccade.data.images.fit import Fit
 from saccade.data.loader import Batch, TrainingView, batches
@@ -17,22 +20,138 @@ from saccade.data.readers import Readers
 from saccade.data.sources import Split
 from saccade.device.precision import autocast
 from saccade.distributed.world import ALONE, World
+from saccade.evaluation import neighbours, passes
+from saccade.evaluation.classifier import Recipe
+from saccade.evaluation.features import Features
+from saccade.evaluation.rank import effective_rank, spread
+from saccade.models.parts.learner import Learner
 from saccade.objectives.objective import Cell, Objective
+from saccade.rng import Purpose
 
 QUERIES = 5
 """Of the images of a look, one in so many is a query, and has its loss measured."""
 
 
+NORM_CELLS = 4
+"""Cells of training images that the norms of an untrained network are fitted to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What looks are made with: the objective and settings of a run, and what computes."""
+    """What looks are made with: the objective and settings of a run, and what computes.
+
+    ``recipe`` says how images are seen at evaluation.
+    """
 
     objective: Objective
+    recipe: Recipe
     config: Config
     readers: Readers
     precision: str
     device: torch.device
     world: World = ALONE
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The images of a look: the ``bank``, and ``queries`` whose classes it is asked for.
+
+    ``has_labels`` says whether there are classes to ask for; else the queries are more of the bank.
+    """
+
+    bank: Split
+    queries: Split
+    has_labels: bool
+
+    @classmethod
+    def of(cls, train: Split, val: Split, config: Config) -> Sample:
+        """Draw the images by key, bounded by the settings: the same ones at every look.
+
+        The bank is of the training images, or of the validation images where only these have
+        labels.
+        """
+        size = config.pretrain.bank
+        asked = max(size // QUERIES, 1)
+        has_labels = len(train.classes) > 1 and set(val.classes) <= set(train.classes)
+        if has_labels:
+            val = val.with_classes(train.classes)
+        elif len(val.classes) > 1:
+            both = drawn(val, size, config.seed)
+            places = np.arange(len(both))
+            is_query = places % QUERIES == 0
+            return cls(both.at(places[~is_query]), both.at(places[is_query]), True)
+        return cls(
+            drawn(train, size - asked, config.seed), drawn(val, asked, config.seed), has_labels
+        )
+
+
+def drawn(split: Split, count: int, seed: int) -> Split:
+    """Return ``count`` images of a split, or all of them, drawn by key."""
+    if count >= len(split):
+        return split
+    keys = rng.key(seed, Purpose.BANK, np.arange(len(split)))
+    return split.subset(np.argsort(keys, kind="stable")[:count], split.name)
+
+
+def qualities(
+    model: nn.Module, sample: Sample, means: Means, poll: Callable[[int], None]
+) -> dict[str, float]:
+    """Return what the features of a learner are like, in evaluation mode, the same on all ranks.
+
+    ``knn`` is the top-1, 0..1, of the 20 nearest neighbours, where there are labels. ``rank`` and
+    ``spread`` are those of the encoder's features; ``projector_rank``, ``projector_spread`` and
+    ``projector_variance`` those of what the loss sees of them.
+    """
+    bank, projected = _seen(model, sample.bank, means, poll)
+    queries, _ = _seen(model, sample.queries, means, poll)
+    if not means.world.leads:
+        return dict(means.world.broadcast(dict))
+
+    figures: dict[str, float] = {}
+    if sample.has_labels:
+        classes = len(sample.bank.classes)
+        figures["knn"] = neighbours.top1(bank, queries, num_classes=classes)
+    figures |= {
+        "rank": effective_rank(bank.vectors),
+        "spread": spread(bank.vectors),
+        "projector_rank": effective_rank(projected),
+        "projector_spread": spread(projected),
+        "projector_variance": float(projected.double().var(0, unbiased=False).sum()),
+    }
+    means.world.broadcast(lambda: figures)
+    return figures
+
+
+def _seen(
+    model: nn.Module, split: Split, means: Means, poll: Callable[[int], None]
+) -> tuple[Features, Tensor]:
+    """Return features of a split and what the loss sees of them, float32 (n, d) and (n, p).
+
+    The first rank gets all, the others none.
+    """
+    assert isinstance(model, Learner)
+    encoder = means.objective.encoder(model)
+    widths: list[int] = []
+
+    def ask(images: Tensor) -> Tensor:
+        features = encoder(images)
+        widths.append(features.shape[1])
+        return torch.cat([features.float(), model.project(features).float()], 1)
+
+    rows = passes.rows(
+        model,
+        means.recipe,
+        split,
+        means.readers,
+        ask=ask,
+        precision=means.precision,
+        device=means.device,
+        poll=poll,
+        world=means.world,
+    )
+    vectors, projected = rows[:, : widths[0]], rows[:, widths[0] :]
+    labels = torch.from_numpy(split.labels)[: len(rows)]
+    return Features(vectors, labels), projected
 
 
 def held_out_loss(
@@ -87,6 +206,30 @@ def on_device(batch: Batch, device: torch.device, number: int = 0) -> Cell:
         number=number,
         small=there.small,
     )
+
+
+def fit_norms(model: nn.Module, split: Split, means: Means, poll: Callable[[int], None]) -> None:
+    """Set the statistics of BatchNorms to those of some training images, in place.
+
+    Without them the features of an untrained network are no yardstick. The same on all ranks.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all cells
+    alone = replace(means, world=ALONE)
+    cells = batches(
+        _view(split, alone), means.readers, means.config.cell, first_step=0, last_step=NORM_CELLS
+    )
+    for batch in cells:
+        with torch.no_grad():
+            cell_loss(model, on_device(batch, means.device), means.objective, means.precision)
+        poll(0)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def cell_loss(model: nn.Module, cell: Cell, objective: Objective, precision: str) -> Tensor:

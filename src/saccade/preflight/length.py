@@ -59,7 +59,7 @@ def _judging_s(run: Run, state: State, poll: Poll) -> float:
     plan, split = run.plan, run.plan.data.chosen_on
     if not plan.objective.answers:
         look_s = _seconds(lambda: judging.look(alone, state.model, lambda _done: poll()))
-        return look_s / padded(split)
+        return look_s / padded(plan.looked_at.bank)
 
     places = np.unique(np.linspace(0, len(split) - 1, CELL).round().astype(np.int64))
     some = split.subset(places, split.name)

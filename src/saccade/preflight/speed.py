@@ -126,13 +126,16 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
     steps = plan.total_steps
     # one after each epoch; the one at the last step is counted below
     evaluations = min(int(plan.epochs_done(steps - 1)), steps - 1)
+    on_the_way, at_the_end = plan.data.chosen_on, plan.data.val
+    if not plan.objective.answers:
+        evaluations = min(plan.config.pretrain.evaluations, steps) - 1
+        on_the_way = at_the_end = plan.looked_at.bank
     evaluations += not plan.final_is_candidate
     saves_s = (evaluations + 1) * speed.save_s
-    judged = evaluations * len(plan.data.chosen_on) + len(plan.data.val)
+    judged = evaluations * len(on_the_way) + len(at_the_end)
     if speed.judge_s:
         judged_s = speed.judge_s * (
-            evaluations * padded(plan.data.chosen_on)
-            + plan.recipe.eval_views * padded(plan.data.val)
+            evaluations * padded(on_the_way) + plan.recipe.eval_views * padded(at_the_end)
         )
         total_s = steps * step + saves_s + judged_s / plan.world.size
         return Estimate(total_s, step, load, compute)

@@ -252,6 +252,7 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bo
         log.warn(f"continuing with changed settings: {changes}")
     _take_network(history, saved, changed_is_fine, log, named=named)
     history.init.update(meta.get("init") or {})
+    history.untrained.update(meta.get("untrained") or {})
 
     if plan.world.leads:
         checkpoint.restore(saved, state)

@@ -284,6 +284,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "attempts": history.attempts[-1] if history.attempts else 0,
         "lineage": history.lineage,
         "init": history.init or None,
+        **({"untrained": history.untrained} if history.untrained else {}),
         "trained_on": own_entry(plan.config, data.fingerprint),
         "findings": history.findings,
     }

@@ -192,6 +192,7 @@ class _Meta(BaseModel):
     environment: dict[str, Any] = {}
     lineage: list[Any] = []
     init: dict[str, Any] = {}
+    untrained: dict[str, float] = {}
     optimizer: dict[str, Any] = {}
     resolved: _Choices | None = None
 

@@ -12,7 +12,7 @@ from torch import nn
 from saccade.data.sources import Split
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.evaluator import evaluate
-from saccade.evaluation.representation import held_out_loss
+from saccade.evaluation.representation import held_out_loss, qualities
 from saccade.log import Bar
 from saccade.objectives.objective import Result
 from saccade.training.held_features import HeldFeatures
@@ -83,6 +83,8 @@ def score(run: Run, classifier: Classifier, split: Split, poll: Callable[[int], 
 
 def look(run: Run, model: nn.Module, poll: Callable[[int], None]) -> Result:
     """Return what a learner is like that learns without labels; all ranks share the images."""
-    figures = held_out_loss(model, run.plan.data.chosen_on, run.means(), poll)
+    plan, means = run.plan, run.means()
+    figures = held_out_loss(model, plan.data.chosen_on, means, poll)
+    figures |= qualities(model, plan.looked_at, means, poll)
     nothing = torch.empty(0)
     return Result(figures, nothing, nothing)

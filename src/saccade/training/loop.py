@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from saccade.data.loader import batches
 from saccade.log import Log
 from saccade.system import held
-from saccade.training import judging, saving
+from saccade.training import judging, saving, watching
 from saccade.training.holding import hold
 from saccade.training.meter import Meter
 from saccade.training.patience import is_exhausted
@@ -38,6 +38,7 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
         # the attempt before this one may have been cut off in an evaluation
         if judging.evaluate_if_due(run, meter, stop, bar):
             saving.save(run, meter, log)
+            watching.after_look(run, meter, log)
 
         for batch in batches(
             view, run.readers, plan.global_batch, first_step=state.step, last_step=total
@@ -56,6 +57,7 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
             is_best = judging.evaluate_if_due(run, meter, stop, bar)
             if (cadence.is_due(state.step) or is_best) and state.step < total:
                 saving.save(run, meter, log)
+            watching.after_look(run, meter, log)
 
     # on one rank alone this would leave the others waiting for gradients that never come
     is_early = is_exhausted(state.evaluations, plan.config.patience)

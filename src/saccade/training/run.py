@@ -18,7 +18,7 @@ from saccade.data.sources import Split
 from saccade.distributed.world import ALONE, World
 from saccade.errors import DiskError
 from saccade.evaluation.classifier import Classifier, Recipe
-from saccade.evaluation.representation import Means
+from saccade.evaluation.representation import Means, Sample
 from saccade.models import meta_model
 from saccade.models.parts.cost import cost
 from saccade.objectives.objective import Objective
@@ -57,6 +57,11 @@ class Plan:
     def device(self) -> torch.device:
         """The device that computes."""
         return torch.device(self.choices.device.value)
+
+    @cached_property
+    def looked_at(self) -> Sample:
+        """The images on which an encoder that learns without labels is looked at."""
+        return Sample.of(self.data.train, self.data.chosen_on, self.config)
 
     @property
     def precision(self) -> str:
@@ -117,8 +122,9 @@ class History:
 
     ``attempts`` are the numbers of the attempts of this process, ``lineage`` the changes of
     settings in mid-run, ``init`` the weights that the run began with. ``network`` is the identity
-    of a network that was handed over, empty for one that is known by its name. ``failed_saves`` are
-    those since the last good one.
+    of a network that was handed over, empty for one that is known by its name. ``untrained`` is
+    what an encoder was like before it learned without labels. ``failed_saves`` are those since the
+    last good one.
     """
 
     network: dict[str, str] = field(default_factory=dict)
@@ -126,6 +132,7 @@ class History:
     lineage: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    untrained: dict[str, Any] = field(default_factory=dict)
     failed_saves: list[DiskError] = field(default_factory=list)
 
 
@@ -160,6 +167,7 @@ class Run:
         plan = self.plan
         return Means(
             plan.objective,
+            plan.recipe,
             plan.config,
             self.readers,
             precision=plan.precision,

@@ -167,5 +167,6 @@ def facts(run: Run, meter: Meter) -> dict[str, Any]:
         "since": meter.since,
         "lineage": history.lineage,
         "init": history.init,
+        "untrained": history.untrained,
         "network": history.network,
     }

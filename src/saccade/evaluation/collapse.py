@@ -1,0 +1,104 @@
+"""Whether a representation has collapsed: all images get (nearly) the same features.
+
+A loss that falls says nothing of it: where all features are alike, it falls to its least value.
+What the loss sees tells it, compared with what it was like earlier in the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Look(Protocol):
+    """What was seen of an encoder after ``step`` steps."""
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps that were done."""
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """The figures by name."""
+
+
+LEAST_SPREAD = 0.25
+"""Of what the loss sees, 1 where directions are even. *Source:* measured, docs/LOG.md: forced
+collapse 0.09 to 0.14, SimCLR 0.36 after 20 steps and 0.9 at its end.
+"""
+
+FALLEN_SPREAD, FALLEN_VARIANCE = 0.5, 0.2
+"""Of the highest value so far. *Source:* as above: the variance falls to 0.003 of it."""
+
+SETTLED = 30
+"""Steps after which the running statistics of norms have forgotten how they began."""
+
+LEAST_RANK = 0.25
+"""Of the encoder's rank before training. *Source:* measured, docs/LOG.md."""
+
+NEAR_CONSTANT = 0.98
+"""A loss above this share of the best constant answer's has learned nothing."""
+
+GRACE, PATIENCE = 0.1, 0.25
+"""Of the run, before the loss, and the neighbours, are compared with those of no training."""
+
+
+def has_collapsed(looks: Sequence[Look]) -> str:
+    """Say how a representation has collapsed at the two latest of several looks.
+
+    Empty if it has not. The first look is that before training.
+    """
+    latest = looks[1:][-2:]
+    if len(latest) < 2 or latest[0].step < SETTLED:
+        return ""
+    # one look may be odd: a network that has just begun
+    signs = [_sign(looks[: len(looks) - back]) for back in (1, 0)]
+    return signs[1] if all(signs) else ""
+
+
+def _sign(looks: Sequence[Look]) -> str:
+    """Say how the latest look is one at a collapsed representation; empty if it is not."""
+    now = looks[-1].figures
+    spreads = [look.figures["projector_spread"] for look in looks]
+    variances = [look.figures["projector_variance"] for look in looks]
+    alike = spreads[-1] < FALLEN_SPREAD * max(spreads)
+    shrunk = variances[-1] < FALLEN_VARIANCE * max(variances)
+    if spreads[-1] >= LEAST_SPREAD or not (alike or shrunk):
+        return ""
+
+    return (
+        f"what the loss sees of different images has a spread of {spreads[-1]:.2g} (it was "
+        f"{max(spreads):.2g}, and even directions have 1) and a variance of {variances[-1]:.2g} "
+        f"(it was {max(variances):.2g}); rank {now['projector_rank']:.1f}"
+    )
+
+
+def doubts(looks: Sequence[Look], *, joins: bool, progress: float) -> dict[str, str]:
+    """Return what is doubtful about the latest of several looks, by the name of the doubt.
+
+    The first look is that before training. ``joins``: views of an image are drawn together.
+    ``progress`` is how much of the run is done, 0..1.
+    """
+    start, now = looks[0].figures, looks[-1].figures
+    found = {}
+    if joins and now["rank"] < LEAST_RANK * start["rank"]:
+        found["collapse-near"] = (
+            f"the features span {now['rank']:.1f} directions, of {start['rank']:.1f} before it "
+            "learned"
+        )
+
+    # one look below may be chance
+    latest = [look.figures["knn"] for look in looks[1:][-2:] if "knn" in look.figures]
+    if progress >= PATIENCE and len(latest) == 2 and max(latest) < start["knn"]:
+        found["knn-below-untrained"] = (
+            f"kNN {latest[-1]:.1%} is below the {start['knn']:.1%} of the same network before "
+            "training, for the second time"
+        )
+
+    constant = now.get("constant", 0.0)
+    if constant and progress >= GRACE and now["loss"] > NEAR_CONSTANT * constant:
+        found["learns-nothing"] = (
+            f"the loss of {now['loss']:.4g} is that of a constant answer ({constant:.4g}): nothing "
+            "of the images was learned yet"
+        )
+    return found

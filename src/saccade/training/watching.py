@@ -1,0 +1,87 @@
+"""Watching an encoder that learns without labels: each look in a line, and what ends the run."""
+
+from __future__ import annotations
+
+import time
+
+from saccade.errors import DivergedError
+from saccade.evaluation import collapse
+from saccade.evaluation.representation import fit_norms
+from saccade.findings import Finding
+from saccade.log import Log
+from saccade.models.parts.duplicate import duplicate
+from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.pretraining import Pretraining, phrases
+from saccade.training import judging, saving
+from saccade.training.meter import Meter
+from saccade.training.run import Run
+from saccade.training.stop import Stop
+
+
+def look_before(run: Run, stop: Stop, log: Log) -> None:
+    """Keep what the network is like before the first step, and say what a look costs.
+
+    Of a run that learns without labels; all ranks take part.
+    """
+    plan, begun = run.plan, time.perf_counter()
+    if plan.objective.answers:
+        return
+    sample = plan.looked_at
+    with log.progress("looking at the untrained network", len(sample.bank)) as bar:
+
+        def poll(done: int) -> None:
+            bar.update(done, "features, loss")
+            stop.check()
+
+        # a copy: the statistics of its norms are fitted, as training will do in its first steps
+        model = duplicate(run.state.final_model)
+        fit_norms(model, plan.data.train, run.means(), poll)
+        figures = judging.look(run, model, poll).to_json()
+    run.history.untrained.update(figures)
+
+    asked = "no labels, so no kNN"
+    if sample.has_labels:
+        asked = f"kNN of {len(sample.queries):,} images among {len(sample.bank):,}"
+    count, taken_s = plan.config.pretrain.evaluations, time.perf_counter() - begun
+    log.fact("looks", f"{count} in the run, about {taken_s:.1f} s each: loss, rank, {asked}")
+    log.fact("untrained", ", ".join(phrases(figures)))
+
+
+def after_look(run: Run, meter: Meter, log: Log) -> None:
+    """Say what the look of this step has shown, if there was one.
+
+    Raises DivergedError where the representation has collapsed; the run is saved before.
+    """
+    plan, state, objective = run.plan, run.state, run.plan.objective
+    if not isinstance(objective, Pretraining):
+        return
+    if not state.evaluations or state.evaluations[-1].step != state.step:
+        return
+    before = run.history.untrained
+    first = Evaluation(0, 0.0, "", 1, figures=before, primary=objective.primary)
+    looks = [*([first] if before else []), *state.evaluations]
+    shown = "  ".join(objective.shown(looks[-1].figures))
+    log.say(f"  epoch {plan.epochs_done(state.step):.2f}  {shown}")
+
+    reason = collapse.has_collapsed(looks) if objective.joins else ""
+    doubts = collapse.doubts(looks, joins=objective.joins, progress=state.step / plan.total_steps)
+    if reason and plan.config.pretrain.collapse == "stop":
+        saving.save(run, meter, log)
+        raise DivergedError(
+            f"the representation has collapsed: {reason}; the loss falls because all images get "
+            "nearly the same features",
+            where=f"step {state.step}",
+            fix="lower the learning rate, or make the task harder: larger cells "
+            "(--set batch.cell=256), stronger augmentation; --set pretrain.collapse=warn goes on",
+            finding="collapse",
+        )
+    if reason:
+        doubts["collapse"] = f"the representation has collapsed: {reason}"
+
+    # once each: a warning at every look is read by nobody
+    told = {str(finding["id"]) for finding in run.history.findings}
+    for name, text in doubts.items():
+        if name not in told:
+            finding = Finding(name, "warning", text, where=f"step {state.step}")
+            run.history.findings.append(finding.to_json())
+            log.warn(f"[{name}] {text}")

@@ -1,0 +1,100 @@
+"""A collapsed representation is seen, and one that learns is left alone: figures of real runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from saccade.evaluation.collapse import doubts, has_collapsed
+from saccade.objectives.evaluation import Evaluation
+from saccade.objectives.pretraining import Pretraining
+
+NAMES = ("loss", "knn", "rank", "projector_rank", "projector_spread", "projector_variance")
+START = (4.05, 0.767, 30.5, 16.3, 0.226, 0.385)
+
+# resnet8_x2 on the digits, AdamW 1e-3, batch 64, looked at every ten steps; the first look comes
+# before the running statistics of BatchNorm have settled
+LEARNING = [
+    (4.03, 0.731, 11.9, 9.41, 0.181, 0.0229),
+    (3.79, 0.728, 18.2, 16.6, 0.364, 0.132),
+    (3.44, 0.769, 25.4, 23.3, 0.593, 0.426),
+    (2.98, 0.767, 29.3, 26.0, 0.744, 0.844),
+    (2.62, 0.783, 30.6, 27.0, 0.849, 1.25),
+]
+# the same with the distance of two views of an image as its only loss
+COLLAPSING = [
+    (0.00729, 0.731, 11.2, 7.36, 0.116, 0.0103),
+    (0.0178, 0.722, 15.6, 9.61, 0.141, 0.0242),
+    (0.0150, 0.739, 19.8, 9.62, 0.134, 0.0207),
+    (0.0103, 0.750, 21.4, 8.80, 0.123, 0.0174),
+    (0.00812, 0.719, 20.9, 8.63, 0.119, 0.0144),
+]
+
+Row = tuple[float, ...]
+
+
+def looks(rows: list[Row], every: int = 10) -> list[Evaluation]:
+    return [
+        Evaluation(
+            every * number,
+            0.0,
+            "val",
+            1,
+            figures=dict(zip(NAMES, row, strict=True)),
+            primary=Pretraining.primary,
+        )
+        for number, row in enumerate([START, *rows])
+    ]
+
+
+def test_a_run_whose_views_are_only_drawn_together_has_collapsed() -> None:
+    said = has_collapsed(looks(COLLAPSING))
+    assert "spread of 0.12" in said
+    assert "0.23" in said
+
+
+@pytest.mark.parametrize("seen", range(1, len(LEARNING) + 1))
+def test_a_run_that_learns_is_never_taken_for_a_collapsed_one(seen: int) -> None:
+    assert not has_collapsed(looks(LEARNING[:seen]))
+    assert not has_collapsed(looks(LEARNING[:seen], every=100))
+
+
+def test_one_odd_look_or_one_that_comes_too_early_decides_nothing() -> None:
+    assert not has_collapsed(looks([*LEARNING[:4], COLLAPSING[4]]))
+    assert not has_collapsed(looks(COLLAPSING[:2]))
+    assert has_collapsed(looks(COLLAPSING[:2], every=30))
+
+
+def test_directions_that_become_alike_are_a_collapse_at_any_length() -> None:
+    grown = [(0.0, 0.7, 20.0, 2.0, 0.02, 50.0)] * 2
+    assert has_collapsed(looks([*LEARNING, *grown]))
+
+
+def test_neighbours_that_are_worse_than_before_training_are_doubtful() -> None:
+    assert "knn-below-untrained" in doubts(looks(COLLAPSING), joins=True, progress=0.5)
+    assert "knn-below-untrained" not in doubts(looks(LEARNING), joins=True, progress=0.5)
+    assert "knn-below-untrained" not in doubts(looks(LEARNING[:2]), joins=True, progress=0.1)
+
+
+def test_few_directions_are_doubtful_only_where_views_are_drawn_together() -> None:
+    narrow = looks([(1.0, 0.8, 5.0, 5.0, 0.5, 1.0)])
+    assert "collapse-near" in doubts(narrow, joins=True, progress=0.5)
+    assert "collapse-near" not in doubts(narrow, joins=False, progress=0.5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "progress", "is_doubtful"),
+    [(0.985, 0.5, True), (0.97, 0.5, False), (0.999, 0.05, False)],
+)
+def test_a_loss_like_that_of_a_constant_answer_has_learned_nothing(
+    loss: float, progress: float, is_doubtful: bool
+) -> None:
+    seen = looks([(loss, 0.8, 20.0, 20.0, 0.5, 1.0)])
+    seen[-1] = Evaluation(
+        10,
+        0.0,
+        "val",
+        1,
+        figures={**seen[-1].figures, "constant": 1.0},
+        primary=Pretraining.primary,
+    )
+    assert ("learns-nothing" in doubts(seen, joins=False, progress=progress)) is is_doubtful
