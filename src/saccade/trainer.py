@@ -30,7 +30,7 @@ from saccade.objectives.objective import Objective, Result
 from saccade.preflight import checks, out_of_memory, own_network
 from saccade.report import write_report
 from saccade.runs import resuming, run_folder
-from saccade.setup import agreement, build
+from saccade.setup import agreement, build, sizes
 from saccade.setup.compose import Composed
 from saccade.setup.initial_weights import initialise
 from saccade.training import datasets, saving, watching
@@ -268,9 +268,11 @@ def _try_out(
 
     A resumed run has no ``begun``: it keeps what the trial chose at its start.
     """
+    choices = run.plan.choices
+    # before the trial: what is left of a time that was set is fitted at its end
     if begun is not None:
         watching.look_before(run, stop, log)
-    choices = run.plan.choices
+        sizes.judge_before(run, stop.check, log)
     if begun is not None and run.plan.world.leads:
         found, choices = checks.trial(run, log, stop.check_here, begun=begun)
         findings = findings + found
@@ -317,6 +319,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
             result = score(run, reread, plan.data.val, poll)
         else:
             result = look(run, _around(run, reread), poll)
+        sizes.judge_after(run, reread, result, poll)
     taken_s = time.perf_counter() - begun
 
     name, views = plan.data.val.name, plan.recipe.eval_views

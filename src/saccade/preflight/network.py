@@ -10,6 +10,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from saccade.config.finetune import BUT_LAST_NORM
 from saccade.config.schema import Config
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order
@@ -67,7 +68,10 @@ def findings(
 
 
 def rest_untrained(config: Config, module: nn.Module | None) -> list[Finding]:
-    """Warn where a part rests that has learned nothing: no weights are named to start from."""
+    """Warn where a part rests that has learned nothing: no weights are named to start from.
+
+    It is an error where almost all of the network rests for the sake of these weights.
+    """
     section = config.finetune
     # a network that is handed over may bring its weights
     if config.model.init or module is not None or not (section.rests or section.norms == "frozen"):
@@ -76,10 +80,11 @@ def rest_untrained(config: Config, module: nn.Module | None) -> list[Finding]:
     return [
         Finding(
             "rests-untrained",
-            "warning",
+            "error" if section.freeze == BUT_LAST_NORM else "warning",
             f"{what} as it was drawn: this run starts from no weights",
             where="finetune.freeze" if section.rests else "finetune.norms",
             fix="name weights to start from with --init, or let all of the network train",
+            status=78,
         )
     ]
 

@@ -67,6 +67,7 @@ def _page(record: Record, drawn: dict[str, Plot], answers: list[parts.DrawnPart]
         f"{record.name} · Saccade",
         sections.heading(record),
         sections.headline(record),
+        sections.sizes(record),
         sections.trained(record),
         sections.section("Curves", element("div", curves, class_="grid") if curves else Html("")),
         *[part.html for part in answers],

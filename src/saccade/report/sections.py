@@ -12,7 +12,7 @@ from saccade import units
 from saccade.config.schema import flatten
 from saccade.evaluation.views import phrase
 from saccade.objectives.page import percent
-from saccade.report.html import Html, element, facts, join
+from saccade.report.html import Html, element, facts, join, table
 from saccade.report.record import Record
 
 _NOTHING = Html("")
@@ -108,6 +108,25 @@ def _interval(record: Record, figures: dict[str, float]) -> Html:
             element("div", element("span", "0 %"), element("span", "100 %"), class_="ends"),
         ]
     )
+
+
+def sizes(record: Record) -> Html:
+    """Return the figures at each image size, before and after, of a run that changed the size."""
+    found = [e for e in record.facts.get("sizes") or [] if isinstance(e, dict) and "side" in e]
+    primary, measure = record.objective.primary, {}
+    for entry in found:
+        if isinstance(entry.get(primary.name), int | float):
+            measure[entry["side"], entry.get("when")] = entry
+    sides = sorted({side for side, _ in measure})
+
+    def shown(side: int, when: str) -> str:
+        entry = measure.get((side, when))
+        return primary.shown(entry) if entry else ""
+
+    rows = [(f"{side} px", shown(side, "before"), shown(side, "after")) for side in sides]
+    head = ("images of", f"{primary.title} before", "after")
+    listed = table(head, rows, numbers=(1, 2)) if rows else _NOTHING
+    return section("Before and after", element("div", listed, class_="card") if rows else _NOTHING)
 
 
 def trained(record: Record) -> Html:
@@ -212,10 +231,11 @@ def _plural(number: int, noun: str) -> str:
 
 def _length(record: Record, flat: dict[str, Any]) -> str:
     steps, done = record.facts.get("steps"), record.last_step
+    asked = f"within {flat['within']}" if flat.get("within") else flat.get("epochs")
     if not isinstance(steps, int):
-        return _words(flat.get("epochs"), _count(done, "steps done"))
+        return _words(asked, _count(done, "steps done"))
     return _words(
-        flat.get("epochs"),
+        asked,
         f"{steps:,} {_plural(steps, 'step')}"
         if done >= steps
         else f"{done:,} of {steps:,} steps done",

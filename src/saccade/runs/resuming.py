@@ -253,6 +253,7 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bo
     _take_network(history, saved, changed_is_fine, log, named=named)
     history.init.update(meta.get("init") or {})
     history.untrained.update(meta.get("untrained") or {})
+    history.sizes[:] = meta.get("sizes") or []
 
     if plan.world.leads:
         checkpoint.restore(saved, state)

@@ -285,6 +285,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
         "lineage": history.lineage,
         "init": history.init or None,
         **({"untrained": history.untrained} if history.untrained else {}),
+        "sizes": history.sizes,
         "trained_on": own_entry(plan.config, data.fingerprint),
         "findings": history.findings,
     }
@@ -308,11 +309,11 @@ def conclude(
     try:
         facts = files.read_json(folder / "run.json")
         best, early = facts["best"], facts.get("ended_early")
-        given = facts["trained_on"]["data"]
+        given, sizes = facts["trained_on"]["data"], facts.get("sizes", [])
     except (OSError, ValueError, KeyError):
         # the run is done and its result is known: a folder that somebody changed, or that the first
         # rank is still writing, must not hide that
-        best, early, given = None, None, {}
+        best, early, given, sizes = None, None, {}, []
 
     primary = objective.primary
     counted = f"{objective.counted(result)} of '{result['split']}'"
@@ -324,6 +325,9 @@ def conclude(
 
     if early:
         log.say(f"  {early}")
+    for side in sorted({entry["side"] for entry in sizes}):
+        ways = [f"{e['when']} {primary.shown(e)}" for e in sizes if e["side"] == side]
+        log.say(f"  at {side} px: {', '.join(ways)}")
     if best is not None:
         log.say(f"  {best['note']}: {primary.shown(best)} at epoch {best['epoch']:g}")
     if judged := receipts.judge(folder, float(result[primary.name])):

@@ -169,7 +169,7 @@ def _network(plan: Plan, module: nn.Module | None) -> nn.Module:
     the same one.
     """
     if module is None:
-        model = _registered(plan.config, plan.objective.head)
+        model = registered(plan.config, plan.objective.head)
     else:
         model = duplicate(module).train()
     model = plan.objective.wrap(model).train()
@@ -185,10 +185,11 @@ def of_others(config: Config, data: Data, behaviour: Behaviour) -> nn.Module | N
     """
     if not is_registered(config.model.name):
         return None
-    return _registered(config, behaviour.learned(config, data.train).head)
+    return registered(config, behaviour.learned(config, data.train).head)
 
 
-def _registered(config: Config, head: int) -> nn.Module:
+def registered(config: Config, head: int) -> nn.Module:
+    """Return a network that is known by its name, with a head of so many outputs, as drawn."""
     section = config.model
     return create_model(
         section.name,

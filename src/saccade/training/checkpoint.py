@@ -193,6 +193,7 @@ class _Meta(BaseModel):
     lineage: list[Any] = []
     init: dict[str, Any] = {}
     untrained: dict[str, float] = {}
+    sizes: list[dict[str, Any]] = []
     optimizer: dict[str, Any] = {}
     resolved: _Choices | None = None
 

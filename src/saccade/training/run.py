@@ -124,7 +124,7 @@ class History:
     settings in mid-run, ``init`` the weights that the run began with. ``network`` is the identity
     of a network that was handed over, empty for one that is known by its name. ``untrained`` is
     what an encoder was like before it learned without labels. ``failed_saves`` are those since the
-    last good one.
+    last good one. ``sizes`` are figures at several image sizes, before and after.
     """
 
     network: dict[str, str] = field(default_factory=dict)
@@ -133,6 +133,7 @@ class History:
     attempts: list[int] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
     untrained: dict[str, Any] = field(default_factory=dict)
+    sizes: list[dict[str, Any]] = field(default_factory=list)
     failed_saves: list[DiskError] = field(default_factory=list)
 
 

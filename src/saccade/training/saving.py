@@ -168,5 +168,6 @@ def facts(run: Run, meter: Meter) -> dict[str, Any]:
         "lineage": history.lineage,
         "init": history.init,
         "untrained": history.untrained,
+        "sizes": history.sizes,
         "network": history.network,
     }

@@ -1,0 +1,106 @@
+"""What another image size does to trained weights: their figures at both sizes, before and after.
+
+A network sees objects larger in training, which crops, than at the test. Judged on larger images
+than it was trained on it sees them as large as it is used to, but the statistics of its last layers
+are those of the small images; the head and the last norm before it are trained for the large ones.
+*Source:* Touvron et al. 2019, "Fixing the train-test resolution discrepancy", arXiv 1906.06423.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from saccade.config.finetune import BUT_LAST_NORM
+from saccade.device.small_map_conv import use_strips
+from saccade.evaluation.classifier import Classifier, Recipe
+from saccade.log import Log
+from saccade.models import backends, load_weights
+from saccade.objectives.objective import Result
+from saccade.setup import build
+from saccade.training.judging import score
+from saccade.training.run import Run
+
+BEFORE, AFTER = "before", "after"
+
+
+def are_compared(run: Run) -> bool:
+    """Tell whether the sizes are what a run is about: the head came with the weights, and nothing
+    but that head and the last norm is trained.
+    """
+    freeze, came = run.plan.config.finetune.freeze, run.history.init
+    return freeze == BUT_LAST_NORM and came.get("head") == "loaded"
+
+
+def judge_before(run: Run, poll: Callable[[], None], log: Log) -> None:
+    """Judge the weights as they came, at the size that they were made for and at that of the run.
+
+    All ranks share the images. The figures are kept in the history of the run.
+    """
+    if not are_compared(run):
+        return
+    plan, split = run.plan, run.plan.data.val
+    for side in _sides(run):
+        with log.progress(f"before, at {side} px", len(split)) as bar:
+
+            def tell(done: int) -> None:
+                bar.update(done, "the weights as they came")
+                poll()
+
+            classifier = Classifier(_as_it_came(run, side), _at(plan.recipe, side))
+            _keep(run, BEFORE, side, score(run, classifier, split, tell))
+
+    said = ", ".join(f"{e['side']} px {plan.objective.primary.shown(e)}" for e in run.history.sizes)
+    log.fact("before", f"{said} of '{split.name}', the weights as they came")
+
+
+def judge_after(run: Run, trained: Classifier, result: Result, poll: Callable[[int], None]) -> None:
+    """Add what became of it: ``result`` at the size of the run, and the figures at the other."""
+    if not are_compared(run):
+        return
+    own = run.plan.recipe.eval_side
+    for side in _sides(run):
+        at_side = Classifier(trained.network, _at(trained.recipe, side))
+        judged = result if side == own else score(run, at_side, run.plan.data.val, poll)
+        _keep(run, AFTER, side, judged)
+
+
+def _sides(run: Run) -> list[int]:
+    """Return the size that the weights were made for, where that is known, and that of the run."""
+    own = run.plan.recipe.eval_side
+    made_for = run.history.init["settings"].get("data.image_size", own)
+    return sorted({int(made_for), own})
+
+
+def _at(recipe: Recipe, side: int) -> Recipe:
+    return replace(recipe, image_size=side, eval_size=0)
+
+
+def _keep(run: Run, when: str, side: int, result: Result) -> None:
+    """Take a figure into the history, in the place of one that an earlier attempt left."""
+    others = [e for e in run.history.sizes if (e["when"], e["side"]) != (when, side)]
+    run.history.sizes[:] = [*others, {"when": when, "side": side, **result.to_json()}]
+
+
+def _as_it_came(run: Run, side: int) -> nn.Module:
+    """Return the network for images of a size, with the weights that the run began with.
+
+    One whose tables follow the size is built for it, so that nothing of them is resized twice.
+    """
+    plan = run.plan
+    model, name = plan.objective.encoder(run.state.model), plan.recipe.model
+    if side == plan.recipe.image_size or name.startswith("custom:"):
+        return model
+    section = plan.config.data.model_copy(update={"image_size": side})
+    config = plan.config.model_copy(update={"data": section})
+    smaller = build.registered(config, plan.objective.head)
+
+    path = run.history.init["path"]
+    source = path if path else backends.pretrained(plan.config.model.init)
+    load_weights(smaller, source, classes=plan.recipe.classes)
+    smaller = smaller.to(plan.device).to(memory_format=torch.channels_last)
+    use_strips(smaller, plan.precision, plan.device)
+    return smaller
