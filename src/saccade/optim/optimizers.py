@@ -127,7 +127,9 @@ def build(model: nn.Module, config: Config, device: torch.device, chosen: str = 
 
     lr, formula = peak(section, config.batch.global_)
     rest_lr, rest_formula = rest_peak(section, config.batch.global_)
-    if main.takes:
+    if main.takes and not first:
+        formula = rest_formula
+    elif main.takes:
         what = "convolutions" if all(p.dim() == 4 for p in first) else "matrices"
         formula = (
             f"{formula} for {main.title} on {len(first)} {what}; "
