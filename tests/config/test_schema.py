@@ -203,6 +203,11 @@ def test_a_frozen_part_that_cannot_be_is_refused(assignment: str, words: str) ->
         resolved(assignment)
 
 
+def test_a_backbone_does_not_rest_while_it_is_pretrained() -> None:
+    with pytest.raises(ConfigError, match="pretraining learns the backbone"):
+        resolved("pretrain.method=simclr", "finetune.freeze=backbone")
+
+
 def test_settings_of_fine_tuning_that_are_off_leave_earlier_runs_where_they_are() -> None:
     older = Config().dump()
     del older["finetune"]

@@ -301,6 +301,24 @@ def test_layers_are_counted_from_the_input_to_the_head() -> None:
     assert resnet["layer3.1.conv2.weight"] == 6
 
 
+@pytest.mark.parametrize(
+    ("name", "last", "place", "number"),
+    [
+        # a convolution with its norm is a part of a block: 17 blocks, a stem, a last one, a head
+        ("mobilenet_v2", 19, "stages.1.0.block.2.0.weight", 2),
+        ("googlenet", 14, "inception3a.branch2.1.conv.weight", 3),
+        ("torchvision:vit_b_16", 13, "encoder.pos_embedding", 0),
+        ("timm:convnext_atto", 16, "head.norm.weight", 16),
+    ],
+)
+def test_layers_of_other_families_are_blocks_too(
+    name: str, last: int, place: str, number: int
+) -> None:
+    with torch.device("meta"):
+        numbers = layer_numbers(create_model(name, num_classes=4, image_size=224))
+    assert max(numbers.values()) == last and numbers[place] == number
+
+
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_rates_fall_from_layer_to_layer_towards_the_input(name: str) -> None:
     net = Transformer()

@@ -273,12 +273,13 @@ def test_settings_that_a_function_sets_aside_are_named(tmp_path: Path) -> None:
         optimizer=adamw,
         out=tmp_path / "run",
         loss__class_weights="balanced",
-        set=["optimizer.weight_decay=0.1", "optimizer.clip=1.0"],
+        set=["optimizer.weight_decay=0.1", "optimizer.clip=1.0", "finetune.head_lr=9"],
         **SHORT | {"epochs": "1step"},
     )
     facts = read_json(tmp_path / "run" / "run.json")
     (told,) = [f["message"] for f in facts["findings"] if f["id"] == "not-applied"]
-    assert told.startswith("optimizer.weight_decay, loss.class_weights: without effect")
+    assert told.startswith("optimizer.weight_decay, finetune.head_lr, loss.class_weights: without")
+    assert told.endswith("handed over as optimizer= and loss=")
     assert facts["handed_over"] == {"loss": "cross_entropy", "optimizer": "adamw"}
 
 

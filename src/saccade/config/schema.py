@@ -273,6 +273,12 @@ class Config(Section):
                 f"divisors are {', '.join(map(str, divisors(self.batch.global_)))}"
             )
 
+        if self.pretrain.method != "none" and self.finetune.rests:
+            raise ValueError(
+                "finetune.freeze: pretraining learns the backbone; it can rest in a training from "
+                "its weights"
+            )
+
         if self.cell % self.augment.repeats:
             raise ValueError(
                 f"augment.repeats: {self.augment.repeats} does not divide the cell of "

@@ -108,13 +108,16 @@ class Behaviour:
             for name in chosen
             if (self.loss is not None and name.startswith("loss."))
             or (
-                (self.optimizer is not None and name.startswith("optimizer."))
+                self.optimizer is not None
+                and (name.startswith("optimizer.") or name == "finetune.head_lr")
                 and name != "optimizer.clip"
             )
         ]
         if not aside:
             return []
-        beside = " and ".join(dict.fromkeys(f"{name.partition('.')[0]}=" for name in aside))
+        beside = " and ".join(
+            dict.fromkeys("loss=" if name.startswith("loss.") else "optimizer=" for name in aside)
+        )
         text = f"{', '.join(aside)}: without effect beside what was handed over as {beside}"
         fix = "leave them out, or do in the function what they ask for"
         return [Finding("not-applied", "warning", text, where=aside[0], fix=fix)]
