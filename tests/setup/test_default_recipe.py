@@ -10,6 +10,7 @@ import safetensors.torch
 from saccade import recipes
 from saccade.models import create_model
 from saccade.setup.compose import Request, compose, dry_run
+from saccade.setup.image_side import side_for
 
 
 @pytest.fixture
@@ -49,3 +50,25 @@ def test_digits_are_not_mirrored_by_a_recipe_for_going_on(weights: str) -> None:
     assert compose(Request(flags=asked)).config.augment.flip == 0
     asked["augment.flip"] = "0.5"
     assert compose(Request(flags=asked)).config.augment.flip == 0.5
+
+
+@pytest.mark.parametrize(
+    ("model", "devices", "side"),
+    [
+        ("resnet18", "cpu", 160),
+        ("resnet18", "cuda", 224),
+        ("vit_ti_16", "cpu", 224),  # its table of positions would be another
+        ("airbench94", "cpu", 32),
+    ],
+)
+def test_the_images_are_as_large_as_the_network_is_made_for_and_smaller_on_a_cpu(
+    model: str, devices: str, side: int
+) -> None:
+    assert side_for(model, devices) == side
+
+
+def test_a_size_that_is_named_is_taken(weights: str) -> None:
+    asked = {"model.name": "resnet18", "model.init": weights, "device": "cpu"}
+    assert compose(Request(flags=asked)).config.data.image_size == 160
+    assert compose(Request(flags=asked | {"data.image_size": 96})).config.data.image_size == 96
+    assert compose(Request(("photos-few",), flags=asked)).config.data.image_size == 128

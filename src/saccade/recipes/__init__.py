@@ -24,6 +24,8 @@ WORDS = ("about", "source", "claims")
 SMALL_IMAGE_PX = 64
 FEW, SMALL_SET = 3_000, 200_000
 FEW_TO_TUNE, SMALL_TO_TUNE = 1_000, 20_000
+TUNING = ("finetune-few", "finetune-small", "finetune")
+"""The recipes for runs that start from weights, for ever more images."""
 LIKE_CIFAR = 20_000
 """So many small images fill batches of 1,000 often enough in an epoch."""
 
@@ -84,6 +86,4 @@ def default_for(data_name: str, num_images: int, side_px: int) -> str:
 
 def for_tuning(num_images: int) -> str:
     """Return the recipe for a run that starts from weights, by the number of training images."""
-    if num_images < FEW_TO_TUNE:
-        return "finetune-few"
-    return "finetune-small" if num_images < SMALL_TO_TUNE else "finetune"
+    return TUNING[(num_images >= FEW_TO_TUNE) + (num_images >= SMALL_TO_TUNE)]

@@ -22,6 +22,7 @@ from saccade.models.parts import registry
 from saccade.optim import methods, optimizers
 from saccade.setup import default_recipe, pretraining
 from saccade.setup.ancestor import seek
+from saccade.setup.image_side import side_for
 from saccade.training.datasets import open_training, open_unlabelled_training
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -158,6 +159,9 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
 
     name = model.name if asked.origin("model.name") else ancestor.model or model.name
     ancestor = ancestor.of_network(name)
+    if base.value("recipe") in recipes.TUNING and registry.is_known(name):
+        side = side_for(name, plain.resolve().device)
+        base.add({"data": {"image_size": side}}, base.origin("recipe"))
     settings, known = dict(ancestor.settings), Layers()
     if (
         asked.origin("model.name")
