@@ -1,0 +1,225 @@
+"""Fine-tuning beside what people use instead, from the same weights, on the same machine and run.
+
+    python bench/finetune.py --data cats-dogs.tar --init efficientnet_lite0.safetensors
+        [--model tf_efficientnet_lite0] [--seeds 3] [--only saccade,keras] [--timm path/to/train.py]
+
+Each sees as many training images as Saccade's recipe, at the same size:
+
+- ``saccade``: one command without flags, and the frozen probe that it starts from,
+- ``scratch``: ``saccade train`` without weights, as many images,
+- ``fastai``: ``fine_tune``: one epoch of the head, then all layers, one cycle, rates 2e-3, then 1e-3
+  to 1e-5, ``aug_transforms``; a linear head instead of fastai's own, which has two layers,
+- ``keras``: the guide "Transfer learning & fine-tuning" in torch: BatchNorm rests, Adam
+  1e-3 for the head in half of the steps, then 1e-5 for all,
+- ``timm``: its ``train.py`` where the path is given: AdamW 3e-4, cosine, warm-up, crops from 35 %,
+  ``--head-init-scale 0.001``, smoothing 0.1, as its authors recommend for fine-tuning.
+
+All but Saccade get the images extracted, which is not counted. Prints top-1 on the validation
+images, its spread, and processor seconds, which other work on the machine disturbs less than those
+of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import nn
+from torchvision import transforms
+
+BATCH = 32
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+def ours(given: argparse.Namespace, seed: int, scratch: Path, *, init: bool) -> str:
+    """Run one command and return its top-1 in percent, and that of the frozen features before."""
+    words = [f"timm:{given.model}", "--init", str(given.init)] if init else []
+    command = [sys.executable, "-m", "saccade", "train", *words, "--data", str(given.data)]
+    out = scratch / f"{'init' if init else 'scratch'}-{seed}"
+    command += ["--seed", str(seed), "--json", "--out", str(out)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return f"{100 * json.loads(done.stdout)['top1']:.2f}"
+
+
+def folders(folder: Path, size: int) -> tuple[torchvision.datasets.ImageFolder, ...]:
+    """Return training and validation images as most loops see them."""
+    norm = transforms.Normalize(MEAN, STD)
+    crop = [
+        transforms.RandomResizedCrop(size, (0.35, 1.0)),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        norm,
+    ]
+    centre = [
+        transforms.Resize(round(size / 0.875)),
+        transforms.CenterCrop(size),
+        transforms.ToTensor(),
+        norm,
+    ]
+    train = torchvision.datasets.ImageFolder(str(folder / "train"), transforms.Compose(crop))
+    return train, torchvision.datasets.ImageFolder(str(folder / "val"), transforms.Compose(centre))
+
+
+def network(given: argparse.Namespace, num_classes: int) -> nn.Module:
+    """Return timm's network with the weights and a fresh head."""
+    import timm
+
+    model = timm.create_model(given.model, num_classes=num_classes)
+    own = model.state_dict()
+    fitting = {n: t for n, t in load_file(given.init).items() if own[n].shape == t.shape}
+    model.load_state_dict(fitting, strict=False)
+    return model
+
+
+def judged(model: nn.Module, val: torchvision.datasets.ImageFolder) -> float:
+    """Return the top-1 in percent."""
+    model.eval()
+    right = 0
+    with torch.inference_mode():
+        for images, labels in torch.utils.data.DataLoader(val, 100):
+            right += int((model(images).argmax(1) == labels).sum())
+    return 100 * right / len(val)
+
+
+def keras(given: argparse.Namespace, folder: Path, seed: int) -> str:
+    """Follow Keras' guide: the head alone, then everything at a very low rate."""
+    torch.manual_seed(seed)
+    train, val = folders(folder, given.size)
+    model = network(given, len(train.classes))
+    head = model.get_classifier()
+
+    def forever() -> Iterator[list[torch.Tensor]]:
+        while True:
+            yield from torch.utils.data.DataLoader(train, BATCH, shuffle=True, drop_last=True)
+
+    stream = forever()
+    model.eval()  # as training=False of the guide: statistics and dropout rest in both parts
+    for params, rate in ((head.parameters(), 1e-3), (model.parameters(), 1e-5)):
+        for parameter in model.parameters():
+            parameter.requires_grad_(rate < 1e-3)
+        for parameter in head.parameters():
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(params, rate)
+        for _ in range(given.images // BATCH // 2):
+            images, labels = next(stream)
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return f"{judged(model, val):.2f}"
+
+
+def fastai(given: argparse.Namespace, folder: Path, seed: int) -> str:
+    """Call fastai's ``fine_tune`` for as many epochs as fit."""
+    from fastai.vision import all as fast
+
+    fast.set_seed(seed)
+    count = len(folders(folder, given.size)[0])
+    data = fast.ImageDataLoaders.from_folder(
+        folder,
+        valid="val",
+        bs=BATCH,
+        num_workers=0,
+        item_tfms=fast.Resize(round(given.size / 0.875)),
+        batch_tfms=[*fast.aug_transforms(size=given.size), fast.Normalize.from_stats(MEAN, STD)],
+    )
+    model = network(given, data.c)
+    head = model.get_classifier()
+
+    def parts(whole: nn.Module) -> list[list[nn.Parameter]]:
+        body = [p for name, p in whole.named_parameters() if not name.startswith("classifier")]
+        half = len(body) // 2
+        return [body[:half], body[half:], list(head.parameters())]
+
+    learner = fast.Learner(data, model, splitter=parts, metrics=fast.accuracy)
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(max(given.images // count - 1, 1))
+        return f"{100 * float(learner.validate()[1]):.2f}"
+
+
+def timm_script(given: argparse.Namespace, folder: Path, seed: int, scratch: Path) -> str:
+    """Run timm's own script and return the top-1 of its last epoch."""
+    count = len(folders(folder, given.size)[0])
+    flags = (
+        f"--data-dir {folder} --train-split train --val-split val --model {given.model} "
+        f"--initial-checkpoint {scratch / 'body.pth'} --num-classes {given.classes} "
+        f"--img-size {given.size} --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5 --batch-size {BATCH} "
+        f"--epochs {max(given.images // count, 1)} --opt adamw --lr 3e-4 --weight-decay 0.05 "
+        "--sched cosine --warmup-epochs 1 --warmup-lr 1e-6 --cooldown-epochs 0 --smoothing 0.1 "
+        "--scale 0.35 1.0 --head-init-scale 0.001 --layer-decay 0.75 --workers 1 --device cpu "
+        f"--seed {seed} --output {scratch / 'timm'}"
+    )
+    done = subprocess.run(
+        [sys.executable, str(given.timm), *flags.split()],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return re.findall(r"Acc@1: *[0-9.]+ \( *([0-9.]+)\)", done.stdout + done.stderr)[-1]
+
+
+def cpu_seconds() -> float:
+    """Return the processor seconds of this process and of those that it has started."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, who))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--init", type=Path, required=True)
+    parser.add_argument("--model", default="tf_efficientnet_lite0")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--images", type=int, default=6400, help="training images that peers see")
+    parser.add_argument("--only", default="saccade,scratch,fastai,keras,timm")
+    parser.add_argument("--timm", type=Path)
+    given = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        with tarfile.open(given.data) as archive:
+            archive.extractall(scratch / "images", filter="data")
+        folder = next(p.parent for p in (scratch / "images").rglob("train"))
+        given.classes = sum(1 for p in (folder / "train").iterdir() if p.is_dir())
+        jobs: dict[str, Callable[[int], str]] = {
+            "saccade": lambda seed: ours(given, seed, scratch, init=True),
+            "scratch": lambda seed: ours(given, seed, scratch, init=False),
+            "fastai": lambda seed: fastai(given, folder, seed),
+            "keras": lambda seed: keras(given, folder, seed),
+        }
+        if given.timm:
+            torch.save(network(given, given.classes).state_dict(), scratch / "body.pth")
+            jobs["timm"] = lambda seed: timm_script(given, folder, seed, scratch)
+
+        print(f"{'':10} {'top-1':>8} {'smallest':>9} {'largest':>8} {'CPU s':>7}   n")
+        for name in given.only.split(","):
+            if name not in jobs:
+                continue
+            found, taken = [], []
+            for seed in range(given.seeds):
+                begun = cpu_seconds()
+                found.append(float(jobs[name](seed)))
+                taken.append(cpu_seconds() - begun)
+            mean = statistics.mean(found)
+            assert math.isfinite(mean)
+            row = f"{mean:8.2f} {min(found):9.2f} {max(found):8.2f} {statistics.median(taken):7.0f}"
+            print(f"{name:10} {row}   {len(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
