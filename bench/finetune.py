@@ -7,7 +7,7 @@ Each sees as many training images as Saccade's recipe, at the same size:
 
 - ``saccade``: one command without flags, and the frozen probe that it starts from,
 - ``scratch``: ``saccade train`` without weights, as many images,
-- ``fastai``: ``fine_tune``: one epoch of the head, then all layers, one cycle, rates 2e-3, then 1e-3
+- ``fastai``: ``fine_tune``: one epoch of the head, then all layers, one cycle, 2e-3, then 1e-3
   to 1e-5, ``aug_transforms``; a linear head instead of fastai's own, which has two layers,
 - ``keras``: the guide "Transfer learning & fine-tuning" in torch: BatchNorm rests, Adam
   1e-3 for the head in half of the steps, then 1e-5 for all,

@@ -30,7 +30,7 @@ from saccade.objectives.objective import Objective, Result
 from saccade.preflight import checks, out_of_memory, own_network
 from saccade.report import write_report
 from saccade.runs import resuming, run_folder
-from saccade.setup import agreement, build, sizes
+from saccade.setup import agreement, build, sizes, weighing
 from saccade.setup.compose import Composed
 from saccade.setup.initial_weights import initialise
 from saccade.training import datasets, saving, watching
@@ -105,13 +105,12 @@ def train(
                     is_named = resume not in resuming.WORDS
                     resuming.resume(run, saved, resume_changed, log, named=is_named)
                 run_folder.announce(run, log)
-                if saved is None:
-                    initialise(run, log, stop.check_here)
+                found = initialise(run, log, stop.check_here) if saved is None else []
                 agreement.copy_state(run.state, world)
 
                 # check what can only be seen by trying; a resumed run was checked when it began
                 since = None if saved else begun
-                run, findings = _try_out(run, opened.findings, stop, log, begun=since)
+                run, findings = _try_out(run, opened.findings + found, stop, log, begun=since)
                 run_folder.begin(run, findings, log, attempt=_attempt(saved))
 
                 # take all steps; whatever ends them early, what is well is saved
@@ -377,6 +376,11 @@ def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, *, log
     if run.plan.objective.answers:
         answers = {"logits": result.logits, "labels": result.labels}
         files.write_bytes(folder / "predictions.safetensors", safetensors.torch.save(answers))
+
+    # weights that were worth more before they were trained on are no secret
+    found = weighing.compare(result.figures.get("top1", 1.0), run.history.init)
+    tell(found, log)
+    run.history.findings.extend(f.to_json() for f in found)
 
     log.event("end", status="done", step=run.state.step, **result.to_json())
     # run.json says "done" only now, when all that it stands for is on the disk

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from saccade.evaluation import passes, probe
-from saccade.evaluation.features import extract
+from saccade.evaluation.features import features_of
 from saccade.log import Log
 from saccade.models import create_model
 from saccade.setup import build
@@ -33,8 +33,8 @@ def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         source = module or create_model(model, num_classes=classes, image_size=20, seed=5)
         place.write_bytes(safetensors.torch.save(source.state_dict()))
         asked = {"model.name": model, "model.init": str(place), "data.image_size": 20}
-        # a fifth of the images will do
-        asked |= {"precision": "fp32", "data.minival": 0.8}
+        # a tenth of the images will do
+        asked |= {"precision": "fp32", "data.minival": 0.9}
         asked |= {k.replace("__", "."): v for k, v in flags.items()}
         composed = compose(Request(flags=asked))
         config, data = composed.config, datasets.open_data(composed.config, composed.source)
@@ -57,7 +57,7 @@ def test_a_fresh_head_answers_as_the_probe_of_the_training_images(
     run = ready(model)
     plan, network = run.plan, run.state.model
     assert run.history.init["head"] == "probe"
-    seen = extract(
+    seen = features_of(
         network,
         plan.recipe,
         plan.data.train,

@@ -102,7 +102,7 @@ def _rehearse(config: Config, data: Data, log: Log, *, begun: float) -> list[Fin
         with out_of_memory.building(config):
             run = build.build(config, data, folder, choosing.decide(config, None))
         try:
-            initialise(run, log)
-            return trial(run, log, lambda: None, begun=begun)[0]
+            findings = initialise(run, log)
+            return findings + trial(run, log, lambda: None, begun=begun)[0]
         finally:
             run.readers.close()

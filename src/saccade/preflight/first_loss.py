@@ -93,6 +93,11 @@ def _with_weights(
     _, formula = run.plan.objective.expected_first_loss
     text = f"the loss at the start is {loss:.2f}, where guessing has {formula} = {expected:.2f}: "
     where = f"--init {run.plan.config.model.init}"
+    if head == "probe":
+        # it was right about the images as evaluation sees them
+        text += "the head, a probe of the frozen features, does not know augmented images"
+        fix = "cut and colour them less, or --set finetune.head_start=zero"
+        return [Finding("loss-at-start", "warning", text, where=where, fix=fix)]
     if cell is None or state is None:
         text += (
             "the last layer is not the head that was set to zero"

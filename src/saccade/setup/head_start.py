@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from saccade.evaluation import passes, probe
-from saccade.evaluation.features import Features, features_of, sample
+from saccade.evaluation.features import Features, sample
+from saccade.evaluation.kept_features import features_once
 from saccade.evaluation.probe import Probe
+from saccade.evaluation.worth import Worth
 from saccade.log import Log
 from saccade.models.parts.embedding import embed, head_name
 from saccade.objectives.classification import Classification
@@ -35,30 +37,51 @@ RIDGE = 1e-3
 Head = nn.Linear | nn.Conv2d
 
 
-def start_head(run: Run, log: Log, poll: Callable[[], None]) -> Features | None:
+def start_head(run: Run, worth: Worth | None, log: Log, poll: Callable[[], None]) -> None:
     """Set a fresh head to the linear probe of the training images, and say so.
 
-    Nothing happens where the settings do not ask for it, or where the weights gave a head. Returns
-    the features of the training images where they were computed. Raises what ``poll`` raises.
+    Nothing happens where the settings do not ask for it, or where the weights gave a head.
+    ``worth`` has the probe already where the set is small. Raises what ``poll`` raises.
     """
     plan, init = run.plan, run.history.init
     asked = plan.config.finetune.head_start == "probe"
     if not asked or init.get("head") not in ("zero", "drawn"):
-        return None
+        return
     head = head_of(run.state.model)
     why = _unfit(plan, head)
     if why or head is None:
         log.fact("head", f"starts at zero: {why}")
-        return None
+        return
 
-    limit = min(MOST_IMAGES, MOST_PRODUCTS // head.weight.numel())
+    if (
+        worth
+        and worth.learned == len(plan.data.train)
+        and plan.objective.head == len(worth.probe.bias)
+    ):
+        found, seen = worth.probe, worth.features
+    else:
+        seen = _features(run, min(MOST_IMAGES, MOST_PRODUCTS // head.weight.numel()), log, poll)
+        found = probe.fit(seen, plan.objective.head, plan.config.seed)
+    if _set(run, head, found if head.bias is not None else unbiased(found, seen.vectors)):
+        init["head"] = "probe"
+        text = f"starts as the linear probe of {len(seen):,} training images"
+        log.fact("head", f"{text}, right on {found.held_out_top1:.1%} of those held out of it")
+    else:
+        log.fact("head", "starts at zero: the network does more with its features than one layer")
+
+
+def _features(run: Run, limit: int, log: Log, poll: Callable[[], None]) -> Features:
+    """Return the features of up to ``limit`` training images, from the cache where they are
+    there.
+    """
+    plan = run.plan
     with log.progress("features", min(limit, len(plan.data.train))) as bar:
 
         def told(done: int) -> None:
             bar.update(done, "of training images, for the start of the head")
             poll()
 
-        seen = features_of(
+        return features_once(
             run.state.model,
             plan.recipe,
             plan.data.train,
@@ -68,14 +91,6 @@ def start_head(run: Run, log: Log, poll: Callable[[], None]) -> Features | None:
             poll=told,
             limit=limit,
         )
-    found = probe.fit(seen, plan.objective.head, plan.config.seed)
-    if _set(run, head, found if head.bias is not None else unbiased(found, seen.vectors)):
-        init["head"] = "probe"
-        text = f"starts as the linear probe of {len(seen):,} training images"
-        log.fact("head", f"{text}, right on {found.held_out_top1:.1%} of those held out of it")
-    else:
-        log.fact("head", "starts at zero: the network does more with its features than one layer")
-    return seen
 
 
 def head_of(network: nn.Module) -> Head | None:

@@ -15,6 +15,7 @@ from saccade.data.loader import batches
 from saccade.data.order import EVERYTHING
 from saccade.data.readers import Readers
 from saccade.errors import CheckpointError, ConfigError
+from saccade.findings import Finding, tell
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.parts.learner import Learner
@@ -22,6 +23,7 @@ from saccade.models.parts.whitening import IMAGES, Whitening
 from saccade.models.weights.readings import heads_of, plain_name, state_of
 from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
 from saccade.setup.head_start import start_head
+from saccade.setup.weighing import judge, weigh
 from saccade.training.run import Plan, Run
 
 LEAST_SHARE = 0.5
@@ -34,24 +36,30 @@ HEAD_SIDES = (1, 2, 4)
 """Dimensions of what heads are made of: biases, linear layers, 1x1 convolutions."""
 
 
-def initialise(run: Run, log: Log, poll: Callable[[], None] = lambda: None) -> None:
+def initialise(run: Run, log: Log, poll: Callable[[], None] = lambda: None) -> list[Finding]:
     """Set what is not drawn, in a run that begins; a resumed run has all of it.
 
-    With several ranks the first one fits the head, and the others take its tensors over. Raises as
-    `load_initial` does, and what ``poll`` raises.
+    Returns what was found of the weights, after printing it. With several ranks the first one looks
+    and fits the head, and the others take its tensors over. Raises as `load_initial` does, and what
+    ``poll`` raises.
     """
     model, average = run.state.model, run.state.ema
     # before weights from elsewhere, which may replace what was fitted
     fit_whitening(model, run.plan, run.readers)
     learner = model if isinstance(model, Learner) else None
     run.history.init = load_initial(learner.encoder if learner else model, run.plan, log)
+    findings: list[Finding] = []
     if learner:
         learner.start()
-    elif run.plan.world.leads:
-        start_head(run, log, poll)
+    elif run.history.init and run.plan.world.leads:
+        found = weigh(run, log, poll)
+        findings = judge(found, run.plan) if found else []
+        tell(findings, log)
+        start_head(run, found, log, poll)
     # else the average would begin with the draws that were just overwritten
     if average:
         average.model.load_state_dict(model.state_dict())
+    return findings
 
 
 def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:

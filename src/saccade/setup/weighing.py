@@ -1,0 +1,114 @@
+"""What the weights are worth that a run starts from, said before anything is trained, and again at
+the end where training made less of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from saccade.errors import ConfigError
+from saccade.evaluation import worth as weights
+from saccade.evaluation.worth import Worth
+from saccade.findings import Finding
+from saccade.log import Log
+from saccade.objectives.classification import Classification
+from saccade.training.run import Plan, Run
+
+PIXELS = {
+    "ImageNet's mean and deviation": "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+    "0.5": "--mean 0.5 --std 0.5",
+    "BGR": "--bgr",
+}
+"""What to write for each way to normalise that `saccade.evaluation.worth` compares."""
+
+
+def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
+    """Measure what frozen features of the weights tell of the validation images, beside the same
+    network untrained; None where the run does not name one class for each image.
+
+    The figures go into the history of the run, and are cached: a second start takes no time. Raises
+    what ``poll`` raises.
+    """
+    plan, init = run.plan, run.history.init
+    # weights that give the head, too, are judged by the first loss
+    if not isinstance(plan.objective, Classification) or init.get("head") == "loaded":
+        return None
+    sides = plan.data.train, plan.data.val
+    # a network of the user's own cannot be made a second time
+    named = not plan.recipe.model.startswith("custom:")
+    count = weights.total(plan.recipe, sides, beside=named)
+    with log.progress("what the weights are worth", count) as bar:
+
+        def told(done: int) -> None:
+            bar.update(done, "frozen features of some images")
+            poll()
+
+        try:
+            other = None
+            if named:
+                other = weights.untrained(plan.recipe, sides[0], run.readers, device=plan.device)
+            found = weights.worth(
+                run.state.model,
+                other,
+                plan.recipe,
+                sides,
+                readers=run.readers,
+                seed=plan.config.seed,
+                precision=plan.precision,
+                device=plan.device,
+                poll=told,
+            )
+        except ConfigError as error:  # nothing tells which of its numbers are features
+            log.fact("worth", f"not known: {error.what}")
+            return None
+    init["worth"] = found.to_json() | {"helps": found.helps}
+    return found
+
+
+def judge(found: Worth, plan: Plan) -> list[Finding]:
+    """Say whether weights help, and whether they were trained with other pixels."""
+    frozen, other = found.frozen, found.untrained
+    text = f"frozen {frozen.best:.1%} (neighbours {frozen.knn:.1%}, linear {frozen.probe:.1%})"
+    if other is not None:
+        helps = "these weights help" if found.helps else "these weights do not help"
+        text += f", untrained {other.best:.1%}: {helps}"
+    text += f" ({found.judged:,} images of '{plan.data.val.name}', {found.learned:,} to learn from)"
+    place = f"--init {plan.config.model.init}"
+    if found.helps is False:
+        fix = "take weights that were trained on images more like these, or train without --init"
+        findings = [Finding("weights-worth", "warning", text, where=place, fix=fix)]
+    else:
+        findings = [Finding("weights-worth", "note", text, where=place)]
+
+    if found.better:
+        ours, theirs = next(iter(found.pixels.values())), found.pixels[found.better]
+        text = (
+            f"as set, neighbours tell {ours:.1%} of a few images rightly, with {found.better} "
+            f"{theirs:.1%}: the weights were likely trained that way"
+        )
+        fix = f"try {PIXELS.get(found.better, 'it without --bgr')}"
+        findings.append(Finding("weights-pixels", "warning", text, where=place, fix=fix))
+    return findings
+
+
+def compare(top1: float, init: dict[str, Any]) -> list[Finding]:
+    """Say where a finished run, of this ``top1``, 0..1, is below the frozen features that it began
+    with, as ``init`` of its history has them.
+    """
+    worth = init.get("worth")
+    if not worth:
+        return []
+    frozen, count = max(worth["frozen"].values()), worth["judged"]
+    if top1 >= frozen:
+        return []
+    error = math.sqrt(frozen * (1 - frozen) / max(count, 1))
+    text = (
+        f"fine-tuned {top1:.1%}, frozen {frozen:.1%}: training made less of these weights than "
+        f"their frozen features give (one standard error of {count:,} images is {error:.1%})"
+    )
+    fix = "try --freeze backbone, a lower --lr, or another --seed to see how large chance is"
+    if frozen - top1 > 2 * error:
+        return [Finding("frozen-is-better", "warning", text, where="top-1", fix=fix)]
+    return [Finding("frozen-is-better", "note", text, where="top-1", fix=fix)]

@@ -1,0 +1,65 @@
+"""What weights are worth is said at the start, and again where training made less of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+
+from console import run_here
+from saccade.models import create_model
+from saccade.setup import weighing
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return found
+
+
+def train(tmp_path: Path, weights: Path, out: str, *more: str) -> tuple[str, dict[str, Any]]:
+    words = ["train", "resnet8", "--init", str(weights), "--image-size", "16", "--out", out]
+    small = ["--minival", "80%", "--epochs", "2step", *more]
+    done = run_here(*words, *small, cwd=tmp_path)
+    assert done.status == 0, done.stderr
+    return done.stderr, facts(tmp_path / out)
+
+
+def test_the_start_says_what_weights_are_worth_and_a_second_one_has_it_cached(
+    tmp_path: Path,
+) -> None:
+    # as they are drawn: of no more worth than the same network untrained
+    weights = tmp_path / "drawn.safetensors"
+    network = create_model("resnet8", num_classes=7, image_size=16, seed=3)
+    weights.write_bytes(safetensors.torch.save(network.state_dict()))
+
+    said, first = train(tmp_path, weights, "a")
+    worth = first["init"]["worth"]
+    assert worth["helps"] is False and worth["learned"] == 288 and worth["judged"] == 360
+    assert "[weights-worth] frozen" in said and "these weights do not help" in said
+    assert {f["id"]: f["severity"] for f in first["findings"]}["weights-worth"] == "warning"
+    assert worth["frozen"]["probe"] > 0.4, "of digits even a drawn network tells a lot"
+
+    kept = sorted((tmp_path / "cache").rglob("*.safetensors"))
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    _, second = train(tmp_path, weights, "b", "--set", "finetune.head_start=zero")
+    assert kept and [path.stat().st_mtime_ns for path in kept] == stamps
+    assert second["init"]["worth"] == worth
+
+
+def test_the_end_says_where_training_made_less_of_the_weights() -> None:
+    init = {"worth": {"frozen": {"knn": 0.935, "probe": 0.902}, "judged": 153}}
+    assert weighing.compare(0.94, init) == [] == weighing.compare(0.5, {})
+    (note,) = weighing.compare(0.902, init)
+    assert note.severity == "note" and "fine-tuned 90.2%, frozen 93.5%" in note.message
+    (warning,) = weighing.compare(0.6, init)
+    assert warning.severity == "warning" and warning.id == "frozen-is-better"
