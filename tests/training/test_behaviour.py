@@ -278,7 +278,7 @@ def test_settings_that_a_function_sets_aside_are_named(tmp_path: Path) -> None:
     )
     facts = read_json(tmp_path / "run" / "run.json")
     (told,) = [f["message"] for f in facts["findings"] if f["id"] == "not-applied"]
-    assert told.startswith("optimizer.weight_decay, finetune.head_lr, loss.class_weights: without")
+    assert told.startswith("optimizer.weight_decay, loss.class_weights, finetune.head_lr: without")
     assert told.endswith("handed over as optimizer= and loss=")
     assert facts["handed_over"] == {"loss": "cross_entropy", "optimizer": "adamw"}
 
