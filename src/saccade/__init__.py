@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from saccade.api import train as train
     from saccade.errors import SaccadeError as SaccadeError
     from saccade.errors import StopTraining as StopTraining
+    from saccade.frozen import embed as embed
+    from saccade.frozen import probe as probe
     from saccade.models import create_model as create_model
     from saccade.models import foreign_state as foreign_state
     from saccade.models import list_models as list_models
@@ -61,6 +63,7 @@ _HOMES = {
     "StepDone": "saccade.training.events",
     "StopTraining": "saccade.errors",
     "create_model": "saccade.models",
+    "embed": "saccade.frozen",
     "evaluate": "saccade.api",
     "foreign_state": "saccade.models",
     "list_models": "saccade.models",
@@ -70,6 +73,7 @@ _HOMES = {
     "open_source": "saccade.api",
     "predict": "saccade.api",
     "pretrain": "saccade.api",
+    "probe": "saccade.frozen",
     "register_model": "saccade.models",
     "top_k_accuracy": "saccade.objectives.metrics",
     "train": "saccade.api",
@@ -90,6 +94,7 @@ __all__ = [
     "StopTraining",
     "__version__",
     "create_model",
+    "embed",
     "evaluate",
     "foreign_state",
     "list_models",
@@ -99,6 +104,7 @@ __all__ = [
     "open_source",
     "predict",
     "pretrain",
+    "probe",
     "register_model",
     "top_k_accuracy",
     "train",

@@ -69,6 +69,24 @@ def test_modes_and_statistics_stay_as_they_were(
     network.eval()
 
 
+def test_a_pass_that_is_stopped_leaves_the_network_in_its_mode(
+    classifier: Classifier, digits: saccade.Split, readers: Readers
+) -> None:
+    network = classifier.network.train()
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        features_of(
+            network, classifier.recipe, digits, readers, precision="fp32", device=CPU, poll=stop
+        )
+    except KeyboardInterrupt:
+        # while the traceback still holds what was interrupted
+        assert network.training
+    network.eval()
+
+
 def test_a_limit_draws_the_same_images_of_every_class(digits: saccade.Split) -> None:
     few = sample(digits, 100)
     assert abs(len(few) - 100) < 10

@@ -31,7 +31,7 @@ FLOORS = {
     11: "preflight.* runs.*",
     12: "report.*",
     13: "trainer",
-    14: "api",
+    14: "api frozen",
     15: "proof cli.*",
     16: "__main__",
 }

@@ -16,6 +16,8 @@ from saccade.cli import pretrain as pretrain
 from saccade.cli import check as check
 from saccade.cli import evaluate as evaluate
 from saccade.cli import predict as predict
+from saccade.cli import probe as probe
+from saccade.cli import embed as embed
 from saccade.cli import report as report
 from saccade.cli import models as models
 from saccade.cli import recipes as recipes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,48 @@ def rows(
     (0, k). ``poll`` is called with the number of images done after every cell and may raise to
     stop; ``decoded`` holds small images of a split that is looked at again and again.
     """
+    return through(
+        network,
+        _cells(recipe, split, readers, world=world, decoded=decoded),
+        ask=_normalised(ask, recipe, device),
+        count=len(split),
+        precision=precision,
+        device=device,
+        poll=poll,
+        world=world,
+    )
+
+
+def row_by_row(
+    network: nn.Module,
+    recipe: Recipe,
+    split: Split,
+    readers: Readers,
+    *,
+    ask: Callable[[Tensor], Tensor],
+    precision: str,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Yield what `rows` returns in parts, float32 (up to 100, k): all of it may not fit into
+    memory.
+    """
+    cells = _cells(recipe, split, readers)
+    left, wanted = len(split), _normalised(ask, recipe, device)
+    with closing(_asked(network, cells, ask=wanted, precision=precision, device=device)) as parts:
+        for part in parts:
+            # the last cell is padded
+            yield part[:left]
+            left -= len(part)
+
+
+def _cells(
+    recipe: Recipe,
+    split: Split,
+    readers: Readers,
+    *,
+    world: World = ALONE,
+    decoded: Decoded | None = None,
+) -> Iterator[Batch]:
     view = EvaluationView(
         split,
         recipe.eval_side,
@@ -48,16 +91,13 @@ def rows(
         ranks=world.size,
         decoded=decoded,
     )
-    return through(
-        network,
-        batches(view, readers, CELL, first_step=0, last_step=cells_of(split, world)),
-        ask=lambda cell: ask(recipe.normalised(cell.images.to(device, non_blocking=True))),
-        count=len(split),
-        precision=precision,
-        device=device,
-        poll=poll,
-        world=world,
-    )
+    return batches(view, readers, CELL, first_step=0, last_step=cells_of(split, world))
+
+
+def _normalised(
+    ask: Callable[[Tensor], Tensor], recipe: Recipe, device: torch.device
+) -> Callable[[Batch], Tensor]:
+    return lambda cell: ask(recipe.normalised(cell.images.to(device, non_blocking=True)))
 
 
 def cells_of(split: Split, world: World) -> int:
@@ -81,27 +121,50 @@ def through(
     As `rows`, for cells of any view: every rank gives those that are its own, in order.
     """
     at_once = CELL * world.size
-    # a run goes on training the same network, parts of which may rest in evaluation mode
-    was_training = network.training
-    modes = [(part, part.training) for part in network.modules()]
-    network.eval()
     found: list[Tensor] = []
-    try:
-        for cell in cells:
-            with torch.inference_mode(), autocast(precision, device):
-                found.append(ask(cell).float())
-            # only now: a GPU has the next cell to compute while the host waits for these
-            if len(found) > 1:
-                found[-2] = found[-2].cpu()
+    # closed at once where ``poll`` stops: the network has to be as it was
+    with closing(
+        _asked(network, cells, ask=ask, precision=precision, device=device)
+    ) as parts_of_rank:
+        for part in parts_of_rank:
+            found.append(part)
             poll(min(len(found) * at_once, count))
-    finally:
-        network.train(was_training)
-        for part, mode in modes:
-            part.training = mode
 
     # cells lie in turns on the ranks; the last one is padded
-    found[-1] = found[-1].cpu()
     parts = world.gather(torch.stack(found))
     if not world.leads:
         return torch.empty(0, found[0].shape[1])
     return torch.stack(parts, 1).flatten(0, 2)[:count]
+
+
+def _asked(
+    network: nn.Module,
+    cells: Iterable[Batch],
+    *,
+    ask: Callable[[Batch], Tensor],
+    precision: str,
+    device: torch.device,
+) -> Generator[Tensor]:
+    """Yield what ``ask`` makes of each cell, float32 (B, k) on the CPU.
+
+    The network is in evaluation mode meanwhile.
+    """
+    # a run goes on training the same network, parts of which may rest in evaluation mode
+    was_training = network.training
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    before: Tensor | None = None
+    try:
+        for cell in cells:
+            with torch.inference_mode(), autocast(precision, device):
+                answer = ask(cell).float()
+            # only now: a GPU has the next cell to compute while the host waits for this one
+            if before is not None:
+                yield before.cpu()
+            before = answer
+        if before is not None:
+            yield before.cpu()
+    finally:
+        network.train(was_training)
+        for part, mode in modes:
+            part.training = mode

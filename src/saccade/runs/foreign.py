@@ -15,6 +15,7 @@ from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
 from saccade.models import Report, backends, create_model, find, load_weights, meta_model
+from saccade.models.parts.learner import headless
 from saccade.models.weights import loading, stored
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.models.weights.readings import heads_of, listed, unwrapped
@@ -77,7 +78,7 @@ def is_foreign(weights: str | Path, expected: Expected) -> bool:
         return True
 
     path = Path(text).expanduser()
-    ours = _is_ours(path)
+    ours = is_ours(path)
     named = isinstance(expected.network, str)
     if ours and (named or flag):
         raise UsageError(
@@ -94,7 +95,7 @@ def is_foreign(weights: str | Path, expected: Expected) -> bool:
     return not ours and (named or path.is_file())
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """Tell whether weights lie in a run folder or checkpoint, or in a file that saccade wrote."""
     if checkpoint.is_one(path) or (path / "checkpoints").is_dir():
         return True
@@ -125,6 +126,26 @@ def classifier(
     model, recipe = _built(network, classes, expected, source)
     report = load_weights(model, tree)
     _refuse_random(model, report, str(weights))
+    log.fact("weights", f"{source.phrase}; {report.summary}; {recipe.image_size} px")
+    return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
+
+
+def encoder(weights: str | Path, expected: Expected, log: Log) -> Classifier:
+    """Build a network with the weights of others up to its head, and say what was taken.
+
+    A head that the weights do not have is left out: the network answers with its features then.
+    Raises CheckpointError where a part before the head would stay random.
+    """
+    source, network = _source(str(weights), expected.network)
+    tree = loading.tensors_of(source.path) if source.path else backends.pretrained(source.text)
+    shape = network if isinstance(network, nn.Module) else _meta(network, expected)
+    width = loading.head_width(shape, tree, str(weights))
+
+    model, recipe = _built(network, _classes(width or 2, None, source), expected, source)
+    report = load_weights(model, tree)
+    _refuse_random(model, report, str(weights), but=report.fresh)
+    if report.fresh:
+        model, _ = headless(model)
     log.fact("weights", f"{source.phrase}; {report.summary}; {recipe.image_size} px")
     return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
 
@@ -216,13 +237,16 @@ def _headless(source: Ancestor, network: str | nn.Module) -> CheckpointError:
     )
 
 
-def _refuse_random(model: nn.Module, report: Report, where: str) -> None:
-    """Raise CheckpointError where a tensor of the network did not come from the file."""
+def _refuse_random(model: nn.Module, report: Report, where: str, but: Sequence[str] = ()) -> None:
+    """Raise CheckpointError where a tensor of the network did not come from the file.
+
+    ``but`` are those that may be missing.
+    """
     auxiliary = tuple(f"{name}." for name in heads_of(model)[1:])
     random = [
         name
         for name in (*report.missing, *report.head, *(n for n, _ in report.misshaped))
-        if not name.startswith(auxiliary or "\0")
+        if not name.startswith(auxiliary or "\0") and name not in but
     ]
     if random:
         raise CheckpointError(

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from saccade import files
 from saccade.config.schema import Config
-from saccade.data.readers import Readers
 from saccade.data.sources import (
     Source,
     Split,
@@ -22,7 +20,6 @@ from saccade.data.sources import (
     train_split,
     validation_split,
 )
-from saccade.device import determinism
 from saccade.errors import SaccadeError, UsageError
 from saccade.evaluation import evaluator
 from saccade.evaluation.classifier import Classifier
@@ -205,18 +202,8 @@ def score(
     Returns the figures and what was done.
     """
     how = Conditions.of(classifier.recipe, resolved, devices, precision)
-    for note in how.notes:
-        Log().warn(note)
     classifier.network.to(how.device)
-
-    readers = Readers(max(2, torch.get_num_threads()))
-    try:
-        # as the run computed, so that the figure is the one in its report to the last image
-        with determinism.compute_threads(how.threads), determinism.put_back():
-            if how.deterministic:
-                determinism.switch_on()
-            return evaluator.evaluate(
-                classifier, split, readers, precision=how.precision, device=how.device
-            ), how
-    finally:
-        readers.close()
+    with how.computing() as readers:
+        return evaluator.evaluate(
+            classifier, split, readers, precision=how.precision, device=how.device
+        ), how

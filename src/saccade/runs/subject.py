@@ -5,7 +5,8 @@ checkpoints, of a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from torch import nn
 from saccade.config import plain_yaml
 from saccade.config.layers import Layers
 from saccade.config.schema import Config
-from saccade.device import precision
+from saccade.data.readers import Readers
+from saccade.device import determinism, precision
 from saccade.device.choose import pick_device
 from saccade.errors import CheckpointError, ConfigError
 from saccade.evaluation.classifier import Classifier, Recipe, no_model
+from saccade.log import Log
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.objectives.evaluation import Evaluation, best_of
 from saccade.training import checkpoint, recorded
@@ -198,6 +201,21 @@ class Conditions:
             device.type == before == "cuda" and bool(known.get("deterministic")),
             (*notes, *said),
         )
+
+    @contextmanager
+    def computing(self) -> Iterator[Readers]:
+        """Compute so inside the ``with`` block, with readers for images, and say what differs."""
+        for note in self.notes:
+            Log().warn(note)
+        readers = Readers(max(2, torch.get_num_threads()))
+        try:
+            # as the run computed, so that a figure is the one in its report to the last image
+            with determinism.compute_threads(self.threads), determinism.put_back():
+                if self.deterministic:
+                    determinism.switch_on()
+                yield readers
+        finally:
+            readers.close()
 
 
 def _precision(before: str, wanted: str, device: torch.device) -> tuple[str, list[str]]:

@@ -41,21 +41,27 @@ def embed(network: nn.Module, images: Tensor) -> Tensor:
     """
     if isinstance(network, Network):
         return network.embed(images)
+    return embed_and_answer(network, images)[0]
+
+
+def embed_and_answer(network: nn.Module, images: Tensor) -> tuple[Tensor, Any]:
+    """Return the features (B, d) of images (B, 3, H, W) and what the network answers, in one go.
+
+    None is the answer of a network without a head. Raises ConfigError as ``embed`` does.
+    """
+    name = head_name(network)
+    head = network.get_submodule(name) if name else None
+    if head is None or any(isinstance(module, NoHead) for module in network.modules()):
+        return _flat(_without_head(network, images), network), None
 
     received: list[Tensor] = []
-    if any(isinstance(module, NoHead) for module in network.modules()):
-        return _flat(network(images), network)
-    name = head_name(network)
-    if not name:
-        return _flat(_without_head(network, images), network)
 
     def keep(_head: nn.Module, inputs: tuple[Any, ...]) -> None:
         received.append(inputs[0])
 
-    head = network.get_submodule(name)
     hook = head.register_forward_pre_hook(keep)
     try:
-        network(images)
+        answer = network(images)
     finally:
         hook.remove()
     if not received:
@@ -63,7 +69,7 @@ def embed(network: nn.Module, images: Tensor) -> Tensor:
 
     # a 1x1 convolution mixes channels, which come before the places of a map
     seen = received[-1]
-    return _flat(seen.movedim(1, -1) if isinstance(head, nn.Conv2d) else seen, network)
+    return _flat(seen.movedim(1, -1) if isinstance(head, nn.Conv2d) else seen, network), answer
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -74,6 +80,8 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _without_head(network: nn.Module, images: Tensor) -> Any:
     """Return what a network without one head answers: timm's features where it is of timm."""
+    if any(isinstance(module, NoHead) for module in network.modules()):
+        return network(images)
     tokens, pooled = (getattr(network, n, None) for n in ("forward_features", "forward_head"))
     if callable(tokens) and callable(pooled):
         return pooled(tokens(images), pre_logits=True)

@@ -1,0 +1,96 @@
+"""``saccade probe``: what frozen features are good for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saccade.cli import options
+from saccade.cli.app import app, explained, print_json, show
+
+if TYPE_CHECKING:
+    from saccade.runs.probing import Comparison
+
+Several = Annotated[
+    list[str],
+    typer.Argument(help="Runs, files of weights (of others: --model, or NAME=FILE), or timm:NAME."),
+]
+
+
+@app.command(epilog="Example: saccade probe runs/pre timm:resnet50 --data photos.zip --json")
+def probe(
+    weights: Several,
+    data: options.Data = None,
+    val: options.Val = None,
+    labels: options.Labels = None,
+    split_names: options.SplitNames = None,
+    best: options.Best = False,
+    model: options.Architecture = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    bgr: options.Bgr = None,
+    image_size: options.ImageSize = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=0, help="Learn from so many images; default 10000, 0 = all."),
+    ] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", help="auto (the run's), cpu, cuda or mps.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="auto (the run's), fp32, bf16, or fp16.")
+    ] = "auto",
+    json_out: options.Json = False,
+) -> None:
+    """Measure frozen features on your images: nearest neighbours and a linear probe.
+
+    Several networks are compared, each beside itself untrained. Nothing is trained but the probe.
+    """
+    with explained(json_out):
+        from saccade import frozen
+
+        found = frozen.probe(
+            weights,
+            data,
+            val=val,
+            labels=labels or "",
+            split_names=split_names or "",
+            best=best,
+            module=model,
+            mean=mean,
+            std=std,
+            bgr=bgr,
+            image_size=image_size,
+            limit=limit,
+            devices=devices,
+            precision=precision,
+        )
+        if json_out:
+            print_json(found.to_json())
+        else:
+            show(_table(found))
+
+
+def _table(found: Comparison) -> str:
+    """Return the figures for people, in a table and a sentence."""
+    from saccade.runs.probing import NEIGHBOURS
+
+    width = max(len(row.name) for row in found.rows)
+    titles = [f"kNN {k}" for k in NEIGHBOURS] + ["probe"]
+    lines = [
+        f"top-1 of {found.judged:,} images of '{found.judge}'; {found.learned:,} were learned from",
+        "",
+        " " * width + "".join(f"{title:>9}" for title in titles),
+    ]
+    for row in found.rows:
+        figures = [*row.knn.values(), row.probe]
+        lines.append(f"{row.name:<{width}}" + "".join(f"{figure:>9.1%}" for figure in figures))
+
+    first, *others = found.trained
+    error = found.error(first.best)
+    close = [row.name for row in others if first.best - row.best < 2 * error]
+    lines += ["", f"best: {first.name}, {first.best:.1%} (standard error {error:.1%})"]
+    if close:
+        lines.append(f"within chance of it: {', '.join(close)}")
+    return "\n".join(lines)

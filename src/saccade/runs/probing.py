@@ -1,0 +1,197 @@
+"""Which weights have the best features for a set of images: each frozen, probed, and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saccade.data.sources import Source, Split, hold_out, train_split, validation_split
+from saccade.data.sources.label_sets import are_sets
+from saccade.errors import DataError
+from saccade.evaluation import neighbours, probe, worth
+from saccade.evaluation.features import Features, sample
+from saccade.evaluation.kept_features import features_once
+from saccade.log import Log
+from saccade.rng import Purpose
+from saccade.runs.backbone import Backbone
+
+NEIGHBOURS = (10, 20, 100)
+LEARNED, JUDGED = 10_000, 5_000
+"""Images that are learned from, and that are judged, at most."""
+
+HELD_OUT = 0.2
+"""Of the images, where there is no validation split."""
+
+UNTRAINED = "untrained"
+
+Sides = tuple[Split, Split]
+"""What is learned from, and what is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the frozen features of one network are good for, as top-1, 0..1, of judged images.
+
+    ``knn`` is that of weighted nearest neighbours by how many vote. ``strength`` is the penalty of
+    the linear probe, chosen on training images that were held out, where ``held_out`` of them were
+    right. ``width`` is how many numbers a feature has, ``image_size`` the side in pixels.
+    ``untrained`` marks the same network as it is drawn.
+    """
+
+    name: str
+    model: str
+    image_size: int
+    width: int
+    knn: dict[int, float]
+    probe: float
+    strength: float
+    held_out: float
+    untrained: bool = False
+
+    @property
+    def best(self) -> float:
+        """The best of its figures."""
+        return max(self.probe, *self.knn.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures."""
+        return {
+            "weights": self.name,
+            "model": self.model,
+            "untrained": self.untrained,
+            "image_size": self.image_size,
+            "width": self.width,
+            "knn": {str(k): value for k, value in self.knn.items()},
+            "probe": self.probe,
+            "strength": self.strength,
+            "held_out": self.held_out,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several networks on the same images: ``learned`` from, and ``judged``, by count.
+
+    ``judge`` names the images that were judged.
+    """
+
+    rows: tuple[Probed, ...]
+    learned: int
+    judged: int
+    judge: str
+
+    @property
+    def trained(self) -> tuple[Probed, ...]:
+        """The rows of trained weights, the best first."""
+        return tuple(sorted((r for r in self.rows if not r.untrained), key=lambda r: -r.best))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures."""
+        return {
+            "judge": self.judge,
+            "learned": self.learned,
+            "judged": self.judged,
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+    def error(self, share: float) -> float:
+        """Return one standard error of a share, 0..1, of the judged images."""
+        return math.sqrt(share * (1 - share) / max(self.judged, 1))
+
+
+def sides(source: Source, val_source: Source | None = None, limit: int | None = None) -> Sides:
+    """Return the images to learn from and those to judge, labelled by the same classes.
+
+    Without a validation split every fifth of the images, drawn from each class, is judged.
+    ``limit`` bounds the first side, 0 for all of both. Raises DataError where a probe cannot learn
+    from the labels.
+    """
+    train = train_split(source)
+    val = validation_split(val_source or source, named=val_source is not None)
+    if val is None:
+        train, val = hold_out(train, HELD_OUT, 0, Purpose.HOLDOUT)
+
+    if are_sets(train.classes):
+        raise DataError(
+            "these images have several labels each, and a probe names one class",
+            where=source.where,
+            fix="give a set with one class for each image",
+        )
+    if len(train.classes) < 2:
+        raise DataError(
+            "there is one class only: every answer would be right",
+            where=source.where,
+            fix="give images of two classes or more: train/<class>/<image>",
+        )
+
+    val = val.with_classes(train.classes)
+    if limit != 0:
+        train, val = sample(train, limit or LEARNED), sample(val, JUDGED)
+    return train, val
+
+
+def compare(
+    backbones: Sequence[Backbone], both: Sides, *, devices: str, precision: str
+) -> Comparison:
+    """Probe several networks on the same images, and each one untrained beside them."""
+    rows: list[Probed] = []
+    drawn: set[tuple[Any, ...]] = set()
+    for backbone in backbones:
+        rows.append(_probed(backbone, both, devices, precision))
+        recipe = backbone.classifier.recipe
+        # two sets of weights of one network have the same floor
+        kind = (recipe.model, recipe.eval_side, recipe.strides, recipe.patch_size)
+        if kind in drawn or recipe.model.startswith("custom:"):
+            continue
+        drawn.add(kind)
+        rows.append(_probed(backbone, both, devices, precision, untrained=True))
+    return Comparison(tuple(rows), len(both[0]), len(both[1]), both[1].name)
+
+
+def _probed(
+    backbone: Backbone, both: Sides, devices: str, precision: str, *, untrained: bool = False
+) -> Probed:
+    how = backbone.conditions(devices, precision)
+    recipe, classes = backbone.classifier.recipe, len(both[0].classes)
+    name = f"{recipe.model} {UNTRAINED}" if untrained else backbone.name
+    log, total = Log(), sum(map(len, both))
+    with how.computing() as readers, log.progress("features", total) as bar:
+        network = backbone.classifier.network.to(how.device)
+        if untrained:
+            network = worth.untrained(recipe, both[0], readers, device=how.device)
+
+        found: list[Features] = []
+        for split in both:
+            done = sum(map(len, found))
+
+            def tell(count: int, before: int = done) -> None:
+                bar.update(before + count, name)
+
+            found.append(
+                features_once(
+                    network,
+                    recipe,
+                    split,
+                    readers,
+                    precision=how.precision,
+                    device=how.device,
+                    poll=tell,
+                )
+            )
+
+        learned, judged = found
+        head = probe.fit(learned, classes)
+        votes = {k: neighbours.top1(learned, judged, k=k, num_classes=classes) for k in NEIGHBOURS}
+    return Probed(
+        name,
+        recipe.model,
+        recipe.eval_side,
+        width=learned.vectors.shape[1],
+        knn=votes,
+        probe=head.top1(judged),
+        strength=head.strength,
+        held_out=head.held_out_top1,
+        untrained=untrained,
+    )
