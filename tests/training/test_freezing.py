@@ -177,7 +177,7 @@ def test_fixres_leaves_the_head_and_the_last_norm_awake() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_ti_16", "swin_t", "mobilenet_v2", "efficientnet_b0", "convnext_t", "vgg11"]
+    "name", ["vit_ti_16", "swin_t", "mobilenet_v2", "efficientnet_b0", "convnext_t"]
 )
 def test_every_family_has_a_stem_halves_and_a_backbone(name: str) -> None:
     with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from saccade.errors import PreemptedError
 from saccade.evaluation.evaluator import evaluate
 from saccade.log import Log
 from saccade.models.parts.embedding import embed
+from saccade.objectives.classification import Classification, Mixed
+from saccade.objectives.objective import Cell
 from saccade.setup import build, choosing
 from saccade.setup.compose import Request, compose
 from saccade.training import datasets, holding
@@ -121,6 +124,16 @@ def test_a_run_on_held_features_that_stops_ends_as_one_that_did_not(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_an_objective_that_looks_at_pixels_gets_them(tmp_path: Path) -> None:
+    run = built(tmp_path, Ten())
+    objective = OfPixels(run.plan.objective.outputs, run.plan.config)
+    run = dataclasses.replace(run, plan=dataclasses.replace(run.plan, objective=objective))
+    try:
+        assert holding.hold(run, Stop(), Log(quiet=True)).features is None
+    finally:
+        run.readers.close()
+
+
 def built(folder: Path, net: nn.Module, *sets: str) -> Run:
     flags = {"data.train": "digits", "finetune.freeze": "backbone", "data.image_size": SIDE}
     composed = compose(Request(["digits"], flags, ["precision=fp32", "device=cpu", *sets]))
@@ -128,6 +141,13 @@ def built(folder: Path, net: nn.Module, *sets: str) -> Run:
     return build.build(
         composed.config, data, folder, choosing.decide(composed.config, None), module=net
     )
+
+
+class OfPixels(Classification):
+    """An objective that makes something of its own of the images, without asking for views."""
+
+    def prepare(self, cell: Cell) -> tuple[Tensor, Mixed]:
+        return cell.images.float().flip(-1), Mixed(cell.labels, 1.0)
 
 
 class Ten(Net):

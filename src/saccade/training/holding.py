@@ -14,10 +14,12 @@ from saccade.data.augment.chain import present
 from saccade.data.loader import Batch, EvaluationView, batches
 from saccade.data.order import Indices, Order, RankSlice
 from saccade.data.sources import Split
+from saccade.device.precision import autocast
 from saccade.evaluation import passes
 from saccade.evaluation.passes import CELL
 from saccade.log import Log
 from saccade.models.parts.embedding import embed, head_name
+from saccade.objectives.objective import Cell
 from saccade.training.held_features import HeldFeatures
 from saccade.training.run import Run
 from saccade.training.stop import Stop
@@ -75,8 +77,6 @@ def _obstacle(run: Run) -> str:
     plan, model = run.plan, run.state.model
     if not plan.holds_features:
         return "the images are mixed (augment.mixup, augment.cutmix), or have no labels"
-    if not type(plan.objective).prepare.__module__.startswith("saccade."):
-        return f"{type(plan.objective).__name__} makes its inputs of the images"
     head = model.get_submodule(head_name(model))
     if not isinstance(head, nn.Linear):
         return f"the head is a {type(head).__name__}, and not a linear layer"
@@ -84,25 +84,45 @@ def _obstacle(run: Run) -> str:
     width, count = head.in_features, plan.config.finetune.views * len(plan.data.train)
     if 4 * count * width > MOST_BYTES:
         return f"they would need {units.human_size(4 * count * width)} of memory"
-    return "" if _head_is_all(run, head) else "more than the head follows them in the network"
+    features, whole = _tried(run)
+    if not _is_passed_on(run, features):
+        return f"{type(plan.objective).__name__} makes its inputs of the images"
+    with torch.inference_mode(), autocast(plan.precision, plan.device):
+        alone = head(features.to(plan.device)).float().cpu()
+    is_all = bool((whole - alone).abs().max() <= TOLERANCE * whole.abs().max())
+    return "" if is_all else "more than the head follows them in the network"
 
 
-def _head_is_all(run: Run, head: nn.Module) -> bool:
-    """Tell whether a network answers what its head makes of the features, on a few images."""
+def _tried(run: Run) -> tuple[Tensor, Tensor]:
+    """Return the features and the logits of a few training images, float32 (k, d) and (k, C)."""
     plan, model = run.plan, run.state.model
     recipe = plan.recipe
     view = EvaluationView(plan.data.train, recipe.eval_side, recipe.framing, recipe.exif)
-    seen: list[Tensor] = []
+    found: list[Tensor] = []
 
     def ask(cell: Batch) -> Tensor:
         images = recipe.normalised(cell.images.to(plan.device))
-        seen.extend([model(images).float(), head(embed(model, images)).float()])
-        return seen[0]
+        found.extend([embed(model, images).float().cpu(), model(images).float().cpu()])
+        return found[-1]
 
     cells = batches(view, run.readers, TRIED, first_step=0, last_step=1)
     passes.through(model, cells, ask=ask, count=TRIED, precision=plan.precision, device=plan.device)
-    whole, alone = seen
-    return bool((whole - alone).abs().max() <= TOLERANCE * whole.abs().max())
+    features, logits = found
+    return features.clone(), logits
+
+
+def _is_passed_on(run: Run, features: Tensor) -> bool:
+    """Tell whether an objective hands features, (k, d), to the network as they are."""
+    plan, places = run.plan, np.arange(len(features))
+    labels = torch.from_numpy(plan.data.train.labels[places % len(plan.data.train)])
+    device = plan.device
+    cell = Cell(features.to(device), labels.to(device), places * 0, places, step=0, number=0)
+    try:
+        inputs, _ = plan.objective.prepare(cell)
+    # any code may run here, and features are not what it was written for
+    except Exception:
+        return False
+    return isinstance(inputs, Tensor) and torch.equal(inputs, cell.images)
 
 
 def _as_judged(run: Run, split: Split, poll: Poll) -> Tensor:
