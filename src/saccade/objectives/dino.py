@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from saccade.data.augment.local_views import local_side
 from saccade.data.augment.mix import normalise
 from saccade.errors import ConfigError
 from saccade.models.parts.learner import Learner, draw, headless
@@ -100,6 +101,13 @@ class Dino(JointEmbedding):
         batch = self.config.batch.global_
         epoch = round(self.epoch_steps * batch)
         return Duration.parse(duration).steps(epoch, batch, self.total_steps)
+
+    def announced(self) -> list[tuple[str, str]]:
+        """Say what each image is seen as, and which network is kept."""
+        count, section = self.config.augment.local_views, self.config.augment
+        small = local_side(section, self.config.data.image_size)
+        text = f"{self.views} large" + (f" and {count} small ones of {small} px" if count else "")
+        return [("views", f"{text} of each image; the teacher is the encoder that is kept")]
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:

@@ -168,6 +168,10 @@ class Objective(ABC):
         }
         return replace(self, **moved)
 
+    def announced(self) -> list[tuple[str, str]]:
+        """Return what people should know of it at the start: lines of a name and a text."""
+        return []
+
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of it, as JSON."""
         return {"class_weights": None}

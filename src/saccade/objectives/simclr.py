@@ -49,6 +49,19 @@ class SimClr(JointEmbedding):
         others = self.config.cell - 1
         return math.log(others), f"ln({others})"
 
+    def announced(self) -> list[tuple[str, str]]:
+        """Say which images a view is told from: a cell is where they all are."""
+        count, cell, batch = self.negatives, self.config.cell, self.config.batch.global_
+        text = f"each view is told from {count:,} others, those of its cell (micro-batch)"
+        if cell < batch:
+            text += f"; a larger batch.cell has more of the {batch:,} in a batch"
+        return [("negatives", text)]
+
+    @property
+    def negatives(self) -> int:
+        """How many views of other images each view is told from."""
+        return self.config.cell - self.views
+
     def facts(self) -> dict[str, Any]:
         """Return what ``run.json`` says of it: how many views each is told from."""
-        return {**super().facts(), "negatives": self.config.cell - self.views}
+        return {**super().facts(), "negatives": self.negatives}

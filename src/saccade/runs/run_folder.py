@@ -63,6 +63,8 @@ def announce(run: Run, log: Log) -> None:
         length = f"{known} to {config.within}"
     log.fact("length", f"{length}; recipe {config.recipe or 'none'}, seed {config.seed}")
     log.fact("batch", _batch(plan) + _left_cell(config))
+    for name, said in plan.objective.announced():
+        log.fact(name, said)
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
     for note in run.stepper.schedule.notes():
         log.warn(note)
