@@ -38,6 +38,12 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Recipe.parse(json.dumps(asdict(RECIPE))) == RECIPE
 
 
+def test_a_file_of_an_earlier_version_sees_red_green_and_blue(tmp_path: Path) -> None:
+    facts = asdict(RECIPE)
+    del facts["channels"]
+    assert Classifier.load(written(tmp_path, text=json.dumps(facts))).recipe.channels == "rgb"
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -59,6 +65,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"eval_crop": -1.0}, "eval_crop"),
         ({"patch_size": 10**9}, "patch_size"),
         ({"eval_size": -4}, "eval_size"),
+        ({"channels": "gbr"}, "channels"),
         ({"of_the_future": True}, "of_the_future"),
         ({"text": "[" * 100_000}, "metadata"),
         ({"text": "[1]"}, ""),

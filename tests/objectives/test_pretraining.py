@@ -85,6 +85,16 @@ def test_the_encoder_alone_is_kept_under_its_own_names(run: Path) -> None:
     assert set(network.state_dict()) - set(kept) == {"fc.weight", "fc.bias"}
 
 
+def test_a_run_that_starts_from_it_knows_how_it_learned(run: Path, tmp_path: Path) -> None:
+    started = saccade.train(
+        init=run, epochs="1step", batch_size=32, image_size=16, out=tmp_path / "run", quiet=True
+    )
+    init = json.loads((started.folder / "run.json").read_text())["init"]
+    assert init["method"] == "simclr" and init["head"] in ("zero", "probe")
+    assert [entry["method"] for entry in init["lineage"]] == ["simclr"]
+    assert init["digest"] and init["share"] == 1.0
+
+
 def test_a_stopped_run_goes_on_exactly_with_its_teacher_and_its_statistics(
     run: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:

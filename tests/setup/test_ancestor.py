@@ -231,7 +231,7 @@ def test_one_line_says_which_table_what_did_not_fit_and_which_mean(
     torch.save({"student": state, "teacher": state | {"extra": torch.ones(3)}}, file)
     done = run_here(
         *("train", name, *SHORT, "--image-size", "32", "--init", str(file)),
-        *("--out", str(tmp_path / "run")),
+        *("--out", str(tmp_path / "run"), "--set", "finetune.head_start=zero"),
     )
     assert done.status == 0, done.stderr
     (line,) = [part for part in done.stderr.splitlines() if part.strip().startswith("from ")]

@@ -67,6 +67,13 @@ class Ancestor:
         """The name of its network, empty where nothing says it."""
         return str(self.settings.get("model.name", ""))
 
+    @property
+    def method(self) -> str:
+        """How its run learned: ``classification``, or one of pretraining; empty without a run."""
+        if self.run is None:
+            return ""
+        return str(self.lineage[0].get("method", METHOD)) if self.lineage else METHOD
+
     def shape(self) -> dict[str, Any]:
         """Return its strides and its patch where the size of its images decided them.
 
@@ -113,7 +120,8 @@ class Ancestor:
         )
         digest = f" (SHA-256 {self.digest[:12]})" if self.path else ""
         who = f" (as {self.said_by} says)" * bool(self.said_by)
-        followed = [part for part in (self.model, said and said + who) if part]
+        how = f"pretrained by {self.method}" * (self.method not in ("", METHOD))
+        followed = [part for part in (self.model, how, said and said + who) if part]
         if "mean" not in known:
             followed.append("nothing says which mean and std")
         return f"{self.text}{digest}: {', '.join(followed)}"
@@ -128,7 +136,7 @@ class Ancestor:
             "path": str(self.path.absolute()) if self.path else None,
             "digest": self.digest,
             "run": str(self.run.absolute()) if self.run else None,
-            "method": METHOD if self.run else None,
+            "method": self.method or None,
             "took": took,
             "share": round(share, 4),
             "settings": dict(self.settings),
@@ -146,7 +154,7 @@ def own_entry(config: Config, fingerprint: str) -> dict[str, Any]:
         folder = ""
     data = config.dump()["data"]
     return {
-        "method": METHOD,
+        "method": METHOD if config.pretrain.method == "none" else config.pretrain.method,
         "data": data,
         "seed": config.seed,
         "folder": folder,
