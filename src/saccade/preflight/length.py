@@ -31,7 +31,7 @@ MARGIN = 0.05
 END_S = 3.0
 """Seconds for what comes after the last evaluation: the digest and the page of the run.
 
-Measured on 2 cores: docs/LOG.md, 2026-11-29.
+An estimate; two runs on digits took about two: docs/LOG.md, 2026-11-29.
 """
 
 LEAST_S = 10.0
