@@ -90,7 +90,6 @@ def test_a_probe_that_is_too_sure_of_itself_is_a_warning(tmp_path: Path) -> None
     run = started(tmp_path, Stranger(7).state_dict(), Stranger())
     with torch.no_grad():
         run.state.model.get_parameter("top.bias").copy_(torch.tensor([9.0, 0.0]))
-    assert errors(rehearse_all(run)) == {"loss-at-start": 76}
     run.history.init["head"] = "probe"
     assert rehearse_all(run)["loss-at-start"].severity == "warning"
 

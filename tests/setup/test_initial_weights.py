@@ -67,7 +67,8 @@ def file(tmp_path: Path) -> Path:
 def test_a_run_starts_from_foreign_weights_and_its_average_too(
     file: Path, ready: Callable[..., Run], capsys: Any
 ) -> None:
-    run = ready(log=Log(), model__init=str(file), ema__half_life="9step")
+    settings = {"model__init": str(file), "ema__half_life": "9step"}
+    run = ready(log=Log(), finetune__head_start="zero", **settings)
     start = create_model("resnet8", num_classes=1000, seed=9)
     assert run.state.ema is not None
     for model in (run.state.model, run.state.ema.model):
