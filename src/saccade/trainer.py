@@ -272,9 +272,9 @@ def _try_out(
     if begun is not None:
         watching.look_before(run, stop, log)
         sizes.judge_before(run, stop.check, log)
-    if begun is not None and run.plan.world.leads:
-        found, choices = checks.trial(run, log, stop.check_here, begun=begun)
-        findings = findings + found
+        if run.plan.world.leads:
+            found, choices = checks.trial(run, log, stop.check_here, begun=begun)
+            findings = findings + found
     run = agreement.share_trial(run, choices)
     if begun is not None:
         run = build.fitted(run)

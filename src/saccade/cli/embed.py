@@ -25,12 +25,8 @@ def embed(
     std: options.Std = None,
     bgr: options.Bgr = None,
     image_size: options.ImageSize = None,
-    devices: Annotated[
-        str, typer.Option("--devices", help="auto (the run's), cpu, cuda or mps.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", help="auto (the run's), fp32, bf16, or fp16.")
-    ] = "auto",
+    devices: options.DevicesAsRun = "auto",
+    precision: options.PrecisionAsRun = "auto",
     json_out: options.Json = False,
 ) -> None:
     """Write what a network sees in your images: features, softmax and labels as .npy, names as CSV.

@@ -150,6 +150,10 @@ Architecture = Annotated[
 Best = Annotated[
     bool, typer.Option("--best", help="Take the best checkpoint of the run, not its last weights.")
 ]
+DevicesAsRun = Annotated[str, typer.Option("--devices", help="auto (the run's), cpu, cuda or mps.")]
+PrecisionAsRun = Annotated[
+    str, typer.Option("--precision", help="auto (the run's), fp32, bf16, or fp16.")
+]
 Source = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.gz, .xz too).")]
 
 

@@ -35,12 +35,8 @@ def probe(
         int | None,
         typer.Option("--limit", min=0, help="Learn from so many images; default 10000, 0 = all."),
     ] = None,
-    devices: Annotated[
-        str, typer.Option("--devices", help="auto (the run's), cpu, cuda or mps.")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option("--precision", help="auto (the run's), fp32, bf16, or fp16.")
-    ] = "auto",
+    devices: options.DevicesAsRun = "auto",
+    precision: options.PrecisionAsRun = "auto",
     json_out: options.Json = False,
 ) -> None:
     """Measure frozen features on your images: nearest neighbours and a linear probe.

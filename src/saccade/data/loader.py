@@ -31,6 +31,7 @@ from saccade.data.images.fit import CENTRAL, Fit
 from saccade.data.order import EVERYTHING, Order, RankSlice
 from saccade.data.readers import IMAGES_PER_TASK, Readers, Watch
 from saccade.data.sources import Split
+from saccade.objectives.objective import Cell
 
 DECODED_PER_TASK = 512
 """The same where images need not be decoded any more: many that are cut alike are cut in one
@@ -60,6 +61,18 @@ class Batch:
     epochs: NDArray[np.int64]
     waited_s: float = 0.0
     small: Tensor | None = None
+
+    def cell(self, *, step: int, number: int) -> Cell:
+        """Return all of it as one cell (micro-batch), the one of this number in a step."""
+        return Cell(
+            images=self.images,
+            labels=self.labels,
+            epochs=self.epochs,
+            samples=self.samples,
+            step=step,
+            number=number,
+            small=self.small,
+        )
 
     def part(self, start: int, stop: int) -> Batch:
         """Return the places from ``start`` to ``stop``, whole images, with their small views."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -149,12 +149,8 @@ def _asked(
 
     The network is in evaluation mode meanwhile.
     """
-    # a run goes on training the same network, parts of which may rest in evaluation mode
-    was_training = network.training
-    modes = [(part, part.training) for part in network.modules()]
-    network.eval()
     before: Tensor | None = None
-    try:
+    with evaluating(network):
         for cell in cells:
             with torch.inference_mode(), autocast(precision, device):
                 answer = ask(cell).float()
@@ -164,7 +160,19 @@ def _asked(
             before = answer
         if before is not None:
             yield before.cpu()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each of its modules back into its own at the end."""
+    # a run goes on training the same network, parts of which may rest in evaluation mode
+    was_training = network.training
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
     finally:
+        # also a method of the network's own, which may do more than set the modes
         network.train(was_training)
         for part, mode in modes:
             part.training = mode

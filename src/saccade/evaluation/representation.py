@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade import rng
 from saccade.config.schema import Config
 from saccade.data.images.fit import Fit
-from saccade.data.loader import Batch, TrainingView, batches
+from saccade.data.loader import TrainingView, batches
 from saccade.data.order import Order, RankSlice
 from saccade.data.readers import Readers
 from saccade.data.sources import Split
@@ -25,6 +23,7 @@ from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.features import Features
 from saccade.evaluation.rank import effective_rank, spread
 from saccade.models.parts.learner import Learner
+from saccade.models.parts.running_statistics import averaged_anew
 from saccade.objectives.objective import Cell, Objective
 from saccade.rng import Purpose
 
@@ -173,12 +172,12 @@ def held_out_loss(
     # by cell, so that the sum is the same on any number of ranks
     losses = torch.zeros(2, count, device=means.device)
     steps = -(-count // world.size)
-    with evaluating(model):
+    with passes.evaluating(model):
         for step, batch in enumerate(
             batches(view, means.readers, cell * world.size, first_step=0, last_step=steps)
         ):
             number = step * world.size + world.rank
-            loaded = on_device(batch, means.device, number)
+            loaded = batch.to(means.device).cell(step=0, number=number)
             if number < count:
                 # not around the loader: what it fills would be inference tensors
                 with torch.inference_mode():
@@ -194,42 +193,21 @@ def held_out_loss(
     return figures | ({"constant": float(mean[1])} if mean[1] else {})
 
 
-def on_device(batch: Batch, device: torch.device, number: int = 0) -> Cell:
-    """Return a loaded cell on a device, as cell ``number`` of step 0."""
-    there = batch.to(device)
-    return Cell(
-        images=there.images,
-        labels=there.labels,
-        epochs=there.epochs,
-        samples=there.samples,
-        step=0,
-        number=number,
-        small=there.small,
-    )
-
-
 def fit_norms(model: nn.Module, split: Split, means: Means, poll: Callable[[int], None]) -> None:
     """Set the statistics of BatchNorms to those of some training images, in place.
 
     Without them the features of an untrained network are no yardstick. The same on all ranks.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all cells
     alone = replace(means, world=ALONE)
-    cells = batches(
-        _view(split, alone), means.readers, means.config.cell, first_step=0, last_step=NORM_CELLS
-    )
-    for batch in cells:
-        with torch.no_grad():
-            cell_loss(model, on_device(batch, means.device), means.objective, means.precision)
-        poll(0)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    view, cell = _view(split, alone), means.config.cell
+    with averaged_anew(model) as norms:
+        if not norms:
+            return
+        for batch in batches(view, means.readers, cell, first_step=0, last_step=NORM_CELLS):
+            with torch.no_grad():
+                loaded = batch.to(means.device).cell(step=0, number=0)
+                cell_loss(model, loaded, means.objective, means.precision)
+            poll(0)
 
 
 def cell_loss(model: nn.Module, cell: Cell, objective: Objective, precision: str) -> Tensor:
@@ -238,18 +216,6 @@ def cell_loss(model: nn.Module, cell: Cell, objective: Objective, precision: str
     with autocast(precision, cell.images.device):
         answer = model(inputs)
     return objective.total_of_heads(answer, targets, 0.0)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its modules back into its own at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
 
 
 def _view(split: Split, means: Means) -> TrainingView:

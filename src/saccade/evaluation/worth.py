@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.data.readers import Readers
 from saccade.data.sources import Split
@@ -27,7 +26,9 @@ from saccade.evaluation.kept_features import features_once
 from saccade.evaluation.probe import Probe
 from saccade.models import create_model
 from saccade.models.parts.embedding import embed
+from saccade.models.parts.running_statistics import averaged_anew
 from saccade.models.parts.whitening import Whitening
+from saccade.models.weights.preprocessing import HALVES, IMAGENET
 
 LEARNED, JUDGED = 1000, 500
 """Images that are learned from, and that are judged, at most: what this costs is bounded, and is
@@ -42,9 +43,6 @@ FITTED = 200
 
 SURE = 2.5
 """Standard errors by which one answer has to beat another."""
-
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 Poll = Callable[[int], None]
 
@@ -219,21 +217,16 @@ def untrained(recipe: Recipe, train: Split, readers: Readers, *, device: torch.d
         for layer in layers:
             layer.fit(torch.cat(seen)[: len(few)])
 
-    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # the mean over all cells
+    with averaged_anew(network) as norms:
 
-    def follow(images: Tensor) -> Tensor:
-        # these alone: dropout would draw
-        for norm in norms:
-            norm.train()
-        return embed(network, images)
+        def follow(images: Tensor) -> Tensor:
+            # these alone: dropout would draw
+            for norm in norms:
+                norm.train()
+            return embed(network, images)
 
-    if norms:
-        show(follow)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        if norms:
+            show(follow)
     return network
 
 

@@ -15,6 +15,7 @@ from saccade.config.schema import DataSection
 from saccade.data.loader import Batch
 from saccade.errors import DivergedError
 from saccade.findings import Finding
+from saccade.models.weights.preprocessing import HALVES, IMAGENET
 from saccade.preflight import rehearsal
 from saccade.preflight.speed import (
     Poll,
@@ -30,10 +31,8 @@ from saccade.training.state import State
 USUAL_LOSS = (0.5, 2.0)
 ABSURD_LOSS = 10.0
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-NORMALISATIONS = {"ImageNet's": _IMAGENET, "one half": _HALF, "none": _PLAIN}
+NORMALISATIONS = {"ImageNet's": IMAGENET, "one half": HALVES, "none": _PLAIN}
 """Means and deviations that published weights were trained with.
 
 *Source:* torchvision's and timm's published weights.

@@ -23,7 +23,7 @@ from saccade.device.precision import autocast
 from saccade.device.step_timer import Clock
 from saccade.distributed.world import ALONE
 from saccade.evaluation.passes import CELL
-from saccade.evaluation.representation import cell_loss, on_device
+from saccade.evaluation.representation import cell_loss
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import heads
 from saccade.optim.ema import Ema
@@ -305,7 +305,7 @@ def first_loss(state: State, plan: Plan, cell: Batch) -> float:
     section = plan.config.data
     if not plan.objective.answers:
         with torch.no_grad():
-            loaded = on_device(cell, plan.device)
+            loaded = cell.to(plan.device).cell(step=0, number=0)
             total = cell_loss(state.model, loaded, plan.objective, plan.precision)
         return float(total) / len(cell.images)
 

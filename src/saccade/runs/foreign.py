@@ -18,12 +18,12 @@ from saccade.models import Report, backends, create_model, find, load_weights, m
 from saccade.models.parts.learner import headless
 from saccade.models.weights import loading, stored
 from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.weights.preprocessing import IMAGENET
 from saccade.models.weights.readings import heads_of, listed, unwrapped
 from saccade.setup.ancestor import Ancestor, find_weights
 from saccade.setup.flags import read_colours
 from saccade.training import checkpoint
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 USUAL_CROP = 0.875
 """Side of the central crop over the short side. *Source:* Krizhevsky et al. 2012, section 2."""
 
@@ -115,19 +115,15 @@ def classifier(
     of 1,000 answers with ImageNet's classes, any other with numbers. Raises CheckpointError where a
     part of the network would stay random, or its head is for other classes than the data has.
     """
-    source, network = _source(str(weights), expected.network)
-    tree = loading.tensors_of(source.path) if source.path else backends.pretrained(source.text)
-    shape = network if isinstance(network, nn.Module) else _meta(network, expected)
-    width = loading.head_width(shape, tree, str(weights))
-    if not width:
-        raise _headless(source, network)
-    classes = _classes(width, split, source)
+    found = _Found.of(str(weights), expected)
+    if not found.head_width:
+        raise _headless(found.source, found.network)
+    classes = _classes(found.head_width, split, found.source)
 
-    model, recipe = _built(network, classes, expected, source)
-    report = load_weights(model, tree)
+    model, recipe = _built(found.network, classes, expected, found.source)
+    report = load_weights(model, found.tree)
     _refuse_random(model, report, str(weights))
-    log.fact("weights", f"{source.phrase}; {report.summary}; {recipe.image_size} px")
-    return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
+    return found.ready(model, recipe, report, log)
 
 
 def encoder(weights: str | Path, expected: Expected, log: Log) -> Classifier:
@@ -136,18 +132,41 @@ def encoder(weights: str | Path, expected: Expected, log: Log) -> Classifier:
     A head that the weights do not have is left out: the network answers with its features then.
     Raises CheckpointError where a part before the head would stay random.
     """
-    source, network = _source(str(weights), expected.network)
-    tree = loading.tensors_of(source.path) if source.path else backends.pretrained(source.text)
-    shape = network if isinstance(network, nn.Module) else _meta(network, expected)
-    width = loading.head_width(shape, tree, str(weights))
+    found = _Found.of(str(weights), expected)
+    classes = _classes(found.head_width or 2, None, found.source)
 
-    model, recipe = _built(network, _classes(width or 2, None, source), expected, source)
-    report = load_weights(model, tree)
+    model, recipe = _built(found.network, classes, expected, found.source)
+    report = load_weights(model, found.tree)
     _refuse_random(model, report, str(weights), but=report.fresh)
     if report.fresh:
         model, _ = headless(model)
-    log.fact("weights", f"{source.phrase}; {report.summary}; {recipe.image_size} px")
-    return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
+    return found.ready(model, recipe, report, log)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Weights of others with what they belong to.
+
+    ``tree`` is what they hold, ``head_width`` how many classes their head has, 0 without one.
+    """
+
+    source: Ancestor
+    network: str | nn.Module
+    tree: Any
+    head_width: int
+
+    @classmethod
+    def of(cls, weights: str, expected: Expected) -> _Found:
+        """Read weights; raises CheckpointError where they are not of the network expected."""
+        source, network = _source(weights, expected.network)
+        tree = loading.tensors_of(source.path) if source.path else backends.pretrained(source.text)
+        shape = network if isinstance(network, nn.Module) else _meta(network, expected)
+        return cls(source, network, tree, loading.head_width(shape, tree, weights))
+
+    def ready(self, model: nn.Module, recipe: Recipe, report: Report, log: Log) -> Classifier:
+        """Return the classifier around a network with these weights, and say what was taken."""
+        log.fact("weights", f"{self.source.phrase}; {report.summary}; {recipe.image_size} px")
+        return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
 
 
 def _source(weights: str, network: str | nn.Module | None) -> tuple[Ancestor, str | nn.Module]:

@@ -21,6 +21,7 @@ from saccade.evaluation.worth import Worth
 from saccade.log import Log
 from saccade.models.parts.embedding import embed, head_name
 from saccade.objectives.classification import Classification
+from saccade.objectives.objective import heads
 from saccade.training.run import Plan, Run
 
 MOST_IMAGES = 5_000
@@ -122,7 +123,7 @@ def _set(run: Run, head: Head, found: Probe) -> bool:
     plan, network = run.plan, run.state.model
 
     def ask(images: Tensor) -> Tensor:
-        return torch.cat([embed(network, images).float(), _logits(network(images))], 1)
+        return torch.cat([embed(network, images).float(), heads(network(images))[0].float()], 1)
 
     few = sample(plan.data.train, passes.CELL)
     both = passes.rows(
@@ -149,11 +150,6 @@ def _copy(head: Head, found: Probe, times: float = 1.0) -> None:
         head.weight.copy_((times * found.weight).reshape(head.weight.shape))
         if head.bias is not None:
             head.bias.copy_(times * found.bias)
-
-
-def _logits(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Return the logits of the main head, float32 (B, C)."""
-    return (answer if isinstance(answer, Tensor) else answer[0]).float()
 
 
 def _unfit(plan: Plan, head: Head | None) -> str:

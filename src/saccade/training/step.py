@@ -19,7 +19,7 @@ from saccade.device.step_timer import Clock
 from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.world import ALONE, World
 from saccade.models.parts.layers import DropPath
-from saccade.objectives.objective import Cell, Objective
+from saccade.objectives.objective import Objective
 from saccade.optim.schedule import Schedule
 from saccade.rng import Purpose
 from saccade.training.bad_steps import Evidence
@@ -109,15 +109,7 @@ class StepRunner:
             # the place in the global batch, not on this rank: draws are the same on any number of
             # ranks
             place = world.rank + number * world.size
-            loaded = Cell(
-                images=part.images,
-                labels=part.labels,
-                epochs=part.epochs,
-                samples=part.samples,
-                step=state.step,
-                number=place,
-                small=part.small,
-            )
+            loaded = part.cell(step=state.step, number=place)
             inputs, targets = self.objective.prepare(loaded)
 
             # the sums over the ranks begin while the backward pass of the last cell still computes

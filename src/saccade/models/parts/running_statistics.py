@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -30,6 +32,23 @@ def running_statistics(model: nn.Module) -> set[int]:
         for name, buffer in module._buffers.items()
         if buffer is not None and is_running_statistic(module, name, buffer)
     }
+
+
+@contextmanager
+def averaged_anew(model: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """Let BatchNorms forget their statistics and take the mean over all cells seen in training mode
+    inside the ``with`` block, which gets these norms.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # what torch calls the cumulative mean
+    try:
+        yield norms
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def has_batch_statistics(model: nn.Module) -> bool:

@@ -11,6 +11,11 @@ from typing import Any
 from saccade.models.weights import stored
 
 Colours = tuple[float, float, float]
+IMAGENET: tuple[Colours, Colours] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES: tuple[Colours, Colours] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and deviation that most published weights were trained with: torchvision's, and those of
+networks from TensorFlow.
+"""
 PUBLISHED_AS = ("model.safetensors", "pytorch_model.bin")
 """Names of weights in folders of the Hugging Face hub, where other files describe them."""
 
