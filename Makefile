@@ -28,8 +28,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: $(VENV)/.installed
 	$(BIN)/saccade train $(ARGS)
 
+# two processes share the tests; each holds up to 4 GB
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 test-faults: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m full $(ARGS)

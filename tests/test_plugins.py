@@ -196,6 +196,8 @@ class Wider(Net):
 
 @pytest.fixture
 def own() -> Iterator[dict[str, Any]]:
+    # another test of this process may have registered one
+    registered._OWN.clear()
     yield registered._OWN
     registered._OWN.clear()
 
