@@ -326,9 +326,12 @@ def remove_abandoned(part: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def scratch_folder() -> contextlib.AbstractContextManager[str]:
-    """Return a temporary folder that is removed at the end of the ``with`` block."""
-    return tempfile.TemporaryDirectory(prefix="saccade-")
+def scratch_folder(inside: Path | None = None) -> contextlib.AbstractContextManager[str]:
+    """Return a temporary folder that is removed at the end of the ``with`` block.
+
+    It is made ``inside`` a folder, or where the system keeps such folders.
+    """
+    return tempfile.TemporaryDirectory(prefix="saccade-", dir=inside)
 
 
 def safe_name(text: str) -> str:

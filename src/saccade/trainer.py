@@ -16,8 +16,7 @@ from torch import nn
 
 from saccade import files
 from saccade.config.schema import Config
-from saccade.device import compile, determinism
-from saccade.distributed import sync_batchnorm
+from saccade.device import determinism
 from saccade.distributed.world import ALONE, World
 from saccade.errors import Explained
 from saccade.evaluation.classifier import Classifier
@@ -27,7 +26,7 @@ from saccade.models.parts.duplicate import duplicate
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import Objective, Result
-from saccade.preflight import checks, out_of_memory, own_network
+from saccade.preflight import checks, length, out_of_memory, own_network
 from saccade.report import write_report
 from saccade.runs import resuming, run_folder
 from saccade.setup import agreement, build, sizes, weighing
@@ -128,6 +127,10 @@ def _conclude(outcome: Outcome, run: Run, module: nn.Module | None, log: Log) ->
     """Print what came out, and what to try next; give the user's own network its weights."""
     result, folder, seconds = outcome.result, outcome.folder, outcome.seconds
     run_folder.conclude(result, folder, seconds, log, objective=run.plan.objective)
+    # a run in several attempts may have waited for days in between
+    late = length.overran(run.plan.config.within, seconds) if run.history.attempts == [1] else ""
+    if late:
+        log.warn(late)
     if module is not None:
         own_network.give_back(module, run.classifier().network)
 
@@ -269,22 +272,20 @@ def _try_out(
     """
     choices = run.plan.choices
     # before the trial: what is left of a time that was set is fitted at its end
+    look_s = 0.0
     if begun is not None:
-        watching.look_before(run, stop, log)
+        look_s = watching.look_before(run, stop, log)
         sizes.judge_before(run, stop.check, log)
         if run.plan.world.leads:
-            found, choices = checks.trial(run, log, stop.check_here, begun=begun)
+            found, choices = checks.trial(run, log, stop.check_here)
             findings = findings + found
     run = agreement.share_trial(run, choices)
-    if begun is not None:
-        run = build.fitted(run)
+    if begun is not None and run.plan.config.within:
+        run, found = length.settle(run, log, stop.check, begun=begun, look_s=look_s)
+        findings = findings + found
 
     # from here on all ranks compute together, each with the network as it will train
-    world, model = run.plan.world, run.state.model
-    if run.plan.config.ranks.sync_norms and world.size > 1:
-        sync_batchnorm.convert(model, world)
-    if run.plan.choices.compile.value:
-        compile.compile_in_place(model)
+    build.join(run.state.model, run.plan)
     return run, findings
 
 

@@ -15,31 +15,40 @@ import saccade
 from saccade import files
 from saccade.config import schema as configuration
 from saccade.errors import ConfigError, StopTraining
-from saccade.preflight import checks, length, speed
-from saccade.preflight.speed import Speed
+from saccade.preflight import checks, length, pace
+from saccade.preflight.pace import Pace
 from saccade.setup.compose import Request, settings
 from saccade.setup.steps import total_steps
+from saccade.training import judging
 from saccade.training.choices import Choice
 from saccade.training.events import StepDone
 from saccade.training.run import Plan
+from saccade.training.step import StepRunner
 
-SPEED = Speed(load_s=0.01, first_cell_s=0.3, next_cell_s=0.1, side=24, judge_s=0.002, save_s=0.05)
+
+@pytest.fixture(autouse=True)
+def measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "MOST_S", 0.1)
+
+
+PACE = Pace({16: 0.2, 32: 0.44}, once_s=0.5, judge_s=0.2, save_s=0.05, end_s=0.7)
 
 
 def plan_within(tmp_path: Path, within: str, *sets: str) -> Plan:
     flags: dict[str, Any] = {"epochs": "auto", "within": within, "batch.global": 4, "batch.cell": 2}
+    flags["data.image_size"] = 32
     run = built(asked(make_set(tmp_path / "set"), *sets, **flags), tmp_path / "run")
     run.readers.close()
     return run.plan
 
 
 def total_s(plan: Plan, steps: int) -> float:
-    return speed.estimate(length.of_length(plan, steps), SPEED).total_s
+    return length.total_s(length.of_length(plan, steps), PACE)
 
 
 def test_the_longest_run_that_ends_in_time_is_taken(tmp_path: Path) -> None:
     plan = plan_within(tmp_path, "60s", "augment.sizes=[0.5, 1.0]")
-    fitted, doubts = length.fit(plan, SPEED, spent_s=20.0)
+    fitted, doubts = length.fit(plan, PACE, spent_s=20.0)
     steps = total_steps(plan.config, plan.epoch_size, fitted.value)
     # looked for one by one, beside the search by halves
     left_s = 60 * (1 - length.MARGIN) - 20 - length.END_S
@@ -47,21 +56,101 @@ def test_the_longest_run_that_ends_in_time_is_taken(tmp_path: Path) -> None:
     assert doubts == [] and "fits within 60s" in fitted.reason
 
 
-def test_evaluations_saves_and_start_are_paid_out_of_the_same_time(tmp_path: Path) -> None:
-    plan = plan_within(tmp_path, "60s", "augment.sizes=[1.0]")
-    step_s = 0.4 + 4 * 0.01
-    # 12 images in batches of 4: an evaluation after every 3 steps, each of a cell of 100 images
-    # and with a checkpoint, and one of the saved weights that sees every image twice
-    assert total_s(plan, 6) == pytest.approx(6 * step_s + (2 + 2) * 100 * 0.002 + 3 * 0.05)
-    plain = dataclasses.replace(SPEED, judge_s=1e-9, save_s=0.0)
+def test_steps_evaluations_saves_and_start_are_paid_out_of_the_same_time(tmp_path: Path) -> None:
+    sizes = "augment.sizes=[0.5, 0.75, 1.0]"
+    plan = plan_within(tmp_path, "60s", sizes, "checkpoint.every=2step")
+    assert plan.view.sides == [16, 24, 32]
+    # 12 images in batches of 4: 7 steps are two whole epochs with an evaluation each, every second
+    # step and every evaluation is saved; a third each of the steps are small, in between and large
+    between_s = 0.2 + 0.24 * (24**2 - 16**2) / (32**2 - 16**2)
+    steps_s = 3 * 0.2 + 2 * between_s + 2 * 0.44
+    of_seven = length.of_length(plan, 7)
+    assert [of_seven.view.size_at(step) for step in range(7)] == [16] * 3 + [24] * 2 + [32] * 2
+    assert not plan.final_is_candidate, "two views at the end: the last step is judged like others"
+    assert total_s(plan, 7) == pytest.approx(
+        0.5 + steps_s + 3 * 0.2 + (3 + 3) * 0.05 + 0.7, abs=1e-9
+    )
 
-    def steps(speed: Speed, spent_s: float) -> int:
-        choice, _ = length.fit(plan, speed, spent_s)
+    def steps(pace: Pace, spent_s: float) -> int:
+        choice, _ = length.fit(plan, pace, spent_s)
         return total_steps(plan.config, plan.epoch_size, choice.value)
 
-    assert steps(plain, 0.0) == int((60 * 0.95 - length.END_S) / step_s)
-    assert steps(plain, 10.1) == int((60 * 0.95 - length.END_S - 10.1) / step_s)
-    assert steps(SPEED, 0.0) < steps(plain, 0.0)
+    plain = Pace({32: 0.44}, once_s=0, judge_s=0, save_s=0, end_s=0)
+    assert steps(plain, 0.0) == int((60 * 0.95 - length.END_S) / 0.44)
+    assert steps(plain, 10.1) == int((60 * 0.95 - length.END_S - 10.1) / 0.44)
+    assert steps(PACE, 0.0) < steps(dataclasses.replace(PACE, judge_s=0), 0.0)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Note the images that steps and evaluations of a measurement see, and their sides."""
+    seen: dict[str, list[int]] = {"steps": [], "judged": [], "looks": []}
+    step, score, look = StepRunner.step, judging.score, judging.look
+
+    def noted_step(self: StepRunner, state: Any, batch: Any) -> Any:
+        seen["steps"].append(batch.images.shape[-1])
+        return step(self, state, batch)
+
+    def noted_score(run: Any, classifier: Any, split: Any, poll: Any) -> Any:
+        seen["judged"].append(len(split))
+        return score(run, classifier, split, poll)
+
+    def noted_look(run: Any, model: Any, poll: Any) -> Any:
+        seen["looks"].append(1)
+        return look(run, model, poll)
+
+    monkeypatch.setattr(StepRunner, "step", noted_step)
+    monkeypatch.setattr(judging, "score", noted_score)
+    monkeypatch.setattr(judging, "look", noted_look)
+    return seen
+
+
+def test_small_and_large_images_are_measured_on_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags: dict[str, Any] = {"epochs": "auto", "within": "20s", "data.image_size": 32}
+    composed = asked(make_set(tmp_path / "set"), "augment.sizes=[0.5, 0.75, 1.0]", **flags)
+    run = built(composed, tmp_path / "run")
+    before, seen = run.state.digest(), counted(monkeypatch)
+    try:
+        found = pace.measure(run, lambda: None)
+    finally:
+        run.readers.close()
+    assert run.state.digest() == before and run.decoded == {}
+    assert set(found.steps_s) == set(seen["steps"]) == {16, 32}
+    assert seen["steps"].count(16) >= 2 and seen["steps"].count(32) >= 2
+    assert seen["judged"] and min(found.judge_s, found.save_s, found.end_s, *found.steps_s.values())
+
+
+def test_what_held_features_and_looks_take_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, data = counted(monkeypatch), make_set(tmp_path / "set")
+    flags = {"epochs": "auto", "within": "20s"}
+    held = built(asked(data, "finetune.freeze=backbone", **flags), tmp_path / "held")
+    try:
+        found = pace.measure(held, lambda: None)
+    finally:
+        held.readers.close()
+    # steps take features (k, d), of which the first of all images are computed once, before
+    assert all(width == held.state.model.fc.in_features for width in seen["steps"])
+    assert seen["judged"] and found.once_s > 0 and found.judge_s < found.end_s
+
+    seen["judged"].clear()
+    learner = built(
+        asked(data, "pretrain.method=simclr", "augment.repeats=2", **flags), tmp_path / "learner"
+    )
+    try:
+        # a look that was taken already is not taken again
+        assert pace.measure(learner, lambda: None, look_s=7.0).judge_s == 7.0
+        assert not seen["looks"] and not seen["judged"]
+        assert pace.measure(learner, lambda: None).end_s > 0 and seen["looks"] == [1]
+    finally:
+        learner.readers.close()
+
+
+def test_a_run_that_took_longer_than_it_was_given_says_so() -> None:
+    assert length.overran("", 1e9) == "" and length.overran("90s", 89.9) == ""
+    assert "by 6.4 s" in length.overran("90s", 96.4)
 
 
 def test_a_time_too_short_for_an_epoch_is_said_and_one_too_short_for_a_step_refused(
@@ -70,32 +159,27 @@ def test_a_time_too_short_for_an_epoch_is_said_and_one_too_short_for_a_step_refu
     plan = plan_within(tmp_path, "10s")
     start_s = 10 * 0.95 - length.END_S
     with pytest.raises(ConfigError) as caught:
-        length.fit(plan, SPEED, spent_s=start_s)
+        length.fit(plan, PACE, spent_s=start_s)
     assert caught.value.finding == "within-too-short" and "not a single step" in caught.value.what
 
-    _, doubts = length.fit(plan, SPEED, spent_s=start_s - total_s(plan, 2) - 0.01)
+    _, doubts = length.fit(plan, PACE, spent_s=start_s - total_s(plan, 2) - 0.01)
     assert [(d.id, d.severity) for d in doubts] == [("within-too-short", "warning")]
     assert "only 0.67 epochs fit" in doubts[0].message
 
     # the advice works: with the time that it names an epoch fits after the same start
     advised = caught.value.fix.split()[1]
     longer = plan_within(tmp_path / "again", advised)
-    assert length.fit(longer, SPEED, spent_s=start_s)[1] == []
+    assert length.fit(longer, PACE, spent_s=start_s)[1] == []
 
 
-def test_the_trial_fits_the_length_on_a_copy(tmp_path: Path) -> None:
-    composed = asked(make_set(tmp_path / "set"), epochs="auto", within="600s")
-    run = built(composed, tmp_path / "run")
-    before = run.state.digest()
-    try:
-        findings, choices = checks.trial(run, QUIET, lambda: None)
-    finally:
-        run.readers.close()
-    assert run.state.digest() == before and not (tmp_path / "run").exists()
-    steps = total_steps(run.plan.config, run.plan.epoch_size, choices.length.value)
-    assert steps > 100
-    # `check` says the same number as the run would have
-    assert f"{steps:,} steps" in next(f.message for f in findings if f.id == "time")
+def test_check_tells_the_length_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    findings = checks.check(asked(make_set(tmp_path / "set"), epochs="auto", within="600s"), QUIET)
+    said = next(f.message for f in findings if f.id == "time")
+    assert "fits within 600s" in said and int(said.split()[0].replace(",", "")) > 100
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_fitted_run_is_the_run_of_that_length_and_a_resumed_one_keeps_it(
@@ -103,7 +187,7 @@ def test_a_fitted_run_is_the_run_of_that_length_and_a_resumed_one_keeps_it(
 ) -> None:
     # what a clock says differs each time, so the clock alone is replaced
     said: Choice[str] = Choice("448sample", "as the test says")
-    monkeypatch.setattr(length, "fit", lambda plan, speed, spent_s: (said, []))
+    monkeypatch.setattr(length, "fit", lambda plan, pace, spent_s: (said, []))
     how: dict[str, Any] = {
         "data": "digits", "model": "lenet5", "batch_size": 64, "quiet": True,
         "ema__half_life": "20%", "schedule__name": "linear", "checkpoint__every": "2step",
@@ -120,7 +204,7 @@ def test_a_fitted_run_is_the_run_of_that_length_and_a_resumed_one_keeps_it(
     typed = saccade.train(**how, epochs="7step", out=tmp_path / "typed")
     with pytest.raises(StopTraining):
         saccade.train(**how, within="1h", out=tmp_path / "fitted", callbacks=[stop])
-    monkeypatch.setattr(length, "fit", None)  # a resumed run measures nothing
+    monkeypatch.setattr(length, "settle", None)  # a resumed run measures nothing
 
     # another time is another length, and says what would go on
     with pytest.raises(ConfigError, match="another length") as caught:

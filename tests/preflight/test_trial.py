@@ -91,7 +91,7 @@ def test_the_estimate_adds_up(tmp_path: Path) -> None:
     )
     compute = 0.4 * ((16 / 24) ** 2 + 1) / 2
     assert spent.compute_s == pytest.approx(compute) and spent.load_s == pytest.approx(0.04)
-    judged = (1 + 1 + 1) * 4  # after each epoch with one view, and at the end with two
+    judged = (1 + 1 + 2) * 4  # after each epoch with one view, and at the end with two
     assert spent.total_s == pytest.approx(6 * (compute + 0.04) + judged * (0.1 / 2 / 3 + 0.01))
     assert spent.limit == "compute"
 

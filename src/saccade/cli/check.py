@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 import typer
 
 from saccade.cli.app import app, explained, print_json
 from saccade.cli.options import Asked, Json, asking
+from saccade.system import startup
 
 
 @app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
 @asking
 def check(asked: Asked, json_out: Json = False) -> None:
     """Look for what would go wrong, and say how long training would take. Leaves nothing behind."""
-    begun = time.monotonic()
+    begun = startup.begun()
     with explained(json_out):
         from saccade.log import Log
         from saccade.preflight import checks

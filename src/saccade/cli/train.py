@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 from saccade.cli.app import app, explained, print_json, show
 from saccade.cli.options import Asked, Json, asking
+from saccade.system import startup
 
 if TYPE_CHECKING:
     from saccade.config.schema import Config
@@ -62,7 +62,7 @@ def start(
     pretrains: bool,
 ) -> None:
     """Do what the verbs ``train`` and ``pretrain`` are asked for."""
-    begun = time.monotonic()
+    begun = startup.begun()
     with explained(json_out):
         # imported here: torch takes seconds, and `--help` and typing errors should not
         from saccade.runs import resuming

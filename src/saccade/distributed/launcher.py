@@ -22,6 +22,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from saccade import files
 from saccade.errors import PreemptedError, StalledError
+from saccade.system import startup
 from saccade.system.signals import SIGNALS, STOPS, early, status
 
 HERE = "127.0.0.1"
@@ -39,7 +40,7 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     # else every rank would compute with all cores of the machine
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1)))
-    with files.scratch_folder() as scratch:
+    with files.scratch_folder() as scratch, startup.told_to_ranks():
         meeting = RendezvousParameters(
             backend="c10d",
             # port 0: the system picks a free one, so two runs on one machine do not meet

@@ -7,6 +7,7 @@ model without memory, and speed and the first loss by :mod:`saccade.preflight.tr
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from saccade.errors import SaccadeError
 from saccade.findings import Finding, is_error, tell
 from saccade.log import Log
 from saccade.objectives.objective import Objective
-from saccade.preflight import census, contents, descent, network, out_of_memory
+from saccade.preflight import census, contents, descent, length, network, out_of_memory
 from saccade.preflight.trial import trial
 from saccade.preflight.unused import left_out
 from saccade.setup import agreement, build, cells, choosing
@@ -103,6 +104,11 @@ def _rehearse(config: Config, data: Data, log: Log, *, begun: float) -> list[Fin
             run = build.build(config, data, folder, choosing.decide(config, None))
         try:
             findings = initialise(run, log)
-            return findings + trial(run, log, lambda: None, begun=begun)[0]
+            found, choices = trial(run, log, lambda: None)
+            findings += found
+            if config.within:
+                run = replace(run, plan=replace(run.plan, choices=choices))
+                findings += length.settle(run, log, lambda: None, begun=begun)[1]
+            return findings
         finally:
             run.readers.close()

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-
-from saccade import files, units
-from saccade.distributed.world import ALONE
-from saccade.evaluation.classifier import Classifier
-from saccade.evaluation.passes import CELL
+from saccade import units
 from saccade.findings import Finding, refuse
-from saccade.preflight.speed import Poll, Speed, copy_of, estimate, padded
-from saccade.training import checkpoint, judging
+from saccade.log import Log
+from saccade.preflight.pace import Pace, measure
+from saccade.preflight.speed import Poll, evaluations
+from saccade.setup import agreement, build
 from saccade.training.choices import Choice
 from saccade.training.run import Plan, Run
-from saccade.training.state import State
+from saccade.training.saving import Cadence
 
 MARGIN = 0.05
 """Share of the time that is left free: the machine may become slower."""
@@ -41,45 +36,30 @@ MOST_STEPS = 99_999_999
 """Names of checkpoints have eight digits."""
 
 
-def measure_rest(run: Run, speed: Speed, poll: Poll) -> Speed:
-    """Return a speed with what an evaluation and a checkpoint take besides, measured on a copy."""
-    state, _ = copy_of(run)
+def settle(
+    run: Run, log: Log, poll: Poll, *, begun: float, look_s: float = 0.0
+) -> tuple[Run, list[Finding]]:
+    """Return a run before its first step with the length that ends in time, and what was found.
 
-    def save() -> None:
-        with files.scratch_folder() as scratch:
-            checkpoint.save(Path(scratch) / "checkpoints", state, {})
+    All ranks take part, the first one decides. The time counts from ``begun``, in seconds of the
+    monotonic clock. ``look_s`` and ``poll`` are as in `pace.measure`.
+    """
+    pace = measure(run, poll, look_s)
+    choices = run.plan.choices
+    short: list[Finding] = []
+    if run.plan.world.leads:
+        fitted, short = fit(run.plan, pace, time.monotonic() - begun)
+        choices = replace(choices, length=fitted)
+    run = build.fitted(agreement.share_trial(run, choices))
 
-    return replace(speed, judge_s=_judging_s(run, state, poll), save_s=_seconds(save))
-
-
-def _judging_s(run: Run, state: State, poll: Poll) -> float:
-    """Return the seconds that an image of an evaluation takes, the last cell being filled up."""
-    # the other ranks take no part in the trial
-    alone = replace(run, plan=replace(run.plan, world=ALONE))
-    plan, split = run.plan, run.plan.data.chosen_on
-    if not plan.objective.answers:
-        look_s = _seconds(lambda: judging.look(alone, state.model, lambda _done: poll()))
-        return look_s / padded(plan.looked_at.bank)
-
-    places = np.unique(np.linspace(0, len(split) - 1, CELL).round().astype(np.int64))
-    some = split.subset(places, split.name)
-    classifier = Classifier(state.model, replace(plan.recipe, eval_views=1))
-
-    def judge() -> None:
-        judging.score(alone, classifier, some, lambda _done: poll())
-
-    # the first evaluation opens files and warms up kernels, which later ones find done
-    cold_s = _seconds(judge)
-    return (min(cold_s, _seconds(judge)) if cold_s < 1 else cold_s) / CELL
+    plan, length = run.plan, run.plan.choices.length
+    epochs = plan.total_steps * plan.global_batch / plan.epoch_size
+    text = f"{plan.total_steps:,} steps = {epochs:.3g} epochs: {length.reason}"
+    log.fact("length", text)
+    return run, [*short, Finding("time", "note", text)]
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
-def fit(plan: Plan, speed: Speed, spent_s: float) -> tuple[Choice[str], list[Finding]]:
+def fit(plan: Plan, pace: Pace, spent_s: float) -> tuple[Choice[str], list[Finding]]:
     """Return the longest duration that ends in time, in samples, and a doubt about a short one.
 
     ``spent_s`` are the seconds since the run was started. Raises ConfigError where not even a step
@@ -87,18 +67,37 @@ def fit(plan: Plan, speed: Speed, spent_s: float) -> tuple[Choice[str], list[Fin
     """
     within = plan.config.within
     left_s = (1 - MARGIN) * units.seconds(within) - spent_s - END_S
-    steps = _most_steps(plan, speed, left_s)
+    steps = _most_steps(plan, pace, left_s)
     epoch = -(-plan.epoch_size // plan.global_batch)
-    short = [_too_short(plan, speed, spent_s, steps)] if steps < epoch else []
+    short = [_too_short(plan, pace, spent_s, steps)] if steps < epoch else []
     refuse(short)
 
-    cost = estimate(of_length(plan, steps), speed)
+    training_s = total_s(of_length(plan, steps), pace) - pace.end_s
     reason = (
         f"fits within {within}: {units.human_time(spent_s)} for the start, "
-        f"{units.human_time(cost.total_s)} for {steps:,} steps and their evaluations, "
-        f"{units.human_time(END_S)} for the end"
+        f"{units.human_time(training_s)} for steps, their evaluations and checkpoints, "
+        f"{units.human_time(pace.end_s + END_S)} for the end"
     )
     return Choice(f"{steps * plan.global_batch}sample", reason), short
+
+
+def total_s(plan: Plan, pace: Pace) -> float:
+    """Return how long a run takes from before its first step to its final figure, in seconds."""
+    steps, parts = plan.total_steps, len(plan.view.sides)
+    # of each size of images the whole steps that begin in its part of the run
+    ends = [-(-steps * part // parts) for part in range(parts + 1)]
+    training_s = sum(
+        (end - start) * pace.step_s(side)
+        for side, start, end in zip(plan.view.sides, ends, ends[1:], strict=False)
+    )
+
+    # each evaluation may be the best so far, which is saved at once
+    judged = evaluations(plan)
+    before_saves_s = pace.once_s + training_s + judged * pace.judge_s
+    cadence = Cadence(plan.config.checkpoint.every, plan.epoch_size, plan.global_batch, steps)
+    epoch = plan.epoch_size / plan.global_batch
+    saves = judged + cadence.most(steps, before_saves_s, judged_every=epoch)
+    return before_saves_s + saves * pace.save_s + pace.end_s
 
 
 def of_length(plan: Plan, steps: int) -> Plan:
@@ -106,11 +105,11 @@ def of_length(plan: Plan, steps: int) -> Plan:
     return replace(plan, total_steps=steps, view=replace(plan.view, total_steps=steps))
 
 
-def _most_steps(plan: Plan, speed: Speed, left_s: float) -> int:
+def _most_steps(plan: Plan, pace: Pace, left_s: float) -> int:
     """Return the largest number of steps that takes no longer than ``left_s``, 0 where none is."""
 
     def fits(steps: int) -> bool:
-        return estimate(of_length(plan, steps), speed).total_s <= left_s
+        return total_s(of_length(plan, steps), pace) <= left_s
 
     # doubled until it is too long, then halved between what fits and what does not
     low, high = 0, 1
@@ -122,10 +121,10 @@ def _most_steps(plan: Plan, speed: Speed, left_s: float) -> int:
     return low
 
 
-def _too_short(plan: Plan, speed: Speed, spent_s: float, steps: int) -> Finding:
+def _too_short(plan: Plan, pace: Pace, spent_s: float, steps: int) -> Finding:
     """Say that not one epoch fits: an error where nothing does, else a warning."""
     epoch = -(-plan.epoch_size // plan.global_batch)
-    whole_s = estimate(of_length(plan, epoch), speed).total_s + spent_s + END_S
+    whole_s = total_s(of_length(plan, epoch), pace) + spent_s + END_S
     # what is advised has to work, on a machine that is not always equally fast
     advised = _round_time(max(1.25 * whole_s / (1 - MARGIN), LEAST_S))
     what = f"only {steps / epoch:.2g} epochs fit" if steps else "not a single step fits"
@@ -148,7 +147,12 @@ def _round_time(duration_s: float) -> str:
     return f"{math.ceil(duration_s / 60)}m" if duration_s <= 5400 else f"{duration_s / 3600:.1f}h"
 
 
-def describe(plan: Plan, choice: Choice[str]) -> str:
-    """Return the fitted length of a plan in words."""
-    epochs = plan.total_steps * plan.global_batch / plan.epoch_size
-    return f"{plan.total_steps:,} steps = {epochs:.3g} epochs: {choice.reason}"
+def overran(within: str, seconds: float) -> str:
+    """Say by how much a run took longer than it was given; empty where it did not."""
+    asked_s = units.seconds(within) if within else math.inf
+    if seconds <= asked_s:
+        return ""
+    return (
+        f"--within {within} was overrun by {units.human_time(seconds - asked_s)}: the machine was "
+        "slower than when the length was fitted"
+    )

@@ -16,13 +16,11 @@ from saccade import units
 from saccade.data.augment.mix import normalise
 from saccade.data.loader import Batch, batches
 from saccade.data.order import EVERYTHING
-from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.device.loss_scale import LossScale
 from saccade.device.precision import autocast
 from saccade.device.step_timer import Clock
 from saccade.distributed.world import ALONE
-from saccade.evaluation.passes import CELL
 from saccade.evaluation.representation import cell_loss
 from saccade.models.parts.duplicate import duplicate
 from saccade.objectives.objective import heads
@@ -55,17 +53,13 @@ Poll = Callable[[], None]
 class Speed:
     """Seconds for loading one image, for the first cell of a step, and for each further cell.
 
-    ``side`` is the side in pixels of the images that were used, the largest of the run. ``judge_s``
-    is for an image of an evaluation, ``save_s`` for a checkpoint: both 0 where they were not
-    measured.
+    ``side`` is the side in pixels of the images that were used, the largest of the run.
     """
 
     load_s: float
     first_cell_s: float
     next_cell_s: float
     side: int
-    judge_s: float = 0.0
-    save_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,29 +111,16 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
     full = speed.first_cell_s + (cells - 1) * speed.next_cell_s
 
     # Computing grows with the area of the images, which progressive resizing changes in parts.
-    parts = _part_starts(plan)
+    parts = part_starts(plan)
     relative = sum((plan.view.size_at(step) / speed.side) ** 2 for step in parts) / len(parts)
     compute, load = full * relative, speed.load_s * batch
     shared = plan.device.type == "cpu"
     step = compute + load if shared else max(compute, load)
 
-    steps = plan.total_steps
-    # one after each epoch; the one at the last step is counted below
-    evaluations = min(int(plan.epochs_done(steps - 1)), steps - 1)
     on_the_way, at_the_end = plan.data.chosen_on, plan.data.val
     if not plan.objective.answers:
-        evaluations = min(plan.config.pretrain.evaluations, steps) - 1
         on_the_way = at_the_end = plan.looked_at.bank
-    evaluations += not plan.final_is_candidate
-    saves_s = (evaluations + 1) * speed.save_s
-    judged = evaluations * len(on_the_way) + len(at_the_end)
-    if speed.judge_s:
-        judged_s = speed.judge_s * (
-            evaluations * padded(on_the_way) + plan.recipe.eval_views * padded(at_the_end)
-        )
-        total_s = steps * step + saves_s + judged_s / plan.world.size
-        return Estimate(total_s, step, load, compute)
-
+    judged = evaluations(plan) * len(on_the_way) + plan.recipe.eval_views * len(at_the_end)
     forward = (
         FORWARD_SHARE
         * speed.next_cell_s
@@ -147,30 +128,31 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
         * (plan.recipe.eval_side / speed.side) ** 2
     )
     each = forward + speed.load_s if shared else max(forward, speed.load_s)
-    return Estimate(steps * step + judged * each / plan.world.size, step, load, compute)
+    total_s = plan.total_steps * step + judged * each / plan.world.size
+    return Estimate(total_s, step, load, compute)
 
 
-def padded(split: Split) -> int:
-    """Return how many images are computed to judge a split: the last cell is filled up."""
-    return -(-len(split) // CELL) * CELL
+def evaluations(plan: Plan) -> int:
+    """Return how often a run is judged on its way; the final evaluation is not counted."""
+    # one after each epoch, or each part of pretraining; that of the last step is the final one
+    steps, looks = plan.total_steps, plan.config.pretrain.evaluations
+    count = min(int(plan.epochs_done(steps - 1)), steps - 1)
+    if not plan.objective.answers:
+        count = min(looks, steps) - 1
+    return count + (not plan.final_is_candidate)
 
 
 def _with_held_features(plan: Plan, speed: Speed) -> Estimate:
     """Return how long it takes to compute all features once, and then to train the head alone."""
-    count = plan.config.finetune.views * padded(plan.data.train)
-    count += padded(plan.data.chosen_on) + plan.recipe.eval_views * padded(plan.data.val)
+    count = plan.config.finetune.views * len(plan.data.train)
+    count += len(plan.data.chosen_on) + plan.recipe.eval_views * len(plan.data.val)
     # what was measured is hardly more than a forward pass: the backward pass ends in the head
     forward_s = speed.next_cell_s / plan.config.cell + speed.load_s
-    steps, saves = plan.total_steps, int(plan.epochs_done(plan.total_steps)) + 1
-    total_s = (
-        count * (speed.judge_s or forward_s) / plan.world.size
-        + steps * HEAD_STEP_S
-        + saves * speed.save_s
-    )
+    total_s = count * forward_s / plan.world.size + plan.total_steps * HEAD_STEP_S
     return Estimate(total_s, HEAD_STEP_S, load_s=0.0, compute_s=HEAD_STEP_S)
 
 
-def _part_starts(plan: Plan) -> list[int]:
+def part_starts(plan: Plan) -> list[int]:
     """Return the first step of each part of the run that has its own image size."""
     parts, total = len(plan.config.augment.sizes), plan.total_steps
     return [min(-(-total * part // parts), total - 1) for part in range(parts)]
@@ -178,7 +160,7 @@ def _part_starts(plan: Plan) -> list[int]:
 
 def largest_step(plan: Plan) -> int:
     """Return a step at which the images of the run are largest."""
-    return max(_part_starts(plan), key=plan.view.size_at)
+    return max(part_starts(plan), key=plan.view.size_at)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import statistics
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,7 @@ from saccade.device import compile
 from saccade.errors import ConfigError
 from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
-from saccade.preflight import first_loss, length, rehearsal
+from saccade.preflight import first_loss, rehearsal
 from saccade.preflight.speed import (
     TIMED_STEPS,
     Estimate,
@@ -35,7 +34,6 @@ from saccade.preflight.speed import (
     measure,
     timed,
 )
-from saccade.setup.steps import total_steps
 from saccade.training.choices import Choice, Choices
 from saccade.training.run import Plan, Run
 from saccade.training.state import State
@@ -47,19 +45,16 @@ DISK_MARGIN = 1.2
 SHORT_RUN_S = 120.0
 
 
-def trial(
-    run: Run, log: Log, poll: Poll, begun: float | None = None
-) -> tuple[list[Finding], Choices]:
+def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
     """Take a few cells through a copy of the model and say how long the run will take.
 
     Returns what was found, and the choices of the run with those that the trial has made: reading
-    threads, compilation, exactness, and where ``within`` is set the length, which the start counts
-    to: the run was started at ``begun``, in seconds of the monotonic clock. Stays within 2 % of the
-    run's time (at least a second, at most twenty, and one cell whatever it takes). Raises
-    DivergedError on an absurd first loss, ConfigError when a cell does not fit into memory,
-    DiskError when the checkpoints would not fit onto the disk.
+    threads, compilation, exactness. How long a run is whose length follows ``within`` is not known
+    yet, nor said. Stays within 2 % of the run's time (at least a second, at most twenty, and one
+    cell whatever it takes). Raises DivergedError on an absurd first loss, ConfigError when a cell
+    does not fit into memory, DiskError when the checkpoints would not fit onto the disk.
     """
-    plan, begun = run.plan, time.monotonic() if begun is None else begun
+    plan = run.plan
     findings = _disk_space(plan, run.state)
     refuse(findings)
 
@@ -83,14 +78,8 @@ def trial(
     compiled, speed = _try_compiling(run, speed, run_s)
     choices = replace(plan.choices, deterministic=exact, reader_threads=readers, compile=compiled)
 
-    if within:
-        speed = length.measure_rest(run, speed, poll)
-        fitted, short = length.fit(plan, speed, time.monotonic() - begun)
-        findings += short
-        choices = replace(choices, length=fitted)
-        plan = length.of_length(plan, total_steps(plan.config, plan.epoch_size, fitted.value))
-        log.fact("length", length.describe(plan, fitted))
-    findings += _describe(plan, estimate(plan, speed), log, threads=run.readers.threads)
+    if not within:
+        findings += _describe(plan, estimate(plan, speed), log, threads=run.readers.threads)
     tell((f for f in findings if f.id != "time"), log)
     return findings, choices
 

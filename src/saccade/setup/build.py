@@ -16,8 +16,9 @@ from saccade.config.schema import Config
 from saccade.data.loader import TrainingView
 from saccade.data.order import Order, RankSlice
 from saccade.data.readers import Readers
-from saccade.device import allocator, determinism
+from saccade.device import allocator, compile, determinism
 from saccade.device.small_map_conv import use_strips
+from saccade.distributed import sync_batchnorm
 from saccade.distributed.world import ALONE, World
 from saccade.evaluation.classifier import Recipe
 from saccade.models import create_model, is_registered
@@ -150,6 +151,16 @@ def fitted(run: Run) -> Run:
 
     stepper = lengthened(run.state, run.stepper, Length(plan.epoch_size, steps))
     return replace(run, plan=plan, stepper=replace(stepper, objective=objective))
+
+
+def join(model: nn.Module, plan: Plan) -> None:
+    """Let a network compute as all ranks of a run train it: its norms over all of them where that
+    is asked for, compiled where it pays.
+    """
+    if plan.config.ranks.sync_norms and plan.world.size > 1:
+        sync_batchnorm.convert(model, plan.world)
+    if plan.choices.compile.value:
+        compile.compile_in_place(model)
 
 
 def _switch_on(choices: Choices) -> None:

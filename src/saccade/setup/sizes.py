@@ -43,7 +43,7 @@ def judge_before(run: Run, poll: Callable[[], None], log: Log) -> None:
     if not are_compared(run):
         return
     plan, split = run.plan, run.plan.data.val
-    for side in _sides(run):
+    for side in sides(run):
         with log.progress(f"before, at {side} px", len(split)) as bar:
 
             def tell(done: int) -> None:
@@ -62,15 +62,20 @@ def judge_after(run: Run, trained: Classifier, result: Result, poll: Callable[[i
     if not are_compared(run):
         return
     own = run.plan.recipe.eval_side
-    for side in _sides(run):
+    for side in sides(run):
         at_side = Classifier(trained.network, _at(trained.recipe, side))
         judged = result if side == own else score(run, at_side, run.plan.data.val, poll)
         _keep(run, AFTER, side, judged)
 
 
-def _sides(run: Run) -> list[int]:
-    """Return the size that the weights were made for, where that is known, and that of the run."""
+def sides(run: Run) -> list[int]:
+    """Return the sizes of images, in pixels, at which a run is judged at its end.
+
+    Where sizes are compared it is also the one that the weights were made for, if that is known.
+    """
     own = run.plan.recipe.eval_side
+    if not are_compared(run):
+        return [own]
     made_for = run.history.init["settings"].get("data.image_size", own)
     return sorted({int(made_for), own})
 

@@ -45,7 +45,7 @@ def hold(run: Run, stop: Stop, log: Log) -> Run:
     plan, model = run.plan, run.state.model
     if not plan.config.finetune.holds:
         return run
-    if why := plan.world.broadcast(lambda: _obstacle(run)):
+    if why := plan.world.broadcast(lambda: obstacle(run)):
         log.warn(f"features are not held, but computed anew in each step: {why}")
         return run
 
@@ -72,7 +72,7 @@ def hold(run: Run, stop: Stop, log: Log) -> Run:
     return replace(run, features=held)
 
 
-def _obstacle(run: Run) -> str:
+def obstacle(run: Run) -> str:
     """Say why the features of a run cannot be held, the empty string where they can."""
     plan, model = run.plan, run.state.model
     if not plan.holds_features:

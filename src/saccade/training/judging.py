@@ -41,7 +41,7 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
 
     begun = time.perf_counter()
     if run.features:
-        result = _head_alone(run, run.features)
+        result = head_alone(run, run.features)
     elif plan.objective.answers:
         classifier = Classifier(state.final_model, replace(plan.recipe, eval_views=1))
         result = score(run, classifier, split, poll)
@@ -54,7 +54,7 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
     return state.best is entry
 
 
-def _head_alone(run: Run, features: HeldFeatures) -> Result:
+def head_alone(run: Run, features: HeldFeatures) -> Result:
     """Evaluate the head on features that are held; all ranks get the figures of the first."""
     plan, world = run.plan, run.plan.world
     if not world.leads:

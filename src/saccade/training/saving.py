@@ -58,6 +58,14 @@ class Cadence:
             return True
         return False
 
+    def most(self, steps: int, duration_s: float, judged_every: float) -> int:
+        """Return how many checkpoints at most are due in ``steps`` steps that take so long.
+
+        Those that coincide with an evaluation, every so many steps, are not counted.
+        """
+        due = [int(steps / length) for length in self._lengths if length != judged_every]
+        return sum(due) + int(duration_s / self._period_s)
+
 
 def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
     """Publish a checkpoint and prune older ones.

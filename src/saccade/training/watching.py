@@ -18,14 +18,15 @@ from saccade.training.run import Run
 from saccade.training.stop import Stop
 
 
-def look_before(run: Run, stop: Stop, log: Log) -> None:
+def look_before(run: Run, stop: Stop, log: Log) -> float:
     """Keep what the network is like before the first step, and say what a look costs.
 
-    Of a run that learns without labels; all ranks take part.
+    Of a run that learns without labels; all ranks take part. Returns the seconds that a look
+    takes, 0 for a run that needs none.
     """
-    plan, begun = run.plan, time.perf_counter()
+    plan = run.plan
     if plan.objective.answers:
-        return
+        return 0.0
     sample = plan.looked_at
     with log.progress("looking at the untrained network", len(sample.bank)) as bar:
 
@@ -36,15 +37,18 @@ def look_before(run: Run, stop: Stop, log: Log) -> None:
         # a copy: the statistics of its norms are fitted, as training will do in its first steps
         model = duplicate(run.state.final_model)
         fit_norms(model, plan.data.train, run.means(), poll)
+        begun = time.perf_counter()
         figures = judging.look(run, model, poll).to_json()
+        taken_s = time.perf_counter() - begun
     run.history.untrained.update(figures)
 
     asked = "no labels, so no kNN"
     if sample.has_labels:
         asked = f"kNN of {len(sample.queries):,} images among {len(sample.bank):,}"
-    count, taken_s = plan.config.pretrain.evaluations, time.perf_counter() - begun
+    count = plan.config.pretrain.evaluations
     log.fact("looks", f"{count} in the run, about {taken_s:.1f} s each: loss, rank, {asked}")
     log.fact("untrained", ", ".join(phrases(figures)))
+    return taken_s
 
 
 def after_look(run: Run, meter: Meter, log: Log) -> None:
