@@ -17,7 +17,7 @@ from saccade.data.sources import KNOWN, Source
 from saccade.data.sources.handed import is_handed
 from saccade.data.sources.official import OFFICIAL
 from saccade.errors import ConfigError
-from saccade.models import find
+from saccade.models import find, is_foreign
 from saccade.models.parts import registry
 from saccade.optim import methods, optimizers
 from saccade.setup import default_recipe, pretraining
@@ -67,11 +67,11 @@ def compose(request: Request) -> Composed:
 
     A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor
     recipe is named, the recipe that fits the data is the base: one for fine-tuning where the run
-    starts from weights. What these were trained with goes over that base, and under whatever the
-    user names.
+    starts from weights. A method of pretraining names such a base, too. What the weights were
+    trained with goes over that base, and under whatever the user names.
     """
     named, asked, based = _layers(request)
-    wanted = _stack(named, asked).resolve()
+    wanted = _stack(_method(request), named, asked).resolve()
     if pretraining.is_meant(request.pretrains, wanted, is_whole=based):
         source, base = _unlabelled(request, wanted, asked, based)
     else:
@@ -103,11 +103,23 @@ def _unlabelled(
         source, labels = open_unlabelled_training(wanted)
         if labels:
             asked.add({"data": {"labels": labels}}, "the images, which have no labels")
-    return source, Layers() if based else _pretraining_base(request, wanted)
+    return source, _pretraining_base(request, wanted, based)
 
 
-def _pretraining_base(request: Request, wanted: Config) -> Layers:
-    """Return the recipe of the method that suits the network: the one named, or of the weights."""
+def _method(request: Request) -> Layers:
+    """Return the recipe of the method of pretraining among the words, empty where there is none."""
+    methods = pretraining.methods_in(request.words)
+    return default_recipe.read(methods[0]) if methods else Layers()
+
+
+def _pretraining_base(request: Request, wanted: Config, based: bool) -> Layers:
+    """Return the recipe of the method: the one named, else what suits the network, that which is
+    named or that of the weights.
+    """
+    if pretraining.methods_in(request.words):
+        return _method(request)
+    if based:
+        return Layers()
     if wanted.pretrain.method != "none":
         return default_recipe.read(wanted.pretrain.method)
     name = "" if wanted.model.name == Config().model.name else wanted.model.name
@@ -123,10 +135,10 @@ def dry_run(request: Request) -> Config:
     whose size is known, nothing is read and nothing is downloaded.
     """
     named, asked, based = _layers(request)
-    wanted = _stack(named, asked).resolve()
+    wanted = _stack(_method(request), named, asked).resolve()
     name, has_weights = wanted.data.train, bool(wanted.model.init)
     if pretraining.is_meant(request.pretrains, wanted, is_whole=based):
-        base = Layers() if based else _pretraining_base(request, wanted)
+        base = _pretraining_base(request, wanted, based)
         return _settled(_followed(base, [named, asked], request), request)
     # nothing but the images themselves tells which recipe fits them
     if not based and (request.data is not None or name not in OFFICIAL):
@@ -207,7 +219,7 @@ def preview(request: Request) -> Config:
 
     Raises ConfigError.
     """
-    return _resolved(_stack(*_layers(request)[:2]))
+    return _resolved(_stack(_method(request), *_layers(request)[:2]))
 
 
 def settings(request: Request) -> Config:
@@ -216,7 +228,7 @@ def settings(request: Request) -> Config:
     Raises ConfigError.
     """
     for word in request.words:
-        if not _add_word(Layers(), word):
+        if _settings_of(word) is None and _known_model(word):
             raise ConfigError(
                 f"'{word}' is a model, and a model alone has no settings",
                 where="the command line",
@@ -228,11 +240,22 @@ def settings(request: Request) -> Config:
 def _layers(request: Request) -> tuple[Layers, Layers, bool]:
     """Return what the words say, what flags and ``--set`` say, and whether a word is a whole
     recipe.
+
+    A model that is named is meant, before or after a recipe.
     """
-    named = Layers()
+    named, models = Layers(), Layers()
     based = False
     for word in request.words:
-        based |= _add_word(named, word)
+        if word in pretraining.methods_in([word]):
+            continue
+        path = _settings_of(word)
+        if path is None:
+            models.add({"model": {"name": _known_model(word)}}, "the command line")
+        else:
+            named.add_file(path)
+            based = True
+    named.merge(models)
+
     asked = Layers()
     # `lr` is a short form that depends on the method, and is applied once all else is settled
     asked.add(
@@ -249,6 +272,7 @@ def _stack(*layers: Layers) -> Layers:
     for layer in layers:
         total.merge(layer)
     _leave_the_cell_of_a_recipe(total)
+    _leave_the_patch_of_a_recipe(total)
     return total
 
 
@@ -264,20 +288,29 @@ def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
         layers.forget("batch.cell")
 
 
-def _add_word(layers: Layers, word: str) -> bool:
-    """Merge a positional word; returns whether it is a whole recipe rather than just a model."""
+def _leave_the_patch_of_a_recipe(layers: Layers) -> None:
+    """Forget a recipe's patch where another network is asked for, by others: it has its own."""
+    name = layers.value("model.name")
+    of_recipe = layers.origin("model.patch_size") in map(str, recipes.paths())
+    if of_recipe and isinstance(name, str) and is_foreign(name):
+        layers.forget("model.patch_size")
+
+
+def _settings_of(word: str) -> Path | None:
+    """Return the file of settings that a word means; None where it means none."""
     path = Path(word)
-    # an archive is data in the wrong place, which the refusal below says
+    # an archive is data in the wrong place, which the refusal of the word says
     if path.is_file() and path.suffix not in ARCHIVE_SUFFIXES:
-        layers.add_file(path)
-        return True
-    if word in recipes.names():
-        layers.add_file(recipes.find(word).path)
-        return True
-    if path.suffix in YAML_SUFFIXES or not (registry.is_known(word) or word.startswith("custom:")):
+        return path
+    return recipes.find(word).path if word in recipes.names() else None
+
+
+def _known_model(word: str) -> str:
+    """Return a word that names a model; raises ConfigError for any other."""
+    is_model = registry.is_known(word) or word.startswith("custom:")
+    if Path(word).suffix in YAML_SUFFIXES or not is_model:
         raise _unknown_word(word)
-    layers.add({"model": {"name": word}}, "the command line")
-    return False
+    return word
 
 
 def _unknown_word(word: str) -> ConfigError:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from saccade import recipes
 from saccade.config.schema import Config
 from saccade.errors import ConfigError, UsageError
 from saccade.models import find, is_foreign
@@ -10,6 +14,30 @@ OF_FAMILY = {"vit": "mae", "swin": "simmim"}
 """The method of a family of networks; every other network learns by ``JOINT``."""
 
 JOINT = "simclr"
+METHODS = (JOINT, "dino", "mae", "simmim")
+"""What a word of the command line may name; each has a recipe of the same name."""
+
+
+def methods_in(words: Sequence[str]) -> list[str]:
+    """Return the methods among the words of a command.
+
+    Raises ConfigError where there are two, or a recipe beside one that learns otherwise.
+    """
+    found = [word for word in words if word in METHODS and not Path(word).is_file()]
+    if not found:
+        return []
+    for word in words:
+        known = word in recipes.names() and not Path(word).is_file()
+        other = recipes.find(word).settings.get("pretrain", {}).get("method", "") if known else ""
+        if known and other != found[0]:
+            what = f"learns by {other}" if other else "learns from labels"
+            raise ConfigError(
+                f"'{found[0]}' is a method of pretraining, and the recipe '{word}' {what}",
+                where="the command line",
+                fix=f"leave one of them out; a model may stand beside: saccade pretrain {found[0]} "
+                "MODEL",
+            )
+    return found
 
 
 def is_meant(verb: bool | None, wanted: Config, *, is_whole: bool) -> bool:

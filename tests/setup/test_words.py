@@ -1,0 +1,44 @@
+"""The words of a command: methods, recipes and models, in any order."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from saccade.errors import ConfigError
+from saccade.setup.compose import Request, dry_run, preview
+
+
+@pytest.mark.parametrize("words", list(itertools.permutations(("simclr", "resnet18"))))
+def test_a_model_beside_a_method_is_the_model(words: tuple[str, ...]) -> None:
+    config = dry_run(Request(words, pretrains=True))
+    assert (config.model.name, config.pretrain.method) == ("resnet18", "simclr")
+
+
+@pytest.mark.parametrize("words", list(itertools.permutations(("photos-few", "resnet18"))))
+def test_a_model_beside_a_recipe_is_the_model(words: tuple[str, ...]) -> None:
+    config = dry_run(Request(words))
+    assert (config.model.name, config.recipe) == ("resnet18", "photos-few")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("simclr", "mae"), "'simclr' is a method of pretraining, and the recipe 'mae' learns by"),
+        (("simclr", "photos-few"), "the recipe 'photos-few' learns from labels"),
+        (("mae", "dino-vit-s-100ep"), "the recipe 'dino-vit-s-100ep' learns by dino"),
+    ],
+)
+def test_a_method_beside_a_recipe_that_learns_otherwise_is_refused(
+    words: tuple[str, ...], said: str
+) -> None:
+    for order in itertools.permutations(words):
+        with pytest.raises(ConfigError, match=said if order == words else "learns"):
+            dry_run(Request(order, pretrains=True))
+
+
+def test_the_patch_of_a_method_is_not_asked_of_networks_of_others() -> None:
+    for model, patch in (("timm:resnet10t", 0), ("vit_s_16", 8)):
+        wanted = preview(Request(("dino",), {"model.name": model}, pretrains=True))
+        assert wanted.model.patch_size == patch
