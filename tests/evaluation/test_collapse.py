@@ -52,6 +52,12 @@ def test_a_run_whose_views_are_only_drawn_together_has_collapsed() -> None:
     assert "0.23" in said
 
 
+def test_neighbours_below_those_of_no_training_by_chance_are_no_doubt() -> None:
+    for queries, doubted in ((20, False), (400, True)):
+        found = doubts(looks(COLLAPSING[:2]), joins=True, progress=0.5, queries=queries)
+        assert ("knn-below-untrained" in found) == doubted
+
+
 @pytest.mark.parametrize("seen", range(1, len(LEARNING) + 1))
 def test_a_run_that_learns_is_never_taken_for_a_collapsed_one(seen: int) -> None:
     assert not has_collapsed(looks(LEARNING[:seen]))

@@ -265,6 +265,7 @@ def test_stochastic_depth_is_the_students_and_each_view_has_its_own() -> None:
     [
         ({"augment__repeats": 1}, "gives it one"),
         ({"augment__mixup": 0.2}, "makes each of two"),
+        ({"batch__cell": 2, "batch__global": 32}, "holds but one image"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

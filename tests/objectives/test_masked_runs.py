@@ -77,7 +77,7 @@ def test_two_ranks_learn_what_one_does(method: str, model: str, tmp_path: Path) 
     alone = pretrain(tmp_path / "alone", method, model)
     script = tmp_path / "two.py"
     script.write_text(
-        "import json, sys\nimport saccade\nsaccade.train('digits', **json.loads(sys.argv[1]))\n"
+        "import json, sys\nimport saccade\nsaccade.pretrain(**json.loads(sys.argv[1]))\n"
     )
     given = given_for(method, model) | {"devices": "cpu", "out": str(tmp_path / "two")}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

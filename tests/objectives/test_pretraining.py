@@ -7,17 +7,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import nn
 from toy_learner import Toy, ToyLearner
 
 import saccade
 from saccade import objectives
+from saccade.config.schema import Config
 from saccade.errors import ConfigError, StopTraining, UsageError
+from saccade.evaluation.representation import Sample
 from saccade.models import create_model, list_models
 from saccade.models.parts.learner import headless
+from saccade.setup.compose import Request, compose
 from saccade.trainer import Outcome
 
 
@@ -41,7 +46,8 @@ def pretrain(out: Path, **changes: Any) -> Outcome:
         "augment__mixup": 0,
         "quiet": True,
     }
-    return saccade.pretrain("digits", out=out, **settings | changes)
+    settings |= changes
+    return saccade.pretrain(settings.pop("recipe", "digits"), out=out, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,44 @@ def test_a_run_that_starts_from_it_knows_how_it_learned(run: Path, tmp_path: Pat
     assert init["method"] == "simclr" and init["head"] in ("zero", "probe")
     assert [entry["method"] for entry in init["lineage"]] == ["simclr"]
     assert init["digest"] and init["share"] == 1.0
+
+
+def test_pretraining_goes_on_from_its_network_and_pixels(run: Path) -> None:
+    flags = {"model.init": str(run), "data.train": "digits"}
+    config = compose(Request(("simclr",), flags, pretrains=True)).config
+    assert (config.model.name, config.pretrain.method) == ("resnet8_x2", "simclr")
+    assert (
+        config.data.image_size
+        == json.loads((run / "run.json").read_text())["trained_on"]["data"]["image_size"]
+    )
+
+
+def test_the_last_lines_name_what_can_be_done_with_it(run: Path) -> None:
+    told = (run / "log.txt").read_text()
+    assert f"saccade probe {run}" in told and f"saccade train --init {run}" in told
+    assert "saccade predict" not in told and "saccade eval" not in told
+    assert "[loss-at-start]" not in told
+
+
+def test_a_loss_on_few_images_is_of_each_of_them_once(tmp_path: Path) -> None:
+    for i in range(24):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    given = {"data": str(tmp_path), "batch__global": 16, "batch__cell": 16, "epochs": "2step"}
+    done = pretrain(tmp_path / "run", recipe="simclr", model="resnet8", image_size=16, **given)
+    told = (done.folder / "log.txt").read_text()
+    assert done.result["n"] == 5  # a fifth, as sixteen would be more
+    assert "19 images without labels" in told and "[empty-split]" not in told
+
+
+def test_too_few_images_to_validate_are_no_queries() -> None:
+    digits = saccade.data.sources.open_source("digits")
+    train, val = digits.splits["train"], digits.splits["test"]
+    config = Config.model_validate({"pretrain": {"bank": 1000}})
+    enough, few = Sample.of(train, val, config), Sample.of(train, val.at(np.arange(9)), config)
+    assert set(enough.queries.names) <= set(val.names)
+    assert (len(few.bank), len(few.queries), few.has_labels) == (800, 200, True)
+    assert not set(few.bank.names) & set(few.queries.names)
 
 
 def test_a_stopped_run_goes_on_exactly_with_its_teacher_and_its_statistics(

@@ -6,6 +6,7 @@ What the loss sees tells it, compared with what it was like earlier in the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -73,11 +74,13 @@ def _sign(looks: Sequence[Look]) -> str:
     )
 
 
-def doubts(looks: Sequence[Look], *, joins: bool, progress: float) -> dict[str, str]:
+def doubts(
+    looks: Sequence[Look], *, joins: bool, progress: float, queries: int = 0
+) -> dict[str, str]:
     """Return what is doubtful about the latest of several looks, by the name of the doubt.
 
     The first look is that before training. ``joins``: views of an image are drawn together.
-    ``progress`` is how much of the run is done, 0..1.
+    ``progress`` is how much of the run is done, 0..1, ``queries`` how many images have a ``knn``.
     """
     start, now = looks[0].figures, looks[-1].figures
     found = {}
@@ -89,7 +92,8 @@ def doubts(looks: Sequence[Look], *, joins: bool, progress: float) -> dict[str, 
 
     # one look below may be chance
     latest = [look.figures["knn"] for look in looks[1:][-2:] if "knn" in look.figures]
-    if progress >= PATIENCE and len(latest) == 2 and max(latest) < start["knn"]:
+    low = start.get("knn", 0.0) - _standard_error(start.get("knn", 0.0), queries)
+    if progress >= PATIENCE and len(latest) == 2 and max(latest) < low:
         found["knn-below-untrained"] = (
             f"kNN {latest[-1]:.1%} is below the {start['knn']:.1%} of the same network before "
             "training, for the second time"
@@ -102,3 +106,8 @@ def doubts(looks: Sequence[Look], *, joins: bool, progress: float) -> dict[str, 
             "of the images was learned yet"
         )
     return found
+
+
+def _standard_error(share: float, count: int) -> float:
+    """Return that of a share of so many, 0..1; 0 where the number is not known."""
+    return math.sqrt(share * (1 - share) / count) if count else 0.0

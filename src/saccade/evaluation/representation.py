@@ -30,6 +30,10 @@ from saccade.rng import Purpose
 QUERIES = 5
 """Of the images of a look, one in so many is a query, and has its loss measured."""
 
+ENOUGH = 100
+"""Queries; fewer of validation tell nothing, and training images are asked for instead. What they
+are called was not learned, so they are no worse judges.
+"""
 
 NORM_CELLS = 4
 """Cells of training images that the norms of an untrained network are fitted to."""
@@ -66,22 +70,27 @@ class Sample:
     def of(cls, train: Split, val: Split, config: Config) -> Sample:
         """Draw the images by key, bounded by the settings: the same ones at every look.
 
-        The bank is of the training images, or of the validation images where only these have
-        labels.
+        The bank is of the training images, the queries of the validation images. Where only one of
+        the two has labels, or there are too few to validate, both are of one set.
         """
         size = config.pretrain.bank
         asked = max(size // QUERIES, 1)
-        has_labels = len(train.classes) > 1 and set(val.classes) <= set(train.classes)
-        if has_labels:
-            val = val.with_classes(train.classes)
-        elif len(val.classes) > 1:
-            both = drawn(val, size, config.seed)
-            places = np.arange(len(both))
-            is_query = places % QUERIES == 0
-            return cls(both.at(places[~is_query]), both.at(places[is_query]), True)
-        return cls(
-            drawn(train, size - asked, config.seed), drawn(val, asked, config.seed), has_labels
-        )
+        has_labels = len(train.classes) > 1
+        both = train if has_labels else val
+        if has_labels and set(val.classes) <= set(train.classes):
+            if len(val) >= min(asked, ENOUGH):
+                val = val.with_classes(train.classes)
+                return cls(
+                    drawn(train, size - asked, config.seed), drawn(val, asked, config.seed), True
+                )
+        elif len(both.classes) < 2:
+            return cls(
+                drawn(train, size - asked, config.seed), drawn(val, asked, config.seed), False
+            )
+        chosen = drawn(both, size, config.seed)
+        places = np.arange(len(chosen))
+        is_query = places % QUERIES == 0
+        return cls(chosen.at(places[~is_query]), chosen.at(places[is_query]), True)
 
 
 def drawn(split: Split, count: int, seed: int) -> Split:
@@ -163,11 +172,12 @@ def held_out_loss(
     the number of images done, after every cell.
     """
     config, world = means.config, means.world
-    cell, repeats = config.cell, config.augment.repeats
+    repeats = config.augment.repeats
     images = min(len(split), max(config.pretrain.bank // QUERIES, 1))
-    # whole cells only: negatives belong to a cell
-    count = max(images * repeats // cell, 1)
-    view = _view(split, means)
+    # whole cells only: negatives belong to a cell, and no image is among its own
+    cell = min(config.cell, images * repeats)
+    count = images * repeats // cell
+    view = _view(split, means, cell)
 
     # by cell, so that the sum is the same on any number of ranks
     losses = torch.zeros(2, count, device=means.device)
@@ -199,7 +209,8 @@ def fit_norms(model: nn.Module, split: Split, means: Means, poll: Callable[[int]
     Without them the features of an untrained network are no yardstick. The same on all ranks.
     """
     alone = replace(means, world=ALONE)
-    view, cell = _view(split, alone), means.config.cell
+    cell = means.config.cell
+    view = _view(split, alone, cell)
     with averaged_anew(model) as norms:
         if not norms:
             return
@@ -218,8 +229,8 @@ def cell_loss(model: nn.Module, cell: Cell, objective: Objective, precision: str
     return objective.total_of_heads(answer, targets, 0.0)
 
 
-def _view(split: Split, means: Means) -> TrainingView:
-    """Return the images of a split as training sees them, at their final size."""
+def _view(split: Split, means: Means, cell: int) -> TrainingView:
+    """Return the images of a split as training sees them, at their final size, in such cells."""
     config, world = means.config, means.world
     section = config.data
     return TrainingView(
@@ -229,6 +240,6 @@ def _view(split: Split, means: Means) -> TrainingView:
         image_size=section.image_size,
         total_steps=1,
         exif=section.exif,
-        rank_slice=RankSlice(config.cell, world.rank, world.size),
+        rank_slice=RankSlice(cell, world.rank, world.size),
         fit=Fit.of(section.fit, section.eval_crop, section.mean),
     )

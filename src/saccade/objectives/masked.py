@@ -125,9 +125,10 @@ class MaskedImages(Pretraining):
         """Return the levels of a network; raises ConfigError unless it has these patches."""
         if not isinstance(network, Patched):
             raise ConfigError(
-                f"{self.name} hides patches, and {type(network).__name__} has none",
+                f"{self.name} hides patches, and {type(network).__name__} of "
+                f"{self.config.model.name} takes whole images",
                 where="pretrain.method",
-                fix="take a ViT or a Swin (vit_s_16, swin_t), or `simclr` for any network",
+                fix="take a ViT or a Swin of ours (vit_s_16, swin_t), or `simclr` for any network",
             )
         if network.levels[0].stride != self.patch:
             stride = network.levels[0].stride

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from saccade.config.schema import Config
+from saccade.data.sources import Split
+from saccade.errors import ConfigError
 from saccade.models.parts.contrastive import ContrastiveLearner
 from saccade.models.parts.learner import Learner, draw, headless
 from saccade.objectives.joint_embedding import JointEmbedding
@@ -24,6 +27,19 @@ class SimClr(JointEmbedding):
     """The contrastive loss of a projector's outputs; negatives are the other images of a cell."""
 
     name: ClassVar[str] = "simclr"
+
+    @classmethod
+    def of(cls, config: Config, train: Split) -> Self:
+        """Return the objective; raises ConfigError also where a cell (micro-batch) is one image."""
+        if config.cell <= config.augment.repeats:
+            raise ConfigError(
+                f"simclr tells an image from the others of its cell (micro-batch), and a cell of "
+                f"{config.cell} views holds but one image",
+                where="batch.cell",
+                fix="take larger cells (--set batch.cell=64), more images than these "
+                f"{len(train):,}, or another method (mae)",
+            )
+        return super().of(config, train)
 
     def wrap(self, network: nn.Module) -> Learner:
         """Return the network without its head, and a projector behind it.

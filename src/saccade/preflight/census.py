@@ -51,6 +51,8 @@ def spread(split: Split, objective: Objective) -> str:
     fewest, most = int(counts.argmin()), int(counts.argmax())
     low, high = int(counts[fewest]), int(counts[most])
     total = f"{len(split):,} images"
+    if len(named) == 1 and not objective.answers:
+        return f"{total} without labels"
     if low == high:
         return f"{total}: {low:,} of each class"
     few, many = _short(named[fewest]), _short(named[most])

@@ -11,13 +11,16 @@ from saccade.data.audit import sample
 from saccade.data.audit.sample import OVERLAP_LIMIT, Ledger
 from saccade.data.sources import KNOWN, Split
 from saccade.data.sources.digits import NAME as DIGITS
+from saccade.data.sources.unlabelled import NO_LABELS
 from saccade.errors import SaccadeError
 from saccade.findings import Finding, listed
-from saccade.setup.ancestor import find_weights
+from saccade.setup.ancestor import METHOD, find_weights
 from saccade.training import datasets
 from saccade.training.datasets import Data
 
 ID = "init-saw-validation"
+WITHOUT_LABELS = "pretrain-saw-validation"
+"""Where they were seen without labels: images whose classes nobody told are a smaller advantage."""
 
 
 def findings(config: Config, data: Data) -> list[Finding]:
@@ -54,9 +57,12 @@ def _images(entry: Mapping[str, Any], config: Config) -> Split | None:
     None where neither is the same set.
     """
     for places in _places(entry, config):
+        settings = {"data": entry["data"] | places, "seed": entry["seed"]}
+        if _is_pretraining(entry):
+            settings["pretrain"] = {"method": entry["method"]}
         try:
-            then = Config.model_validate({"data": entry["data"] | places, "seed": entry["seed"]})
-            train = datasets.open_data(then, datasets.open_training(then)).train
+            then = Config.model_validate(settings)
+            train = datasets.open_data(then, datasets.open_any_training(then)).train
         # anything may have become of it
         except (SaccadeError, OSError, ValueError, KeyError, TypeError):
             continue
@@ -74,26 +80,34 @@ def _places(entry: Mapping[str, Any], config: Config) -> Iterator[dict[str, Any]
     # others could start a download
     if there["train"] in (here["train"], DIGITS) or there["train"] not in KNOWN:
         yield {
-            n: text if text in ("", *KNOWN) else str(folder / Path(text).expanduser())
+            n: text if text in ("", NO_LABELS, *KNOWN) else str(folder / Path(text).expanduser())
             for n, text in there.items()
         }
-    yield here | {"split_names": config.data.split_names}
+    # images without labels may have got theirs since
+    labels = {"labels": NO_LABELS} if then.get("labels") == NO_LABELS else {}
+    yield here | {"split_names": config.data.split_names} | labels
 
 
 def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) -> list[Finding]:
     twice = read.overlap
     if not twice:
         return []
-    much = twice.count > OVERLAP_LIMIT * read.compared
+    unlabelled = _is_pretraining(entry)
+    # a loss on images without labels is no figure that anybody is misled by
+    judges = config.pretrain.method == "none"
+    much = twice.count > OVERLAP_LIMIT * read.compared and judges and not unlabelled
+    how = ", without labels: a figure on them may be better than on new images" * unlabelled
     return [
         Finding(
-            ID,
+            WITHOUT_LABELS if unlabelled else ID,
             "error" if much else "warning",
             f"{twice.count:,} of {read.compared:,} validation images were training images of "
-            f"{_name(entry)}, from which this run starts ({read.scope}): "
+            f"{_name(entry)}, from which this run starts ({read.scope}){how}: "
             f"{listed(twice.first, twice.count, 2)}",
             where=data.val.where,
-            fix=_way_out(entry, config),
+            fix="validate on other images with --val, or pretrain without these"
+            if unlabelled
+            else _way_out(entry, config),
             items=twice.first,
             status=65 if much else 0,
         )
@@ -144,6 +158,10 @@ def _unknown(entry: Mapping[str, Any]) -> Finding:
         f"images cannot be said: its images ({entry['data'].get('train', 'unknown')}) are not "
         "there any more, or are others",
     )
+
+
+def _is_pretraining(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("method", METHOD)) != METHOD
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -53,6 +53,8 @@ def announce(run: Run, log: Log) -> None:
     side = f"{config.data.image_size} px"
     if config.data.eval_size:
         side += f", judged at {plan.recipe.eval_side} px"
+    if config.model.patch_size:
+        side = f"patches of {config.model.patch_size} px, {side}"
     side += views.phrase(config.data.eval_views)
     ema = f"; EMA half-life {config.ema.half_life} is the model" if run.state.ema else ""
     log.fact("model", f"{plan.recipe.model}, {params / 1e6:.2f} M parameters, {side}{ema}")
@@ -339,6 +341,10 @@ def conclude(
 
     log.say()
     log.say(f"  look      open {folder / 'report.html'}")
+    if not objective.answers:
+        log.say(f"  measure   saccade probe {folder} --data LABELLED")
+        log.say(f"  use       saccade train --init {folder} --data LABELLED")
+        return
     log.say(f"  use       saccade predict {folder} IMAGE")
     if any(is_handed(str(given.get(key, ""))) for key in ("train", "val")):
         # only a program in Python has these images

@@ -28,8 +28,10 @@ from saccade.errors import ConfigError, DataError
 from saccade.log import Log
 from saccade.rng import Purpose
 
-HELD_OUT = 0.02
-"""Of images without a validation set, the share on which pretraining measures its loss."""
+HELD_OUT, LEAST_HELD_OUT, MOST_HELD_OUT = 0.02, 16, 0.2
+"""Of images without a validation set, the share on which pretraining measures its loss: at least so
+many of them, where these are not more than the last share.
+"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,15 @@ def open_unlabelled_training(config: Config) -> tuple[Source, str]:
     return open_unlabelled(section.train, said)
 
 
+def open_any_training(config: Config) -> Source:
+    """Open the source that a run learns from, with labels or without; raises DataError and
+    ConfigError.
+    """
+    if config.pretrain.method == "none":
+        return open_training(config)
+    return open_unlabelled_training(config)[0]
+
+
 def open_data(config: Config, source: Source, val_source: Source | None = None) -> Data:
     """Find the training and validation splits.
 
@@ -113,7 +124,8 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
             )
         train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
     if val is None and config.pretrain.method != "none":
-        train, val = hold_out(train, HELD_OUT, config.seed, Purpose.HOLDOUT)
+        few = min(LEAST_HELD_OUT / max(len(train), 1), MOST_HELD_OUT)
+        train, val = hold_out(train, max(HELD_OUT, few), config.seed, Purpose.HOLDOUT)
     if val is None:
         raise no_validation(source)
 

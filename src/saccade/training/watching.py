@@ -68,7 +68,12 @@ def after_look(run: Run, meter: Meter, log: Log) -> None:
     log.say(f"  epoch {plan.epochs_done(state.step):.2f}  {shown}")
 
     reason = collapse.has_collapsed(looks) if objective.joins else ""
-    doubts = collapse.doubts(looks, joins=objective.joins, progress=state.step / plan.total_steps)
+    doubts = collapse.doubts(
+        looks,
+        joins=objective.joins,
+        progress=state.step / plan.total_steps,
+        queries=len(plan.looked_at.queries),
+    )
     if reason and plan.config.pretrain.collapse == "stop":
         saving.save(run, meter, log)
         raise DivergedError(

@@ -83,5 +83,5 @@ def test_a_folder_without_images_is_refused_in_the_words_of_its_own_fault(tmp_pa
     with pytest.raises(DataError, match="there is no data at"):
         open_unlabelled(str(tmp_path / "nothing"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no images in class folders"):
+    with pytest.raises(DataError, match="no images to learn from"):
         open_unlabelled(str(tmp_path / "empty"))

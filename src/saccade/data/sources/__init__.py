@@ -20,10 +20,10 @@ from saccade.data.sources.packed import open_pack
 from saccade.data.sources.plugged import open_plugged
 from saccade.data.sources.shards import is_pattern, open_pattern
 from saccade.data.sources.split import INDEX_VERSION as INDEX_VERSION
+from saccade.data.sources.split import NO_IMAGES, short_name
 from saccade.data.sources.split import Source as Source
 from saccade.data.sources.split import Split as Split
 from saccade.data.sources.split import hold_out as hold_out
-from saccade.data.sources.split import short_name
 from saccade.data.sources.split import train_split as train_split
 from saccade.data.sources.split import validation_split as validation_split
 from saccade.data.sources.unlabelled import NO_LABELS
@@ -73,7 +73,7 @@ def open_unlabelled(spec: str, split_names: str = "") -> tuple[Source, str]:
         return open_source(spec, NO_LABELS), NO_LABELS
     except DataError as error:
         # what is wrong was said better the first time: damage, a path that is not there
-        raise refused or error from None
+        raise error if refused is None or refused.what == NO_IMAGES else refused from None
 
 
 def _open_ours(spec: str | Path, labels: str | Path, split_names: str) -> Source:

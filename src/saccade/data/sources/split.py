@@ -25,6 +25,7 @@ from saccade.data.sources.split_names import Unclear
 from saccade.errors import ConfigError, DataError
 from saccade.printable import printable
 
+NO_IMAGES = "there are no images in class folders"
 INDEX_VERSION = 1
 """Counted up when the canonical order or the fingerprint changes its meaning."""
 
@@ -259,7 +260,7 @@ def arranged(
             or "nothing at all"
         )
         raise DataError(
-            "there are no images in class folders",
+            NO_IMAGES,
             where=f"{path} (found {seen})",
             fix=(not layout.ignored[NO_CLASS_FOLDER] and advice(paths, packed_up=path.is_file()))
             or (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
+from saccade.data.sources.foreign import advice
 from saccade.data.sources.layout import WHOLE, Layout, is_image, layout_of_rows
 from saccade.data.sources.listing import Listing
 from saccade.data.sources.peek import suffix_of
@@ -39,7 +39,8 @@ def unlabelled_layout(listing: Listing) -> Layout:
         raise DataError(
             "there are no images to learn from",
             where=str(listing.path),
-            fix="give a folder, a tar or a zip with images in it",
+            fix=advice(listing.names, packed_up=listing.path.is_file())
+            or "give a folder, a tar or a zip with images in it",
         )
     if len(rows) == 1:
         rows[WHOLE] = rows.pop("train")
@@ -50,8 +51,7 @@ def unlabelled_layout(listing: Listing) -> Layout:
         for path in others
     )
     ignored += Counter(listing.lost.values())
-    layout = layout_of_rows(rows, ignored, [*listing.lost, *others])
-    return replace(layout, notes=("the images have no labels",))
+    return layout_of_rows(rows, ignored, [*listing.lost, *others])
 
 
 def _depth_around(folders: Sequence[Sequence[str]]) -> int:
