@@ -113,6 +113,28 @@ def test_images_without_labels_get_features_and_no_labels(encoder: Path, tmp_pat
     assert (out / "names.csv").read_text().splitlines()[1].endswith("0.png")
 
 
+def test_features_of_other_weights_are_never_mixed_with_what_lies_there(
+    encoder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "softmax.npy").write_bytes(b"of a network with a head")
+    command = ("embed", str(encoder), "--model", "resnet8", "--image-size", "32")
+    done = run_here(*command, "--data", "digits", "--split", "test", "--out", str(out))
+    assert done.status == 2 and "holds features already: softmax.npy" in done.stderr
+    assert [found.name for found in out.iterdir()] == ["softmax.npy"]
+
+
+def test_a_class_without_images_to_judge_is_named(run: Path, tmp_path: Path) -> None:
+    for split, name in (("train", "dark"), ("train", "light"), ("val", "dark")):
+        (tmp_path / split / name).mkdir(parents=True)
+        for i in range(4):
+            level = 30 + i + 160 * (name == "light") + 7 * (split == "val")
+            Image.new("L", (20, 20), level).save(tmp_path / split / name / f"{i}.png")
+    done = run_here("probe", str(run), "--data", str(tmp_path))
+    assert done.status == 0 and "'val' has no image of 1 class: light" in done.stderr
+
+
 def test_what_has_no_trained_weights_is_refused(encoder: Path, tmp_path: Path) -> None:
     done = run_here("probe", "resnet8", "--data", "digits")
     assert done.status == 66, done.stderr

@@ -224,7 +224,7 @@ def test_weights_that_cannot_be_had_are_an_explained_error(monkeypatch: pytest.M
         CheckpointError, match="cannot be had: We couldn't connect to the hub\n"
     ) as caught:
         backends.pretrained("timm:test_vit")
-    assert "--init PATH" in caught.value.fix
+    assert "give a downloaded .safetensors or .pth" in caught.value.fix
     with pytest.raises(ConfigError, match="no model"):
         backends.pretrained("timm:test_tiv")
 
@@ -245,7 +245,7 @@ def test_a_hub_out_of_reach_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
             CheckpointError, match="cannot be had: localhost cannot be reached"
         ) as caught:
             backends.pretrained("timm:resnet18.a1_in1k")
-    assert "--init PATH" in caught.value.fix
+    assert "give a downloaded .safetensors or .pth" in caught.value.fix
     assert not constants.HF_HUB_OFFLINE
 
 

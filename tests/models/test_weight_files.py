@@ -126,3 +126,10 @@ def test_odd_facts_in_a_safetensors_file_are_refused(remark: str, tmp_path: Path
     with pytest.raises(CheckpointError, match="not a model that saccade wrote") as caught:
         load_weights(create_model("resnet8", num_classes=10), file)
     assert str(file) in caught.value.where
+
+
+def test_a_list_of_parts_is_no_program(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors.index.json"
+    file.write_text('{"weight_map": {"fc.weight": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(CheckpointError, match="weights that lie in several files"):
+        load_weights(nn.Linear(2, 2), file)

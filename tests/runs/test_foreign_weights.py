@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -100,12 +101,33 @@ def test_mean_deviation_and_order_of_colours_are_those_that_are_said(
     assert told == [WNIDS[2]] * 2
 
 
+def test_the_line_about_the_weights_says_which_pixels_they_get(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = pictures(tmp_path / "set", WNIDS)
+    # safetensors can say what its weights were trained with
+    own = {"mean": "0.25 0.25 0.25", "std": "0.5 0.5 0.5"}
+    file = tmp_path / "painter.safetensors"
+    file.write_bytes(safetensors.torch.save(dict(painter().state_dict()), metadata=own))
+
+    def said(**pixels: Any) -> str:
+        saccade.evaluate(file, data, module=Painter(), image_size=8, **pixels)
+        return capsys.readouterr().err
+
+    followed = said()
+    assert "mean 0.25 0.25 0.25" in followed and "images with" not in followed
+    other = said(mean=0.1, bgr=True)
+    assert "images with mean 0.1 0.1 0.1, std 0.5 0.5 0.5 in the order BGR; 8 px" in other
+    assert "were trained with mean 0.25 0.25 0.25, and get images with 0.1 0.1 0.1" in other
+    assert "were trained with std" not in other
+
+
 def test_a_head_of_other_classes_is_said_in_words(weights: Path, tmp_path: Path) -> None:
     cats = pictures(tmp_path / "cats", ("cat", "dog", "cow"))
     with pytest.raises(CheckpointError) as caught:
         saccade.evaluate(weights, cats, module=Painter(), image_size=8)
     assert "knows ImageNet's 1,000 classes, and the data has 3" in str(caught.value)
-    assert "saccade train --init" in caught.value.fix
+    assert "saccade train NAME --init" in caught.value.fix
 
     # as many as the data has: its order is the only one there is
     torch.save(painter(3).state_dict(), tmp_path / "three.pth")

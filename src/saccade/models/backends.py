@@ -87,10 +87,10 @@ def pretrained(name: str) -> dict[str, Tensor]:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"the weights of {name} cannot be had: {reason}",
-            where=f"--init {name}",
+            where=name,
             fix=(
                 "they need a network or the library's cache; or give a downloaded .safetensors "
-                "or .pth: --init PATH"
+                f"or .pth file in their place, and --model {name.partition('.')[0]}"
             ),
         ) from error
 

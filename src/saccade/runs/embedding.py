@@ -45,10 +45,9 @@ def write(
     ``features.npy`` is float32 (n, d), ``softmax.npy`` float32 (n, C) where the network has a head,
     ``labels.npy`` int64 (n,) where the images are labelled, and ``names.csv`` has a line for each
     row. Labels are columns of the softmax where the network knows all classes, else places in
-    ``classes``. Raises UsageError where the folder is none.
+    ``classes``. Raises UsageError where the folder is none, or holds features already.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError("this is a file", where=str(out), fix="name a folder with --out")
+    _refuse_taken(out)
     recipe = backbone.classifier.recipe
     objective = recipe.learned if backbone.has_head else None
     splits, classes, columns = _labelled(backbone, splits, objective)
@@ -89,6 +88,19 @@ def write(
     }
     files.write_json(out / FACTS, facts)
     return facts
+
+
+def _refuse_taken(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError("this is a file", where=str(out), fix="name a folder with --out")
+    # parts of other features would stay beside the new ones
+    taken = [name for name in (FEATURES, SOFTMAX, LABELS, NAMES, FACTS) if (out / name).exists()]
+    if taken:
+        raise UsageError(
+            f"this folder holds features already: {', '.join(taken)}",
+            where=str(out),
+            fix="name another folder with --out, or remove these files",
+        )
 
 
 def _labelled(

@@ -20,7 +20,7 @@ from saccade.models.weights import loading, stored
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.models.weights.preprocessing import IMAGENET
 from saccade.models.weights.readings import heads_of, listed, unwrapped
-from saccade.setup.ancestor import Ancestor, find_weights
+from saccade.setup.ancestor import Ancestor, find_weights, written
 from saccade.setup.flags import read_colours
 from saccade.training import checkpoint
 
@@ -116,9 +116,10 @@ def classifier(
     part of the network would stay random, or its head is for other classes than the data has.
     """
     found = _Found.of(str(weights), expected)
+    name = found.network if isinstance(found.network, str) else "NAME"
     if not found.head_width:
-        raise _headless(found.source, found.network)
-    classes = _classes(found.head_width, split, found.source)
+        raise _headless(found.source, name)
+    classes = _classes(found.head_width, split, found.source, name)
 
     model, recipe = _built(found.network, classes, expected, found.source)
     report = load_weights(model, found.tree)
@@ -165,7 +166,8 @@ class _Found:
 
     def ready(self, model: nn.Module, recipe: Recipe, report: Report, log: Log) -> Classifier:
         """Return the classifier around a network with these weights, and say what was taken."""
-        log.fact("weights", f"{self.source.phrase}; {report.summary}; {recipe.image_size} px")
+        said = f"{self.source.phrase}; {report.summary}; {_seen_as(recipe, self.source, log)}"
+        log.fact("weights", f"{said}{recipe.image_size} px")
         return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
 
 
@@ -190,8 +192,8 @@ def _meta(name: str, expected: Expected) -> nn.Module:
     return meta_model(name, num_classes=2, image_size=expected.image_size)
 
 
-def _classes(width: int, split: Split | None, source: Ancestor) -> tuple[str, ...]:
-    """Return what the answers of a head mean."""
+def _classes(width: int, split: Split | None, source: Ancestor, name: str = "") -> tuple[str, ...]:
+    """Return what the answers of a head mean; ``name`` is that of the network."""
     imagenet = width == len(ilsvrc.wnids())
     if split is None:
         return ilsvrc.wnids() if imagenet else tuple(f"class {i}" for i in range(width))
@@ -208,7 +210,7 @@ def _classes(width: int, split: Split | None, source: Ancestor) -> tuple[str, ..
         f"({names}){others}",
         where=source.text,
         fix="fine-tune them to your classes: "
-        f"saccade train --init {source.text} --model NAME --data {split.where}",
+        f"saccade train {name} --init {source.text} --data {split.where}",
     )
 
 
@@ -240,6 +242,24 @@ def _built(
     return model, recipe
 
 
+def _seen_as(recipe: Recipe, source: Ancestor, log: Log) -> str:
+    """Return which pixels the network gets, empty where they are those that the weights are known
+    for; warn where these are others.
+    """
+    used = {"mean": list(recipe.mean), "std": list(recipe.std)}
+    known = {name: source.settings.get(f"data.{name}") for name in used}
+    if known == used and recipe.channels == "rgb":
+        return ""
+    for name, value in used.items():
+        if known[name] not in (None, value):
+            log.warn(
+                f"these weights were trained with {name} {written(known[name])}, and get "
+                f"images with {written(value)}"
+            )
+    order = " in the order BGR" * (recipe.channels == "bgr")
+    return "images with " + ", ".join(f"{n} {written(v)}" for n, v in used.items()) + f"{order}; "
+
+
 def _said(
     source: Ancestor, name: str, usual: tuple[float, float, float]
 ) -> tuple[float, float, float]:
@@ -247,8 +267,7 @@ def _said(
     return red, green, blue
 
 
-def _headless(source: Ancestor, network: str | nn.Module) -> CheckpointError:
-    name = network if isinstance(network, str) else "NAME"
+def _headless(source: Ancestor, name: str) -> CheckpointError:
     return CheckpointError(
         "there is no head in these weights: a random one would answer",
         where=source.text,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from saccade.data.sources import Source, Split, hold_out, train_split, validation_split
 from saccade.data.sources.label_sets import are_sets
 from saccade.errors import DataError
@@ -14,6 +16,8 @@ from saccade.evaluation import neighbours, probe, worth
 from saccade.evaluation.features import Features, sample
 from saccade.evaluation.kept_features import features_once
 from saccade.log import Log
+from saccade.models.weights.loading import FEW
+from saccade.models.weights.readings import listed
 from saccade.rng import Purpose
 from saccade.runs.backbone import Backbone
 
@@ -127,9 +131,19 @@ def sides(source: Source, val_source: Source | None = None, limit: int | None = 
         )
 
     val = val.with_classes(train.classes)
+    _warn_of_unjudged(val)
     if limit != 0:
         train, val = sample(train, limit or LEARNED), sample(val, JUDGED)
     return train, val
+
+
+def _warn_of_unjudged(val: Split) -> None:
+    """Say which classes have no image to judge: whoever never names them looks better."""
+    counts = np.bincount(val.labels, minlength=len(val.classes))
+    if none := [name for name, count in zip(val.classes, counts, strict=True) if not count]:
+        count = f"{len(none)} class" + "es" * (len(none) > 1)
+        text = f"'{val.name}' has no image of {count}: {listed(none, FEW)}"
+        Log().warn(f"{text}; whether these are told apart is not measured")
 
 
 def compare(

@@ -116,7 +116,7 @@ class Ancestor:
         """What it is and what is followed of it, for the line at the start."""
         known = {n.partition(".")[2]: v for n, v in self.settings.items() if v not in ([], 0, "")}
         said = ", ".join(
-            f"{name} {_written(value)}" for name, value in known.items() if name != "name"
+            f"{name} {written(value)}" for name, value in known.items() if name != "name"
         )
         digest = f" (SHA-256 {self.digest[:12]})" if self.path else ""
         who = f" (as {self.said_by} says)" * bool(self.said_by)
@@ -331,5 +331,6 @@ def _is_entry(entry: Any) -> bool:
     )
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """Return a setting for people: numbers of a list with spaces between them."""
     return " ".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)

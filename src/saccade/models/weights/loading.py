@@ -230,6 +230,7 @@ def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
     if not file.is_file():
         fix = "give a run folder, a .safetensors, a .pth or a .pt file"
         raise CheckpointError("there are no weights here", where=str(file), fix=fix)
+    stored.refuse_list_of_parts(file)
     if file.suffix == ".safetensors":
         remarks = stored.header(file).remarks
         return stored.read(file), _classes(remarks, file)

@@ -17,6 +17,9 @@ from saccade.errors import CheckpointError
 LARGEST_TENSORS = 200_000
 """Tensors in one file; the largest networks that anybody trains have a few thousand."""
 
+LIST_OF_PARTS = ".index.json"
+"""How the list is called that Hugging Face's libraries write for weights in several files."""
+
 _FLOATING = ("F", "BF")
 _ZIP = b"PK\x03\x04"
 
@@ -59,6 +62,17 @@ def header(file: Path) -> Header:
             where=str(file),
             fix="give one, or a run folder that holds one",
         ) from error
+
+
+def refuse_list_of_parts(file: Path) -> None:
+    """Raise CheckpointError for the list of weights that lie in several files."""
+    if file.name.endswith(LIST_OF_PARTS):
+        raise CheckpointError(
+            "this is a list of weights that lie in several files, and holds no tensor",
+            where=str(file),
+            fix="put the tensors of all its files into one dict in Python, write that by "
+            'safetensors.torch.save_file(tensors, "weights.safetensors"), and give that file',
+        )
 
 
 @contextlib.contextmanager
