@@ -28,6 +28,8 @@ METHODS = {
         "--set=pretrain.projector=[32, 16, 64]",
         "--set=pretrain.fixed_prototypes=12step",
     ),
+    "mae": ("--model=vit_ti_16", "--set=pretrain.decoder_depth=1"),
+    "simmim": ("--model=vit_ti_16", "--set=model.patch_size=8"),
 }
 
 pytestmark = pytest.mark.full

@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 import saccade
@@ -274,3 +275,14 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(ConfigError, match=words):
         pretrain("simclr", tmp_path / "run", **change)
     assert SimClr.joins and Dino.joins
+
+
+def test_pictures_are_the_views_that_are_compared(run: Path) -> None:
+    sheets = sorted((run / "visuals").iterdir())
+    assert sheets[-1].name == f"step-{facts_of(run)['steps']:08d}.png"
+    with Image.open(sheets[-1]) as opened:
+        pixels = np.asarray(opened).astype(float)
+    # two views of one image beside each other, cut otherwise
+    side = pixels.shape[0] // 4
+    assert np.abs(pixels[:side, :side] - pixels[:side, side + 4 : 2 * side + 4]).mean() > 1
+    assert "the large views" in (run / "report.html").read_text()

@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "pretrain__bank": 80,
     "pretrain__decoder_depth": 1,
 }
+LAST = "step-00000008.png"
 WAYS = [
     ("mae", "handed over"),
     pytest.param("mae", "vit_ti_16", marks=pytest.mark.full),
@@ -69,6 +70,14 @@ def test_a_stopped_run_goes_on_exactly(
     assert resumed["digest"] == whole["digest"]
     assert resumed["result"] == whole["result"]
     assert 0 < whole["result"]["loss"] < 10
+
+    # the same images with the same masks at every look, before and after a resume
+    sheets = [sorted((tmp_path / name / "visuals").iterdir()) for name in ("stopped", "whole")]
+    assert [[p.name for p in found] for found in sheets] == [["step-00000004.png", LAST]] * 2
+    assert [p.read_bytes() for p in sheets[0]] == [p.read_bytes() for p in sheets[1]]
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert "original, masked, filled, predicted" in page and "Effective rank" in page
+    assert "looks" in page and "1 features" not in page
 
 
 @pytest.mark.full

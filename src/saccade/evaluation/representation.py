@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade import rng
@@ -201,6 +202,27 @@ def held_out_loss(
     mean = losses.double().cpu().sum(1) / (count * cell)
     figures = {"loss": float(mean[0]), "n": count * cell // repeats}
     return figures | ({"constant": float(mean[1])} if mean[1] else {})
+
+
+def pictured(model: nn.Module, split: Split, means: Means) -> NDArray[np.uint8] | None:
+    """Return what a learner makes of the first images of a split: uint8 (n, columns, S, S, 3).
+
+    They are seen as in training, with the draws of epoch 0, so it is the same at every look. None
+    where there is nothing to show. This process does it alone.
+    """
+    count = min(means.config.pretrain.pictures, len(split))
+    if not count:
+        return None
+    alone = replace(means, world=ALONE)
+    cell = count * means.config.augment.repeats
+    with passes.evaluating(model):
+        (batch,) = batches(
+            _view(split, alone, cell), means.readers, cell, first_step=0, last_step=1
+        )
+        loaded = batch.to(means.device).cell(step=0, number=0)
+        with torch.inference_mode(), autocast(means.precision, means.device):
+            shown = means.objective.pictures(model, loaded)
+    return None if shown is None else shown.permute(0, 1, 3, 4, 2).cpu().numpy()
 
 
 def fit_norms(model: nn.Module, split: Split, means: Means, poll: Callable[[int], None]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from torch import Tensor, nn
+
 from saccade.config.schema import Config
+from saccade.data.augment.mix import pixels
 from saccade.data.sources import Split
 from saccade.errors import ConfigError
+from saccade.objectives.objective import Cell
 from saccade.objectives.pretraining import Pretraining
 
 
@@ -16,6 +20,7 @@ class JointEmbedding(Pretraining):
     """Views of an image lie side by side in a cell (micro-batch); others tell it from the rest."""
 
     joins: ClassVar[bool] = True
+    columns_of_pictures: ClassVar[tuple[str, ...]] = ("the large views that are compared",)
 
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:
@@ -38,6 +43,12 @@ class JointEmbedding(Pretraining):
                 fix="set both to 0",
             )
         return super().of(config, train)
+
+    def pictures(self, model: nn.Module, cell: Cell) -> Tensor | None:
+        """Return the large views of each image, uint8 (B / views, views, 3, S, S)."""
+        images, section = self.present(cell)[0], self.config.data
+        shown = pixels(images, section.mean, section.std, section.channels)
+        return shown.view(-1, self.views, *shown.shape[1:])
 
     @property
     def views(self) -> int:

@@ -22,7 +22,7 @@ from saccade.data.augment.chain import present
 from saccade.data.sources import Split
 from saccade.errors import ConfigError, DivergedError
 from saccade.findings import Finding
-from saccade.objectives.page import Measure, Part, Seen
+from saccade.objectives.page import Course, Measure, Part, Seen
 
 Numbers = NDArray[np.int64]
 
@@ -128,6 +128,10 @@ class Objective(ABC):
     measures: ClassVar[tuple[Measure, ...]] = ()
     """Its figures from 0 to 1 that tables and curves show, the primary one first if it is such."""
     curves_title: ClassVar[str] = "Accuracy"
+    courses: ClassVar[tuple[Course, ...]] = ()
+    """Other figures whose course over the run is drawn."""
+    columns_of_pictures: ClassVar[tuple[str, ...]] = ()
+    """What stands beside each other in the pictures of a look; nothing where there are none."""
 
     # ------------------------------------------------------------------ before the first step
 
@@ -257,6 +261,13 @@ class Objective(ABC):
         ``outputs`` is (B, C), ``labels`` int64 (B,) as the loader gives them.
         """
 
+    def pictures(self, model: nn.Module, cell: Cell) -> Tensor | None:
+        """Return what a learner makes of images: uint8 (B, columns, 3, S, S); None for nothing.
+
+        In evaluation mode.
+        """
+        return None
+
     def constant(self, cell: Cell) -> Tensor | None:
         """Return the loss of the best constant answer, summed over a cell, a scalar.
 
@@ -330,7 +341,8 @@ class Objective(ABC):
     def columns(self) -> dict[str, str]:
         """Return the columns of ``metrics.csv``, each with its figure, empty for one left out."""
         first = {self.primary.name: self.primary.name}
-        return first | {m.name: m.name if m in self.curves else "" for m in self.measures}
+        others = {course.name: course.name for course in self.courses}
+        return first | {m.name: m.name if m in self.curves else "" for m in self.measures} | others
 
     def page(self, seen: Seen) -> list[Part]:
         """Return what the report shows of the answers on the validation images."""

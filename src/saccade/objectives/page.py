@@ -37,6 +37,15 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """A figure of any size whose course over a run is drawn: its ``name``, ``label`` and a note."""
+
+    name: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """A number from 0 to 1 in a table, shown in percent, with a ``bar`` behind it if wanted."""
 

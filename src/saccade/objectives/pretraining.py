@@ -14,7 +14,7 @@ from saccade.data.sources import Split
 from saccade.errors import UsageError
 from saccade.models.parts.learner import Learner
 from saccade.objectives.objective import Cell, Objective, Primary, Result
-from saccade.objectives.page import Measure
+from saccade.objectives.page import Course, Measure
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,16 @@ class Pretraining(Objective):
     answers: ClassVar[bool] = False
     joins: ClassVar[bool] = False
     """Whether views of an image are drawn together, so that all may become alike (collapse)."""
-    columns_of_pictures: ClassVar[tuple[str, ...]] = ()
-    """What stands beside each other in the pictures of a look."""
     noun: ClassVar[str] = "features"
     primary: ClassVar[Primary] = Primary(
         "loss", "loss", "loss on images held out", higher_is_better=False, show=".4f"
     )
     measures: ClassVar[tuple[Measure, ...]] = (Measure("knn", "kNN top-1"),)
     curves_title: ClassVar[str] = "kNN of the frozen features"
+    courses: ClassVar[tuple[Course, ...]] = (
+        Course("rank", "Effective rank", "How many directions the features use."),
+        Course("spread", "Spread", "0 where all images get the same features, 1 where even."),
+    )
 
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:
@@ -78,13 +80,6 @@ class Pretraining(Objective):
         scalar.
         """
 
-    def pictures(self, model: nn.Module, cell: Cell) -> Tensor | None:
-        """Return what the learner makes of images: uint8 (B, columns, 3, S, S); None for nothing.
-
-        In evaluation mode.
-        """
-        return None
-
     # ------------------------------------------------------------------ what there is not
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
@@ -114,8 +109,22 @@ class Pretraining(Objective):
     # ------------------------------------------------------------------ what people read
 
     def shown(self, figures: Mapping[str, Any]) -> list[str]:
-        """Return the figures of a look for people: loss, kNN, rank and spread."""
-        return [f"loss {figures['loss']:.4f}", *phrases(figures)]
+        """Return the figures of a look for people: loss, kNN, rank and spread.
+
+        Beside the loss that of the best constant answer, where it is a yardstick.
+        """
+        beside = f" (a constant {figures['constant']:.4f})" if "constant" in figures else ""
+        return [f"loss {figures['loss']:.4f}{beside}", *phrases(figures)]
+
+    def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return names and values of the figures that stand beside the loss."""
+        found = [("images", f"{figures['n']:,.0f}")] if "n" in figures else []
+        if "constant" in figures:
+            found.append(("loss of the best constant answer", f"{figures['constant']:.4f}"))
+        for phrase in phrases(figures):
+            name, value = phrase.split(" ")
+            found.append((name, value))
+        return found
 
     def counted(self, figures: Mapping[str, Any]) -> str:
         """Say what the loss was measured on."""

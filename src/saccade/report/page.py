@@ -4,13 +4,14 @@ outside.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from saccade import files
 from saccade.data.sources import Split
 from saccade.objectives.objective import Result
 from saccade.objectives.page import percent
-from saccade.report import canvas, facts_of_run, grids, parts, plots, sections
+from saccade.report import canvas, facts_of_run, grids, look_pictures, parts, plots, sections
 from saccade.report.html import Html, element, page
 from saccade.report.parts import Plot, both_themes
 from saccade.report.plots import Line
@@ -61,8 +62,11 @@ def write_report(
 
 
 def _page(record: Record, drawn: dict[str, Plot], answers: list[parts.DrawnPart]) -> bytes:
-    curves = [_card(drawn[name]) for name in ("accuracy", "loss", "learning_rate") if name in drawn]
+    courses = [course.name for course in record.objective.courses]
+    order = ("accuracy", "loss", *courses, "learning_rate")
+    curves = [_card(drawn[name]) for name in order if name in drawn]
     version = record.facts.get("saccade")
+
     return page(
         f"{record.name} · Saccade",
         sections.heading(record),
@@ -70,6 +74,7 @@ def _page(record: Record, drawn: dict[str, Plot], answers: list[parts.DrawnPart]
         sections.sizes(record),
         sections.trained(record),
         sections.section("Curves", element("div", curves, class_="grid") if curves else Html("")),
+        look_pictures.shown(record),
         *[part.html for part in answers],
         facts_of_run.findings(record),
         facts_of_run.time_spent(record),
@@ -113,6 +118,16 @@ def _curves(record: Record) -> dict[str, Plot]:
             f"{title} over the run, at the end {', '.join(ends)}",
             lambda t: plots.accuracy(axis, lines, t),
         )
+
+    for course in record.objective.courses:
+        line = Line("", *record.series("eval", course.name), markers=True)
+        if line.x:
+            drawn[course.name] = both_themes(
+                course.label,
+                f"{course.label} over the run, from {line.y[0]:.3g} to {line.y[-1]:.3g}",
+                partial(plots.course, axis, line),
+                course.note,
+            )
 
     rate = Line("", *record.series("step", "lr"))
     if rate.x:

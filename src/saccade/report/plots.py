@@ -75,6 +75,16 @@ def accuracy(axis: str, lines: Sequence[Line], theme: Theme) -> bytes:
     return png(figure, theme)
 
 
+def course(axis: str, line: Line, theme: Theme) -> bytes:
+    """Draw one figure over the run and write where it ends."""
+    figure, axes = new_axes(theme, axis)
+    _line(axes, line, theme.series[0])
+    axes.set_ylim(0, max(line.y) * 1.08 or 1.0)
+    axes.yaxis.set_major_formatter(plain_numbers())
+    _label_ends(axes, [_End(f"{line.y[-1]:.3g}", line.x[-1], line.y[-1], theme.series[0])])
+    return png(figure, theme)
+
+
 def learning_rate(axis: str, line: Line, theme: Theme) -> bytes:
     """Draw the learning rate and name its peak."""
     figure, axes = new_axes(theme, axis, right=0.97)

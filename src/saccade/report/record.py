@@ -171,7 +171,12 @@ class Record:
             for e in events
             if all(isinstance(e.get(field), int | float) for field in (place, name))
         ]
-        return [float(e[place]) for e in kept], [float(e[name]) for e in kept]
+        x, y = [float(e[place]) for e in kept], [float(e[name]) for e in kept]
+        # a pretraining was looked at before its first step, too
+        before = self.section("untrained").get(name)
+        if kind == "eval" and kept and isinstance(before, int | float):
+            return [0.0, *x], [float(before), *y]
+        return x, y
 
     @property
     def watched(self) -> str | None:

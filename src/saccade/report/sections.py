@@ -135,6 +135,9 @@ def trained(record: Record) -> Html:
     data, model = record.section("dataset"), record.section("model")
     classes = data.get("classes")
     num_classes = len(classes) if isinstance(classes, list) else classes or len(record.classes)
+    learned = _count(num_classes, record.objective.noun)
+    if not record.objective.answers:
+        learned = f"by {record.objective.name}, without labels"
     params, seconds = model.get("params"), record.facts.get("seconds")
     speed = [v for v in record.series("step", "images_per_s")[1] if v > 0]
 
@@ -147,7 +150,7 @@ def trained(record: Record) -> Html:
     schedule = {"": "schedule.name", "warm-up": "schedule.warmup"}
 
     pairs = [
-        ("data", _words(data.get("name"), _count(num_classes, record.objective.noun))),
+        ("data", _words(data.get("name"), learned)),
         (
             "images",
             _words(

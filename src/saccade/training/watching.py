@@ -14,6 +14,7 @@ from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.pretraining import Pretraining, phrases
 from saccade.training import judging, saving
 from saccade.training.meter import Meter
+from saccade.training.picturing import picture
 from saccade.training.run import Run
 from saccade.training.stop import Stop
 
@@ -66,6 +67,7 @@ def after_look(run: Run, meter: Meter, log: Log) -> None:
     looks = [*([first] if before else []), *state.evaluations]
     shown = "  ".join(objective.shown(looks[-1].figures))
     log.say(f"  epoch {plan.epochs_done(state.step):.2f}  {shown}")
+    picture(run, log)
 
     reason = collapse.has_collapsed(looks) if objective.joins else ""
     doubts = collapse.doubts(
