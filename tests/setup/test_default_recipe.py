@@ -52,6 +52,17 @@ def test_digits_are_not_mirrored_by_a_recipe_for_going_on(weights: str) -> None:
     assert compose(Request(flags=asked)).config.augment.flip == 0.5
 
 
+@pytest.mark.parametrize(("flip", "views"), [("", 1), ("0.5", 2)])
+def test_images_that_are_not_mirrored_are_not_judged_by_their_mirror_images(
+    flip: str, views: int, weights: str
+) -> None:
+    # digits are not mirrored unless the user wants it
+    asked = {"model.name": "resnet8", "model.init": weights}
+    asked |= {"augment.flip": flip} if flip else {}
+    assert compose(Request(flags=asked)).config.data.eval_views == views
+    assert compose(Request(flags=asked | {"data.eval_views": 6})).config.data.eval_views == 6
+
+
 @pytest.mark.parametrize(
     ("model", "devices", "side"),
     [

@@ -174,6 +174,9 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
     if base.value("recipe") in recipes.TUNING and registry.is_known(name):
         side = side_for(name, plain.resolve().device)
         base.add({"data": {"image_size": side}}, base.origin("recipe"))
+    if base.value("recipe") in recipes.TUNING and plain.resolve().augment.flip == 0:
+        # images whose mirror images are others are not judged by those either
+        base.add({"data": {"eval_views": 1}}, base.origin("recipe"))
     settings, known = dict(ancestor.settings), Layers()
     if (
         asked.origin("model.name")
