@@ -76,21 +76,59 @@ def test_nothing_but_the_head_and_the_last_norm_is_changed(source: Path, fixed: 
     assert {"layer3.0.bn2.running_mean", "fc.weight"} <= changed
 
 
+NETWORKS = {
+    # what is trained of each; tables are resized
+    "vit_ti_16": ("norm", "fc", {"image_size": 16, "model__patch_size": 4}),
+    "swin_t": ("norm", "fc", {"image_size": 64, "batch_size": 16}),
+    "timm:resnet10t": ("layer4.0.bn2", "fc", {"image_size": 32}),
+    "timm:vit_tiny_patch16_224": ("norm", "head", {"image_size": 32}),
+}
+TABLES = ("position", "pos_embed", "relative_position_bias_table")
+
+
 @pytest.mark.full
-def test_tables_of_positions_are_judged_before_as_they_came(tmp_path: Path) -> None:
-    small: dict[str, Any] = {"model": "vit_ti_16", "model__patch_size": 4, "quiet": True}
-    saccade.train("digits", **small, epochs="1step", out=tmp_path / "vit")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_networks_are_judged_as_they_came_and_trained_at_their_end(
+    tmp_path: Path, name: str
+) -> None:
+    norm, head, shape = NETWORKS[name]
+    own: dict[str, Any] = {"augment__sizes": [1.0], "data__eval_views": 1, "quiet": True}
+    first, fixed = tmp_path / "first", tmp_path / "fixed"
+    saccade.train("photos-few", data="digits", model=name, epochs="1step", out=first, **own | shape)
+    side = int(1.5 * shape["image_size"])
     saccade.train(
-        "finetune-fixres", data="digits", init=tmp_path / "vit", image_size=24,
-        epochs="1step", quiet=True, out=tmp_path / "fixed",
+        "finetune-fixres", data="digits", init=first, image_size=side,
+        epochs="2step", quiet=True, out=fixed,
     )  # fmt: skip
-    told = files.read_json(tmp_path / "fixed" / "run.json")["sizes"]
-    own = files.read_json(tmp_path / "vit" / "run.json")["result"]
-    at_own = next(e for e in told if (e["when"], e["side"]) == ("before", 16))
-    # resized to 24 px and back the table would be another one, and so would the loss
-    assert {name: at_own[name] for name in ("loss", "top1", "n")} == {
-        name: own[name] for name in ("loss", "top1", "n")
+    told = files.read_json(fixed / "run.json")["sizes"]
+    result = files.read_json(first / "run.json")["result"]
+    at_own = next(e for e in told if (e["when"], e["side"]) == ("before", shape["image_size"]))
+    # tables resized to the new size and back would be others, and so would the loss
+    assert {key: at_own[key] for key in ("loss", "top1", "n")} == {
+        key: result[key] for key in ("loss", "top1", "n")
     }
+    before, after = (
+        safetensors.torch.load_file(folder / "model.safetensors") for folder in (first, fixed)
+    )
+    changed = {n for n in before if n in after and not torch.equal(before[n], after[n])}
+    places = {n.rpartition(".")[0] for n in changed if n.rpartition(".")[2] not in TABLES}
+    assert places == {norm, head}, places
+
+
+@pytest.mark.full
+def test_two_ranks_do_as_one(source: Path, tmp_path: Path) -> None:
+    digests = set()
+    for devices in ("cpu", "cpu:2"):
+        out = tmp_path / devices.replace(":", "")
+        done = console.run_process(
+            "train", "finetune-fixres", "--data", "digits", "--init", str(source),
+            "--image-size", "24", "--epochs", "6step", "--set", "batch.cell=32",
+            "--devices", devices, "--out", str(out), cwd=tmp_path,
+        )  # fmt: skip
+        assert done.status == 0, done.stderr
+        facts = files.read_json(out / "run.json")
+        digests.add((facts["digest"], str(facts["sizes"])))
+    assert len(digests) == 1
 
 
 def test_without_weights_it_is_refused() -> None:

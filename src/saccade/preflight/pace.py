@@ -82,7 +82,8 @@ def measure(run: Run, poll: Poll, look_s: float = 0.0) -> Pace:
         steps_s, once_s = _steps(run, stepper, poll)
         judge_s, final_s, ahead_s = _judging(run, poll, look_s)
 
-    save_s = _seconds_of_first(run, lambda: _save(run))
+    # disks take now more and now less; the other ranks wait for the first one
+    save_s = plan.world.broadcast(lambda: _saving_s(run))
     # the weights are written, and read again, besides the last checkpoint
     return Pace(steps_s, once_s + ahead_s, judge_s, save_s=save_s, end_s=final_s + 2 * save_s)
 
@@ -204,16 +205,18 @@ def _cell_s(run: Run, split: Split, poll: Poll) -> tuple[float, float]:
     return first_s, min(judge(some), first_s)
 
 
-def _save(run: Run) -> None:
-    """Save the copy on the disk of the run, where its folder is there already."""
+def _saving_s(run: Run) -> float:
+    """Return the seconds of saving the copy, and of removing it, on the disk of the run where its
+    folder is there already.
+    """
     folder = run.plan.folder
-    with files.scratch_folder(folder if folder.is_dir() else None) as scratch:
-        checkpoint.save(Path(scratch) / "checkpoints", run.state, {})
 
+    def save() -> None:
+        with files.scratch_folder(folder if folder.is_dir() else None) as scratch:
+            checkpoint.save(Path(scratch) / "checkpoints", run.state, {})
 
-def _seconds_of_first(run: Run, work: Callable[[], None]) -> float:
-    """Return the seconds that the first rank takes for some work; the others wait for it."""
-    return run.plan.world.broadcast(lambda: _seconds(work))
+    first_s = _seconds(save)
+    return first_s if first_s > WARMING_S else (first_s + _seconds(save) + _seconds(save)) / 3
 
 
 def _seconds(work: Callable[[], object]) -> float:
