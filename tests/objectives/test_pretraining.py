@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,21 @@ def test_pretraining_goes_on_from_its_network_and_pixels(run: Path) -> None:
         config.data.image_size
         == json.loads((run / "run.json").read_text())["trained_on"]["data"]["image_size"]
     )
+
+
+def test_training_sees_images_of_the_side_that_its_encoder_was_judged_at(
+    run: Path, tmp_path: Path
+) -> None:
+    judged = shutil.copytree(run, tmp_path / "judged")
+    facts = json.loads((judged / "run.json").read_text())
+    facts["trained_on"]["data"] |= {"image_size": 16, "eval_size": 24}
+    (judged / "run.json").write_text(json.dumps(facts))
+
+    flags = {"model.init": str(judged), "data.train": "digits"}
+    assert compose(Request(flags=flags)).config.data.image_size == 24
+    assert compose(Request(flags=flags | {"data.image_size": 20})).config.data.image_size == 20
+    # pretraining goes on with crops of its own side
+    assert compose(Request(("simclr",), flags, pretrains=True)).config.data.image_size == 16
 
 
 def test_the_last_lines_name_what_can_be_done_with_it(run: Path) -> None:

@@ -38,6 +38,11 @@ FOLLOWED = tuple(
 )
 """What decides which pixels the weights expect."""
 
+JUDGED_AT = "data.eval_size"
+"""The side of whole images where a run of pretraining learned from smaller crops; a training that
+starts from it sees images of that side.
+"""
+
 SHAPES = ("model.name", "model.strides", "model.patch_size")
 
 
@@ -300,7 +305,11 @@ def _with_run(known: Ancestor, folder: Path) -> Ancestor:
     facts = recorded.facts(folder)
     if facts is None:
         return known
-    return replace(known, run=folder, lineage=tuple(_entries(folder, facts)))
+    found = replace(known, run=folder, lineage=tuple(_entries(folder, facts)))
+    side = found.lineage[0]["data"].get("eval_size") if found.lineage else None
+    if found.method == METHOD or not isinstance(side, int) or side <= 0:
+        return found
+    return replace(found, settings=dict(found.settings) | {JUDGED_AT: side})
 
 
 def _entries(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

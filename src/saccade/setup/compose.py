@@ -21,7 +21,7 @@ from saccade.models import find, is_foreign
 from saccade.models.parts import registry
 from saccade.optim import methods, optimizers
 from saccade.setup import default_recipe, pretraining
-from saccade.setup.ancestor import seek
+from saccade.setup.ancestor import JUDGED_AT, seek
 from saccade.setup.image_side import side_for
 from saccade.training.datasets import open_training, open_unlabelled_training
 
@@ -178,6 +178,9 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
         # images whose mirror images are others are not judged by those either
         base.add({"data": {"eval_views": 1}}, base.origin("recipe"))
     settings, known = dict(ancestor.settings), Layers()
+    judged_at = settings.pop(JUDGED_AT, 0)
+    if judged_at and plain.resolve().pretrain.method == "none":
+        settings["data.image_size"] = judged_at
     if (
         asked.origin("model.name")
         and ancestor.model
@@ -189,7 +192,7 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
     # with another size the automatic strides or patch would be others than the weights were made
     # for
     side = _stack(base, known, *wanted).resolve().data.image_size
-    if "model.name" in settings and settings.get("data.image_size", side) != side:
+    if "model.name" in settings and ancestor.settings.get("data.image_size", side) != side:
         known.add(_nested(ancestor.shape()), place)
 
     layers = _stack(base, known, *wanted)
