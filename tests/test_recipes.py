@@ -80,6 +80,25 @@ def test_what_was_only_published_elsewhere_lies_apart_and_no_name_is_taken_twice
         assert is_ported == (receipts.status(recipe) == "ported"), path
 
 
+def test_a_receipt_of_fine_tuning_says_from_which_weights(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = {"model": {"name": "resnet8", "init": "w.pth"}, "data": {"mean": [0.5, 0.5, 0.5]}}
+    folder = run_folder(shelf, 0, **theirs)
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"init": {"digest": "ab" * 32}}))
+    with pytest.raises(ConfigError, match=r"data\.mean"):
+        receipts.record([folder])
+
+    monkeypatch.setattr(receipts, "TUNING", ("tiny",))
+    (receipt,) = receipts.record([folder])
+    assert receipt.runs[0].data == "toys (100 + 50), from weights abababababab"
+    assert "within" in receipts.judge(folder, 0.9)
+    # other weights promise nothing
+    (folder / "run.json").write_text(json.dumps(facts | {"init": {"digest": "cd" * 32}}))
+    assert receipts.judge(folder, 0.9) == ""
+
+
 def test_a_receipt_is_made_of_runs_and_makes_the_recipe_measured(shelf: Path) -> None:
     assert receipts.status(recipes.find("tiny")) == "untested"
     receipts.record([run_folder(shelf, 1, 0.92), run_folder(shelf, 0, 0.88)])

@@ -15,11 +15,14 @@ from saccade.config import plain_yaml
 from saccade.config import schema as configuration
 from saccade.config.layers import Layers
 from saccade.errors import ConfigError
-from saccade.recipes import RecipeFile, find, names
+from saccade.recipes import TUNING, RecipeFile, find, names
 
 FOLDER = Path(__file__).parent / "receipts"
 FREE = ("seed", "device", "recipe", "data.train", "data.val")
 """What two runs of one recipe may differ in, besides the settings of kind ``run``."""
+
+OF_WEIGHTS = ("model.", "data.mean", "data.std", "data.channels", "data.image_size")
+"""How the settings begin that a run of a recipe for fine-tuning has from its weights."""
 
 FIGURE = "top1"
 """The figure of the runs that have receipts; all recipes are of classification so far."""
@@ -225,12 +228,13 @@ def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[s
 
 def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) -> None:
     """Raise ConfigError when a run differs from its recipe in anything that decides its numbers."""
+    theirs = OF_WEIGHTS if recipe.name in TUNING else ()
     layers = Layers()
     layers.add_file(recipe.path)
     differing = [
         f"{field} {old} -> {new}"
         for field, kind, old, new in configuration.diff(layers.resolve().dump(), settings)
-        if kind != "run" and field not in FREE
+        if kind != "run" and field not in FREE and not field.startswith(theirs)
     ]
     if differing:
         raise ConfigError(
@@ -261,8 +265,10 @@ def _machine(facts: dict[str, Any]) -> str:
 
 
 def _data(facts: dict[str, Any]) -> str:
-    dataset = facts["dataset"]
-    return f"{dataset['name']} ({dataset['train']:,} + {dataset['val']:,})"
+    dataset, init = facts["dataset"], facts.get("init")
+    text = f"{dataset['name']} ({dataset['train']:,} + {dataset['val']:,})"
+    # runs from other weights are no runs of the same receipt
+    return f"{text}, from weights {init['digest'][:12]}" if init else text
 
 
 def table() -> str:
