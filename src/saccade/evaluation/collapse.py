@@ -34,8 +34,11 @@ FALLEN_SPREAD, FALLEN_VARIANCE = 0.5, 0.2
 SETTLED = 30
 """Steps after which the running statistics of norms have forgotten how they began."""
 
-LEAST_RANK = 0.25
-"""Of the encoder's rank before training. *Source:* measured, docs/LOG.md."""
+LEAST_RANK, FALLEN_RANK = 0.25, 0.8
+"""Of the rank before training, and of the highest since norms settled: of what the loss sees, where
+a BatchNorm behind it keeps its spread. *Source:* measured, docs/LOG.md: forced collapse 0.14 to
+0.24 and 0.33 to 0.66; SimCLR on photographs, at the least, 0.21 at its first look and then 0.87.
+"""
 
 NEAR_CONSTANT = 0.98
 """A loss above this share of the best constant answer's has learned nothing."""
@@ -59,6 +62,11 @@ def has_collapsed(looks: Sequence[Look]) -> str:
 
 def _sign(looks: Sequence[Look]) -> str:
     """Say how the latest look is one at a collapsed representation; empty if it is not."""
+    return _alike(looks) or _narrow(looks)
+
+
+def _alike(looks: Sequence[Look]) -> str:
+    """Say how alike all images are to the loss at the latest look; empty if they are not."""
     now = looks[-1].figures
     spreads = [look.figures["projector_spread"] for look in looks]
     variances = [look.figures["projector_variance"] for look in looks]
@@ -74,6 +82,19 @@ def _sign(looks: Sequence[Look]) -> str:
     )
 
 
+def _narrow(looks: Sequence[Look]) -> str:
+    """Say how few directions are left at the latest look, and ever fewer; empty if it is not so."""
+    name = "projector_rank"
+    now, start = looks[-1].figures[name], looks[0].figures[name]
+    most = max(look.figures[name] for look in looks if look.step >= SETTLED or look is looks[-1])
+    if now >= LEAST_RANK * start or now >= FALLEN_RANK * most:
+        return ""
+    return (
+        f"what the loss sees of different images spans {now:.1f} directions (it was {most:.1f}, "
+        f"and {start:.1f} before it learned)"
+    )
+
+
 def doubts(
     looks: Sequence[Look], *, joins: bool, progress: float, queries: int = 0
 ) -> dict[str, str]:
@@ -84,11 +105,9 @@ def doubts(
     """
     start, now = looks[0].figures, looks[-1].figures
     found = {}
-    if joins and now["rank"] < LEAST_RANK * start["rank"]:
-        found["collapse-near"] = (
-            f"the features span {now['rank']:.1f} directions, of {start['rank']:.1f} before it "
-            "learned"
-        )
+    reason = _sign(looks) if joins and looks[-1].step >= SETTLED else ""
+    if reason:
+        found["collapse-near"] = f"{reason}: at the next look like this it has collapsed"
 
     # one look below may be chance
     latest = [look.figures["knn"] for look in looks[1:][-2:] if "knn" in look.figures]

@@ -79,8 +79,8 @@ def after_look(run: Run, meter: Meter, log: Log) -> None:
     if reason and plan.config.pretrain.collapse == "stop":
         saving.save(run, meter, log)
         raise DivergedError(
-            f"the representation has collapsed: {reason}; the loss falls because all images get "
-            "nearly the same features",
+            f"the representation has collapsed: {reason}; a loss that falls all the same says "
+            "nothing",
             where=f"step {state.step}",
             fix="lower the learning rate, or make the task harder: larger cells "
             "(--set batch.cell=256), stronger augmentation; --set pretrain.collapse=warn goes on",

@@ -1,0 +1,75 @@
+"""Whole runs that collapse on purpose end with status 76; the same runs of SimCLR do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import saccade
+from saccade import objectives
+from saccade.errors import DivergedError
+from saccade.objectives.simclr import SimClr
+
+pytestmark = pytest.mark.full
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet8_x2": {"optimizer__lr": 0.001},
+    "vit_ti_16": {"optimizer__lr": 0.0005, "model__patch_size": 8},
+}
+
+
+class Invariance(SimClr):
+    """The squared distance of two views is the whole loss: nothing keeps images apart."""
+
+    def total_of_heads(self, answer: Any, targets: Any, auxiliary_weight: float) -> Tensor:
+        one, other = answer.float()[0::2], answer.float()[1::2]
+        return ((one - other) ** 2).mean(1).sum()
+
+
+def pretrain(out: Path, network: str, seed: int) -> None:
+    saccade.pretrain(
+        "digits",
+        data="digits",
+        model=network,
+        out=out,
+        seed=seed,
+        epochs="200step",
+        precision="fp32",
+        devices="cpu",
+        batch_size=64,
+        image_size=16,
+        optimizer__name="adamw",
+        pretrain__method="simclr",
+        pretrain__projector=[256, 64],
+        pretrain__evaluations=8,
+        pretrain__bank=800,
+        augment__repeats=2,
+        augment__mixup=0,
+        quiet=True,
+        **NETWORKS[network],
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_collapse_on_purpose_ends_with_76(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, seed: int
+) -> None:
+    monkeypatch.setitem(objectives.METHODS, "simclr", Invariance)
+    with pytest.raises(DivergedError, match="has collapsed") as told:
+        pretrain(tmp_path / "run", network, seed)
+    assert told.value.status == 76
+    assert told.value.finding == "collapse"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("network", NETWORKS)
+def test_simclr_is_not_taken_for_collapsed(tmp_path: Path, network: str, seed: int) -> None:
+    pretrain(tmp_path / "run", network, seed)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["status"] == "done"
+    assert not {"collapse", "collapse-near"} & {each["id"] for each in facts["findings"]}
