@@ -14,9 +14,10 @@ Each sees as many training images as Saccade's recipe, at the same size:
 - ``timm``: its ``train.py`` where the path is given: AdamW 3e-4, cosine, warm-up, crops from 35 %,
   ``--head-init-scale 0.001``, smoothing 0.1, as its authors recommend for fine-tuning.
 
-All but Saccade get the images extracted, which is not counted. Prints top-1 on the validation
-images, its spread, and processor seconds, which other work on the machine disturbs less than those
-of the clock.
+Saccade's recipe answers with the mean of an image and its mirror image; the others see one view, as
+they do by themselves. fastai needs `pip install fastai`. All but Saccade get the images extracted,
+which is not counted. Prints top-1 on the validation images, its spread, and processor seconds,
+which other work on the machine disturbs less than those of the clock.
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def ours(given: argparse.Namespace, seed: int, scratch: Path, *, init: bool) -> str:
-    """Run one command and return its top-1 in percent, and that of the frozen features before."""
+    """Run one command, print what frozen features were worth, and return its top-1 in percent."""
     words = [f"timm:{given.model}", "--init", str(given.init)] if init else []
     command = [sys.executable, "-m", "saccade", "train", *words, "--data", str(given.data)]
     out = scratch / f"{'init' if init else 'scratch'}-{seed}"
     command += ["--seed", str(seed), "--json", "--out", str(out)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    if init:
+        worth = json.loads((out / "run.json").read_text())["init"]["worth"]["frozen"]
+        knn, probe = 100 * worth["knn"], 100 * worth["probe"]
+        print(f"frozen     {max(knn, probe):8.2f} (neighbours {knn:.2f}, linear {probe:.2f})")
     return f"{100 * json.loads(done.stdout)['top1']:.2f}"
 
 
