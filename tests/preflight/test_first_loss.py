@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 from small_sets import QUIET, asked, built, errors, make_set, rehearse
@@ -187,3 +188,18 @@ def test_a_head_that_sees_other_pixels_is_refused_with_the_likely_cause(
         **followed,
     )
     assert outcome.settings["data"]["channels"] == ("bgr" if "--bgr" in words else "rgb")
+
+
+def test_what_the_weights_themselves_say_is_the_first_cause_looked_for(tmp_path: Path) -> None:
+    said = {"mean": "0.392 0.392 0.392", "std": "0.04 0.04 0.04"}
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(safetensors.torch.save(dict(Sure((3,) * 3).state_dict()), metadata=said))
+    wrong = {"data.mean": (0.9, 0.9, 0.9), "data.std": (0.04, 0.04, 0.04)}
+    settings = {"model.init": str(weights), "batch.global": 12} | wrong
+    # nothing else tells these two shades apart
+    composed = asked(painted(tmp_path / "set", (90, 90, 90), (110, 110, 110)), **settings)
+    run = built(composed, tmp_path / "run", Sure((0, 0, 0)))
+    initialise(run, QUIET)
+    found = rehearse_all(run)["loss-at-start"]
+    assert "as the weights were trained" in found.message
+    assert found.fix == "--mean 0.392,0.392,0.392 --std 0.04,0.04,0.04"

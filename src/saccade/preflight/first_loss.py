@@ -7,7 +7,7 @@ at zero: then it is exactly that of guessing, and a head that they do give shoul
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -109,15 +109,16 @@ def _with_weights(
         return [Finding("loss-at-start", "error", text, where=where, fix=fix, status=76)]
 
     with global_state_kept(run.plan.device), rehearsal.explained(run.plan):
-        cause, fix = _likely_cause(state, run.plan, cell)
+        cause, fix = _likely_cause(state, run, cell)
     return [Finding("loss-at-start", "error", text + cause, where=where, fix=fix, status=76)]
 
 
-def _likely_cause(state: State, plan: Plan, cell: Batch) -> tuple[str, str]:
+def _likely_cause(state: State, run: Run, cell: Batch) -> tuple[str, str]:
     """Say what is wrong with a trained head that does worse than guessing, and what to do."""
+    plan, known = run.plan, run.history.init.get("settings", {})
     losses = {
         flags: (first_loss(state, _seen_as(plan, changes), cell), what)
-        for flags, what, changes in _other_pixels(plan.config.data)
+        for flags, what, changes in _other_pixels(plan.config.data, known)
     }
     flags = min(losses, key=lambda name: losses[name][0])
     least, what = losses[flags]
@@ -131,10 +132,20 @@ def _likely_cause(state: State, plan: Plan, cell: Batch) -> tuple[str, str]:
     )
 
 
-def _other_pixels(section: DataSection) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield flags, words and settings of pixels that weights are often trained with."""
+def _other_pixels(
+    section: DataSection, known: Mapping[str, Any]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield flags, words and settings of pixels that weights are often trained with.
+
+    ``known`` has what is known of the very weights, by dotted name: that comes first.
+    """
+    ways = dict(NORMALISATIONS)
+    if "data.mean" in known and "data.std" in known:
+        own = tuple(known["data.mean"]), tuple(known["data.std"])
+        ways = {"as the weights were trained": own} | {n: w for n, w in ways.items() if w != own}
+
     for channels in ("rgb", "bgr"):
-        for name, (mean, std) in NORMALISATIONS.items():
+        for name, (mean, std) in ways.items():
             if (mean, std, channels) == (section.mean, section.std, section.channels):
                 continue
             flags = f"--mean {_listed(mean)} --std {_listed(std)}" + " --bgr" * (channels == "bgr")
