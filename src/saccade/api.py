@@ -26,7 +26,7 @@ from saccade.models.weights.readings import unwrapped
 from saccade.objectives.objective import Objective, Result
 from saccade.objectives.own_loss import Loss
 from saccade.optim.own_optimizer import Factory
-from saccade.runs import foreign, resuming, scoring
+from saccade.runs import answers, foreign, resuming, scoring
 from saccade.runs.foreign import Expected
 from saccade.runs.subject import Subject
 from saccade.setup import keywords
@@ -269,9 +269,14 @@ def evaluate(
     validated on, and ``best`` takes its best checkpoint. ``data`` may be what ``train`` takes.
     Computed as the run computed, on its device and in its precision, unless others are asked for;
     what differs is said on standard error. ``module`` and what follows it are for weights that
-    others trained, as in ``load``. Raises DataError when there is no such split, CheckpointError
-    when nothing says which.
+    others trained, as in ``load``. A ``softmax.npy`` beside ``labels.npy``, or the folder of
+    ``embed``, is scored without a network. Raises DataError when there is no such split,
+    CheckpointError when nothing says which.
     """
+    if not isinstance(model, Classifier) and (file := answers.file_of(model)):
+        answers.refuse_flags(data=data is not None, labels=labels, best=best, module=module)
+        return answers.score(file, split)[0]
+
     if isinstance(model, Classifier):
         chosen = scoring.judged_split(model, data, split, labels=labels, split_names=split_names)
         given = scoring.Opened(model, scoring.known_by_wnid(model, chosen), "")

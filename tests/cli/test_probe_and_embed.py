@@ -96,7 +96,11 @@ def test_softmax_and_labels_give_the_figure_of_eval(run: Path, tmp_path: Path) -
     )
     judged = [name[1] == "test" for name in names]
     top1 = float((softmax.argmax(1) == labels)[judged].mean())
-    assert top1 == json.loads(run_here("eval", str(run), "--json").stdout)["top1"]
+    scored = json.loads(run_here("eval", str(run), "--json").stdout)
+    assert top1 == scored["top1"]
+    alone = json.loads(run_here("eval", str(out), "--json").stdout)
+    assert (alone["split"], alone["top5"], alone["n"]) == ("test", scored["top5"], scored["n"])
+    assert alone["loss"] == pytest.approx(scored["loss"], 1e-4)
 
 
 def test_images_without_labels_get_features_and_no_labels(encoder: Path, tmp_path: Path) -> None:

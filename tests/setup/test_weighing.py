@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import safetensors.torch
 
 from console import run_here
+from saccade.log import Log
 from saccade.models import create_model
+from saccade.objectives.classification import Classification
 from saccade.setup import weighing
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -63,3 +66,17 @@ def test_the_end_says_where_training_made_less_of_the_weights() -> None:
     assert note.severity == "note" and "fine-tuned 90.2%, frozen 93.5%" in note.message
     (warning,) = weighing.compare(0.6, init)
     assert warning.severity == "warning" and warning.id == "frozen-is-better"
+
+
+def test_more_classes_than_are_learned_from_are_not_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # a probe of 10,000 classes would take hours before the first step
+    names = tuple(map(str, range(weighing.MOST_CLASSES + 1)))
+    plan = SimpleNamespace(
+        objective=Classification(names),
+        data=SimpleNamespace(train=SimpleNamespace(classes=names)),
+    )
+    run: Any = SimpleNamespace(plan=plan, history=SimpleNamespace(init={"head": "zero"}))
+    assert weighing.weigh(run, Log(), lambda: None) is None
+    assert "not measured: a probe of 1,001 classes takes too long" in capsys.readouterr().err

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +11,7 @@ from saccade.cli import options
 from saccade.cli.app import app, explained, print_json, show
 
 if TYPE_CHECKING:
-    from saccade.objectives.objective import Result
+    from saccade.objectives.objective import Objective, Result
     from saccade.runs.scoring import Opened
     from saccade.runs.subject import Conditions
 
@@ -39,12 +40,19 @@ def evaluate(
 ) -> None:
     """Score the saved weights of a run as the run did: every image exactly once.
 
-    Weights that others trained are scored with --model, which names their network.
+    Weights that others trained are scored with --model, which names their network; a softmax.npy
+    beside labels.npy, as saccade embed writes them, needs no network.
     """
     with explained(json_out):
-        from saccade.runs import scoring
+        from saccade.runs import answers, scoring
         from saccade.runs.foreign import Expected
 
+        if file := answers.file_of(run):
+            pixels = {"mean": mean, "std": std, "bgr": bgr, "image_size": image_size}
+            images = {"data": data, "labels": labels, "split_names": split_names}
+            answers.refuse_flags(**images, best=best, model=model, **pixels)
+            _answers(file, split, json_out)
+            return
         if not data:
             scoring.only_with_data(labels=labels, split_names=split_names)
         opened = scoring.opened(
@@ -56,37 +64,60 @@ def evaluate(
             labels=labels or "",
             split_names=split_names or "",
         )
-        classifier, chosen = opened.classifier, opened.split
+
         result, how = scoring.score(
-            classifier, chosen, opened.resolved, devices=devices, precision=precision
+            opened.classifier,
+            opened.split,
+            opened.resolved,
+            devices=devices,
+            precision=precision,
         )
-        if not json_out:
+
+        if json_out:
+            print_json(_facts(run, opened, result, how))
+        else:
             show(_line(opened, result, how))
-            return
-        print_json(
-            {
-                "run": str(run),
-                "weights": opened.path,
-                "split": chosen.name,
-                "views": classifier.recipe.eval_views,
-                "precision": how.precision,
-                "device": how.device.type,
-                **result.to_json(),
-            }
-        )
+
+
+def _answers(file: Path, split: str, json_out: bool) -> None:
+    """Print the score of answers in a file."""
+    from saccade.runs import answers
+
+    result, objective, name = answers.score(file, split)
+    if json_out:
+        print_json({"softmax": str(file), "split": name, **result.to_json()})
+    else:
+        show(_figures(objective, result, f"of '{name}'", "as the file has them"))
+
+
+def _facts(run: Path, opened: Opened, result: Result, how: Conditions) -> dict[str, Any]:
+    return {
+        "run": str(run),
+        "weights": opened.path,
+        "split": opened.split.name,
+        "views": opened.classifier.recipe.eval_views,
+        "precision": how.precision,
+        "device": how.device.type,
+        **result.to_json(),
+    }
 
 
 def _line(opened: Opened, result: Result, how: Conditions) -> str:
     """Return the figures for people, how sure they are, and what they were counted over."""
     from saccade.evaluation.views import phrase
 
-    recipe, figures = opened.classifier.recipe, result.figures
-    objective = recipe.learned
+    recipe = opened.classifier.recipe
+    about = f"{opened.phrase}, {how.precision}" if opened.phrase else how.precision
+    images = f"of '{opened.split.name}'{phrase(recipe.eval_views)}"
+    return _figures(recipe.learned, result, images, about)
+
+
+def _figures(objective: Objective, result: Result, images: str, about: str) -> str:
+    """Return figures with their interval; ``about`` says how they came about."""
+    figures = result.figures
     interval = objective.interval(figures)
     sure = f"95 % interval {interval[0]:.2%} to {interval[1]:.2%}; " if interval else ""
-    about = f"{opened.phrase}, {how.precision}" if opened.phrase else how.precision
     return (
         f"{'  '.join(objective.shown(figures))}  loss {result.loss:.4f}  "
-        f"({objective.counted(figures)} of '{opened.split.name}'{phrase(recipe.eval_views)}; "
-        f"{sure}{about})"
+        f"({objective.counted(figures)} {images}; {sure}{about})"
     )

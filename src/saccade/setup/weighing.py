@@ -16,6 +16,9 @@ from saccade.log import Log
 from saccade.objectives.classification import Classification
 from saccade.training.run import Plan, Run
 
+MOST_CLASSES = weights.LEARNED
+"""With more classes not each of them has an image to learn from."""
+
 PIXELS = {
     "ImageNet's mean and deviation": "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
     "0.5": "--mean 0.5 --std 0.5",
@@ -34,6 +37,9 @@ def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
     plan, init = run.plan, run.history.init
     # weights that give the head, too, are judged by the first loss
     if not isinstance(plan.objective, Classification) or init.get("head") == "loaded":
+        return None
+    if (classes := len(plan.data.train.classes)) > MOST_CLASSES:
+        log.fact("worth", f"not measured: a probe of {classes:,} classes takes too long")
         return None
     sides = plan.data.train, plan.data.val
     # a network of the user's own cannot be made a second time
