@@ -379,7 +379,7 @@ def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, *, log
         files.write_bytes(folder / "predictions.safetensors", safetensors.torch.save(answers))
 
     # weights that were worth more before they were trained on are no secret
-    found = weighing.compare(result.figures.get("top1", 1.0), run.history.init)
+    found = weighing.compare(result.figures.get("top1", 1.0), run)
     tell(found, log)
     run.history.findings.extend(f.to_json() for f in found)
 

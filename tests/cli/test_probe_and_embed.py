@@ -14,9 +14,11 @@ from PIL import Image
 
 import saccade
 from console import run_here
+from saccade.cli.probe import _table
 from saccade.evaluation import neighbours, probe
 from saccade.evaluation.features import Features
 from saccade.models import create_model
+from saccade.runs.probing import Comparison, Probed
 
 FEW = ("--limit", "60")
 
@@ -57,6 +59,17 @@ def test_several_networks_are_compared_each_beside_itself_untrained(
         line = next(line for line in table.splitlines() if line.startswith(row["weights"]))
         assert f"{row['probe']:.1%}" in line and f"{row['knn']['20']:.1%}" in line
     assert "best: " in table
+
+
+def test_rows_of_one_name_are_told_apart_by_their_size() -> None:
+    drawn = Probed("resnet8 untrained", "resnet8", 16, 64, {20: 0.5}, 0.5, 1.0, 0.5, untrained=True)
+    rows = (replace(drawn, name="run", untrained=False), drawn, replace(drawn, image_size=32))
+    lines = _table(Comparison(rows, learned=9, judged=9, judge="val")).splitlines()
+    assert [line.split("  ")[0] for line in lines[3:6]] == [
+        "run",
+        "resnet8 untrained, 16 px",
+        "resnet8 untrained, 32 px",
+    ]
 
 
 def test_the_figures_are_those_of_the_features_that_embed_writes(run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 import safetensors.torch
 
 from console import run_here
+from saccade.config.finetune import FinetuneSection
+from saccade.config.schema import Config
 from saccade.log import Log
 from saccade.models import create_model
 from saccade.objectives.classification import Classification
@@ -61,11 +63,21 @@ def test_the_start_says_what_weights_are_worth_and_a_second_one_has_it_cached(
 
 def test_the_end_says_where_training_made_less_of_the_weights() -> None:
     init = {"worth": {"frozen": {"knn": 0.935, "probe": 0.902}, "judged": 153}}
-    assert weighing.compare(0.94, init) == [] == weighing.compare(0.5, {})
-    (note,) = weighing.compare(0.902, init)
+
+    def ended(init: dict[str, Any], **finetune: Any) -> Any:
+        config = Config(finetune=FinetuneSection(**finetune))
+        plan, history = SimpleNamespace(config=config), SimpleNamespace(init=init)
+        return SimpleNamespace(plan=plan, history=history)
+
+    assert weighing.compare(0.94, ended(init)) == [] == weighing.compare(0.5, ended({}))
+    (note,) = weighing.compare(0.902, ended(init))
     assert note.severity == "note" and "fine-tuned 90.2%, frozen 93.5%" in note.message
-    (warning,) = weighing.compare(0.6, init)
+    (warning,) = weighing.compare(0.6, ended(init))
     assert warning.severity == "warning" and warning.id == "frozen-is-better"
+    assert "--freeze backbone" in warning.fix
+    # what was done already is no advice
+    (warning,) = weighing.compare(0.6, ended(init, freeze="backbone"))
+    assert "--freeze" not in warning.fix and "more --epochs" in warning.fix
 
 
 def test_more_classes_than_are_learned_from_are_not_measured(

@@ -72,16 +72,22 @@ def _table(found: Comparison) -> str:
     """Return the figures for people, in a table and a sentence."""
     from saccade.runs.probing import NEIGHBOURS
 
-    width = max(len(row.name) for row in found.rows)
+    # the same network is drawn for each size
+    names = [row.name for row in found.rows]
+    labels = [
+        row.name if names.count(row.name) == 1 else f"{row.name}, {row.image_size} px"
+        for row in found.rows
+    ]
+    width = max(map(len, labels))
     titles = [f"kNN {k}" for k in NEIGHBOURS] + ["probe"]
     lines = [
         f"top-1 of {found.judged:,} images of '{found.judge}'; {found.learned:,} were learned from",
         "",
         " " * width + "".join(f"{title:>9}" for title in titles),
     ]
-    for row in found.rows:
+    for row, label in zip(found.rows, labels, strict=True):
         figures = [*row.knn.values(), row.probe]
-        lines.append(f"{row.name:<{width}}" + "".join(f"{figure:>9.1%}" for figure in figures))
+        lines.append(f"{label:<{width}}" + "".join(f"{figure:>9.1%}" for figure in figures))
 
     first, *others = found.trained
     error = found.error(first.best)

@@ -25,7 +25,10 @@ def _part(text: str) -> str:
     if not text:
         raise ValueError("write none, backbone, a module such as layer3, or a fraction such as 75%")
     if text[0].isdigit() or text[0] in ".-":
-        share = units.fraction(text)
+        try:
+            share = units.fraction(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, below 100%; backbone is all but the head") from None
         return f"{share:.12g}" if share else "none"
     return text
 

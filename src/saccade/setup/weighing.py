@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
+from saccade.config.finetune import BACKBONE
 from saccade.errors import ConfigError
 from saccade.evaluation import worth as weights
 from saccade.evaluation.worth import Worth
@@ -99,11 +99,11 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
     return findings
 
 
-def compare(top1: float, init: dict[str, Any]) -> list[Finding]:
+def compare(top1: float, run: Run) -> list[Finding]:
     """Say where a finished run, of this ``top1``, 0..1, is below the frozen features that it began
-    with, as ``init`` of its history has them.
+    with.
     """
-    worth = init.get("worth")
+    worth, settings = run.history.init.get("worth"), run.plan.config.finetune
     if not worth:
         return []
     frozen, count = max(worth["frozen"].values()), worth["judged"]
@@ -115,6 +115,10 @@ def compare(top1: float, init: dict[str, Any]) -> list[Finding]:
         f"their frozen features give (one standard error of {count:,} images is {error:.1%})"
     )
     fix = "try --freeze backbone, a lower --lr, or another --seed to see how large chance is"
+    if settings.freeze == BACKBONE and not settings.unfreeze:
+        probed = run.history.init.get("head") == "probe"
+        other = "a lower --lr" if probed else "--set finetune.head_start=probe"
+        fix = f"the head alone was trained: more --epochs, or {other}"
     if frozen - top1 > 2 * error:
         return [Finding("frozen-is-better", "warning", text, where="top-1", fix=fix)]
     return [Finding("frozen-is-better", "note", text, where="top-1", fix=fix)]
