@@ -122,7 +122,9 @@ def test_the_line_about_the_weights_says_which_pixels_they_get(
     assert "were trained with std" not in other
 
 
-def test_a_head_of_other_classes_is_said_in_words(weights: Path, tmp_path: Path) -> None:
+def test_a_head_of_other_classes_is_said_in_words(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cats = pictures(tmp_path / "cats", ("cat", "dog", "cow"))
     with pytest.raises(CheckpointError) as caught:
         saccade.evaluate(weights, cats, module=Painter(), image_size=8)
@@ -132,8 +134,10 @@ def test_a_head_of_other_classes_is_said_in_words(weights: Path, tmp_path: Path)
     # as many as the data has: its order is the only one there is
     torch.save(painter(3).state_dict(), tmp_path / "three.pth")
     in_order = pictures(tmp_path / "order", ("a", "b", "c"))
+    capsys.readouterr()
     result = saccade.evaluate(tmp_path / "three.pth", in_order, module=Painter(3), image_size=8)
     assert result.top1 == 1.0
+    assert "name none; their answers are taken for a, b, c, in order" in capsys.readouterr().err
     shutil.rmtree(in_order / "c")
     with pytest.raises(CheckpointError, match=r"knows 3 classes, and the data has 2 \(a, b\)"):
         saccade.evaluate(tmp_path / "three.pth", in_order, module=Painter(3), image_size=8)

@@ -28,6 +28,9 @@ USUAL_CROP = 0.875
 """Side of the central crop over the short side. *Source:* Krizhevsky et al. 2012, section 2."""
 
 USUAL_SIDE = 224
+SHOWN = 5
+"""Classes in the line that says for what answers are taken."""
+
 MOST_CLASSES = 1 << 20
 _NOT_ASKED = (None, "", False)
 
@@ -120,6 +123,9 @@ def classifier(
     if not found.head_width:
         raise _headless(found.source, name)
     classes = _classes(found.head_width, split, found.source, name)
+    if split is not None and classes == split.classes and classes != ilsvrc.wnids():
+        names = listed(classes, SHOWN)
+        log.fact("classes", f"the weights name none; their answers are taken for {names}, in order")
 
     model, recipe = _built(found.network, classes, expected, found.source)
     report = load_weights(model, found.tree)
