@@ -82,8 +82,9 @@ def after_look(run: Run, meter: Meter, log: Log) -> None:
             f"the representation has collapsed: {reason}; a loss that falls all the same says "
             "nothing",
             where=f"step {state.step}",
-            fix="lower the learning rate, or make the task harder: larger cells "
-            "(--set batch.cell=256), stronger augmentation; --set pretrain.collapse=warn goes on",
+            fix="begin anew with a lower rate (--lr), a longer warm-up (--set schedule.warmup=20%) "
+            f"or larger cells ({_larger_cells(plan.config.cell)}); --set pretrain.collapse=warn "
+            "goes on with this one",
             finding="collapse",
         )
     if reason:
@@ -96,3 +97,7 @@ def after_look(run: Run, meter: Meter, log: Log) -> None:
             finding = Finding(name, "warning", text, where=f"step {state.step}")
             run.history.findings.append(finding.to_json())
             log.warn(f"[{name}] {text}")
+
+
+def _larger_cells(cell: int) -> str:
+    return f"--batch-size {2 * cell} --set batch.cell={2 * cell}"
