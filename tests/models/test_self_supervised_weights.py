@@ -105,6 +105,13 @@ def lightly(_vit: State, resnet: State) -> dict[str, Any]:
     return {"state_dict": table | rows("projection_head.layers.0.weight"), "epoch": 3}
 
 
+def lightly_vit(vit: State, _resnet: State) -> dict[str, Any]:
+    # lightly's MaskedVisionTransformerTIMM keeps timm's network as its `vit`
+    table = prefixed("student_backbone.vit.", filled(vit, 2.0))
+    table |= prefixed("teacher_backbone.vit.", filled(vit, 1.0))
+    return {"state_dict": table | rows("student_head.layers.0.weight")}
+
+
 def lightly_train(_vit: State, resnet: State) -> dict[str, Any]:
     table = prefixed("student_embedding_model.wrapped_model._features.", filled(resnet, 2.0))
     table |= prefixed("teacher_embedding_model.wrapped_model._features.", filled(resnet, 1.0))
@@ -125,6 +132,7 @@ def solo_learn(_vit: State, resnet: State) -> dict[str, Any]:
         (moco_v3_vit, "vit_ti_16", "state_dict: module.base_encoder.*", "head.0.weight"),
         (moco_v3_resnet, "resnet18", "state_dict: module.base_encoder.*", "fc.0.weight"),
         (lightly, "resnet18", "state_dict", "projection_head.layers.0.weight"),
+        (lightly_vit, "vit_ti_16", "state_dict: teacher_backbone.vit.*", "student_head"),
         (lightly_train, "resnet18", "state_dict: teacher", "student_projection_head"),
         (solo_learn, "resnet18", "state_dict: backbone.*", "projector.0.weight"),
     ],

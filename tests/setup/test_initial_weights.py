@@ -19,7 +19,7 @@ from saccade.errors import CheckpointError, ConfigError, PreemptedError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log, read_events
 from saccade.models import create_model, load_weights
-from saccade.setup import build
+from saccade.setup import build, initial_weights
 from saccade.setup.choosing import decide
 from saccade.setup.compose import Request, compose
 from saccade.setup.initial_weights import initialise
@@ -190,3 +190,16 @@ def test_a_wrapped_module_is_trained_as_the_network_inside(tmp_path: Path) -> No
     assert facts["model"]["name"] == "custom:Shifted" and facts["init"]["share"] == 1.0
     bias = saccade.load(run, Shifted()).network.fc.bias
     assert (bias - 0.25).abs().max() < 0.1, "one step from where it started"
+
+
+def test_layers_in_the_middle_that_weights_lack_are_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = create_model("resnet8", num_classes=3, image_size=16)
+    whole = create_model("resnet8", num_classes=5, image_size=16).state_dict()
+    for lacks in ("fc.", "bn1."):
+        state = {n: t for n, t in whole.items() if not n.startswith(("fc.", lacks))}
+        initial_weights._warn_of_drawn(model, load_weights(model, state), "w.pth", Log())
+        told = capsys.readouterr().err
+        # a head that is not there is no surprise
+        assert ("2 tensors that are no head" in told and "bn1.weight" in told) == (lacks == "bn1.")

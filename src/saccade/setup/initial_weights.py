@@ -15,7 +15,7 @@ from saccade.data.loader import batches
 from saccade.data.order import EVERYTHING
 from saccade.data.readers import Readers
 from saccade.errors import CheckpointError, ConfigError
-from saccade.findings import Finding, tell
+from saccade.findings import Finding, listed, tell
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.parts.learner import Learner
@@ -118,10 +118,22 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
     head = empty_heads(model, report, plan.objective.head)
     start = {"zero": "; the head starts at zero", "drawn": "; the head could not be found"}
     log.fact("from", f"{ancestor.phrase}; {report.summary}{start.get(head, '')}")
+    _warn_of_drawn(model, report, init, log)
     if report.dialect == "pycls" and plan.config.data.channels == "rgb":
         log.warn("the published weights of pycls were trained on BGR images: add --bgr")
     log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
     return ancestor.record(report.source, report.share) | {"head": head}
+
+
+def _warn_of_drawn(model: nn.Module, report: Report, init: str, log: Log) -> None:
+    """Say which layers in the middle are not in the weights: what follows them gets noise."""
+    names = {plain_name(name) for name, _ in model.named_parameters()}
+    left = [name for name in report.missing if name in names and name not in report.fresh]
+    if left:
+        log.warn(
+            f"{len(left):,} tensors that are no head are not in --init {init} and begin as drawn: "
+            f"{listed(left, len(left))}; its network may be another one"
+        )
 
 
 def empty_heads(model: nn.Module, report: Report, outputs: int) -> str:

@@ -35,7 +35,7 @@ WRAPPERS = {
     *("module", "model", "net", "network", "backbone", "encoder", "features", "trunk"),
     *("student", "teacher", "online", "target", "base", "query", "key", "q", "k", "momentum"),
     *("ema", "swa", "avg", "average", "averaged", "shadow"),
-    *("", "wrapped", "embedding"),
+    *("", "wrapped", "embedding", "vit"),
 }
 """Parts, joined by underscores, of the words that trainers put before the names of a network:
 ``teacher_backbone``, or lightly-train's ``student_embedding_model.wrapped_model._model``.
