@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from saccade.errors import StopTraining as StopTraining
     from saccade.frozen import embed as embed
     from saccade.frozen import probe as probe
+    from saccade.leaving import export as export
     from saccade.models import create_model as create_model
     from saccade.models import foreign_state as foreign_state
     from saccade.models import list_models as list_models
@@ -65,6 +66,7 @@ _HOMES = {
     "create_model": "saccade.models",
     "embed": "saccade.frozen",
     "evaluate": "saccade.api",
+    "export": "saccade.leaving",
     "foreign_state": "saccade.models",
     "list_models": "saccade.models",
     "load": "saccade.api",

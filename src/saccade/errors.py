@@ -60,6 +60,12 @@ class CheckpointError(SaccadeError):
     status = 66
 
 
+class ExportError(SaccadeError):
+    """An exported file cannot be made, or does not answer as the classifier does."""
+
+    status = 72
+
+
 class StalledError(SaccadeError):
     """Something stopped making progress: a frozen disk, a lost thread, a rank that was killed."""
 

@@ -221,6 +221,15 @@ def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
         stage("placed")
 
 
+def move_in(part: Path, final: Path) -> None:
+    """Give a file of a ``staging`` folder, durably written there, its final name beside it."""
+    with explained(final):
+        doors.refuse_link(final)
+        os.replace(part, final)
+        doors.sync_folder(final.parent)
+    stage(f"moved {final.name}")
+
+
 def settle(paths: Iterable[Path]) -> None:
     """Bring files that ``place`` wrote safely to the disk, with their folders.
 

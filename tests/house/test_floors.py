@@ -29,9 +29,9 @@ FLOORS = {
     9: "training.*",
     10: "setup.*",
     11: "preflight.* runs.*",
-    12: "report.*",
+    12: "report.* exporting.*",
     13: "trainer",
-    14: "api frozen",
+    14: "api frozen leaving",
     15: "proof cli.*",
     16: "__main__",
 }

@@ -42,7 +42,7 @@ def rows(
     """
     return through(
         network,
-        _cells(recipe, split, readers, world=world, decoded=decoded),
+        cells(recipe, split, readers, world=world, decoded=decoded),
         ask=_normalised(ask, recipe, device),
         count=len(split),
         precision=precision,
@@ -65,16 +65,40 @@ def row_by_row(
     """Yield what `rows` returns in parts, float32 (up to 100, k): all of it may not fit into
     memory.
     """
-    cells = _cells(recipe, split, readers)
+    own = cells(recipe, split, readers)
     left, wanted = len(split), _normalised(ask, recipe, device)
-    with closing(_asked(network, cells, ask=wanted, precision=precision, device=device)) as parts:
+    with closing(_asked(network, own, ask=wanted, precision=precision, device=device)) as parts:
         for part in parts:
             # the last cell is padded
             yield part[:left]
             left -= len(part)
 
 
-def _cells(
+def looked_at(
+    network: nn.Module,
+    recipe: Recipe,
+    split: Split,
+    readers: Readers,
+    *,
+    ask: Callable[[Tensor], Tensor],
+    poll: Callable[[int], None] = lambda _done: None,
+) -> Tensor:
+    """Return what ``ask`` makes of the pixels of every image, float32 (n, k), in float32.
+
+    As `rows`, on the CPU; ``ask`` gets uint8 (100, 3, S, S).
+    """
+    return through(
+        network,
+        cells(recipe, split, readers),
+        ask=lambda cell: ask(cell.images),
+        count=len(split),
+        precision="fp32",
+        device=torch.device("cpu"),
+        poll=poll,
+    )
+
+
+def cells(
     recipe: Recipe,
     split: Split,
     readers: Readers,
@@ -82,6 +106,7 @@ def _cells(
     world: World = ALONE,
     decoded: Decoded | None = None,
 ) -> Iterator[Batch]:
+    """Yield the cells of a pass over a split, as evaluation sees its images; the last is padded."""
     view = EvaluationView(
         split,
         recipe.eval_side,

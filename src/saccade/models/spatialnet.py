@@ -86,7 +86,7 @@ class LearnedPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C)."""
         weight = self.weight_for(x.shape[-2], x.shape[-1]).view(1, -1, 1)
-        return torch.bmm(x.flatten(2), weight.expand(len(x), -1, -1)).flatten(1)
+        return torch.bmm(x.flatten(2), weight.expand(x.shape[0], -1, -1)).flatten(1)
 
     def weight_for(self, height: int, width: int) -> Tensor:
         """Return weights (height, width) with the sum of the learned ones: a constant map pools

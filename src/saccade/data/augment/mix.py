@@ -61,7 +61,7 @@ def normalise(
     if channels == "bgr":
         # of bytes, which are a quarter of the result
         images, mean, std = images.flip(1), mean[::-1], std[::-1]
-    scale, shift = _scale_and_shift(mean, std, images.device)
+    scale, shift = scale_and_shift(mean, std, images.device)
     # one pass over the images, and no copy for dividing by 255
     return torch.addcmul(shift, images.float(), scale)
 
@@ -76,7 +76,7 @@ def pixels(
 
 
 @cache
-def _scale_and_shift(
+def scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return what an image is multiplied by and what is added, (1, 3, 1, 1) each.

@@ -1,0 +1,1 @@
+"""Trained classifiers as files for other programs, each proved on real images before it counts."""

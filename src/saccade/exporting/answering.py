@@ -1,0 +1,84 @@
+"""A program of its own: an exported file answers images that come through a pipe.
+
+It runs in a fresh process and imports nothing of this package, as the programs of those who get
+the file do. Arrays come on standard input, one after another. Each is answered on standard output
+by the logits, float32 (B, C), and the seconds that they took. The arguments are the kind of the
+file, its path and the number of threads.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Answer = Callable[[Array], Array]
+
+
+def send(stream: IO[bytes], array: Any) -> None:
+    """Write an array after its length in bytes: NumPy reads and writes files, but no pipes."""
+    held = io.BytesIO()
+    np.save(held, np.ascontiguousarray(array), allow_pickle=False)
+    stream.write(len(held.getvalue()).to_bytes(8, "little") + held.getvalue())
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Array | None:
+    """Return the next array, of any shape ``(...)``, None at the end."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    body = io.BytesIO(stream.read(int.from_bytes(head, "little")))
+    array: Array = np.load(body, allow_pickle=False)
+    return array
+
+
+def onnx(path: str, threads: int) -> Answer:
+    """Return what answers for an ONNX file: images (B, ...) in, logits (B, C) out."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def pt2(path: str, threads: int) -> Answer:
+    """Return what answers for a file of torch.export: images (B, ...) in, logits (B, C) out."""
+    import torch
+
+    torch.set_num_threads(threads)
+    module = torch.export.load(path).module()
+
+    def answer(images: Array) -> Array:
+        with torch.inference_mode():
+            return module(torch.from_numpy(images)).numpy()
+
+    return answer
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    kind, path, threads = sys.argv[1:]
+    # what libraries print must not get among the answers
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    answer = {"onnx": onnx, "pt2": pt2}[kind](path, int(threads))
+    while (images := receive(sys.stdin.buffer)) is not None:
+        begun = time.perf_counter()
+        logits = answer(images)
+        seconds = time.perf_counter() - begun
+        send(out, np.asarray(logits, np.float32))
+        send(out, np.float64(seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What an exported file answers, asked in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from saccade.errors import ExportError
+from saccade.exporting import answering
+
+SHOWN = 400
+
+
+@dataclass(slots=True)
+class Answers:
+    """A file that is asked in another process; ``seconds`` is how long each answer took there."""
+
+    process: subprocess.Popen[bytes]
+    complaints: IO[bytes]
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits, float32 (B, C), of images as the file takes them.
+
+        Raises ExportError where the process ended instead.
+        """
+        asked, answered = self.process.stdin, self.process.stdout
+        assert asked is not None and answered is not None, "both are pipes"
+        try:
+            answering.send(asked, images.numpy())
+            logits, seconds = answering.receive(answered), answering.receive(answered)
+            if logits is None or seconds is None:
+                raise self._silent()
+            self.seconds.append(seconds.item())
+        except (OSError, ValueError) as error:
+            raise self._silent() from error
+        return torch.from_numpy(logits)
+
+    def _silent(self) -> ExportError:
+        self.process.kill()
+        self.process.wait()
+        self.complaints.seek(0)
+        said = self.complaints.read().decode(errors="replace").strip().splitlines() or [""]
+        return ExportError(
+            f"the exported file cannot be used: {said[-1][:SHOWN] or 'its process ended'}",
+            fix="choose another --format, or report this with the name of the network",
+        )
+
+
+@contextmanager
+def asking(kind: str, path: Path, threads: int) -> Iterator[Answers]:
+    """Open an exported file in a fresh process that imports nothing of this package."""
+    program = [sys.executable, "-I", str(Path(answering.__file__)), kind, str(path), str(threads)]
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+        )
+        try:
+            yield Answers(process, complaints)
+        finally:
+            process.kill()
+            # closes the pipes, too
+            process.communicate()

@@ -1,0 +1,101 @@
+"""A graph as one ONNX file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping
+
+from torch.export import ExportedProgram
+
+from saccade.errors import ExportError, UsageError
+
+INPUT, OUTPUT = "images", "logits"
+LARGEST_BYTES = 2_000_000_000
+"""Above it, protobuf needs a second file for the weights."""
+
+
+def require() -> None:
+    """Raise UsageError where the packages for ONNX are missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"ONNX needs a package that is not installed: {error.name}",
+            where="--format onnx",
+            fix="pip install onnx onnxruntime 'onnxscript>=0.7.2'",
+        ) from error
+
+
+def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
+    """Return the file: standard operators alone, with ``remarks`` in its metadata.
+
+    Raises ExportError where it is no valid ONNX, needs other operators, is too large for one file,
+    or where a dimension that has to be free became a constant.
+    """
+    import onnx
+    import torch.onnx
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # of the exporter about itself; what is wrong is found below
+        warnings.simplefilter("ignore")
+        made = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            external_data=False,
+            verbose=False,
+        )
+    assert made is not None, "without a file the program is returned"
+    model = made.model_proto
+
+    if model.ByteSize() > LARGEST_BYTES:
+        raise ExportError("the network is too large for one ONNX file", fix="use --format pt2")
+    for key, value in remarks.items():
+        model.metadata_props.add(key=key, value=value)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(
+            f"the exporter wrote no valid ONNX: {error}", fix="use --format pt2"
+        ) from error
+    _refuse_strangers(model)
+    _refuse_constants(program, model)
+    return bytes(model.SerializeToString())
+
+
+def opset(data: bytes) -> int:
+    """Return the version of the standard operators that a file needs."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    return next(int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx"))
+
+
+def _refuse_strangers(model: object) -> None:
+    """Raise ExportError where a node is not of the standard operators."""
+    nodes = list(model.graph.node)  # type: ignore[attr-defined]
+    for function in model.functions:  # type: ignore[attr-defined]
+        nodes += function.node
+    strange = sorted({n.op_type for n in nodes if n.domain not in ("", "ai.onnx")})
+    if strange:
+        raise ExportError(
+            f"the file would need operators that only some programs know: {', '.join(strange)}",
+            fix="use --format pt2",
+        )
+
+
+def _refuse_constants(program: ExportedProgram, model: object) -> None:
+    """Raise ExportError where a dimension that was captured as free has a fixed size."""
+    free = len(program.range_constraints)
+    shape = model.graph.input[0].type.tensor_type.shape.dim  # type: ignore[attr-defined]
+    symbolic = sum(bool(one.dim_param) for one in shape)
+    if symbolic < min(free, 1):
+        raise ExportError(
+            "the batch became a constant in the ONNX file",
+            fix="report this network; --format pt2 keeps it free",
+        )

@@ -1,0 +1,85 @@
+"""From a classifier to files: made aside, proved, and only then given their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade import files
+from saccade.data.readers import Readers
+from saccade.data.sources import Split
+from saccade.device import determinism
+from saccade.evaluation.classifier import Classifier
+from saccade.exporting import proof
+from saccade.exporting.answers import asking
+from saccade.exporting.facts import facts, snippet
+from saccade.exporting.formats import FORMATS, Material
+from saccade.exporting.proof import Exam
+from saccade.exporting.whole import Input, Whole
+
+RECEIPT, SNIPPET = "export.json", "classify.py"
+
+
+def export(
+    classifier: Classifier,
+    split: Split,
+    out: Path,
+    *,
+    formats: Sequence[str],
+    given: Input = "uint8",
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write a classifier as files for other programs, each proved on a split; return the receipt.
+
+    ``origin`` says where the weights are from; the receipt, ``export.json``, holds it. A file gets
+    its name when it has answered the images of the split in a process of its own as the classifier
+    does; until then an older one stays. Raises ExportError where one does not.
+    """
+    classifier.network.cpu().float()
+    material = Material(Whole(classifier, given), facts(classifier.recipe, given))
+    threads = torch.get_num_threads()
+    receipt: dict[str, Any] = {
+        "from": dict(origin),
+        "input": given,
+        "threads": threads,
+        **material.facts,
+    }
+
+    with files.locked(out), files.staging(out) as aside, determinism.put_back():
+        readers = Readers(max(2, threads))
+        exam = Exam(classifier, given, split, readers)
+        try:
+            receipt["files"] = {name: _proved(name, material, exam, aside) for name in formats}
+        finally:
+            readers.close()
+
+        if "onnx" in formats:
+            files.write_bytes(aside / SNIPPET, snippet(classifier.recipe, given).encode())
+            files.move_in(aside / SNIPPET, out / SNIPPET)
+        for name in formats:
+            files.move_in(aside / FORMATS[name].file, out / FORMATS[name].file)
+        # last: it vouches for the others by their digests
+        files.write_json(out / RECEIPT, receipt)
+    return receipt
+
+
+def _proved(name: str, material: Material, exam: Exam, aside: Path) -> dict[str, Any]:
+    """Make a file in the folder ``aside``, ask it, and return what the receipt says of it."""
+    kind = FORMATS[name]
+    data, more = kind.make(material)
+    path = aside / kind.file
+    files.write_bytes(path, data)
+
+    with asking(kind.kind, path, torch.get_num_threads()) as ask:
+        found = exam.of(ask)
+    proof.require_equal(found, exam)
+    return {
+        "file": kind.file,
+        "bytes": len(data),
+        "sha256": files.digest(path),
+        **more,
+        **found.to_json(),
+    }

@@ -1,0 +1,104 @@
+"""The Python face of what leaves this program: ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from saccade import files
+from saccade.data.sources import Split
+from saccade.errors import CheckpointError, UsageError
+from saccade.evaluation.classifier import Classifier
+from saccade.exporting import writing
+from saccade.exporting.formats import chosen
+from saccade.exporting.whole import INPUTS
+from saccade.runs import scoring
+from saccade.runs.foreign import Expected
+
+
+def export(
+    model: Classifier | str | Path,
+    *,
+    out: str | Path | None = None,
+    formats: str = "onnx",
+    given: str = "uint8",
+    data: Any = None,
+    labels: str | Path = "",
+    split_names: str = "",
+    split: str = "",
+    best: bool = False,
+    module: nn.Module | None = None,
+) -> dict[str, Any]:
+    """Write a trained classifier as files for other programs; return the receipt.
+
+    ``model`` is what ``load`` returns or takes. ``formats`` names kinds of files, commas between:
+    ``onnx``, ``pt2``. ``given`` is what they take: ``uint8`` (RGB pixels of the final size),
+    ``image`` (one image of any size) or ``float`` (normalised). ``out`` is the folder, by default
+    ``export`` in the run folder. Each file answers the images of ``data``, or those that the run
+    was validated on, in a process of its own; the receipt, also ``export.json`` in the folder, has
+    both figures and the largest difference. Raises ExportError where a file is not the classifier,
+    and other SaccadeErrors with the reason and what to do.
+    """
+    if given not in INPUTS:
+        raise UsageError(
+            f"there is no input '{given}'", where="--input", fix=f"give {', '.join(INPUTS)}"
+        )
+    kinds = chosen(formats)
+    found = _opened(
+        model,
+        Expected.of(module),
+        best,
+        data=data,
+        split=split,
+        labels=labels,
+        split_names=split_names,
+    )
+
+    folder = Path(out) if out is not None else _beside(model)
+    if not found.classifier.recipe.learned.answers:
+        raise CheckpointError(
+            "this encoder has no head, so there is no classifier to export",
+            where=found.path,
+            fix="train it on labelled images first: saccade train --init RUN --data IMAGES",
+        )
+    origin: dict[str, Any] = {"weights": found.path}
+    if found.path and Path(found.path).is_file():
+        origin["sha256"] = files.digest(Path(found.path))
+    receipt = writing.export(
+        found.classifier,
+        found.split,
+        folder,
+        formats=kinds,
+        given=given,
+        origin=origin,
+    )
+    return {"folder": str(folder), **receipt}
+
+
+def _opened(
+    model: Classifier | str | Path, expected: Expected, best: bool, **where: Any
+) -> scoring.Opened:
+    if not isinstance(model, Classifier):
+        return scoring.opened(model, expected, best, **where)
+    split = scoring.judged_split(
+        model,
+        where["data"],
+        where["split"],
+        labels=where["labels"],
+        split_names=where["split_names"],
+    )
+    return scoring.Opened(model, scoring.known_by_wnid(model, split), "")
+
+
+def _beside(model: Classifier | str | Path) -> Path:
+    """Return the folder for what is exported of a run: within it."""
+    if isinstance(model, Classifier):
+        raise UsageError("a classifier lies in no folder", where="out", fix="give out=")
+    path = Path(model)
+    run = path if path.is_dir() else path.parent
+    return (run.parent.parent if run.parent.name == "checkpoints" else run) / "export"
+
+
+__all__ = ["Classifier", "Split", "export"]
