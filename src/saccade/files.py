@@ -222,11 +222,17 @@ def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
 
 
 def move_in(part: Path, final: Path) -> None:
-    """Give a file of a ``staging`` folder, durably written there, its final name beside it."""
+    """Give a file or folder of a ``staging`` folder, durably written there, its final name.
+
+    An older one of that name is there until then.
+    """
     with explained(final):
         doors.refuse_link(final)
+        replaced = _set_out_of_sight(final) if part.is_dir() else None
         os.replace(part, final)
         doors.sync_folder(final.parent)
+        if replaced is not None:
+            doors.remove(replaced)
     stage(f"moved {final.name}")
 
 

@@ -34,12 +34,13 @@ def export(
     """Write a trained classifier as files for other programs; return the receipt.
 
     ``model`` is what ``load`` returns or takes. ``formats`` names kinds of files, commas between:
-    ``onnx``, ``pt2``. ``given`` is what they take: ``uint8`` (RGB pixels of the final size),
-    ``image`` (one image of any size) or ``float`` (normalised). ``out`` is the folder, by default
-    ``export`` in the run folder. Each file answers the images of ``data``, or those that the run
-    was validated on, in a process of its own; the receipt, also ``export.json`` in the folder, has
-    both figures and the largest difference. Raises ExportError where a file is not the classifier,
-    and other SaccadeErrors with the reason and what to do.
+    ``onnx``; ``pt2`` (torch alone loads it); ``pt`` (weights alone); ``timm`` (a folder for timm
+    and transformers); ``pickle``. ``given`` is what they take: ``uint8`` (RGB pixels of the final
+    size), ``image`` (one image of any size) or ``float`` (normalised). ``out`` is the folder, by
+    default ``export`` in the run folder. Each file answers the images of ``data``, or those that
+    the run was validated on, in a process of its own. The receipt, also ``export.json`` in the
+    folder, has both figures and the largest difference. Raises ExportError where a file is not the
+    classifier, and other SaccadeErrors with the reason and what to do.
     """
     if given not in INPUTS:
         raise UsageError(

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def export(
     run: options.Run,
     formats: Annotated[
-        str, typer.Option("--format", help="Kinds of files, comma between: onnx, pt2.")
+        str,
+        typer.Option(
+            "--format", help="Kinds of files, comma between: onnx, pt2, pt, timm, pickle."
+        ),
     ] = "onnx",
     given: Annotated[
         str,

@@ -56,11 +56,35 @@ def pt2(path: str, threads: int) -> Answer:
     import torch
 
     torch.set_num_threads(threads)
-    module = torch.export.load(path).module()
+    return _asked(torch.export.load(path).module())
+
+
+def timm(path: str, threads: int) -> Answer:
+    """Return what answers for a folder of timm: images (B, 3, S, S) in, logits (B, C) out."""
+    import torch
+    from timm import create_model
+
+    torch.set_num_threads(threads)
+    return _asked(create_model(f"local-dir:{path}", pretrained=True).eval())
+
+
+def pickle(path: str, threads: int) -> Answer:
+    """Return what answers for a pickled module: images (B, ...) in, logits (B, C) out.
+
+    Only a file that was made a moment ago is read so.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    return _asked(torch.load(path, weights_only=False))
+
+
+def _asked(module: Any) -> Answer:
+    import torch
 
     def answer(images: Array) -> Array:
         with torch.inference_mode():
-            return module(torch.from_numpy(images)).numpy()
+            return np.asarray(module(torch.from_numpy(images)).float().numpy())
 
     return answer
 
@@ -71,7 +95,7 @@ def main() -> None:
     # what libraries print must not get among the answers
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answer = {"onnx": onnx, "pt2": pt2}[kind](path, int(threads))
+    answer = {"onnx": onnx, "pt2": pt2, "timm": timm, "pickle": pickle}[kind](path, int(threads))
     while (images := receive(sys.stdin.buffer)) is not None:
         begun = time.perf_counter()
         logits = answer(images)

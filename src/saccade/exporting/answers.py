@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,15 @@ from saccade.errors import ExportError
 from saccade.exporting import answering
 
 SHOWN = 400
+
+
+class Ask(Protocol):
+    """What answers images as an exported file does; ``seconds`` is how long each answer took."""
+
+    seconds: list[float]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits, float32 (B, C), of images (B, ...) as the file takes them."""
 
 
 @dataclass(slots=True)

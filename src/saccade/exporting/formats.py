@@ -1,27 +1,35 @@
-"""The kinds of files that a classifier leaves as, and how each is made."""
+"""The kinds of files that a classifier leaves as: how each is made, and how it is asked."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
+from saccade._version import __version__
 from saccade.errors import UsageError
-from saccade.exporting import onnx_file
+from saccade.evaluation.classifier import Classifier
+from saccade.exporting import onnx_file, state_file, timm_folder
+from saccade.exporting.answers import Ask, asking
 from saccade.exporting.facts import METADATA
 from saccade.exporting.graph import captured
-from saccade.exporting.whole import Whole
+from saccade.exporting.whole import Input, Whole
+
+Contents = dict[str, bytes]
 
 
 @dataclass(slots=True)
 class Material:
     """What files are made from; the graph is captured when it is first asked for."""
 
+    classifier: Classifier
     whole: Whole
     facts: Mapping[str, Any]
     _program: ExportedProgram | None = field(default=None, init=False)
@@ -39,30 +47,67 @@ class Material:
         return json.dumps(self.facts, ensure_ascii=False)
 
 
+Asked = Callable[[Material, Path, int], AbstractContextManager[Ask]]
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file: its name, how it is made, and ``kind``, how it is asked."""
+    """A kind of file or, without an ending, of folder.
 
-    file: str
-    make: Callable[[Material], tuple[bytes, dict[str, Any]]]
-    kind: str
+    ``make`` returns the contents by file name and what the receipt says; ``asked`` opens it again
+    for so many threads; ``takes`` is what it is given where that cannot be chosen.
+    """
+
+    name: str
+    make: Callable[[Material], tuple[Contents, dict[str, Any]]]
+    asked: Asked
     require: Callable[[], None] = lambda: None
+    takes: Input | None = None
 
 
-def _onnx(material: Material) -> tuple[bytes, dict[str, Any]]:
+def _in_a_process(kind: str) -> Asked:
+    return lambda _material, path, threads: asking(kind, path, threads)
+
+
+def _onnx(material: Material) -> tuple[Contents, dict[str, Any]]:
     data = onnx_file.onnx_bytes(material.program, {METADATA: material.said})
-    return data, {"opset": onnx_file.opset(data)}
+    return {"model.onnx": data}, {"opset": onnx_file.opset(data)}
 
 
-def _pt2(material: Material) -> tuple[bytes, dict[str, Any]]:
+def _pt2(material: Material) -> tuple[Contents, dict[str, Any]]:
     out = io.BytesIO()
     torch.export.save(material.program, out, extra_files={f"{METADATA}.json": material.said})
-    return out.getvalue(), {"torch": torch.__version__}
+    return {"model.pt2": out.getvalue()}, {"torch": torch.__version__}
+
+
+def _pt(material: Material) -> tuple[Contents, dict[str, Any]]:
+    data, names = state_file.state_bytes(material.whole.network)
+    return {"model.pt": data}, {"names": names, "torch": torch.__version__}
+
+
+def _timm(material: Material) -> tuple[Contents, dict[str, Any]]:
+    contents, theirs = timm_folder.contents(material.whole, material.classifier.recipe)
+    return contents, {"timm_name": theirs}
+
+
+def _pickle(material: Material) -> tuple[Contents, dict[str, Any]]:
+    out = io.BytesIO()
+    torch.save(material.whole, out)
+    needs = f"saccade {__version__}; loading it runs code"
+    return {"model.pickle": out.getvalue()}, {"needs": needs, "torch": torch.__version__}
 
 
 FORMATS = {
-    "onnx": Format("model.onnx", _onnx, "onnx", onnx_file.require),
-    "pt2": Format("model.pt2", _pt2, "pt2"),
+    "onnx": Format("model.onnx", _onnx, _in_a_process("onnx"), onnx_file.require),
+    "pt2": Format("model.pt2", _pt2, _in_a_process("pt2")),
+    "pt": Format(
+        "model.pt",
+        _pt,
+        lambda material, path, _threads: state_file.read_back(material.classifier, path),
+        takes="float",
+    ),
+    "timm": Format("timm", _timm, _in_a_process("timm"), timm_folder.require, takes="float"),
+    "pickle": Format("model.pickle", _pickle, _in_a_process("pickle")),
 }
 
 

@@ -18,7 +18,7 @@ from saccade.evaluation import passes
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.features import sample
 from saccade.evaluation.views import mean_logits
-from saccade.exporting.answers import Answers
+from saccade.exporting.answers import Ask
 from saccade.exporting.whole import Input
 from saccade.log import Log
 from saccade.objectives.objective import Result
@@ -82,7 +82,7 @@ class Exam:
     split: Split
     readers: Readers
 
-    def of(self, ask: Answers) -> Proof:
+    def of(self, ask: Ask) -> Proof:
         """Ask the classifier and a file of it about every image.
 
         Raises ExportError where the file answers in another shape, or depends on the batch.
@@ -140,7 +140,7 @@ class _Pairs:
     """Both answers to each image."""
 
     classifier: Classifier
-    ask: Answers
+    ask: Ask
     given: Input
 
     def of(self, split: Split, readers: Readers, poll: Any = lambda _done: None) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import proof
-from saccade.exporting.answers import asking
 from saccade.exporting.facts import facts, snippet
 from saccade.exporting.formats import FORMATS, Material
 from saccade.exporting.proof import Exam
@@ -39,7 +40,7 @@ def export(
     does; until then an older one stays. Raises ExportError where one does not.
     """
     classifier.network.cpu().float()
-    material = Material(Whole(classifier, given), facts(classifier.recipe, given))
+    material = Material(classifier, Whole(classifier, given), facts(classifier.recipe, given))
     threads = torch.get_num_threads()
     receipt: dict[str, Any] = {
         "from": dict(origin),
@@ -60,7 +61,7 @@ def export(
             files.write_bytes(aside / SNIPPET, snippet(classifier.recipe, given).encode())
             files.move_in(aside / SNIPPET, out / SNIPPET)
         for name in formats:
-            files.move_in(aside / FORMATS[name].file, out / FORMATS[name].file)
+            files.move_in(aside / FORMATS[name].name, out / FORMATS[name].name)
         # last: it vouches for the others by their digests
         files.write_json(out / RECEIPT, receipt)
     return receipt
@@ -69,17 +70,21 @@ def export(
 def _proved(name: str, material: Material, exam: Exam, aside: Path) -> dict[str, Any]:
     """Make a file in the folder ``aside``, ask it, and return what the receipt says of it."""
     kind = FORMATS[name]
-    data, more = kind.make(material)
-    path = aside / kind.file
-    files.write_bytes(path, data)
+    contents, more = kind.make(material)
+    path = aside / kind.name
+    if list(contents) == [kind.name]:
+        files.write_bytes(path, contents[kind.name])
+    else:
+        files.publish_folder(path, contents)
 
-    with asking(kind.kind, path, torch.get_num_threads()) as ask:
+    exam = replace(exam, given=kind.takes or exam.given)
+    with kind.asked(material, path, torch.get_num_threads()) as ask:
         found = exam.of(ask)
     proof.require_equal(found, exam)
     return {
-        "file": kind.file,
-        "bytes": len(data),
-        "sha256": files.digest(path),
+        "file": kind.name,
+        "bytes": sum(map(len, contents.values())),
+        "sha256": {n: hashlib.sha256(data).hexdigest() for n, data in contents.items()},
         **more,
         **found.to_json(),
     }

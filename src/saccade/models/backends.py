@@ -95,6 +95,24 @@ def pretrained(name: str) -> dict[str, Tensor]:
         ) from error
 
 
+def timm_state(name: str, num_classes: int, **arguments: Any) -> dict[str, Tensor] | None:
+    """Return the state of timm's network of a name, tensors of any shape ``(...)`` without memory.
+
+    ``arguments`` build it. None where timm has no such network, or it refuses them. Raises
+    ConfigError where timm is missing.
+    """
+    timm = _timm()
+    if not timm.is_model(name):
+        return None
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name, num_classes=num_classes, **arguments)
+    except (TypeError, ValueError, AssertionError):
+        return None
+    state: dict[str, Tensor] = network.state_dict()
+    return state
+
+
 def checkpoint_blocks(model: nn.Module, name: str) -> None:
     """Let a network recompute its blocks in the backward pass.
 

@@ -1,0 +1,58 @@
+"""Weights alone, under the names of torchvision where it has the network."""
+
+from __future__ import annotations
+
+import copy
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from saccade.evaluation.classifier import Classifier
+from saccade.evaluation.views import mean_logits
+from saccade.models import load_weights
+from saccade.models.parts.network import Network
+from saccade.models.weights.loading import foreign_state
+
+
+def state_bytes(network: nn.Module) -> tuple[bytes, str]:
+    """Return a file that ``torch.load(..., weights_only=True)`` reads, and whose names it has."""
+    state, names = network.state_dict(), "its own"
+    if isinstance(network, Network) and network.foreign_names("torchvision"):
+        state, names = foreign_state(network, "torchvision"), "torchvision"
+    out = io.BytesIO()
+    torch.save({name: tensor.contiguous() for name, tensor in state.items()}, out)
+    return out.getvalue(), names
+
+
+@dataclass(slots=True)
+class _Again:
+    """A network whose weights were read from the file: it answers what a network is given."""
+
+    network: nn.Module
+    views: int
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits, float32 (B, C), of normalised images, float32 (B, 3, S, S)."""
+        begun = time.perf_counter()
+        with torch.inference_mode():
+            logits = mean_logits(self.network, images, self.views)
+        self.seconds.append(time.perf_counter() - begun)
+        return logits
+
+
+@contextmanager
+def read_back(classifier: Classifier, path: Path) -> Iterator[_Again]:
+    """Open the file as the weights of a network that had none; raises CheckpointError."""
+    network = copy.deepcopy(classifier.network)
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    load_weights(network, path, strict=True)
+    yield _Again(network.eval(), classifier.recipe.eval_views)

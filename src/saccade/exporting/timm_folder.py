@@ -1,0 +1,133 @@
+"""A folder that timm loads, and transformers, too: ``config.json`` and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from saccade.errors import ExportError, UsageError
+from saccade.evaluation.classifier import Recipe
+from saccade.exporting.whole import Whole
+from saccade.models import backends
+from saccade.models.weights.loading import foreign_state
+from saccade.models.weights.tensor_bytes import separate
+
+NAMES = {
+    "mobilenet_v2": "mobilenetv2_100",
+    "mobilenetv2": "mobilenetv2_100",
+    "mobilenet_v1": "mobilenetv1_100",
+    "vit_ti_16": "vit_tiny_patch16_224",
+    "vit_s_16": "vit_small_patch16_224",
+    "vit_b_16": "vit_base_patch16_224",
+    "vit_b_32": "vit_base_patch32_224",
+    "vit_l_16": "vit_large_patch16_224",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+}
+"""What timm calls networks of ours that it names otherwise; other names are tried as they are."""
+
+_CROPS = {"crop": "center", "squash": "squash", "pad": "border"}
+
+
+def require() -> None:
+    """Raise UsageError where timm is missing."""
+    if importlib.util.find_spec("timm") is None:
+        raise UsageError(
+            "a folder for timm needs timm to prove it",
+            where="--format timm",
+            fix="pip install timm",
+        )
+
+
+def contents(whole: Whole, recipe: Recipe) -> tuple[dict[str, bytes], str]:
+    """Return the files by their names, and what timm calls the network.
+
+    Raises ExportError where timm has no such network, or cannot say how it is used.
+    """
+    reason = _unsayable(recipe)
+    if reason:
+        raise ExportError(
+            f"a folder for timm cannot say that {reason}",
+            where="--format timm",
+            fix="use --format onnx or pt2, which hold all of it",
+        )
+    name, arguments, state = _counterpart(whole.network, recipe)
+    side = recipe.eval_side
+
+    # what timm's create_model and transformers' TimmWrapper read
+    config = {
+        "architecture": name,
+        "num_classes": len(recipe.classes),
+        "num_features": _features(whole.network),
+        "model_args": arguments,
+        "label_names": list(recipe.classes),
+        "pretrained_cfg": {
+            "architecture": name,
+            "num_classes": len(recipe.classes),
+            "input_size": [3, side, side],
+            "fixed_input_size": bool(arguments),
+            "interpolation": "bilinear",
+            "crop_pct": recipe.framing.crop_fraction if recipe.fit == "crop" else 1.0,
+            "crop_mode": _CROPS[recipe.fit],
+            "mean": list(recipe.mean),
+            "std": list(recipe.std),
+            "label_names": list(recipe.classes),
+        },
+    }
+
+    weights = safetensors.torch.save(separate(state), {"format": "pt"})
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return {"config.json": text.encode(), "model.safetensors": weights}, name
+
+
+def _unsayable(recipe: Recipe) -> str:
+    """Return what timm's configuration has no word for, empty where it can say all."""
+    if recipe.eval_views > 1:
+        return f"the answer is the mean of {recipe.eval_views} views of an image"
+    if recipe.channels != "rgb":
+        return "the network sees blue first"
+    if recipe.objective != "classification":
+        return f"its answers are those of {recipe.objective}"
+    if recipe.model.startswith("custom:"):
+        return "the network is your own"
+    return ""
+
+
+def _counterpart(network: nn.Module, recipe: Recipe) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return timm's name of a network, the arguments that build it, and its state under timm's
+    names.
+    """
+    name = recipe.model.removeprefix("timm:")
+    is_theirs = name != recipe.model
+    if not is_theirs:
+        name = NAMES.get(name, name)
+
+    # a ViT's table of positions has the size of the images
+    for arguments in ({}, {"img_size": recipe.eval_side}):
+        theirs = backends.timm_state(name, len(recipe.classes), **arguments)
+        if theirs is None:
+            continue
+        state = network.state_dict() if is_theirs else foreign_state(network, "timm", like=theirs)
+        if {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in theirs.items()}:
+            return name, arguments, state
+    raise _unknown(recipe)
+
+
+def _unknown(recipe: Recipe) -> ExportError:
+    return ExportError(
+        f"timm has no network that is {recipe.model} for images of {recipe.eval_side} px with "
+        "these strides and patches",
+        where="--format timm",
+        fix="use --format onnx or pt2",
+    )
+
+
+def _features(network: nn.Module) -> int:
+    """Return how wide the features before the head are."""
+    linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
+    return linear[-1].in_features if linear else 0
