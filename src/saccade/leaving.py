@@ -16,6 +16,7 @@ from saccade.exporting.formats import chosen
 from saccade.exporting.whole import INPUTS
 from saccade.runs import scoring
 from saccade.runs.foreign import Expected
+from saccade.training import recorded
 
 
 def export(
@@ -74,6 +75,7 @@ def export(
         formats=kinds,
         given=given,
         origin=origin,
+        run=_run(model),
     )
     return {"folder": str(folder), **receipt}
 
@@ -91,6 +93,13 @@ def _opened(
         split_names=where["split_names"],
     )
     return scoring.Opened(model, scoring.known_by_wnid(model, split), "")
+
+
+def _run(model: Classifier | str | Path) -> dict[str, Any]:
+    """Return the facts of the run that a model lies in, empty where there is none."""
+    if isinstance(model, Classifier):
+        return {}
+    return recorded.facts(_beside(model).parent) or {}
 
 
 def _beside(model: Classifier | str | Path) -> Path:

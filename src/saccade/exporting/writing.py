@@ -16,12 +16,13 @@ from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import proof
+from saccade.exporting.card import card
 from saccade.exporting.facts import facts, snippet
 from saccade.exporting.formats import FORMATS, Material
 from saccade.exporting.proof import Exam
 from saccade.exporting.whole import Input, Whole
 
-RECEIPT, SNIPPET = "export.json", "classify.py"
+RECEIPT, SNIPPET, CARD = "export.json", "classify.py", "README.md"
 
 
 def export(
@@ -32,10 +33,12 @@ def export(
     formats: Sequence[str],
     given: Input = "uint8",
     origin: Mapping[str, Any],
+    run: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write a classifier as files for other programs, each proved on a split; return the receipt.
 
-    ``origin`` says where the weights are from; the receipt, ``export.json``, holds it. A file gets
+    ``origin`` says where the weights are from; the receipt, ``export.json``, holds it. ``run`` are
+    the facts of its run, empty where there is none, for the model card. A file gets
     its name when it has answered the images of the split in a process of its own as the classifier
     does; until then an older one stays. Raises ExportError where one does not.
     """
@@ -44,6 +47,7 @@ def export(
     threads = torch.get_num_threads()
     receipt: dict[str, Any] = {
         "from": dict(origin),
+        "run_result": run.get("result"),
         "input": given,
         "threads": threads,
         **material.facts,
@@ -57,9 +61,12 @@ def export(
         finally:
             readers.close()
 
+        beside = {CARD: card(classifier.recipe, receipt, run)}
         if "onnx" in formats:
-            files.write_bytes(aside / SNIPPET, snippet(classifier.recipe, given).encode())
-            files.move_in(aside / SNIPPET, out / SNIPPET)
+            beside[SNIPPET] = snippet(classifier.recipe, given)
+        for name, text in beside.items():
+            files.write_bytes(aside / name, text.encode())
+            files.move_in(aside / name, out / name)
         for name in formats:
             files.move_in(aside / FORMATS[name].name, out / FORMATS[name].name)
         # last: it vouches for the others by their digests
