@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,7 +51,9 @@ def test_the_start_says_what_weights_are_worth_and_a_second_one_has_it_cached(
     said, first = train(tmp_path, weights, "a")
     worth = first["init"]["worth"]
     assert worth["helps"] is False and worth["learned"] == 288 and worth["judged"] == 360
-    assert "[weights-worth] frozen" in said and "these weights do not help" in said
+    assert "[weights-worth] frozen" in said and re.search(
+        "these weights do not (clearly )?help", said
+    )
     assert {f["id"]: f["severity"] for f in first["findings"]}["weights-worth"] == "warning"
     assert worth["frozen"]["probe"] > 0.4, "of digits even a drawn network tells a lot"
 

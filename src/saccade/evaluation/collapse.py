@@ -121,8 +121,8 @@ def doubts(
     constant = now.get("constant", 0.0)
     if constant and progress >= GRACE and now["loss"] > NEAR_CONSTANT * constant:
         found["learns-nothing"] = (
-            f"the loss of {now['loss']:.4g} is that of a constant answer ({constant:.4g}): nothing "
-            "of the images was learned yet"
+            f"the loss of {now['loss']:.4g} is not below that of a constant answer "
+            f"({constant:.4g}): nothing of the images was learned yet"
         )
     return found
 

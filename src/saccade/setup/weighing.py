@@ -78,7 +78,8 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
     frozen, other = found.frozen, found.untrained
     text = f"frozen {frozen.best:.1%} (neighbours {frozen.knn:.1%}, linear {frozen.probe:.1%})"
     if other is not None:
-        helps = "these weights help" if found.helps else "these weights do not help"
+        doubt = "do not clearly help" if frozen.best > other.best else "do not help"
+        helps = f"these weights {'help' if found.helps else doubt}"
         text += f", untrained {other.best:.1%}: {helps}"
     text += f" ({found.judged:,} images of '{plan.data.val.name}', {found.learned:,} to learn from)"
     place = f"--init {plan.config.model.init}"

@@ -36,7 +36,9 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
     run.stepper.guard.settle()
 
     def poll(done: int) -> None:
-        bar.update(state.step, f"evaluating {done}/{len(split)}")
+        # a look at an encoder takes other images, too: of it no total is said
+        total = f"/{len(split)}" if plan.objective.answers else ""
+        bar.update(state.step, f"evaluating {done}{total}")
         stop.check()
 
     begun = time.perf_counter()
