@@ -172,7 +172,8 @@ def main() -> None:
         "collapse.png": collapse(given.collapsed),
     }
     for name, sheet in sheets.items():
-        sheet.quantize(128).save(given.out / name, optimize=True)
+        sheet.thumbnail((750, 750), Image.Resampling.LANCZOS)
+        sheet.quantize(96).save(given.out / name, optimize=True)
 
 
 if __name__ == "__main__":

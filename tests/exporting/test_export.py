@@ -245,6 +245,7 @@ def test_a_file_with_one_weight_changed_is_refused_and_the_old_one_stays(
         export(one, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == [
+        "README.md",
         "classify.py",
         "export.json",
         "model.onnx",
