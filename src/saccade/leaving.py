@@ -13,7 +13,8 @@ from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import writing
 from saccade.exporting.formats import chosen
-from saccade.exporting.whole import INPUTS
+from saccade.exporting.int8 import CALIBRATION, MAX_DROP, Int8, refuse
+from saccade.exporting.whole import INPUTS, Input
 from saccade.runs import scoring
 from saccade.runs.foreign import Expected
 from saccade.training import recorded
@@ -30,6 +31,10 @@ def export(
     split_names: str = "",
     split: str = "",
     best: bool = False,
+    int8: bool = False,
+    calibration: int = CALIBRATION,
+    max_drop: float = MAX_DROP,
+    per_tensor: bool = False,
     module: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Write a trained classifier as files for other programs; return the receipt.
@@ -40,14 +45,13 @@ def export(
     size), ``image`` (one image of any size) or ``float`` (normalised). ``out`` is the folder, by
     default ``export`` in the run folder. Each file answers the images of ``data``, or those that
     the run was validated on, in a process of its own. The receipt, also ``export.json`` in the
-    folder, has both figures and the largest difference. Raises ExportError where a file is not the
-    classifier, and other SaccadeErrors with the reason and what to do.
+    folder, has both figures and the largest difference. ``int8`` writes ``model-int8.onnx``, too:
+    its ranges are those of ``calibration`` training images, and it may lose ``max_drop`` percentage
+    points; ``per_tensor`` gives weights one scale instead of one for each channel. Raises
+    ExportError where a file is not the classifier, and other SaccadeErrors with the reason and what
+    to do.
     """
-    if given not in INPUTS:
-        raise UsageError(
-            f"there is no input '{given}'", where="--input", fix=f"give {', '.join(INPUTS)}"
-        )
-    kinds = chosen(formats)
+    kinds, takes = _wanted(formats, given, int8)
     found = _opened(
         model,
         Expected.of(module),
@@ -59,25 +63,35 @@ def export(
     )
 
     folder = Path(out) if out is not None else _beside(model)
-    if not found.classifier.recipe.learned.answers:
-        raise CheckpointError(
-            "this encoder has no head, so there is no classifier to export",
-            where=found.path,
-            fix="train it on labelled images first: saccade train --init RUN --data IMAGES",
-        )
-    origin: dict[str, Any] = {"weights": found.path}
-    if found.path and Path(found.path).is_file():
-        origin["sha256"] = files.digest(Path(found.path))
+    _require_head(found)
+    in_8_bits = None
+    if int8:
+        train = scoring.training_split(model, data, str(labels), split_names)
+        in_8_bits = Int8(train, calibration, max_drop=max_drop, per_channel=not per_tensor)
+
     receipt = writing.export(
         found.classifier,
         found.split,
         folder,
         formats=kinds,
-        given=given,
-        origin=origin,
+        given=takes,
+        origin=_origin(found.path),
         run=_run(model),
+        in_8_bits=in_8_bits,
     )
     return {"folder": str(folder), **receipt}
+
+
+def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
+    """Return the kinds of files and what they take; raises UsageError for what does not exist."""
+    if given not in INPUTS:
+        raise UsageError(
+            f"there is no input '{given}'", where="--input", fix=f"give {', '.join(INPUTS)}"
+        )
+    kinds = chosen(formats)
+    if int8:
+        refuse(kinds, given)
+    return kinds, given
 
 
 def _opened(
@@ -93,6 +107,21 @@ def _opened(
         split_names=where["split_names"],
     )
     return scoring.Opened(model, scoring.known_by_wnid(model, split), "")
+
+
+def _require_head(found: scoring.Opened) -> None:
+    if not found.classifier.recipe.learned.answers:
+        raise CheckpointError(
+            "this encoder has no head, so there is no classifier to export",
+            where=found.path,
+            fix="train it on labelled images first: saccade train --init RUN --data IMAGES",
+        )
+
+
+def _origin(path: str) -> dict[str, str]:
+    """Return where weights are from, and their digest where that is a file."""
+    is_file = path != "" and Path(path).is_file()
+    return {"weights": path, **({"sha256": files.digest(Path(path))} if is_file else {})}
 
 
 def _run(model: Classifier | str | Path) -> dict[str, Any]:

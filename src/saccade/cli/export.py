@@ -14,6 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+Given = Annotated[
+    str,
+    typer.Option(
+        "--input",
+        help=(
+            "What the files take: uint8 (pixels of the final size), image (one image of any size) "
+            "or float (normalised)."
+        ),
+    ),
+]
+Int8 = Annotated[
+    bool, typer.Option("--int8", help="Also model-int8.onnx: weights and activations in 8 bits.")
+]
+Calibration = Annotated[
+    int, typer.Option(help="For --int8: how many training images show the ranges.", min=1)
+]
+MaxDrop = Annotated[
+    float, typer.Option(help="For --int8: it may lose so many percentage points.", min=0)
+]
+PerTensor = Annotated[
+    bool, typer.Option("--per-tensor", help="For --int8: one scale for each layer. Loses more.")
+]
+
+
 @app.command(epilog="Example: saccade export runs/resnet18-photos-1a2b3c4d --format onnx,pt2")
 def export(
     run: options.Run,
@@ -23,16 +47,11 @@ def export(
             "--format", help="Kinds of files, comma between: onnx, pt2, pt, timm, pickle."
         ),
     ] = "onnx",
-    given: Annotated[
-        str,
-        typer.Option(
-            "--input",
-            help=(
-                "What the files take: uint8 (pixels of the final size), image (one image of any "
-                "size) or float (normalised)."
-            ),
-        ),
-    ] = "uint8",
+    given: Given = "uint8",
+    int8: Int8 = False,
+    calibration: Calibration = 512,
+    max_drop: MaxDrop = 1.0,
+    per_tensor: PerTensor = False,
     data: options.Data = None,
     labels: options.Labels = None,
     split_names: options.SplitNames = None,
@@ -62,6 +81,10 @@ def export(
             split_names=split_names or "",
             split=split,
             best=best,
+            int8=int8,
+            calibration=calibration,
+            max_drop=max_drop,
+            per_tensor=per_tensor,
             out=out,
         )
         if json_out:
@@ -85,5 +108,18 @@ def _line(fact: Mapping[str, Any]) -> str:
     )
     judged = f"{fact['images']:,}{some} images of '{fact['split']}'"
     apart = f"logits differ by at most {fact['largest_difference_of_std']:.1g} of their deviation"
+    if "drop_points" in fact:
+        apart = _lost(fact)
     size = f"{fact['bytes'] / 1e6:.1f} MB"
     return f"{fact['file']}  {size}  {figures}  ({judged}; {apart}; {milliseconds})"
+
+
+def _lost(fact: Mapping[str, Any]) -> str:
+    """Return what was lost in 8 bits, for people."""
+    interval = fact["drop_interval_95"]
+    sure = f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    named = "".join(
+        f"; '{one['class']}' {one['before']} -> {one['after']} of {one['images']}"
+        for one in fact["classes_that_lose"]
+    )
+    return f"{fact['drop_points']:.2f} points lost{sure}{named}"

@@ -24,7 +24,7 @@ def captured(whole: Whole) -> ExportedProgram:
         axes = {0: Dim("batch", max=MOST_BATCH)}
     try:
         with torch.no_grad():
-            return torch.export.export(whole, (whole.example(),), dynamic_shapes=(axes,))
+            program = torch.export.export(whole, (whole.example(),), dynamic_shapes=(axes,))
     except Exception as error:  # any operation of any network may have its own way to refuse
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
         raise ExportError(
@@ -35,3 +35,7 @@ def captured(whole: Whole) -> ExportedProgram:
                 "instead of len(x)"
             ),
         ) from error
+    # lines of source code with the folders of this machine: nobody else's business
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program

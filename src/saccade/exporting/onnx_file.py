@@ -55,6 +55,9 @@ def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
 
     if model.ByteSize() > LARGEST_BYTES:
         raise ExportError("the network is too large for one ONNX file", fix="use --format pt2")
+    # what the exporter noted of its own work is larger than the weights of a small network
+    for node in model.graph.node:
+        del node.metadata_props[:]
     for key, value in remarks.items():
         model.metadata_props.add(key=key, value=value)
     try:

@@ -74,13 +74,15 @@ class Exam:
     """What an exported file is asked: the images of a split, as ``given`` says it takes them.
 
     Of a split that takes longer than two minutes about 1,000 images or more are judged, of each
-    class in proportion. The classifier computes in float32 on the CPU.
+    class in proportion. The classifier computes in float32 on the CPU. ``batch_limit`` is how far
+    the batch may move a logit, as a share of the logits' standard deviation.
     """
 
     classifier: Classifier
     given: Input
     split: Split
     readers: Readers
+    batch_limit: float = FLOAT_LIMIT
 
     def of(self, ask: Ask) -> Proof:
         """Ask the classifier and a file of it about every image.
@@ -89,7 +91,7 @@ class Exam:
         """
         objective = self.classifier.recipe.learned
         split = objective.matched(self.split)
-        pairs = _Pairs(self.classifier, ask, self.given)
+        pairs = _Pairs(self.classifier, ask, self.given, self.batch_limit)
         some = _affordable(pairs, split, self.readers)
 
         with Log().progress("proof", len(some)) as bar:
@@ -142,6 +144,7 @@ class _Pairs:
     classifier: Classifier
     ask: Ask
     given: Input
+    batch_limit: float
 
     def of(self, split: Split, readers: Readers, poll: Any = lambda _done: None) -> Tensor:
         """Return the logits of every image, float32 (n, 2, C): the classifier's and the file's."""
@@ -181,7 +184,7 @@ class _Pairs:
         whole = self.exported(images)
         for size in BATCHES:
             apart = float((self.exported(images[:size]) - whole[:size]).abs().max() / whole.std())
-            if apart > FLOAT_LIMIT:
+            if apart > self.batch_limit:
                 raise ExportError(
                     f"the file answers otherwise in a batch of {size}: logits differ by "
                     f"{apart:.2g} of their standard deviation",

@@ -15,10 +15,12 @@ from saccade.data.readers import Readers
 from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.evaluation.classifier import Classifier
-from saccade.exporting import proof
+from saccade.exporting import int8, proof
+from saccade.exporting.answers import asking
 from saccade.exporting.card import card
 from saccade.exporting.facts import facts, snippet
 from saccade.exporting.formats import FORMATS, Material
+from saccade.exporting.int8 import Int8
 from saccade.exporting.proof import Exam
 from saccade.exporting.whole import Input, Whole
 
@@ -34,13 +36,15 @@ def export(
     given: Input = "uint8",
     origin: Mapping[str, Any],
     run: Mapping[str, Any],
+    in_8_bits: Int8 | None = None,
 ) -> dict[str, Any]:
     """Write a classifier as files for other programs, each proved on a split; return the receipt.
 
     ``origin`` says where the weights are from; the receipt, ``export.json``, holds it. ``run`` are
     the facts of its run, empty where there is none, for the model card. A file gets
     its name when it has answered the images of the split in a process of its own as the classifier
-    does; until then an older one stays. Raises ExportError where one does not.
+    does; until then an older one stays. ``in_8_bits`` asks for one more, of the ONNX file. Raises
+    ExportError where one does not, or loses too much.
     """
     classifier.network.cpu().float()
     material = Material(classifier, Whole(classifier, given), facts(classifier.recipe, given))
@@ -57,18 +61,21 @@ def export(
         readers = Readers(max(2, threads))
         exam = Exam(classifier, given, split, readers)
         try:
-            receipt["files"] = {name: _proved(name, material, exam, aside) for name in formats}
+            proved = {name: _proved(name, material, exam, aside) for name in formats}
+            if in_8_bits is not None:
+                proved[int8.NAME] = _quantised(in_8_bits, exam, aside)
         finally:
             readers.close()
 
+        receipt["files"] = proved
         beside = {CARD: card(classifier.recipe, receipt, run)}
         if "onnx" in formats:
             beside[SNIPPET] = snippet(classifier.recipe, given)
         for name, text in beside.items():
             files.write_bytes(aside / name, text.encode())
             files.move_in(aside / name, out / name)
-        for name in formats:
-            files.move_in(aside / FORMATS[name].name, out / FORMATS[name].name)
+        for fact in proved.values():
+            files.move_in(aside / fact["file"], out / fact["file"])
         # last: it vouches for the others by their digests
         files.write_json(out / RECEIPT, receipt)
     return receipt
@@ -93,5 +100,24 @@ def _proved(name: str, material: Material, exam: Exam, aside: Path) -> dict[str,
         "bytes": sum(map(len, contents.values())),
         "sha256": {n: hashlib.sha256(data).hexdigest() for n, data in contents.items()},
         **more,
+        **found.to_json(),
+    }
+
+
+def _quantised(how: Int8, exam: Exam, aside: Path) -> dict[str, Any]:
+    """Make the file of 8 bits from the ONNX file in the folder ``aside``, as `_proved` does."""
+    data, more = how.made((aside / FORMATS["onnx"].name).read_bytes(), exam)
+    path = aside / int8.FILE
+    files.write_bytes(path, data)
+
+    exam = replace(exam, batch_limit=int8.BATCH_LIMIT)
+    with asking("onnx", path, torch.get_num_threads()) as ask:
+        found = exam.of(ask)
+    return {
+        "file": path.name,
+        "bytes": len(data),
+        "sha256": {path.name: hashlib.sha256(data).hexdigest()},
+        **more,
+        **how.judged(found, exam),
         **found.to_json(),
     }

@@ -176,6 +176,38 @@ def own_split(config: Config, name: str = "") -> Split:
     return data.train if name == "train" else _split_of(data.val_source, name)
 
 
+def training_split(
+    model: Classifier | str | Path, data: Any = None, labels: str = "", split_names: str = ""
+) -> Split:
+    """Return the training images of ``data``, or those that a run learned from.
+
+    Raises UsageError where nothing says which these are, DataError.
+    """
+    if data is not None and not isinstance(data, Split):
+        source = handed.opened(data, "data", "val", Log()) or open_source(
+            str(data), labels, split_names
+        )
+        if any(name.lower() == "train" for name in source.splits):
+            return train_split(source)
+    if not isinstance(model, Classifier):
+        config = _recorded(Path(model))
+        if config is not None:
+            return datasets.open_data(config, datasets.open_training(config)).train
+    raise UsageError(
+        "nothing says which images the network learned from",
+        where="--data",
+        fix="add --data with a training split beside the validation split",
+    )
+
+
+def _recorded(path: Path) -> Config | None:
+    """Return the settings of the run that a path is of; None where there is none."""
+    try:
+        return Subject.of(path).config
+    except SaccadeError:
+        return None
+
+
 def _split_of(source: Source, name: str) -> Split:
     found = train_split(source) if name == "train" else validation_split(source, name)
     assert found is not None, "a split that is asked for by its name is found, or the call raises"

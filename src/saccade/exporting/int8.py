@@ -1,0 +1,90 @@
+"""8 bits for a trained classifier without training it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from saccade.data.sources import Split
+from saccade.errors import ExportError, UsageError
+from saccade.exporting import calibration, int8_file
+from saccade.exporting.calibration import Ranges
+from saccade.exporting.drop import Drop
+from saccade.exporting.proof import Exam, Proof
+
+NAME, FILE = "int8", "model-int8.onnx"
+
+BATCH_LIMIT = 0.5
+"""So far may the batch move a logit, as a share of the logits' standard deviation: a last bit of a
+sum decides now and then which of two steps of 8 bits is next.
+"""
+
+CALIBRATION, MAX_DROP = 512, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """How a file of 8 bits is made: on which training images, and what it may lose.
+
+    ``images`` is how many of them are looked at, ``max_drop`` how many percentage points the
+    primary figure may fall; weights have one scale for each channel, or one in all.
+    """
+
+    train: Split
+    images: int = CALIBRATION
+    max_drop: float = MAX_DROP
+    per_channel: bool = True
+
+    def made(self, data: bytes, exam: Exam) -> tuple[bytes, dict[str, Any]]:
+        """Return a float ONNX file in 8 bits, and what the receipt says of how it was made.
+
+        Raises ExportError, UsageError and DataError.
+        """
+        recipe, readers = exam.classifier.recipe, exam.readers
+        train = recipe.learned.matched(self.train)
+        chosen = calibration.drawn(train, exam.split, self.images)
+
+        def measured(model: Any, names: list[str]) -> Ranges:
+            fed = calibration.fed(recipe, chosen, readers, exam.given)
+            return calibration.ranges(model, names, fed)
+
+        made = int8_file.int8_bytes(data, measured, per_channel=self.per_channel)
+        return made, {
+            "calibration": {
+                "split": train.name,
+                "images": len(chosen),
+                "of_images": len(train),
+                "fingerprint": chosen.fingerprint,
+                "ranges": "min-max",
+            },
+            "per_channel": self.per_channel,
+            **int8_file.read_back(made, len(data)),
+        }
+
+    def judged(self, proof: Proof, exam: Exam) -> dict[str, Any]:
+        """Return what the classifier loses, as JSON; raises ExportError where that is too much."""
+        drop = Drop.of(proof, exam.classifier.recipe.learned)
+        if drop.points > self.max_drop:
+            advice = "calibrate on more images, or allow more with --max-drop"
+            if not self.per_channel:
+                advice = "leave out --per-tensor: a scale for each channel keeps more"
+            raise ExportError(
+                f"in 8 bits the classifier loses {drop.shown} of {proof.images:,} images; "
+                f"--max-drop allows {self.max_drop:g}",
+                fix=f"nothing was written; {advice}",
+            )
+        return {**drop.to_json(), "max_drop": self.max_drop}
+
+
+def refuse(formats: list[str], given: str) -> None:
+    """Raise UsageError for what has no form in 8 bits."""
+    if "onnx" not in formats:
+        raise UsageError(
+            "8 bits are for ONNX alone", where="--int8", fix="add onnx to --format, or leave it out"
+        )
+    if given == "image":
+        raise UsageError(
+            "8 bits begin behind the resizing",
+            where="--input image",
+            fix="give --input uint8 or float with --int8",
+        )

@@ -1,0 +1,159 @@
+"""An ONNX file in 8 bits: weights int8, activations uint8, as pairs of QuantizeLinear and
+DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from saccade.errors import ExportError
+from saccade.exporting.calibration import Ranges
+
+IN_8_BITS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool")
+"""Operators whose inputs and outputs are quantised; scale and bias of a norm must not be."""
+
+SMALLER = 3
+"""So many times smaller than the float file it has to be, or weights were left as floats."""
+
+NODES_BYTES = 100_000
+"""Of that the description of the graph is left out: it is not a matter of weights."""
+
+_MARK = "onnx.infer"
+
+
+def int8_bytes(
+    data: bytes, measured: Callable[[Any, list[str]], Ranges], *, per_channel: bool = True
+) -> bytes:
+    """Return a float ONNX file in 8 bits, its metadata kept.
+
+    ``measured`` returns the ranges of the tensors that it is asked about. Weights have one scale
+    for each output channel, or one in all; min-max ranges decide the scales of activations. Raises
+    ExportError where the graph has nothing to quantise.
+    """
+    import onnx
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(data))
+    # says that shapes are known: files would be written for that otherwise
+    model.metadata_props.add(key=_MARK, value="onnxruntime.quant")
+    found = measured(model, _activations(model))
+
+    with _quiet():
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=per_channel,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, dict(found)),
+            nodes_to_quantize=[],
+            nodes_to_exclude=_before_weights(model),
+            op_types_to_quantize=list(IN_8_BITS),
+            extra_options={},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    made = quantizer.model.model
+
+    kept = [one for one in made.metadata_props if one.key != _MARK]
+    del made.metadata_props[:]
+    made.metadata_props.extend(kept)
+    onnx.checker.check_model(made, full_check=True)
+    return bytes(made.SerializeToString())
+
+
+def scales(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the scales in a file, float32 () or (channels,), by the tensor that each is of."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    held = {one.name: one for one in model.graph.initializer}
+    return {
+        node.input[0]: onnx.numpy_helper.to_array(held[node.input[1]])
+        for node in model.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in held
+    }
+
+
+def read_back(data: bytes, float_bytes: int) -> dict[str, Any]:
+    """Return what the bytes of a file say of its 8 bits, as JSON.
+
+    ``float_bytes`` is the size of the file it was made from. Raises ExportError where weights are
+    floats still, or a scale is no positive number.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    int8 = [one for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    weights = {one.name for one in int8 if len(one.dims) > 1}
+    found = scales(data)
+    broken = [name for name, one in found.items() if not (np.isfinite(one) & (one > 0)).all()]
+    if broken:
+        raise ExportError(
+            f"the scale of '{broken[0]}' in the file is no positive number",
+            fix="report this network; export without --int8",
+        )
+    if not weights or len(data) > float_bytes / SMALLER + NODES_BYTES:
+        raise ExportError(
+            f"the file in 8 bits has {len(data):,} bytes, that of floats {float_bytes:,}: weights "
+            "were left as floats",
+            fix="report this network; export without --int8",
+        )
+    return {
+        "weights": "int8",
+        "activations": "uint8",
+        "tensors_of_weights": len(weights),
+        "scales": len(found),
+        "smallest_scale": float(min(one.min() for one in found.values())),
+        "largest_scale": float(max(one.max() for one in found.values())),
+        "float_bytes": float_bytes,
+    }
+
+
+def _activations(model: Any) -> list[str]:
+    """Return the names of the tensors of floats at operators that are quantised, but weights."""
+    import onnx
+
+    weights = {one.name for one in model.graph.initializer}
+    floats = {
+        one.name
+        for one in (*model.graph.value_info, *model.graph.input, *model.graph.output)
+        if one.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    at = [node for node in model.graph.node if node.op_type in IN_8_BITS]
+    if not at:
+        raise ExportError(
+            f"the network has none of {', '.join(IN_8_BITS)}", fix="export without --int8"
+        )
+    return [n for node in at for n in (*node.input, *node.output) if n in floats - weights]
+
+
+def _before_weights(model: Any) -> list[str]:
+    """Return the names of the nodes ahead of the first weights: pixels are normalised as floats."""
+    behind: set[str] = set()
+    ahead = []
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul") or behind.intersection(node.input):
+            behind.update(node.output)
+        else:
+            ahead.append(node.name)
+    return ahead
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Let the quantiser say nothing inside the ``with`` block: what matters is checked after."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
