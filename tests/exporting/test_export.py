@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -135,6 +136,33 @@ def test_the_lines_that_come_with_it_name_what_saccade_names(given: str, tmp_pat
     share, name = said.stdout.splitlines()[0].split()
     assert name == ours.label
     assert abs(float(share.strip("%")) / 100 - ours.top[0][1]) < 0.02
+
+
+def test_these_lines_read_files_of_every_kind_as_saccade_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = classifier("lenet5")
+    export(one, tmp_path)
+    colours = Image.fromarray(images()[0][5]).resize((75, 50))
+    see_through, turned = colours.convert("RGBA"), Image.Exif()
+    see_through.putalpha(Image.linear_gradient("L").resize((75, 50)))
+    turned[0x112] = 6
+    levels = np.asarray(colours.convert("L")).astype(np.uint16) * 257
+    colours.convert("L").save(tmp_path / "gray.png")
+    colours.convert("CMYK").save(tmp_path / "print.jpg")
+    colours.save(tmp_path / "turned.jpg", exif=turned)
+    colours.convert("P").save(tmp_path / "palette.png")
+    see_through.save(tmp_path / "see-through.png")
+    Image.fromarray(levels).save(tmp_path / "16-bit.png")
+
+    monkeypatch.chdir(tmp_path)
+    for file in [*tmp_path.glob("*.png"), *tmp_path.glob("*.jpg")]:
+        (ours,) = saccade.predict(one, file)
+        monkeypatch.setattr(sys, "argv", ["classify.py", file.name])
+        runpy.run_path("classify.py")
+        share, name = capsys.readouterr().out.splitlines()[0].split()
+        assert name == ours.label, file.name
+        assert abs(float(share.strip("%")) / 100 - ours.top[0][1]) < 0.004, file.name
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash", "pad"])

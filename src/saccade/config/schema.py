@@ -275,8 +275,8 @@ class Config(Section):
 
         if self.pretrain.method != "none" and self.finetune.rests:
             raise ValueError(
-                "finetune.freeze: pretraining learns the backbone; it can rest in a training from "
-                "its weights"
+                "finetune.freeze: pretraining learns the backbone: leave --freeze out, and "
+                "give it to the training that starts from its weights"
             )
 
         if self.cell % self.augment.repeats:

@@ -78,7 +78,16 @@ def _read(recipe: Recipe, given: Input) -> list[str]:
     opened = "Image.open(sys.argv[1])"
     if recipe.exif == "apply":
         opened = f"ImageOps.exif_transpose({opened})"
-    lines = [f'image = {opened}.convert("RGB")']
+    lines = [
+        f"image = {opened}",
+        'if image.mode.startswith("I"):  # 16 bits',
+        "    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))",
+        "if image.has_transparency_data:  # on white, as a browser shows it",
+        '    white = Image.new("RGBA", image.size, "white")',
+        '    image = Image.alpha_composite(white, image.convert("RGBA"))',
+        'image = image.convert("RGB")',
+    ]
+
     if given != "image":
         lines += _squared(recipe)
     lines.append("pixels = np.asarray(image)[None]")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saccade import recipes
+from saccade import objectives, recipes
 from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.data.sources import KNOWN, Source
@@ -346,7 +346,9 @@ def _unknown_word(word: str) -> ConfigError:
         fix = f"a folder or archive of images is given by --data {word}"
         return ConfigError(what, where=place, fix=fix)
     fix = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
-    return ConfigError(what, where=place, fix=fix or "see `saccade recipes` and `saccade models`")
+    kinds = f"methods of `saccade pretrain` are {', '.join(objectives.METHODS)}"
+    fix = fix or f"see `saccade recipes` and `saccade models`; {kinds}"
+    return ConfigError(what, where=place, fix=fix)
 
 
 def _model(name: str) -> str:
