@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from saccade.data.archives.tars import BLOCK_BYTES, Members, clean_name, index_tar
@@ -250,6 +250,10 @@ def test_old_archives_and_base_256_sizes_are_read() -> None:
 @given(st.integers(0, len(TAR) - 1), st.binary(min_size=1, max_size=40))
 def test_overwritten_bytes_give_an_index_or_a_data_error(offset: int, junk: bytes) -> None:
     tar = TAR[:offset] + junk + TAR[offset + len(junk) :]
+    # the checksum of a header is a sum of its bytes: others with the same sum are not noticed
+    for start in range(0, len(TAR), 512):
+        before, after = TAR[start : start + 512], tar[start : start + 512]
+        assume(before == after or sum(before) != sum(after))
     try:
         members = index_tar(tar, "x.tar")
     except DataError:
