@@ -61,7 +61,9 @@ def export(
         readers = Readers(max(2, threads))
         exam = Exam(classifier, given, split, readers)
         try:
-            proved = {name: _proved(name, material, exam, aside) for name in formats}
+            # all of them first: one that cannot be made is refused before minutes of proofs
+            made = {name: _made(name, material, aside) for name in formats}
+            proved = {name: _proved(name, made[name], material, exam) for name in formats}
             if in_8_bits is not None:
                 proved[int8.NAME] = _quantised(in_8_bits, exam, aside)
         finally:
@@ -81,8 +83,8 @@ def export(
     return receipt
 
 
-def _proved(name: str, material: Material, exam: Exam, aside: Path) -> dict[str, Any]:
-    """Make a file in the folder ``aside``, ask it, and return what the receipt says of it."""
+def _made(name: str, material: Material, aside: Path) -> tuple[Path, dict[str, Any]]:
+    """Make a file in the folder ``aside``; return its place and what the receipt says of it."""
     kind = FORMATS[name]
     contents, more = kind.make(material)
     path = aside / kind.name
@@ -90,18 +92,24 @@ def _proved(name: str, material: Material, exam: Exam, aside: Path) -> dict[str,
         files.write_bytes(path, contents[kind.name])
     else:
         files.publish_folder(path, contents)
-
-    exam = replace(exam, given=kind.takes or exam.given)
-    with kind.asked(material, path, torch.get_num_threads()) as ask:
-        found = exam.of(ask)
-    proof.require_equal(found, exam)
-    return {
+    return path, {
         "file": kind.name,
         "bytes": sum(map(len, contents.values())),
         "sha256": {n: hashlib.sha256(data).hexdigest() for n, data in contents.items()},
         **more,
-        **found.to_json(),
     }
+
+
+def _proved(
+    name: str, made: tuple[Path, dict[str, Any]], material: Material, exam: Exam
+) -> dict[str, Any]:
+    """Ask a file that was made, and return all that the receipt says of it."""
+    kind, (path, said) = FORMATS[name], made
+    exam = replace(exam, given=kind.takes or exam.given)
+    with kind.asked(material, path, torch.get_num_threads()) as ask:
+        found = exam.of(ask)
+    proof.require_equal(found, exam)
+    return {**said, **found.to_json()}
 
 
 def _quantised(how: Int8, exam: Exam, aside: Path) -> dict[str, Any]:
