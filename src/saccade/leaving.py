@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from saccade import files
-from saccade.data.sources import Split
 from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import writing
@@ -140,4 +139,4 @@ def _beside(model: Classifier | str | Path) -> Path:
     return (run.parent.parent if run.parent.name == "checkpoints" else run) / "export"
 
 
-__all__ = ["Classifier", "Split", "export"]
+__all__ = ["Classifier", "export"]

@@ -103,9 +103,7 @@ def _line(fact: Mapping[str, Any]) -> str:
         f"batch {size}: {took['exported']:.2f} ms (torch {took['torch']:.2f})"
         for size, took in fact["milliseconds"].items()
     )
-    figures = "  ".join(
-        f"{name} {own[name]:.2%} -> {exported[name]:.2%}" for name in ("top1",) if name in own
-    )
+    figures = f"top1 {own['top1']:.2%} -> {exported['top1']:.2%}" if "top1" in own else ""
     judged = f"{fact['images']:,}{some} images of '{fact['split']}'"
     apart = f"logits differ by at most {fact['largest_difference_of_std']:.1g} of their deviation"
     if "drop_points" in fact:

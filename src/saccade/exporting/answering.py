@@ -55,17 +55,14 @@ def pt2(path: str, threads: int) -> Answer:
     """Return what answers for a file of torch.export: images (B, ...) in, logits (B, C) out."""
     import torch
 
-    torch.set_num_threads(threads)
-    return _asked(torch.export.load(path).module())
+    return _asked(torch.export.load(path).module(), threads)
 
 
 def timm(path: str, threads: int) -> Answer:
     """Return what answers for a folder of timm: images (B, 3, S, S) in, logits (B, C) out."""
-    import torch
     from timm import create_model
 
-    torch.set_num_threads(threads)
-    return _asked(create_model(f"local-dir:{path}", pretrained=True).eval())
+    return _asked(create_model(f"local-dir:{path}", pretrained=True).eval(), threads)
 
 
 def pickle(path: str, threads: int) -> Answer:
@@ -75,12 +72,13 @@ def pickle(path: str, threads: int) -> Answer:
     """
     import torch
 
-    torch.set_num_threads(threads)
-    return _asked(torch.load(path, weights_only=False))
+    return _asked(torch.load(path, weights_only=False), threads)
 
 
-def _asked(module: Any) -> Answer:
+def _asked(module: Any, threads: int) -> Answer:
     import torch
+
+    torch.set_num_threads(threads)
 
     def answer(images: Array) -> Array:
         with torch.inference_mode():

@@ -6,7 +6,7 @@ from typing import Any
 
 from saccade._version import __version__
 from saccade.evaluation.classifier import Recipe
-from saccade.exporting.whole import Input
+from saccade.exporting.whole import Input, colours_seen
 
 METADATA = "saccade"
 
@@ -35,9 +35,7 @@ def facts(recipe: Recipe, given: Input) -> dict[str, Any]:
         "preprocessing": {
             "exif": recipe.exif,
             "fit": fit.how,
-            "short_side": max(round(recipe.eval_side / fit.crop_fraction), recipe.eval_side)
-            if fit.how == "crop"
-            else None,
+            "short_side": fit.short_side(recipe.eval_side) if fit.how == "crop" else None,
             "size": recipe.eval_side,
             "fill": list(fit.fill) if fit.how == "pad" else None,
             "mean": list(recipe.mean),
@@ -93,10 +91,9 @@ def _read(recipe: Recipe, given: Input) -> list[str]:
     lines.append("pixels = np.asarray(image)[None]")
     if given == "float":
         order = "[..., ::-1]" * (recipe.channels == "bgr")
-        step = -1 if recipe.channels == "bgr" else 1
+        mean, std = map(list, colours_seen(recipe))
         lines += [
-            f"pixels = (pixels{order} / 255 - {list(recipe.mean[::step])}) "
-            f"/ {list(recipe.std[::step])}",
+            f"pixels = (pixels{order} / 255 - {mean}) / {std}",
             "pixels = pixels.transpose(0, 3, 1, 2).astype(np.float32)",
         ]
     return lines
@@ -109,7 +106,7 @@ def _squared(recipe: Recipe) -> list[str]:
         return [f"image = image.resize(({side}, {side}), {bilinear})"]
     if fit.how == "pad":
         return [f"image = ImageOps.pad(image, ({side}, {side}), {bilinear}, color={fit.fill})"]
-    short = max(round(side / fit.crop_fraction), side)
+    short = fit.short_side(side)
     return [
         f"scale = {short} / min(image.size)",
         f"image = image.resize([round(scale * length) for length in image.size], {bilinear})",

@@ -67,7 +67,7 @@ def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
             f"the exporter wrote no valid ONNX: {error}", fix="use --format pt2"
         ) from error
     _refuse_strangers(model)
-    _refuse_constants(program, model)
+    _refuse_constants(model)
     return bytes(model.SerializeToString())
 
 
@@ -92,12 +92,10 @@ def _refuse_strangers(model: object) -> None:
         )
 
 
-def _refuse_constants(program: ExportedProgram, model: object) -> None:
-    """Raise ExportError where a dimension that was captured as free has a fixed size."""
-    free = len(program.range_constraints)
+def _refuse_constants(model: object) -> None:
+    """Raise ExportError where no dimension of the input is free."""
     shape = model.graph.input[0].type.tensor_type.shape.dim  # type: ignore[attr-defined]
-    symbolic = sum(bool(one.dim_param) for one in shape)
-    if symbolic < min(free, 1):
+    if not any(one.dim_param for one in shape):
         raise ExportError(
             "the batch became a constant in the ONNX file",
             fix="report this network; --format pt2 keeps it free",

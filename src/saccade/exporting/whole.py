@@ -37,7 +37,7 @@ class Whole(nn.Module):
         network = copy.deepcopy(classifier.network).cpu().float()
         self.network = network.to(memory_format=torch.contiguous_format).eval()
         # kept as buffers: what normalisation holds in a cache would be a tensor of the capture
-        mean, std = recipe_order(self.recipe)
+        mean, std = colours_seen(self.recipe)
         scale, shift = scale_and_shift(mean, std, torch.device("cpu"))
         self.register_buffer("scale", scale.clone())
         self.register_buffer("shift", shift.clone())
@@ -69,7 +69,7 @@ class Whole(nn.Module):
         return torch.zeros(2, 3, side, side)
 
 
-def recipe_order(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def colours_seen(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation in the order of channels that the network sees."""
     step = -1 if recipe.channels == "bgr" else 1
     return recipe.mean[::step], recipe.std[::step]
@@ -96,7 +96,7 @@ def _square(images: Tensor, recipe: Recipe) -> Tensor:
         # zeros around, and the colour added back
         return functional.pad(resized - fill, around) + fill
 
-    short = max(round(side / fit.crop_fraction), side)
+    short = fit.short_side(side)
     least = _least(height, width)
     new_height, new_width = short * height // least, short * width // least
     resized = _resized(images, new_height, new_width)

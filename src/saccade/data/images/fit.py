@@ -63,6 +63,10 @@ class Fit:
         )
         return square
 
+    def short_side(self, side: int) -> int:
+        """Return to how many pixels ``crop`` resizes the short side, before the central square."""
+        return short_side(side, self.crop_fraction)
+
     def seen(self, shape: float) -> float:
         """Return the fraction of an image that evaluation sees.
 
@@ -115,7 +119,7 @@ def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
     to even).
     """
     height, width = pixels.shape[1:3]
-    short = max(round(size / crop), size)
+    short = short_side(size, crop)
     if height <= width:
         new_height, new_width = short, int(short * width / height)
     else:
@@ -123,6 +127,11 @@ def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
     image = _resized(pixels, new_height, new_width)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     return image[..., top : top + size, left : left + size]
+
+
+def short_side(size: int, crop: float) -> int:
+    """Return the short side in pixels of which the central ``size`` is the fraction ``crop``."""
+    return max(round(size / crop), size)
 
 
 def _resized(pixels: Pixels, height: int, width: int) -> torch.Tensor:
