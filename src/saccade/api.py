@@ -277,20 +277,18 @@ def evaluate(
         answers.refuse_flags(data=data is not None, labels=labels, best=best, module=module)
         return answers.score(file, split)[0]
 
-    if isinstance(model, Classifier):
-        chosen = scoring.judged_split(model, data, split, labels=labels, split_names=split_names)
-        given = scoring.Opened(model, scoring.known_by_wnid(model, chosen), "")
-    else:
-        expected = Expected.of(module, mean=mean, std=std, bgr=bgr, image_size=image_size)
-        given = scoring.opened(
-            model,
-            expected,
-            best,
-            data=data,
-            split=split,
-            labels=labels,
-            split_names=split_names,
-        )
+    # of a classifier everything is known
+    pixels: dict[str, Any] = {"mean": mean, "std": std, "bgr": bgr, "image_size": image_size}
+    expected = Expected() if isinstance(model, Classifier) else Expected.of(module, **pixels)
+    given = scoring.opened(
+        model,
+        expected,
+        best,
+        data=data,
+        split=split,
+        labels=labels,
+        split_names=split_names,
+    )
     return scoring.score(
         given.classifier, given.split, given.resolved, devices=devices, precision=precision
     )[0]

@@ -51,7 +51,7 @@ def export(
     to do.
     """
     kinds, takes = _wanted(formats, given, int8)
-    found = _opened(
+    found = scoring.opened(
         model,
         Expected.of(module),
         best,
@@ -91,21 +91,6 @@ def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
     if int8:
         refuse(kinds, given)
     return kinds, given
-
-
-def _opened(
-    model: Classifier | str | Path, expected: Expected, best: bool, **where: Any
-) -> scoring.Opened:
-    if not isinstance(model, Classifier):
-        return scoring.opened(model, expected, best, **where)
-    split = scoring.judged_split(
-        model,
-        where["data"],
-        where["split"],
-        labels=where["labels"],
-        split_names=where["split_names"],
-    )
-    return scoring.Opened(model, scoring.known_by_wnid(model, split), "")
 
 
 def _require_head(found: scoring.Opened) -> None:

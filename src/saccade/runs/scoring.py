@@ -47,7 +47,7 @@ class Opened:
 
 
 def opened(
-    weights: str | Path,
+    weights: Classifier | str | Path,
     expected: Expected,
     best: bool = False,
     *,
@@ -58,9 +58,13 @@ def opened(
 ) -> Opened:
     """Find what a path names, of ours or of others, and the images to score it on.
 
-    ``expected`` is what is said about weights of others. Raises as `judged_split` does, and
-    UsageError where weights of others come without images.
+    A classifier is taken as it is. ``expected`` is what is said about weights of others. Raises as
+    `judged_split` does, and UsageError where weights of others come without images.
     """
+    if isinstance(weights, Classifier):
+        chosen = judged_split(weights, data, split, labels=labels, split_names=split_names)
+        return Opened(weights, known_by_wnid(weights, chosen), "")
+
     if not foreign.is_foreign(weights, expected):
         subject = Subject.of(Path(weights), best)
         module = expected.network if isinstance(expected.network, nn.Module) else None
