@@ -11,6 +11,7 @@
 # make test-models  every architecture: all names, parity with torchvision and timm, runs that must leave chance level
 # make test-mutants  broken copies of the product: each must turn its test red
 # make test-gpu     what must hold on a GPU, killed and resumed runs among it; needs one
+# make wheel        build the wheel and the source distribution into dist/
 # make check        format, lint, types and the rules of the house
 # make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"    the recipe that fits the data
 # make clean        remove the environment and the caches; runs/ stays
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo install create test test-faults test-sample test-models test-mutants test-gpu check format docs \
+.PHONY: demo install create test test-faults test-sample test-models test-mutants test-gpu check wheel format docs \
   train visualize clean
 .DEFAULT_GOAL := demo
 
@@ -56,6 +57,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/python -m pytest tests/house
+
+wheel: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 import console
+from saccade._version import __version__
 from saccade.cli import main
 from saccade.evaluation.classifier import Classifier
 
@@ -175,6 +176,10 @@ def test_check_finds_nothing_in_digits_and_leaves_nothing_behind(place: Path) ->
     found = json.loads(saccade("check", "--json", cwd=place).stdout)["findings"]
     assert not [f for f in found if f["severity"] == "error"]
     assert {p.name for p in place.rglob("*")} == before
+
+
+def test_the_version_is_told(place: Path) -> None:
+    assert saccade("--version", cwd=place).stdout == f"saccade {__version__}\n"
 
 
 def test_models_and_recipes_are_listed(place: Path) -> None:

@@ -18,7 +18,9 @@ MACHINE = re.compile(
 )
 # The index knows another project by our name: whoever follows such advice installs a stranger's
 # code.
-NAMESAKE = re.compile(r"saccad[e]\[[a-z]|pip3? instal[l]\s+(-\S+\s+)*[\"']?saccad[e]\b", re.I)
+NAMESAKE = re.compile(
+    r"saccad[e]\[[a-z]|pip3? instal[l]\s+(-\S+\s+)*[\"']?saccad[e]\b(?!-train\b)", re.I
+)
 GENERATED = {
     ".git",
     ".venv",
@@ -91,7 +93,13 @@ def test_control_addresses_are_seen(tmp_path: Path) -> None:
 def test_control_the_namesake_is_seen(tmp_path: Path) -> None:
     program = "pip install"
     bad = [f"{program} saccade", f"{program} -U 'saccade'", "needs saccade" + "[timm]"]
-    good = [f"{program} timm", f"{program} -e .", "saccade train", f"{program} saccades"]
+    good = [
+        f"{program} timm",
+        f"{program} -e .",
+        "saccade train",
+        f"{program} saccades",
+        f"{program} saccade-train",
+    ]
     for number, line in enumerate(bad + good):
         (tmp_path / f"{number}.txt").write_text(line)
     assert [v.place for v in addresses(tmp_path, NAMESAKE)] == ["0.txt", "1.txt", "2.txt"]

@@ -12,11 +12,12 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
+from saccade._version import __version__
 from saccade.cli import foreign_options
 from saccade.errors import (
     ConfigError,
@@ -66,6 +67,25 @@ app = _Application(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        show(f"saccade {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_verbs(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
 
 _REFUSALS = (
     errno.EACCES,
