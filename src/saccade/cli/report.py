@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ import typer
 from saccade.cli import options
 from saccade.cli.app import app, explained, print_json, show
 from saccade.errors import UsageError
+
+
+class Table(enum.StrEnum):
+    """The forms of a table of runs."""
+
+    MD = "md"
+    CSV = "csv"
 
 
 @app.command(epilog="Example: saccade report runs/resnet18-photos-1a2b3c4d")
@@ -21,26 +29,54 @@ def report(
         ),
     ],
     best: options.Best = False,
+    table: Annotated[
+        Table | None,
+        typer.Option("--table", help="Print a table of the runs instead: for Markdown or as CSV."),
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Where the comparison of several runs goes.")
-    ] = Path("comparison.html"),
+        Path | None,
+        typer.Option(
+            "--out", help="Where the comparison (comparison.html) or the table (stdout) goes."
+        ),
+    ] = None,
     json_out: options.Json = False,
 ) -> None:
-    """Write the page and the plots of a run, or one page that compares several."""
+    """Write the page and the plots of a run, one page that compares several, or a table of runs."""
     with explained(json_out):
+        if best and (table or len(runs) > 1):
+            raise UsageError(
+                "a table and a comparison show the results of runs, not of their checkpoints",
+                where="--best",
+                fix="leave out --best, or name one run without --table",
+            )
+        if table:
+            _tabulate(runs, table, out, json_out)
+            return
+
         from saccade import api
         from saccade.report import compare_runs
 
         if len(runs) == 1:
             page = api.write_page(runs[0], best)
-        elif best:
-            raise UsageError(
-                "several runs are compared by their results", where="--best", fix="name one run"
-            )
         else:
-            page = compare_runs(runs, out)
+            page = compare_runs(runs, out or Path("comparison.html"))
 
         if json_out:
             print_json({"report": str(page)})
         else:
             show(str(page))
+
+
+def _tabulate(runs: list[Path], kind: Table, out: Path | None, json_out: bool) -> None:
+    from saccade import files
+    from saccade.report.run_table import RunTable
+
+    found = RunTable.of(runs)
+    beside = out.parent if out else Path()
+    text = found.markdown(beside) if kind is Table.MD else found.csv(beside)
+    if out:
+        files.write_bytes(out, text.encode())
+    if json_out:
+        print_json({"runs": found.rows})
+    else:
+        show(str(out) if out else text, nl=bool(out))
