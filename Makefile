@@ -3,7 +3,7 @@
 # make train_resnet50 DATA=photos.zip ARGS="--holdout 10%"    any recipe or model by its name
 # make resume_resnet50 DATA=photos.zip ARGS="--holdout 10%"   the same: a run that was stopped continues by itself
 # make visualize RUN=runs/resnet50-photos-1a2b3c4d            plots and the page of a run
-# make docs         check that commands and Python blocks of the documentation do what they say
+# make docs         build the documentation into build/site, and check its links, commands and Python blocks
 # make format       format the code, and repair what can be repaired
 # make test         set up and run the tests
 # make test-faults  the long shelf: every fault at every stage, and what takes minutes (`make test` has a sample)
@@ -67,7 +67,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/house/test_docs.py tests/test_python_blocks.py $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	$(BIN)/python -m pytest tests/house/test_docs.py tests/house/test_site.py tests/test_python_blocks.py $(ARGS)
+	@echo "the documentation is in build/site/index.html"
 
 install create: $(VENV)/.installed
 

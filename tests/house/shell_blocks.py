@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = re.compile(
-    r"^```(?P<kind>\w*)[ \t]*(?P<tags>[^\n`]*)\n(?P<body>.*?)^```[ \t]*$", re.M | re.S
+    r"^(?P<run><!-- run -->\n)?```(?P<kind>\w*)[ \t]*[^\n`]*\n(?P<body>.*?)^```[ \t]*$",
+    re.M | re.S,
 )
 SHELLS = {"bash", "sh", "shell", "console"}
 PREFIXES = {"time", "nice", "env", "sudo"}
@@ -17,7 +18,7 @@ PREFIXES = {"time", "nice", "env", "sudo"}
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block of shell commands; ``runs`` when its fence says ``bash run``."""
+    """A fenced block of shell commands; it ``runs`` where ``<!-- run -->`` stands above it."""
 
     place: str
     line: int
@@ -54,8 +55,8 @@ def blocks(pages: Iterable[Path], root: Path) -> Iterator[Block]:
         text = page.read_text(encoding="utf-8")
         for fence in FENCE.finditer(text):
             if fence["kind"] in SHELLS:
-                line = text.count("\n", 0, fence.start()) + 2
-                runs = "run" in fence["tags"].split()
+                line = text.count("\n", 0, fence.start("body")) + 1
+                runs = fence["run"] is not None
                 yield Block(page.relative_to(root).as_posix(), line, runs, fence["body"])
 
 

@@ -172,6 +172,6 @@ def test_control_a_wrong_command_is_seen(tmp_path: Path) -> None:
 def test_control_only_blocks_marked_run_are_run(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     page.write_text(
-        "```bash run\nsaccade models\n```\n```bash\nmake demo\n```\n```python\nrun\n```\n"
+        "<!-- run -->\n```bash\nsaccade models\n```\n```bash\nmake demo\n```\n```python\nrun\n```\n"
     )
     assert [b.runs for b in blocks([page], tmp_path)] == [True, False]
