@@ -51,6 +51,7 @@ class Purpose(IntEnum):
     BANK = 28
     PROBED = 31
     FOLD = 32
+    EVAL_IMAGES = 33
 
 
 def _finalise(words: Keys) -> Keys:

@@ -121,6 +121,11 @@ class DataSection(Section):
     epoch_size: Amount = _data(
         0.0, "images per epoch, drawn anew for each: a fraction below 1 or a count; 0 = all of them"
     )
+    eval_images: Amount = _data(
+        0.0,
+        "validation images that are scored during training: a fraction below 1 or a count; 0 = all "
+        "of them; the end of the run scores all",
+    )
     exif: Literal["ignore", "apply"] = _data(
         "ignore", "EXIF orientation: ignored as in published figures, or applied"
     )
@@ -343,6 +348,7 @@ LATER: dict[str, Any] = {
     "patience": 0,
     "within": "",
     "data.channels": "rgb",
+    "data.eval_images": 0.0,
     "finetune.freeze": "none",
     "finetune.unfreeze": "",
     "finetune.norms": "train",

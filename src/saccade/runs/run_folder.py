@@ -90,7 +90,7 @@ def _patience(plan: Plan) -> str:
     count, title = plan.config.patience, plan.objective.primary.title
     several = f"{count} evaluations" if count > 1 else "the first evaluation"
     text = f"{several} on '{plan.data.chosen_on.name}' without a better {title} end the run"
-    if plan.data.chosen_on is plan.data.val:
+    if not plan.config.data.minival:
         text += "; the final figure is of the same images (optimistic; --minival 2% takes others)"
     return f"{text}; the schedule is not bent"
 
@@ -226,7 +226,8 @@ def _contest(run: Run) -> str:
     one_view = ", one view of each image" if run.plan.recipe.eval_views > 1 else ""
     if run.plan.config.data.minival:
         return f"{among} '{name}', held out of the training images{one_view}"
-    return f"{among} this same set{one_view} (optimistic)"
+    same = "this same set" if run.plan.data.chosen_on is run.plan.data.val else f"'{name}'"
+    return f"{among} {same}{one_view} (optimistic)"
 
 
 def failed(run: Run, error: Explained) -> None:

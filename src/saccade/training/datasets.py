@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
+from saccade import rng
 from saccade.config.schema import Config
 from saccade.data.audit import sample
 from saccade.data.audit.unreadable import without_unreadable
@@ -37,7 +40,7 @@ many of them, where these are not more than the last share.
 @dataclass(frozen=True)
 class Data:
     """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on``
-    picks the best.
+    picks the best: ``val``, a part of it, or images held out of training.
 
     ``dropped`` names the training images that cannot be read and are left out, with the reasons.
     """
@@ -131,13 +134,36 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
 
     # the same number may be written 7 in one source and 007 in the other
     val = val.called_as(train.classes)
-    chosen_on = val
+    chosen_on = _part_of(val, config)
     # the best epoch is then chosen on images that the final figure has not seen
     if section.minival:
         train, chosen_on = hold_out(train, section.minival, config.seed, Purpose.MINIVAL)
     return Data(
         source, train=train, val=val, chosen_on=chosen_on, val_source=val_source, dropped=dropped
     )
+
+
+def _part_of(val: Split, config: Config) -> Split:
+    """Return the validation images that are scored on the way: always the same, drawn at random.
+
+    Raises ConfigError where those of ``minival`` are to be scored there.
+    """
+    wanted = num_of(config.data.eval_images, len(val))
+    if wanted and config.data.minival:
+        raise ConfigError(
+            "data.eval_images and --minival both say what is scored during training",
+            where="data.eval_images",
+            fix="give one of them; the size of --minival is a fraction of the training images",
+        )
+    if not 0 < wanted < len(val):
+        return val
+    keys = rng.key(config.seed, int(Purpose.EVAL_IMAGES), np.arange(len(val)))
+    return val.subset(np.argsort(keys, kind="stable")[:wanted], f"{wanted} of {val.name}")
+
+
+def num_of(amount: float, whole: int) -> int:
+    """Return how many of ``whole`` images an amount means: a fraction below 1, or a count."""
+    return max(round(amount * whole), 1) if 0 < amount < 1 else int(amount)
 
 
 def no_validation(source: Source) -> DataError:
@@ -174,14 +200,11 @@ def offset_in_steps(offset: int, config: Config) -> float:
 
 def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
     """Say which of so many training images come when."""
-    size = config.data.epoch_size
-    # below 1 it is a fraction of the set, else a number of images
-    wanted = max(round(size * num_train), 1) if 0 < size < 1 else int(size)
     return Order(
         num_train,
         seed=config.seed,
         repeats=config.augment.repeats,
-        epoch_size=wanted,
+        epoch_size=num_of(config.data.epoch_size, num_train),
         offset=offset,
     )
 
