@@ -44,12 +44,17 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_folder(
-    shelf: Path, seed: int, top1: float = 0.9, status: str = "done", **changed: Any
+    shelf: Path,
+    seed: int,
+    top1: float = 0.9,
+    status: str = "done",
+    images: str = "toys",
+    **changed: Any,
 ) -> Path:
     layers = Layers()
     layers.add_file(shelf / "tiny.yaml")
     layers.add({"seed": seed} | changed, "test")
-    folder = shelf / f"run{seed}"
+    folder = shelf / f"run{seed}-{images}"
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(layers.resolve().dump()))
     (folder / "log.jsonl").write_text(json.dumps({"seed": seed}))
@@ -58,7 +63,7 @@ def run_folder(
         "ended": "2026-01-02T03:04:05+00:00",
         "seconds": 10.0 + seed,
         "command": "train tiny --data ../toys.tar --out here",
-        "dataset": {"name": "toys", "train": 100, "val": 50},
+        "dataset": {"name": images, "train": 100, "val": 50},
         "environment": {
             "torch": "2.14.1",
             "processor": "AVX512",
@@ -102,13 +107,33 @@ def test_a_receipt_of_fine_tuning_says_from_which_weights(
 def test_a_receipt_is_made_of_runs_and_makes_the_recipe_measured(shelf: Path) -> None:
     assert receipts.status(recipes.find("tiny")) == "untested"
     receipts.record([run_folder(shelf, 1, 0.92), run_folder(shelf, 0, 0.88)])
-    receipt = receipts.read("tiny")
-    assert receipt is not None and receipts.status(recipes.find("tiny")) == "measured"
+    (receipt,) = receipts.read("tiny")
+    assert receipts.status(recipes.find("tiny")) == "measured"
     assert [run.seed for run in receipt.runs] == [0, 1]
     assert receipt.summary == "90.00 % (88.00 to 92.00, n = 2)"
     assert receipt.band[0] < 0.88 and receipt.band[1] > 0.92
     assert receipt.runs[0].command == "train tiny --data toys.tar"
     assert receipt.runs[0].commit == "ab" * 20 and len(receipt.runs[0].log) == 64
+
+
+def test_a_recipe_has_a_receipt_for_each_set_of_images(shelf: Path) -> None:
+    toys = [run_folder(shelf, seed, 0.9) for seed in (0, 1)]
+    cats = [run_folder(shelf, seed, 0.5, images="cats") for seed in (0, 1)]
+    receipts.record([*toys, cats[0]])
+    assert [one.data for one in receipts.record(cats)] == ["cats (100 + 50)"]
+
+    stored = receipts.read("tiny")
+    assert [(one.data, one.mean, len(one.runs)) for one in stored] == [
+        ("cats (100 + 50)", 0.5, 2),
+        ("toys (100 + 50)", 0.9, 2),
+    ]
+    # a run is judged by those on its own images
+    assert receipts.judge(cats[0], 0.5).startswith("within")
+    assert receipts.judge(toys[0], 0.5).startswith("below")
+    # others do not stay when the recipe has changed
+    recipe_folder(shelf, epochs="2ep")
+    receipts.record([run_folder(shelf, 0)])
+    assert [one.data for one in receipts.read("tiny")] == ["toys (100 + 50)"]
 
 
 def test_a_recipe_edited_after_its_receipt_says_so(shelf: Path) -> None:
@@ -134,7 +159,7 @@ def test_other_settings_unfinished_runs_and_a_seed_twice_are_refused(
     bad = run_folder(shelf, 1, **changed) if "seed" not in changed else good
     with pytest.raises(ConfigError, match=complaint):
         receipts.record([good, bad])
-    assert receipts.read("tiny") is None
+    assert receipts.read("tiny") == ()
 
 
 def test_a_run_with_functions_of_its_own_is_no_measurement_of_a_recipe(shelf: Path) -> None:
@@ -142,7 +167,7 @@ def test_a_run_with_functions_of_its_own_is_no_measurement_of_a_recipe(shelf: Pa
     place.write_text(json.dumps(json.loads(place.read_text()) | {"handed_over": {"loss": "focal"}}))
     with pytest.raises(ConfigError, match="its own loss"):
         receipts.record([place.parent])
-    assert receipts.read("tiny") is None and receipts.judge(place.parent, 0.9) == ""
+    assert receipts.read("tiny") == () and receipts.judge(place.parent, 0.9) == ""
 
 
 def test_a_run_is_told_where_it_lies_beside_the_receipt(shelf: Path) -> None:

@@ -45,13 +45,13 @@ def test_a_long_text_is_cut_where_all_can_see_it_and_is_whole_with_the_name() ->
 def test_a_narrow_terminal_loses_no_name_and_no_figure() -> None:
     lines = listed("recipes", columns=30).splitlines()
     digits = next(line for line in lines if line.startswith("digits "))
-    assert "measured" in digits and receipts.read("digits").summary[:7] in digits  # type: ignore[union-attr]
+    assert "measured" in digits and receipts.read("digits")[0].summary[:7] in digits
 
 
 def test_a_recipe_comes_with_its_receipt_and_is_still_its_file() -> None:
     shown = listed("recipes", "digits", columns=80)
-    receipt = receipts.read("digits")
-    assert receipt is not None and f"# measured: {receipt.summary}" in shown
+    (receipt,) = receipts.read("digits")
+    assert f"# measured: {receipt.summary}" in shown
     assert yaml.safe_load(shown) == yaml.safe_load(recipes.find("digits").path.read_text())
 
 

@@ -41,7 +41,7 @@ def recipes(words: Words = None, json_out: options.Json = False) -> None:
                     fix="give finished run folders",
                 )
             written = receipts.record([Path(run) for run in rest])
-            rows = tables.recipe_rows([receipt.recipe for receipt in written])
+            rows = tables.recipe_rows(list(dict.fromkeys(one.recipe for one in written)))
         elif first == "records":
             show(receipts.table(), nl=False)
             return

@@ -51,11 +51,24 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a recipe reached; ``settings`` is the digest of the recipe when its runs began."""
+    """What a recipe reached on one set of images, from one file of weights if from any.
+
+    ``settings`` is the digest of the recipe when its runs began.
+    """
 
     recipe: str
     settings: str
     runs: tuple[Measurement, ...]
+
+    @property
+    def data(self) -> str:
+        """The images, and the weights of a fine-tuning, in words."""
+        return self.runs[0].data
+
+    @property
+    def seconds(self) -> float:
+        """Shortest time of a run, from start to exit: other work on the machine only adds to it."""
+        return min(run.seconds for run in self.runs)
 
     @property
     def mean(self) -> float:
@@ -90,74 +103,93 @@ def settings_digest(recipe: RecipeFile) -> str:
     return hashlib.sha256(json.dumps(recipe.settings, sort_keys=True).encode()).hexdigest()
 
 
-def read(name: str) -> Receipt | None:
-    """Return the stored receipt of a recipe, or None."""
+def read(name: str) -> tuple[Receipt, ...]:
+    """Return the stored receipts of a recipe, one for each set of images, in their order."""
     path = FOLDER / f"{name}.json"
     if not path.is_file():
-        return None
+        return ()
     tree = json.loads(path.read_text(encoding="utf-8"))
-    return Receipt(
-        tree["recipe"], tree["settings"], tuple(Measurement(**run) for run in tree["runs"])
-    )
+    runs: dict[str, list[Measurement]] = {}
+    for run in tree["runs"]:
+        measurement = Measurement(**run)
+        runs.setdefault(measurement.data, []).append(measurement)
+    return tuple(Receipt(tree["recipe"], tree["settings"], tuple(found)) for found in runs.values())
 
 
 def status(recipe: RecipeFile) -> str:
     """Return ``measured``, ``changed since measured``, ``ported`` or ``untested``."""
-    receipt = read(recipe.name)
-    if receipt is None:
+    stored = read(recipe.name)
+    if not stored:
         return "ported" if recipe.source else "untested"
-    return "measured" if receipt.settings == settings_digest(recipe) else "changed since measured"
+    # a file has one digest: all receipts in it are of the same settings
+    same = stored[0].settings == settings_digest(recipe)
+    return "measured" if same else "changed since measured"
 
 
 def record(runs: Sequence[Path]) -> list[Receipt]:
-    """Write the receipts of finished runs, one for each recipe among them.
+    """Write the receipts of finished runs, one for each recipe and set of images among them.
 
-    Earlier receipts are replaced.
-
-    Raises ConfigError for a run that is not finished, or whose settings are not those of its
-    recipe.
+    Earlier receipts on the same images are replaced; those on other images stay, unless the recipe
+    has changed since. Raises ConfigError for a run that is not finished, or whose settings are not
+    those of its recipe.
     """
-    found: dict[str, list[Measurement]] = {}
+    found: dict[str, dict[str, list[Measurement]]] = {}
     for folder in runs:
         name, measurement = _measured(folder)
-        found.setdefault(name, []).append(measurement)
-    receipts = []
-    for name, measurements in sorted(found.items()):
-        if len({run.seed for run in measurements}) < len(measurements):
-            raise ConfigError(
-                f"two runs of '{name}' have the same seed",
-                fix="use a different --seed for each run",
-            )
-        ordered = tuple(sorted(measurements, key=lambda run: run.seed))
-        receipts.append(Receipt(name, settings_digest(find(name)), ordered))
-        files.write_json(FOLDER / f"{name}.json", asdict(receipts[-1]))
-    return receipts
+        found.setdefault(name, {}).setdefault(measurement.data, []).append(measurement)
+
+    new = [
+        _receipt(name, measurements)
+        for name, sets in sorted(found.items())
+        for _, measurements in sorted(sets.items())
+    ]
+    for name in sorted(found):
+        settings = settings_digest(find(name))
+        kept = {old.data: old for old in read(name) if old.settings == settings}
+        kept |= {receipt.data: receipt for receipt in new if receipt.recipe == name}
+        all_runs = [asdict(run) for _, receipt in sorted(kept.items()) for run in receipt.runs]
+        tree = {"recipe": name, "settings": settings, "runs": all_runs}
+        files.write_json(FOLDER / f"{name}.json", tree)
+    return new
+
+
+def _receipt(name: str, measurements: Sequence[Measurement]) -> Receipt:
+    """Make one receipt of runs on the same images; raises ConfigError for a seed twice."""
+    if len({run.seed for run in measurements}) < len(measurements):
+        raise ConfigError(
+            f"two runs of '{name}' on {measurements[0].data} have the same seed",
+            fix="use a different --seed for each run",
+        )
+    ordered = tuple(sorted(measurements, key=lambda run: run.seed))
+    return Receipt(name, settings_digest(find(name)), ordered)
 
 
 def comment(name: str) -> str:
-    """Return the receipt of a recipe as comments that may follow its YAML, empty without one."""
-    receipt = read(name)
-    if receipt is None:
-        return ""
-    first, seconds = receipt.runs[0], statistics.median(run.seconds for run in receipt.runs)
-    return (
-        f"\n# {status(find(name))}: {receipt.summary} on {first.data}\n"
-        f"# median time {units.human_time(seconds)}, {first.machine}, torch {first.torch}, "
-        f"{first.date}\n"
-    )
+    """Return the receipts of a recipe as comments that may follow its YAML, empty without one."""
+    lines = []
+    for receipt in read(name):
+        first = receipt.runs[0]
+        lines += [
+            f"# {status(find(name))}: {receipt.summary} on {receipt.data}",
+            f"# shortest time {units.human_time(receipt.seconds)}, {first.machine}, "
+            f"torch {first.torch}, {first.date}",
+        ]
+    return "\n".join(["", *lines, ""]) if lines else ""
 
 
 def judge(folder: Path, top1: float) -> str:
-    """Say where the top-1 (0..1) of a finished run lies beside the receipt of its recipe.
+    """Say where the top-1 (0..1) of a finished run lies beside the receipt of its recipe on the
+    same images.
 
-    Empty without a receipt.
+    Empty without one.
     """
     try:
         name, measurement = _measured(folder)
-        receipt = read(name)
+        stored = read(name)
     except ConfigError:
         return ""
-    if receipt is None or receipt.runs[0].data != measurement.data:
+    receipt = next((known for known in stored if known.data == measurement.data), None)
+    if receipt is None:
         return ""
     low, high = receipt.band
     place = "within" if low <= top1 <= high else "above" if top1 > high else "below"
@@ -279,28 +311,25 @@ def table() -> str:
         "What recipes reached, written from run folders by `saccade recipes record`, printed "
         "by `... records`.",
         "",
-        "| recipe | status | top-1 | data (training + validation) | median time | machine | date |",
+        "| recipe | status | top-1 | data (training + validation) | shortest time | machine "
+        "| date |",
         "|---|---|---|---|---|---|---|",
     ]
     details = [
         "",
-        "| recipe | seed | top-1 | correct | seconds | commit | torch | log (SHA-256) |",
-        "|---" * 8 + "|",
+        "| recipe | data | seed | top-1 | correct | seconds | commit | torch | log (SHA-256) |",
+        "|---" * 9 + "|",
     ]
 
-    for name in names():
-        receipt = read(name)
-        if receipt is None:
-            continue
-        first, seconds = receipt.runs[0], statistics.median(run.seconds for run in receipt.runs)
+    for receipt in (receipt for name in names() for receipt in read(name)):
+        name, first = receipt.recipe, receipt.runs[0]
         lines.append(
-            f"| {name} | {status(find(name))} | {receipt.summary} | {first.data} | "
-            f"{seconds:.0f} s | {first.machine} "
-            f"| {first.date} |"
+            f"| {name} | {status(find(name))} | {receipt.summary} | {receipt.data} | "
+            f"{receipt.seconds:.0f} s | {first.machine} | {first.date} |"
         )
         details += [
-            f"| {name} | {run.seed} | {100 * run.top1:.2f} | {run.correct} / {run.n} | "
-            f"{run.seconds:.0f} | "
+            f"| {name} | {run.data.split(' (')[0]} | {run.seed} | {100 * run.top1:.2f} | "
+            f"{run.correct} / {run.n} | {run.seconds:.0f} | "
             f"{run.commit[:10]} | {run.torch} | {run.log[:16]} |"
             for run in receipt.runs
         ]

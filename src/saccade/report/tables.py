@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import statistics
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -37,15 +36,15 @@ def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
     """
     rows = []
     for name in names:
-        recipe, receipt = recipes.find(name), receipts.read(name)
-        seconds = statistics.median(run.seconds for run in receipt.runs) if receipt else 0.0
+        recipe, stored = recipes.find(name), receipts.read(name)
+        reached = "; ".join(f"{receipt.summary} on {receipt.data}" for receipt in stored)
         rows.append(
             {
                 "recipe": name,
                 "status": receipts.status(recipe),
-                "top1": receipt.summary if receipt else recipe.claims,
-                "time": units.human_time(seconds) if receipt else "",
-                "machine": receipt.runs[0].machine if receipt else "",
+                "top1": reached or recipe.claims,
+                "time": units.human_time(stored[0].seconds) if stored else "",
+                "machine": stored[0].runs[0].machine if stored else "",
                 "about": recipe.about,
                 "source": recipe.source,
             }
