@@ -98,3 +98,13 @@ def test_what_was_asked_reaches_the_verb_beside_its_own_options() -> None:
     )
     with pytest.raises(UsageError, match="is not a"):
         Asked(holdout="half").request()
+
+
+def test_the_help_of_pretrain_offers_nothing_that_it_refuses() -> None:
+    offered = {
+        option
+        for parameter in VERBS["pretrain"].params
+        if not getattr(parameter, "hidden", False)
+        for option in parameter.opts
+    }
+    assert "--freeze" not in offered and "--init" in offered

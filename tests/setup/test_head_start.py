@@ -120,3 +120,16 @@ def test_a_head_that_is_not_the_end_of_the_network_starts_at_zero(
 ) -> None:
     run = ready("custom:Twisted", module=Twisted())
     assert run.history.init["head"] in ("zero", "loaded")
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 10), (40, 10), (200, 20)])
+def test_a_short_run_does_not_undo_the_probe_in_one_step(
+    steps: int, warmup: int, ready: Callable[..., Run]
+) -> None:
+    rates = ready("resnet8", epochs=f"{steps}step").stepper.schedule
+    assert rates.warmup == warmup
+    assert rates.factor(0) <= 0.1
+
+
+def test_a_warm_up_that_is_named_in_steps_is_taken_as_it_is(ready: Callable[..., Run]) -> None:
+    assert ready("resnet8", epochs="40step", schedule__warmup="1step").stepper.schedule.warmup == 1

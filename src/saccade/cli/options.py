@@ -5,12 +5,13 @@ A flag that is also a setting stands here and in ``FLAGS`` of ``setup/flags.py``
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -199,12 +200,18 @@ class Asked:
         return Request(self.words or (), settings, self.sets or (), out=out, pretrains=pretrains)
 
 
-def asking(verb: Callable[..., None]) -> Callable[..., None]:
+def asking(verb: Callable[..., None], unseen: Sequence[str] = ()) -> Callable[..., None]:
     """Give a verb all options of ``Asked``, which reach it as its first argument.
 
     Typer reads the signature of a function: the result's has the shared options and the verb's own.
+    Its help leaves out those that are ``unseen``: the verb refuses them and says why.
     """
     hints = get_type_hints(Asked, include_extras=True)
+    for name in unseen:
+        plain, option = get_args(hints[name])
+        option = copy.copy(option)
+        option.hidden = True
+        hints[name] = Annotated[plain, option]
     shared = [
         inspect.Parameter(
             field.name,

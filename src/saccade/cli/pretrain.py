@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from saccade.cli.app import app
 from saccade.cli.options import Asked, Json, asking
 from saccade.cli.train import DryRun, Out, Resume, ResumeChanged, start
 
 
 @app.command(epilog="Example: saccade pretrain simclr --data photos/")
-@asking
+@partial(asking, unseen=("freeze",))
 def pretrain(
     asked: Asked,
     out: Out = "",

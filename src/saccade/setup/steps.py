@@ -36,6 +36,9 @@ IMAGENET = 1_281_167
 UNFITTED = "100ep"
 """Stands for a length that is not known before the trial: long enough for images of every size."""
 
+GENTLE_STEPS = 10
+"""The shortest warm-up, in steps, where the head starts as a probe and the warm-up is a share."""
+
 
 @dataclass(frozen=True, slots=True)
 class Length:
@@ -174,13 +177,17 @@ def lengthened(state: State, stepper: StepRunner, length: Length) -> StepRunner:
 
 
 def _rates(config: Config, length: Length) -> Schedule:
-    return schedule.build(
+    rates = schedule.build(
         config.schedule,
         epoch_samples=length.epoch_size,
         global_batch=config.batch.global_,
         total=length.steps,
         ahead=length.ahead,
     )
+    # a tenth of five steps is none, and one step at the full rate undoes the probe
+    if config.finetune.head_start == "probe" and config.schedule.warmup.endswith("%"):
+        return replace(rates, warmup=max(rates.warmup, GENTLE_STEPS))
+    return rates
 
 
 def _wake_steps(config: Config, length: Length) -> float | None:
