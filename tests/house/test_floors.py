@@ -30,7 +30,7 @@ FLOORS = {
     10: "setup.*",
     11: "preflight.* runs.*",
     12: "report.* exporting.*",
-    13: "trainer",
+    13: "trainer demo.*",
     14: "api frozen leaving",
     15: "proof cli.*",
     16: "__main__",

@@ -1,0 +1,115 @@
+"""An exported ONNX file answers: what it says of itself in its metadata is all that is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from saccade.data.images.decode import Pixels
+from saccade.demo.answerer import Answerer
+from saccade.errors import CheckpointError, UsageError
+from saccade.evaluation.classifier import Recipe
+from saccade.exporting.facts import METADATA
+
+SUFFIX = ".onnx"
+_QUIET = 3
+"""onnxruntime's level at which it speaks of errors alone."""
+
+
+def open_file(path: Path) -> Answerer:
+    """Let an ONNX file that `saccade export` wrote answer, with onnxruntime on the CPU.
+
+    Raises CheckpointError where it is another file or damaged, UsageError without onnxruntime.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(
+            "an ONNX file needs a package that is not installed: onnxruntime",
+            where=str(path),
+            fix="pip install onnxruntime, or name the run instead of the file",
+        ) from error
+
+    if not path.is_file():
+        raise CheckpointError("there is no such file", where=str(path), fix="name an ONNX file")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its errors have no class of their own
+        raise _strange(path, f"onnxruntime cannot read it: {str(error).splitlines()[0]}") from error
+
+    given = session.get_inputs()[0]
+    recipe = _recipe(path, session.get_modelmeta().custom_metadata_map)
+
+    def run(images: Any) -> Tensor:
+        return torch.from_numpy(session.run(None, {given.name: np.ascontiguousarray(images)})[0])
+
+    if given.type != "tensor(uint8)":
+        return Answerer(str(path), recipe, lambda squares: run(recipe.normalised(squares).numpy()))
+    # the sides of a file that makes the square itself are free, and have a name each
+    if any(isinstance(side, str) for side in given.shape[1:3]):
+        return Answerer(str(path), recipe, _one_by_one(run, recipe), lambda p: run(p[None]))
+    return Answerer(str(path), recipe, lambda squares: run(_channels_last(squares)))
+
+
+def _recipe(path: Path, remarks: Mapping[str, str]) -> Recipe:
+    """Return what a file says of its classes and preprocessing, checked as a model file's is.
+
+    Raises CheckpointError.
+    """
+    try:
+        about = json.loads(remarks[METADATA])
+        way = about["preprocessing"]
+        size, short = way["size"], way["short_side"]
+        facts = {
+            "model": about["network"],
+            "classes": about["classes"],
+            "image_size": size,
+            "eval_crop": size / short if short else 1.0,
+            "eval_views": about["views"],
+            "objective": about["objective"],
+            **{name: way[name] for name in ("mean", "std", "exif", "fit", "channels")},
+        }
+        return Recipe.parse(json.dumps(facts))
+    except KeyError as error:
+        raise _strange(path, f"its metadata has no {error}") from error
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise _strange(path, f"its metadata makes no sense: {error}") from error
+
+
+def _one_by_one(run: Callable[[Any], Tensor], recipe: Recipe) -> Callable[[Tensor], Tensor]:
+    """Return what asks a file that makes the square itself about squares, uint8 (B, 3, S, S)."""
+    side, fit = recipe.eval_side, recipe.framing
+    around = fit.short_side(side) - side if fit.how == "crop" else 0
+    # with what the file cuts off around it: then it changes nothing
+    before = round(around / 2)
+    border = (before, around - before, before, around - before)
+
+    def ask(squares: Tensor) -> Tensor:
+        framed = _channels_last(functional.pad(squares, border))
+        return torch.cat([run(one[None]) for one in framed])
+
+    return ask
+
+
+def _channels_last(squares: Tensor) -> Pixels:
+    """Return images, uint8 (B, 3, S, S), as (B, S, S, 3)."""
+    return squares.permute(0, 2, 3, 1).numpy()
+
+
+def _strange(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"this is no ONNX file of saccade: {what}",
+        where=str(path),
+        fix="name a run folder, or a file that `saccade export` wrote",
+    )

@@ -1,0 +1,45 @@
+"""What a demo is of: the classifier that a path names, and its validation images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade.data.sources import Split
+from saccade.demo import onnx_answerer
+from saccade.demo.answerer import Answerer
+from saccade.errors import SaccadeError, UsageError
+from saccade.log import Log
+from saccade.runs import scoring
+from saccade.runs.subject import SETTINGS_FILE, Subject
+
+
+def opened(path: Path, best: bool, data: str | None) -> tuple[Answerer, Split | None]:
+    """Return what answers, and the images to choose examples from: of ``data``, or of the run.
+
+    None where the images of the run are not found, which is said on standard error. Raises a
+    SaccadeError where the classifier cannot be loaded, or ``data`` not be used.
+    """
+    if path.suffix.lower() == onnx_answerer.SUFFIX:
+        if best:
+            raise UsageError(
+                "an exported file is one set of weights",
+                where="--best",
+                fix="leave it out, or name the run",
+            )
+        answerer = onnx_answerer.open_file(path)
+        # an export lies in its run folder, unless it was sent elsewhere
+        run = path.resolve().parent.parent
+        subject = Subject.of(run) if (run / SETTINGS_FILE).is_file() else None
+    else:
+        subject = Subject.of(path, best)
+        answerer = Answerer.of(subject.classifier(), str(path))
+
+    if data is not None:
+        return answerer, scoring.find_split(data)
+    if subject is None:
+        return answerer, None
+    try:
+        return answerer, scoring.judged_split(subject)
+    except SaccadeError as error:
+        Log().warn(f"no examples: {error.what} (--data names the images)")
+        return answerer, None
