@@ -61,7 +61,7 @@ def export(
         split_names=split_names,
     )
 
-    folder = Path(out) if out is not None else _beside(model)
+    folder = Path(out) if out is not None else _beside(found)
     _require_head(found)
     in_8_bits = None
     if int8:
@@ -75,7 +75,7 @@ def export(
         formats=kinds,
         given=takes,
         origin=_origin(found.path),
-        run=_run(model),
+        run=recorded.facts(found.folder) or {} if found.folder else {},
         in_8_bits=in_8_bits,
     )
     return {"folder": str(folder), **receipt}
@@ -108,20 +108,13 @@ def _origin(path: str) -> dict[str, str]:
     return {"weights": path, **({"sha256": files.digest(Path(path))} if is_file else {})}
 
 
-def _run(model: Classifier | str | Path) -> dict[str, Any]:
-    """Return the facts of the run that a model lies in, empty where there is none."""
-    if isinstance(model, Classifier):
-        return {}
-    return recorded.facts(_beside(model).parent) or {}
-
-
-def _beside(model: Classifier | str | Path) -> Path:
-    """Return the folder for what is exported of a run: within it."""
-    if isinstance(model, Classifier):
-        raise UsageError("a classifier lies in no folder", where="out", fix="give out=")
-    path = Path(model)
-    run = path if path.is_dir() else path.parent
-    return (run.parent.parent if run.parent.name == "checkpoints" else run) / "export"
+def _beside(found: scoring.Opened) -> Path:
+    """Return the folder for what is exported: in the run folder, or beside the weights."""
+    if not found.path or not Path(found.path).exists():
+        raise UsageError(
+            "these weights lie in no folder", where="--out", fix="name the folder with --out"
+        )
+    return (found.folder or Path(found.path).parent) / "export"
 
 
 __all__ = ["Classifier", "export"]

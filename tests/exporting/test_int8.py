@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy_classifiers import CLASSES, RECIPE, SIDE, Array, images
 
 import saccade
 from saccade.errors import ExportError, UsageError
-from saccade.evaluation.classifier import Classifier, Recipe
+from saccade.evaluation.classifier import Classifier
 from saccade.exporting import calibration, int8_file
 from saccade.exporting.drop import Drop, paired_interval
 from saccade.exporting.proof import Proof
@@ -25,10 +26,6 @@ from saccade.training import datasets
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-
-SIDE = 32
-CLASSES = ("ant", "bee", "cat", "dog")
-Array = np.ndarray[Any, Any]
 
 
 def classifier(name: str, *, has_dead_channels: bool = False) -> Classifier:
@@ -47,15 +44,7 @@ def classifier(name: str, *, has_dead_channels: bool = False) -> Classifier:
             assert norm is not None
             with torch.no_grad():
                 norm.weight[0] = 1e-3
-    recipe = Recipe(
-        model=name,
-        classes=CLASSES,
-        image_size=SIDE,
-        eval_crop=1.0,
-        mean=(0.5, 0.4, 0.3),
-        std=(0.2, 0.25, 0.3),
-        exif="apply",
-    )
+    recipe = replace(RECIPE, model=name, eval_crop=1.0)
     seen = recipe.normalised(torch.from_numpy(images(64, seed=9)).permute(0, 3, 1, 2))
     with torch.no_grad():
         network.train()(seen)
@@ -63,12 +52,6 @@ def classifier(name: str, *, has_dead_channels: bool = False) -> Classifier:
         last = [part for part in network.modules() if isinstance(part, nn.Linear)][-1]
         last.bias -= network.eval()(seen).mean(0)
     return Classifier(network, recipe)
-
-
-def images(count: int, seed: int) -> Array:
-    """Return images, uint8 (n, 32, 32, 3)."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), np.uint8)
-    return coarse.repeat(8, 1).repeat(8, 2)
 
 
 def named(one: Classifier, x: Array) -> list[str]:

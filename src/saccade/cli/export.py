@@ -13,6 +13,7 @@ from saccade.cli.app import app, explained, print_json, show
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from saccade.objectives.objective import Primary
 
 Given = Annotated[
     str,
@@ -70,7 +71,7 @@ def export(
     answer as the classifier does is refused, and nothing is written.
     """
     with explained(json_out):
-        from saccade import leaving
+        from saccade import leaving, objectives
 
         receipt = leaving.export(
             run,
@@ -90,26 +91,31 @@ def export(
         if json_out:
             print_json(receipt)
             return
+        primary = objectives.named(receipt["objective"], tuple(receipt["classes"])).primary
         for fact in receipt["files"].values():
-            show(_line(fact))
+            show(_line(fact, primary, receipt["threads"]))
         show(f"folder: {receipt['folder']}")
+        if "pixels" in receipt:
+            show(f"classify an image: python {Path(receipt['folder']) / 'classify.py'} IMAGE")
 
 
-def _line(fact: Mapping[str, Any]) -> str:
+def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
     """Return what one file proved, for people."""
-    own, exported = fact["classifier"], fact["exported"]
+    own, exported = primary.shown(fact["classifier"]), primary.shown(fact["exported"])
     some = "" if fact["images"] == fact["of_images"] else f" of {fact['of_images']:,}"
-    milliseconds = "; ".join(
+    milliseconds = ", ".join(
         f"batch {size}: {took['exported']:.2f} ms (torch {took['torch']:.2f})"
         for size, took in fact["milliseconds"].items()
     )
-    figures = f"top1 {own['top1']:.2%} -> {exported['top1']:.2%}" if "top1" in own else ""
+    rounds = min(took["n"] for took in fact["milliseconds"].values())
     judged = f"{fact['images']:,}{some} images of '{fact['split']}'"
     apart = f"logits differ by at most {fact['largest_difference_of_std']:.1g} of their deviation"
     if "drop_points" in fact:
         apart = _lost(fact)
-    size = f"{fact['bytes'] / 1e6:.1f} MB"
-    return f"{fact['file']}  {size}  {figures}  ({judged}; {apart}; {milliseconds})"
+    return (
+        f"{fact['file']}  {fact['bytes'] / 1e6:.1f} MB  {primary.title} {own} -> {exported}  "
+        f"({judged}; {apart}; {milliseconds}; n = {rounds}, {threads} thread{'s' * (threads > 1)})"
+    )
 
 
 def _lost(fact: Mapping[str, Any]) -> str:

@@ -75,6 +75,16 @@ def pickle(path: str, threads: int) -> Answer:
     return _asked(torch.load(path, weights_only=False), threads)
 
 
+def snippet(path: str, _threads: int) -> Answer:
+    """Return what reads for a program ``classify.py``: the bytes of a file, uint8 (n,), in; what
+    its ONNX file takes out, (1, ...).
+    """
+    import runpy
+
+    read = runpy.run_path(path)["pixels_of"]
+    return lambda data: read(io.BytesIO(data.tobytes()))
+
+
 def _asked(module: Any, threads: int) -> Answer:
     import torch
 
@@ -93,7 +103,8 @@ def main() -> None:
     # what libraries print must not get among the answers
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answer = {"onnx": onnx, "pt2": pt2, "timm": timm, "pickle": pickle}[kind](path, int(threads))
+    kinds = {"onnx": onnx, "pt2": pt2, "timm": timm, "pickle": pickle, "snippet": snippet}
+    answer = kinds[kind](path, int(threads))
     while (images := receive(sys.stdin.buffer)) is not None:
         begun = time.perf_counter()
         logits = answer(images)

@@ -90,7 +90,8 @@ def _use(receipt: Mapping[str, Any]) -> Iterator[str]:
         yield "`python classify.py IMAGE` needs onnxruntime, NumPy and Pillow.\n"
     if "int8" in made:
         size = f"{made['int8']['bytes'] / 1e6:.1f} MB"
-        yield f"`{made['int8']['file']}` ({size}, 8 bits) takes the place of `model.onnx` there.\n"
+        file = made["int8"]["file"]
+        yield f"The same in 8 bits ({size}): `python classify.py IMAGE {file}`.\n"
     if "pt2" in made:
         yield "```python\nimport torch\n\nmodel = torch.export.load('model.pt2').module()\n```\n"
     if "timm" in made:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, and the lines of code that use it."""
+"""What an exported file says of itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from saccade._version import __version__
 from saccade.evaluation.classifier import Recipe
-from saccade.exporting.whole import Input, colours_seen
+from saccade.exporting.whole import Input
 
 METADATA = "saccade"
 
@@ -46,76 +46,3 @@ def facts(recipe: Recipe, given: Input) -> dict[str, Any]:
         "objective": recipe.objective,
         "saccade": __version__,
     }
-
-
-def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
-    """Return a program that classifies an image file with the ONNX file, NumPy and Pillow alone."""
-    lines = [
-        "import json",
-        "import sys",
-        "",
-        "import numpy as np",
-        "import onnxruntime",
-        "from PIL import Image, ImageOps",
-        "",
-        f'session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])',
-        f'about = json.loads(session.get_modelmeta().custom_metadata_map["{METADATA}"])',
-        "",
-        *_read(recipe, given),
-        "",
-        'logits = session.run(None, {"images": pixels})[0][0]',
-        *_shares(recipe),
-        "for place in np.argsort(-shares)[:5]:",
-        "    print(f\"{shares[place]:7.2%}  {about['classes'][place]}\")",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _read(recipe: Recipe, given: Input) -> list[str]:
-    """Return the lines from a file to what the ONNX file takes."""
-    opened = "Image.open(sys.argv[1])"
-    if recipe.exif == "apply":
-        opened = f"ImageOps.exif_transpose({opened})"
-    lines = [
-        f"image = {opened}",
-        'if image.mode.startswith("I"):  # 16 bits',
-        "    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))",
-        "if image.has_transparency_data:  # on white, as a browser shows it",
-        '    white = Image.new("RGBA", image.size, "white")',
-        '    image = Image.alpha_composite(white, image.convert("RGBA"))',
-        'image = image.convert("RGB")',
-    ]
-
-    if given != "image":
-        lines += _squared(recipe)
-    lines.append("pixels = np.asarray(image)[None]")
-    if given == "float":
-        order = "[..., ::-1]" * (recipe.channels == "bgr")
-        mean, std = map(list, colours_seen(recipe))
-        lines += [
-            f"pixels = (pixels{order} / 255 - {mean}) / {std}",
-            "pixels = pixels.transpose(0, 3, 1, 2).astype(np.float32)",
-        ]
-    return lines
-
-
-def _squared(recipe: Recipe) -> list[str]:
-    side, fit = recipe.eval_side, recipe.framing
-    bilinear = "Image.Resampling.BILINEAR"
-    if fit.how == "squash":
-        return [f"image = image.resize(({side}, {side}), {bilinear})"]
-    if fit.how == "pad":
-        return [f"image = ImageOps.pad(image, ({side}, {side}), {bilinear}, color={fit.fill})"]
-    short = fit.short_side(side)
-    return [
-        f"scale = {short} / min(image.size)",
-        f"image = image.resize([round(scale * length) for length in image.size], {bilinear})",
-        f"left, top = ((length - {side}) // 2 for length in image.size)",
-        f"image = image.crop((left, top, left + {side}, top + {side}))",
-    ]
-
-
-def _shares(recipe: Recipe) -> list[str]:
-    if recipe.objective == "classification":
-        return ["shares = np.exp(logits - logits.max())", "shares /= shares.sum()"]
-    return ["shares = 1 / (1 + np.exp(-logits))"]

@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from saccade._version import __version__
-from saccade.errors import UsageError
+from saccade.errors import ExportError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import onnx_file, state_file, timm_folder
 from saccade.exporting.answers import Ask, asking
@@ -92,7 +92,14 @@ def _timm(material: Material) -> tuple[Contents, dict[str, Any]]:
 
 def _pickle(material: Material) -> tuple[Contents, dict[str, Any]]:
     out = io.BytesIO()
-    torch.save(material.whole, out)
+    try:
+        torch.save(material.whole, out)
+    except Exception as error:  # any class of any network may have its own way to refuse
+        raise ExportError(
+            f"the network cannot be pickled: {error}",
+            where="--format pickle",
+            fix="define its classes in a module of their own, or use --format pt2",
+        ) from error
     needs = f"saccade {__version__}; loading it runs code"
     return {"model.pickle": out.getvalue()}, {"needs": needs, "torch": torch.__version__}
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Mapping
+from importlib import metadata
 
 from torch.export import ExportedProgram
 
@@ -15,9 +17,12 @@ INPUT, OUTPUT = "images", "logits"
 LARGEST_BYTES = 2_000_000_000
 """Above it, protobuf needs a second file for the weights."""
 
+INSTALL = "pip install onnx onnxruntime 'onnxscript>=0.7.2'"
+OLDEST_ONNXSCRIPT = (0, 7, 2)
+
 
 def require() -> None:
-    """Raise UsageError where the packages for ONNX are missing."""
+    """Raise UsageError where the packages for ONNX are missing, or one is too old."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -26,8 +31,17 @@ def require() -> None:
         raise UsageError(
             f"ONNX needs a package that is not installed: {error.name}",
             where="--format onnx",
-            fix="pip install onnx onnxruntime 'onnxscript>=0.7.2'",
+            fix=INSTALL,
         ) from error
+
+    found = metadata.version("onnxscript")
+    if tuple(map(int, re.findall(r"\d+", found)[:3])) < OLDEST_ONNXSCRIPT:
+        raise UsageError(
+            f"onnxscript {found} is too old: it gives two norms that are folded one name, and the "
+            "file answers at random",
+            where="--format onnx",
+            fix=INSTALL,
+        )
 
 
 def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:

@@ -11,18 +11,23 @@ from typing import Any
 import torch
 
 from saccade import files
+from saccade.data.images import decode
 from saccade.data.readers import Readers
 from saccade.data.sources import Split
 from saccade.device import determinism
+from saccade.errors import ExportError
 from saccade.evaluation.classifier import Classifier
-from saccade.exporting import int8, proof
+from saccade.exporting import int8, parity, proof
 from saccade.exporting.answers import asking
 from saccade.exporting.card import card
-from saccade.exporting.facts import facts, snippet
+from saccade.exporting.facts import facts
 from saccade.exporting.formats import FORMATS, Material
 from saccade.exporting.int8 import Int8
+from saccade.exporting.own import Own
 from saccade.exporting.proof import Exam
+from saccade.exporting.snippet import snippet
 from saccade.exporting.whole import Input, Whole
+from saccade.models.weights import stored
 
 RECEIPT, SNIPPET, CARD = "export.json", "classify.py", "README.md"
 
@@ -46,6 +51,7 @@ def export(
     does; until then an older one stays. ``in_8_bits`` asks for one more, of the ONNX file. Raises
     ExportError where one does not, or loses too much.
     """
+    _require_finite(classifier)
     classifier.network.cpu().float()
     material = Material(classifier, Whole(classifier, given), facts(classifier.recipe, given))
     threads = torch.get_num_threads()
@@ -59,10 +65,11 @@ def export(
 
     with files.locked(out), files.staging(out) as aside, determinism.put_back():
         readers = Readers(max(2, threads))
-        exam = Exam(classifier, given, split, readers)
         try:
             # all of them first: one that cannot be made is refused before minutes of proofs
             made = {name: _made(name, material, aside) for name in formats}
+            own = Own.of(classifier, split, readers)
+            exam = Exam(classifier, given, split, readers=readers, own=own)
             proved = {name: _proved(name, made[name], material, exam) for name in formats}
             if in_8_bits is not None:
                 proved[int8.NAME] = _quantised(in_8_bits, exam, aside)
@@ -70,17 +77,31 @@ def export(
             readers.close()
 
         receipt["files"] = proved
-        beside = {CARD: card(classifier.recipe, receipt, run)}
+        beside = [CARD]
+        files.write_bytes(aside / CARD, card(classifier.recipe, receipt, run).encode())
         if "onnx" in formats:
-            beside[SNIPPET] = snippet(classifier.recipe, given)
-        for name, text in beside.items():
-            files.write_bytes(aside / name, text.encode())
+            files.write_bytes(aside / SNIPPET, snippet(classifier.recipe, given).encode())
+            pixels = decode.decode(split.read(0), exif=classifier.recipe.exif)
+            receipt["pixels"] = parity.require_same_pixels(
+                aside / SNIPPET, classifier.recipe, pixels, given
+            )
+            beside.append(SNIPPET)
+        for name in (*beside, *(fact["file"] for fact in proved.values())):
             files.move_in(aside / name, out / name)
-        for fact in proved.values():
-            files.move_in(aside / fact["file"], out / fact["file"])
         # last: it vouches for the others by their digests
         files.write_json(out / RECEIPT, receipt)
     return receipt
+
+
+def _require_finite(classifier: Classifier) -> None:
+    """Raise ExportError where a weight is NaN or infinite; buffers of a network may well be."""
+    name = stored.first_not_finite(dict(classifier.network.named_parameters()))
+    if name:
+        raise ExportError(
+            f"the weights are broken: {name} holds NaN or infinity",
+            where=f"a network {classifier.recipe.model}",
+            fix="take weights from before they broke, such as --best",
+        )
 
 
 def _made(name: str, material: Material, aside: Path) -> tuple[Path, dict[str, Any]]:

@@ -36,7 +36,8 @@ class Opened:
     """A classifier and the images to score it on.
 
     ``path`` is where its weights lie, ``phrase`` which ones these are for people, empty for the
-    final ones; ``resolved`` is how its run computed, empty where there is none.
+    final ones; ``folder`` is that of its run and ``resolved`` how that computed, None and empty
+    where there is none.
     """
 
     classifier: Classifier
@@ -44,6 +45,7 @@ class Opened:
     path: str
     resolved: Mapping[str, Any] = field(default_factory=dict)
     phrase: str = ""
+    folder: Path | None = None
 
 
 def opened(
@@ -73,7 +75,12 @@ def opened(
         phrase = subject.phrase if subject.saved else ""
         chosen = known_by_wnid(classifier, chosen)
         return Opened(
-            classifier, chosen, str(subject.path), resolved=subject.resolved, phrase=phrase
+            classifier,
+            chosen,
+            str(subject.path),
+            resolved=subject.resolved,
+            phrase=phrase,
+            folder=subject.folder,
         )
 
     if data is None or best:

@@ -1,0 +1,94 @@
+"""What a classifier itself answers about the images that its exported files are judged on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saccade.data.readers import Readers
+from saccade.data.sources import Split
+from saccade.errors import ExportError
+from saccade.evaluation import passes
+from saccade.evaluation.classifier import Classifier
+from saccade.evaluation.features import sample
+from saccade.evaluation.views import mean_logits
+from saccade.log import Log
+from saccade.objectives.objective import Result
+
+LONGEST_SECONDS = 60.0
+"""So long may the classifier take; a file takes about as long again."""
+
+FEWEST = 1000
+"""So many images are judged at least where the whole split would take longer than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The classifier's own answers: it is asked once, however many files are made.
+
+    ``split`` are the images that are judged, ``few`` at most about a cell of them; ``result`` has
+    the logits, float32 (n, C), and the figures.
+    """
+
+    split: Split
+    few: Split
+    result: Result
+
+    @classmethod
+    def of(cls, classifier: Classifier, split: Split, readers: Readers) -> Own:
+        """Ask a classifier, in float32 on the CPU, about the images of a split.
+
+        Of a split that would take longer than a minute about 1,000 images or more are judged, of
+        each class in proportion. Raises ExportError where an answer is NaN or infinite.
+        """
+        objective = classifier.recipe.learned
+        split = objective.matched(split)
+        few = sample(split, passes.CELL)
+
+        # the first pass warms up
+        answers(classifier, few, readers)
+        begun = time.perf_counter()
+        answers(classifier, few, readers)
+        seconds = (time.perf_counter() - begun) / len(few)
+        judged = sample(split, max(FEWEST, int(LONGEST_SECONDS / seconds)))
+
+        with Log().progress("classifier", len(judged)) as bar:
+            logits = answers(classifier, judged, readers, lambda done: bar.update(done, ""))
+        if not bool(torch.isfinite(logits).all()):
+            raise ExportError(
+                "the classifier itself answers NaN or infinity",
+                fix="take weights from before they broke, such as --best",
+            )
+        return cls(judged, few, objective.judge(logits, objective.truth(judged)))
+
+
+def answers(
+    classifier: Classifier,
+    split: Split,
+    readers: Readers,
+    poll: Callable[[int], None] = lambda _done: None,
+) -> Tensor:
+    """Return the classifier's logits of every image, float32 (n, C)."""
+    return passes.looked_at(
+        classifier.network,
+        classifier.recipe,
+        split,
+        readers,
+        ask=lambda images: logits_of(classifier, images),
+        poll=poll,
+    )
+
+
+def logits_of(classifier: Classifier, images: Tensor) -> Tensor:
+    """Return the classifier's logits, float32 (B, C), of images, uint8 (B, 3, S, S)."""
+    recipe = classifier.recipe
+    return mean_logits(classifier.network, recipe.normalised(images), recipe.eval_views)
+
+
+def spread(logits: Tensor) -> float:
+    """Return the standard deviation of logits (n, C); 1 where all of them are equal."""
+    return float(logits.std()) or 1.0

@@ -1,0 +1,104 @@
+"""``classify.py``: the program beside an ONNX file that classifies images with it."""
+
+from __future__ import annotations
+
+from saccade.evaluation.classifier import Recipe
+from saccade.exporting.facts import METADATA
+from saccade.exporting.whole import Input, colours_seen
+
+READ = "pixels_of"
+"""The function in it that turns an image file into what the ONNX file takes."""
+
+
+def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
+    """Return the program. It needs onnxruntime, NumPy and Pillow alone."""
+    lines = [
+        f'"""python classify.py IMAGE [MODEL]; without MODEL it takes {file} beside this file."""',
+        "",
+        "import json",
+        "import pathlib",
+        "import sys",
+        "",
+        "import numpy as np",
+        "import onnxruntime",
+        "from PIL import Image, ImageOps",
+        "",
+        "",
+        # without onnxruntime: the proof of its pixels calls it alone
+        f"def {READ}(file):",
+        *(f"    {line}" for line in _read(recipe, given)),
+        "    return pixels",
+        "",
+        "",
+        'if __name__ == "__main__":',
+        "    if not sys.argv[1:]:",
+        "        sys.exit(__doc__)",
+        f'    model = sys.argv[2] if sys.argv[2:] else pathlib.Path(__file__).with_name("{file}")',
+        '    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])',
+        f'    about = json.loads(session.get_modelmeta().custom_metadata_map["{METADATA}"])',
+        f'    logits = session.run(None, {{"images": {READ}(sys.argv[1])}})[0][0]',
+        *(f"    {line}" for line in _shares(recipe)),
+        "    for place in np.argsort(-shares)[:5]:",
+        "        print(f\"{shares[place]:7.2%}  {about['classes'][place]}\")",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _read(recipe: Recipe, given: Input) -> list[str]:
+    """Return the lines from a file to what the ONNX file takes."""
+    opened = "Image.open(file)"
+    if recipe.exif == "apply":
+        opened = f"ImageOps.exif_transpose({opened})"
+    lines = [
+        f"image = {opened}",
+        'if image.mode.startswith("I"):  # 16 bits',
+        "    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))",
+        "if image.has_transparency_data:  # on white, as a browser shows it",
+        '    white = Image.new("RGBA", image.size, "white")',
+        '    image = Image.alpha_composite(white, image.convert("RGBA"))',
+        'image = image.convert("RGB")',
+    ]
+
+    if given != "image":
+        lines += _squared(recipe)
+    lines.append("pixels = np.asarray(image)[None]")
+    if given == "float":
+        order = "[..., ::-1]" * (recipe.channels == "bgr")
+        mean, std = map(list, colours_seen(recipe))
+        lines += [
+            f"pixels = (pixels{order} / 255 - {mean}) / {std}",
+            "pixels = pixels.transpose(0, 3, 1, 2).astype(np.float32)",
+        ]
+    return lines
+
+
+def _squared(recipe: Recipe) -> list[str]:
+    """Return the lines that make a square of an image, with the roundings of `fit`."""
+    side, fit = recipe.eval_side, recipe.framing
+    bilinear = "Image.Resampling.BILINEAR"
+    if fit.how == "squash":
+        return [f"image = image.resize(({side}, {side}), {bilinear})"]
+
+    if fit.how == "pad":
+        return [
+            f"scale = {side} / max(image.size)",
+            "size = [max(round(scale * length), 1) for length in image.size]",
+            f'square = Image.new("RGB", ({side}, {side}), {fit.fill})',
+            f"place = [({side} - length) // 2 for length in size]",
+            f"square.paste(image.resize(size, {bilinear}), place)",
+            "image = square",
+        ]
+
+    short = fit.short_side(side)
+    return [
+        f"size = [{short} * length // min(image.size) for length in image.size]",
+        f"image = image.resize(size, {bilinear})",
+        f"left, top = (round((length - {side}) / 2) for length in size)",
+        f"image = image.crop((left, top, left + {side}, top + {side}))",
+    ]
+
+
+def _shares(recipe: Recipe) -> list[str]:
+    if recipe.objective == "classification":
+        return ["shares = np.exp(logits - logits.max())", "shares /= shares.sum()"]
+    return ["shares = 1 / (1 + np.exp(-logits))"]
