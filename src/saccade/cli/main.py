@@ -25,6 +25,7 @@ from saccade.cli import models as models
 from saccade.cli import recipes as recipes
 from saccade.cli import lr as lr
 from saccade.cli import show_augment as show_augment
+from saccade.cli import download as download
 from saccade.cli import prepare as prepare
 from saccade.cli import verify as verify
 from saccade.cli import pack as pack

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from saccade import cache, files
-from saccade.data.archives import download
+from saccade.data.archives import download, ranges
 from saccade.data.archives.download import Remote, fetch
 from saccade.data.sources import open_source
 from saccade.data.sources.official import OFFICIAL
@@ -102,8 +102,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    monkeypatch.setattr(download, "TIMEOUT_S", 5.0)
+    monkeypatch.setattr(ranges, "PAUSE_S", 0.01)
+    monkeypatch.setattr(ranges, "TIMEOUT_S", 5.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("SACCADE_DATA", raising=False)
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
@@ -171,7 +171,7 @@ def test_other_mirrors_are_asked_when_one_is_useless(server: Server, tmp_path: P
 def test_a_silent_server_is_left_for_another(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ranges, "TIMEOUT_S", 0.2)
     get(remote(server, "silent", "good"), tmp_path)
     assert server.asked == [("silent", None), ("good", "bytes=100-")]
     assert (tmp_path / "set.bin").read_bytes() == DATA

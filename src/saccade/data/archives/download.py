@@ -8,59 +8,67 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from http.client import HTTPException
+from dataclasses import dataclass, replace
+from http.client import HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.error import HTTPError, URLError
 
 from saccade import files
+from saccade.data.archives import ranges
+from saccade.data.archives.ranges import FAILURES, Changed, NoParts, Useless
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.log import Log
+from saccade.system import doors
 from saccade.units import human_size
-
-TIMEOUT_S = 30.0
-"""How long a server may be silent."""
 
 ROUNDS = 3
 """How often all mirrors are tried again without a single new byte."""
 
-PAUSE_S = 1.0
+CONNECTIONS = 4
 WAIT_S = 3600.0
 """How long another process may take."""
 
-BLOCK_BYTES = 1 << 20
 SPARE_BYTES = 50_000_000
 _MEGABYTE = 1_000_000
-_TRY_AGAIN = (408, 416, 429)
 
-
-class _Useless(Exception):
-    """This address will not give the file, however often it is asked."""
+Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file in the network: size in bytes, MD5 (32 hexadecimal digits), addresses, best first."""
+    """A file in the network: size in bytes, MD5 (32 hexadecimal digits), addresses, best first.
+
+    The size is None where only the server knows it. ``md5`` and ``sha256`` (64 digits) are empty
+    where nobody has published them.
+    """
 
     name: str
-    size_bytes: int
+    size_bytes: int | None
     md5: str
     addresses: tuple[str, ...]
+    sha256: str = ""
+
+    @property
+    def checksum(self) -> tuple[str, str]:
+        """The kind of the strongest checksum that is known, and its digits; both may be empty."""
+        return ("sha256", self.sha256) if self.sha256 else ("md5" * bool(self.md5), self.md5)
 
 
-def fetch(remotes: Sequence[Remote], folder: Path, page: str, log: Log) -> None:
+def fetch(
+    remotes: Sequence[Remote], folder: Path, page: str, log: Log, connections: int = CONNECTIONS
+) -> None:
     """Bring the files that are not in ``folder`` yet; ``page`` is where a person would find them.
 
     Of several processes one downloads while the others wait. What has arrived before a crash or a
-    cut connection is not asked for again. Raises DataError when no mirror gives a file as it should
-    be, and DiskError.
+    cut connection is not asked for again. A large file comes by several ``connections`` where the
+    server allows that. Raises DataError when no mirror gives a file as it should be, and DiskError.
     """
     with _alone(folder, log):
         # looked for under the lock: another process may have brought them meanwhile
         missing = [remote for remote in remotes if not (folder / remote.name).exists()]
+        missing = [measured(remote, folder, page) for remote in missing]
         parts = [files.Partial(folder / remote.name) for remote in missing]
-        total = sum(remote.size_bytes for remote in missing)
+        total = sum(remote.size_bytes or 0 for remote in missing)
         arrived = sum(part.size for part in parts)
         if files.free_bytes(folder) < total - arrived + SPARE_BYTES:
             raise DiskError(
@@ -68,6 +76,7 @@ def fetch(remotes: Sequence[Remote], folder: Path, page: str, log: Log) -> None:
                 where=str(folder),
                 fix="free some space",
             )
+
         with log.progress("downloading, MB", -(-total // _MEGABYTE)) as bar:
             bar.start_at(arrived // _MEGABYTE)
             whole = 0
@@ -76,22 +85,57 @@ def fetch(remotes: Sequence[Remote], folder: Path, page: str, log: Log) -> None:
                 def tick(size_bytes: int, before: int = whole, name: str = remote.name) -> None:
                     bar.update((before + size_bytes) // _MEGABYTE, name)
 
-                if reasons := _fetch(remote, part, tick):
+                if reasons := _fetch(remote, part, tick, connections):
                     raise _unavailable(missing[place:], folder, page, reasons)
-                whole += remote.size_bytes
+                whole += remote.size_bytes or 0
+
+
+def measured(remote: Remote, folder: Path, page: str) -> Remote:
+    """Return a file with its size, which the server is asked for where nobody else knows it."""
+    reasons: dict[str, str] = {}
+    for attempt in range(ROUNDS):
+        for address in remote.addresses if remote.size_bytes is None else ():
+            try:
+                # one byte tells it, and is no request that a signed address would refuse
+                answer, offer = ranges.opened(address, 0, 1)
+                answer.close()
+                if not offer.has_end and not any(remote.checksum):
+                    raise Useless("it does not say how long the file is: nobody would notice a cut")
+                return replace(remote, size_bytes=offer.size_bytes)
+            except (Useless, *FAILURES) as error:
+                reasons[address] = _words(error)
+                if isinstance(error, Useless) and len(remote.addresses) == 1:
+                    raise _unavailable([remote], folder, page, reasons) from error
+        if reasons and attempt < ROUNDS - 1:
+            time.sleep(ranges.PAUSE_S * (attempt + 1))
+    if reasons:
+        raise _unavailable([remote], folder, page, reasons)
+    return remote
+
+
+def _words(error: Exception) -> str:
+    return str(error.reason) if type(error) is URLError else str(error)
 
 
 def _unavailable(
     missing: Sequence[Remote], folder: Path, page: str, reasons: dict[str, str]
 ) -> DataError:
-    wanted = ", ".join(
-        f"{remote.name} ({human_size(remote.size_bytes)}, MD5 {remote.md5})" for remote in missing
-    )
+    wanted = ", ".join(f"{remote.name} ({_known(remote)})" for remote in missing)
+    by_hand = f", or get {wanted} from {page} and put it into {folder}" if page else ""
     return DataError(
         f"{missing[0].name} could not be downloaded",
-        where="; ".join(f"{address}: {reason}" for address, reason in reasons.items()),
-        fix=f"try again, or get {wanted} from {page} and put it into {folder}",
+        # what stands behind the "?" may be a key
+        where="; ".join(f"{at.partition('?')[0]}: {reason}" for at, reason in reasons.items()),
+        fix=f"try again: what has arrived is kept{by_hand}"
+        if page
+        else "look at the network and the address; the same command continues what has arrived",
     )
+
+
+def _known(remote: Remote) -> str:
+    size = human_size(remote.size_bytes) if remote.size_bytes is not None else "size unknown"
+    kind, digits = remote.checksum
+    return f"{size}, {kind.upper()} {digits}" if kind else f"{size}, checksum unknown"
 
 
 @contextmanager
@@ -113,7 +157,7 @@ def _alone(folder: Path, log: Log) -> Iterator[None]:
         yield
 
 
-def _fetch(remote: Remote, part: files.Partial, tick: Callable[[int], None]) -> dict[str, str]:
+def _fetch(remote: Remote, part: files.Partial, tick: Tick, connections: int) -> dict[str, str]:
     """Try the mirrors in turn until the file is there; returns why each failed, or nothing."""
     useful = list(remote.addresses)
     reasons: dict[str, str] = {}
@@ -121,81 +165,119 @@ def _fetch(remote: Remote, part: files.Partial, tick: Callable[[int], None]) -> 
     while useful and rounds < ROUNDS:
         for address in tuple(useful):
             try:
-                _receive(address, remote, part, tick)
+                _receive(address, remote, part, tick, connections=connections)
                 part.publish()
+                doors.remove(_note(part))
                 return {}
-            except _Useless as error:
+            except Useless as error:
                 # other addresses may still have the right file
                 useful.remove(address)
                 reasons[address] = str(error)
-            except (OSError, HTTPException, ValueError) as error:
-                reasons[address] = str(error)
+            except Changed:
+                part.clear()
+                reasons[address] = "the file changes on the server while it is downloaded"
+            except FAILURES as error:
+                reasons[address] = _words(error)
 
         # A round that brought bytes is progress: a slow mirror is not a failing one.
         rounds = 0 if part.size > most else rounds + 1
         most = max(most, part.size)
         if useful and 0 < rounds < ROUNDS:
-            time.sleep(PAUSE_S * rounds)
+            time.sleep(ranges.PAUSE_S * rounds)
     return reasons
 
 
 def _receive(
-    address: str, remote: Remote, part: files.Partial, tick: Callable[[int], None]
+    address: str, remote: Remote, part: files.Partial, tick: Tick, *, connections: int
 ) -> None:
     """Complete a file from one address.
 
-    Raises _Useless, or an error after which it may be tried again.
+    Raises Useless, Changed, or an error after which it may be tried again.
     """
-    if part.size > remote.size_bytes:
+    size, (kind, digits) = remote.size_bytes, remote.checksum
+    if size is not None and part.size > size:
         part.clear()
     begun = part.size
-    if begun < remote.size_bytes:
-        _transfer(address, remote.size_bytes, part, tick)
+    if size is None or begun < size:
+        _transfer(address, remote, part, tick, connections=connections)
+    if not kind:
+        return
 
     # A continued file may have got its two halves from two versions: it is tried anew.
-    if files.digest(part.path, "md5") != remote.md5:
+    if files.digest(part.path, kind) != digits:
         part.clear()
         if begun:
-            raise ConnectionError("the continued file has another MD5")
-        raise _Useless(f"the file has another MD5 than {remote.md5}")
+            raise ConnectionError(f"the continued file has another {kind.upper()}")
+        raise Useless(f"the file has another {kind.upper()} than {digits}")
 
 
 def _transfer(
-    address: str, size_bytes: int, part: files.Partial, tick: Callable[[int], None]
+    address: str, remote: Remote, part: files.Partial, tick: Tick, *, connections: int
 ) -> None:
-    begun = part.size
-    headers = {"User-Agent": "saccade"} | ({"Range": f"bytes={begun}-"} if begun else {})
+    begun, size = part.size, remote.size_bytes
     try:
-        answer = urlopen(Request(address, headers=headers), timeout=TIMEOUT_S)
+        answer, offer = ranges.opened(address, begun)
     except HTTPError as error:
-        error.close()
         # the server has less than we do: our part is not of this file
         if error.code == 416:
             part.clear()
-        if 400 <= error.code < 500 and error.code not in _TRY_AGAIN:
-            raise _Useless(str(error)) from error
         raise
 
     with answer:
-        continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-            f"bytes {begun}-"
-        )
-        offered = int(answer.headers.get("Content-Length", size_bytes)) + (
-            begun if continued else 0
-        )
-
-        if offered != size_bytes:
+        if offer.size_bytes not in (None, size) and size is not None:
             # refused before a byte is written: an error page would spoil what has arrived
-            raise _Useless(f"it offers a file of {offered} bytes instead of {size_bytes}")
-        # It ignored the range and begins anew.
-        if begun and not continued:
+            raise Useless(f"it offers a file of {offer.size_bytes} bytes instead of {size}")
+        is_same = any(remote.checksum) or (offer.version and offer.version == _version(part))
+        if begun and not (offer.is_part and is_same):
+            # it ignored the range and begins anew, or has another version
             part.clear()
+        if begun and offer.is_part and not is_same:
+            raise Changed
+        if not part.size:
+            _note_version(part, offer.version)
 
-        # A server may send more or less than it said.
-        while block := answer.read1(BLOCK_BYTES):
+        left = size - part.size if size is not None else 0
+        if not (connections > 1 and offer.gives_parts and left > 2 * ranges.PART_BYTES):
+            _stream(answer, part, tick, size)
+            return
+    # the first answer has told what there is; its body is left to the connections
+    try:
+        for block in ranges.parts(
+            address,
+            part.size,
+            part.size + left,
+            version=offer.version,
+            connections=connections,
+        ):
             part.append(block)
             tick(part.size)
-            if part.size > size_bytes:
-                raise _Useless(f"it sends more than {size_bytes} bytes")
-    if part.size < size_bytes:
+    except NoParts:
+        _transfer(address, remote, part, tick, connections=1)
+
+
+def _stream(answer: HTTPResponse, part: files.Partial, tick: Tick, size_bytes: int | None) -> None:
+    # A server may send more or less than it said.
+    while block := answer.read1(ranges.BLOCK_BYTES):
+        part.append(block)
+        tick(part.size)
+        if size_bytes is not None and part.size > size_bytes:
+            raise Useless(f"it sends more than {size_bytes} bytes")
+    if size_bytes is not None and part.size < size_bytes:
         raise ConnectionError(f"the connection was cut after {part.size} of {size_bytes} bytes")
+
+
+def _version(part: files.Partial) -> str:
+    """Return the version on the server whose beginning has arrived, empty where none is noted."""
+    try:
+        return files.read_text(_note(part), 10_000)
+    except (OSError, ValueError):
+        return ""
+
+
+def _note_version(part: files.Partial, version: str) -> None:
+    """Note a version before its first byte is written, so that a kill leaves no unknown bytes."""
+    files.write_bytes(_note(part), version.encode())
+
+
+def _note(part: files.Partial) -> Path:
+    return part.path.with_suffix(".version")
