@@ -1,7 +1,7 @@
 """Fine-tuning beside what people use instead, from the same weights, on the same machine and run.
 
     python bench/finetune.py --data cats-dogs.tar --init efficientnet_lite0.safetensors
-        [--model tf_efficientnet_lite0] [--seeds 3] [--only saccade,keras] [--timm path/to/train.py]
+        [--model tf_efficientnet_lite0] [--seeds 3] [--only saccade,keras]
 
 Each sees as many training images as Saccade's recipe, at the same size:
 
@@ -11,8 +11,9 @@ Each sees as many training images as Saccade's recipe, at the same size:
   to 1e-5, ``aug_transforms``; a linear head instead of fastai's own, which has two layers,
 - ``keras``: the guide "Transfer learning & fine-tuning" in torch: BatchNorm rests, Adam
   1e-3 for the head in half of the steps, then 1e-5 for all,
-- ``timm``: its ``train.py`` where the path is given: AdamW 3e-4, cosine, warm-up, crops from 35 %,
-  ``--head-init-scale 0.001``, smoothing 0.1, as its authors recommend for fine-tuning.
+- ``timm``: its transforms, optimiser and schedule in a loop as that of its ``train.py``, which is
+  not in the package: AdamW 3e-4, layer decay 0.75, cosine, one epoch of warm-up, crops from 35 %
+  with its colour jitter, ``--head-init-scale 0.001``, smoothing 0.1.
 
 Saccade's recipe answers with the mean of an image and its mirror image; the others see one view, as
 they do by themselves. fastai needs `pip install fastai`. All but Saccade get the images extracted,
@@ -25,7 +26,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import resource
 import statistics
 import subprocess
@@ -80,9 +80,9 @@ def folders(folder: Path, size: int) -> tuple[torchvision.datasets.ImageFolder, 
 
 def network(given: argparse.Namespace, num_classes: int) -> nn.Module:
     """Return timm's network with the weights and a fresh head."""
-    import timm
+    from timm import create_model
 
-    model = timm.create_model(given.model, num_classes=num_classes)
+    model = create_model(given.model, num_classes=num_classes)
     own = model.state_dict()
     fitting = {n: t for n, t in load_file(given.init).items() if own[n].shape == t.shape}
     model.load_state_dict(fitting, strict=False)
@@ -154,25 +154,45 @@ def fastai(given: argparse.Namespace, folder: Path, seed: int) -> str:
         return f"{100 * float(learner.validate()[1]):.2f}"
 
 
-def timm_script(given: argparse.Namespace, folder: Path, seed: int, scratch: Path) -> str:
-    """Run timm's own script and return the top-1 of its last epoch."""
-    count = len(folders(folder, given.size)[0])
-    flags = (
-        f"--data-dir {folder} --train-split train --val-split val --model {given.model} "
-        f"--initial-checkpoint {scratch / 'body.pth'} --num-classes {given.classes} "
-        f"--img-size {given.size} --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5 --batch-size {BATCH} "
-        f"--epochs {max(given.images // count, 1)} --opt adamw --lr 3e-4 --weight-decay 0.05 "
-        "--sched cosine --warmup-epochs 1 --warmup-lr 1e-6 --cooldown-epochs 0 --smoothing 0.1 "
-        "--scale 0.35 1.0 --head-init-scale 0.001 --layer-decay 0.75 --workers 1 --device cpu "
-        f"--seed {seed} --output {scratch / 'timm'}"
+def timm(given: argparse.Namespace, folder: Path, seed: int) -> str:
+    """Train as timm's ``train.py`` does, made of what its package has."""
+    from timm.data import create_transform
+    from timm.loss import LabelSmoothingCrossEntropy
+    from timm.optim import create_optimizer_v2
+    from timm.scheduler import create_scheduler_v2
+
+    torch.manual_seed(seed)
+    pixels = {"input_size": given.size, "mean": MEAN, "std": STD}
+    train, val = folders(folder, given.size)
+    train.transform = create_transform(is_training=True, scale=(0.35, 1.0), **pixels)
+    val.transform = create_transform(crop_pct=0.875, interpolation="bicubic", **pixels)
+
+    model = network(given, len(train.classes))
+    with torch.no_grad():
+        for parameter in model.get_classifier().parameters():
+            parameter.mul_(0.001)
+    optimizer = create_optimizer_v2(model, "adamw", 3e-4, 0.05, layer_decay=0.75)
+    batches = torch.utils.data.DataLoader(train, BATCH, shuffle=True, drop_last=True)
+    epochs = given.images // (BATCH * len(batches))
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        num_epochs=epochs,
+        warmup_epochs=1,
+        warmup_lr=1e-6,
+        step_on_epochs=False,
+        updates_per_epoch=len(batches),
     )
-    done = subprocess.run(
-        [sys.executable, str(given.timm), *flags.split()],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return re.findall(r"Acc@1: *[0-9.]+ \( *([0-9.]+)\)", done.stdout + done.stderr)[-1]
+    loss, done = LabelSmoothingCrossEntropy(0.1), 0
+
+    model.train()
+    for _ in range(epochs):
+        for images, labels in batches:
+            loss(model(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            done += 1
+            scheduler.step_update(done)
+    return f"{judged(model, val):.2f}"
 
 
 def cpu_seconds() -> float:
@@ -192,7 +212,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--images", type=int, default=6400, help="training images that peers see")
     parser.add_argument("--only", default="saccade,scratch,fastai,keras,timm")
-    parser.add_argument("--timm", type=Path)
     given = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -200,16 +219,13 @@ def main() -> None:
         with tarfile.open(given.data) as archive:
             archive.extractall(scratch / "images", filter="data")
         folder = next(p.parent for p in (scratch / "images").rglob("train"))
-        given.classes = sum(1 for p in (folder / "train").iterdir() if p.is_dir())
         jobs: dict[str, Callable[[int], str]] = {
             "saccade": lambda seed: ours(given, seed, scratch, init=True),
             "scratch": lambda seed: ours(given, seed, scratch, init=False),
             "fastai": lambda seed: fastai(given, folder, seed),
             "keras": lambda seed: keras(given, folder, seed),
+            "timm": lambda seed: timm(given, folder, seed),
         }
-        if given.timm:
-            torch.save(network(given, given.classes).state_dict(), scratch / "body.pth")
-            jobs["timm"] = lambda seed: timm_script(given, folder, seed, scratch)
 
         print(f"{'':10} {'top-1':>8} {'smallest':>9} {'largest':>8} {'CPU s':>7}   n")
         for name in given.only.split(","):

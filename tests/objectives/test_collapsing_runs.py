@@ -1,8 +1,11 @@
-"""Whole runs that collapse on purpose end with status 76; the same runs of SimCLR do not."""
+"""Whole runs that collapse on purpose end with status 76; the same runs of SimCLR do not, and
+DINO of a ResNet does not.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,8 @@ class Invariance(SimClr):
         return ((one - other) ** 2).mean(1).sum()
 
 
-def pretrain(out: Path, network: str, seed: int) -> None:
+def pretrain(out: Path, network: str, seed: int, **changes: Any) -> None:
+    settings = NETWORKS[network] | {"pretrain__projector": [256, 64]} | changes
     saccade.pretrain(
         "digits",
         data="digits",
@@ -40,17 +44,14 @@ def pretrain(out: Path, network: str, seed: int) -> None:
         epochs="200step",
         precision="fp32",
         devices="cpu",
-        batch_size=64,
         image_size=16,
         optimizer__name="adamw",
-        pretrain__method="simclr",
-        pretrain__projector=[256, 64],
         pretrain__evaluations=8,
         pretrain__bank=800,
         augment__repeats=2,
         augment__mixup=0,
         quiet=True,
-        **NETWORKS[network],
+        **{"batch_size": 64, "pretrain__method": "simclr"} | settings,
     )
 
 
@@ -73,3 +74,22 @@ def test_simclr_is_not_taken_for_collapsed(tmp_path: Path, network: str, seed: i
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["status"] == "done"
     assert not {"collapse", "collapse-near"} & {each["id"] for each in facts["findings"]}
+
+
+def test_dino_of_a_resnet_keeps_images_apart(tmp_path: Path) -> None:
+    """Without BatchNorm in the head the answer is the same for all from step 40 on: ln(512)."""
+    pretrain(
+        tmp_path / "run",
+        "resnet8_x2",
+        0,
+        batch_size=128,
+        pretrain__method="dino",
+        pretrain__projector=[256, 128, 512],
+        pretrain__temperature=0.1,
+        augment__local_views=2,
+        augment__local_side=0.5,
+    )
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    looks = [event for event in map(json.loads, lines) if event["event"] == "eval"]
+    assert looks[-1]["loss"] < math.log(512) - 0.2
+    assert looks[-1]["projector_spread"] > 0.4

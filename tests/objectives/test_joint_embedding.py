@@ -226,6 +226,19 @@ def test_steps_of_dino_are_those_of_its_published_code() -> None:
     assert not torch.equal(ours.head.prototypes, ours.teacher_head.prototypes)
 
 
+@pytest.mark.parametrize(
+    ("model", "has_norms"), [("resnet8", True), ("airbench94", True), ("vit_ti_16", False)]
+)
+def test_the_head_of_dino_has_batch_norm_where_the_network_has(model: str, has_norms: bool) -> None:
+    encoder = create_model(model, num_classes=2, image_size=32, patch_size=8)
+    learner = small_dino().wrap(encoder)
+    assert isinstance(learner, SelfDistillation)
+    for head in (learner.head, learner.teacher_head):
+        kinds = [type(module) for module in head.mlp]
+        norm = [nn.BatchNorm1d] if has_norms else []
+        assert kinds == [nn.Linear, *norm, nn.GELU, nn.Linear]
+
+
 def test_a_bad_step_does_not_move_the_teacher() -> None:
     dino = small_dino()
     learner = dino.wrap(network())

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.parts.layers import DropPath, starting
@@ -51,16 +52,22 @@ class PrototypeHead(nn.Module):
     """Linear layers with GELU to a narrow one, then cosines with K prototypes.
 
     ``widths`` are (hidden ..., bottleneck, K). With ``normed`` the prototypes have length one;
-    without it each has a trained length.
+    without it each has a trained length. With ``batch_norm`` the hidden layers have BatchNorm, as
+    with ``--use_bn_in_head`` of main_dino.py.
     """
 
-    def __init__(self, width: int, widths: Sequence[int], *, normed: bool) -> None:
+    def __init__(
+        self, width: int, widths: Sequence[int], *, normed: bool, batch_norm: bool = False
+    ) -> None:
         super().__init__()
         *hidden, prototypes = widths
         layers: list[nn.Module] = []
         for c_in, c_out in zip((width, *hidden), hidden, strict=False):
-            layers += [starting(nn.Linear(c_in, c_out), weight=(0, STD), bias=(0, 0)), nn.GELU()]
-        self.mlp = nn.Sequential(*layers[:-1])
+            norm = [nn.BatchNorm1d(c_out)] if batch_norm else []
+            linear = starting(nn.Linear(c_in, c_out), weight=(0, STD), bias=(0, 0))
+            layers += [linear, *norm, nn.GELU()]
+        # the bottleneck has neither
+        self.mlp = nn.Sequential(*layers[: -2 if batch_norm else -1])
 
         self.prototypes = nn.Parameter(torch.empty(prototypes, hidden[-1]))
         # only their directions matter
@@ -81,8 +88,12 @@ class PrototypeHead(nn.Module):
 class SelfDistillation(Learner):
     """A student (``encoder`` and ``head``), its teacher, and the centre (K,) of what that says.
 
-    The teacher has no gradient and no stochastic depth. ``running_centre`` is called as a running
-    statistic, so the step averages it over all cells and ranks, and checkpoints hold it.
+    The teacher has no gradient and no stochastic depth. The head has BatchNorm where the encoder
+    has: what a convolutional network sees in different images differs little beside what it sees
+    in all, and without the norm the teacher soon says the same of every image.
+
+    ``running_centre`` is called as a running statistic, so the step averages it over all cells and
+    ranks, and checkpoints hold it.
     """
 
     running_centre: Tensor
@@ -91,7 +102,8 @@ class SelfDistillation(Learner):
         self, encoder: nn.Module, width: int, widths: Sequence[int], *, normed: bool
     ) -> None:
         super().__init__(encoder)
-        self.head = PrototypeHead(width, widths, normed=normed)
+        batch_norm = any(isinstance(module, _BatchNorm) for module in encoder.modules())
+        self.head = PrototypeHead(width, widths, normed=normed, batch_norm=batch_norm)
         self.teacher = _without_chance(duplicate(encoder)).requires_grad_(False)
         self.teacher_head = duplicate(self.head).requires_grad_(False)
         self.register_buffer("running_centre", torch.zeros(widths[-1]))
