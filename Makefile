@@ -67,6 +67,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/tools/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	$(BIN)/python -m pytest tests/house/test_docs.py tests/house/test_site.py tests/test_python_blocks.py $(ARGS)
 	@echo "the documentation is in build/site/index.html"

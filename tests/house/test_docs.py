@@ -9,15 +9,17 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 import typer
 import typer.main
-from shell_blocks import Block, Command, blocks, commands, pages
+from shell_blocks import FENCE, Block, Command, blocks, commands, pages
 from source_tree import ROOT, Violation, require_none
 
 from saccade import recipes
@@ -120,6 +122,30 @@ def test_readme_states_the_two_commands_and_ci_runs_the_second() -> None:
     made = {" ".join(c.arguments) for c in readme if c.program == "make"}
     assert {"demo", "test"} <= made
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
+
+
+def inside_sentences(page: Path, root: Path) -> Iterator[Violation]:
+    """Yield what is wrong with ``saccade ...`` inside the sentences of a page.
+
+    A verb alone is a name, not a command.
+    """
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"(?<!`)`saccade ([^`]+)`(?!`)", FENCE.sub("", text)):
+        what = objection(shlex.split(match[1]))
+        if what and not what.startswith("Missing parameter") and "VERB" not in match[1]:
+            yield Violation(page.relative_to(root).as_posix(), 0, f"saccade {match[1]}: {what}")
+
+
+def test_commands_inside_sentences_exist() -> None:
+    require_none("docs-command", [v for page in pages(ROOT) for v in inside_sentences(page, ROOT)])
+
+
+def test_control_a_wrong_command_inside_a_sentence_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`saccade pack` is a name, `saccade pack a b --out c` is wrong, `saccade dance`"
+    )
+    assert len(list(inside_sentences(page, tmp_path))) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the blocks are for a POSIX shell")

@@ -4,19 +4,28 @@ and reading it needs no network.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import typer.main
 import yaml
 from source_tree import ROOT
+
+import saccade
+from saccade import errors
+from saccade.cli.main import app
 
 DOCS = ROOT / "docs"
 SETTINGS = ROOT / "mkdocs.yml"
@@ -55,6 +64,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("site")
     shutil.copy(SETTINGS, root)
     shutil.copytree(DOCS, root / "docs")
+    reference().write(root / "docs" / "reference", skip={"models"})
+    (root / "docs" / "reference" / "models.md").write_text("# All models\n")
     return root
 
 
@@ -64,6 +75,17 @@ def site(copy: Path) -> Path:
     done = build(copy)
     assert done.returncode == 0, done.stdout + done.stderr
     return copy / "build" / "site"
+
+
+@cache
+def reference() -> Any:
+    """Return the script that makes pages from the code."""
+    tools = str(DOCS / "tools")
+    sys.path.insert(0, tools)
+    try:
+        return importlib.import_module("reference")
+    finally:
+        sys.path.remove(tools)
 
 
 class Fetched(HTMLParser):
@@ -90,7 +112,73 @@ def foreign(page: str) -> list[str]:
 def test_every_page_is_in_the_navigation() -> None:
     listed = list(entries(yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))["nav"]))
     pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    pages |= {f"reference/{name}.md" for name in reference().PAGES}
     assert sorted(listed) == sorted(pages)
+
+
+def test_links_of_the_front_pages_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        missing = [one for one in links if "://" not in one and not (ROOT / one).exists()]
+        assert not missing, f"{page.name}: {missing}"
+
+
+def test_preflight_has_a_row_for_every_finding_of_the_code_and_no_other() -> None:
+    known = set(reference().found.findings())
+    assert len(known) > 60
+    assert set(reference().causes()) == known
+
+
+def test_questions_are_about_findings_that_exist() -> None:
+    page = (DOCS / "faq.md").read_text(encoding="utf-8")
+    asked = re.findall(r"^### ([a-z]+(?:-[a-z]+)*)$", page, re.M)
+    assert len(asked) > 25
+    assert set(asked) <= set(reference().found.findings())
+
+
+def test_every_exit_status_of_an_error_is_in_its_table() -> None:
+    page = (DOCS / "exit-codes.md").read_text(encoding="utf-8")
+    listed = set(map(int, re.findall(r"^\| (\d+) \|", page, re.M)))
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and hasattr(k, "status")]
+    assert listed == {0, *(kind.status for kind in kinds)}
+
+
+def test_the_reference_has_every_verb_option_and_function(site: Path) -> None:
+    commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
+    group: Any = typer.main.get_command(app)
+    for name, verb in group.commands.items():
+        assert f'id="saccade-{name}"' in commands
+        for one in verb.params:
+            assert one.hidden or one.opts[0] in commands or one.name.upper() in commands
+
+    python = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    assert all(f'id="{name.lower()}"' in python for name in saccade.__all__ if name[0] != "_")
+
+
+@pytest.mark.models
+def test_the_reference_has_every_model() -> None:
+    page = reference().models()
+    assert all(f"| `{name}` |" in page for name in saccade.list_models())
+
+
+def test_control_words_of_a_finding_are_found(tmp_path: Path) -> None:
+    tree = ast.parse(
+        "def helper(kind, what):\n"
+        "    text = f'{what} is bad: '\n"
+        "    text += 'really'\n"
+        "    return Finding(kind, 'error', text, fix='stop', status=65)\n"
+        "def user():\n"
+        "    return helper('too-bad', 'the image')\n"
+        "def other():\n"
+        "    raise DataError(f'no {image}', fix='go', finding='none-here')\n"
+    )
+    said = [
+        (s.id, s.severity, s.message, s.fix, s.status) for s in reference().found.of_module(tree)
+    ]
+    assert said == [
+        ("too-bad", "error", "… is bad: really", "stop", 65),
+        ("none-here", "error", "no …", "go", 65),
+    ]
 
 
 def test_the_site_needs_no_network_when_it_is_read(site: Path) -> None:
