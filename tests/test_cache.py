@@ -149,7 +149,9 @@ def test_a_deleted_working_directory_is_said(tmp_path: Path) -> None:
         (tmp_path / "here").mkdir()
         command = [sys.executable, "-P", "-c", code, *words]
         done = subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True)
-        assert done.returncode == 2 and "working directory is gone" in done.stderr, done.stderr
+        assert done.returncode == 2 and "working directory no longer exists" in done.stderr, (
+            done.stderr
+        )
 
 
 LONG = "q" * 300

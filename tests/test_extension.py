@@ -204,7 +204,7 @@ ADDITIONS: dict[str, dict[str, Edit]] = {
             "from saccade.data.augment.invert import Invert\n",
         )(before("    Erase,\n    Cutout,\n", "    Invert,\n")(text)),
         "config/augment.py": before(
-            "    erase: float =", '    invert: float = _numerics(0.0, "chance of inverting")\n'
+            "    erase: float =", '    invert: float = _results(0.0, "chance of inverting")\n'
         ),
         "rng.py": appended_to_purposes,
     },

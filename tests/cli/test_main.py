@@ -152,7 +152,7 @@ def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
         in told.stderr
     )
     assert "there is no such file\n  where: missing.png\n" in told.stderr
-    assert told.stderr.endswith("2 of 5 images could not be read; they are named above\n")
+    assert told.stderr.endswith("2 of 5 images could not be read; they are listed above\n")
     table = list(csv.DictReader(io.StringIO((place / "mixed.csv").read_text())))
     assert len(table) == 15 and {Path(row["path"]).stem for row in table} == {"a", "c", "d"}
     rows = json.loads(
@@ -328,7 +328,7 @@ def test_a_misspelt_file_is_found_beside_it(tmp_path: Path) -> None:
 def test_eval_of_a_split_that_is_not_there_is_a_sentence(run: Path, place: Path) -> None:
     done = saccade("eval", str(run), "--split", "foo", cwd=place, status=65)
     assert (
-        "there is no split called 'foo'; found: test, train" in done.stderr
+        "there is no split 'foo'; found: test, train" in done.stderr
         and "Traceback" not in done.stderr
     )
     assert (

@@ -158,7 +158,7 @@ def test_a_crop_under_its_former_name_is_the_same_crop() -> None:
 
 def test_every_field_has_a_kind_and_a_description() -> None:
     for name, kind, description, _ in configuration.fields():
-        assert kind in ("numerics", "data", "run"), name
+        assert kind in ("results", "data", "run"), name
         assert len(description) > 5, name
 
 
@@ -196,7 +196,7 @@ def test_a_frozen_part_is_a_word_a_module_or_a_fraction(written: str, meant: str
 
 @pytest.mark.parametrize(
     ("assignment", "words"),
-    [("finetune.freeze=1.5", "not a fraction"), ("finetune.unfreeze=3ep", "nothing rests")],
+    [("finetune.freeze=1.5", "not a fraction"), ("finetune.unfreeze=3ep", "nothing is frozen")],
 )
 def test_a_frozen_part_that_cannot_be_is_refused(assignment: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
@@ -204,7 +204,7 @@ def test_a_frozen_part_that_cannot_be_is_refused(assignment: str, words: str) ->
 
 
 def test_a_backbone_does_not_rest_while_it_is_pretrained() -> None:
-    with pytest.raises(ConfigError, match="pretraining learns the backbone"):
+    with pytest.raises(ConfigError, match="pretraining trains the backbone"):
         resolved("pretrain.method=simclr", "finetune.freeze=backbone")
 
 

@@ -109,7 +109,7 @@ def test_a_prime_batch_up_to_the_largest_cell_is_one_cell() -> None:
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_one_image_is_not_mixed_with_itself(kind: str) -> None:
     for batch, cell in ((131, 0), (4, 1), (1, 0)):
-        with pytest.raises(ConfigError, match="no other to be mixed with") as caught:
+        with pytest.raises(ConfigError, match="mixup and cutmix need two images") as caught:
             of_batch(batch, **{"batch__cell": cell, f"augment__{kind}": 0.2})
         assert "--batch-size" in str(caught.value)
     assert of_batch(132, **{f"augment__{kind}": 0.2}).cell == 66

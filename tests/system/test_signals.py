@@ -288,7 +288,7 @@ def test_a_pack_that_was_stopped_keeps_its_shards_and_goes_on(
             files, "stage", lambda name: send(TERM)() if name.startswith("shard") else None
         )
         done = console.run_here("pack", "digits", str(tmp_path / "pack"))
-    assert done.status == 75 and "the same command goes on from there" in done.stderr
+    assert done.status == 75 and "the same command continues from there" in done.stderr
     assert not (tmp_path / "pack" / "pack.json").exists()
     again = console.run_here("pack", "digits", str(tmp_path / "pack"))
     assert again.status == 0 and "1 of them from an earlier run" in again.stdout

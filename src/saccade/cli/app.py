@@ -60,8 +60,8 @@ class _Application(typer.Typer):
 
 app = _Application(
     help=(
-        "Train image classifiers from scratch: your images in; a trained, evaluated, exactly "
-        "resumable model out."
+        "Train image classifiers: your images in; a trained, evaluated, exactly resumable model "
+        "out."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -100,7 +100,7 @@ _REFUSALS = (
     errno.ENFILE,
 )
 
-CONTINUES = "what is finished is kept; the same command goes on from there"
+CONTINUES = "finished work is kept; the same command continues from there"
 """What a verb answers to a signal that it may be killed by and run again after."""
 
 
@@ -157,11 +157,13 @@ def _of_system(error: OSError) -> Explained | None:
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(
-            "this name is too long for the file system", where=where, fix="use a shorter one"
+            "this file name is too long for the file system", where=where, fix="use a shorter name"
         )
     if error.errno in _REFUSALS:
-        fix = "look at the disk, the rights of the file and the limits of the system (ulimit -a)"
-        return DiskError(f"the system refuses it: {os.strerror(error.errno)}", where=where, fix=fix)
+        fix = "check the disk, the permissions of the file and the limits of the system (ulimit -a)"
+        return DiskError(
+            f"the operating system reported: {os.strerror(error.errno)}", where=where, fix=fix
+        )
     return None
 
 
@@ -173,7 +175,10 @@ def _of_memory(error: Exception) -> Explained | None:
     short = any(words in str(error) for words in ("failed to map segment", "annot allocate memory"))
     if not short and not isinstance(error, MemoryError):
         return None
-    fix = "raise the limit (ulimit -v, or that of the container or job), or ask for less"
+    fix = (
+        "raise the memory limit (ulimit -v, or the limit of the container or job), or use "
+        "smaller settings"
+    )
     return ConfigError("there is not enough memory", where=str(error).partition(":")[0], fix=fix)
 
 

@@ -13,7 +13,8 @@ from saccade.cli.app import app, explained, print_json, show
 @app.command(epilog="Example: saccade bench loader --data photos.zip --model resnet18")
 def bench(
     what: Annotated[
-        Literal["loader"], typer.Argument(help="loader: reading, decoding, resizing, batches.")
+        Literal["loader"],
+        typer.Argument(help="loader: time to read, decode and resize images into batches."),
     ],
     data: options.Data = None,
     model: options.Model = None,

@@ -27,7 +27,7 @@ def check(asked: Asked, json_out: Json = False) -> None:
 
         errors = [finding for finding in findings if finding.severity == "error"]
         if not errors:
-            log.say("nothing stands in the way")
+            log.say("nothing found that stops the run")
             return
-        log.say(f"{len(errors)} finding(s) stand in the way")
+        log.say(f"{len(errors)} finding(s) stop the run")
         raise typer.Exit(errors[0].status)

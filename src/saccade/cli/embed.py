@@ -18,7 +18,9 @@ def embed(
     data: options.Data = None,
     labels: options.Labels = None,
     split_names: options.SplitNames = None,
-    split: Annotated[str, typer.Option("--split", help="One split; default: all of them.")] = "",
+    split: Annotated[
+        str, typer.Option("--split", help="The split to embed; default: all splits.")
+    ] = "",
     best: options.Best = False,
     model: options.Architecture = None,
     mean: options.Mean = None,

@@ -26,7 +26,7 @@ def evaluate(
     labels: options.Labels = None,
     split_names: options.SplitNames = None,
     split: Annotated[
-        str, typer.Option("--split", help="Which split; default: the validation split.")
+        str, typer.Option("--split", help="The split to evaluate; default: the validation split.")
     ] = "",
     best: options.Best = False,
     model: options.Architecture = None,

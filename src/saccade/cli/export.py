@@ -20,7 +20,7 @@ Given = Annotated[
     typer.Option(
         "--input",
         help=(
-            "What the files take: uint8 (pixels of the final size), image (one image of any size) "
+            "Input of the files: uint8 (pixels of the final size), image (one image of any size) "
             "or float (normalised)."
         ),
     ),
@@ -29,13 +29,17 @@ Int8 = Annotated[
     bool, typer.Option("--int8", help="Also model-int8.onnx: weights and activations in 8 bits.")
 ]
 Calibration = Annotated[
-    int, typer.Option(help="For --int8: how many training images show the ranges.", min=1)
+    int, typer.Option(help="For --int8: number of training images to calibrate on.", min=1)
 ]
 MaxDrop = Annotated[
-    float, typer.Option(help="For --int8: it may lose so many percentage points.", min=0)
+    float, typer.Option(help="For --int8: percentage points that top-1 may lose.", min=0)
 ]
 PerTensor = Annotated[
-    bool, typer.Option("--per-tensor", help="For --int8: one scale for each layer. Loses more.")
+    bool,
+    typer.Option(
+        "--per-tensor",
+        help="For --int8: one scale per layer instead of per channel; less accurate.",
+    ),
 ]
 
 
@@ -45,7 +49,7 @@ def export(
     formats: Annotated[
         str,
         typer.Option(
-            "--format", help="Kinds of files, comma between: onnx, pt2, pt, timm, pickle."
+            "--format", help="File formats, separated by commas: onnx, pt2, pt, timm, pickle."
         ),
     ] = "onnx",
     given: Given = "uint8",
@@ -57,11 +61,15 @@ def export(
     labels: options.Labels = None,
     split_names: options.SplitNames = None,
     split: Annotated[
-        str, typer.Option("--split", help="Which split proves them; default: the validation split.")
+        str,
+        typer.Option(
+            "--split", help="The split that checks the files; default: the validation split."
+        ),
     ] = "",
     best: options.Best = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder. Default: export/ in the run folder.")
+        Path | None,
+        typer.Option("--out", help="The output folder. Default: export/ in the run folder."),
     ] = None,
     json_out: options.Json = False,
 ) -> None:
@@ -109,7 +117,10 @@ def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
     )
     rounds = min(took["n"] for took in fact["milliseconds"].values())
     judged = f"{fact['images']:,}{some} images of '{fact['split']}'"
-    apart = f"logits differ by at most {fact['largest_difference_of_std']:.1g} of their deviation"
+    apart = (
+        f"logits differ by at most {fact['largest_difference_of_std']:.1g} of their standard "
+        "deviation"
+    )
     if "drop_points" in fact:
         apart = _lost(fact)
     return (

@@ -73,7 +73,7 @@ class Row:
         for kind in self.kinds:
             names = foreign_values.NAMES.get(kind)
             if names and given and foreign_values.translate(kind, given, line) is None:
-                return f"not here; here are: {', '.join(dict.fromkeys(names.values()))}"
+                return f"not available; available are: {', '.join(dict.fromkeys(names.values()))}"
         return ""
 
 
@@ -148,8 +148,8 @@ def answer(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Usag
         if why or given != ours
     ]
     return UsageError(
-        "\n".join(["some options are spelt as another trainer has them; here they are:", *lines]),
-        where="docs/coming-from.md has the whole table",
+        "\n".join(["some options are spelled as in another trainer; Saccade's are:", *lines]),
+        where="docs/coming-from.md has the complete table",
         fix=" ".join(["saccade", verb, *filter(None, dict.fromkeys(ours for _, ours, _ in told))]),
     )
 
@@ -179,7 +179,7 @@ def _reply(
 
     if not part.name and "--data" in own and part.text[0] != "--":
         if part.text[0].endswith(".py"):
-            return "", "saccade is the script"
+            return "", "saccade itself is the script"
         if _is_images(part.text[0]):
             return shlex.join(["--data", part.text[0]]), "a folder, tar, zip or known name"
     return given, ""

@@ -23,27 +23,27 @@ from saccade.errors import ConfigError, UsageError
 def launch(
     context: typer.Context,
     where: Annotated[
-        Literal["slurm"], typer.Argument(help="slurm: write a batch script around srun.")
+        Literal["slurm"], typer.Argument(help="slurm: write a batch script that calls srun.")
     ],
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines.")] = 1,
     ranks_per_node: Annotated[
-        int, typer.Option("--ranks", min=1, help="Ranks, and GPUs, on each machine.")
+        int, typer.Option("--ranks", min=1, help="Ranks (and GPUs) per machine.")
     ] = 1,
     gpus: Annotated[
-        bool, typer.Option("--gpus/--no-gpus", help="Ask for a GPU for each rank.")
+        bool, typer.Option("--gpus/--no-gpus", help="Request one GPU per rank.")
     ] = True,
     cpus: Annotated[
-        int, typer.Option("--cpus", min=0, help="Cores for each rank; 0: the cluster's default.")
+        int, typer.Option("--cpus", min=0, help="CPU cores per rank; 0: the cluster's default.")
     ] = 0,
     time: Annotated[
         str, typer.Option("--time", help="Time limit, as sbatch takes it: 24:00:00.")
     ] = "",
     partition: Annotated[str, typer.Option("--partition", help="Partition.")] = "",
     account: Annotated[str, typer.Option("--account", help="Account.")] = "",
-    script: Annotated[Path, typer.Option("--script", help="Where the script goes.")] = Path(
+    script: Annotated[Path, typer.Option("--script", help="File to write the script to.")] = Path(
         "saccade.sbatch"
     ),
-    submit: Annotated[bool, typer.Option("--submit", help="Also submit it.")] = False,
+    submit: Annotated[bool, typer.Option("--submit", help="Submit the script, too.")] = False,
     json_out: options.Json = False,
 ) -> None:
     """Write (and submit) a batch script that trains on several machines.
@@ -56,7 +56,7 @@ def launch(
 
         if "--devices" in context.args:
             raise UsageError(
-                "SLURM says which devices a rank gets",
+                "SLURM assigns the devices of each rank",
                 where="--devices",
                 fix="use --ranks and --no-gpus",
             )
@@ -79,7 +79,7 @@ def launch(
         if json_out:
             print_json({"script": str(script), "submitted": answer})
         else:
-            show(answer or f"{script} is written; submit it with: sbatch {script}")
+            show(answer or f"wrote {script}; submit it with: sbatch {script}")
 
 
 def _submit(script: Path) -> str:
@@ -87,7 +87,9 @@ def _submit(script: Path) -> str:
         done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True)
     except OSError as error:
         raise ConfigError(
-            "there is no sbatch here", where="--submit", fix=f"submit {script} on the cluster"
+            "sbatch was not found on this machine",
+            where="--submit",
+            fix=f"submit {script} on the cluster",
         ) from error
     if done.returncode != 0:
         raise ConfigError(f"sbatch refused it: {done.stderr.strip()}", where=str(script))

@@ -18,18 +18,18 @@ def lr(
         list[str],
         typer.Argument(
             metavar="RECIPE",
-            help="Recipes, YAML files or run folders; several are drawn in one figure.",
+            help="Recipes, YAML files or run folders; several are drawn in one plot.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The picture: a .png or a .svg.")] = Path(
-        "lr.png"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="The plot to write: a .png or .svg file.")
+    ] = Path("lr.png"),
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     num_images: Annotated[
         int,
         typer.Option(
-            "--images", min=0, help="Training images; default: ImageNet's, or those of the run."
+            "--images", min=0, help="Number of training images; default: ImageNet's, or the run's."
         ),
     ] = 0,
     sets: options.Sets = None,
@@ -40,7 +40,7 @@ def lr(
         form = out.suffix.lower().removeprefix(".")
         if form not in ("png", "svg"):
             raise UsageError(
-                f"'{out}' is neither a .png nor a .svg", where="--out", fix="write --out lr.png"
+                f"'{out}' does not end in .png or .svg", where="--out", fix="write --out lr.png"
             )
 
         from saccade import files

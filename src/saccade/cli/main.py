@@ -47,7 +47,7 @@ def _stand_somewhere() -> None:
         os.getcwd()
     except OSError as error:
         raise UsageError(
-            "the working directory is gone", fix="change to one that exists, such as: cd ~"
+            "the working directory no longer exists", fix="change to one that exists, such as: cd ~"
         ) from error
 
 

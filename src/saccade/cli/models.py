@@ -13,10 +13,12 @@ from saccade.cli.app import app, explained, print_json, show
 @app.command(epilog="Example: saccade models 'resnet*' --image-size 128")
 def models(
     pattern: Annotated[
-        str, typer.Argument(help="A name, drawn stage by stage, or a pattern such as 'resnet*'.")
+        str, typer.Argument(help="A name (shown stage by stage) or a pattern such as 'resnet*'.")
     ] = "*",
     image_size: options.ImageSize = None,
-    num_classes: Annotated[int, typer.Option("--classes", min=1, help="Width of the head.")] = 1000,
+    num_classes: Annotated[
+        int, typer.Option("--classes", min=1, help="Number of outputs of the head.")
+    ] = 1000,
     json_out: options.Json = False,
 ) -> None:
     """List the architectures with what they cost, or draw one."""
@@ -39,4 +41,4 @@ def models(
         else:
             architectures.draw(rows[0])
         for reason in left_out:
-            show(f"left out: {reason}", err=True)
+            show(f"skipped: {reason}", err=True)

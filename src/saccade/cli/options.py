@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from saccade.setup.compose import Request
 
 KNOWN_DATA = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist")
-"""What ``KNOWN`` of the data sources is, without what these import."""
+"""The names in ``KNOWN`` of the data sources, without importing them."""
 
 
 def _complete_data(incomplete: str) -> list[str]:
@@ -75,16 +75,18 @@ Init = Annotated[
 ]
 Holdout = Annotated[
     str | None,
-    typer.Option("--holdout", help="Fraction of the training images to validate on: 10%."),
+    typer.Option("--holdout", help="Fraction of the training images held out for validation: 10%."),
 ]
 Minival = Annotated[
     str | None,
-    typer.Option("--minival", help="Fraction of the training images to choose the best on."),
+    typer.Option(
+        "--minival", help="Fraction of the training images held out to choose the best checkpoint."
+    ),
 ]
 Freeze = Annotated[
     str | None,
     typer.Option(
-        "--freeze", help="What keeps its weights: backbone, stem, a module's name, or 75%."
+        "--freeze", help="What to freeze: backbone, stem, a module's name, or 75% of the layers."
     ),
 ]
 
@@ -92,7 +94,7 @@ Freeze = Annotated[
 Epochs = Annotated[str | None, typer.Option("--epochs", help="Length: 90, 90ep or 5000step.")]
 Within = Annotated[
     str | None,
-    typer.Option("--within", help="Fit the length into this time, from start to end: 3m, 1h."),
+    typer.Option("--within", help="Choose the length that fits into this total time: 3m, 1h."),
 ]
 BatchSize = Annotated[
     int | None,
@@ -104,16 +106,22 @@ ImageSize = Annotated[
 ]
 Mean = Annotated[
     str | None,
-    typer.Option("--mean", help="Subtracted from red, green, blue in 0..1: 0.485,0.456,0.406."),
+    typer.Option(
+        "--mean",
+        help="Mean of red, green, blue, subtracted from values in 0..1: 0.485,0.456,0.406.",
+    ),
 ]
 Std = Annotated[
     str | None,
-    typer.Option("--std", help="What red, green, blue are divided by: 0.229,0.224,0.225."),
+    typer.Option(
+        "--std", help="Standard deviation of red, green, blue, the divisor: 0.229,0.224,0.225."
+    ),
 ]
 Bgr = Annotated[
-    bool | None, typer.Option("--bgr", help="The network sees blue first, then green and red.")
+    bool | None,
+    typer.Option("--bgr", help="The network expects BGR: blue first, then green and red."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from it.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all random draws.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: section.key=value (repeatable).")
 ]
@@ -133,7 +141,7 @@ MaxTime = Annotated[
 ]
 Patience = Annotated[
     int | None,
-    typer.Option("--patience", help="End after so many evaluations without a better one."),
+    typer.Option("--patience", help="End after this many evaluations without improvement."),
 ]
 
 # What is there already
@@ -142,14 +150,17 @@ Run = Annotated[
 ]
 Weights = Annotated[
     Path,
-    typer.Argument(help="A run, a checkpoint in it, or a file of weights, also of others."),
+    typer.Argument(help="A run, a checkpoint in it, or a weights file, also from another program."),
 ]
 Architecture = Annotated[
     str | None,
-    typer.Option("--model", help="For weights of others: their network, resnet50 or timm:NAME."),
+    typer.Option(
+        "--model", help="For weights from another program: the network, resnet50 or timm:NAME."
+    ),
 ]
 Best = Annotated[
-    bool, typer.Option("--best", help="Take the best checkpoint of the run, not its last weights.")
+    bool,
+    typer.Option("--best", help="Use the best checkpoint of the run instead of its final weights."),
 ]
 DevicesAsRun = Annotated[str, typer.Option("--devices", help="auto (the run's), cpu, cuda or mps.")]
 PrecisionAsRun = Annotated[

@@ -15,19 +15,24 @@ from saccade.cli.app import CONTINUES, app, explained, print_json, show
 def pack(
     source: options.Source,
     target: Annotated[
-        Path, typer.Argument(help="The folder of the pack, which is trained on as --data.")
+        Path, typer.Argument(help="The folder of the pack; train on it with --data.")
     ],
     max_side: Annotated[
-        int, typer.Option("--max-side", help="Reduce the longer side to this; 0: never.")
+        int,
+        typer.Option(
+            "--max-side", help="Reduce the longer side to at most this many pixels; 0: never."
+        ),
     ] = 500,
-    quality: Annotated[int, typer.Option("--quality", help="libjpeg's quality, 1 to 100.")] = 90,
+    quality: Annotated[
+        int, typer.Option("--quality", help="JPEG quality (libjpeg), 1 to 100.")
+    ] = 90,
     tile: Annotated[int, typer.Option("--tile", help="Width of a tile in pixels.")] = 32,
     chroma: Annotated[
         Literal["source", "4:2:0", "4:4:4"],
-        typer.Option("--chroma", help="How finely colour is stored."),
+        typer.Option("--chroma", help="Chroma subsampling of the JPEG files."),
     ] = "source",
     original: Annotated[
-        bool, typer.Option("--original", help="Keep the bytes of every image.")
+        bool, typer.Option("--original", help="Store the original bytes of every image.")
     ] = False,
     split_names: options.SplitNames = None,
     json_out: options.Json = False,

@@ -19,7 +19,9 @@ from saccade.printable import cell, printable
 def predict(
     run: options.Weights,
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes.")] = 5,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="Number of classes to list per image.")
+    ] = 5,
     best: options.Best = False,
     model: options.Architecture = None,
     mean: options.Mean = None,
@@ -27,7 +29,7 @@ def predict(
     bgr: options.Bgr = None,
     image_size: options.ImageSize = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Also write path, rank, class, probability.")
+        Path | None, typer.Option("--csv", help="Also write a CSV: path, rank, class, probability.")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
@@ -64,7 +66,7 @@ def predict(
         # last, so that the answers about the other images are written in any case
         if bad:
             complain(
-                f"{bad:,} of {len(rows):,} images could not be read; they are named above", "red"
+                f"{bad:,} of {len(rows):,} images could not be read; they are listed above", "red"
             )
             raise typer.Exit(DataError.status)
 

@@ -16,7 +16,7 @@ def prepare(
     source: options.Source,
     target: Annotated[
         Path,
-        typer.Argument(help="The folder that gets train/<class>/<image>, val/<class>/<image>."),
+        typer.Argument(help="The folder to fill with train/<class>/<image>, val/<class>/<image>."),
     ],
     split_names: options.SplitNames = None,
     json_out: options.Json = False,

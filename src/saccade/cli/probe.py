@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Several = Annotated[
     list[str],
-    typer.Argument(help="Runs, files of weights (of others: --model, or NAME=FILE), or timm:NAME."),
+    typer.Argument(
+        help="Runs, weights files (from another program: --model, or NAME=FILE), or timm:NAME."
+    ),
 ]
 
 
@@ -33,7 +35,9 @@ def probe(
     image_size: options.ImageSize = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=0, help="Learn from so many images; default 10000, 0 = all."),
+        typer.Option(
+            "--limit", min=0, help="Number of images to learn from; default 10000, 0 = all."
+        ),
     ] = None,
     devices: options.DevicesAsRun = "auto",
     precision: options.PrecisionAsRun = "auto",
@@ -81,7 +85,7 @@ def _table(found: Comparison) -> str:
     width = max(map(len, labels))
     titles = [f"kNN {k}" for k in NEIGHBOURS] + ["probe"]
     lines = [
-        f"top-1 of {found.judged:,} images of '{found.judge}'; {found.learned:,} were learned from",
+        f"top-1 of {found.judged:,} images of '{found.judge}'; learned from {found.learned:,}",
         "",
         " " * width + "".join(f"{title:>9}" for title in titles),
     ]
@@ -94,5 +98,5 @@ def _table(found: Comparison) -> str:
     close = [row.name for row in others if first.best - row.best < 2 * error]
     lines += ["", f"best: {first.name}, {first.best:.1%} (standard error {error:.1%})"]
     if close:
-        lines.append(f"within chance of it: {', '.join(close)}")
+        lines.append(f"not clearly worse: {', '.join(close)}")
     return "\n".join(lines)

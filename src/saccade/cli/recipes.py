@@ -12,7 +12,7 @@ from saccade.cli.app import app, explained, print_json, show
 from saccade.errors import UsageError
 
 Words = Annotated[
-    list[str] | None, typer.Argument(help="A recipe to show, or: record RUN..., or: records.")
+    list[str] | None, typer.Argument(help="A recipe to show, or `record RUN...`, or `records`.")
 ]
 
 
@@ -36,7 +36,7 @@ def recipes(words: Words = None, json_out: options.Json = False) -> None:
         if first == "record":
             if not rest:
                 raise UsageError(
-                    "no run is named",
+                    "no run was given",
                     where="saccade recipes record",
                     fix="give finished run folders",
                 )

@@ -25,7 +25,7 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="A run folder or a checkpoint in one; several runs are compared on one page."
+            help="A run folder or a checkpoint in it; several runs are compared on one page."
         ),
     ],
     best: options.Best = False,
@@ -36,7 +36,7 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Where the comparison (comparison.html) or the table (stdout) goes."
+            "--out", help="File for the comparison (comparison.html) or the table (stdout)."
         ),
     ] = None,
     json_out: options.Json = False,
@@ -47,7 +47,7 @@ def report(
             raise UsageError(
                 "a table and a comparison show the results of runs, not of their checkpoints",
                 where="--best",
-                fix="leave out --best, or name one run without --table",
+                fix="remove --best, or name one run without --table",
             )
         if table:
             _tabulate(runs, table, out, json_out)

@@ -23,12 +23,15 @@ def show_augment(
     image_size: options.ImageSize = None,
     sets: options.Sets = None,
     images: Annotated[
-        int, typer.Option("--images", min=1, max=64, help="How many images, one in each row.")
+        int, typer.Option("--images", min=1, max=64, help="Number of images, one per row.")
     ] = 6,
     views: Annotated[
-        int, typer.Option("--views", min=1, max=64, help="How many views of each, side by side.")
+        int,
+        typer.Option("--views", min=1, max=64, help="Number of views of each image, side by side."),
     ] = 8,
-    out: Annotated[Path, typer.Option("--out", help="The PNG file.")] = Path("augment.png"),
+    out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")] = Path(
+        "augment.png"
+    ),
     json_out: options.Json = False,
 ) -> None:
     """Draw what the network will see: a row for each image, its view at evaluation first."""

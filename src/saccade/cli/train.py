@@ -27,7 +27,7 @@ Resume = Annotated[
     typer.Option("--resume", help="auto, never, a run folder or one of its checkpoints."),
 ]
 ResumeChanged = Annotated[
-    bool, typer.Option("--resume-changed", help="Go on although settings or images changed.")
+    bool, typer.Option("--resume-changed", help="Continue although settings or images changed.")
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")
@@ -92,7 +92,7 @@ def start(
             )
 
         if not outcome.fresh and (learned := outcome.objective) is not None:
-            log.say(f"this run is finished: {outcome.folder} (start another with --resume never)")
+            log.say(f"this run is finished: {outcome.folder} (`--resume never` starts another run)")
             run_folder.conclude(
                 outcome.result, outcome.folder, outcome.seconds, log, objective=learned
             )

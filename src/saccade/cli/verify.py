@@ -17,10 +17,11 @@ def verify(
     source: options.Source,
     md5: Annotated[
         bool,
-        typer.Option("--md5", help="Check the MD5 of the ILSVRC2012 archives themselves, too."),
+        typer.Option("--md5", help="Also check the MD5 of the ILSVRC2012 archives."),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also write the ledger with all names as JSON.")
+        Path | None,
+        typer.Option("--out", help="Also write the full result, with all file names, as JSON."),
     ] = None,
     split_names: options.SplitNames = None,
     json_out: options.Json = False,

@@ -17,7 +17,9 @@ from saccade.cli.options import Json
 )
 def verify_resume(
     context: typer.Context,
-    kills: Annotated[int, typer.Option("--kills", min=1, help="How often to kill -9 the run.")] = 3,
+    kills: Annotated[
+        int, typer.Option("--kills", min=1, help="How many times to kill the run (kill -9).")
+    ] = 3,
     steps: Annotated[
         int, typer.Option("--steps", min=10, help="Length of the run in optimiser steps.")
     ] = 60,

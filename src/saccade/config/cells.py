@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 LEAST_CELL, LARGEST_CELL = 16, 128
-"""Images in a cell that is chosen by itself: norms over fewer are coarse, and more do not
-compute faster.
+"""Images in an automatically chosen cell: fewer make batch statistics noisy, and more are not
+faster.
 """
 
 

@@ -95,19 +95,19 @@ Triple = Annotated[tuple[float, float, float], Field()]
 PositiveTriple = Annotated[Triple, AfterValidator(_positive)]
 
 
-def numerics(default: Any, doc: str, **limits: Any) -> Any:
-    """Declare a setting that decides the numbers of the run."""
+def results(default: Any, doc: str, **limits: Any) -> Any:
+    """Declare a setting that changes the results of the run."""
     return Field(
         default,
         description=doc,
-        json_schema_extra={"kind": "numerics"},
+        json_schema_extra={"kind": "results"},
         validate_default=True,
         **limits,
     )
 
 
 def data(default: Any, doc: str, **limits: Any) -> Any:
-    """Declare a setting that decides what is seen."""
+    """Declare a setting that changes which data the run sees."""
     return Field(
         default,
         description=doc,
@@ -118,7 +118,7 @@ def data(default: Any, doc: str, **limits: Any) -> Any:
 
 
 def run(default: Any, doc: str, **limits: Any) -> Any:
-    """Declare a setting that decides where and how it runs; it may change at a resume."""
+    """Declare a setting of where and how the run computes; it may change at a resume."""
     return Field(
         default, description=doc, json_schema_extra={"kind": "run"}, validate_default=True, **limits
     )

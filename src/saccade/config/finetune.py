@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from saccade import units
-from saccade.config.fields import DurationText, Section, numerics
+from saccade.config.fields import DurationText, Section, results
 
 BACKBONE, BUT_LAST_NORM, STEM = "backbone", "backbone-but-last-norm", "stem"
 
@@ -21,14 +21,15 @@ def _text(value: Any) -> Any:
 
 
 def _part(text: str) -> str:
-    """Check the part of a network that rests; a fraction is written in one way: 75% is 0.75."""
+    """Check the name of the frozen part of a network; a fraction is written in one way: 75% is
+    0.75."""
     if not text:
         raise ValueError("write none, backbone, a module such as layer3, or a fraction such as 75%")
     if text[0].isdigit() or text[0] in ".-":
         try:
             share = units.fraction(text)
         except ValueError as error:
-            raise ValueError(f"{error}, below 100%; backbone is all but the head") from None
+            raise ValueError(f"{error}, below 100%; `backbone` means all but the head") from None
         return f"{share:.12g}" if share else "none"
     return text
 
@@ -37,31 +38,36 @@ Part = Annotated[str, BeforeValidator(_text), AfterValidator(_part)]
 
 
 class FinetuneSection(Section):
-    """What differs where training goes on from weights."""
+    """What differs when training starts from existing weights."""
 
-    freeze: Part = numerics(
+    freeze: Part = results(
         "none",
-        "what rests: none; backbone = all but the head; backbone-but-last-norm; stem = the first "
-        "layer; a module's name = up to and including it; a fraction of the layers, from the input",
+        "what is frozen: none; backbone = all but the head; backbone-but-last-norm; stem = the "
+        "first layer; a module's name = up to and including it; a fraction of the layers, from "
+        "the input",
     )
-    unfreeze: DurationText = numerics(
-        "", "when all that rests has woken, layer after layer from the head; empty = never"
+    unfreeze: DurationText = results(
+        "",
+        (
+            "gradual unfreezing, layer by layer from the head: when the last layer is "
+            "unfrozen; empty = never"
+        ),
     )
-    norms: Literal["train", "frozen"] = numerics(
-        "train", "frozen: BatchNorm keeps its statistics, and normalises by them in training, too"
+    norms: Literal["train", "frozen"] = results(
+        "train", "frozen: BatchNorm keeps its running statistics and uses them in training, too"
     )
-    head_lr: float = numerics(
+    head_lr: float = results(
         1.0, "the head's learning rate as a multiple of optimizer.lr", gt=0, le=1e4
     )
-    head_start: Literal["zero", "probe", "anew"] = numerics(
+    head_start: Literal["zero", "probe", "anew"] = results(
         "zero",
-        "how a fresh head starts: at zero, or as the linear probe of the frozen features; anew = "
-        "at zero, also where the weights have a head for these classes",
+        "start of a new head: zero, or probe = a linear probe of the frozen features; anew = "
+        "zero, even where the weights have a head for these classes",
     )
-    views: int = numerics(
+    views: int = results(
         1,
-        "frozen backbone: views of each image whose features are held, the first as evaluation "
-        "sees it; 0 = computed anew in each step",
+        "frozen backbone: number of views of each image whose features are cached, the first as "
+        "in evaluation; 0 = no cache, computed in each step",
         ge=0,
         le=100,
     )
@@ -69,7 +75,10 @@ class FinetuneSection(Section):
     @model_validator(mode="after")
     def _consistent(self) -> FinetuneSection:
         if self.unfreeze and self.freeze == "none":
-            raise ValueError("finetune.unfreeze: nothing rests; say what with --freeze backbone")
+            raise ValueError(
+                "finetune.unfreeze: nothing is frozen; say what to freeze, such as --freeze "
+                "backbone"
+            )
         return self
 
     @property

@@ -81,7 +81,7 @@ class Layers:
                 where=f"--set {_short(name)}",
                 fix=(
                     "write a name, a number, true, false, null, [a, b] or {name: value}; a text "
-                    "may stand in quotes"
+                    "may be in quotes"
                 ),
             ) from error
 
@@ -152,9 +152,9 @@ def _short(text: str, limit: int = 200) -> str:
 def _unknown(name: str, origin: str) -> ConfigError:
     known = list(kinds())
     if inside := [k for k in known if k.startswith(f"{name}.")]:
-        what, some = f"'{name}' is a section, and needs settings below it", ", ".join(inside[:4])
+        what, some = f"'{name}' is a section, not a setting", ", ".join(inside[:4])
         return ConfigError(
-            what, where=origin, fix=f"write some of {some} ..., or leave '{name}' out"
+            what, where=origin, fix=f"set one of its settings ({some} ...), or remove '{name}'"
         )
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not near:

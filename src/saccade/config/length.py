@@ -10,20 +10,20 @@ def check(epochs: str, within: str) -> None:
     """Raise ValueError unless ``epochs`` and ``within`` say, together, how long a run is."""
     if within and epochs != AUTO:
         raise ValueError(
-            f"within: the run is to take {within}, and epochs says {epochs}, too; leave one of "
-            "them out (in a file: `epochs: auto` stands beside `within`)"
+            f"within: both a time ({within}) and a length (epochs: {epochs}) are given; remove "
+            "one of them (in a file, `within` goes with `epochs: auto`)"
         )
     if within:
         if not seconds(within):
-            raise ValueError("within: no time is no run; write 3m")
+            raise ValueError("within: the time must be above zero; write 3m")
         return
 
     if epochs == AUTO:
         raise ValueError("epochs: auto needs a time to fit into; add --within 3m")
     if not Duration.parse(epochs or "1ep").value:
         raise ValueError(
-            "epochs: nothing would be trained; take 1step or more, or `saccade eval` for "
-            "weights as they are"
+            "epochs: nothing would be trained; write 1step or more, or use `saccade eval` for "
+            "existing weights"
         )
     if epochs.endswith("%") or not epochs:
         raise ValueError(

@@ -46,7 +46,7 @@ def load(text: str) -> Any:
     Raises BadYaml on everything that is not plain, too large, too deep or twice there.
     """
     if len(text) > LIMIT_BYTES:
-        raise BadYaml(f"it is longer than {LIMIT_BYTES:,} characters")
+        raise BadYaml(f"the text is longer than {LIMIT_BYTES:,} characters")
     loader: _Plain | None = None
     try:
         loader = _Plain(text)
@@ -57,7 +57,9 @@ def load(text: str) -> Any:
         raise BadYaml(reason, mark.line + 1 if mark else 0) from error
     except (ValueError, OverflowError) as error:  # `0x_` looks like a number, and is none
         line = loader.line if loader is not None else 0
-        raise BadYaml("a word looks like a number, but is none; put it in quotes", line) from error
+        raise BadYaml(
+            "a word looks like a number but is not one; put it in quotes", line
+        ) from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -81,15 +83,15 @@ class _Plain(yaml.SafeLoader):
         # looked at before it is built: a few bytes of aliases can stand for gigabytes
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             self._refuse(
-                "anchors (&) and aliases (*) are not read here; write the value out", event
+                "anchors (&) and aliases (*) are not supported; write the value out", event
             )
         if event.tag is not None:
             self._refuse(
-                f"tags such as {event.tag[:40]} are not read here; write the plain value", event
+                f"tags such as {event.tag[:40]} are not supported; write the plain value", event
             )
         self.depth += 1
         if self.depth > LIMIT_DEPTH:
-            self._refuse(f"it is nested deeper than {LIMIT_DEPTH} levels", event)
+            self._refuse(f"the settings are nested deeper than {LIMIT_DEPTH} levels", event)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -116,7 +118,7 @@ class _Plain(yaml.SafeLoader):
             names = [str(key.value) for key, _ in node.value]
             twice = next((name for name in names if names.count(name) > 1), names[0])
             raise yaml.MarkedYAMLError(
-                problem=f"'{twice[:80]}' is there twice", problem_mark=node.start_mark
+                problem=f"'{twice[:80]}' is set twice", problem_mark=node.start_mark
             )
         return mapping
 

@@ -1,6 +1,6 @@
 """The configuration: one frozen, typed schema; YAML files and flags merged into it in order.
 
-Every field is marked with what it decides: ``numerics`` (the numbers of the run), ``data`` (what is
+Every field is marked with what it decides: ``results`` (the numbers of the run), ``data`` (what is
 seen) or ``run`` (where and how it runs). At a resume only ``run`` fields may change.
 """
 
@@ -29,7 +29,7 @@ from saccade.config.fields import (
     Triple,
 )
 from saccade.config.fields import data as _data
-from saccade.config.fields import numerics as _numerics
+from saccade.config.fields import results as _results
 from saccade.config.fields import run as _run
 from saccade.config.finetune import FinetuneSection
 from saccade.config.optim import OptimizerSection, ScheduleSection
@@ -47,22 +47,25 @@ DeviceText = Annotated[
 class ModelSection(Section):
     """The network."""
 
-    name: str = _numerics("resnet18", "a name from `saccade models`")
-    num_classes: int = _numerics(0, "width of the head; 0 = the classes of the data", ge=0)
-    dropout: float | None = _numerics(
+    name: str = _results("resnet18", "a name from `saccade models`")
+    num_classes: int = _results(0, "width of the head; 0 = the classes of the data", ge=0)
+    dropout: float | None = _results(
         None, "fraction of the features dropped before the head; null = the paper's", ge=0, lt=1
     )
-    drop_path: float | None = _numerics(
+    drop_path: float | None = _results(
         None,
-        "chance of skipping the last residual branch, rising linearly to it; null = the paper's",
+        (
+            "stochastic depth: probability of skipping the last residual branch, rising linearly "
+            "from 0; null = the paper's"
+        ),
         ge=0,
         lt=1,
     )
-    strides: Annotated[tuple[int, ...], Field(max_length=5)] = _numerics(
-        (), "five strides: stem, pool, three stages; empty = by the size of the images"
+    strides: Annotated[tuple[int, ...], Field(max_length=5)] = _results(
+        (), "five strides: stem, pool, three stages; empty = chosen by the image size"
     )
-    patch_size: int = _numerics(
-        0, "side of a transformer's patch in pixels; 0 = by the size of the images", ge=0, le=64
+    patch_size: int = _results(
+        0, "side of a transformer's patch in pixels; 0 = chosen by the image size", ge=0, le=64
     )
     checkpointing: bool = _run(
         False, "recompute blocks in the backward pass: slower, but less memory"
@@ -72,8 +75,8 @@ class ModelSection(Section):
         "start from weights: a run folder, a .safetensors, .pth or .pt file, or timm:NAME; "
         "empty = from scratch",
     )
-    init_digest: str = _numerics(
-        "", "SHA-256 of these weights, by which the run knows them; found at the start"
+    init_digest: str = _results(
+        "", "SHA-256 of these weights, computed at the start; identifies them in the run"
     )
 
 
@@ -89,11 +92,11 @@ class DataSection(Section):
     )
     split_names: str = _data(
         "",
-        "which folders are the splits, `train=Alpha,val=Beta`, or `none` where all are "
-        "classes; empty = by name",
+        "which folders are the splits, `train=Alpha,val=Beta`, or `none` if all are classes; "
+        "empty = recognised by name",
     )
     split: str = _data(
-        "", "which split validates; empty = the first of val, validation, valid, test"
+        "", "the validation split; empty = the first of val, validation, valid, test"
     )
     holdout: Fraction = _data(
         0.0, "stratified fraction of the training images held out as validation"
@@ -107,19 +110,23 @@ class DataSection(Section):
     eval_size: int = _data(0, "side at evaluation, in pixels; 0 = image_size", ge=0, le=4096)
     fit: Literal["crop", "squash", "pad"] = _data(
         "crop",
-        "how an image becomes a square: its central part; all of it, squashed; all of it, "
-        "padded with the mean",
+        "how an image becomes a square: crop the centre; squash all of it; pad all of it with "
+        "the mean colour",
     )
     eval_crop: float = _data(
-        0.875, "side of the central crop over the short side at evaluation", gt=0, le=1
+        0.875, "side of the central crop at evaluation, as a fraction of the short side", gt=0, le=1
     )
     eval_views: Literal[1, 2, 6] = _data(
         1,
-        "views of an image that are averaged: 1 = the image, 2 = and its mirror image, 6 = "
-        "and both shifted",
+        "test-time augmentation: 1 = none, 2 = horizontal-flip TTA, 6 = flip and shifted views, "
+        "averaged",
     )
     epoch_size: Amount = _data(
-        0.0, "images per epoch, drawn anew for each: a fraction below 1 or a count; 0 = all of them"
+        0.0,
+        (
+            "images per epoch, a new random draw for each epoch: a fraction below 1 or a "
+            "count; 0 = all"
+        ),
     )
     eval_images: Amount = _data(
         0.0,
@@ -127,20 +134,31 @@ class DataSection(Section):
         "of them; the end of the run scores all",
     )
     exif: Literal["ignore", "apply"] = _data(
-        "ignore", "EXIF orientation: ignored as in published figures, or applied"
+        "ignore", "EXIF orientation: ignore (as in published results) or apply"
     )
     unreadable: Literal["refuse", "drop"] = _data(
-        "refuse", "training images that cannot be read; `drop`: up to 1 %"
+        "refuse",
+        ("training images that cannot be read: end the run, or skip up to 1 % of them (drop)"),
     )
-    mean: Triple = _data((0.485, 0.456, 0.406), "subtracted from the RGB values in 0..1")
-    std: PositiveTriple = _data((0.229, 0.224, 0.225), "the RGB values are divided by this")
+    mean: Triple = _data(
+        (0.485, 0.456, 0.406), "mean of the RGB values in 0..1, subtracted from them"
+    )
+    std: PositiveTriple = _data(
+        (0.229, 0.224, 0.225), "standard deviation of the RGB values, the divisor"
+    )
     channels: Literal["rgb", "bgr"] = _data(
-        "rgb", "order of the colours that the network sees; mean and std stay in the order RGB"
+        "rgb",
+        ("order of the colour channels for the network; mean and std are always in the order RGB"),
     )
-    threads: int = _run(0, "threads that read and decode; 0 = follow the processor", ge=0, le=256)
+    threads: int = _run(
+        0, "threads that read and decode; 0 = chosen by the number of cores", ge=0, le=256
+    )
     processes: int = _run(
         0,
-        "processes of their own for these threads, where one interpreter cannot feed the device",
+        (
+            "number of reading processes, if one interpreter cannot feed the device; 0 = threads "
+            "only"
+        ),
         ge=0,
         le=64,
     )
@@ -149,10 +167,10 @@ class DataSection(Section):
 class BatchSection(Section):
     """The batch: one optimiser step sees `global` images, `cell` of them in each forward pass."""
 
-    global_: int = _numerics(
+    global_: int = _results(
         256, "images per optimiser step, over all ranks", alias="global", ge=1, le=1 << 20
     )
-    cell: int = _numerics(
+    cell: int = _results(
         0, "images per forward pass; 0 = the largest divisor of `global` up to 128", ge=0
     )
 
@@ -160,29 +178,29 @@ class BatchSection(Section):
 class LossSection(Section):
     """What is minimised."""
 
-    name: Literal["ce", "bce"] = _numerics(
+    name: Literal["ce", "bce"] = _results(
         "ce", "softmax cross-entropy, or binary cross-entropy of every class"
     )
-    bce_threshold: float | None = _numerics(
+    bce_threshold: float | None = _results(
         0.2,
-        "a class with more than this fraction of a mixed image counts as present; null = "
-        "keep fractions",
+        "mixed images with binary cross-entropy: a class with more than this fraction is a full "
+        "target; null = fractions are the targets",
         ge=0,
         lt=1,
     )
-    class_weights: Literal["none", "balanced"] = _numerics(
-        "none", "balanced: weights with which every class counts the same in the loss"
+    class_weights: Literal["none", "balanced"] = _results(
+        "none", "balanced: weights that give every class the same share of the loss"
     )
-    label_smoothing: float = _numerics(
-        0.1, "fraction of the target spread over all classes", ge=0, lt=1
+    label_smoothing: float = _results(
+        0.1, "label smoothing: fraction of the target spread over all classes", ge=0, lt=1
     )
 
 
 class EmaSection(Section):
     """An exponential moving average of the weights; when it is on, it is the model."""
 
-    half_life: DurationText = _numerics(
-        "", "half-life as epochs, steps, samples or % of the run; empty = off"
+    half_life: DurationText = _results(
+        "", "half-life of the average: epochs, steps, samples or % of the run; empty = off"
     )
 
 
@@ -193,42 +211,51 @@ class GuardSection(Section):
     """
 
     bad_steps: Literal["stop", "skip"] = _run(
-        "stop", "a bad step: end the run (76), or leave it out"
+        "stop", "on a bad step: end the run (76), or skip the step"
     )
-    spike: float = _numerics(
+    spike: float = _results(
         0.0,
-        "a step is bad, too, if its loss is more than this many standard deviations above the "
+        "a step is also bad if its loss is more than this many standard deviations above the "
         "recent mean; 0 = off, 6 = rare",
         ge=0,
     )
     allowed: int = _run(
-        10, "steps that may be left out in a whole run before it ends (76)", ge=0, le=1 << 20
+        10, "largest number of skipped steps in a run; one more ends it (76)", ge=0, le=1 << 20
     )
 
 
 class CheckpointSection(Section):
     """Checkpoints."""
 
-    every: CadenceText = _run("1ep or 5min", "how often; whichever comes first")
+    every: CadenceText = _run("1ep or 5min", "how often to save; whichever comes first")
     keep: int = _run(
-        2, "newest verified checkpoints to keep; the best one is kept besides", ge=1, le=1000
+        2,
+        "number of newest verified checkpoints to keep; the best one is always kept",
+        ge=1,
+        le=1000,
     )
 
 
 class RanksSection(Section):
     """Several devices at once: one process, called a rank, for each."""
 
-    sync_norms: bool = _numerics(
-        False, "BatchNorm takes the statistics of the cells of all ranks together: slower"
+    sync_norms: bool = _results(
+        False, "SyncBatchNorm: BatchNorm statistics over the cells of all ranks; slower"
     )
-    start_limit: TimeText = _run("60s", "how long ranks wait for one that has not started")
-    step_limit: TimeText = _run("5m", "how long ranks wait in a step for one that does not answer")
+    start_limit: TimeText = _run("60s", "how long ranks wait for a rank that has not started")
+    step_limit: TimeText = _run(
+        "5m", "how long ranks wait within a step for a rank that does not answer"
+    )
 
 
 class LogSection(Section):
     """Records."""
 
-    every: int = _run(0, "steps between two step events; 0 = at most 2,000 in a run", ge=0)
+    every: int = _run(
+        0,
+        "steps between two step events in the log; 0 = chosen so that a run has at most 2,000",
+        ge=0,
+    )
     tensorboard: bool = _run(
         False, "also write TensorBoard events (needs `pip install tensorboard`)"
     )
@@ -237,23 +264,23 @@ class LogSection(Section):
 class Config(Section):
     """A whole run."""
 
-    recipe: str = _run("", "where these settings came from")
-    seed: int = _numerics(0, "every random draw follows from it", ge=0, lt=1 << 63)
-    epochs: LengthText = _numerics(
+    recipe: str = _run("", "the recipe or file that these settings came from")
+    seed: int = _results(0, "seed of all random draws", ge=0, lt=1 << 63)
+    epochs: LengthText = _results(
         "90ep", "length of the run: 90ep, 5000step; auto: what fits `within`"
     )
-    within: TimeText = _numerics(
-        "", "the time that a run of `epochs: auto` may take, from start to end"
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _numerics(
-        "auto", "bf16 where the processor has it"
+    within: TimeText = _results("", "total time for a run with `epochs: auto`, from start to end")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _results(
+        "auto", "number format: auto = bf16 where the processor supports it"
     )
     device: DeviceText = _run(
-        "auto", "where it runs: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these), cpu:2 (processes)"
+        "auto", "device: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these GPUs), cpu:2 (processes)"
     )
-    max_time: TimeText = _run("", "save and stop (75) after this time; the schedule is not bent")
-    patience: int = _numerics(
-        0, "evaluations without a better one after which the run ends; 0 = never", ge=0, le=1 << 20
+    max_time: TimeText = _run(
+        "", "save and stop (75) after this time; the schedule does not change"
+    )
+    patience: int = _results(
+        0, "evaluations without improvement before the run ends; 0 = never", ge=0, le=1 << 20
     )
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -280,8 +307,8 @@ class Config(Section):
 
         if self.pretrain.method != "none" and self.finetune.rests:
             raise ValueError(
-                "finetune.freeze: pretraining learns the backbone: leave --freeze out, and "
-                "give it to the training that starts from its weights"
+                "finetune.freeze: pretraining trains the backbone, so nothing can be frozen; use "
+                "--freeze later, in the training that starts from these weights"
             )
 
         if self.cell % self.augment.repeats:
@@ -295,9 +322,9 @@ class Config(Section):
         if self.cell == 1 and self.augment.mixes:
             near = " or ".join(map(str, nearest_batches(self.batch.global_, self.augment.repeats)))
             raise ValueError(
-                "batch.cell: a cell of one image has no other to be mixed with; use "
-                f"--batch-size {near}, "
-                "or set augment.mixup and augment.cutmix to 0"
+                "batch.cell: mixup and cutmix need two images in a cell (micro-batch), and this "
+                f"cell has one; use --batch-size {near}, or set augment.mixup and augment.cutmix "
+                "to 0"
             )
 
         length.check(self.epochs, self.within)
@@ -364,7 +391,7 @@ LATER: dict[str, Any] = {
     "augment.solarize": [0.0],
     **unset(),
 }
-"""Settings that earlier versions did not have, and what these did: runs of theirs are the same."""
+"""Settings that earlier versions did not have, with the values those versions used."""
 
 
 def fingerprint(config: Config, *facts: str) -> str:
@@ -387,12 +414,12 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str,
         before["augment.crop"] = FORMER_CROPS[crop]
     names = sorted(set(before) | set(after))
     return [
-        (n, known.get(n, "numerics"), before.get(n), after.get(n))
+        (n, known.get(n, "results"), before.get(n), after.get(n))
         for n in names
         if before.get(n) != after.get(n)
     ]
 
 
 def kinds() -> dict[str, str]:
-    """Return the kind (``numerics``, ``data``, ``run``) of every field by its dotted name."""
+    """Return the kind (``results``, ``data``, ``run``) of every field by its dotted name."""
     return {name: kind for name, kind, _, _ in fields()}
