@@ -316,7 +316,7 @@ def test_an_image_that_only_one_rank_cannot_read_stops_all(images: Path, tmp_pat
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("bug", "RuntimeError: the loader broke"), ("dry", "the loader ran dry at step 20 of 60")],
+    [("bug", "RuntimeError: the loader broke"), ("dry", "the loader ended at step 20 of 60")],
 )
 def test_a_loader_that_breaks_or_runs_dry_on_one_rank_stops_all(
     kind: str, words: str, images: Path, tmp_path: Path

@@ -192,7 +192,7 @@ def test_a_table_of_several_labels_makes_a_run_that_is_judged_by_map(run: Path) 
     assert facts["result"]["map"] > 0.8 and facts["best"]["map"] >= facts["result"]["map"]
     notes = {finding["id"]: finding["message"] for finding in facts["findings"]}
     assert "any number of 3 labels" in notes["multi-label"]
-    assert "32 validation images: with so few, chance alone moves mAP" in notes["too-few-images"]
+    assert "32 validation images: so few images make mAP uncertain" in notes["too-few-images"]
     head, *rows = csv.reader((run / "metrics.csv").read_text().splitlines())
     assert {"map", "f1_macro", "f1_micro"} <= set(head) and len(rows) == 10
 

@@ -176,7 +176,7 @@ class Namesake(Estimate):
         (nn.Linear, UsageError, "objective=Linear is no class of saccade.Objective"),
         ("mae", UsageError, "objective='mae' is no class"),
         (Namesake, UsageError, "is called 'classification', as one of Saccade's is"),
-        (Twice, ConfigError, r"made no objective with outputs: \('a', 'a'\)"),
+        (Twice, ConfigError, r"it returned: \('a', 'a'\)"),
     ],
 )
 def test_what_is_no_whole_objective_is_refused(
@@ -187,7 +187,7 @@ def test_what_is_no_whole_objective_is_refused(
 
 
 def test_a_loss_beside_an_objective_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="loss= beside objective= says nothing"):
+    with pytest.raises(UsageError, match="loss= has no effect beside objective="):
         saccade.train(
             "digits", objective=Estimate, loss=F.cross_entropy, out=tmp_path / "run", **SHORT
         )

@@ -74,7 +74,7 @@ def test_every_look_is_beside_one_at_the_untrained_network(run: Path) -> None:
     assert qualities <= set(facts["result"])
     assert 0 < facts["untrained"]["knn"] < 1
     told = (run / "log.txt").read_text()
-    assert "looks      3 in the run, about" in told
+    assert "looks      3 checks in the run, about" in told
     assert f"kNN {facts['untrained']['knn']:.2%}" in told
     newest = sorted((run / "checkpoints").iterdir())[-1]
     assert json.loads((newest / "state.json").read_text())["untrained"] == facts["untrained"]

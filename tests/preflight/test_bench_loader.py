@@ -45,7 +45,7 @@ def test_a_pack_is_not_advised_for_a_pack(tmp_path: Path) -> None:
 
 def test_the_advice_names_the_limit() -> None:
     assert "4 reading threads" in advice(FOUND) and "saccade pack --max-side 500" in advice(FOUND)
-    assert "nothing to gain" in advice(replace(FOUND, loader=9000.0))
+    assert "would not help" in advice(replace(FOUND, loader=9000.0))
     assert "the disk is the limit" in advice(replace(FOUND, read_s=5e-3))
     assert "the disk" not in advice(FOUND)
     assert "saccade pack" not in advice(replace(FOUND, packed_s=8e-4))

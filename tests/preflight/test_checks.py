@@ -179,7 +179,7 @@ def test_it_is_said_how_little_of_wide_images_evaluation_sees(
     assert (finding is not None) == bool(said)
     if finding:
         assert (
-            f"{said} of the typical image" in finding.message.replace("%", " %")
+            f"{said} of a typical image" in finding.message.replace("%", " %")
             and finding.severity == "note"
         )
         for advice in ("squash", "pad"):  # the advice works

@@ -160,7 +160,7 @@ def test_a_time_too_short_for_an_epoch_is_said_and_one_too_short_for_a_step_refu
     start_s = 10 * 0.95 - length.END_S
     with pytest.raises(ConfigError) as caught:
         length.fit(plan, PACE, spent_s=start_s)
-    assert caught.value.finding == "within-too-short" and "not a single step" in caught.value.what
+    assert caught.value.finding == "within-too-short" and "not even one step" in caught.value.what
 
     _, doubts = length.fit(plan, PACE, spent_s=start_s - total_s(plan, 2) - 0.01)
     assert [(d.id, d.severity) for d in doubts] == [("within-too-short", "warning")]

@@ -50,7 +50,7 @@ def test_the_setting_that_brings_in_another_size_is_to_blame(
     finding = found(composed, FixedSize(64)).get("model-fails")
     assert (finding.where if finding else "") == where
     if finding and where != "FixedSize":
-        assert "at 64 px it works" in finding.message
+        assert "64 px works" in finding.message
 
 
 @pytest.mark.parametrize(("share", "finding"), [(0.34, "last-map-too-small"), (1.0, None)])

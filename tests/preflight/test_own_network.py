@@ -290,7 +290,7 @@ REFUSED = {
     "detached": (
         answering(lambda net, out: out.detach()),
         "model-fails",
-        "does not depend on any trained",
+        "does not depend on any trainable",
     ),
     "one image": (
         changed(lambda net: setattr(net, "out", nn.Sequential(net.out, nn.BatchNorm1d(2)))),

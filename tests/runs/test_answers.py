@@ -55,11 +55,11 @@ def test_answers_of_a_split_are_scored_and_the_validation_split_first(tmp_path: 
 @pytest.mark.parametrize(
     ("softmax", "labels", "said"),
     [
-        (np.full((3, 2), 4.0), [0, 1, 1], "row 0 is no softmax: its numbers sum to 8"),
-        (np.array([[1.5, -0.5], [0.5, 0.5]]), [0, 1], "row 0 is no softmax"),
-        (np.array([[0.5, 0.5], [np.nan, 0.5]]), [0, 1], "row 1 is no softmax"),
-        (np.full((3, 2), 0.5), [0, 1, 2], "of other classes than the answers"),
-        (np.full((3, 2), 0.5), [0, 1, -1], "of other classes than the answers"),
+        (np.full((3, 2), 4.0), [0, 1, 1], "row 0 is not a softmax: its numbers sum to 8"),
+        (np.array([[1.5, -0.5], [0.5, 0.5]]), [0, 1], "row 0 is not a softmax"),
+        (np.array([[0.5, 0.5], [np.nan, 0.5]]), [0, 1], "row 1 is not a softmax"),
+        (np.full((3, 2), 0.5), [0, 1, 2], "other classes than the predictions"),
+        (np.full((3, 2), 0.5), [0, 1, -1], "other classes than the predictions"),
         (np.full((3, 2), 0.5), [0, 1], "do not fit labels"),
         (np.full((3, 2), 0.5), [0.0, 1.0, 1.0], "do not fit labels"),
         (np.full((0, 2), 0.5), np.zeros(0, np.int64), "do not fit labels"),

@@ -117,8 +117,8 @@ def test_the_line_about_the_weights_says_which_pixels_they_get(
     followed = said()
     assert "mean 0.25 0.25 0.25" in followed and "images with" not in followed
     other = said(mean=0.1, bgr=True)
-    assert "images with mean 0.1 0.1 0.1, std 0.5 0.5 0.5 in the order BGR; 8 px" in other
-    assert "were trained with mean 0.25 0.25 0.25, and get images with 0.1 0.1 0.1" in other
+    assert "images with mean 0.1 0.1 0.1, std 0.5 0.5 0.5 in BGR order; 8 px" in other
+    assert "were trained with mean 0.25 0.25 0.25, but now get images with 0.1 0.1 0.1" in other
     assert "were trained with std" not in other
 
 
@@ -128,7 +128,7 @@ def test_a_head_of_other_classes_is_said_in_words(
     cats = pictures(tmp_path / "cats", ("cat", "dog", "cow"))
     with pytest.raises(CheckpointError) as caught:
         saccade.evaluate(weights, cats, module=Painter(), image_size=8)
-    assert "knows ImageNet's 1,000 classes, and the data has 3" in str(caught.value)
+    assert "has ImageNet's 1,000 classes, but the data has 3" in str(caught.value)
     assert "saccade train NAME --init" in caught.value.fix
 
     # as many as the data has: its order is the only one there is
@@ -137,9 +137,9 @@ def test_a_head_of_other_classes_is_said_in_words(
     capsys.readouterr()
     result = saccade.evaluate(tmp_path / "three.pth", in_order, module=Painter(3), image_size=8)
     assert result.top1 == 1.0
-    assert "name none; their answers are taken for a, b, c, in order" in capsys.readouterr().err
+    assert "their outputs are taken as a, b, c, in this order" in capsys.readouterr().err
     shutil.rmtree(in_order / "c")
-    with pytest.raises(CheckpointError, match=r"knows 3 classes, and the data has 2 \(a, b\)"):
+    with pytest.raises(CheckpointError, match=r"has 3 classes, but the data has 2 \(a, b\)"):
         saccade.evaluate(tmp_path / "three.pth", in_order, module=Painter(3), image_size=8)
 
 
@@ -157,7 +157,7 @@ def test_nothing_random_is_scored(tmp_path: Path) -> None:
 
     headless = {n: t for n, t in state.items() if not n.startswith("fc.")}
     done = scored(headless, "--model", "resnet8")
-    assert done.status == 66 and "there is no head in these weights" in done.stderr
+    assert done.status == 66 and "these weights have no head" in done.stderr
     partly = {n: t for n, t in state.items() if not n.startswith("layer2.0.bn1.running")}
     done = scored(partly, "--model", "resnet8")
     assert done.status == 66 and "would stay random: layer2.0.bn1.running_mean" in done.stderr
@@ -176,7 +176,7 @@ def test_weights_of_ours_say_themselves_what_they_are(tmp_path: Path) -> None:
     )
     for keywords in ({"module": "resnet8"}, {"mean": 0.5}, {"bgr": True}, {"image_size": 8}):
         for weights in (outcome.folder, outcome.folder / "model.safetensors"):
-            with pytest.raises(UsageError, match="say themselves"):
+            with pytest.raises(UsageError, match="already says"):
                 saccade.evaluate(weights, **keywords)
 
 

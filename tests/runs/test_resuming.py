@@ -125,8 +125,8 @@ def test_a_changed_batch_is_gone_on_with_after_a_kill(
 @pytest.mark.parametrize(
     ("change", "words", "advised"),
     [
-        (("--epochs", "1"), "the run ends at step 23: there is nothing left to train", False),
-        (("--lr", "0.01"), "the run ends at step 45: there is nothing left to train", False),
+        (("--epochs", "1"), "the run ends at step 23: nothing is left to train", False),
+        (("--lr", "0.01"), "the run ends at step 45: nothing is left to train", False),
         (("--epochs", "3", "--model", "resnet8"), "model.name: resnet8_x2 -> resnet8", False),
         (("--epochs", "3", "--seed", "4"), "seed: 0 -> 4", True),
     ],
@@ -135,7 +135,7 @@ def test_only_advice_that_works_is_given(
     run: Path, change: tuple[str, ...], words: str, advised: bool
 ) -> None:
     refused = train("--resume", str(run), *change, status=78)
-    assert words in refused and "--resume never starts another run" in refused
+    assert words in refused and "`--resume never` starts a new run" in refused
     assert ("--resume-changed (in Python resume_changed=True) goes on" in refused) == advised
     if not advised:
         command = console.run_here("train", "--resume", str(run), *change, "--resume-changed")
@@ -149,7 +149,7 @@ def test_what_resume_may_name(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     model = run / MODEL
     for file in (model, run / "checkpoints" / "step_00000023" / "ema.safetensors"):
         said = train("--resume", str(file), status=66)
-        assert f"`--resume {run}` goes on with its run" in said and f"`--init {file}`" in said
+        assert f"`--resume {run}` continues its run" in said and f"`--init {file}`" in said
     for nothing in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(CheckpointError, match="there is no"):
             saccade.train(resume=nothing, quiet=True, out=tmp_path / "none")

@@ -230,10 +230,13 @@ def test_an_augmentation_that_returns_something_else_is_named(function: Any, wor
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"loss": nn.CrossEntropyLoss}, "make one: loss=CrossEntropyLoss(...)"),
-        ({"loss": 3}, "loss=3 cannot be called"),
-        ({"loss": nn.Linear(3, 3)}, "parameters of its own"),
-        ({"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1)}, "what makes it"),
+        ({"loss": nn.CrossEntropyLoss}, "pass an instance: loss=CrossEntropyLoss(...)"),
+        ({"loss": 3}, "loss=3 is not a function"),
+        ({"loss": nn.Linear(3, 3)}, "its own parameters"),
+        (
+            {"optimizer": torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1)},
+            "a function that makes it",
+        ),
         ({"augment": "flip"}, "augment(image, generator)"),
     ],
 )
@@ -278,8 +281,10 @@ def test_settings_that_a_function_sets_aside_are_named(tmp_path: Path) -> None:
     )
     facts = read_json(tmp_path / "run" / "run.json")
     (told,) = [f["message"] for f in facts["findings"] if f["id"] == "not-applied"]
-    assert told.startswith("optimizer.weight_decay, loss.class_weights, finetune.head_lr: without")
-    assert told.endswith("handed over as optimizer= and loss=")
+    assert told.startswith(
+        "optimizer.weight_decay, loss.class_weights, finetune.head_lr: no effect"
+    )
+    assert told.endswith("no effect together with your own optimizer= and loss=")
     assert facts["handed_over"] == {"loss": "cross_entropy", "optimizer": "adamw"}
 
 
@@ -342,7 +347,7 @@ def test_control_an_augmentation_that_draws_from_elsewhere_is_seen() -> None:
     def careless(image: Image, _: np.random.Generator) -> Image:
         return image if np.random.random() < 0.5 else image[::-1]  # noqa: NPY002
 
-    with pytest.raises(CheckpointError, match="differs from the undisturbed one"):
+    with pytest.raises(CheckpointError, match="differs from the uninterrupted one"):
         saccade.verify_resume(
             "digits", kills=1, steps=4, quiet=True, augment=careless, model="lenet5", batch_size=32
         )
@@ -399,7 +404,7 @@ def test_an_optimizer_that_remembers_in_an_attribute_is_refused(tmp_path: Path) 
                 group["lr"] = group["lr"] / self.count
             super().step()
 
-    with pytest.raises(SaccadeError, match="another step after it was saved and restored"):
+    with pytest.raises(SaccadeError, match="a different step after saving and restoring"):
         saccade.train(
             "digits",
             optimizer=lambda parameters: Forgetful(parameters, lr=0.1),

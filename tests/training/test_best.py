@@ -164,7 +164,7 @@ def test_eval_of_a_float32_run_computes_in_float32_and_says_so_when_asked_for_an
     assert exactly(scored(str(run))) == exactly(facts(run)["result"])
     assert exactly(saccade.evaluate(run).to_json()) == exactly(facts(run)["result"])
     other = console.run_here("eval", str(run), "--precision", "bf16", "--json")
-    assert "the run computed in fp32, this is bf16, as asked" in other.stderr
+    assert "the run used fp32, this uses bf16, as requested" in other.stderr
     told = json.loads(other.stdout)
     assert told["precision"] == "bf16" and told["loss"] != facts(run)["result"]["loss"]
     moved = tmp_path / "moved.safetensors"
@@ -218,7 +218,7 @@ def test_a_run_that_was_killed_has_a_best_checkpoint_too(
 
 
 def test_what_has_no_best_checkpoint_is_told(ruined: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint here"):
+    with pytest.raises(CheckpointError, match="there is no checkpoint in this folder"):
         saccade.load(tmp_path, best=True)
     place = ruined / "checkpoints" / f"step_{facts(ruined)['best']['step']:08d}"
     with pytest.raises(CheckpointError, match="only a run has a best one"):

@@ -190,7 +190,7 @@ def test_every_family_has_a_stem_halves_and_a_backbone(name: str) -> None:
     ("part", "words"),
     [
         ("layer9", "no module 'layer9'(?s:.*)did you mean layer"),
-        ("fc", "'fc' has no layer before the head"),
+        ("fc", "'fc' contains no layer before the head"),
         ("layer3.0.conv1", "part of the layer 'layer3.0'"),
     ],
 )
@@ -282,5 +282,5 @@ def test_resting_without_weights_to_start_from_is_a_warning() -> None:
 
 
 def test_a_network_without_a_head_cannot_rest_on_it() -> None:
-    with pytest.raises(ConfigError, match="head of Sequential cannot be told"):
+    with pytest.raises(ConfigError, match="head of Sequential cannot be found"):
         resting("backbone", nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))

@@ -194,7 +194,7 @@ def test_epochs_see_the_views_in_turn_and_the_first_as_evaluation_does(tmp_path:
     ("net", "sets", "reason"),
     [
         (Ten(), ["augment.mixup=0.2"], "images are mixed"),
-        (Ten(factor=2.0), [], "more than the head follows"),
+        (Ten(factor=2.0), [], "other layers follow them besides the head"),
         (
             nn.Sequential(
                 nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 10, 1), nn.AvgPool2d(7), nn.Flatten()

@@ -72,8 +72,8 @@ def test_a_run_without_progress_ends_as_done_and_says_why(
     whole = saccade.train("digits", model=module, out=tmp_path / "whole", **SETTINGS)
     assert whole.result["step"] == 6  # the best after 2, and two more evaluations
     said = capfd.readouterr().err
-    assert "2 evaluations on 'test' without a better top-1 end the run" in said
-    assert "optimistic; --minival 2%" in said and "the schedule is not bent" in said
+    assert "the run ends after 2 evaluations on 'test' without a better top-1" in said
+    assert "optimistic; --minival 2%" in said and "the schedule does not change" in said
     assert "patience ended the run at step 6 of 18" in said
 
     facts = read_json(tmp_path / "whole" / "run.json")

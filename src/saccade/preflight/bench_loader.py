@@ -32,7 +32,7 @@ from saccade.training.run import Plan
 SAMPLE = 256
 PACK_SAMPLE = 64
 ENOUGH = 1.2
-"""The loader should be this much faster than the step before it is called no limit."""
+"""The loader must be this many times faster than the step, else it counts as the limit."""
 
 Result = TypeVar("Result")
 
@@ -186,34 +186,34 @@ def _advice(found: Diagnosis, config: Config) -> tuple[str, ...]:
         # seconds of all cores for one image: loading takes one thread, a step all of them
         share = one / (one + found.threads / found.step)
         lines.append(
-            f"on a CPU loading and computing share the cores: loading takes {share:.0%} of the work"
+            f"on a CPU, loading and training share the cores: loading takes {share:.0%} of the time"
         )
     elif found.loader > ENOUGH * found.step:
-        lines.append("the loader is faster than the training step: nothing to gain here")
+        lines.append("the loader is faster than the training step: faster loading would not help")
     else:
         wanted = math.ceil(ENOUGH * found.step * one)
         lines.append(
-            f"the loader is the limit: it would take {wanted} reading threads (--set "
-            f"data.threads={wanted})"
+            f"the loader is the limit: use {wanted} reading threads (--set data.threads={wanted})"
         )
 
     if found.read_s > 3 * found.read_again_s and found.read_s > found.decode_s:
         lines.append(
-            f"the disk is the limit: the first reading took {1e6 * found.read_s:.0f} us an image, "
-            f"the second {1e6 * found.read_again_s:.0f}; a pack reads fewer bytes, in a row"
+            f"the disk is the limit: the first read took {1e6 * found.read_s:.0f} us per image, "
+            f"the second {1e6 * found.read_again_s:.0f}; a pack needs fewer bytes and reads them "
+            "in sequence"
         )
 
     if found.packed_s and one > 0:
         gain = one / (one - found.decode_s + found.packed_s)
         if gain > 1.1:
             lines.append(
-                f"saccade pack --max-side {found.pack_side}: an image takes {1 / gain:.0%} of "
-                f"the time ({gain:.1f} x faster, measured on {PACK_SAMPLE} of your images)"
+                f"saccade pack --max-side {found.pack_side}: an image then takes {1 / gain:.0%} "
+                f"of the time ({gain:.1f} x faster, measured on {PACK_SAMPLE} of your images)"
             )
 
     if config.augment.repeats == 1 and found.decode_s > 3 * found.resize_s:
         lines.append(
-            "augment.repeats=2 decodes each image once for two views (it is another recipe, though)"
+            "augment.repeats=2 decodes each image once for two views (this changes the recipe)"
         )
     return tuple(lines)
 
@@ -229,11 +229,11 @@ def show(found: Diagnosis) -> str:
     )
 
     lines = [
-        f"  {name:18} {1e6 * seconds:8.0f} us an image, one thread" for name, seconds in stages
+        f"  {name:18} {1e6 * seconds:8.0f} us per image, one thread" for name, seconds in stages
     ]
     if found.packed_s:
         lines.append(
-            f"  {'decode from a pack':18} {1e6 * found.packed_s:8.0f} us an image, at "
+            f"  {'decode from a pack':18} {1e6 * found.packed_s:8.0f} us per image, at "
             f"{found.pack_side} px"
         )
 

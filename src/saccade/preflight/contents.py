@@ -48,7 +48,7 @@ def _read(data: Data, log: Log) -> Ledger:
             data.train, data.val, lambda done: bar.update(done, "read, hashed, decoded")
         )
 
-    took = "as found before; some read again" if read.cached else f"{read.seconds:.1f} s"
+    took = "from the cache; some read again" if read.cached else f"{read.seconds:.1f} s"
     log.fact(
         "checked",
         f"{read.scope}: {read.unreadable.count:,} unreadable, {read.overlap.count:,} of "
@@ -68,7 +68,7 @@ def changes(read: Ledger, data: Data) -> Iterator[Finding]:
         yield Finding(
             "dropped-images",
             "warning",
-            f"{len(names):,} training image(s) cannot be read and are left out: "
+            f"{len(names):,} training image(s) cannot be read and are skipped: "
             f"{listed(names, len(names))}",
             where=data.train.where,
             fix="repair them",
@@ -80,9 +80,9 @@ def changes(read: Ledger, data: Data) -> Iterator[Finding]:
         yield Finding(
             "content-changed",
             "warning",
-            f"{other.count:,} image(s) have other bytes than when they were last checked, under "
-            f"the same names, sizes and times: {listed(other.first, other.count)}; everything was "
-            "checked again",
+            f"{other.count:,} image(s) changed since the last check, although names, sizes and "
+            f"times are the same: {listed(other.first, other.count)}; all images were checked "
+            "again",
             where=data.train.where,
             fix="compare them with a good copy: the disk may be failing",
             items=other.first,
@@ -110,7 +110,7 @@ def copies(read: Ledger, data: Data) -> Iterator[Finding]:
             f"{twice.count:,} of {read.compared:,} validation images are also training images "
             f"({read.scope}): {listed(twice.first, twice.count, 2)}",
             where=_both(data),
-            fix="remove the copies from one side",
+            fix="remove the copies from one of the splits",
             items=twice.first,
             status=65 if much else 0,
         )
@@ -119,8 +119,8 @@ def copies(read: Ledger, data: Data) -> Iterator[Finding]:
         yield Finding(
             "duplicate-images",
             "warning",
-            f"{torn.count:,} training image(s) are there twice with different labels "
-            f"({read.scope}): {listed(torn.first, torn.count, 2)}",
+            f"{torn.count:,} training image(s) occur twice with different labels ({read.scope}): "
+            f"{listed(torn.first, torn.count, 2)}",
             where=_both(data),
             items=torn.first,
         )
@@ -136,7 +136,7 @@ def views(read: Ledger, config: Config, data: Data) -> Iterator[Finding]:
             f"{read.turned:,} image(s) ({read.scope}) have an EXIF rotation that is ignored, as in "
             "torchvision and timm",
             where=_both(data),
-            fix="--set data.exif=apply turns them",
+            fix="--set data.exif=apply rotates them",
         )
 
     seen = Fit.of(section.fit, section.eval_crop, section.mean).seen(read.shape)
@@ -144,9 +144,9 @@ def views(read: Ledger, config: Config, data: Data) -> Iterator[Finding]:
         yield Finding(
             "view-sees-little",
             "note",
-            f"evaluation sees the central square, {seen:.0%} of the typical image ({read.scope})",
+            f"evaluation crops the central square, {seen:.0%} of a typical image ({read.scope})",
             where="data.fit",
-            fix="--set data.fit=squash or data.fit=pad shows all of it",
+            fix="--set data.fit=squash or data.fit=pad uses the whole image",
         )
 
     # Nothing is proposed below what the network needs: small images are enlarged to that anyway.
@@ -155,8 +155,8 @@ def views(read: Ledger, config: Config, data: Data) -> Iterator[Finding]:
         yield Finding(
             "image-size-above-source",
             "note",
-            f"images of typically {read.short_side} px are enlarged to {section.image_size} px, "
-            f"which costs time and adds nothing ({read.scope})",
+            f"images of typically {read.short_side} px are enlarged to {section.image_size} px: "
+            f"this costs time and adds no detail ({read.scope})",
             where="data.image_size",
             fix=f"consider --image-size {enough}",
         )
@@ -175,10 +175,10 @@ def _blank(data: Data) -> list[Finding]:
         Finding(
             "blank-images",
             "error",
-            f"the images of '{split.name}' all have one and the same colour: nothing can be "
-            "learned from them or evaluated on them",
+            f"all images of '{split.name}' have the same single colour: they cannot be used for "
+            "training or evaluation",
             where=split.where,
-            fix="look at how they were made or copied",
+            fix="check how these files were made or copied",
             status=65,
         )
         for split in dict.fromkeys((data.train, data.val))
@@ -192,7 +192,7 @@ def _validation_size(val: Split, primary: Primary) -> list[Finding]:
             Finding(
                 "no-val-split",
                 "error",
-                f"'{val.name}' holds no image",
+                f"'{val.name}' contains no images",
                 where=val.where,
                 fix="hold out a larger fraction",
                 status=65,
@@ -205,10 +205,10 @@ def _validation_size(val: Split, primary: Primary) -> list[Finding]:
     low, high = wilson_interval(len(val) // 2, len(val))
     few = f"{len(val)} validation images: "
     if primary == TOP1:
-        few += f"each is {1 / len(val):.1%}, and chance alone moves the accuracy by up to "
-        few += f"{(high - low) / 2:.0%} up or down (95 %)"
+        few += f"one image is {1 / len(val):.1%}, and the accuracy is uncertain by up to "
+        few += f"{(high - low) / 2:.0%} in both directions (95 % interval)"
     else:
-        few += f"with so few, chance alone moves {primary.title} visibly"
+        few += f"so few images make {primary.title} uncertain"
     return [
         Finding(
             "too-few-images",

@@ -20,7 +20,7 @@ from saccade.training.datasets import Data
 
 ID = "init-saw-validation"
 WITHOUT_LABELS = "pretrain-saw-validation"
-"""Where they were seen without labels: images whose classes nobody told are a smaller advantage."""
+"""The finding where the images were seen without labels, which is a smaller advantage."""
 
 
 def findings(config: Config, data: Data) -> list[Finding]:
@@ -96,7 +96,7 @@ def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) 
     # a loss on images without labels is no figure that anybody is misled by
     judges = config.pretrain.method == "none"
     much = twice.count > OVERLAP_LIMIT * read.compared and judges and not unlabelled
-    how = ", without labels: a figure on them may be better than on new images" * unlabelled
+    how = ", without labels: accuracy on them may be higher than on new images" * unlabelled
     return [
         Finding(
             WITHOUT_LABELS if unlabelled else ID,
@@ -105,7 +105,7 @@ def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) 
             f"{_name(entry)}, from which this run starts ({read.scope}){how}: "
             f"{listed(twice.first, twice.count, 2)}",
             where=data.val.where,
-            fix="validate on other images with --val, or pretrain without these"
+            fix="validate on other images with --val, or pretrain without these images"
             if unlabelled
             else _way_out(entry, config),
             items=twice.first,
@@ -123,16 +123,19 @@ def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
     # The same seed and fraction hold the same images out again.
     fraction, same = entry["data"].get("minival"), ""
     if fraction:
-        same = f"choose on what it chose on, --minival {fraction} --seed {entry['seed']}, or "
+        same = (
+            f"choose on the same images as that run (--minival {fraction} --seed "
+            f"{entry['seed']}), or "
+        )
     return [
         Finding(
             ID,
             "warning",
-            f"{twice.count:,} of {read.compared:,} images of 'minival', which choose the best "
-            f"model, were training images of {_name(entry)}, from which this run starts "
-            f"({read.scope}): that choice is optimistic",
+            f"{twice.count:,} of {read.compared:,} images of 'minival' (they choose the best "
+            f"checkpoint) were training images of {_name(entry)}, from which this run starts "
+            f"({read.scope}): the choice is optimistic",
             where="data.minival",
-            fix=f"{same}leave --minival out",
+            fix=f"{same}remove --minival",
             items=twice.first,
         )
     ]
@@ -141,10 +144,10 @@ def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
 def _way_out(entry: Mapping[str, Any], config: Config) -> str:
     fraction, place = entry["data"].get("holdout"), str(entry["data"].get("train"))
     data = "" if place == config.data.train else f"--data {place} "
-    same = "validate on the split that it was validated on"
+    same = "use the validation split of that run"
     if fraction:
         same = (
-            f"hold out the images that it held out ({data}--holdout {fraction} --seed "
+            f"hold out the same images as that run ({data}--holdout {fraction} --seed "
             f"{entry['seed']}, without --val)"
         )
     return f"{same}, or validate on other images with --val"
@@ -154,9 +157,9 @@ def _unknown(entry: Mapping[str, Any]) -> Finding:
     return Finding(
         ID,
         "note",
-        f"whether {_name(entry)}, from which this run starts, was trained on these validation "
-        f"images cannot be said: its images ({entry['data'].get('train', 'unknown')}) are not "
-        "there any more, or are others",
+        f"it is unknown whether {_name(entry)}, from which this run starts, was trained on these "
+        f"validation images: its training images ({entry['data'].get('train', 'unknown')}) are "
+        "missing or were changed",
     )
 
 

@@ -50,20 +50,20 @@ def judge(loss: float, run: Run, poll: Poll) -> list[Finding]:
         raise DivergedError(
             f"the loss is {loss} before the first step",
             where=plan.recipe.model,
-            fix="look at data.mean, data.std and, where weights were loaded, at these",
+            fix="check data.mean, data.std and the loaded weights, if any",
             finding="not-finite",
         )
     if math.isnan(expected) and not plan.objective.answers:
         return []  # its looks compare it with that of a constant answer
     if math.isnan(expected):
-        text = f"the loss {formula} is {loss:.3g} at the start; what is usual for it is not known"
+        text = f"the loss {formula} is {loss:.3g} at the start; its usual value is not known"
         return [Finding("loss-at-start", "note", text, where=plan.recipe.model)]
     if plan.config.model.init and plan.objective.answers:
         return _with_weights(loss, expected, str(head), run=run, poll=poll)
 
     text = f"the loss at the start is {loss:.2f}; {formula} = {expected:.2f} is usual"
     if loss > ABSURD_LOSS * expected:
-        fix = "check the initialisation of the network, data.mean and data.std"
+        fix = "check the weight initialisation, data.mean and data.std"
         return [
             Finding("loss-at-start", "error", text, where=plan.recipe.model, fix=fix, status=76)
         ]
@@ -92,20 +92,20 @@ def _with_weights(
         return []
 
     _, formula = run.plan.objective.expected_first_loss
-    text = f"the loss at the start is {loss:.2f}, where guessing has {formula} = {expected:.2f}: "
+    text = f"the loss at the start is {loss:.2f}; guessing gives {formula} = {expected:.2f}: "
     where = f"--init {run.plan.config.model.init}"
     if head == "probe":
         # it was right about the images as evaluation sees them
-        text += "the head, a probe of the frozen features, does not know augmented images"
-        fix = "cut and colour them less, or --set finetune.head_start=zero"
+        text += "the head is a linear probe of unaugmented images and does not fit augmented ones"
+        fix = "use weaker crops and colour changes, or --set finetune.head_start=zero"
         return [Finding("loss-at-start", "warning", text, where=where, fix=fix)]
     if cell is None or state is None:
         text += (
-            "the last layer is not the head that was set to zero"
+            "the head was set to zero, but it is not the last layer"
             if head == "zero"
-            else ("the head could not be found, and answers at random")
+            else ("the head could not be found, so it is random")
         )
-        fix = "let the head be the last layer of the network, and set its weights to zero"
+        fix = "make the head the last layer of the network, and set its weights to zero"
         return [Finding("loss-at-start", "error", text, where=where, fix=fix, status=76)]
 
     with global_state_kept(run.plan.device), rehearsal.explained(run.plan):
@@ -124,11 +124,11 @@ def _likely_cause(state: State, run: Run, cell: Batch) -> tuple[str, str]:
     least, what = losses[flags]
     # a wrong answer is also less sure of itself with less contrast; only a right one beats guessing
     if least < plan.objective.expected_first_loss[0]:
-        return f"with {what} it is {least:.2f}, so likely the weights expect that", flags
+        return f"with {what} it is {least:.2f}, so the weights probably expect that", flags
     return (
-        "likely these are weights for other classes or other images, or they are broken; no other "
-        "mean, deviation or order of colours is better",
-        "leave the head behind: --set finetune.head_start=anew starts another one",
+        "the weights are probably for other classes or other images, or damaged; no other mean, "
+        "standard deviation or channel order gives a lower loss",
+        "start with a new head: --set finetune.head_start=anew",
     )
 
 
@@ -149,7 +149,7 @@ def _other_pixels(
             if (mean, std, channels) == (section.mean, section.std, section.channels):
                 continue
             flags = f"--mean {_listed(mean)} --std {_listed(std)}" + " --bgr" * (channels == "bgr")
-            what = f"mean and deviation {name}" + " in the order BGR" * (channels == "bgr")
+            what = f"mean and standard deviation {name}" + " in BGR order" * (channels == "bgr")
             yield flags, what, {"mean": mean, "std": std, "channels": channels}
 
 

@@ -21,7 +21,7 @@ from saccade.training.run import Plan, Run
 from saccade.training.saving import Cadence
 
 MARGIN = 0.05
-"""Share of the time that is left free: the machine may become slower."""
+"""Fraction of the time kept in reserve, because the machine may become slower."""
 
 END_S = 3.0
 """Seconds for what comes after the last evaluation: the digest and the page of the run.
@@ -30,7 +30,7 @@ An estimate; two runs on digits took about two: docs/LOG.md, 2026-11-29.
 """
 
 LEAST_S = 10.0
-"""The shortest time that is advised."""
+"""The shortest time that the advice names."""
 
 MOST_STEPS = 99_999_999
 """Names of checkpoints have eight digits."""
@@ -127,15 +127,16 @@ def _too_short(plan: Plan, pace: Pace, spent_s: float, steps: int) -> Finding:
     whole_s = total_s(of_length(plan, epoch), pace) + spent_s + END_S
     # what is advised has to work, on a machine that is not always equally fast
     advised = _round_time(max(1.25 * whole_s / (1 - MARGIN), LEAST_S))
-    what = f"only {steps / epoch:.2g} epochs fit" if steps else "not a single step fits"
+    what = f"only {steps / epoch:.2g} epochs fit" if steps else "not even one step fits"
     return Finding(
         "within-too-short",
         "warning" if steps else "error",
-        f"{what} within {plan.config.within}: the start took {units.human_time(spent_s)}, and with "
-        f"one epoch, its evaluation and the end it takes {units.human_time(whole_s)}",
+        f"{what} within {plan.config.within}: the start took {units.human_time(spent_s)}, and "
+        f"one epoch with its evaluation and the end of the run needs {units.human_time(whole_s)} "
+        "in total",
         where="--within",
-        fix=f"--within {advised} has room for an epoch; smaller images (--image-size) or a smaller "
-        "network take less",
+        fix=f"use --within {advised} for one epoch, or smaller images (--image-size) or a "
+        "smaller network",
         status=78,
     )
 
@@ -153,6 +154,6 @@ def overran(within: str, seconds: float) -> str:
     if seconds <= asked_s:
         return ""
     return (
-        f"--within {within} was overrun by {units.human_time(seconds - asked_s)}: the machine was "
-        "slower than when the length was fitted"
+        f"the run took {units.human_time(seconds - asked_s)} longer than --within {within}: the "
+        "machine became slower after the length was chosen"
     )

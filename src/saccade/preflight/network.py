@@ -34,7 +34,7 @@ def findings(
     """
     classes, wanted = objective.head, config.model.num_classes
     if objective.answers and wanted not in (0, classes):
-        fix = "leave model.num_classes out: the head follows the data"
+        fix = "remove model.num_classes: the head then fits the data"
         return [_width(wanted, classes, "model.num_classes", fix)]
 
     # The usual size comes first: where that works, another one is to blame.
@@ -76,14 +76,14 @@ def rest_untrained(config: Config, module: nn.Module | None) -> list[Finding]:
     # a network that is handed over may bring its weights
     if config.model.init or module is not None or not (section.rests or section.norms == "frozen"):
         return []
-    what = f"{section.freeze} rests" if section.rests else "norms keep their statistics"
+    what = f"{section.freeze} is frozen" if section.rests else "norms keep their running statistics"
     return [
         Finding(
             "rests-untrained",
             "error" if section.freeze == BUT_LAST_NORM else "warning",
-            f"{what} as it was drawn: this run starts from no weights",
+            f"{what}, but this run starts from random weights",
             where="finetune.freeze" if section.rests else "finetune.norms",
-            fix="name weights to start from with --init, or let all of the network train",
+            fix="name weights to start from with --init, or train the whole network",
             status=78,
         )
     ]
@@ -93,11 +93,11 @@ def _at(finding: Finding, side: int, eval_size: int, image_size: int) -> Finding
     """Blame the setting that asks for another size than ``image_size`` pixels, which works."""
     if side == eval_size:
         where = "data.eval_size"
-        fix = "leave it out, or take a model that sees images of any size"
+        fix = "remove --freeze, or use a model that accepts images of any size"
     else:
         where = "augment.sizes"
         fix = "--set augment.sizes=[1] trains at one size alone (Python: augment__sizes=[1])"
-    message = f"{finding.message} (that size is of {where}; at {image_size} px it works)"
+    message = f"{finding.message} (this size comes from {where}; {image_size} px works)"
     return dataclasses.replace(finding, message=message, where=where, fix=fix)
 
 
@@ -132,12 +132,12 @@ def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
         what = f"{name} fails on one image of {side} x {side} pixels: {error}"
         fix = "it must map float32 images (B, 3, S, S) to logits (B, classes)"
         if other := {str(p.dtype) for p in module.parameters()} - {"torch.float32"}:
-            fix = f"it has weights of the type {', '.join(sorted(other))}: hand over module.float()"
+            fix = f"its weights have the type {', '.join(sorted(other))}: pass module.float()"
         return [Finding("model-fails", "error", what, where=name, fix=fix, status=78)]
 
     if not isinstance(answer, Tensor) or answer.dim() != 2:
         form = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        what = f"{name} answers with {form} instead of logits (1, {classes})"
+        what = f"{name} returns {form} instead of logits (1, {classes})"
         fix = "return one row of logits per image"
         return [Finding("head-width", "error", what, where=name, fix=fix, status=78)]
     if classes and answer.shape[1] != classes:
@@ -163,7 +163,7 @@ def _answer(module: nn.Module, side: int) -> tuple[object, tuple[int, int]]:
 
 
 def _width(width: int, classes: int, where: str, fix: str) -> Finding:
-    message = f"the head is {width:,} wide, but the training images have {classes:,} classes"
+    message = f"the head has {width:,} outputs, but the training images have {classes:,} classes"
     return Finding("head-width", "error", message, where=where, fix=fix, status=78)
 
 
@@ -177,8 +177,8 @@ def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list
         Finding(
             "last-map-too-small",
             "warning" if own else "error",
-            f"the last feature map of {name} is {last[0]} x {last[1]} at {side} px: almost no "
-            "spatial resolution is left",
+            f"{name} ends at {last[0]} x {last[1]} at {side} px: the last feature map has almost "
+            "no spatial resolution",
             where="data.image_size",
             fix=f"use --image-size {enough} or a model for smaller images",
             status=0 if own else 78,

@@ -54,8 +54,9 @@ def too_large(plan: Plan, side: int, fitting: int) -> ConfigError:
         f"a cell of {plan.config.cell} images of {side} px does not fit into the memory of "
         f"{plan.device.type}",
         where="batch.cell",
-        fix=f"{fix} (batch statistics and mixing belong to a cell, so it is a different run); "
-        "--set model.checkpointing=true takes less memory for more time and is the same run",
+        fix=f"{fix} (batch statistics and mixing belong to a cell (micro-batch), so the "
+        "results change); --set model.checkpointing=true needs less memory and more "
+        "time, with the same results",
         finding="out-of-memory",
     )
 
@@ -69,11 +70,11 @@ def building(config: Config) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ConfigError(
-            f"{config.model.name} and its optimiser do not fit into the memory",
+            f"{config.model.name} and its optimiser do not fit into memory",
             where="model.name",
             fix=(
-                "take a smaller network, or raise the limit (ulimit -v, or that of the container "
-                "or job)"
+                "use a smaller network, or raise the memory limit (ulimit -v, or the limit of "
+                "the container or job)"
             ),
             finding="out-of-memory",
         ) from error
@@ -91,12 +92,12 @@ def explained(plan: Plan, state: State) -> Iterator[None]:
         raise ConfigError(
             f"out of memory on {plan.device.type} at step {state.step}, with cells of "
             f"{plan.config.cell} images of "
-            f"{plan.view.size_at(min(state.step, plan.total_steps - 1))} px, which had "
-            "fitted before",
+            f"{plan.view.size_at(min(state.step, plan.total_steps - 1))} px; such steps fitted "
+            "before",
             where=f"rank {plan.world.rank}" if plan.world.size > 1 else "batch.cell",
-            fix="if something else had taken the memory, the same command continues from the "
-            "last checkpoint; "
-            f"--set model.checkpointing=true continues with less; --set batch.cell={smaller} "
-            "is another run",
+            fix="if another program used the memory, run the same command again: it "
+            "continues from the last checkpoint; --set model.checkpointing=true "
+            f"continues with less memory; --set batch.cell={smaller} changes the results "
+            "and starts another run",
             finding="out-of-memory",
         ) from error

@@ -49,7 +49,7 @@ def unusable(module: nn.Module) -> list[Finding]:
                 "not-copied",
                 module,
                 "is TorchScript, which cannot be copied",
-                "hand over the Python class",
+                "pass the Python class",
             )
         ]
     if found := _without_weights(module) or _not_saved(module) or _not_registered(module):
@@ -58,16 +58,19 @@ def unusable(module: nn.Module) -> list[Finding]:
     try:
         duplicate(module)
     except Exception as error:  # any code may run here
-        fix = "average and trial need copies: keep open files, locks and the like out of the module"
+        fix = (
+            "the run needs copies of the network: keep open files, locks and similar objects "
+            "out of the module"
+        )
         return [_error("not-copied", module, f"cannot be copied: {first_line(error)}", fix)]
 
     if holding := functions_holding(module):
         what = (
-            "has functions that hold parts of itself; a copy would compute with the original's: "
-            f"{few(holding)}"
+            "has functions that refer to its own parts, so a copy would use the parts of the "
+            f"original: {few(holding)}"
         )
         fix = (
-            "write a method of the class that uses self, or bind it: net.forward = "
+            "use a method of the class, or bind the function: net.forward = "
             "types.MethodType(function, net)"
         )
         return [_error("not-copied", module, what, fix)]
@@ -120,12 +123,12 @@ def _without_weights(module: nn.Module) -> Finding | None:
     tensors = [*module.named_parameters(), *module.named_buffers()]
     if lazy := [n for n, t in tensors if is_lazy(t)]:
         what = f"has layers without weights yet (lazy ones): {few(lazy)}"
-        fix = "call it once before, net(torch.zeros(1, 3, S, S)), which makes them"
+        fix = "call net(torch.zeros(1, 3, S, S)) once before training: this creates them"
         return _error("no-weights", module, what, fix)
 
     if unreal := [n for n, t in tensors if t.is_meta]:
         what = f"has tensors without values (device meta): {few(unreal)}"
-        return _error("no-weights", module, what, "build it on a CPU, or give it weights before")
+        return _error("no-weights", module, what, "build it on a CPU, or load weights first")
     return None
 
 
@@ -148,8 +151,8 @@ def _not_registered(module: nn.Module) -> Finding | None:
         f"{few(hidden)}"
     )
     fix = (
-        "keep them in an nn.ModuleList or nn.ModuleDict; what is not to be trained: "
-        "layer.requires_grad_(False)"
+        "keep them in an nn.ModuleList or nn.ModuleDict; for layers that must not be trained, "
+        "call layer.requires_grad_(False)"
     )
     return _error("hidden-layers", module, what, fix)
 
@@ -166,21 +169,22 @@ def _modules_in(value: Any, depth: int = 3) -> Iterator[nn.Module]:
 def _not_saved(module: nn.Module) -> Finding | None:
     saved = module.state_dict()
     if strange := [n for n, t in saved.items() if not isinstance(t, Tensor)]:
-        what = f"keeps what is no tensor in its state: {few(strange)}"
-        fix = "a run is saved as tensors alone: keep it in a buffer, or leave get_extra_state out"
+        what = f"has values in its state that are not tensors: {few(strange)}"
+        fix = "a run saves only tensors: keep the value in a buffer, or remove get_extra_state"
         return _error("not-saved", module, what, fix)
 
     tensors = {**saved, **dict(module.named_buffers())}
     odd = [n for n, t in tensors.items() if t.layout != torch.strided or t.is_quantized]
     if odd := [*odd, *(n for n, t in tensors.items() if n not in odd and _overlaps(t))]:
         what = f"has tensors that cannot be saved and read back: {few(odd)}"
-        fix = "sparse and quantised ones have to be dense, expanded ones need a .clone()"
+        fix = "make sparse and quantised tensors dense, and .clone() expanded ones"
         return _error("not-saved", module, what, fix)
 
     if shared := _in_one_place([*module.named_parameters(), *module.named_buffers()]):
-        what = f"has tensors that lie in the memory of others: {few(shared)}"
+        what = f"has tensors that share memory with others: {few(shared)}"
         fix = (
-            "tie weights by one parameter under two names (a.weight = b.weight, no .data, no view)"
+            "to tie weights, use one parameter under two names (a.weight = b.weight, no .data, "
+            "no view)"
         )
         return _error("not-saved", module, what, fix)
     return None
@@ -204,9 +208,9 @@ def _in_one_place(tensors: list[tuple[str, Tensor]]) -> list[str]:
 
 
 def doubtful(module: nn.Module) -> list[Finding]:
-    """Return what is hardly meant: nothing to train (an error), half precision (a warning)."""
+    """Return probable mistakes: nothing to train (an error), half precision (a warning)."""
     if not any(p.requires_grad for p in module.parameters()):
-        what = "has no parameter that is trained: requires_grad is True on none of them"
+        what = "has no trainable parameter: requires_grad is False on all of them"
         fix = "set requires_grad_(True) on the layers to train, such as the head"
         return [_error("nothing-to-train", module, what, fix)]
 
@@ -214,10 +218,8 @@ def doubtful(module: nn.Module) -> list[Finding]:
     coarse = [n for n, p in module.named_parameters() if p.requires_grad and p.dtype in half]
     if not coarse:
         return []
-    text = f"weights in half precision lose most small updates: {few(coarse)}"
-    fix = (
-        "hand over module.float(): the forward pass is computed in bf16 all the same (--precision)"
-    )
+    text = f"has weights in half precision, which lose most small updates: {few(coarse)}"
+    fix = "pass module.float(): the forward pass still computes in bf16 (--precision)"
     return [Finding("half-weights", "warning", text, where=type(module).__name__, fix=fix)]
 
 

@@ -39,7 +39,8 @@ MOST_STEPS = 100
 """... but no more steps than this, and at least one."""
 
 WARMING_S = 1.0
-"""What takes longer is hardly longer for being the first of its kind: once is enough."""
+"""A step that takes longer than this, in seconds, is measured once: its first call costs little
+extra."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,26 +58,23 @@ def explained(plan: Plan, when: str = "") -> Iterator[None]:
 def _failing(plan: Plan, error: Exception, when: str) -> ConfigError:
     text = first_line(error)
     fix = (
-        "it is called again and again, in training mode and in evaluation mode, with any number "
-        "of images"
+        "the network is called many times, in training mode and in evaluation mode, with any "
+        "number of images"
     )
 
     if "more than 1 value per channel" in text:
-        fix = (
-            "a norm over the batch needs several values for each channel: take larger cells "
-            "(--set batch.cell=16)"
-        )
+        fix = "batch norm needs several values per channel: use larger cells (--set batch.cell=16)"
     elif "does not require grad" in text:
         fix = (
-            "its answer does not depend on any trained parameter: is it detached, or made under "
-            "no_grad?"
+            "the output does not depend on any trainable parameter: check for detach() and "
+            "no_grad()"
         )
     elif "dtype" in text or "same type" in text or "should be the same" in text:
-        fix = "it gets float32 images: hand over module.float()"
+        fix = "the images are float32: pass module.float()"
     elif "Complex" in text:
         fix = (
-            "complex parameters cannot be trained: keep them real, and use torch.view_as_complex "
-            "in forward"
+            "complex parameters cannot be trained: use real ones, and torch.view_as_complex in "
+            "forward"
         )
 
     what = f"{plan.recipe.model.removeprefix('custom:')} fails {when}: {text}"
@@ -107,9 +104,7 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
         require_logits(answer, 2, plan)
 
     learner.train()
-    with explained(
-        plan, "in a second step, which finds what the first step and an evaluation left behind"
-    ):
+    with explained(plan, "in a second step, after a first step and an evaluation"):
         stepper.step(state, cell)
     stepper.guard.settle()
 
@@ -129,9 +124,12 @@ def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
         other.step(fresh, cell)
         if fresh.digest() != state.digest():
             raise ConfigError(
-                "the optimizer takes another step after it was saved and restored",
+                "the optimizer takes a different step after saving and restoring it",
                 where="optimizer",
-                fix="keep all that it remembers in its state or its groups, not in attributes",
+                fix=(
+                    "keep everything that it remembers in its state or its groups, not in "
+                    "attributes"
+                ),
                 finding="not-saved",
             )
     return _changing_buffers(plan, run.state, state)
@@ -150,12 +148,11 @@ def require_logits(answer: Any, count: int, plan: Plan) -> None:
         if tuple(logits.shape) != wanted:
             name = plan.recipe.model.removeprefix("custom:")
             raise ConfigError(
-                f"{name} answers with {tuple(logits.shape)} in training mode instead of "
-                f"logits {wanted}",
+                f"{name} returns {tuple(logits.shape)} in training mode instead of logits {wanted}",
                 where=plan.recipe.model,
                 finding="head-width",
                 fix=(
-                    "return one row of logits per image, or a tuple of such for a main and "
+                    "return one row of logits per image, or a tuple of them: main head, then "
                     "auxiliary heads"
                 ),
             )
@@ -170,19 +167,19 @@ def _require_same_names(plan: Plan, real: State, tried: State) -> None:
     )
     if changed := sorted(before ^ after):
         raise ConfigError(
-            f"tensors come or go in the forward pass: {few(changed)}",
+            f"the forward pass adds or removes tensors: {few(changed)}",
             where=plan.recipe.model,
             finding="not-saved",
-            fix="make them in __init__, or with register_buffer(..., persistent=False)",
+            fix="create them in __init__, or use register_buffer(..., persistent=False)",
         )
 
 
 def _lost(plan: Plan, what: str) -> ConfigError:
     return ConfigError(
-        f"{what} does not give back what the network held",
+        f"{what} does not restore the network",
         where=plan.recipe.model,
         finding="not-saved",
-        fix="do state_dict and load_state_dict of all its modules hold the same tensors?",
+        fix="check that state_dict and load_state_dict of all modules use the same tensors",
     )
 
 
@@ -193,9 +190,9 @@ def _changing_buffers(plan: Plan, real: State, tried: State) -> list[Finding]:
     kept = set(tried.model.state_dict())
     findings = []
     if unsaved := sorted(raw - kept):
-        text = f"training changes buffers that are not saved: {few(unsaved)}; a resumed run begins "
+        text = f"training changes buffers that are not saved: {few(unsaved)}; a resumed run starts "
         text += "with their first values and will differ"
-        fix = "leave persistent=False out"
+        fix = "remove persistent=False"
         findings.append(
             Finding("buffer-not-saved", "warning", text, where=plan.recipe.model, fix=fix)
         )
@@ -208,9 +205,9 @@ def _changing_buffers(plan: Plan, real: State, tried: State) -> list[Finding]:
     }
     last = sorted(n for n in raw - counters if id(after[n]) not in averaged)
     if last and cells > 1:
-        text = f"only the last of the {cells} cells of a step counts for buffers that training "
-        text += f"changes and that are no running statistics: {few(last)}"
-        fix = "call them running_... where a mean is meant, or take a batch of one cell"
+        text = "training changes buffers that are not running statistics; only the last of "
+        text += f"the {cells} cells (micro-batches) of a step counts for them: {few(last)}"
+        fix = "name them running_... if they are means, or use a batch of one cell"
         findings.append(
             Finding("buffer-of-last-cell", "warning", text, where=plan.recipe.model, fix=fix)
         )

@@ -204,7 +204,7 @@ def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> Measure
 
     if operation:
         determinism.switch_on(strict=False)
-        lax = Choice(False, f"{operation} has no kernel that repeats itself")
+        lax = Choice(False, f"{operation} has no deterministic kernel")
         return replace(_compute(run, cells, load_s, poll), deterministic=lax)
 
     # The error is gone here, and with it the frames that held the memory.

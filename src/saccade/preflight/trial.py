@@ -88,7 +88,10 @@ def _shared(plan: Plan) -> ConfigError:
     return ConfigError(
         "training a copy of the network changed the network itself",
         where=plan.recipe.model,
-        fix="its copies have to be its own: does its __deepcopy__ copy every parameter and buffer?",
+        fix=(
+            "a copy must not share tensors: check that __deepcopy__ copies every parameter "
+            "and buffer"
+        ),
         finding="not-copied",
     )
 
@@ -149,7 +152,7 @@ def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[i
         max(math.ceil(RESERVE * busy), LEAST_READERS),
         max((os.cpu_count() or 1) // plan.world.local_size, 1),
     )
-    reason = f"{RESERVE} x the {busy:.2g} that training keeps busy"
+    reason = f"{RESERVE} x the {busy:.2g} that training needs"
 
     if wanted > LEAST_READERS and busy > before:
         run.readers.resize(LEAST_READERS)
@@ -171,10 +174,10 @@ def _changing_itself(run: Run) -> list[Finding]:
     if not changed:
         return []
     text = (
-        f"what was handed over as {' and '.join(changed)} changes itself when it is called; a "
-        "resumed run cannot know how"
+        f"{' and '.join(changed)} changes its own state when it is called; a resumed run cannot "
+        "restore that state"
     )
-    fix = "let it draw from the generator that it is given, and remember nothing between calls"
+    fix = "draw random numbers only from the generator argument, and keep nothing between calls"
     return [Finding("changes-itself", "warning", text, where=changed[0], fix=fix)]
 
 
@@ -183,10 +186,10 @@ def _exactness(choice: Choice[bool], plan: Plan) -> list[Finding]:
     if choice.value:
         return []
     text = (
-        "two runs of this command will differ in their last bits, and so will a resumed one: "
-        f"{choice.reason}"
+        "not deterministic: two runs of this command, or a resumed run, will differ in their "
+        f"last bits: {choice.reason}"
     )
-    fix = "put another operation into the network, or train on a CPU, if that matters"
+    fix = "if that matters, use another operation in the network, or train on a CPU"
     return [Finding("not-deterministic", "warning", text, where=plan.recipe.model, fix=fix)]
 
 
@@ -205,8 +208,8 @@ def _disk_space(plan: Plan, state: State) -> list[Finding]:
             f"{count} checkpoints of {units.human_size(one)} need {units.human_size(needed)}, but "
             f"only {units.human_size(free)} are free",
             where=str(plan.folder.absolute()),
-            fix="free some space, choose another disk with --out, or keep fewer with --set "
-            "checkpoint.keep=1",
+            fix="free some space, choose another disk with --out, or keep fewer checkpoints "
+            "with --set checkpoint.keep=1",
             status=74,
         )
     ]
@@ -216,7 +219,7 @@ def _describe(plan: Plan, spent: Estimate, log: Log, *, threads: int) -> list[Fi
     """Print the estimate; it is a finding too, so that `check --json` has it."""
     load, compute = (plan.global_batch / max(t, 1e-9) for t in (spent.load_s, spent.compute_s))
     most, aside = (
-        ("at most", ", its processes not counted") if plan.config.data.processes else ("about", "")
+        ("at most", ", without its processes") if plan.config.data.processes else ("about", "")
     )
     text = (
         f"{most} {units.human_time(spent.total_s)}: {plan.total_steps:,} steps x "
@@ -227,7 +230,7 @@ def _describe(plan: Plan, spent: Estimate, log: Log, *, threads: int) -> list[Fi
     if plan.holds_features:
         text = (
             f"about {units.human_time(spent.total_s)}: features are computed once, then "
-            f"{plan.total_steps:,} steps of the head alone"
+            f"{plan.total_steps:,} steps train only the head"
         )
 
     log.fact("time", text)
@@ -241,7 +244,7 @@ def _describe(plan: Plan, spent: Estimate, log: Log, *, threads: int) -> list[Fi
                 f"reading and decoding ({load:,.0f} img/s) is slower than training ({compute:,.0f} "
                 f"img/s) with {threads} threads",
                 where="data.threads",
-                fix="store the images smaller, or give it more processor cores",
+                fix="store smaller images (saccade pack), or use more processor cores",
             )
         )
     return findings

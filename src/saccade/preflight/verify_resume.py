@@ -33,7 +33,7 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
     common += ["--set", "within="]
     with files.scratch_folder() as scratch:
         whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
-        log.say(f"training {steps} steps undisturbed")
+        log.say(f"training {steps} steps without interruption")
         _attempt([*common, "--out", str(whole)], None, whole, log)
 
         # The steps differ from proof to proof: a resume must be exact at any of them.
@@ -52,7 +52,7 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
             broken,
             kills=kills,
             steps=steps,
-            fix="please report this with your settings: it is a bug, or this device is not "
+            fix="please report this with your settings: it is a bug, or the device is not "
             "deterministic",
         )
 
@@ -67,7 +67,7 @@ def _compared(whole: Path, broken: Path, *, kills: int, steps: int, fix: str) ->
     )
     if undisturbed != resumed:
         raise CheckpointError(
-            "the resumed run differs from the undisturbed one",
+            "the resumed run differs from the uninterrupted one",
             where=f"digests {undisturbed[:16]} and {resumed[:16]}",
             fix=fix,
         )
@@ -81,7 +81,7 @@ def _compared(whole: Path, broken: Path, *, kills: int, steps: int, fix: str) ->
 
 
 Training = Callable[[Path, int | None], object]
-"""Trains into a folder to the end, or until so many steps are done."""
+"""Trains into a folder to the end, or for the given number of steps."""
 
 
 def prove_here(train: Training, *, kills: int, steps: int, log: Log) -> dict[str, Any]:
@@ -93,13 +93,13 @@ def prove_here(train: Training, *, kills: int, steps: int, log: Log) -> dict[str
     """
     with files.scratch_folder() as scratch:
         whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
-        log.say(f"training {steps} steps undisturbed")
+        log.say(f"training {steps} steps without interruption")
         train(whole, None)
 
         draws = sorted(rng.uniform(rng.key(os.getpid(), Purpose.SAMPLE), kills).tolist())
         for number, draw in enumerate(draws, 1):
             step = 2 + int(draw * (steps - 3))
-            log.say(f"stop {number} of {kills}: after step {step}, its checkpoint is lost")
+            log.say(f"stop {number} of {kills}: after step {step}, without its checkpoint")
             with contextlib.suppress(StopTraining):
                 train(broken, step)
             files.remove_tree(broken / "checkpoints" / f"step_{step:08d}")
@@ -111,9 +111,9 @@ def prove_here(train: Training, *, kills: int, steps: int, log: Log) -> dict[str
             broken,
             kills=kills,
             steps=steps,
-            fix="does a loss, an augmentation, an optimizer or a data set of yours draw random "
-            "numbers from elsewhere than what it is given (np.random, random), or remember "
-            "something between calls?",
+            fix="check your loss, augmentation, optimizer and data set: random numbers must "
+            "come from the generator argument (not from np.random or random), and "
+            "nothing may be kept between calls",
         )
 
 

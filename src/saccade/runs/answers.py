@@ -69,9 +69,9 @@ def refuse_flags(**given: Any) -> None:
         if value:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"these are answers, not weights: {flag} has nothing to change",
+                f"this file holds predictions, not weights: {flag} has no effect on it",
                 where=flag,
-                fix="leave it out; the labels lie beside the answers, in labels.npy",
+                fix="remove it; the labels are in labels.npy beside the predictions",
             )
 
 
@@ -82,10 +82,14 @@ def _array(file: Path) -> np.ndarray[Any, Any]:
         raise DataError(
             f"this array cannot be read: {error}",
             where=str(file),
-            fix=f"answers lie in *{SOFTMAX}, and their labels beside them in {LABELS}",
+            fix=f"predictions are in *{SOFTMAX}, and their labels beside them in {LABELS}",
         ) from error
     if not isinstance(found, np.ndarray):
-        raise DataError("this is no single array", where=str(file), fix="write it by numpy.save")
+        raise DataError(
+            "this file does not hold a single array",
+            where=str(file),
+            fix="write it with numpy.save",
+        )
     return found
 
 
@@ -96,10 +100,10 @@ def _refuse_misfits(
     numbers = softmax.dtype.kind == "f" and labels.dtype.kind in "iu"
     if softmax.ndim != 2 or labels.shape != softmax.shape[:1] or not numbers or not softmax.size:
         raise DataError(
-            f"answers of {softmax.dtype} {softmax.shape} do not fit labels of {labels.dtype} "
+            f"predictions of {softmax.dtype} {softmax.shape} do not fit labels of {labels.dtype} "
             f"{labels.shape}",
             where=str(file),
-            fix="answers are floats (n, C), labels whole numbers (n,)",
+            fix="predictions must be floats (n, C), labels integers (n,)",
         )
 
     try:
@@ -109,10 +113,10 @@ def _refuse_misfits(
     other = isinstance(facts, dict) and facts.get("labels_are_columns") is False
     if other or not 0 <= int(labels.min()) <= int(labels.max()) < softmax.shape[1]:
         raise DataError(
-            "these labels are of other classes than the answers",
+            "the labels have other classes than the predictions",
             where=str(file.with_name(LABELS)),
-            fix="embed images of the classes that the network knows; saccade probe judges the "
-            "features where the classes are others",
+            fix="embed images of the classes that the network knows; for other classes, "
+            "`saccade probe` evaluates the features",
         )
 
 
@@ -123,10 +127,10 @@ def _refuse_no_shares(shares: torch.Tensor, rows: np.ndarray[Any, Any], file: Pa
     if bool(wrong.any()):
         first = int(wrong.nonzero()[0])
         raise DataError(
-            f"row {rows[first]} is no softmax: its numbers sum to {float(sums[first]):.4g}, or "
-            "some are negative",
+            f"row {rows[first]} is not a softmax: its numbers sum to {float(sums[first]):.4g}, "
+            "or some are negative",
             where=str(file),
-            fix="write the softmax of the logits, one class for each image",
+            fix="write the softmax of the logits; one class per image",
         )
 
 
@@ -140,11 +144,11 @@ def _rows(file: Path, count: int, split: str) -> tuple[np.ndarray[Any, Any], str
     if not known and not split:
         return np.arange(count), file.parent.name
     if split not in known:
-        said = f"there is no split called '{split}'" if split else "none is the validation split"
+        said = f"there is no split '{split}'" if split else "no split is a validation split"
         raise UsageError(
-            f"{said}; found: {', '.join(known) or 'no names.csv that tells of splits'}",
+            f"{said}; found: {', '.join(known) or 'no names.csv with splits'}",
             where=str(file.with_name(NAMES)),
-            fix="name one of these with --split" if known else "leave out --split",
+            fix="name one of these with --split" if known else "remove --split",
         )
     return np.flatnonzero(np.array(names) == split), split
 
@@ -158,8 +162,8 @@ def _splits(file: Path, count: int) -> Sequence[str]:
         return []
     if len(names) != count:
         raise DataError(
-            f"the table names {len(names):,} rows, and there are {count:,} labels",
+            f"the table has {len(names):,} rows, but there are {count:,} labels",
             where=str(file),
-            fix="embed the images anew, into another folder",
+            fix="embed the images again, into another folder",
         )
     return names

@@ -92,12 +92,14 @@ def write(
 
 def _refuse_taken(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise UsageError("this is a file", where=str(out), fix="name a folder with --out")
+        raise UsageError(
+            "this is a file, not a folder", where=str(out), fix="name a folder with --out"
+        )
     # parts of other features would stay beside the new ones
     taken = [name for name in (FEATURES, SOFTMAX, LABELS, NAMES, FACTS) if (out / name).exists()]
     if taken:
         raise UsageError(
-            f"this folder holds features already: {', '.join(taken)}",
+            f"this folder already holds features: {', '.join(taken)}",
             where=str(out),
             fix="name another folder with --out, or remove these files",
         )

@@ -85,13 +85,13 @@ def is_foreign(weights: str | Path, expected: Expected) -> bool:
     named = isinstance(expected.network, str)
     if ours and (named or flag):
         raise UsageError(
-            "these weights say themselves which network and pixels they belong to",
+            "this file already says its network and preprocessing",
             where=flag or "--model",
-            fix="leave it out; it is for weights that others trained",
+            fix="remove it; it is for weights from another program",
         )
     if not ours and path.is_file() and expected.network is None:
         raise CheckpointError(
-            "this is not a model that saccade wrote, and nothing says which network it belongs to",
+            "this file was not written by saccade, and it does not say its network",
             where=str(path),
             fix="name the network: --model resnet50, or timm:NAME (in Python module=)",
         )
@@ -125,7 +125,10 @@ def classifier(
     classes = _classes(found.head_width, split, found.source, name)
     if split is not None and classes == split.classes and classes != ilsvrc.wnids():
         names = listed(classes, SHOWN)
-        log.fact("classes", f"the weights name none; their answers are taken for {names}, in order")
+        log.fact(
+            "classes",
+            (f"the weights have no class names; their outputs are taken as {names}, in this order"),
+        )
 
     model, recipe = _built(found.network, classes, expected, found.source)
     report = load_weights(model, found.tree)
@@ -210,13 +213,13 @@ def _classes(width: int, split: Split | None, source: Ancestor, name: str = "") 
 
     names = listed(split.classes, loading.FEW)
     knows = "ImageNet's 1,000 classes" if imagenet else f"{width:,} classes"
-    others = ", which are none of them" * imagenet
+    others = ", which are not among them" * imagenet
     raise CheckpointError(
-        f"the head of these weights knows {knows}, and the data has {len(split.classes):,} "
+        f"the head of these weights has {knows}, but the data has {len(split.classes):,} "
         f"({names}){others}",
         where=source.text,
-        fix="fine-tune them to your classes: "
-        f"saccade train {name} --init {source.text} --data {split.where}",
+        fix=f"fine-tune the weights on your classes: saccade train {name} --init "
+        f"{source.text} --data {split.where}",
     )
 
 
@@ -259,10 +262,10 @@ def _seen_as(recipe: Recipe, source: Ancestor, log: Log) -> str:
     for name, value in used.items():
         if known[name] not in (None, value):
             log.warn(
-                f"these weights were trained with {name} {written(known[name])}, and get "
+                f"these weights were trained with {name} {written(known[name])}, but now get "
                 f"images with {written(value)}"
             )
-    order = " in the order BGR" * (recipe.channels == "bgr")
+    order = " in BGR order" * (recipe.channels == "bgr")
     return "images with " + ", ".join(f"{n} {written(v)}" for n, v in used.items()) + f"{order}; "
 
 
@@ -275,9 +278,9 @@ def _said(
 
 def _headless(source: Ancestor, name: str) -> CheckpointError:
     return CheckpointError(
-        "there is no head in these weights: a random one would answer",
+        "these weights have no head, and a random head would give random answers",
         where=source.text,
-        fix=f"give it one: saccade train {name} --init {source.text} --data PHOTOS",
+        fix=f"train a head: saccade train {name} --init {source.text} --data PHOTOS",
     )
 
 
@@ -297,5 +300,5 @@ def _refuse_random(model: nn.Module, report: Report, where: str, but: Sequence[s
             f"{len(random)} tensors of the network would stay random: "
             f"{listed(random, loading.FEW)}",
             where=where,
-            fix="name the architecture that the weights belong to with --model",
+            fix="name the architecture of these weights with --model",
         )

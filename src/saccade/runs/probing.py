@@ -23,7 +23,7 @@ from saccade.runs.backbone import Backbone
 
 NEIGHBOURS = (10, 20, 100)
 LEARNED, JUDGED = 10_000, 5_000
-"""Images that are learned from, and that are judged, at most."""
+"""Largest number of images to learn from, and of images to evaluate on."""
 
 HELD_OUT = 0.2
 """Of the images, where there is no validation split."""
@@ -119,15 +119,15 @@ def sides(source: Source, val_source: Source | None = None, limit: int | None = 
 
     if are_sets(train.classes):
         raise DataError(
-            "these images have several labels each, and a probe names one class",
+            "these images have several labels each, but a probe needs one class per image",
             where=source.where,
-            fix="give a set with one class for each image",
+            fix="use a data set with one class per image",
         )
     if len(train.classes) < 2:
         raise DataError(
-            "there is one class only: every answer would be right",
+            "there is only one class: every answer would be right",
             where=source.where,
-            fix="give images of two classes or more: train/<class>/<image>",
+            fix="use images of at least two classes: train/<class>/<image>",
         )
 
     val = val.with_classes(train.classes)
@@ -143,7 +143,7 @@ def _warn_of_unjudged(val: Split) -> None:
     if none := [name for name, count in zip(val.classes, counts, strict=True) if not count]:
         count = f"{len(none)} class" + "es" * (len(none) > 1)
         text = f"'{val.name}' has no image of {count}: {listed(none, FEW)}"
-        Log().warn(f"{text}; whether these are told apart is not measured")
+        Log().warn(f"{text}; these classes are not evaluated")
 
 
 def compare(

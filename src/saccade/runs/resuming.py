@@ -27,7 +27,7 @@ NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt",
 """What `training.saving.facts` adds to a checkpoint, and a resumed run must find there."""
 
 CHANGED = "--resume-changed (in Python resume_changed=True)"
-BESIDE = "--resume never starts another run beside it"
+BESIDE = "`--resume never` starts a new run in another folder"
 WORDS = ("auto", "never")
 JUMP = 1.25
 """The rates of two neighbouring steps rarely differ by more than this factor in one schedule."""
@@ -46,12 +46,12 @@ def run_of(resume: str) -> Path | None:
         run = path.resolve().parent
         # weights lie in a run folder, or in checkpoints/step_XXXXXXXX of one
         run = run.parent.parent if checkpoint.is_one(run) else run
-        goes_on = f"`--resume {run}` goes on with its run; " if _is_run(run) else ""
+        goes_on = f"`--resume {run}` continues its run; " if _is_run(run) else ""
         raise CheckpointError(
-            "a file of weights is no place to go on from: it has no optimiser state and no "
+            "a run cannot be resumed from a weights file: it has no optimiser state and no "
             "position",
             where=f"--resume {resume}",
-            fix=f"{goes_on}`--init {resume}` starts another run from the weights",
+            fix=f"{goes_on}`--init {resume}` starts a new run from the weights",
         )
 
     if checkpoint.is_one(path):
@@ -63,9 +63,9 @@ def run_of(resume: str) -> Path | None:
 
     if not _is_run(path):
         raise CheckpointError(
-            "there is no checkpoint here"
+            "there is no checkpoint in this folder"
             if path.is_dir()
-            else "there is no such run or checkpoint",
+            else "this run or checkpoint does not exist",
             where=f"--resume {resume}",
             fix="name a run folder, or one of its checkpoints/step_XXXXXXXX",
         )
@@ -119,7 +119,10 @@ def finished(
     if checkpoint.steps_on_disk(folder / "checkpoints"):
         return None  # ``resume`` says whether, and how, it can go on
     raise ConfigError(
-        f"{folder} holds a finished run with other settings: {changes}; its checkpoints are gone",
+        (
+            f"{folder} holds a finished run with other settings: {changes}; its checkpoints were "
+            "deleted"
+        ),
         fix=BESIDE,
         finding="run-changed",
     )
@@ -136,9 +139,9 @@ def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
     # a checkpoint may come from anybody: it is refused here rather than fail half-way through
     if saved and (missing := [name for name in NEEDED if name not in saved.meta]):
         raise CheckpointError(
-            f"this checkpoint cannot be used: state.json has no '{missing[0]}'",
+            f"this checkpoint is incomplete: state.json has no '{missing[0]}'",
             where=str(saved.path),
-            fix="give another one, or start anew with `--resume never`",
+            fix="name another checkpoint, or start a new run with `--resume never`",
         )
     # tensors do not travel here: they are copied once every rank has built its state
     path, meta = world.broadcast(lambda: (str(saved.path), saved.meta) if saved else ("", {}))
@@ -158,8 +161,8 @@ def _find(folder: Path, resume: str, log: Log) -> Saved | None:
     saved, damaged = checkpoint.newest(place if own else run / "checkpoints")  # type: ignore[operator]
     for error in damaged:
         log.warn(
-            f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using "
-            "the one before it"
+            f"skipped a damaged checkpoint: {error.what} ({Path(error.where).name}); using the "
+            "previous one"
         )
     # another run's folder is only read
     if own:
@@ -179,10 +182,10 @@ def offset(saved: Saved | None, config: Config) -> int:
     # an epoch's order hands out groups of repeats: it cannot go on in the middle of one
     if position % repeats:
         raise ConfigError(
-            f"{saved.path.name} stands at sample {position}, which is no multiple of "
-            f"{repeats} views of an image",
+            f"{saved.path.name} is at sample {position}, which is not a multiple of {repeats} "
+            "views per image",
             where="augment.repeats",
-            fix=f"keep the number that it was made with; {BESIDE}",
+            fix=f"keep augment.repeats of that run; {BESIDE}",
         )
     return position - saved.step * config.batch.global_
 
@@ -214,7 +217,7 @@ class Changes:
         # None: an earlier version did not write it down
         elif contents not in (None, data.contents):
             phrases.append(
-                f"the bytes of the images, under the same names and sizes: {contents} -> "
+                f"the contents of the images (names and sizes are the same): {contents} -> "
                 f"{data.contents}"
             )
         return cls(tuple(n for n, _ in differing), tuple(phrases), len(phrases) > len(differing))
@@ -308,10 +311,9 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
     # looked at first: no flag makes such a run go on
     if saved.step >= run.plan.total_steps:
         raise ConfigError(
-            f"{what}; it stands at step {saved.step}, and with these settings the run ends "
-            f"at step {run.plan.total_steps}: "
-            "there is nothing left to train",
-            fix=f"a longer run goes on from there: larger --epochs, with {CHANGED}; {BESIDE}",
+            f"{what}; it is at step {saved.step}, and with these settings the run ends at step "
+            f"{run.plan.total_steps}: nothing is left to train",
+            fix=f"to train longer, use larger --epochs with {CHANGED}; {BESIDE}",
             finding="run-changed",
         )
     if changed_is_fine:
@@ -320,7 +322,7 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
     fits = not run.plan.world.leads or not checkpoint.compare(saved, run.state)
     told = [Evaluation.parse(entry, run.state.primary) for entry in saved.meta["evaluations"]]
     jump = _rate_jump(run, saved, told)
-    goes_on = f"{CHANGED} goes on with the new settings{f' ({jump})' if jump else ''}; "
+    goes_on = f"{CHANGED} continues with the new settings{f' ({jump})' if jump else ''}; "
     raise ConfigError(what, fix=f"{goes_on if fits else ''}{BESIDE}", finding="run-changed")
 
 
@@ -348,9 +350,8 @@ def _keep_comparable(state: State, split: str, changes: Changes, log: Log) -> No
     kept = [] if changes.judging else kept
     if len(kept) < len(state.evaluations):
         log.warn(
-            f"{len(state.evaluations) - len(kept)} earlier evaluations were made otherwise; "
-            "the best is chosen "
-            "without them"
+            f"{len(state.evaluations) - len(kept)} earlier evaluations used other settings; they "
+            "do not count for the best checkpoint"
         )
         state.evaluations[:] = kept
 
@@ -365,4 +366,4 @@ def _leave_behind(folder: Path, step: int, log: Log) -> None:
         files.set_aside(place / f"step_{one:08d}", "left")
     if newer:
         named = ", ".join(f"step_{one:08d}" for one in newer)
-        log.warn(f"newer checkpoints are set aside, renamed to left-...: {named}")
+        log.warn(f"renamed newer checkpoints to left-...: {named}")

@@ -41,18 +41,18 @@ def announce(run: Run, log: Log) -> None:
     log.say()
 
     epoch = plan.epoch_size
-    drawn = f" ({epoch:,} of them in an epoch)" if epoch < len(data.train) else ""
+    drawn = f" ({epoch:,} per epoch)" if epoch < len(data.train) else ""
     images = f"{len(data.train):,} training images{drawn}, {len(data.val):,} in '{data.val.name}'"
     learned = f"{plan.objective.head} {plan.objective.noun}"
     if not plan.objective.answers:
-        learned = f"learned by {plan.objective.name}, without labels"
+        learned = f"{plan.objective.name} pretraining, without labels"
     known_as = f"(fingerprint {data.fingerprint[:12]})"
     log.fact("data", f"{data.source.name}: {images}, {learned}  {known_as}")
 
     params = sum(p.numel() for p in run.state.model.parameters())
     side = f"{config.data.image_size} px"
     if config.data.eval_size:
-        side += f", judged at {plan.recipe.eval_side} px"
+        side += f", evaluated at {plan.recipe.eval_side} px"
     if config.model.patch_size:
         side = f"patches of {config.model.patch_size} px, {side}"
     side += views.phrase(config.data.eval_views)
@@ -77,7 +77,10 @@ def announce(run: Run, log: Log) -> None:
     if names:
         log.fact("yours", ", ".join(f"{name} {value}" for name, value in names.items()))
     if config.data.processes and "augment" in names:
-        log.warn("reading processes cannot call your augmentation: threads of this process read")
+        log.warn(
+            "reading processes cannot call your augmentation: threads of this process read "
+            "the images"
+        )
     if config.patience:
         log.fact("patience", _patience(plan))
 
@@ -89,10 +92,13 @@ def _patience(plan: Plan) -> str:
     """Say what ends the run early, and what that means for its figure."""
     count, title = plan.config.patience, plan.objective.primary.title
     several = f"{count} evaluations" if count > 1 else "the first evaluation"
-    text = f"{several} on '{plan.data.chosen_on.name}' without a better {title} end the run"
+    text = f"the run ends after {several} on '{plan.data.chosen_on.name}' without a better {title}"
     if not plan.config.data.minival:
-        text += "; the final figure is of the same images (optimistic; --minival 2% takes others)"
-    return f"{text}; the schedule is not bent"
+        text += (
+            "; the final result is on the same images (optimistic; --minival 2% chooses on "
+            "other images)"
+        )
+    return f"{text}; the schedule does not change"
 
 
 def _batch(plan: Plan) -> str:
@@ -214,8 +220,8 @@ def _ended_early(run: Run) -> str | None:
     if step == plan.total_steps:
         return None
     return (
-        f"patience ended the run at step {step:,} of {plan.total_steps:,}: {plan.config.patience} "
-        f"evaluations on '{plan.data.chosen_on.name}' were no better than one before"
+        f"patience ended the run at step {step:,} of {plan.total_steps:,}: "
+        f"{plan.config.patience} evaluations on '{plan.data.chosen_on.name}' without improvement"
     )
 
 
@@ -324,8 +330,9 @@ def conclude(
     counted = f"{objective.counted(result)} of '{result['split']}'"
     log.say()
     log.say(
-        f"  {'   '.join(objective.shown(result))}   ({counted}"
-        f"{views.phrase(result.get('views', 1))}, the saved weights re-read from disk)"
+        f"  {'   '.join(objective.shown(result))}   "
+        f"({counted}{views.phrase(result.get('views', 1))}, with the saved weights re-read from "
+        "disk)"
     )
 
     if early:
@@ -338,7 +345,7 @@ def conclude(
     if judged := receipts.judge(folder, float(result[primary.name])):
         log.say(f"  {judged}")
 
-    log.say(f"  {units.human_time(seconds)} in all; everything is in {folder}")
+    log.say(f"  {units.human_time(seconds)} in total; all files are in {folder}")
 
     log.say()
     log.say(f"  look      open {folder / 'report.html'}")

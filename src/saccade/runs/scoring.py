@@ -86,9 +86,12 @@ def opened(
     if data is None or best:
         flag = "--best" if best else "--data"
         raise UsageError(
-            "weights of others do not say which images to score, nor which is their best",
+            (
+                "weights from another program do not say which images to score, and have no best "
+                "checkpoint"
+            ),
             where=flag,
-            fix="leave it out" if best else "add --data with the images",
+            fix="remove it" if best else "add --data with the images",
         )
     chosen = data if isinstance(data, Split) else _chosen(data, split, str(labels), split_names)
     classifier = foreign.classifier(weights, expected, chosen, Log())
@@ -205,9 +208,9 @@ def training_split(
         if config is not None:
             return datasets.open_data(config, datasets.open_training(config)).train
     raise UsageError(
-        "nothing says which images the network learned from",
+        "the training images of the network are not known",
         where="--data",
-        fix="add --data with a training split beside the validation split",
+        fix="add --data with a training split and a validation split",
     )
 
 

@@ -55,9 +55,9 @@ class Subject:
         if checkpoint.is_one(path):
             if best:
                 raise CheckpointError(
-                    "this is a checkpoint; only a run has a best one",
+                    "this is a checkpoint; only a run has a best checkpoint",
                     where=str(path),
-                    fix="name the run folder, or leave out --best",
+                    fix="name the run folder, or remove --best",
                 )
             return cls._of_checkpoint(path)
 
@@ -93,7 +93,7 @@ class Subject:
         if not self.path.exists():
             raise no_model(self.path)
         raise CheckpointError(
-            "this file does not say which images it was judged on",
+            "this file does not say which images it was evaluated on",
             where=str(self.path),
             fix="add --data",
         )
@@ -132,11 +132,11 @@ def best_checkpoint(folder: Path) -> Path:
     best = best_of(evaluations)
     if best is None:
         raise CheckpointError(
-            "there is no best checkpoint here: nothing was judged yet"
+            "there is no best checkpoint yet: nothing was evaluated"
             if saved
             else "there is no checkpoint here",
             where=str(place),
-            fix="train to the end of an epoch; evaluations are made there",
+            fix="train at least one epoch: evaluations happen at the end of an epoch",
         )
 
     # the best one is kept from pruning, but its save may have failed
@@ -146,7 +146,7 @@ def best_checkpoint(folder: Path) -> Path:
             f"the best checkpoint (step {best.step}, {best.primary.title} {best.shown}) is no "
             "longer here",
             where=str(path),
-            fix="it could not be saved, or was removed; the final weights need no --best",
+            fix="it could not be saved, or was removed; use the final weights, without --best",
         )
     return path
 
@@ -184,7 +184,7 @@ class Conditions:
             try:
                 place = pick_device(str(before))[0]
             except ConfigError:
-                notes.append(f"the run computed on {before}, which is not here")
+                notes.append(f"the run used {before}, which this machine does not have")
         device = torch.device(pick_device(place)[0])
 
         number_format, said = _precision(recipe.precision, wanted, device)
@@ -224,16 +224,18 @@ def _precision(before: str, wanted: str, device: torch.device) -> tuple[str, lis
         chosen, _ = precision.choose(wanted, device)
         differs = before and chosen != before
         return chosen, [
-            f"the run computed in {before}, this is {chosen}, as asked"
+            f"the run used {before}, this uses {chosen}, as requested"
         ] if differs else []
     try:
         chosen, reason = precision.choose(before, device)
     except ConfigError:
         return "fp32", [
-            f"the run computed in {before}, which this {device.type} cannot: this is fp32"
+            f"the run used {before}, which this {device.type} does not support: using fp32"
         ]
     if "slow" in reason:
-        return chosen, [f"{chosen}, as in the run, is slow here; --precision fp32 would be faster"]
+        return chosen, [
+            f"{chosen}, as in the run, is slow on this device; --precision fp32 is faster"
+        ]
     return chosen, []
 
 

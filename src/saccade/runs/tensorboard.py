@@ -11,7 +11,7 @@ from saccade.errors import ConfigError
 from saccade.training.events import Evaluated, Event, RunEnded, StepDone
 
 SHOWN = ("loss", "images_per_s", "wait_share")
-"""Figures of a step whose means are written."""
+"""Values of a step whose means are written."""
 
 
 class TensorBoard:

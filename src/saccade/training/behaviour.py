@@ -54,17 +54,17 @@ class Behaviour:
         """
         if self.optimizer is not None and lr is not None:
             raise UsageError(
-                "lr= says nothing to an optimizer that is handed over: it brings its own rate",
+                "lr= has no effect on your own optimizer: it sets its own rate",
                 where="lr",
-                fix="write the rate into the function, and leave lr= out",
+                fix="set the rate in your function, and remove lr=",
             )
         if self.objective is not None:
             objectives.know(self.objective)
             if self.loss is not None:
                 raise UsageError(
-                    "loss= beside objective= says nothing: an objective brings its own loss",
+                    "loss= has no effect beside objective=: an objective has its own loss",
                     where="loss",
-                    fix=f"leave loss= out, or call it in {self.objective.__name__}.loss",
+                    fix=f"remove loss=, or call it in {self.objective.__name__}.loss",
                 )
 
         # what is handed over is not called here: a call could draw random numbers or count
@@ -72,23 +72,28 @@ class Behaviour:
         for name, value in self._given().items():
             if name == "objective":
                 continue
-            example = f"hand over a function {_FORMS[name]}"
+            example = f"pass a function {_FORMS[name]}"
             # training works on a copy of the network, and this one would go on updating the
             # original
             if isinstance(value, torch.optim.Optimizer):
                 kind = type(value).__name__
                 raise UsageError(
-                    f"{name}= is an optimizer already, and its parameters are not those of the "
-                    "copy that is trained",
+                    f"{name}= is an optimizer instance: its parameters belong to your network, "
+                    "but the run trains a copy",
                     where=name,
-                    fix=f"hand over what makes it: lambda parameters: {kind}(parameters, lr=...)",
+                    fix=(
+                        "pass a function that makes it: lambda parameters: "
+                        f"{kind}(parameters, lr=...)"
+                    ),
                 )
             # a class of optimisers is fine: calling it with the parameters makes one
             if isinstance(value, type) and name != "optimizer":
-                what = f"{name}={value.__name__} is a class, and a function is wanted"
-                raise UsageError(what, where=name, fix=f"make one: {name}={value.__name__}(...)")
+                what = f"{name}={value.__name__} is a class, not a function"
+                raise UsageError(
+                    what, where=name, fix=f"pass an instance: {name}={value.__name__}(...)"
+                )
             if not callable(value):
-                what = f"{name}={value!r} cannot be called"
+                what = f"{name}={value!r} is not a function"
                 raise UsageError(what, where=name, fix=example)
 
         # the optimiser gets the parameters of the network only
@@ -96,9 +101,9 @@ class Behaviour:
             p.requires_grad for p in self.loss.parameters()
         ):
             raise UsageError(
-                "the loss has parameters of its own, which nothing would train",
+                "the loss has its own parameters, and nothing would train them",
                 where="loss",
-                fix="make them part of the network, or call loss.requires_grad_(False)",
+                fix="move them into the network, or call loss.requires_grad_(False)",
             )
 
     def unused(self, chosen: Sequence[str]) -> list[Finding]:
@@ -118,8 +123,8 @@ class Behaviour:
         beside = " and ".join(
             dict.fromkeys("loss=" if name.startswith("loss.") else "optimizer=" for name in aside)
         )
-        text = f"{', '.join(aside)}: without effect beside what was handed over as {beside}"
-        fix = "leave them out, or do in the function what they ask for"
+        text = f"{', '.join(aside)}: no effect together with your own {beside}"
+        fix = "remove these settings, or do the same in your function"
         return [Finding("not-applied", "warning", text, where=aside[0], fix=fix)]
 
     def identity(self) -> dict[str, str]:
@@ -145,7 +150,7 @@ class Behaviour:
             raise ConfigError(
                 f"a loss of your own learns one class per image; these labels are for {usual.name}",
                 where="loss",
-                fix="leave loss= out, or give each image one label",
+                fix="remove loss=, or give each image one label",
             )
         return OwnLoss.handed(config, train, self.loss, name_of(self.loss))
 
@@ -181,7 +186,10 @@ def _made(kind: type[Objective], config: Config, train: Split) -> Objective:
     texts = isinstance(names, tuple) and all(isinstance(one, str) and one for one in names)
     if not (isinstance(made, Objective) and texts and names and len(set(names)) == len(names)):
         raise ConfigError(
-            f"{kind.__name__}.of() made no objective with outputs: {names!r}",
+            (
+                f"{kind.__name__}.of() must return an objective whose outputs are different names; "
+                f"it returned: {names!r}"
+            ),
             where="objective",
             fix="return cls(outputs, config), with outputs a tuple of different names, one for "
             "each number that the network answers",
@@ -190,4 +198,4 @@ def _made(kind: type[Objective], config: Config, train: Split) -> Objective:
 
 
 AS_SET = Behaviour()
-"""All behaviour is as the settings say."""
+"""Nothing was passed from Python: the settings decide everything."""

@@ -113,7 +113,9 @@ def is_one(path: Path) -> bool:
     return path.is_dir() and ((path / "state.json").is_file() or bool(_STEP.match(path.name)))
 
 
-OLDER = "the previous one is tried automatically; `--resume never` starts a new run beside it"
+OLDER = (
+    "the previous one is tried automatically; `--resume never` starts a new run in another folder"
+)
 
 
 def read(path: Path, fix: str = OLDER) -> Saved:
@@ -133,7 +135,7 @@ def read(path: Path, fix: str = OLDER) -> Saved:
         _check_layout(meta["layout"], groups)
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
-            f"this checkpoint cannot be used: {error}",
+            f"this checkpoint is damaged or incomplete: {error}",
             where=str(path),
             fix=fix,
         ) from error
@@ -209,9 +211,9 @@ def read_meta(path: Path) -> dict[str, Any]:
         return _meta(path / "state.json")
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"this checkpoint cannot be used: {error}",
+            f"this checkpoint is damaged or incomplete: {error}",
             where=str(path),
-            fix="give another one, or the run folder",
+            fix="name another checkpoint, or the run folder",
         ) from error
 
 
@@ -227,7 +229,7 @@ def _meta(file: Path) -> dict[str, Any]:
         ) from error
     if checked.format != FORMAT:
         raise ValueError(
-            f"format {checked.format} is not {FORMAT}: written by another version of saccade"
+            f"format {checked.format} is not {FORMAT}: another version of saccade wrote it"
         )
     if checked.draws_version != rng.DRAWS_VERSION:
         raise ValueError(
@@ -253,7 +255,7 @@ def _require_figures(facts: Mapping[str, Any], file: Path) -> None:
     for place, entry in enumerate(facts["evaluations"]):
         value = entry.get(name)
         if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{file.name}, evaluations.{place}.{name}: a number is wanted")
+            raise ValueError(f"{file.name}, evaluations.{place}.{name}: must be a number")
 
 
 def _check_layout(
@@ -269,13 +271,16 @@ def _check_layout(
                 continue  # as in one of another model, which ``compare`` describes
             if len(strides) != tensor.dim():
                 raise ValueError(
-                    f"state.json, layout.{group}.{name}: {strides} are no strides of {form(tensor)}"
+                    f"state.json, layout.{group}.{name}: {strides} are not strides of "
+                    f"{form(tensor)}"
                 )
             span = 1 + sum(
                 (side - 1) * stride for side, stride in zip(tensor.shape, strides, strict=True)
             )
             if span > WIDEST_LAYOUT * max(tensor.numel(), 1):
-                raise ValueError(f"state.json, layout.{group}.{name}: strides {strides} are absurd")
+                raise ValueError(
+                    f"state.json, layout.{group}.{name}: strides {strides} are too large"
+                )
 
 
 def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
@@ -298,7 +303,7 @@ def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
         raise CheckpointError(
             f"none of the {len(errors)} checkpoints can be used ({reasons})",
             where=str(folder),
-            fix="restore one from a backup, or start anew with `--resume never`",
+            fix="restore a checkpoint from a backup, or start a new run with `--resume never`",
         )
     return None, []
 
@@ -322,7 +327,7 @@ def restore(saved: Saved, state: State) -> None:
         raise CheckpointError(
             f"this checkpoint is of another model or optimiser: {shown}",
             where=str(saved.path),
-            fix="give the settings it was made with, or start anew with `--resume never`",
+            fix="use the settings of that run, or start a new run with `--resume never`",
         )
     restore_layout(saved, state)
     with torch.no_grad():

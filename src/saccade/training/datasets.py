@@ -123,7 +123,9 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
         # a split in the same source may be ignored on request, a folder that was named may not
         if val is not None and val_source is not source:
             raise ConfigError(
-                "both --val and --holdout are given", where="data.holdout", fix="give one of them"
+                "--val and --holdout exclude each other",
+                where="data.holdout",
+                fix="use one of them",
             )
         train, val = hold_out(train, section.holdout, config.seed, Purpose.HOLDOUT)
     if val is None and config.pretrain.method != "none":
@@ -173,12 +175,11 @@ def no_validation(source: Source) -> DataError:
     held = [f"'{name}' with {_classes_of(split)}" for name, split in source.splits.items()]
     found = "; ".join([*held, *source.notes])
     return DataError(
-        "there is no validation split: looked for val/, validation/, valid/ and test/, "
-        f"found {found}",
+        f"no validation split found: looked for val/, validation/, valid/ and test/, found {found}",
         where=source.where,
         fix=(
-            "add one, give --val PATH, or hold out a fraction of the training images with "
-            "--holdout 10%"
+            "add a validation split, name one with --val PATH, or hold out a fraction of the "
+            "training images with --holdout 10%"
         ),
         finding="no-val-split",
     )

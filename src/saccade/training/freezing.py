@@ -80,19 +80,22 @@ class Freezing:
         return Freezing(copy, Rest(awake, self._rest.layers, self._rest.keeps_statistics))
 
     def __str__(self) -> str:
-        """Say how much of the network rests, and until when."""
+        """Say how much of the network is frozen, and until when."""
         text = []
         if count := self._rest.layers:
             sizes = {name: p.numel() / 1e6 for name, p in self._model.named_parameters()}
             resting = sum(sizes[name] for name in self._named)
             text.append(
-                f"{resting:.2f} of {sum(sizes.values()):.2f} M parameters rest, "
-                f"in {count} layer{'s' * (count > 1)} from the input"
+                f"{resting:.2f} of {sum(sizes.values()):.2f} M parameters are frozen, in {count} "
+                f"layer{'s' * (count > 1)} from the input"
             )
         if moments := self._moments:
-            text.append(f"the first wakes at step {moments[0]:,}, the last at step {moments[-1]:,}")
+            text.append(
+                f"the first layer is unfrozen at step {moments[0]:,}, the last at step "
+                f"{moments[-1]:,}"
+            )
         if self._rest.keeps_statistics:
-            text.append("norms keep their statistics")
+            text.append("norms keep their running statistics")
         return "; ".join(text)
 
     def settle(self, step: int) -> None:
@@ -173,8 +176,8 @@ def _backbone(model: nn.Module) -> list[Layer]:
     head = set(head_parameters(model))
     if not head:
         raise _no_such(
-            f"the head of {type(model).__name__} cannot be told",
-            "end the network in one nn.Linear that makes the logits",
+            f"the head of {type(model).__name__} cannot be found",
+            "let the network end in one nn.Linear that computes the logits",
         )
     for name in getattr(model, "aux_names", ()):
         head |= {f"{name}.{n}" for n, _ in model.get_submodule(name).named_parameters()}
@@ -194,7 +197,9 @@ def _backbone(model: nn.Module) -> list[Layer]:
         else:
             found.append(tuple(names))
     if not found:
-        raise _no_such(f"{type(model).__name__} is nothing but a head", "leave it out")
+        raise _no_such(
+            f"{type(model).__name__} has no layer besides its head", "remove this setting"
+        )
     return found
 
 
@@ -209,8 +214,8 @@ def _last_layer_of(part: str, layers: list[Layer], model: nn.Module) -> int:
     beside = [name for name in layers[inside[-1]] if not _is_in(name, part)] if inside else []
     if parent and any(_is_in(name, parent) and not _is_vector(model, name) for name in beside):
         raise _no_such(
-            f"'{part}' is a part of the layer '{parent}'",
-            f"write {parent}: a layer rests as a whole",
+            f"'{part}' is only a part of the layer '{parent}'",
+            f"write {parent}: layers are frozen as a whole",
         )
 
     places = list(dict.fromkeys(name.rpartition(".")[0] for layer in layers for name in layer))
@@ -219,13 +224,13 @@ def _last_layer_of(part: str, layers: list[Layer], model: nn.Module) -> int:
         near = difflib.get_close_matches(part, sorted(modules), n=1, cutoff=0.5)
         meant = f"did you mean {near[0]}? " if near else ""
         raise _no_such(
-            f"there is no module '{part}'",
-            f"{meant}its parts are {', '.join(tops)}; or write backbone, stem or a fraction",
+            f"the network has no module '{part}'",
+            f"{meant}its modules are {', '.join(tops)}; or write backbone, stem or a fraction",
         )
     if not inside:
         raise _no_such(
-            f"'{part}' has no layer before the head",
-            f"name the last part that rests, one of {', '.join(tops)}, or write backbone",
+            f"'{part}' contains no layer before the head",
+            f"name the last module to freeze, one of {', '.join(tops)}, or write backbone",
         )
     return inside[-1]
 

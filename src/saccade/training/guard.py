@@ -61,12 +61,12 @@ class Guard:
             else "the loss or a gradient is not finite"
         )
         raise DivergedError(
-            f"{what} at step {evidence.step}{before}; nothing after the last checkpoint is kept",
+            f"{what} at step {evidence.step}{before}; the steps after the last checkpoint are lost",
             where=f"step {evidence.step}, {self._lr_text}"
             + (f"; its batch: {kept}" if kept else ""),
-            fix="lower the learning rate (--lr, or in the optimizer that you hand over) or "
-            "lengthen the warm-up (--set schedule.warmup=10%), then start anew "
-            "with --resume never; if only a few images are to blame, --set "
-            "guard.bad_steps=skip leaves such steps out",
+            fix="lower the learning rate (--lr, or in your own optimizer) or lengthen the "
+            "warm-up (--set schedule.warmup=10%), then start a new run with `--resume "
+            "never`; if only a few images are bad, --set guard.bad_steps=skip skips such "
+            "steps",
             finding="loss-spike" if jumps else "not-finite",
         )

@@ -25,7 +25,7 @@ from saccade.training.run import Run
 from saccade.training.stop import Stop
 
 MOST_BYTES = 16 << 30
-"""Of all features of a run together: more would crowd out what else needs memory."""
+"""Upper limit for all features of a run together, in bytes: the rest needs memory, too."""
 
 TRIED = 4
 """Images on which the head alone is compared with the whole network."""
@@ -37,7 +37,7 @@ Poll = Callable[[int], None]
 
 
 def hold(run: Run, stop: Stop, log: Log) -> Run:
-    """Return the run as it trains: on held features, where the settings ask for it.
+    """Return the run as it trains: on cached features if the settings ask for it.
 
     Each attempt computes them again, with the same bits, so no checkpoint holds them. Where they
     cannot be held the whole network computes in each step as ever, and the log says why.
@@ -46,7 +46,7 @@ def hold(run: Run, stop: Stop, log: Log) -> Run:
     if not plan.config.finetune.holds:
         return run
     if why := plan.world.broadcast(lambda: obstacle(run)):
-        log.warn(f"features are not held, but computed anew in each step: {why}")
+        log.warn(f"features are not cached but computed in each step: {why}")
         return run
 
     train, judged, count = plan.data.train, plan.data.chosen_on, plan.config.finetune.views
@@ -65,7 +65,7 @@ def hold(run: Run, stop: Stop, log: Log) -> Run:
             found.append(_on_all_ranks(run, seen, len(split)))
 
     views, last = torch.stack(found[:-1]), found[-1]
-    log.fact("features", f"{views.shape[2]:,} of each image are held; the head alone trains")
+    log.fact("features", f"{views.shape[2]:,} of each image are cached; only the head is trained")
     head = head_name(model)
     run.state.compute_with(model.get_submodule(head))
     held = HeldFeatures(plan.view, head, views=views, split=judged, judged=last)
@@ -73,24 +73,24 @@ def hold(run: Run, stop: Stop, log: Log) -> Run:
 
 
 def obstacle(run: Run) -> str:
-    """Say why the features of a run cannot be held, the empty string where they can."""
+    """Say why the features of a run cannot be cached; return an empty string if they can."""
     plan, model = run.plan, run.state.model
     if not plan.holds_features:
         return "the images are mixed (augment.mixup, augment.cutmix), or have no labels"
     head = model.get_submodule(head_name(model))
     if not isinstance(head, nn.Linear):
-        return f"the head is a {type(head).__name__}, and not a linear layer"
+        return f"the head is a {type(head).__name__}, not a linear layer"
 
     width, count = head.in_features, plan.config.finetune.views * len(plan.data.train)
     if 4 * count * width > MOST_BYTES:
-        return f"they would need {units.human_size(4 * count * width)} of memory"
+        return f"they need {units.human_size(4 * count * width)} of memory"
     features, whole = _tried(run)
     if not _is_passed_on(run, features):
-        return f"{type(plan.objective).__name__} makes its inputs of the images"
+        return f"{type(plan.objective).__name__} changes the images before the network sees them"
     with torch.inference_mode(), autocast(plan.precision, plan.device):
         alone = head(features.to(plan.device)).float().cpu()
     is_all = bool((whole - alone).abs().max() <= TOLERANCE * whole.abs().max())
-    return "" if is_all else "more than the head follows them in the network"
+    return "" if is_all else "other layers follow them besides the head"
 
 
 def _tried(run: Run) -> tuple[Tensor, Tensor]:

@@ -154,18 +154,18 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str], what: str) -
     if not parts:
         return
 
-    fix = "resume='never' starts another run beside it"
+    fix = "resume='never' starts a new run in another folder"
     if "tensors" in now and "tensors" not in before:
         raise ConfigError(
-            f"{what} by a version that did not write down which network it trained",
+            f"{what} by a version that did not record which network it trained",
             fix=fix,
             finding="run-changed",
         )
     if parts == ["values"]:
         fix = (
-            "the same start: call torch.manual_seed(0), or the seed of that time, before the "
-            "network is built; "
-            f"any start: resume=CHECKPOINT goes on with the weights of that checkpoint; {fix}"
+            "for the same initial weights, call torch.manual_seed(0), or the seed of that time, "
+            "before you build the network; for any initial weights, resume=CHECKPOINT continues "
+            f"with the weights of that checkpoint; {fix}"
         )
 
     told = "; ".join(PARTS[part] for part in parts)

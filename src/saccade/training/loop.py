@@ -61,5 +61,5 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
 
     # on one rank alone this would leave the others waiting for gradients that never come
     is_early = is_exhausted(state.evaluations, plan.config.patience)
-    assert is_early or state.step == total, f"the loader ran dry at step {state.step} of {total}"
+    assert is_early or state.step == total, f"the loader ended at step {state.step} of {total}"
     stepper.guard.settle()

@@ -128,16 +128,16 @@ class Meter:
             self._log.listeners.tell(StepDone(loss=late.read(), **facts))
 
     def _tell_skipped(self) -> None:
-        """Say which steps were left out since the last look."""
+        """Say which steps were skipped since the last call."""
         skipped = self._state.skipped
         for step in skipped[self._skipped :]:
             left = self._plan.config.guard.allowed - len(skipped)
             why = (
-                "its loss jumps, or it"
+                "loss spike or non-finite value"
                 if self._plan.config.guard.spike
-                else "its loss or a gradient"
+                else "non-finite loss or gradient"
             )
-            self._log.warn(f"step {step} was left out: {why} is not finite; {left} more may be")
+            self._log.warn(f"skipped step {step} ({why}); {left} more skips allowed")
             self._log.event("skipped", step=step)
         self._skipped = len(skipped)
 

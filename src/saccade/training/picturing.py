@@ -37,7 +37,7 @@ def picture(run: Run, log: Log) -> None:
     try:
         files.write_bytes(path, sheet(shown))
     except DiskError as error:
-        log.warn(f"the pictures of step {run.state.step} could not be written: {error.what}")
+        log.warn(f"the images of step {run.state.step} could not be written: {error.what}")
 
 
 def sheet(shown: NDArray[np.uint8]) -> bytes:

@@ -47,7 +47,9 @@ class Feeders:
         """
         if not hasattr(os, "memfd_create"):
             raise ConfigError(
-                "reading processes need Linux", where="data.processes", fix="set it to 0"
+                "reading processes need Linux",
+                where="data.processes",
+                fix="set data.processes to 0",
             )
         self._view = view
         images = len(view.rank_slice.places(config.batch.global_))
@@ -185,8 +187,8 @@ class _Feeder:
                     f"a reading process has ended (status {status})",
                     where="data.processes",
                     fix=(
-                        "was it killed, perhaps because memory ran out? the same command goes on; "
-                        "data.processes=0 needs less"
+                        "it may have been killed because memory ran out; the same command "
+                        "continues; data.processes=0 needs less memory"
                     ),
                 )
             )

@@ -84,7 +84,7 @@ def _require_figures(found: Mapping[str, Any]) -> None:
     for part in ("result", "best"):
         figures = found.get(part)
         if figures is not None and not isinstance(figures.get(name), int | float):
-            raise ValueError(f"{part}.{name}: a number is wanted")
+            raise ValueError(f"{part}.{name}: must be a number")
 
 
 def settings(folder: Path) -> Config | None:
@@ -118,10 +118,10 @@ def resolved(tree: Mapping[str, Any], path: Path) -> Config:
 
 def _odd(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"this is not as saccade wrote it: {reason}",
+        f"this file was changed or damaged: {reason}",
         where=str(path),
         fix=(
-            "restore it from a backup; without it, the same `saccade train` command goes on from "
-            "the newest checkpoint"
+            "restore it from a backup; or delete it: the same `saccade train` command then "
+            "continues from the newest checkpoint"
         ),
     )

@@ -135,7 +135,7 @@ def _save_and_leave(
     if run.state.step:
         wish.what += "; the run is saved"
     else:
-        wish.what += " before the first step; there is nothing to save"
+        wish.what += " before the first step; nothing to save"
 
     # whoever started the ranks ends all of them when one leaves, so none leaves before the save is
     # done

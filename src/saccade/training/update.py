@@ -143,10 +143,10 @@ class Buffers:
 def _other_form(module: nn.Module, name: str, before: Tensor, now: Tensor | None) -> ConfigError:
     after = "None" if now is None else form(now)
     return ConfigError(
-        f"the forward pass turns the buffer '{name}' from {form(before)} into {after}",
+        f"the forward pass changes the buffer '{name}' from {form(before)} to {after}",
         where=type(module).__name__,
-        fix="buffers are saved with the weights, so they keep their shapes and types: make it in "
-        "__init__ as large as it will be, or keep it as a plain attribute",
+        fix="a buffer is saved with the weights, so its shape and type must not change: "
+        "create it in __init__ in its final size, or use a plain attribute",
     )
 
 

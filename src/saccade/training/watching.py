@@ -29,7 +29,7 @@ def look_before(run: Run, stop: Stop, log: Log) -> float:
     if plan.objective.answers:
         return 0.0
     sample = plan.looked_at
-    with log.progress("looking at the untrained network", len(sample.bank)) as bar:
+    with log.progress("checking the untrained network", len(sample.bank)) as bar:
 
         def poll(done: int) -> None:
             bar.update(done, "features, loss")
@@ -43,17 +43,17 @@ def look_before(run: Run, stop: Stop, log: Log) -> float:
         taken_s = time.perf_counter() - begun
     run.history.untrained.update(figures)
 
-    asked = "no labels, so no kNN"
+    asked = "no kNN (no labels)"
     if sample.has_labels:
         asked = f"kNN of {len(sample.queries):,} images among {len(sample.bank):,}"
     count = plan.config.pretrain.evaluations
-    log.fact("looks", f"{count} in the run, about {taken_s:.1f} s each: loss, rank, {asked}")
+    log.fact("looks", f"{count} checks in the run, about {taken_s:.1f} s each: loss, rank, {asked}")
     log.fact("untrained", ", ".join(phrases(figures)))
     return taken_s
 
 
 def after_look(run: Run, meter: Meter, log: Log) -> None:
-    """Say what the look of this step has shown, if there was one.
+    """Print the result of the check at this step, if there was one.
 
     Raises DivergedError where the representation has collapsed; the run is saved before.
     """
@@ -79,12 +79,11 @@ def after_look(run: Run, meter: Meter, log: Log) -> None:
     if reason and plan.config.pretrain.collapse == "stop":
         saving.save(run, meter, log)
         raise DivergedError(
-            f"the representation has collapsed: {reason}; a loss that falls all the same says "
-            "nothing",
+            f"the representation has collapsed: {reason}; a falling loss means nothing then",
             where=f"step {state.step}",
-            fix="begin anew with a lower rate (--lr), a longer warm-up (--set schedule.warmup=20%) "
-            f"or larger cells ({_larger_cells(plan.config.cell)}); --set pretrain.collapse=warn "
-            "goes on with this one",
+            fix="start a new run with a lower rate (--lr), a longer warm-up (--set "
+            f"schedule.warmup=20%) or larger cells ({_larger_cells(plan.config.cell)}); "
+            "--set pretrain.collapse=warn continues this run",
             finding="collapse",
         )
     if reason:
