@@ -61,7 +61,7 @@ def test_a_temporary_folder_that_others_can_change_is_not_used(
     else:
         (tmp_path / "theirs").mkdir()
         homeless.symlink_to(tmp_path / "theirs")
-    with pytest.raises(DiskError, match="somebody else") as caught:
+    with pytest.raises(DiskError, match="another user") as caught:
         cache.folder()
     assert "XDG_CACHE_HOME" in caught.value.fix
 

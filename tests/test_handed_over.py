@@ -120,7 +120,7 @@ def test_classes_are_matched_by_name_between_what_is_handed_over_and_files(tmp_p
 @pytest.mark.parametrize(
     ("flags", "error", "words"),
     [
-        ({"data__processes": 2}, ConfigError, "threads read it"),
+        ({"data__processes": 2}, ConfigError, "threads then read it"),
         ({"labels": "labels.csv"}, UsageError, "labels"),
         ({"split_names": "train=a"}, UsageError, "split_names"),
     ],

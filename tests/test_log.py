@@ -91,10 +91,7 @@ def test_a_log_on_a_full_disk_says_so_once_on_standard_error_and_then_that_it_is
     log.event("step", step=3)
     log.close()
     said = capsys.readouterr().err
-    assert (
-        said.count("log.jsonl cannot be written") == 1
-        and said.count("no line of it is missing") == 1
-    )
+    assert said.count("log.jsonl cannot be written") == 1 and said.count("no line is missing") == 1
     assert [e["step"] for e in read_events(tmp_path / "log.jsonl") if e["event"] == "step"] == [
         0,
         1,

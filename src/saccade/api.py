@@ -179,9 +179,12 @@ def _started(
     data, val = sources
     if not isinstance(resume, str | Path):
         raise UsageError(
-            f"resume={resume!r} says nothing",
+            f"resume={resume!r} is not valid",
             where="resume",
-            fix="write 'auto' (go on where the run stopped), 'never', or the path of a checkpoint",
+            fix=(
+                "write 'auto' (continue where the run stopped), 'never', or the path of a "
+                "checkpoint"
+            ),
         )
     request = resuming.based(request, str(resume))
     if dry_run:
@@ -300,8 +303,8 @@ def _network(model: Any) -> Any:
     Raises UsageError on a class.
     """
     if isinstance(model, type):
-        what = f"model={model.__name__} is a class, and a network is wanted"
-        raise UsageError(what, where="model", fix=f"make one: model={model.__name__}(...)")
+        what = f"model={model.__name__} is a class, not a network"
+        raise UsageError(what, where="model", fix=f"pass an instance: model={model.__name__}(...)")
     return unwrapped(model) if isinstance(model, nn.Module) else model
 
 
@@ -314,7 +317,9 @@ def write_page(run: Path, best: bool = False) -> Path:
     if subject.saved is not None:
         if subject.folder is None:
             raise UsageError(
-                "there is no run around this checkpoint", where=str(run), fix="name a run folder"
+                "this checkpoint is not inside a run folder",
+                where=str(run),
+                fix="name a run folder",
             )
         classifier, split = subject.classifier(), scoring.own_split(subject.config)
         result, _ = scoring.score(classifier, split, subject.resolved)

@@ -16,9 +16,9 @@ from saccade import files
 from saccade.errors import DataError, DiskError, SaccadeError
 from saccade.system import doors
 
-ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written and has the space"
+ELSEWHERE = "set XDG_CACHE_HOME to a writable folder with enough space"
 STALE_S = 86_400.0
-"""Age in seconds from which half-written small files count as left over: writing takes seconds."""
+"""Age, in seconds, from which unfinished small files count as abandoned: writing takes seconds."""
 
 
 def folder() -> Path:
@@ -52,7 +52,7 @@ def _private() -> Path:
     path = Path(tempfile.gettempdir()) / name
     with doors.explained(path, ELSEWHERE):
         if not doors.is_private(path):
-            raise DiskError("this folder belongs to somebody else", where=str(path), fix=ELSEWHERE)
+            raise DiskError("this folder belongs to another user", where=str(path), fix=ELSEWHERE)
     return path
 
 
@@ -97,9 +97,9 @@ def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
                 total += len(block)
                 if total > limit_bytes:
                     raise DataError(
-                        f"it decompresses to more than {limit_bytes / 1e9:.0f} GB",
+                        f"the file decompresses to more than {limit_bytes / 1e9:.0f} GB",
                         where=name,
-                        fix="decompress it yourself and give the plain .tar",
+                        fix="decompress it yourself and use the plain .tar",
                     )
                 out.write(block)
     return final

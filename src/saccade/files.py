@@ -37,9 +37,8 @@ def _no_stage(_name: str) -> None:
 
 
 stage: Callable[[str], None] = _no_stage
-"""Called at every step of publishing a folder.
-
-The fault tests replace it to kill the process just there.
+"""Called at every step of publishing a folder. The fault tests replace it to kill the process
+there.
 """
 
 
@@ -131,7 +130,7 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
             for name, fact in facts.items():
                 if digest(part / name) != fact["sha256"]:
                     raise OSError(
-                        errno.EIO, "the disk returned other bytes than were written", name
+                        errno.EIO, "the disk returned different bytes than were written", name
                     )
             stage("verified")
 

@@ -89,7 +89,7 @@ def embed(
 
 def _source(data: Any, labels: str | Path, split_names: str) -> Source:
     if data is None:
-        raise UsageError("there are no images", where="--data", fix="add --data with the images")
+        raise UsageError("no images were given", where="--data", fix="add --data with the images")
     opened = handed.opened(data, "data", "train", Log())
     return opened or sources.open_source(str(data), labels, split_names)
 

@@ -85,7 +85,7 @@ def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
     """Return the kinds of files and what they take; raises UsageError for what does not exist."""
     if given not in INPUTS:
         raise UsageError(
-            f"there is no input '{given}'", where="--input", fix=f"give {', '.join(INPUTS)}"
+            f"unknown input '{given}'", where="--input", fix=f"give {', '.join(INPUTS)}"
         )
     kinds = chosen(formats)
     if int8:
@@ -96,7 +96,7 @@ def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
 def _require_head(found: scoring.Opened) -> None:
     if not found.classifier.recipe.learned.answers:
         raise CheckpointError(
-            "this encoder has no head, so there is no classifier to export",
+            "this encoder has no head, so it is not a classifier and cannot be exported",
             where=found.path,
             fix="train it on labelled images first: saccade train --init RUN --data IMAGES",
         )

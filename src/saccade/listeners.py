@@ -21,13 +21,13 @@ class Listeners:
     """
 
     of_every_run: ClassVar[list[Callback]] = []
-    """Listeners of every run of this process from now on; the tests stop runs by one."""
+    """Listeners of all following runs of this process; the tests use one to stop runs."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         """Begin with the listeners of every run; ``warn`` says which one has failed."""
         self._warn = warn
         self.around: Callable[[], AbstractContextManager[None]] = nullcontext
-        """What a listener is called in: it puts back what a listener might leave changed."""
+        """The context in which a listener is called: it restores what a listener might change."""
         self._listeners: list[tuple[Callback, tuple[type, ...]]] = []
         self.wish: StopTraining | None = None
         for callback in self.of_every_run:
@@ -65,7 +65,7 @@ def require_callable(callbacks: Sequence[Callback]) -> None:
     listed = callbacks if isinstance(callbacks, list | tuple) else [None]
     if not all(callable(callback) for callback in listed):
         raise UsageError(
-            f"callbacks={callbacks!r} is no list of functions",
+            f"callbacks={callbacks!r} is not a list of functions",
             where="callbacks",
             fix="write callbacks=[f], where f(event) gets saccade.StepDone, saccade.Evaluated ...",
         )
@@ -85,5 +85,5 @@ def _failed(callback: Callback, event: object, error: Exception) -> str:
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return (
         f"the callback {name_of(callback)} failed at {type(event).__name__}: "
-        f"{type(error).__name__}: {error}{place}; it is not called again, and the run goes on"
+        f"{type(error).__name__}: {error}{place}; it is not called again, and the run continues"
     )

@@ -136,23 +136,19 @@ class Log:
         if events.trouble and "log" not in self._told:
             self._told.add("log")
             self.warn(
-                f"log.jsonl cannot be written ({events.trouble}); the run goes on, and the "
-                "lines wait in memory"
+                f"log.jsonl cannot be written ({events.trouble}); the run continues, and the "
+                "lines are kept in memory"
             )
         elif not events.trouble and "log" in self._told:
             self._told.discard("log")
-            missing = (
-                f"{events.lost:,} lines of it are missing"
-                if events.lost
-                else "no line of it is missing"
-            )
-            self.warn(f"log.jsonl is written again; {missing}")
+            missing = f"{events.lost:,} lines are missing" if events.lost else "no line is missing"
+            self.warn(f"log.jsonl can be written again; {missing}")
 
         if self._voice.trouble and "voice" not in self._told:
             self._told.add("voice")
             self.event(
                 "warning",
-                text=f"standard error cannot be written ({self._voice.trouble}); the run goes on",
+                text=f"standard error cannot be written ({self._voice.trouble}); the run continues",
             )
 
     def say(self, text: str = "") -> None:

@@ -42,7 +42,7 @@ def warn(group: str, name: str, what: str) -> None:
     """Say what is wrong with a plug-in, and which package it is from."""
     entry = _entries(group)[name]
     package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist else ""
-    Log().warn(f"the plug-in '{name}' ({group}){package} is left out: it {what}")
+    Log().warn(f"the plug-in '{name}' ({group}){package} is skipped: it {what}")
 
 
 @functools.cache

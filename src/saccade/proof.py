@@ -35,10 +35,10 @@ def verify_resume(
     for name in OURS:
         if name in keywords:
             raise UsageError(
-                f"{name}= is set by the proof itself", where=name, fix=f"leave {name}= out"
+                f"{name}= is set by the proof itself", where=name, fix=f"remove {name}="
             )
     if steps < 4 or kills < 1:
-        raise UsageError("a proof takes 4 steps and a kill at least", where="steps and kills")
+        raise UsageError("a proof needs at least 4 steps and one kill", where="steps and kills")
 
     model, callbacks = keywords.pop("model", None), [*keywords.pop("callbacks", ())]
     sets = keywords.pop("set", ())
@@ -48,7 +48,7 @@ def verify_resume(
     def train(folder: Path, stop_after: int | None) -> None:
         def stop(event: object) -> None:
             if isinstance(event, StepDone) and event.step == stop_after:
-                raise StopTraining("a kill is played")
+                raise StopTraining("simulated kill")
 
         # a run leaves its weights in the network that it is handed
         own = duplicate(model) if isinstance(model, nn.Module) else model

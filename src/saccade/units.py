@@ -48,9 +48,7 @@ class Duration:
         if self.unit == "step":
             return self.value * global_batch
         if total_steps is None:
-            raise ValueError(
-                "a fraction of the run needs the length of the run; write epochs or steps here"
-            )
+            raise ValueError("a fraction of the run is not possible here; write epochs or steps")
         return self.value / 100 * total_steps * global_batch
 
     def steps(self, epoch_samples: int, global_batch: int, total_steps: int | None = None) -> int:
@@ -81,7 +79,7 @@ class Rate:
         if match is None or not math.isfinite(value) or value < 0:
             raise ValueError(
                 f"'{text}' is not a learning rate; write '0.5 per 1024' (scaled once) or 0.1 "
-                "(as it is)"
+                "(used as given)"
             )
         return cls(value, int(match[2] or 0))
 

@@ -268,12 +268,12 @@ def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path:
     [
         (("train", "--no-such-flag"), 2, "No such option"),
         (("train", "resent18"), 78, "neither a YAML file, nor a recipe, nor a model"),
-        (("train", "/no/imagenet"), 78, "is given by --data /no/imagenet"),
+        (("train", "/no/imagenet"), 78, "write --data /no/imagenet"),
         (("train", "resnet81"), 78, "did you mean resnet8 or"),
         (("train", "Photo-small"), 78, "did you mean photos-small or"),
         (("train", "photos-smal.yaml"), 78, "there is no YAML file 'photos-smal.yaml'"),
         (("train", "photos-smal.yaml"), 78, "did you mean photos-small or"),
-        (("train", "cifar100"), 78, "it is data: --data cifar100"),
+        (("train", "cifar100"), 78, "for a data set, write --data cifar100"),
         (("train", "fashion-mnst"), 78, "did you mean --data fashion-mnist?"),
         (("train", "--data", "cifr10"), 65, "did you mean cifar10 or"),
         (("train", "--lr", "-1"), 78, "-1.0 is not a learning rate"),
@@ -314,7 +314,7 @@ def test_a_misspelt_file_is_found_beside_it(tmp_path: Path) -> None:
         in saccade("train", "--data", "phots", cwd=tmp_path, status=65).stderr
     )
     assert (
-        "it is data: --data ./photos"
+        "for a data set, write --data ./photos"
         in saccade("train", "./photos", cwd=tmp_path, status=78).stderr
     )
     settings = yaml.safe_load(saccade("train", "experiment.yaml", "--dry-run", cwd=tmp_path).stdout)

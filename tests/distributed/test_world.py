@@ -230,7 +230,7 @@ def test_a_taken_port_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in variables(0, 2, other.getsockname()[1]).items():
             monkeypatch.setenv(name, value)
         begun = time.monotonic()
-        with pytest.raises(ConfigError, match="cannot meet") as caught, joined(20):
+        with pytest.raises(ConfigError, match="cannot connect") as caught, joined(20):
             pass
     assert "MASTER_PORT" in caught.value.fix and time.monotonic() - begun < 10
 
@@ -353,7 +353,7 @@ def test_cells_that_the_ranks_cannot_share_are_refused_with_the_numbers_that_can
     assert "1, 2, 3, 6 ranks" in caught.value.fix and "batch.cell=24" in caught.value.fix
     agreement.check_number(layers.resolve(), World(0, 3, 0, 3))
     layers.set("device=8")
-    with pytest.raises(ConfigError, match="asks for 8 ranks on a machine, but 3 were started"):
+    with pytest.raises(ConfigError, match="asks for 8 ranks per machine, but 3 were started"):
         agreement.check_number(layers.resolve(), World(0, 3, 0, 3))
 
 

@@ -180,7 +180,7 @@ def test_a_teacher_is_no_parameter_that_is_trained(run: Path) -> None:
 
 
 def test_pretraining_is_the_affair_of_its_own_verb(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="learn without labels") as told:
+    with pytest.raises(UsageError, match="pretraining without labels") as told:
         saccade.train("digits", pretrain__method="simclr", quiet=True)
     assert "saccade pretrain" in told.value.fix
     with pytest.raises(ConfigError, match="learns from labels"):

@@ -373,7 +373,7 @@ def test_a_second_training_of_the_process_is_refused_and_the_first_leaves_no_tra
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
-    assert "another training" in refused[0].what and "process of its own" in refused[0].fix
+    assert "another training" in refused[0].what and "one process per training" in refused[0].fix
     net, threads, state = Net(), torch.get_num_threads(), torch.get_rng_state()
     train(images, net, out="first")
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads

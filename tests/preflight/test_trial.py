@@ -194,7 +194,7 @@ def test_checkpoints_that_do_not_fit_onto_the_disk_are_refused(
 
 
 def test_compiling_is_tried_only_within_its_budget_and_kept_only_where_it_pays() -> None:
-    assert compile.worth_trying("cpu", 1e9) == (False, "does not pay on a CPU")
+    assert compile.worth_trying("cpu", 1e9) == (False, "does not help on a CPU")
     assert not compile.worth_trying("cuda", 600)[0] and "2%" in compile.worth_trying("cuda", 600)[1]
     assert compile.worth_trying("cuda", 36000)[0]
     assert compile.worth_keeping(0.100, 0.080)[0] and not compile.worth_keeping(0.100, 0.097)[0]

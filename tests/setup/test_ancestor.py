@@ -218,7 +218,7 @@ def test_a_library_says_the_mean_of_its_weights_wherever_the_file_lies(tmp_path:
     ("name", "words"),
     [
         ("timm:test_resnet", "mean 0.5 0.5 0.5, std 0.5 0.5 0.5 (as timm says)"),
-        ("resnet8", "nothing says which mean and std"),
+        ("resnet8", "mean and std unknown"),
     ],
 )
 def test_one_line_says_which_table_what_did_not_fit_and_which_mean(

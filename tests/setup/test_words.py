@@ -25,9 +25,12 @@ def test_a_model_beside_a_recipe_is_the_model(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("simclr", "mae"), "'simclr' is a method of pretraining, and the recipe 'mae' learns by"),
+        (
+            ("simclr", "mae"),
+            "'simclr' is a method of pretraining, but the recipe 'mae' uses the method",
+        ),
         (("simclr", "photos-few"), "the recipe 'photos-few' learns from labels"),
-        (("mae", "dino-vit-s-100ep"), "the recipe 'dino-vit-s-100ep' learns by dino"),
+        (("mae", "dino-vit-s-100ep"), "the recipe 'dino-vit-s-100ep' uses the method dino"),
     ],
 )
 def test_a_method_beside_a_recipe_that_learns_otherwise_is_refused(

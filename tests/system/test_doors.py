@@ -203,15 +203,15 @@ def test_a_pipe_in_a_run_folder_ends_in_a_sentence_and_not_in_a_wait(
     run.mkdir()
     os.mkfifo(run / name)
     done = train(run)
-    assert done.status == 74 and "no ordinary file" in done.stderr
+    assert done.status == 74 and "not a regular file" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["run.json", "config.yaml"])
 def test_a_pipe_that_is_only_replaced_does_not_hang(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(ValueError, match="no ordinary file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         files.read_json(tmp_path / name)
-    with pytest.raises(ValueError, match="no ordinary file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         files.read_text(tmp_path / name, 100)
 
 
@@ -234,7 +234,7 @@ def test_a_hard_link_under_the_name_of_the_lock_is_not_emptied(
     tmp_path: Path, outside: Path
 ) -> None:
     (tmp_path / ".lock").hardlink_to(outside / "victim")
-    with pytest.raises(DiskError, match="no lock of ours"), files.locked(tmp_path):
+    with pytest.raises(DiskError, match="not a lock of saccade"), files.locked(tmp_path):
         pass
     (outside / "number").write_text("12345")
     (tmp_path / ".lock").unlink()

@@ -10,11 +10,11 @@ CHOICES = Choices(
     device=Choice("cpu", "as asked"),
     precision=Choice("bf16", "this CPU computes it"),
     optimizer=Choice("fused", "one pass over the memory"),
-    deterministic=Choice(True, "a CPU needs no switch"),
+    deterministic=Choice(True, "a CPU needs no special setting"),
     compute_threads=Choice(2, "one per physical core"),
     reader_threads=Choice(4, "as set"),
     layout=Choice("channels_last", "fastest for convolutions"),
-    compile=Choice(False, "does not pay on a CPU"),
+    compile=Choice(False, "does not help on a CPU"),
 )
 
 

@@ -24,7 +24,7 @@ def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
     if kind == "auto":
         kind, reason = (
             next(name for name, present in available.items() if present),
-            "the fastest one here",
+            "the fastest one available",
         )
 
     if not available[kind]:
@@ -32,17 +32,19 @@ def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
         fix = f"use --devices {' or '.join(present)}"
         if devices.count > 1:
             fix += f"; cpu:{devices.count} for processes"
-        raise ConfigError(f"there is no {kind} here (--devices {wanted})", where="device", fix=fix)
+        raise ConfigError(
+            f"this machine has no {kind} (--devices {wanted})", where="device", fix=fix
+        )
 
     if kind == "cuda":
         # a rank takes the GPU of its place on this machine, or of the list that was given
         number = devices.numbers[local_rank] if devices.numbers else local_rank
         if number >= torch.cuda.device_count():
             raise ConfigError(
-                f"there is no GPU {number} for rank {local_rank} of this machine: it has "
+                f"no GPU {number} for rank {local_rank} of this machine: it has "
                 f"{torch.cuda.device_count()}",
                 where="device",
-                fix="start at most as many ranks as there are GPUs",
+                fix="start at most one rank per GPU",
             )
         torch.cuda.set_device(number)
     return kind, reason

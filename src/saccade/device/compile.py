@@ -6,8 +6,7 @@ from torch import nn
 
 BUDGET_SHARE = 0.02
 USUAL_S = 60.0
-"""Seconds that a compilation is expected to take: it cannot be stopped, so it must be bounded
-before it begins.
+"""Expected time of a compilation, in seconds: it cannot be stopped, so it is limited in advance.
 
 ResNet-50 takes 51 s on an H200 (docs/LOG.md).
 """
@@ -22,7 +21,7 @@ def worth_trying(device: str, run_s: float, sizes: int = 1) -> tuple[bool, str]:
     them.
     """
     if device != "cuda":
-        return False, f"does not pay on a {device.upper()}"
+        return False, f"does not help on a {device.upper()}"
     if run_s * BUDGET_SHARE < sizes * USUAL_S:
         return (
             False,

@@ -43,12 +43,11 @@ def owned() -> Iterator[None]:
     """
     if not _TAKEN.acquire(blocking=False):
         raise ConfigError(
-            "another training is under way in this process",
+            "another training is running in this process",
             where="saccade.train",
-            fix="train one after the other, or each in a process of its own: threads of one "
-            "process share the random "
-            "generator and the number of compute threads, so neither training would repeat "
-            "its bits",
+            fix="train one after the other, or use one process per training: threads of one "
+            "process share the random generator and the number of compute threads, so "
+            "neither training would be deterministic",
         )
     # asking for a GPU's generator would start CUDA in a process that computes on the CPU
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

@@ -78,9 +78,8 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
         f"rank {rank} of {count} was ended by {signal.Signals(-failure.exitcode).name}; the "
         "others were stopped",
         where=f"process {failure.pid}",
-        fix="if nobody did that on purpose, memory may have been short; the same command "
-        "continues from the last "
-        "checkpoint",
+        fix="if nobody stopped it on purpose, memory may have run out; the same command "
+        "continues from the last checkpoint",
     )
 
 

@@ -31,8 +31,8 @@ ALONE_S = 1800.0
 
 ANSWER_S = 2.0
 GRACE_S = 10.0
-"""How long a rank may go on after another one failed: long enough to notice by itself and to say
-why.
+"""How long a rank may continue after another one failed, in seconds: enough to notice and report
+it.
 """
 
 LOOK_EVERY_S = 0.25
@@ -171,15 +171,17 @@ class Rendezvous:
             # torch has no type for it: "timed out" and "Timed out" both occur
             if "imed out" not in str(error):
                 return self._lost(absent, "is gone")
-            streams.show_threads(f"rank {self.rank} waits in vain for another one; its threads:")
+            streams.show_threads(
+                f"rank {self.rank} waits for a rank that does not answer; its threads:"
+            )
             return self._lost(absent, "does not answer any more")
 
         # torch writes the place in its own sources before the text
         reason = re.sub(r"^\[\S*\] ", "", str(error).strip().splitlines()[0])
         return StalledError(
-            f"the ranks lost each other, although all of them answer: {reason}",
+            f"the connection between the ranks broke, although all ranks answer: {reason}",
             fix=(
-                "is the network between them in order? where steps take long: --set "
+                "check the network between the machines; if steps take long, use --set "
                 "ranks.step_limit=30m"
             ),
         )
@@ -201,9 +203,8 @@ class Rendezvous:
         return LostRankError(
             f"rank{'s' * (len(ranks) > 1)} {names} of {self.size} {how}",
             where=", ".join(f"process {pid} on {host}" for _, host, pid in known),
-            fix="look at what it said last, and whether its memory sufficed; the same command "
-            "continues from the last "
-            "checkpoint",
+            fix="check its last message and its memory; the same command continues from the "
+            "last checkpoint",
         )
 
     def _watch(self) -> None:

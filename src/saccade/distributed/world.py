@@ -108,13 +108,13 @@ class Start:
                 return cls()
         except ValueError as error:
             raise ConfigError(
-                f"RANK, WORLD_SIZE and the like are no numbers: {error}", where="environment"
+                f"RANK, WORLD_SIZE and similar variables are not numbers: {error}",
+                where="environment",
             ) from error
         if start.size > 1 and not (0 <= start.rank < start.size and start.address and start.port):
             raise ConfigError(
-                f"the environment says rank {start.rank} of {start.size}, to meet at "
-                f"{start.address or '?'}:"
-                f"{start.port or '?'}",
+                f"the environment says rank {start.rank} of {start.size}, meeting at "
+                f"{start.address or '?'}:{start.port or '?'}",
                 where=f"the variables of {start.by}",
                 fix="start with torchrun, srun or `saccade train --devices N`, which set them all",
             )
@@ -342,20 +342,17 @@ def _meeting_place(start: Start, limit_s: float) -> Rendezvous:
     except RuntimeError as error:
         if hosts:
             raise ConfigError(
-                f"the ranks cannot meet at {place}: {str(error).strip().splitlines()[0]}",
+                f"the ranks cannot connect at {place}: {str(error).strip().splitlines()[0]}",
                 where="MASTER_ADDR, MASTER_PORT",
-                fix=(
-                    "is the port taken by another run? choose another one, such as "
-                    "MASTER_PORT=29511"
-                ),
+                fix=("another run may use the port: choose another one, such as MASTER_PORT=29511"),
             ) from error
         raise StalledError(
             f"rank {start.rank} of {start.size} has not reached rank 0 at {place} after "
             f"{limit_s:g} s",
             where="MASTER_ADDR, MASTER_PORT",
             fix=(
-                "has rank 0 started, and does a firewall lie between? more patience: --set "
-                "ranks.start_limit=5m"
+                "check that rank 0 has started and that no firewall blocks the port; to wait "
+                "longer, use --set ranks.start_limit=5m"
             ),
         ) from error
 

@@ -46,12 +46,12 @@ def check_number(config: Config, world: World) -> None:
     count, cells = Devices.parse(config.device).count, config.batch.global_ // config.cell
     if count and count != world.local_size:
         raise ConfigError(
-            f"--devices {config.device} asks for {count} ranks on a machine, but "
+            f"--devices {config.device} asks for {count} ranks per machine, but "
             f"{world.local_size} were started here",
             where="device",
             fix=(
-                "leave --devices to `saccade train` alone, or to torchrun or srun alone, or give "
-                "both the same number; a script in Python is started by torchrun or srun"
+                "use either --devices with `saccade train`, or torchrun or srun, or give both "
+                "the same number; start a Python script with torchrun or srun"
             ),
         )
 
@@ -62,8 +62,8 @@ def check_number(config: Config, world: World) -> None:
         fitting = [d for d in divisors(batch) if 1 < d <= LARGEST_CELL and d % repeats == 0]
         smaller = max((d for d in fitting if (batch // d) % world.size == 0), default=0)
         cell = (
-            f", or --set batch.cell={smaller} (batch statistics and mixing belong to a cell: "
-            "another run)"
+            f", or --set batch.cell={smaller} (this changes the results: batch statistics and "
+            "mixing belong to a cell)"
         )
 
         numbers = ", ".join(map(str, divisors(cells)))
@@ -71,7 +71,7 @@ def check_number(config: Config, world: World) -> None:
             f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared "
             f"equally by {world.size} ranks",
             where="batch.cell",
-            fix=f"take {numbers} rank{'s' * (cells > 1)}{cell if smaller else ''}",
+            fix=f"use {numbers} rank{'s' * (cells > 1)}{cell if smaller else ''}",
         )
 
 

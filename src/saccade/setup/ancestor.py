@@ -29,7 +29,7 @@ PATCHED = ("vit", "swin")
 """Families whose first layer sees patches of ``model.patch_size`` pixels."""
 
 LONGEST_LINEAGE = 20
-"""Runs that are looked back upon."""
+"""Largest number of earlier runs that are followed."""
 
 # how a run was judged, which decides nothing about its weights
 _APART = {"eval_size", "eval_views"}
@@ -128,7 +128,7 @@ class Ancestor:
         how = f"pretrained by {self.method}" * (self.method not in ("", METHOD))
         followed = [part for part in (self.model, how, said and said + who) if part]
         if "mean" not in known:
-            followed.append("nothing says which mean and std")
+            followed.append("mean and std unknown")
         return f"{self.text}{digest}: {', '.join(followed)}"
 
     def record(self, took: str, share: float) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def seek(text: str, out: str = "") -> Ancestor:
             if known := _remembered(text, folder):
                 return known
         raise CheckpointError(
-            "there are no weights here",
+            "there are no weights at this path",
             where=text,
             fix="give a run folder, a checkpoint folder, a .safetensors, a .pth or a .pt file",
         ) from error
@@ -271,9 +271,9 @@ def _of_file(text: str, file: Path) -> Ancestor:
         recipe = Recipe.parse(facts)
     except ValueError as error:
         raise CheckpointError(
-            f"this is not a model that saccade wrote: {error}",
+            f"this file is not a valid saccade model: {error}",
             where=f"{file}, metadata 'saccade'",
-            fix="give the file as it was, or its tensors alone",
+            fix="use the original file, or a file with the tensors only",
         ) from error
 
     settings = {name: getattr(recipe, name.partition(".")[2]) for name in FOLLOWED}

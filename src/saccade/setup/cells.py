@@ -55,10 +55,7 @@ def shrink_batch(
     why = f"at most a quarter of {num_train} training images"
     if _rounded(quarter, repeats) < LEAST_CELL and needs_batches(config, module):
         least = LEAST_CELL
-        why = (
-            f"a norm over the batch needs {LEAST_CELL} of the {num_train} training images, or "
-            "all of them"
-        )
+        why = f"batch norm needs {LEAST_CELL} of the {num_train} training images, or all of them"
 
     # between what a norm or mixing needs and what the set has
     size = max(
@@ -96,7 +93,10 @@ def inspect(config: Config, num_train: int, shrunk: str, module: nn.Module | Non
                 "error",
                 f"the batch of {wanted:,} is larger than the {num_train:,} training images",
                 where="batch.global",
-                fix=f"use --batch-size {fitting}, or leave it out and let it be chosen",
+                fix=(
+                    f"use --batch-size {fitting}, or remove it: the batch is then chosen "
+                    "automatically"
+                ),
                 status=78,
             )
         ]
@@ -114,7 +114,8 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
     # the user asked for it, so a warning is enough
     if config.batch.cell or 1 < cell == batch:
         text = (
-            f"BatchNorm and the like take their statistics over {images}, which makes them coarse"
+            f"BatchNorm and similar layers compute their statistics over {images}, which makes "
+            "them noisy"
         )
         return [
             Finding(
@@ -122,16 +123,16 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
                 "warning",
                 text,
                 where="batch.cell",
-                fix=f"{LEAST_CELL} or more are usual",
+                fix=f"use {LEAST_CELL} images or more",
             )
         ]
 
     # nobody asked for such a cell: it is what divides the batch
     good = nearest_batches(batch, config.augment.repeats)
     text = (
-        f"a batch of {batch:,} can only be cut into {batch // cell:,} cells (micro-batches) of "
-        f"{images}, over which "
+        f"a batch of {batch:,} can only be split into {batch // cell:,} cells (micro-batches) of "
+        f"{images}: "
     )
-    text += "BatchNorm and the like would take their statistics"
+    text += "too few for the statistics of BatchNorm and similar layers"
     fix = f"use --batch-size {' or '.join(map(str, good))}, or set batch.cell yourself"
     return [Finding("small-cells", "error", text, where="batch.global", fix=fix, status=78)]

@@ -49,7 +49,7 @@ def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
         reader_threads=_reader_threads(config),
         layout=Choice("channels_last", "fastest for convolutions"),
         # the trial decides about compiling: it has to be timed
-        compile=Choice(False, "does not pay on a CPU" if kind == "cpu" else "not tried"),
+        compile=Choice(False, "does not help on a CPU" if kind == "cpu" else "not tried"),
     ).overridden_by(earlier)
     # the length is no matter of the device: it stays on another one, too
     return replace(choices, length=_length(config, saved))
@@ -66,11 +66,11 @@ def _length(config: Config, saved: Saved | None) -> Choice[str]:
     if length and saved.meta["config"].get("within") == config.within:
         return Choice.parse(length, str)
     raise ConfigError(
-        f"{saved.path.name} was saved by a run of another length, and a run that goes on is not "
+        f"{saved.path.name} belongs to a run of another length, and a resumed run cannot be "
         "fitted into a time again",
         where=f"--within {config.within}",
-        fix="say how long it is to be: --epochs, with --resume-changed; or start another with "
-        "--resume never",
+        fix="set the length with --epochs and --resume-changed, or start a new run with "
+        "`--resume never`",
         finding="run-changed",
     )
 
@@ -79,7 +79,7 @@ def _cost_of_exactness(device: str) -> str:
     """Return why deterministic kernels are switched on."""
     if device == "cuda":
         return "costs less than 1 % on a GPU"
-    return f"a {device.upper()} needs no switch"
+    return f"a {device.upper()} needs no special setting"
 
 
 def _compute_threads(config: Config, device: str) -> Choice[int]:
@@ -96,7 +96,7 @@ def _compute_threads(config: Config, device: str) -> Choice[int]:
 
     macs = image_macs(config) * config.cell
     if macs < TINY_CELL_MACS:
-        return Choice(1, f"a cell takes only {macs / 1e9:.2g} GMAC")
+        return Choice(1, f"a cell needs only {macs / 1e9:.2g} GMAC")
     return usual
 
 

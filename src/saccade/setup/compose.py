@@ -84,9 +84,9 @@ def compose(request: Request) -> Composed:
     config = _settled(layers, request)
     if config.data.processes and is_handed(source.where):
         raise ConfigError(
-            "reading processes open the data by its path, and this was handed over from Python",
+            "reading processes open the data by its path, but this data was passed from Python",
             where="data.processes",
-            fix="leave it at 0: threads read it",
+            fix="use data.processes=0: threads then read it",
         )
     return Composed(config, source, "batch.global" in chosen, request.val, chosen=chosen)
 
@@ -102,7 +102,7 @@ def _unlabelled(
     if source is None:
         source, labels = open_unlabelled_training(wanted)
         if labels:
-            asked.add({"data": {"labels": labels}}, "the images, which have no labels")
+            asked.add({"data": {"labels": labels}}, "the images (they have no labels)")
     return source, _pretraining_base(request, wanted, based)
 
 
@@ -164,9 +164,9 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
     ancestor, place = seek(model.init, request.out), f"--init {model.init}"
     if ancestor.model.startswith("custom:") and not asked.origin("model.name"):
         raise ConfigError(
-            f"these are weights of your own network {ancestor.model.removeprefix('custom:')}",
+            f"these weights belong to your own network {ancestor.model.removeprefix('custom:')}",
             where=place,
-            fix="start it from Python: saccade.train(model=YourNetwork(), init=...)",
+            fix="start the training from Python: saccade.train(model=YourNetwork(), init=...)",
         )
 
     name = model.name if asked.origin("model.name") else ancestor.model or model.name
@@ -236,7 +236,7 @@ def settings(request: Request) -> Config:
     for word in request.words:
         if _settings_of(word) is None and _known_model(word):
             raise ConfigError(
-                f"'{word}' is a model, and a model alone has no settings",
+                f"'{word}' is a model; a model alone has no settings",
                 where="the command line",
                 fix="name a recipe: see `saccade recipes`",
             )
@@ -326,7 +326,7 @@ def _unknown_word(word: str) -> ConfigError:
     path = Path(word)
     what, place = f"'{word}' is neither a YAML file, nor a recipe, nor a model", "the command line"
     if word in KNOWN or path.exists():
-        return ConfigError(what, where=place, fix=f"it is data: --data {word}")
+        return ConfigError(what, where=place, fix=f"for a data set, write --data {word}")
     if path.suffix in YAML_SUFFIXES:
         what = f"there is no YAML file '{word}'"
 
@@ -343,7 +343,7 @@ def _unknown_word(word: str) -> ConfigError:
     # the place of images, as other trainers have it, rather than the name of a recipe
     if "/" in word and path.suffix not in YAML_SUFFIXES and not set(near) & set(beside.values()):
         what = f"there is no file or folder '{word}'"
-        fix = f"a folder or archive of images is given by --data {word}"
+        fix = f"for a folder or archive of images, write --data {word}"
         return ConfigError(what, where=place, fix=fix)
     fix = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
     kinds = f"methods of `saccade pretrain` are {', '.join(objectives.METHODS)}"

@@ -42,7 +42,7 @@ Python.
 """
 
 LARGEST_MEAN = 2.0
-"""Of values from 0 to 1 no mean is larger, some freedom included; of levels to 255 all are."""
+"""Means of pixel values in 0 to 1 are below this limit, means of values in 0 to 255 above it."""
 
 
 def flag_settings(**flags: Any) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _read_rate(name: str, value: Any) -> float:
             f"{value!r} is not a learning rate",
             where=f"--{name}",
             fix=(
-                "write a number that is not negative, such as 0.1; it is the effective rate, "
+                "write 0 or a positive number, such as 0.1; it is the effective rate and is "
                 "never scaled"
             ),
         )
@@ -108,7 +108,7 @@ def read_colours(name: str, value: Any) -> tuple[float, float, float]:
         numbers = []
     if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
         raise ConfigError(
-            f"{value!r} is not a number for each of red, green and blue",
+            f"{value!r} is not three numbers (red, green, blue)",
             where=f"--{name}",
             fix=f"write --{name} 0.5,0.5,0.5, or one number for all three",
         )
@@ -117,9 +117,9 @@ def read_colours(name: str, value: Any) -> tuple[float, float, float]:
     if name == "mean" and max(numbers) > LARGEST_MEAN:
         scaled = ",".join(f"{number / 255:.4g}" for number in (red, green, blue))
         raise ConfigError(
-            f"{value!r} is for levels from 0 to 255, and ours go from 0 to 1",
+            f"{value!r} is for pixel values from 0 to 255, but Saccade uses 0 to 1",
             where="--mean",
-            fix=f"write --mean {scaled}, and divide --std by 255, too",
+            fix=f"write --mean {scaled}, and also divide --std by 255",
         )
     return red, green, blue
 

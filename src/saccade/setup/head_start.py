@@ -25,7 +25,7 @@ from saccade.objectives.objective import heads
 from saccade.training.run import Plan, Run
 
 MOST_IMAGES = 5_000
-"""Training images behind the head: a start needs no more."""
+"""Largest number of training images for the probe."""
 
 MOST_PRODUCTS = 500_000_000
 """Of images x classes x features, which is what one step of fitting costs."""
@@ -66,9 +66,9 @@ def start_head(run: Run, worth: Worth | None, log: Log, poll: Callable[[], None]
     if _set(run, head, found if head.bias is not None else unbiased(found, seen.vectors)):
         init["head"] = "probe"
         text = f"starts as the linear probe of {len(seen):,} training images"
-        log.fact("head", f"{text}, right on {found.held_out_top1:.1%} of those held out of it")
+        log.fact("head", f"{text}, top-1 {found.held_out_top1:.1%} on held-out training images")
     else:
-        log.fact("head", "starts at zero: the network does more with its features than one layer")
+        log.fact("head", "starts at zero: more than one layer follows the features")
 
 
 def _features(run: Run, limit: int, log: Log, poll: Callable[[], None]) -> Features:
@@ -79,7 +79,7 @@ def _features(run: Run, limit: int, log: Log, poll: Callable[[], None]) -> Featu
     with log.progress("features", min(limit, len(plan.data.train))) as bar:
 
         def told(done: int) -> None:
-            bar.update(done, "of training images, for the start of the head")
+            bar.update(done, "of training images, to start the head")
             poll()
 
         return features_once(
@@ -155,7 +155,7 @@ def _copy(head: Head, found: Probe, times: float = 1.0) -> None:
 def _unfit(plan: Plan, head: Head | None) -> str:
     """Return why no probe can be this head, empty where one can."""
     if not isinstance(plan.objective, Classification):
-        return f"a probe knows one class for each image, and this run learns {plan.objective.name}"
+        return f"a probe needs one class per image, and this run learns {plan.objective.name}"
     if head is None:
         return "the network has no last linear layer"
     if head.weight.shape[0] != plan.objective.head:

@@ -9,7 +9,7 @@ from saccade.errors import SaccadeError
 from saccade.models import find, meta_model
 
 CPU_SIDE_PX = 160
-"""Enough on a CPU: half the work of 224 px. docs/LOG.md has the measurements."""
+"""Image side on a CPU, in pixels: half the work of 224 px. docs/LOG.md has the measurements."""
 
 
 def side_for(model: str, devices: str) -> int:

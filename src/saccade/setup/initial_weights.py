@@ -105,9 +105,9 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
 
     if report.share < LEAST_SHARE:
         raise CheckpointError(
-            f"these weights are of another architecture: {report}",
+            f"these weights belong to another architecture: {report}",
             where=f"--init {init}",
-            fix="name the architecture that they belong to with --model",
+            fix="name the architecture of these weights with --model",
         )
     _refuse_other_pixels(plan, report)
 
@@ -131,8 +131,8 @@ def _warn_of_drawn(model: nn.Module, report: Report, init: str, log: Log) -> Non
     left = [name for name in report.missing if name in names and name not in report.fresh]
     if left:
         log.warn(
-            f"{len(left):,} tensors that are no head are not in --init {init} and begin as drawn: "
-            f"{listed(left, len(left))}; its network may be another one"
+            f"{len(left):,} tensors besides the head are missing in --init {init} and start at "
+            f"random values: {listed(left, len(left))}; the weights may belong to another network"
         )
 
 
@@ -164,12 +164,14 @@ def _ancestor(config: Config) -> Ancestor:
         found = find_weights(init)
     except FileNotFoundError as error:
         raise CheckpointError(
-            "these weights are gone", where=f"--init {init}", fix="bring them back"
+            "the weights file no longer exists", where=f"--init {init}", fix="restore the file"
         ) from error
     # the folder of the run is named after the weights that were seen first
     if found.digest != config.model.init_digest:
         raise CheckpointError(
-            "these weights changed while the run started", where=f"--init {init}", fix="start again"
+            "the weights file changed while the run started",
+            where=f"--init {init}",
+            fix="start again",
         )
     return found.of_network(config.model.name)
 
@@ -184,7 +186,8 @@ def _warn_of_others(config: Config, followed: Mapping[str, Any], log: Log) -> No
         # another size is what many want, and is said with the model
         if ours != theirs and name != "data.image_size":
             log.warn(
-                f"--init {config.model.init} was trained with {name} {theirs}, this run has {ours}"
+                f"--init {config.model.init} was trained with {name} {theirs}, but this run uses "
+                f"{ours}"
             )
 
 
@@ -199,11 +202,10 @@ def _refuse_other_pixels(plan: Plan, report: Report) -> None:
         family = find(plan.recipe.model).family
     takes_patches = report.patch and family in PATCHED
     raise ConfigError(
-        f"the first layer does not fit: {report.first}; everything after it was trained for "
-        "what that layer gives",
+        f"the first layer does not fit: {report.first}; all further layers depend on it",
         where=f"--init {init}",
-        fix=f"--set model.patch_size={report.patch} takes the patches of these weights"
+        fix=f"--set model.patch_size={report.patch} uses the patch size of these weights"
         if takes_patches
-        else "name the architecture that the weights belong to with --model",
+        else "name the architecture of the weights with --model",
         finding="init-first-layer",
     )

@@ -49,9 +49,12 @@ def _says_itself(**flags: Any) -> None:
     for name, value in flags.items():
         if value:
             raise UsageError(
-                f"{name}= is about files, and the data was handed over",
+                f"{name}= is for files, but the data was passed from Python",
                 where=name,
-                fix="hand labels and splits over with the images: (images, labels), {'train': ...}",
+                fix=(
+                    "pass labels and splits together with the images: (images, labels), "
+                    "{'train': ...}"
+                ),
             )
 
 

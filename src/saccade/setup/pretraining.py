@@ -15,7 +15,7 @@ OF_FAMILY = {"vit": "mae", "swin": "simmim"}
 
 JOINT = "simclr"
 METHODS = (JOINT, "dino", "mae", "simmim")
-"""What a word of the command line may name; each has a recipe of the same name."""
+"""Methods that the command line can name; each has a recipe of the same name."""
 
 
 def methods_in(words: Sequence[str]) -> list[str]:
@@ -30,12 +30,11 @@ def methods_in(words: Sequence[str]) -> list[str]:
         known = word in recipes.names() and not Path(word).is_file()
         other = recipes.find(word).settings.get("pretrain", {}).get("method", "") if known else ""
         if known and other != found[0]:
-            what = f"learns by {other}" if other else "learns from labels"
+            what = f"uses the method {other}" if other else "learns from labels"
             raise ConfigError(
-                f"'{found[0]}' is a method of pretraining, and the recipe '{word}' {what}",
+                f"'{found[0]}' is a method of pretraining, but the recipe '{word}' {what}",
                 where="the command line",
-                fix=f"leave one of them out; a model may stand beside: saccade pretrain {found[0]} "
-                "MODEL",
+                fix=f"remove one of them; a model can be added: saccade pretrain {found[0]} MODEL",
             )
     return found
 
@@ -49,15 +48,15 @@ def is_meant(verb: bool | None, wanted: Config, *, is_whole: bool) -> bool:
     method = wanted.pretrain.method
     if method != "none" and verb is False:
         raise UsageError(
-            f"these settings learn without labels ({method})",
+            f"these settings are for pretraining without labels ({method})",
             where="pretrain.method",
-            fix="`saccade pretrain` takes them, with the same words and flags",
+            fix="use `saccade pretrain` with the same arguments",
         )
     if method == "none" and verb and is_whole:
         raise ConfigError(
-            f"the recipe {wanted.recipe or 'that was named'} learns from labels",
+            f"the recipe {wanted.recipe or 'you named'} learns from labels",
             where="pretrain.method",
-            fix="name a method instead, and perhaps a model: saccade pretrain simclr resnet18",
+            fix="name a method instead, such as: saccade pretrain simclr resnet18",
         )
     return bool(verb) or method != "none"
 

@@ -44,7 +44,7 @@ def judge_before(run: Run, poll: Callable[[], None], log: Log) -> None:
         return
     plan, split = run.plan, run.plan.data.val
     for side in sides(run):
-        with log.progress(f"before, at {side} px", len(split)) as bar:
+        with log.progress(f"before training, at {side} px", len(split)) as bar:
 
             def tell(done: int) -> None:
                 bar.update(done, "the weights as they came")
@@ -54,7 +54,7 @@ def judge_before(run: Run, poll: Callable[[], None], log: Log) -> None:
             _keep(run, BEFORE, side, score(run, classifier, split, tell))
 
     said = ", ".join(f"{e['side']} px {plan.objective.primary.shown(e)}" for e in run.history.sizes)
-    log.fact("before", f"{said} of '{split.name}', the weights as they came")
+    log.fact("before", f"{said} on '{split.name}', with the unchanged weights")
 
 
 def judge_after(run: Run, trained: Classifier, result: Result, poll: Callable[[int], None]) -> None:

@@ -17,7 +17,7 @@ from saccade.objectives.classification import Classification
 from saccade.training.run import Plan, Run
 
 MOST_CLASSES = weights.LEARNED
-"""With more classes not each of them has an image to learn from."""
+"""With more classes, some would have no image to learn from."""
 
 PIXELS = {
     "ImageNet's mean and deviation": "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
@@ -45,10 +45,10 @@ def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
     # a network of the user's own cannot be made a second time
     named = not plan.recipe.model.startswith("custom:")
     count = weights.total(plan.recipe, sides, beside=named)
-    with log.progress("what the weights are worth", count) as bar:
+    with log.progress("testing the initial weights", count) as bar:
 
         def told(done: int) -> None:
-            bar.update(done, "frozen features of some images")
+            bar.update(done, "with frozen features of some images")
             poll()
 
         try:
@@ -84,7 +84,7 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
     text += f" ({found.judged:,} images of '{plan.data.val.name}', {found.learned:,} to learn from)"
     place = f"--init {plan.config.model.init}"
     if found.helps is False:
-        fix = "take weights that were trained on images more like these, or train without --init"
+        fix = "use weights that were trained on more similar images, or train without --init"
         findings = [Finding("weights-worth", "warning", text, where=place, fix=fix)]
     else:
         findings = [Finding("weights-worth", "note", text, where=place)]
@@ -92,8 +92,8 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
     if found.better:
         ours, theirs = next(iter(found.pixels.values())), found.pixels[found.better]
         text = (
-            f"as set, neighbours tell {ours:.1%} of a few images rightly, with {found.better} "
-            f"{theirs:.1%}: the weights were likely trained that way"
+            f"kNN is right for {ours:.1%} of a few images with these settings and for "
+            f"{theirs:.1%} with {found.better}: the weights were probably trained that way"
         )
         fix = f"try {PIXELS.get(found.better, 'it without --bgr')}"
         findings.append(Finding("weights-pixels", "warning", text, where=place, fix=fix))
@@ -112,14 +112,14 @@ def compare(top1: float, run: Run) -> list[Finding]:
         return []
     error = math.sqrt(frozen * (1 - frozen) / max(count, 1))
     text = (
-        f"fine-tuned {top1:.1%}, frozen {frozen:.1%}: training made less of these weights than "
-        f"their frozen features give (one standard error of {count:,} images is {error:.1%})"
+        f"fine-tuned {top1:.1%}, frozen {frozen:.1%}: training reached less than a probe of the "
+        f"frozen features (standard error with {count:,} images: {error:.1%})"
     )
-    fix = "try --freeze backbone, a lower --lr, or another --seed to see how large chance is"
+    fix = "try --freeze backbone or a lower --lr, or another --seed to see the random variation"
     if settings.freeze == BACKBONE and not settings.unfreeze:
         probed = run.history.init.get("head") == "probe"
         other = "a lower --lr" if probed else "--set finetune.head_start=probe"
-        fix = f"the head alone was trained: more --epochs, or {other}"
+        fix = f"only the head was trained: try more --epochs, or {other}"
     if frozen - top1 > 2 * error:
         return [Finding("frozen-is-better", "warning", text, where="top-1", fix=fix)]
     return [Finding("frozen-is-better", "note", text, where="top-1", fix=fix)]

@@ -33,7 +33,7 @@ class LinkError(OSError):
 
 
 @contextlib.contextmanager
-def explained(path: Path, fix: str = "free some space or choose another folder") -> Iterator[None]:
+def explained(path: Path, fix: str = "free some space, or choose another folder") -> Iterator[None]:
     """Turn an OSError about ``path`` into a DiskError with its reason and what to do."""
     held.check(path)
     try:
@@ -43,8 +43,7 @@ def explained(path: Path, fix: str = "free some space or choose another folder")
             str(error.strerror),
             where=str(error.filename),
             fix=(
-                "remove it, or move it away; only a run folder or the cache folder as a whole "
-                "may be a link"
+                "remove or move it; only a whole run folder or the whole cache folder may be a link"
             ),
         ) from error
     except OSError as error:
@@ -70,7 +69,7 @@ def refuse_link(path: Path) -> None:
     if path.is_symlink():
         raise LinkError(
             errno.ELOOP,
-            "this is a link, and links inside a run or cache folder are not followed",
+            "this is a link; links inside a run or cache folder are not followed",
             str(path),
         )
 
@@ -121,7 +120,7 @@ def lock_file(path: Path) -> BinaryIO:
     held = file.read(LOCK_BYTES + 1)
     if held.strip() and not (held.strip().isdigit() and len(held) <= LOCK_BYTES):
         file.close()
-        raise LinkError(errno.EINVAL, "this is no lock of ours", str(path))
+        raise LinkError(errno.EINVAL, "this file is not a lock of saccade", str(path))
     return file
 
 
@@ -136,7 +135,7 @@ def _ordinary(path: Path, flags: int) -> int:
     # asked of what was opened and not of the name, which may mean something else by now
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise LinkError(errno.EINVAL, "this is no ordinary file", str(path))
+        raise LinkError(errno.EINVAL, "this is not a regular file", str(path))
     return descriptor
 
 
@@ -160,7 +159,7 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
     with open(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
-            raise ValueError(f"{path.name} is no ordinary file")
+            raise ValueError(f"{path.name} is not a regular file")
         data = file.read(limit_bytes + 1) if facts.st_size <= limit_bytes else b""
     # the size may have grown between the look and the reading
     if facts.st_size > limit_bytes or len(data) > limit_bytes:

@@ -53,7 +53,7 @@ def check(path: Path) -> None:
             raise DiskError(
                 "the folder was deleted or replaced while it was in use; nothing more is written",
                 where=str(folder),
-                fix="restore it if you can; without it the same command starts anew",
+                fix="restore it if you can; otherwise the same command starts a new run",
             )
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 WINDOW = 8
-"""Items for each thread that may be under way or wait for the reader: this bounds the memory."""
+"""Largest number of items per thread that are in progress or waiting: this limits the memory."""
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -27,10 +27,10 @@ STOPS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
 )
 SAME_WISH_S = 1.0
-"""A second SIGTERM or SIGHUP that comes so soon is the echo of the first."""
+"""A second SIGTERM or SIGHUP within this time counts as a copy of the first, in seconds."""
 
 PATIENCE_S = 5.0
-"""How long the main thread may take to hear of a signal while there is nothing to save."""
+"""How long the main thread may take to see a signal while there is nothing to save, in seconds."""
 
 Phase = Literal["nothing to save", "working", "saving"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 VARIABLE = "SACCADE_BEGUN"
-"""Tells ranks when the program that starts them was started itself."""
+"""Environment variable: when the program that starts the ranks was started itself."""
 
 _marked: list[float] = []
 
