@@ -188,7 +188,7 @@ def test_every_odd_value_is_answered_with_a_sentence(
 
 
 def test_a_split_that_is_no_text_is_answered_with_the_splits_there_are() -> None:
-    with pytest.raises(SaccadeError, match="no split called '3'"):
+    with pytest.raises(SaccadeError, match="no split '3'"):
         scoring.judged_split(None, saccade.open_source("digits"), 3)  # type: ignore[arg-type]
 
 
@@ -216,7 +216,7 @@ def test_sources_and_splits_that_are_open_already_are_trained_on(tmp_path: Path)
         saccade.train(data=digits.splits["train"], quiet=True)
     for data in ("digits", digits, digits.splits["test"], None):
         assert saccade.evaluate(whole.folder, data).correct == whole.result["correct"]
-    with pytest.raises(DataError, match="no split called 'foo'; found: test, train"):
+    with pytest.raises(DataError, match="no split 'foo'; found: test, train"):
         saccade.evaluate(whole.folder, split="foo")
 
 

@@ -209,7 +209,7 @@ def test_prepare_and_verify_a_tree_of_files(tmp_path: Path) -> None:
     assert done == {"target": "out", "splits": {"test": 360, "train": 1437}, "written": 1797}
     assert "0 written now" in saccade("prepare", "digits", "out", cwd=tmp_path).stdout
     assert saccade("verify", "out", "--out", "ledger.json", cwd=tmp_path).stdout.endswith(
-        "nothing is wrong\n"
+        "no problems found\n"
     )
     ledger = json.loads((tmp_path / "ledger.json").read_text())
     assert ledger["splits"]["train"]["colours"] == {"gray": 1437} and ledger["findings"] == []
@@ -221,7 +221,7 @@ def test_prepare_and_verify_a_tree_of_files(tmp_path: Path) -> None:
     assert [(f["severity"], f["kind"], f["count"]) for f in found] == [("error", "truncated", 1)]
     assert found[0]["images"][0].startswith(f"train/7/{victim.name} in out: truncated PNG")
     refused = saccade("prepare", "digits", "out", cwd=tmp_path, status=65).stderr
-    assert f"train/7/{victim.name}' is there already and has another content" in refused
+    assert f"train/7/{victim.name}' already exists with other contents" in refused
 
 
 def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: Path) -> None:
@@ -286,10 +286,10 @@ def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path:
         (("train", "--model", "resnet81"), 78, "did you mean resnet8"),
         (("eval", "nowhere"), 66, "there is no trained model here"),
         (("eval", "nowhere", "--labels", "x.csv"), 2, "--labels needs --data"),
-        (("train", "--labels", "x.csv"), 65, "'digits' has labels already"),
+        (("train", "--labels", "x.csv"), 65, "'digits' already has labels"),
         (("report", "nowhere"), 2, "nowhere"),
         (("verify", "nowhere"), 65, "there is no data at 'nowhere'"),
-        (("verify", "digits", "--md5"), 2, "no archive here whose MD5 is known"),
+        (("verify", "digits", "--md5"), 2, "no archive with a known MD5"),
         (("prepare", "nowhere", "out"), 65, "there is no data at 'nowhere'"),
     ],
 )
@@ -362,7 +362,7 @@ def test_pack_verify_and_look_at_the_loader(tmp_path: Path) -> None:
     assert (
         "2 of them from an earlier run" in saccade("pack", "digits", "small", cwd=tmp_path).stdout
     )
-    assert saccade("verify", "small", cwd=tmp_path).stdout.endswith("nothing is wrong\n")
+    assert saccade("verify", "small", cwd=tmp_path).stdout.endswith("no problems found\n")
     shard = tmp_path / "small" / "test-00000.shard"
     hurt = bytearray(shard.read_bytes())
     hurt[-9000] ^= 4

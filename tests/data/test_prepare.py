@@ -170,7 +170,7 @@ def test_a_png_that_another_zlib_packed_is_the_same_file(tmp_path: Path) -> None
         image.save(path, "PNG", compress_level=0)
     assert prepare(source, tmp_path / "out", QUIET)["written"] == 0
     Image.new("L", (9, 9), 3).save(path)
-    with pytest.raises(DataError, match="another content"):
+    with pytest.raises(DataError, match="other contents"):
         prepare(source, tmp_path / "out", QUIET)
 
 
@@ -199,19 +199,19 @@ def test_a_map_that_cannot_be_kept_is_refused_by_name(
     [
         (
             {"train/cat/1.JPEG": b"another one, longer"},
-            "'train/cat/1.JPEG' is there already and has another content",
+            "'train/cat/1.JPEG' already exists with other contents",
         ),
-        ({"train/cat/1.JPEG": b"trainCat1"}, "another content"),  # of the same size
+        ({"train/cat/1.JPEG": b"trainCat1"}, "other contents"),  # of the same size
         (
             {"train/cat/more.jpg": b"x"},
-            "'train/cat/more.jpg' is an image that is not of this source",
+            "'train/cat/more.jpg' is an image from another source",
         ),
         (
             {"val/zebra/deep/1.png": b"x"},
-            "'val/zebra/deep/1.png' is an image that is not of this source",
+            "'val/zebra/deep/1.png' is an image from another source",
         ),
-        ({MANIFEST: b"[]"}, "damaged or not ours"),
-        ({MANIFEST: b'{"splits": {"train": {}}}'}, "damaged or not ours"),
+        ({MANIFEST: b"[]"}, "damaged or from another program"),
+        ({MANIFEST: b'{"splits": {"train": {}}}'}, "damaged or from another program"),
     ],
 )
 def test_what_is_there_is_never_overwritten(foreign: Tree, words: str, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_file_that_was_changed_after_the_end_is_not_repaired_silently(tmp_path
     source, out = open_source(make(tmp_path / "photos", SET)), tmp_path / "out"
     prepare(source, out, QUIET)
     (out / "val/cat/1.JPEG").write_bytes(b"")
-    with pytest.raises(DataError, match="is there already and has another content"):
+    with pytest.raises(DataError, match="already exists with other contents"):
         prepare(source, out, QUIET)
 
 
@@ -336,7 +336,7 @@ def test_names_that_differ_in_case_are_found_at_every_depth() -> None:
         ["a/D/1.jpg", "a/d/2.jpg"],
         ["ß/a", "SS/a"],
     ):
-        with pytest.raises(DataError, match="are one name"):
+        with pytest.raises(DataError, match="are the same name"):
             refuse_case_clashes(clash)
 
 
@@ -346,7 +346,7 @@ def test_names_that_differ_in_case_stay_apart_where_the_disk_can(tmp_path: Path)
     (tmp_path / "probe").touch()
     if (tmp_path / "PROBE").exists():
         many = source_of({"x.jpg": b"2", "X.jpg": b"3"})
-        with pytest.raises(DataError, match="are one name"):
+        with pytest.raises(DataError, match="are the same name"):
             prepare(many, out, QUIET)
     else:
         prepare(open_source(make(tmp_path / "photos", clash)), out, QUIET)
@@ -418,7 +418,7 @@ def test_a_tree_that_somebody_changes_meanwhile_is_not_called_complete(
     source, out = open_source(make(tmp_path / "photos", SET)), tmp_path / "out"
     change = {"settled": lambda: (out / "val/cat/1.JPEG").unlink()}
     monkeypatch.setattr(files, "stage", lambda name: change.pop(name, lambda: None)())
-    with pytest.raises(DataError, match="does not hold 'val' as its source does"):
+    with pytest.raises(DataError, match="differs from 'val' in the source"):
         prepare(source, out, QUIET)
     assert json.loads((out / MANIFEST).read_text())["splits"]["val"]["state"] == "begun"
     assert prepare(source, out, QUIET)["written"] == 1

@@ -46,7 +46,7 @@ def test_answers_of_a_split_are_scored_and_the_validation_split_first(tmp_path: 
         assert done.status == 0, done.stderr
         found = json.loads(done.stdout)
         assert (found["top1"], found["n"]) == (top1, n)
-    with pytest.raises(UsageError, match="no split called 'test'; found: train, val"):
+    with pytest.raises(UsageError, match="no split 'test'; found: train, val"):
         saccade.evaluate(file, split="test")
     with pytest.raises(UsageError, match="answers, not weights"):
         saccade.evaluate(file, data="digits")

@@ -136,7 +136,7 @@ def test_only_advice_that_works_is_given(
 ) -> None:
     refused = train("--resume", str(run), *change, status=78)
     assert words in refused and "`--resume never` starts a new run" in refused
-    assert ("--resume-changed (in Python resume_changed=True) goes on" in refused) == advised
+    assert ("--resume-changed (in Python resume_changed=True) continues" in refused) == advised
     if not advised:
         command = console.run_here("train", "--resume", str(run), *change, "--resume-changed")
         assert command.status in (66, 78) and facts(run)["status"] == "done"

@@ -30,7 +30,8 @@ from saccade.units import human_size
 SHARD_IMAGES = 2048
 SHARD_BYTES = 256_000_000
 SMALL_PIXELS = 64 * 64
-"""Images up to this size are kept as they are: a JPEG of them is neither smaller nor faster."""
+"""Images up to this size, in bytes, are stored unchanged: a JPEG would be neither smaller nor
+faster."""
 
 Tick = Callable[[int], None]
 Chroma = Literal["source", "4:2:0", "4:4:4"]
@@ -82,9 +83,9 @@ class Packed:
         """One line for people."""
         again = f", {self.reused} of them from an earlier run" if self.reused else ""
         return (
-            f"{self.folder}: {self.images:,} images, {human_size(self.source_bytes)} became "
-            f"{human_size(self.bytes)} "
-            f"in {self.shards} shards{again}; train with --data {self.folder}"
+            f"{self.folder}: packed {self.images:,} images, {human_size(self.source_bytes)} to "
+            f"{human_size(self.bytes)}, in {self.shards} shards{again}; train with --data "
+            f"{self.folder}"
         )
 
     def to_json(self) -> dict[str, str | int]:
@@ -168,7 +169,7 @@ def _refuse_foreign(folder: Path) -> None:
     ]
     if foreign:
         raise ConfigError(
-            f"the folder is not empty and no pack: it holds {', '.join(sorted(foreign)[:3])}",
+            f"the folder is not empty and not a pack: it contains {', '.join(sorted(foreign)[:3])}",
             where=str(folder),
             fix="name a new folder",
         )
@@ -180,9 +181,9 @@ def _check_space(source: Source, folder: Path) -> None:
     free = files.free_bytes(folder)
     if free + present < needed // 4:
         raise DiskError(
-            f"the images are {human_size(needed)} and only {human_size(free)} are free",
+            f"the images need {human_size(needed)}, but only {human_size(free)} are free",
             where=str(folder),
-            fix="free some space or name a folder on another disk",
+            fix="free some space, or name a folder on another disk",
         )
 
 

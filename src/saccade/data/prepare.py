@@ -39,7 +39,7 @@ FORMAT = 1
 BLOCK = 64
 NAME_BYTES = 255
 FILE_OVERHEAD_BYTES = 4096
-"""What a file takes on the disk beyond its bytes: the rest of its last block, its name, its
+"""Disk space of a file besides its contents, in bytes: the rest of its last block, its name, its
 entry.
 """
 
@@ -164,13 +164,15 @@ def refuse_names(paths: Sequence[str], *, windows: bool) -> None:
         if reason:
             path = next(path for path in paths if part in path.split("/"))
             raise DataError(
-                f"the name {part[:200]!r} {reason}", where=repr(path[:300]), fix="repack the images"
+                f"the name {part[:200]!r} {reason}",
+                where=repr(path[:300]),
+                fix="rename these images in the source",
             )
 
     twice = [path for path, times in Counter(paths).items() if times > 1]
     if twice:
         raise DataError(
-            f"two images would become '{twice[0]}'", fix="give each image a name of its own"
+            f"two images would get the name '{twice[0]}'", fix="give each image a unique name"
         )
 
 
@@ -186,8 +188,8 @@ def refuse_case_clashes(paths: Sequence[str]) -> None:
             other = spellings.setdefault(name.casefold(), name)
             if other != name:
                 raise DataError(
-                    f"'{other}' and '{name}' are one name on this disk",
-                    fix="rename one of them, or choose a disk that tells upper from lower case",
+                    f"'{other}' and '{name}' are the same name on this disk",
+                    fix="rename one of them, or use a disk with case-sensitive names",
                 )
 
 
@@ -195,7 +197,7 @@ def _refuse_inside(source: Source, target: Path) -> None:
     root, there = Path(source.where).resolve(), target.resolve()
     if source.where != DIGITS and root.is_dir() and (there == root or root in there.parents):
         raise UsageError(
-            "the target lies inside the source, which is never changed",
+            "the target is inside the source, and the source is never changed",
             where=str(target),
             fix="choose another folder",
         )
@@ -212,19 +214,18 @@ def _refuse_misread(plans: Sequence[_Plan], paths: Sequence[str]) -> None:
     try:
         parts = arrange(paths, peeked=peek(paths, head)).parts
     except ValueError as error:
-        raise DataError(f"as a tree of files this set would be ambiguous: {error}") from error
+        raise DataError(f"as a folder of files this set would be ambiguous: {error}") from error
 
     for plan in (plan for plan in plans if plan.names):
         part = parts.get(plan.split.name)
         if part is None or len(part.names) != len(plan.names) or part.classes != plan.classes:
             raise DataError(
-                f"as a tree of files, '{plan.split.name}' would be read back as something "
-                "else than its "
+                f"as a folder of files, '{plan.split.name}' would not be read back as "
                 f"{len(plan.names):,} images in {len(plan.classes):,} classes",
                 where=plan.split.where,
                 fix=(
-                    "names must not be hidden, must end like images, and classes must not be "
-                    "called like splits"
+                    "file names must not be hidden and must have the suffix of an image; classes "
+                    "must not have names of splits"
                 ),
             )
 
@@ -238,7 +239,9 @@ def _read_manifest(target: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass
     raise DataError(
-        f"{MANIFEST} is damaged or not ours", where=str(path), fix="choose another folder"
+        f"{MANIFEST} is damaged or from another program",
+        where=str(path),
+        fix="choose another folder",
     )
 
 
@@ -275,19 +278,19 @@ def _missing(plan: _Plan, target: Path, state: State) -> Integers:
     for name in [plan.split.name] if linked else _present(target, plan.prefix, place):
         i, path = place.get(name), target / name
         if path.is_symlink():
-            what = "is a link, and nothing is written through links"
+            what = "is a link, and saccade does not write through links"
         elif i is None:
-            what = "is an image that is not of this source"
+            what = "is an image from another source"
         elif plan.is_there(i, path, state):
             missing[i] = False
             continue
         elif state == "begun":
             continue
         else:
-            what = "is there already and has another content"
+            what = "already exists with other contents"
 
         raise DataError(
-            f"'{name}' {what}", where=str(path), fix="move it away, or choose an empty folder"
+            f"'{name}' {what}", where=str(path), fix="move it, or choose an empty folder"
         )
     return np.flatnonzero(missing)
 
@@ -323,7 +326,7 @@ def _refuse_space(plans: Sequence[_Plan], target: Path) -> None:
     free = files.free_bytes(target)
     if need > free:
         raise DiskError(
-            f"this needs {human_size(need)} and {human_size(free)} are free",
+            f"this needs {human_size(need)}, but only {human_size(free)} are free",
             where=str(target),
             fix="free some space, or choose another disk",
         )
@@ -364,8 +367,8 @@ def _check(plans: Sequence[_Plan], target: Path) -> None:
             same = np.array_equal(back.sizes, split.sizes)
         if not same:
             raise DataError(
-                f"the finished tree does not hold '{split.name}' as its source does: it was "
-                "changed meanwhile",
+                f"the finished folder differs from '{split.name}' in the source: something "
+                "changed it meanwhile",
                 where=str(target),
                 fix="run the same command again",
             )
@@ -380,9 +383,9 @@ def _png(data: Data, where: str) -> bytes:
     header = RAW_PNM.match(data)
     if header and header[4] == b"65535":
         raise DataError(
-            "a portable map of 16 bits would lose half of them",
+            "a PPM image of 16 bits would lose half of its bits",
             where=where,
-            fix="save it as PNG yourself",
+            fix="save it as PNG first",
         )
     try:
         pixels = decode.decode(data)

@@ -21,7 +21,7 @@ from saccade.errors import DataError, StalledError
 from saccade.system import streams
 
 IMAGES_PER_TASK = 32
-"""Images that are planned together; two such tasks for each thread are under way or wait."""
+"""Images per reading task; each thread has up to two tasks in progress or waiting."""
 
 STALL_LIMIT_S = 120.0
 
@@ -146,13 +146,11 @@ class Readers:
             try:
                 task.result(timeout=STALL_LIMIT_S)
             except FutureTimeout as error:
-                streams.show_threads(
-                    "no image arrives; what the threads of this process are doing:"
-                )
+                streams.show_threads("no image arrives; the threads of this process:")
                 raise StalledError(
                     f"no image arrived for {STALL_LIMIT_S:.0f} s",
                     where=", ".join(sorted(map(_named, list(self._reading.values())))[:4]),
-                    fix="is the disk or the network drive still there?",
+                    fix="check the disk or the network drive",
                 ) from error
 
     def close(self) -> None:

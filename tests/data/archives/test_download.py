@@ -179,7 +179,11 @@ def test_a_silent_server_is_left_for_another(
 
 @pytest.mark.parametrize(
     ("way", "reason", "times"),
-    [("wrong", "another MD5", 1), ("absent", "404", 1), ("html", "26 bytes instead of 3000000", 1)],
+    [
+        ("wrong", "different MD5", 1),
+        ("absent", "404", 1),
+        ("html", "26 bytes instead of 3000000", 1),
+    ],
 )
 def test_no_file_appears_without_its_checksum(
     server: Server, tmp_path: Path, way: str, reason: str, times: int
@@ -335,7 +339,7 @@ def test_data_that_lies_somewhere_is_not_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setenv("SACCADE_DATA", str(tmp_path / "sets"))
-    with pytest.raises(DataError, match="SACCADE_DATA names no folder"):
+    with pytest.raises(DataError, match="SACCADE_DATA does not name a folder"):
         open_source("mnist")
     (tmp_path / "sets" / place).mkdir(parents=True)
     for name, data in small_mnist().items():

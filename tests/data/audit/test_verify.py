@@ -355,7 +355,7 @@ def test_the_md5_of_a_known_archive_is_checked(
     right = hashlib.md5(archive.read_bytes()).hexdigest()
     monkeypatch.setitem(known_sets.ARCHIVES, archive.name, right)
     assert verify.verify(open_source(archive), Log(quiet=True), archives=[archive]).entries == ()
-    with pytest.raises(UsageError, match="no archive here"):
+    with pytest.raises(UsageError, match="no archive with a known MD5"):
         verify.known_archives(tmp_path / "set")
 
 

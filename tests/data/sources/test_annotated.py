@@ -72,7 +72,7 @@ def test_a_validation_folder_that_was_sorted_keeps_its_order(tmp_path: Path) -> 
             TABLE + b"val_99.JPEG\tn01443537\n",
             "1 lines of val_annotations.txt have no image, the first: val_99.JPEG",
         ),
-        (TABLE + b"val_0.JPEG\tn01629819\n", "another one above"),
+        (TABLE + b"val_0.JPEG\tn01629819\n", "already has another class"),
         (TABLE + b"val_0.JPEG\n", "not an image and its class"),
         (TABLE + b"val_0.JPEG\t../x\n", "not an image and its class"),
     ],

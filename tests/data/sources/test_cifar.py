@@ -234,7 +234,7 @@ def test_a_pickle_cannot_run_anything(tmp_path: Path) -> None:
     for number, attack in enumerate(attacks):
         tree = Set(10).python() | {"data_batch_3": attack}
         with pytest.raises(
-            DataError, match=r"data_batch_3: it wants to use .*nothing was run"
+            DataError, match=r"data_batch_3: it tries to use .*no code was run"
         ) as caught:
             open_source(folder(tmp_path / f"cifar-{number}", tree))
         assert caught.value.status == 65 and not canary.exists()
@@ -257,12 +257,12 @@ def test_a_damaged_pickle_is_refused_or_read_but_never_breaks(place: int, change
     [
         (b"", "ends too early"),
         (b"\x80\4K\0.", "protocol 2"),
-        (b"\x80\2K\0.", "no dictionary"),
+        (b"\x80\2K\0.", "not contain a dictionary"),
         (b"\x80\2}q", "ends too early"),
         (b"\x80\2h\7.", "damaged"),
         (b"\x80\2T\xff\xff\xff\xffx.", "ends too early"),
         (b"\x80\2(((u.", "damaged"),
-        (b"\x80\2cnumpy\nndarray\n(tR.", "no array of bytes"),
+        (b"\x80\2cnumpy\nndarray\n(tR.", "not an array of bytes"),
         (b"\x80\2P1\n.", "'P'"),
     ],
 )
@@ -282,7 +282,7 @@ def test_damage_names_the_file(tmp_path: Path) -> None:
         "data_batch_2 has|there is no data_batch_2": {
             k: v for k, v in small.python().items() if k != "data_batch_2"
         },
-        "data_batch_4.bin: .* no whole number of records": small.binary()
+        "data_batch_4.bin: .* not a whole number of records": small.binary()
         | {"data_batch_4.bin": small.binary()["data_batch_4.bin"][:-1]},
         "test_batch.bin: 0 bytes": small.binary() | {"test_batch.bin": b""},
         "'train' have 1 labels": changed(small.python(), "data_batch_1", labels=[1]),
@@ -290,10 +290,10 @@ def test_damage_names_the_file(tmp_path: Path) -> None:
         "data_batch_5: 'labels' is no list of int": changed(
             small.python(), "data_batch_5", labels=[b"1"] * PER_BATCH
         ),
-        "data_batch_5: 'data' is no array": changed(
+        "data_batch_5: 'data' is not an array": changed(
             small.python(), "data_batch_5", data=np.zeros((12, 30), np.uint8)
         ),
-        "usable as names of folders": changed(
+        "used as folder names": changed(
             small.python(), "batches.meta", label_names=[b"../up"] * 10
         ),
         "train: the file ends too early": large.python()
@@ -309,7 +309,7 @@ def test_damage_names_the_file(tmp_path: Path) -> None:
 def test_two_sets_in_one_folder_are_not_chosen_between(tmp_path: Path) -> None:
     folder(tmp_path / "data" / "cifar-10-batches-py", Set(10).python())
     folder(tmp_path / "data" / "cifar-100-python", Set(100).python())
-    with pytest.raises(DataError, match="more than one set") as caught:
+    with pytest.raises(DataError, match="more than one data set") as caught:
         open_source(tmp_path / "data")
     assert "'cifar-100-python'" in caught.value.where
 

@@ -97,7 +97,7 @@ def test_flat_split_folders_count_only_with_wordnet_ids_and_synsets(tmp_path: Pa
     ):
         error = refused(make_folder(tmp_path / str(number), tree))
         assert (
-            "'train', 'val' hold images without class folders" in error.what
+            "'train', 'val' contain images without class folders" in error.what
             and "--labels" in error.fix
         )
 
@@ -191,9 +191,9 @@ def test_images_without_a_row_are_counted_and_said(tmp_path: Path) -> None:
     [
         (
             ["name,label", "0.jpg,cat"],
-            ["no column called path or file or image or filename; found: name, label"],
+            ["no column named path or file or image or filename; found: name, label"],
         ),
-        (["path,kind", "0.jpg,cat"], ["no column called label or class; found: path, kind"]),
+        (["path,kind", "0.jpg,cat"], ["no column named label or class; found: path, kind"]),
         (["path;label", "0.jpg;cat"], ["found: path;label", "commas"]),
         (["path,label"], ["the table has no rows"]),
         (
@@ -228,7 +228,7 @@ def test_a_table_that_does_not_fit_is_refused(
 
 
 def test_a_table_needs_something_to_label(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'digits' has labels already"):
+    with pytest.raises(DataError, match="'digits' already has labels"):
         open_source("digits", table(tmp_path / "x.csv", "path,label"))
     assert (
         "cannot be read"

@@ -23,7 +23,7 @@ FILES = {
     "s3.tar": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML text"),
     "lfs.zip": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
-        "a pointer of Git LFS",
+        "a Git LFS pointer",
     ),
     "x.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(300), "a zstd archive"),
     "x.tar.bz2": (b"BZh91AY" + bytes(300), "a bzip2 archive"),
@@ -35,7 +35,7 @@ FILES = {
     "x.npy": (b"\x93NUMPY\1\0" + bytes(300), "a NumPy array"),
     "x.pkl": (b"\x80\4\x95" + bytes(range(256)), "a Python pickle"),
     "cat.jpg": (jpeg_file(3), "a single JPEG image"),
-    "labels.csv": (b"path,label\na.jpg,cat\n", "a text, which begins 'path,label"),
+    "labels.csv": (b"path,label\na.jpg,cat\n", "a text that begins with 'path,label"),
     "x.tar.gz": (gzip.compress(b"<html>" * 200), "a compressed file, and in it a web page"),
     "table.parquet.gz": (
         gzip.compress(b"PAR1" + bytes(600)),
@@ -78,7 +78,7 @@ def test_a_file_that_is_no_archive_is_called_by_its_name(tmp_path: Path, name: s
         (["a.tar.zst"], "unpack it, and pack it again"),
         (
             ["emnist-letters-train-images-idx3-ubyte.gz"],
-            "idx files are read under the names of MNIST's",
+            "idx files need the names of the four MNIST files",
         ),
         (["notes.txt"], "arrange the images as train/<class>/<image>"),
     ],

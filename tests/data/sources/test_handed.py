@@ -81,7 +81,7 @@ SAME_PIXELS: dict[str, Any] = {
     ),
     "list of arrays": lambda: (list(X), Y.tolist()),
     "array that is not contiguous": lambda: (np.asfortranarray(X), Y),
-    "images of Pillow": lambda: (pictures(), list(Y)),
+    "Pillow image": lambda: (pictures(), list(Y)),
     "map-style dataset": lambda: Pairs(pictures(), Y),
     "dataset of tensors": lambda: TensorDataset(
         torch.from_numpy(X).permute(0, 3, 1, 2), torch.from_numpy(Y)
@@ -219,9 +219,7 @@ def test_of_a_large_set_a_sample_is_hashed_with_all_labels_and_sizes(
         seen.append(whole(given(other)).fingerprint != before)
     assert sum(seen) == 4
     assert open_handed(given(X), "data", Log()).splits["all"].stamp == ""
-    assert (
-        "their identity is the bytes of 4 of them, all labels and sizes" in capsys.readouterr().err
-    )
+    assert "identified by the bytes of 4 of them, all labels and sizes" in capsys.readouterr().err
 
 
 def test_splits_come_from_a_dict_and_validation_images_are_called_by_name() -> None:
@@ -234,7 +232,7 @@ def test_splits_come_from_a_dict_and_validation_images_are_called_by_name() -> N
     assert judged is not None and judged.name == "validation"
     for data, words in (
         ({"train": (X, Y), "extra": (X, Y)}, "'extra' is no name of a split"),
-        ({"train": {"val": (X, Y), "test": (X, Y)}}, "splits of its own"),
+        ({"train": {"val": (X, Y), "test": (X, Y)}}, "contains splits itself"),
         ({}, "no images with labels"),
     ):
         with pytest.raises(SaccadeError, match=words):
@@ -245,7 +243,7 @@ def test_a_test_split_without_labels_is_left_out_and_counted() -> None:
     source = opened({"train": (X, Y), "test": (X, [-1] * 12)})
     assert list(source.splits) == ["train"]
     assert source.ignored_text() == (
-        "12 file(s) are ignored (12 x image of the split 'test', which has no labels)"
+        "12 file(s) are skipped (12 x image of the split 'test', which has no labels)"
     )
 
 
@@ -338,47 +336,51 @@ REFUSED: list[tuple[Any, str, str]] = [
     (lambda: (torch.from_numpy(floats()), Y), "pixels are float64", r"to(torch.uint8)"),
     (lambda: (X.astype(np.uint16), Y), "uint16", "x >> 8"),
     (lambda: (X > 3, Y), "pixels are bool", r"x.astype\('uint8'\) \* 255"),
-    (lambda: (X, Y[:-1]), "12 images have 11 labels", "one label for each"),
-    (lambda: (X[:0], Y[:0]), "no image in it", ""),
-    (lambda: (X, [*WORDS[:-1], None]), "1 images have no label", "leave these images out"),
-    (lambda: (X, [*Y[:-1], float("nan")]), "1 images have no label", "leave these images out"),
+    (lambda: (X, Y[:-1]), "12 images have 11 labels", "one label per image"),
+    (lambda: (X[:0], Y[:0]), "it contains no images", ""),
+    (lambda: (X, [*WORDS[:-1], None]), "1 images have no label", "remove these images"),
+    (lambda: (X, [*Y[:-1], float("nan")]), "1 images have no label", "remove these images"),
     (lambda: (X, Y.astype(float)), "has the label 0.0", r"astype\(int\)"),
     (lambda: (X, np.eye(3)[Y]), "several numbers", r"labels.argmax\(1\)"),
-    (lambda: (X, [*WORDS[:-1], 3]), "text as well as numbers", "all of them as text"),
+    (lambda: (X, [*WORDS[:-1], 3]), "text as well as numbers", "use only text"),
     (lambda: (X, Y - 1), "has the label -1", "numbered from 0"),
-    (lambda: (X, [*WORDS[:-1], ""]), "no name of a class", ""),
-    (lambda: (X, [*WORDS[:-1], "Dog"]), "differ only in how they are written", "one way"),
-    (lambda: (X, ["dog", "nan"] * 6), "programs write where there is none", ""),
+    (lambda: (X, [*WORDS[:-1], ""]), "not a class name", ""),
+    (lambda: (X, [*WORDS[:-1], "Dog"]), "differ only in spelling", "one way"),
+    (lambda: (X, ["dog", "nan"] * 6), "programs write for a missing value", ""),
     (lambda: (X[..., :2], Y), "neither 1, 3 nor 4 channels", "1, 3 or 4"),
-    (lambda: (X[:, :3, :, :], Y), "either the first or the last", "larger than three pixels"),
-    (lambda: ([*pictures()[:-1], None], Y), "1 images are missing", "leave out"),
-    (lambda: ([*pictures()[:-1], 5], Y), "a int is no image", "images of Pillow"),
-    (lambda: (["a.png"] * 12, Y), "files are not there", "working directory"),
+    (lambda: (X[:, :3, :, :], Y), "first or last", "larger than three pixels"),
+    (lambda: ([*pictures()[:-1], None], Y), "1 images are missing", "remove"),
+    (lambda: ([*pictures()[:-1], 5], Y), "type int is not an image", "Pillow image"),
+    (lambda: (["a.png"] * 12, Y), "files do not exist", "working directory"),
     (lambda: ([Image.new("F", (4, 4))] * 12, Y), "mode F", "would cut values off"),
     (lambda: ([Image.new("I", (4, 4))] * 12, Y), "mode I", r"x // 256"),
-    (lambda: ((X, Y), (X, Y)), "images where the labels", r"{'train': ..., 'val': ...}"),
-    (lambda: (Pairs(X, Y), Pairs(X, Y)), "images where the labels", r"{'train': ..., 'val': ...}"),
-    (lambda: (X, dict(enumerate(Y))), "the labels are a dict", "an array, a list or one column"),
-    (lambda: {"images": X, "labels": Y}, "'images' is no name of a split", "d['label']"),
+    (lambda: ((X, Y), (X, Y)), "the labels are images", r"{'train': ..., 'val': ...}"),
+    (lambda: (Pairs(X, Y), Pairs(X, Y)), "the labels are images", r"{'train': ..., 'val': ...}"),
+    (
+        lambda: (X, dict(enumerate(Y))),
+        "the labels have the type dict",
+        "an array, a list or one column",
+    ),
+    (lambda: {"images": X, "labels": Y}, "'images' is not the name of a split", "d['label']"),
     (lambda: Pairs, "Pairs is a class", r"make one: data=Pairs\(...\)"),
-    (lambda: Measured(), "can only be gone through", "numbered items"),
-    (lambda: Subset(Pairs(X, Y), [3, 12]), "the index 12, and there are 12", "this very dataset"),
-    (lambda: Relabelled(X, Y), "another label each time", "before augmentation"),
+    (lambda: Measured(), "can only be read", "numbered items"),
+    (lambda: Subset(Pairs(X, Y), [3, 12]), "the index 12, and there are 12", "of this data set"),
+    (lambda: Relabelled(X, Y), "another label each time", "without"),
     (lambda: Pairs(floats(), Y), "pixels are float64", "ToTensor, Normalize"),
     (lambda: Pairs(X, Y, ["only one"]), "has the label 1", "there are 1 class names"),
-    (lambda: Broken(X, Y), "KeyError: 'gone'", "leave it out"),
-    (lambda: Turning(X, Y), "another image each time", "before augmentation"),
+    (lambda: Broken(X, Y), "KeyError: 'gone'", "remove it"),
+    (lambda: Turning(X, Y), "another image each time", "without"),
     (lambda: Pairs(X, [(1, 2)] * 12), "several numbers", ""),
-    (lambda: DataLoader(TensorDataset(torch.zeros(2))), "hands out batches", "data=loader.dataset"),
-    (lambda: Streamed(), "can only be gone through", "numbered items"),
-    (lambda: (image for image in X), "can only be gone through", "numbered items"),
+    (lambda: DataLoader(TensorDataset(torch.zeros(2))), "returns batches", "data=loader.dataset"),
+    (lambda: Streamed(), "can only be read", "numbered items"),
+    (lambda: (image for image in X), "can only be read", "numbered items"),
     (lambda: list(zip(X, Y, strict=True)), "type list is", r"data=tuple\(zip\(*pairs\)\)"),
-    (lambda: {"train": "photos"}, "'train' is a str", "by data= and val="),
-    (lambda: X, "type ndarray is not understood", "labels are missing"),
-    (lambda: [X, Y], "type list is not understood", r"\(images, labels\)"),
+    (lambda: {"train": "photos"}, "'train' is a str", "with data= and val="),
+    (lambda: X, "type ndarray is not supported", "labels are missing"),
+    (lambda: [X, Y], "type list is not supported", r"\(images, labels\)"),
     (lambda: (X, Y, X, Y), "type tuple", r"\{'train': ..., 'val': ...\}"),
-    (lambda: (5, Y), "the images are a int", r"data=\(images, labels\)"),
-    (lambda: 5, "type int is not understood", "saccade.open_source"),
+    (lambda: (5, Y), "the images have the type int", r"data=\(images, labels\)"),
+    (lambda: 5, "type int is not supported", "saccade.open_source"),
 ]
 
 
@@ -463,7 +465,7 @@ def test_class_names_are_used_only_where_the_numbers_mean_them() -> None:
     assert whole(ConcatDataset([named, named])).classes == ("cat", "dog", "owl")
     assert whole(ConcatDataset([Subset(named, range(9)), named])).classes == ("cat", "dog", "owl")
 
-    with pytest.raises(DataError, match="number different classes: cat, dog, owl and owl, cat"):
+    with pytest.raises(DataError, match="have different classes: cat, dog, owl and owl, cat"):
         whole(ConcatDataset([named, Pairs(X, Y, ["owl", "cat", "dog"])]))
 
     named.target_transform = int  # whatever it does, its results are not the places of the names

@@ -68,15 +68,15 @@ def test_a_column_tells_the_splits_of_a_data_frame(paths: list[str]) -> None:
 @pytest.mark.parametrize(
     ("change", "what", "fix"),
     [
-        (lambda f: f.drop(columns="path"), "no column is called after images", "'path'"),
-        (lambda f: f.drop(columns="label"), "no column is called after labels", "'label'"),
-        (lambda f: f.assign(image="x"), "several columns may hold images: path, image", "drop"),
+        (lambda f: f.drop(columns="path"), "no column has the name of images", "'path'"),
+        (lambda f: f.drop(columns="label"), "no column has the name of labels", "'label'"),
+        (lambda f: f.assign(image="x"), "several columns can be images: path, image", "drop"),
         (lambda f: f.assign(label=f.label.where(f.index != 3)), "1 images have no label", "out"),
         (lambda f: f.assign(label=(f.index % 2).where(f.index > 3)), "have no label", "out"),
         (lambda f: f.assign(path=f.path.where(f.index != 3)), "1 images are missing", "leave"),
         (lambda f: f.assign(path=f.path + "x"), "files are not there", "working directory"),
-        (lambda f: f.assign(split="foo"), "'foo' in the column 'split'", "leave the column out"),
-        (lambda f: f.assign(split=float("nan")), "no name of a split", "leave the column out"),
+        (lambda f: f.assign(split="foo"), "'foo' in the column 'split'", "remove the column"),
+        (lambda f: f.assign(split=float("nan")), "no name of a split", "remove the column"),
         (lambda f: f.iloc[:0], "no image in it", ""),
     ],
 )
@@ -157,10 +157,10 @@ def test_a_dataset_dict_has_its_splits_and_a_test_without_labels_is_left_out() -
 @pytest.mark.parametrize(
     ("change", "error", "what", "fix"),
     [
-        ("streamed", UsageError, "only be gone through", "without streaming=True"),
+        ("streamed", UsageError, "only be read", "without streaming=True"),
         ("transform", DataError, "has a transform", "reset_format()"),
-        ("two labels", DataError, "several columns may hold labels: label, coarse", "drop"),
-        ("no image", DataError, "no column is called after images", "rename"),
+        ("two labels", DataError, "several columns can be labels: label, coarse", "drop"),
+        ("no image", DataError, "no column has the name of images", "rename"),
     ],
 )
 def test_what_is_wrong_in_a_hugging_face_dataset_is_named(

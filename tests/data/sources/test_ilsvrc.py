@@ -239,7 +239,7 @@ def test_labels_that_disagree_are_refused_with_the_first_image(
 def test_missing_labels_are_explained_with_what_to_get_and_where_to_put_it(tmp_path: Path) -> None:
     path = make_folder(tmp_path / "x", {TARS["val"]: VAL_TAR}) / TARS["val"]
     for spec in (path, path.parent):
-        with pytest.raises(DataError, match="no labels lie beside it") as caught:
+        with pytest.raises(DataError, match="there are no labels beside it") as caught:
             open_source(spec)
         assert caught.value.where == str(path.parent)
         assert (
@@ -266,7 +266,7 @@ def test_labels_of_as_many_other_images_are_refused_by_name(tmp_path: Path) -> N
     labels = dict(list(VAL.items())[1:]) | {"ILSVRC2012_val_00000099.JPEG": "n01440764"}
     folder = make_folder(tmp_path / "x", {TARS["val"]: VAL_TAR, SOLUTION: solution(labels)})
     with pytest.raises(
-        DataError, match=r"1 have no label, 1 labels no image \('ILSVRC2012_val_00000001.JPEG'"
+        DataError, match=r"1 have no label, 1 labels have no image \('ILSVRC2012_val_00000001.JPEG'"
     ):
         open_source(folder)
 
@@ -275,24 +275,24 @@ KIT = devkit()
 HALF = meta_mat()[:-200]
 TWICE = meta_mat(packed=False).replace(b"n00000002", b"n00000003")
 BAD_LABELS: dict[str, tuple[Tree, str]] = {
-    "kit cut off": ({DEVKIT: KIT[:-30]}, "cannot be decompressed"),
+    "kit truncated": ({DEVKIT: KIT[:-30]}, "cannot be decompressed"),
     "kit overwritten": ({DEVKIT: KIT[:300] + bytes(50) + KIT[350:]}, "cannot be decompressed"),
     "kit not gzip": ({DEVKIT: b"<html>"}, "cannot be decompressed"),
-    "kit without a tar": ({DEVKIT: gzip.compress(b"<html>" * 200)}, "no tar archive"),
+    "kit without a tar": ({DEVKIT: gzip.compress(b"<html>" * 200)}, "not a tar archive"),
     "kit without meta": ({DEVKIT: gzip.compress(tar_bytes({"a": b""}))}, r"no data/meta\.mat"),
     "class 1001": (
         {DEVKIT: devkit(truth_file([*TRUTH[:-1], 1001]))},
-        "class 1001, and meta.mat has 1000",
+        "class 1001, but meta.mat has 1000",
     ),
     "class 0": ({DEVKIT: devkit(truth_file([*TRUTH[:-1], 0]))}, "class 0"),
     "class x": ({DEVKIT: devkit(b"490\nx\n")}, "'x'"),
-    "meta of another kind": ({DEVKIT: devkit(meta=b"HDF" * 50)}, "no MATLAB 5 file"),
-    "meta cut off": ({DEVKIT: devkit(meta=HALF)}, "cut off"),
+    "meta of another kind": ({DEVKIT: devkit(meta=b"HDF" * 50)}, "not a MATLAB 5 file"),
+    "meta truncated": ({DEVKIT: devkit(meta=HALF)}, "truncated"),
     "meta cut in its stream": (
         {DEVKIT: devkit(meta=HALF[:132] + struct.pack("<I", len(HALF) - 136) + HALF[136:])},
         "cut",
     ),
-    "meta cut in a tag": ({DEVKIT: devkit(meta=meta_mat() + b"123")}, "cut off"),
+    "meta cut in a tag": ({DEVKIT: devkit(meta=meta_mat() + b"123")}, "truncated"),
     "class named twice": ({DEVKIT: devkit(meta=TWICE)}, "names a class twice"),
     "table without head": ({SOLUTION: solution(VAL)[26:]}, "first line"),
     "table without class": (
@@ -303,10 +303,10 @@ BAD_LABELS: dict[str, tuple[Tree, str]] = {
         {SOLUTION: solution(VAL) + b"\nILSVRC2012_val_00000001,n01440764"},
         "line 9 is not",
     ),
-    "table of bytes": ({SOLUTION: solution(VAL) + b"\xff"}, "no table of text"),
+    "table of bytes": ({SOLUTION: solution(VAL) + b"\xff"}, "not a text table"),
     "image in two folders": (
         arranged_val(VAL) | {"val/n09999999/ILSVRC2012_val_00000001.JPEG": b""},
-        "lies in two",
+        "is in two",
     ),
     "folder that is a file": ({"val": b""}, "cannot be read"),
 }
@@ -476,8 +476,8 @@ def test_an_inner_tar_cannot_claim_what_lies_behind_it() -> None:
     ("inner", "reason"),
     [
         (b"", "ends without the two zero blocks"),
-        (bytes(10240), "nothing but zeros"),
-        (b"\x1f\x8b" * 600, "no tar archive"),
+        (bytes(10240), "only zeros"),
+        (b"\x1f\x8b" * 600, "not a tar archive"),
         (tar_bytes({"../x.jpg": b"x"}), r"'\.\.'"),
         (tar_bytes({"1.jpg": b"x"}), "'a/1.jpg' occurs 2 times"),
     ],

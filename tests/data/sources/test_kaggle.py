@@ -121,7 +121,7 @@ def test_a_val_that_was_half_sorted_into_classes_is_read_as_it_is(tmp_path: Path
         f"{ROOT}val/n0/{first}.JPEG": VAL[first]
     }
     with pytest.raises(
-        DataError, match=f"1 validation images lie in another folder .* {first} in n0"
+        DataError, match=f"1 validation images are in another folder .* {first} in n0"
     ):
         open_source(make_zip(tmp_path / "wrong.zip", wrong))
 
@@ -149,7 +149,7 @@ def test_rows_and_images_must_be_the_same(tmp_path: Path) -> None:
                 {CSV: solution(fewer)},
                 (f"2 validation images have no row in {CSV}", "ILSVRC2012_val_00000001"),
             ),
-            (twice, ("1 validation images are there twice", "ILSVRC2012_val_00000002")),
+            (twice, ("1 validation images occur twice", "ILSVRC2012_val_00000002")),
         )
     ):
         with pytest.raises(DataError) as caught:
@@ -168,9 +168,9 @@ def test_rows_and_images_must_be_the_same(tmp_path: Path) -> None:
         (b"ImageId,PredictionString\na,\n", ["'a' has the class nothing", "line 2"]),
         (
             b"ImageId,PredictionString\na,n1 1\n\na,n2 1\n",
-            ["'a' has the class n2, and another one", "line 4"],
+            ["'a' has the class n2, but another class", "line 4"],
         ),
-        (b'ImageId,PredictionString\na,"n1', ["no CSV", "line 2"]),
+        (b'ImageId,PredictionString\na,"n1', ["not a CSV", "line 2"]),
         (b"ImageId,PredictionString\na,\xff\n", ["not UTF-8"]),
     ],
 )

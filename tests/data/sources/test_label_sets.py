@@ -104,7 +104,7 @@ def test_several_labels_in_the_column_for_one_are_told_about_the_other_column(
 ) -> None:
     with pytest.raises(DataError, match=r"several labels") as caught:
         opened(tmp_path, "path,label", "a.jpg,cat|dog", "b.jpg,dog")
-    assert "call the column labels" in caught.value.fix
+    assert "name the column `labels`" in caught.value.fix
 
 
 def test_an_archive_has_the_sets_of_the_folder(tmp_path: Path) -> None:

@@ -95,14 +95,14 @@ def test_a_cut_or_foreign_file_is_named(tmp_path: Path) -> None:
     plain, whole = tree(packed=False), gzip.compress(idx(pixels("train")))
     huge = bytes((0, 0, 8, 3)) + b"\xff" * 12
     damaged = {
-        f"{image}: the header declares 31360 bytes, there are 31359": plain
+        f"{image}: the header declares 31360 bytes, but there are 31359": plain
         | {image: plain[image][:-1]},
-        f"{image}: the header declares 31360 bytes, there are 31361": plain
+        f"{image}: the header declares 31360 bytes, but there are 31361": plain
         | {image: plain[image] + b"x"},
         f"{image}: the header declares 4294967295 x": plain | {image: huge},
-        f"{image}: it does not begin as": plain | {image: plain[label]},
+        f"{image}: it does not begin like": plain | {image: plain[label]},
         f"{image}: it does not begin": plain | {image: b"\0\0"},
-        f"{image}.gz: the compressed data is cut": tree() | {f"{image}.gz": whole[:-100]},
+        f"{image}.gz: the compressed data is truncated": tree() | {f"{image}.gz": whole[:-100]},
         f"{image}.gz: .* more than the header": tree() | {f"{image}.gz": whole + b"more"},
         f"{image}.gz: it cannot be decompressed": tree()
         | {f"{image}.gz": whole[:5000] + b"\xff" * 9 + whole[5009:]},

@@ -179,7 +179,7 @@ def test_splits_inside_of_classes_are_not_told_to_be_named(tmp_path: Path) -> No
         f"{kind}/{split}/1.jpg" for kind in ("ant", "bee") for split in ("Training", "Testing")
     ]
     with pytest.raises(
-        DataError, match="'Training' lie inside the class folders 'ant', 'bee'"
+        DataError, match="'Training' are inside the class folders 'ant', 'bee'"
     ) as caught:
         open_source(make_tar(tmp_path / "x.tar", dict.fromkeys(paths, b"x")))
     assert caught.value.fix.startswith("arrange the images as train/<class>/<image>")
@@ -236,7 +236,7 @@ def test_split_names_settle_what_is_unclear(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("train=a,val=nowhere", "val=nowhere, and no image lies there"),
+        ("train=a,val=nowhere", "val=nowhere, but there are no images"),
         ("train=a,val=a", "same images"),
         ("train=a,val=a/cat", "same images"),
         ("train=a/cat", "their classes are unknown"),
@@ -251,7 +251,7 @@ def test_split_names_that_cannot_be_used_say_why(tmp_path: Path, said: str, reas
     with pytest.raises((DataError, ConfigError), match=reason):
         open_source(folder, split_names=said)
     for spec, labels in (("digits", ""), (str(folder), "x.csv")):
-        with pytest.raises(DataError, match="leave --split-names out"):
+        with pytest.raises(DataError, match="remove --split-names"):
             open_source(spec, labels, "none")
 
 

@@ -22,11 +22,11 @@ from saccade.system import doors
 from saccade.units import human_size
 
 ROUNDS = 3
-"""How often all mirrors are tried again without a single new byte."""
+"""Number of attempts on all mirrors without a single new byte."""
 
 CONNECTIONS = 4
 WAIT_S = 3600.0
-"""How long another process may take."""
+"""Longest wait for another process, in seconds."""
 
 SPARE_BYTES = 50_000_000
 _MEGABYTE = 1_000_000

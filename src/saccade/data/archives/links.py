@@ -97,7 +97,7 @@ def follow(
         budget -= len(files)
         if not files:
             lost[link.name] = (
-                f"{link.kind} to what is not there" if aim else f"{link.kind} out of the archive"
+                f"{link.kind} to a missing file" if aim else f"{link.kind} out of the archive"
             )
         elif nested or budget < 0:
             lost[link.name] = f"{link.kind} to a folder with links to folders"

@@ -75,10 +75,10 @@ class Shard:
         record = self.records[self.offsets[i] : self.offsets[i + 1]]
         if not self.sound[i] and zlib.crc32(record) != self.crcs[i]:
             raise DataError(
-                f"the record of '{self.names[i]}' does not match its checksum: the disk or a "
-                "copy has changed it",
+                f"the record of '{self.names[i]}' does not match its checksum: the pack was "
+                "damaged on disk or while copying",
                 where=str(self.path),
-                fix="make the pack again, or copy it again from where it is whole",
+                fix="make the pack again, or copy it again from an intact copy",
                 finding="damaged-record",
             )
         self.sound[i] = 1
@@ -124,7 +124,7 @@ def open_shard(path: Path) -> Shard:
             raise ValueError("its index contradicts itself")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"this shard of a pack cannot be used: {error}",
+            f"this shard of a pack is damaged: {error}",
             where=str(path),
             fix="make the pack again",
         ) from error
@@ -145,7 +145,7 @@ def _arrays(view: memoryview) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
     """Read the header of a safetensors file and return its words and tensors, without copying."""
     length = int.from_bytes(view[:8], "little")
     if not 0 < length <= min(HEADER_LIMIT_BYTES, len(view) - 8):
-        raise ValueError(f"its header declares {length} bytes")
+        raise ValueError(f"the header declares {length} bytes")
 
     # The layout of safetensors: the header's length, the header, the tensors.
     header = json.loads(bytes(view[8 : 8 + length]))
@@ -156,9 +156,9 @@ def _arrays(view: memoryview) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
         first, last = fact["data_offsets"]
         (count,) = fact["shape"]
         if fact["dtype"] != _KINDS[kind] or not 0 <= first <= last <= len(view) - start:
-            raise ValueError(f"'{name}' is not where or what it should be")
+            raise ValueError(f"'{name}' is missing or not a regular file")
         if count * np.dtype(kind).itemsize != last - first:
-            raise ValueError(f"'{name}' has another size than it declares")
+            raise ValueError(f"the size of '{name}' differs from the declared size")
         arrays[name] = np.frombuffer(view, kind, count, start + first)
     return dict(json.loads(header["__metadata__"]["facts"])), arrays
 
@@ -181,13 +181,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = dict(files.read_json(path, 1 << 30))
         del manifest["digest"]
         if manifest["format"] != FORMAT:
-            raise ValueError(f"it has format {manifest['format']}, and this version reads {FORMAT}")
+            raise ValueError(
+                f"it has format {manifest['format']}, but this version reads format {FORMAT}"
+            )
         # written again and compared: so every byte counts, not only those that are understood
         if path.read_bytes() != manifest_bytes(manifest):
-            raise ValueError("it is not as it was written")
+            raise ValueError("the manifest was changed")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"this pack cannot be used: {error}", where=str(path), fix="make the pack again"
+            f"this pack is damaged or unsupported: {error}",
+            where=str(path),
+            fix="make the pack again",
         ) from error
     return manifest
 

@@ -127,7 +127,7 @@ def file_name(raw: str) -> str:
     """
     name = clean_name(raw)
     if not name:
-        raise ValueError(f"the name {raw[:200]!r} is no file's")
+        raise ValueError(f"the name {raw[:200]!r} is not the name of a file")
     return name
 
 
@@ -138,5 +138,5 @@ def refuse_duplicates(names: Sequence[str], where: str) -> None:
         raise DataError(
             f"'{name}' occurs {times} times",
             where=where,
-            fix="repack it so that each file has a name of its own",
+            fix="repack it so that each file has a unique name",
         )

@@ -24,7 +24,7 @@ from saccade.errors import DataError
 BLOCK_BYTES = 512
 EXTENSION_LIMIT_BYTES = 1 << 20
 RECORD_LIMIT_BYTES = 1_000_000_000
-"""No image file is larger than this; a larger one is refused before memory is taken for it."""
+"""Largest image file, in bytes; a larger one is refused before memory is allocated for it."""
 
 _ZEROS = bytes(BLOCK_BYTES)
 _FILES = frozenset((b"0", b"\0", b"7"))
@@ -79,7 +79,7 @@ def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
     for name, offset, size in zip(outer.names, outer.offsets, outer.sizes, strict=True):
         if _is_inner_tar(name):
             inner = _TarScan(view[offset : offset + size], inner=True)
-            inner.run(f"{where}: '{name}' in it, from byte {offset}")
+            inner.run(f"{where}: its member '{name}', from byte {offset}")
             found.add(inner, name[:-4], offset)
             tars.append(name[:-4])
         else:
@@ -144,9 +144,9 @@ class _TarScan:
                 pass
         except ValueError as error:
             sound = self.offset or begins_like_tar(bytes(self.view[:BLOCK_BYTES]))
-            what = "this tar archive cannot be used"
+            what = "this tar archive is damaged or unsupported"
             if not sound:
-                what = "this is no tar archive (and no zip), or its start is damaged"
+                what = "this is not a tar archive (nor a zip), or its start is damaged"
             raise DataError(
                 f"{what}: {error} (at byte {self.offset} of {len(self.view)})",
                 where=where,
@@ -228,7 +228,9 @@ class _TarScan:
     def _move_behind(self, size: int, name: str) -> None:
         left = len(self.view) - self.offset - BLOCK_BYTES
         if size > left:
-            raise ValueError(f"{name[:200]!r} declares {size} bytes and the file ends after {left}")
+            raise ValueError(
+                f"{name[:200]!r} declares {size} bytes, but the file ends after {left}"
+            )
 
         # Data are filled up to whole blocks with zeros.
         padded = -(-size // BLOCK_BYTES) * BLOCK_BYTES
@@ -259,22 +261,22 @@ class _TarScan:
         rest = len(self.view) - self.offset
         # two zero blocks end an archive: with one, what followed may be lost
         if rest < 2 * BLOCK_BYTES:
-            raise ValueError("only one zero block ends the archive; it was cut")
+            raise ValueError("the archive ends with one zero block instead of two: it is truncated")
         if self.inner and not self.offset:
-            raise ValueError("the inner archive holds nothing but zeros")
+            raise ValueError("the inner archive contains only zeros")
         if self.extended:
             raise ValueError("the archive ends between an extended header and its member")
         if np.frombuffer(self.view[self.offset :], np.uint8).any():
-            raise ValueError(f"a zeroed block, but {rest} bytes follow that are not all zero")
+            raise ValueError(f"a zero block, but {rest} bytes that are not all zero follow")
 
 
 def _check_header(block: bytes) -> None:
     if not block:
         raise ValueError(
-            "the file ends without the two zero blocks that end an archive; it was cut"
+            "the file ends without the two zero blocks that end an archive: it is truncated"
         )
     if len(block) < BLOCK_BYTES:
-        raise ValueError("the file ends inside a header; it was cut")
+        raise ValueError("the file ends inside a header: it is truncated")
 
     # The checksum is computed as if its own field held spaces.
     declared = block[148:156]
@@ -319,7 +321,7 @@ def _pax(data: bytes) -> dict[str, str]:
         length = int(digits) if digits.isdigit() else 0
         key, equals, value = data[len(digits) + 1 : length - 1].partition(b"=")
         if length > len(data) or not equals or data[length - 1 : length] != b"\n":
-            raise ValueError("a PAX header is malformed")
+            raise ValueError("a PAX header is invalid")
         if key in (b"path", b"size", b"linkpath") or key.startswith(b"GNU.sparse."):
             fields[decoded(key)] = decoded(value)
         data = data[length:]

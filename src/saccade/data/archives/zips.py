@@ -106,7 +106,7 @@ class ZipMembers:
         """Return the bytes of member ``i`` as they are stored; raises ValueError."""
         offset, packed = int(self.members.offsets[i]), int(self.packed[i])
         if len(view) - offset < _LOCAL_HEADER.size:
-            raise ValueError("its header lies beyond the end of the file")
+            raise ValueError("its header is beyond the end of the file")
 
         # The local header repeats what the directory says, and may contradict it.
         magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(view, offset)
@@ -114,11 +114,9 @@ class ZipMembers:
         raw_name = bytes(view[start - name_bytes : start])
         start += extra_bytes
         if magic != b"PK\3\4" or start + packed > len(view):
-            raise ValueError(
-                "its header is overwritten or its data lies beyond the end of the file"
-            )
+            raise ValueError("its header is overwritten, or its data is beyond the end of the file")
         if clean_name(_name(raw_name)) != self.members.names[int(self.aims[i])]:
-            raise ValueError("its header has another name than the archive's directory")
+            raise ValueError("the name in its header differs from the archive's directory")
         return view[start : start + packed]
 
     def _read(self, view: memoryview, i: int) -> bytes | memoryview:
@@ -135,13 +133,13 @@ class ZipMembers:
                 )
             if size > max(_SMALL_BYTES, _TIGHTEST_IMAGE * len(data)):
                 raise _TooMuch(
-                    f"declares {size} bytes packed into {len(data)}: no image is packed so tightly"
+                    f"declares {size} bytes packed into {len(data)}: no image compresses that much"
                 )
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             # one byte more than declared, to notice what is longer
             data = inflater.decompress(data, size + 1)
             if not inflater.eof:
-                raise ValueError(f"it does not end after the {size} bytes that it declares")
+                raise ValueError(f"it does not end after the declared {size} bytes")
 
         if len(data) != size or zlib.crc32(data) != self.crcs[i]:
             raise ValueError("its checksum or size differs from the archive's directory")
@@ -178,7 +176,7 @@ def index_zip(path: Path) -> ZipMembers:
                     names.append(file_name(name))
     except _UNUSABLE as error:
         raise DataError(
-            f"this zip archive cannot be used: {error}",
+            f"this zip archive is damaged or unsupported: {error}",
             where=str(path),
             fix="copy, download or pack it again",
         ) from error
@@ -227,7 +225,7 @@ def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
 
     num = len(archive.infolist())
     if num != declared and num & 0xFFFF != declared:  # macOS counts modulo 65,536
-        raise ValueError(f"its directory shows {num} entries and should have {declared}")
+        raise ValueError(f"its directory has {num} entries but declares {declared}")
 
 
 def _name(raw: bytes) -> str:
@@ -244,14 +242,14 @@ def _name(raw: bytes) -> str:
 
 def _check_member(info: zipfile.ZipInfo, name: str) -> None:
     if info.header_offset < 0:
-        raise ValueError(f"'{name}' lies before the start of the file")
+        raise ValueError(f"'{name}' begins before the start of the file")
     # *Source:* PKWARE APPNOTE 6.3.10, section 4.4.4: bits 0 and 6
     if info.flag_bits & 0x41:
         raise ValueError(f"'{name}' is encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
-            f"'{name}' is compressed by method {info.compress_type}; only stored and deflate "
-            "are read"
+            f"'{name}' is compressed by method {info.compress_type}; only stored and deflate are "
+            "supported"
         )
 
     # Deflate shrinks by at most this factor: a member that declares more is forged.

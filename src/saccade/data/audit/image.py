@@ -26,7 +26,7 @@ from saccade.rng import Purpose
 from saccade.system.parallel import in_order
 
 BLOCK = 64
-"""Neighbouring images that one thread reads in one go."""
+"""Number of neighbouring images that one thread reads at once."""
 
 ERRORS = ("empty", "not-an-image", "too-large", "truncated", "damaged", "unsupported", "unreadable")
 """The kinds that make an image unusable.
@@ -35,7 +35,7 @@ ERRORS = ("empty", "not-an-image", "too-large", "truncated", "damaged", "unsuppo
 """
 
 NOTES = ("wrong-extension", "bad-exif", "cmyk", "16-bit", "alpha", "animated")
-"""The kinds that are odd, but are trained on by the one policy."""
+"""The kinds that are unusual, but can be trained on."""
 
 ROW = np.dtype(
     [

@@ -20,9 +20,8 @@ More than that is a broken copy, not a few broken files.
 """
 
 ADVICE = (
-    "repair or remove what is named; --set data.unreadable=drop leaves out up to "
-    f"{LIMIT:.0%} of the training images, "
-    "never validation images; `saccade check` lists every bad one"
+    f"repair or remove these files; --set data.unreadable=drop skips up to {LIMIT:.0%} of the "
+    "training images, never validation images; `saccade check` lists all bad files"
 )
 """What to do about an image that cannot be read."""
 
@@ -52,8 +51,7 @@ def without_unreadable(
             f"{', '.join(names[:3])}",
             where=split.where,
             fix=(
-                f"up to {LIMIT:.0%} are dropped with data.unreadable=drop; copy the data again, "
-                "or repair it"
+                f"data.unreadable=drop skips at most {LIMIT:.0%}; copy the data again, or repair it"
             ),
             finding="unreadable-image",
         )

@@ -89,7 +89,9 @@ def verify(source: Source, log: Log, *, archives: Sequence[Path] = ()) -> Verdic
     entries = [entry for path in archives for entry in _md5(path, log)]
     if packs.is_pack(Path(source.where)) and (hurt := list(packs.damage(Path(source.where)))):
         entries.append(
-            Entry.of("error", "damaged-pack", "", hurt, text="files are not as they were written")
+            Entry.of(
+                "error", "damaged-pack", "", hurt, text="files were changed after they were written"
+            )
         )
 
     parts = [Part(split, np.arange(len(split))) for split in _training_first(source)]
@@ -135,7 +137,7 @@ def known_archives(path: Path) -> list[Path]:
     if not found:
         names = " and ".join(known_sets.ARCHIVES)
         raise UsageError(
-            "there is no archive here whose MD5 is known",
+            "there is no archive with a known MD5 at this place",
             where=str(path),
             fix=f"--md5 is for {names}",
         )
@@ -156,7 +158,7 @@ def _md5(path: Path, log: Log) -> Iterator[Entry]:
             "md5-differs",
             "",
             count=1,
-            text=f"{path.name} has the MD5 {is_now} instead of {wanted}",
+            text=f"the MD5 of {path.name} is {is_now} instead of {wanted}",
         )
 
 
@@ -266,7 +268,7 @@ def _left_out(source: Source) -> Iterator[Entry]:
     for split in source.splits.values():
         if split.left_out:
             text = (
-                "class folders with files, but none that is read as an image: "
+                "class folders with files, but without a readable image: "
                 f"{', '.join(split.left_out)}"
             )
             yield Entry.of("error", "class-left-out", split.name, split.left_out, text=text)
@@ -311,8 +313,8 @@ def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
     for name, content in old.items():
         if content != facts["splits"][name]["content"]:
             text = (
-                f"the bytes differ from those verified before in {before['where']}: compare both "
-                "with a good copy"
+                f"the contents differ from those verified before in {before['where']}: compare "
+                "both with a good copy"
             )
             yield Entry("warning", "content-changed", name, count=1, text=text)
 
@@ -353,7 +355,7 @@ def show(verdict: Verdict) -> None:
 
     counts = Counter(entry.severity for entry in verdict.entries)
     found = [f"{counts[kind]} {kind}(s)" for kind in ("error", "warning") if counts[kind]]
-    console.print(", ".join(found) or "nothing is wrong")
+    console.print(", ".join(found) or "no problems found")
 
 
 def _cells(split: Facts) -> Iterator[tuple[str, str]]:

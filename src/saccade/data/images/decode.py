@@ -132,7 +132,9 @@ def _jpeg_size(data: Data) -> tuple[int, int]:
     width, height = header[:2]
     # *Source:* ITU-T T.81, section B.2.5
     if width and not height:
-        raise BadImage("unsupported JPEG: its height stands behind the pixels (DNL)", "unsupported")
+        raise BadImage(
+            "unsupported JPEG: the height is stored after the pixels (DNL)", "unsupported"
+        )
     if header.progressive and width:
         limits.check_scans(width, height, jpeg.count_scans(data))
     if not tiles.is_tiled(data):
@@ -219,7 +221,7 @@ def open_header(data: Data, kind: str) -> Image.Image:
             raise BadImage(
                 "unsupported AVIF: this Pillow was built without it", "unsupported"
             ) from error
-        reason = "its header cannot be read" if isinstance(error, UnidentifiedImageError) else error
+        reason = "the header cannot be read" if isinstance(error, UnidentifiedImageError) else error
         raise bad_image(data, kind, reason) from error
 
 
@@ -227,8 +229,7 @@ def _decode_pillow(data: Data, kind: str) -> Pixels:
     # a switch of the whole process, which another library may have set
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigError(
-            "Pillow was told to accept truncated images, which would train on grey areas "
-            "without a word",
+            "Pillow is set to accept truncated images, so training would silently use grey areas",
             where="PIL.ImageFile.LOAD_TRUNCATED_IMAGES",
             fix="set it back to False",
         )
@@ -312,7 +313,7 @@ def _from_16_bits(values: NDArray[Any]) -> Pixels:
     Pillow's own conversion would saturate at 255.
     """
     if values.min() < 0 or values.max() > 65535:
-        raise BadImage("gray values beyond 16 bits", "unsupported")
+        raise BadImage("gray values above 16 bits", "unsupported")
     gray = (values >> 8).astype(np.uint8)
     return np.repeat(gray[..., None], 3, axis=2)
 
@@ -321,7 +322,7 @@ def _webp_size(data: Data) -> tuple[int, int]:
     """Return the canvas (width, height) in pixels. *Source:* RFC 9649, sections 2.5 to 2.7."""
     kind, head = bytes(data[12:16]), bytes(data[20:30])
     if len(head) < 10 or kind not in (b"VP8X", b"VP8 ", b"VP8L"):
-        raise BadImage("damaged WEBP: its header cannot be read")
+        raise BadImage("damaged WEBP: the header cannot be read")
     if kind == b"VP8X":
         return int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
     if kind == b"VP8 ":

@@ -46,7 +46,7 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
     """Return (width, height) in pixels; raises BadImage where the first chunk is not the header."""
     first = bytes(data[12:16])
     if first == b"CgBI":
-        raise BadImage("unsupported PNG: Apple's own form of it for phones (CgBI)", "unsupported")
+        raise BadImage("unsupported PNG: Apple's format for phones (CgBI)", "unsupported")
     if len(data) > 24 and first != b"IHDR":
         raise BadImage("damaged PNG: it does not begin with its header")
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -89,7 +89,7 @@ def read(data: bytes | memoryview) -> Png:
         pixels_bytes += length if kind == b"IDAT" else 0
         animated = animated or kind == b"acTL"
     if not pixels_bytes:
-        raise BadImage("damaged PNG: it holds no pixels")
+        raise BadImage("damaged PNG: it contains no pixels")
 
     # Both lie in the header, which is always the first chunk.
     bits, colour = data[24], data[25]

@@ -124,7 +124,7 @@ def _with_table(
     )
     lengths = np.diff(markers, prepend=scan)
     assert len(lengths) == grid[0] * grid[1] and markers[-1] == len(plain), (
-        "libjpeg wrote another grid"
+        "libjpeg wrote a different grid"
     )
 
     # The table stands in front of the header and moves it: all offsets in it are shifted.
@@ -153,7 +153,7 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
     try:
         width, height = _SIZE.unpack_from(data, 14)
     except struct.error as error:
-        raise ValueError("the table of tiles is cut") from error
+        raise ValueError("the table of tiles is truncated") from error
     if not width or not height:
         raise ValueError("the table of tiles says that there are no pixels")
     return width, height

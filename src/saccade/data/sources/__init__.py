@@ -85,11 +85,11 @@ def _open_ours(spec: str | Path, labels: str | Path, split_names: str) -> Source
     if labels == NO_LABELS and (known or pattern or is_pack(path)):
         labels = ""
     if labels and (known or pattern or is_pack(path)):
-        raise DataError(f"'{spec}' has labels already", where=str(labels), fix="leave --labels out")
+        raise DataError(f"'{spec}' already has labels", where=str(labels), fix="remove --labels")
     if split_names and (labels or known or pattern or is_pack(path)):
-        what = "the table says" if labels else f"'{spec}' says itself"
+        what = "the table already says" if labels else f"'{spec}' already says"
         raise DataError(
-            f"{what} which image is in which split", where=str(spec), fix="leave --split-names out"
+            f"{what} which image is in which split", where=str(spec), fix="remove --split-names"
         )
 
     if known:

@@ -83,8 +83,8 @@ def _answers(source: SideFile) -> dict[str, str]:
             len(cells) < 2 or "/" in cells[1] or answers.setdefault(cells[0], cells[1]) != cells[1]
         ):
             raise DataError(
-                "this is not an image and its class, or the image has another one above: "
-                f"{line[:100]!r}",
+                "this line is not an image and its class, or the image already has another "
+                f"class: {line[:100]!r}",
                 where=source.line(number),
                 fix="copy or download the set again",
             )

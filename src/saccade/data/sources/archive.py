@@ -157,7 +157,7 @@ def plain_tar(path: Path) -> Path:
     if found := recognise(
         read_head(plain, HEAD), path.name.removesuffix(path.suffix) if packed else path.name
     ):
-        what = f"a compressed file, and in it {found.what}" if packed else found.what
+        what = f"a compressed file that contains {found.what}" if packed else found.what
         raise DataError(f"this is {what}", where=str(path), fix=found.fix)
     return plain
 
@@ -197,7 +197,7 @@ class _Stream:
             return next(self._blocks, b"")
         except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
             raise DataError(
-                f"it cannot be decompressed: {error}",
+                f"the file cannot be decompressed: {error}",
                 where=self._where,
                 fix="copy or download it again",
             ) from error

@@ -34,7 +34,7 @@ def _python(
             values = plain_values(data)
             pixels = values.get(b"data")
             if not isinstance(pixels, np.ndarray) or pixels.shape[1] != NUM_VALUES:
-                raise ValueError(f"'data' is no array of (n, {NUM_VALUES}) bytes")
+                raise ValueError(f"'data' is not an array of (n, {NUM_VALUES}) bytes")
             numbers = np.array(_list(values, labels, int), np.int64)
         split = "test" if place == len(files) - 2 else "train"
         batches.append(Batch(split, np.ascontiguousarray(pixels).reshape(-1, *SHAPE), numbers))
@@ -44,7 +44,7 @@ def _python(
 def _list(values: dict[Any, Any], key: bytes, kind: type[_Item]) -> list[_Item]:
     found = values.get(key)
     if not isinstance(found, list) or not all(type(item) is kind for item in found):
-        raise ValueError(f"'{key.decode()}' is no list of {kind.__name__}")
+        raise ValueError(f"'{key.decode()}' is not a list of {kind.__name__}")
     return found
 
 
@@ -63,7 +63,8 @@ def _binary(
             record = label_bytes + NUM_VALUES
             if not len(data) or len(data) % record:
                 raise ValueError(
-                    f"{len(data)} bytes are no whole number of records of {record}; it was cut"
+                    f"{len(data)} bytes are not a whole number of records of {record} bytes: the "
+                    "file is truncated"
                 )
             rows = np.frombuffer(data, np.uint8).reshape(-1, record)
         split = "test" if place == len(files) - 2 else "train"

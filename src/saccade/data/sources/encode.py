@@ -54,8 +54,8 @@ def encoded(image: Any) -> bytes | Path:
         values = as_array(image)
         return from_pixels(channels_last(values, values.shape))
     raise NoImage(
-        f"a {type(image).__name__} is no image",
-        "give paths, bytes of files, images of Pillow, or uint8 arrays",
+        f"type {type(image).__name__} is not an image",
+        "pass paths, bytes of files, Pillow images, or uint8 arrays",
     )
 
 
@@ -95,9 +95,8 @@ def _conversion(kind: str, tensor: bool) -> str:
     cast = "to(torch.uint8)" if tensor else "astype('uint8')"
     if "float" in kind:
         return (
-            f"from 0..1: (x * 255).round().{cast}; from 0..255: x.round().{cast}; "
-            "hand images over before ToTensor, Normalize or other transforms, which training does "
-            "itself"
+            f"from 0..1: (x * 255).round().{cast}; from 0..255: x.round().{cast}; pass images "
+            "before ToTensor, Normalize or other transforms: training does these itself"
         )
     if kind == "uint16":
         return f"keep the upper eight bits: (x >> 8).{cast}"
@@ -115,19 +114,19 @@ def channels_last(values: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[
         return values
     if len(shape) != 3 or 0 in shape:
         raise NoImage(
-            f"an image of shape {tuple(shape)} is none",
-            "give (height, width), (height, width, 1, 3 or 4) or (1 or 3, height, width)",
+            f"shape {tuple(shape)} is not the shape of an image",
+            "use (height, width), (height, width, 1, 3 or 4) or (1 or 3, height, width)",
         )
     behind, before = shape[2] in (GRAY, RGB, RGBA), shape[0] in (GRAY, RGB)
     if behind and before and shape[1:] != (1, 1):
         raise NoImage(
-            f"in an image of shape {tuple(shape)} either the first or the last may be the channels",
-            "give images larger than three pixels, or gray ones as (height, width)",
+            f"in an image of shape {tuple(shape)} the channels can be first or last",
+            "use images larger than three pixels, or gray images as (height, width)",
         )
     if not behind and not before:
         raise NoImage(
             f"an image of shape {tuple(shape)} has neither 1, 3 nor 4 channels",
-            "give (height, width), (height, width, 1, 3 or 4) or (1 or 3, height, width)",
+            "use (height, width), (height, width, 1, 3 or 4) or (1 or 3, height, width)",
         )
     return values if behind else np.moveaxis(values, -3, -1)
 
@@ -157,7 +156,7 @@ def _from_pillow(image: Image.Image) -> bytes:
     # Pillow cuts off what lies above 255, and most of such an image comes out white
     numbers = image.mode.startswith(("I", "F"))
     raise NoImage(
-        f"an image of Pillow in mode {image.mode} cannot be trained on",
+        f"a Pillow image in mode {image.mode} is not supported",
         "x = np.asarray(image); from 0..65535: (x // 256).astype('uint8'); from 0..255: "
         "x.round().astype('uint8'); convert('RGB') would cut values off"
         if numbers

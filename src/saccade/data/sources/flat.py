@@ -67,7 +67,7 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
         raise DataError(
             counted(nameless, "images have no class before an underscore in their name"),
             where=str(listing.path),
-            fix="name the files <class>_<anything>, or give a table with --labels",
+            fix="name the files <class>_<anything>, or use a table with --labels",
         )
 
     titles = _titles(listing, min(flat))
@@ -76,7 +76,10 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
         raise DataError(
             counted(foreign, f"classes of the file names are not in {SYNSETS}"),
             where=str(listing.path),
-            fix=f"complete {SYNSETS}, or take it away: it is only a check and gives the names",
+            fix=(
+                f"complete {SYNSETS}, or remove it: it only serves as a check and gives the "
+                "class names"
+            ),
         )
 
     folders = [folder for folder in listing.folders if folder not in flat]

@@ -15,14 +15,14 @@ HEAD_BYTES = 512
 
 _TREE = "train/<class>/<image> and val/<class>/<image>"
 _WRITE_OUT = (
-    f"write the images out as files, {_TREE}, with the library that made it, and give that folder"
+    f"write the images out as files, {_TREE}, with the library that made it, and use that folder"
 )
 _REPACK = "unpack it, and pack it again as .tar, .tar.xz or .zip"
 _AGAIN = (
-    "download it again; a site that asks first, or wants you signed in, has its own tool for that"
+    "download it again; if the site asks for confirmation or a login, use its own download tool"
 )
 _HF = (
-    f"write the images out as files, {_TREE}, with Hugging Face's library `datasets`, and give "
+    f"write the images out as files, {_TREE}, with Hugging Face's library `datasets`, and use "
     "that folder"
 )
 
@@ -43,16 +43,16 @@ _MAGICS = {
     b"MATLAB 5.0": Foreign("a MATLAB file", _WRITE_OUT),
     b"SQLite format 3": Foreign("an SQLite database", _WRITE_OUT),
     b"\x0a\x23\xd7\xce": Foreign("a RecordIO file of MXNet", _WRITE_OUT),
-    b"%PDF": Foreign("a PDF document", "give a folder of images, or a .tar or .zip of one"),
+    b"%PDF": Foreign("a PDF document", "use a folder of images, or a .tar or .zip of one"),
     b"version https://git-lfs": Foreign(
-        "only a pointer of Git LFS to the file", "fetch the file: git lfs pull"
+        "only a Git LFS pointer, not the file itself", "fetch the file: git lfs pull"
     ),
     b"BZh": Foreign("a bzip2 archive", _REPACK),
     b"\x28\xb5\x2f\xfd": Foreign("a zstd archive", _REPACK),
     b"7z\xbc\xaf": Foreign("a 7-zip archive", _REPACK),
     b"Rar!": Foreign("a rar archive", _REPACK),
-    b"\x1f\x9d": Foreign("an archive of the old program compress", _REPACK),
-    b"\x1f\xa0": Foreign("an archive of the old program compress", _REPACK),
+    b"\x1f\x9d": Foreign("an archive of the program `compress`", _REPACK),
+    b"\x1f\xa0": Foreign("an archive of the program `compress`", _REPACK),
     b"\x5d\0\0": Foreign("an lzma archive", _REPACK),
     b"LZIP": Foreign("an lzip archive", _REPACK),
     b"\x04\x22\x4d\x18": Foreign("an lz4 archive", _REPACK),
@@ -90,7 +90,7 @@ def recognise(head: bytes, name: str) -> Foreign | None:
             return found
     try:
         return Foreign(
-            f"a single {format_of(head)} image", "give the folder with the class folders in it"
+            f"a single {format_of(head)} image", "use the folder that contains the class folders"
         )
     except BadImage:
         pass
@@ -116,28 +116,32 @@ def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
 
     if idx:
         return (
-            "idx files are read under the names of MNIST's four; write other sets out as files, "
+            "idx files need the names of the four MNIST files; write other sets out as files, "
             f"{_TREE}"
         )
 
     if packed:
         first = min(packed, key=lambda name: ("train" not in name.lower(), name))
-        give = "unpack it, and give" if packed_up else "give"
+        give = "unpack it, and use" if packed_up else "give"
         return (
             f"{give} one of the archives in it to --data, such as {first}, and one with "
             "validation images to --val"
         )
 
-    return f"'{sorted(refused)[0]}' is an archive that is not read: {_REPACK}" if refused else ""
+    return (
+        f"'{sorted(refused)[0]}' is an archive in an unsupported format: {_REPACK}"
+        if refused
+        else ""
+    )
 
 
 def _text(head: bytes) -> Foreign | None:
     """Recognise what is written for people or browsers."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
-        return Foreign("a web page, not the file that was meant", _AGAIN)
+        return Foreign("a web page, not the data file", _AGAIN)
     if start.startswith((b"<?xml", b"<error")):
-        return Foreign("an XML text, not the file that was meant", _AGAIN)
+        return Foreign("an XML text, not the data file", _AGAIN)
     try:
         text = head.decode()
     except UnicodeDecodeError:
@@ -145,6 +149,6 @@ def _text(head: bytes) -> Foreign | None:
     if not text or not all(c.isprintable() or c.isspace() for c in text):
         return None
     return Foreign(
-        f"a text, which begins {' '.join(text.split())[:40]!r}",
-        "give a folder, or a .tar or .zip of one",
+        f"a text that begins with {' '.join(text.split())[:40]!r}",
+        "use a folder, or a .tar or .zip of one",
     )

@@ -43,7 +43,7 @@ def class_names(labels: Sequence[Any], named: Sequence[str], reading: Reading) -
         raise DataError(
             f"{reading.items.what}: {len(missing):,} images have no label",
             where=reading.at(missing[0]),
-            fix="give each one, or leave these images out",
+            fix="give each image a label, or remove these images",
         )
 
     sets = _several(labels, reading)
@@ -63,7 +63,7 @@ def class_names(labels: Sequence[Any], named: Sequence[str], reading: Reading) -
             f"{reading.items.what}: labels are text as well as numbers, such as "
             f"{texts[0]!r} and {texts[i]!r}",
             where=reading.at(i),
-            fix="give all of them as text or all as whole numbers",
+            fix="use only text or only whole numbers",
         )
     refuse_odd_labels(Counter(map(str, texts)), reading.where)
     return [str(text) for text in texts]
@@ -82,7 +82,7 @@ def _several(labels: Sequence[Any], reading: Reading) -> list[list[Any]] | None:
             raise DataError(
                 f"{reading.items.what}: the labels are lists of 0 and 1",
                 where=reading.at(0),
-                fix="hand them over as an array, numpy.array(labels), with a column for each label",
+                fix="pass an array, numpy.array(labels), with one column per label",
             )
         return [sorted(one, key=str) for one in labels]
 
@@ -106,7 +106,7 @@ def _set_names(sets: Sequence[Sequence[Any]], named: Sequence[str], reading: Rea
         raise DataError(
             f"{reading.items.what}: labels are text as well as numbers",
             where=reading.where,
-            fix="give all of them as text or all as whole numbers",
+            fix="use only text or only whole numbers",
         )
 
     width = len(str(max(numbers, default=0)))
@@ -123,14 +123,14 @@ def _label_text(label: Any, i: int, named: Sequence[str], reading: Reading) -> A
     if hasattr(label, "item") and getattr(label, "shape", None) in ((), (1,)):
         label = label.item()
 
-    what, fix = "", "each image has one label: the text or the whole number of its class"
+    what, fix = "", "give each image one label: the name or the number of its class"
     if isinstance(label, bool):
         label = str(label)
     elif isinstance(label, float) and label.is_integer():
         what, fix = f"has the label {label}", "convert the labels to whole numbers: astype(int)"
     elif getattr(label, "shape", ()) or isinstance(label, list | tuple | set | dict):
-        what = f"has a label of several numbers or words: {str(label)[:60]}"
-        fix = f"{fix}; from one-hot rows: labels.argmax(1); several labels of an image are a list"
+        what = f"has a label with several numbers or words: {str(label)[:60]}"
+        fix = f"{fix}; from one-hot rows: labels.argmax(1); for several labels per image, use lists"
     elif not isinstance(label, str | int):
         what = f"has the label {label!r} of the type {type(label).__name__}"
 
@@ -140,11 +140,11 @@ def _label_text(label: Any, i: int, named: Sequence[str], reading: Reading) -> A
         if not named and label >= 0:
             return label
         there = f"there are {len(named)} class names" if named else "classes are numbered from 0"
-        what, fix = f"has the label {label}", f"{there}; leave out images without a label"
+        what, fix = f"has the label {label}", f"{there}; remove images without a label"
 
     if not what:
         text = unicodedata.normalize("NFC", str(label).strip())
         if text and text.isprintable():
             return text
-        what = f"has the label {label!r}, which is no name of a class"
+        what = f"has the label {label!r}, which is not a class name"
     raise DataError(f"{reading.items.what}: the image {what}", where=reading.at(i), fix=fix)

@@ -49,11 +49,11 @@ def is_handed(where: str) -> bool:
 def gone(where: str) -> DataError:
     """Return the refusal to open again what only a Python program has in its hands."""
     return DataError(
-        "this data was handed over from Python, so it is not on the disk for another program",
+        "this data was passed from Python, so it is not on disk for another program",
         where=where,
         fix=(
-            "hand it over again: saccade.train(data=...) goes on with the run, "
-            "saccade.evaluate(run, data=...) scores it; or give the same images as files: --data"
+            "pass it again: saccade.train(data=...) continues the run, saccade.evaluate(run, "
+            "data=...) evaluates it; or use the same images as files: --data"
         ),
     )
 
@@ -100,12 +100,9 @@ def open_handed(given: Any, name: str, log: Log) -> Source:
 
     num = sum(map(len, splits.values()))
     if not num:
-        raise DataError("there are no images with labels", where=where, fix="give some of each")
+        raise DataError("no image has a label", where=where, fix="add images with labels")
     told = f"the bytes of {HASHED_IMAGES:,} of them, all labels and sizes" * sampled
-    log.say(
-        f"{name}: {num:,} images handed over from Python; their identity is "
-        f"{told or 'their contents'}"
-    )
+    log.say(f"{name}: {num:,} images from Python; identified by {told or 'their contents'}")
     return Source("python", where, splits, ignored)
 
 
@@ -127,12 +124,12 @@ class _Reading:
         """Read everything once; tell, too, whether only a sample of the contents was read."""
         items = self.items
         if not items.num:
-            raise DataError(f"{items.what}: there is no image in it", where=self.where)
+            raise DataError(f"{items.what}: it contains no images", where=self.where)
         if items.labels is not None and len(items.labels) != items.num:
             raise DataError(
-                f"{items.what}: {items.num:,} images have {len(items.labels):,} labels",
+                f"{items.what}: {items.num:,} images, but {len(items.labels):,} labels",
                 where=self.where,
-                fix="give one label for each image, in the same order",
+                fix="pass one label per image, in the same order",
             )
 
         guard = threading.Lock() if items.one_by_one else None
@@ -162,9 +159,9 @@ class _Reading:
             raise
         except Exception as error:  # any code may run here
             raise DataError(
-                f"{self.items.what}: the item cannot be fetched: {type(error).__name__}: {error}",
+                f"{self.items.what}: an item cannot be read: {type(error).__name__}: {error}",
                 where=self.at(i),
-                fix="repair it, or leave it out of what is handed over",
+                fix="repair the item, or remove it from the data",
             ) from error
 
     def at(self, i: int) -> str:
@@ -194,9 +191,9 @@ class _Reading:
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise DataError(
-                f"{self.items.what}: {counted(missing, 'files are not there')}",
+                f"{self.items.what}: {counted(missing, 'files do not exist')}",
                 where=self.where,
-                fix="paths start at the working directory, or are absolute",
+                fix="use absolute paths, or paths relative to the working directory",
             )
         sizes = np.array([path.stat().st_size for path in paths], np.int64)
         chosen = _sample(sizes)
@@ -204,7 +201,7 @@ class _Reading:
         with self.log.progress("reading the files", len(chosen)) as bar:
             for done, i in enumerate(chosen):
                 names[i] = _name(i, read(i))
-                bar.update(done + 1, "for their digests")
+                bar.update(done + 1, "to compute their digests")
         return sizes, names, len(chosen) < len(paths)
 
     def _fetched(self, read: Read) -> tuple[Integers, list[str], list[Any], bool]:
@@ -226,7 +223,7 @@ class _Reading:
                 names[i], sizes[i] = _name(i, data), len(data)
                 if items.labels is None:
                     labels.append(label)
-                bar.update(done + 1, "once, for their digests")
+                bar.update(done + 1, "once, to compute their digests")
         return sizes, names, labels, large
 
     def _classes(self, labels: Sequence[Any]) -> tuple[tuple[str, ...], Integers]:
@@ -256,8 +253,8 @@ class _Reading:
                     f"{self.items.what}: the same item {what} each time",
                     where=self.at(i),
                     fix=(
-                        "hand over images before augmentation, without a random transform: "
-                        "training draws its own, and what it draws can be repeated"
+                        "pass images without a random transform: training augments them itself, "
+                        "in a repeatable way"
                     ),
                 )
 
@@ -307,7 +304,7 @@ def _reader(reading: _Reading, guard: threading.Lock | None) -> Read:
             raise DataError(
                 f"{reading.items.what}: the file cannot be read: {error.strerror or error}",
                 where=str(content),
-                fix="paths start at the working directory, or are absolute",
+                fix="use absolute paths, or paths relative to the working directory",
             ) from error
 
     return read

@@ -113,7 +113,7 @@ def _labels_beside(path: Path, names: Sequence[str]) -> Labels:
     found = {place: labels for place, labels in read.items() if labels}
     if not found:
         raise DataError(
-            f"{path.name} holds images without labels, and no labels lie beside it",
+            f"{path.name} contains images without labels, and there are no labels beside it",
             where=str(folder),
             fix=f"put {DEVKIT} (the development kit, from the ILSVRC2012 page of image-net.org) "
             f"or {SOLUTION} (from "
@@ -133,7 +133,7 @@ def _labels_beside(path: Path, names: Sequence[str]) -> Labels:
                 f"and {more[name]} in the "
                 "other",
                 where=str(folder),
-                fix="find out which is right, and move the other one away",
+                fix="find out which is right, and move the other file away",
             )
     return labels
 
@@ -144,9 +144,9 @@ def _check_complete(place: Path, labels: Labels, names: Sequence[str]) -> None:
     if missing or foreign:
         first = f"'{missing[0]}' has no label" if missing else f"'{foreign[0]}' is not there"
         raise DataError(
-            f"{place.name} has labels for {len(labels):,} images and the tar has "
-            f"{len(names):,}: {len(missing):,} have "
-            f"no label, {len(foreign):,} labels no image ({first})",
+            f"{place.name} has labels for {len(labels):,} images, but the tar has "
+            f"{len(names):,}: {len(missing):,} images have no label, {len(foreign):,} labels "
+            f"have no image ({first})",
             where=str(place),
             fix="copy or download both again",
         )
@@ -159,7 +159,7 @@ def _folder_labels(folder: Path, _names: Sequence[str]) -> Labels:
         for name in filter(_VAL_IMAGE.fullmatch, sorted(os.listdir(folder / wnid))):
             if name in labels:
                 raise DataError(
-                    f"'{name}' lies in two classes, {labels[name]} and {wnid}", where=str(folder)
+                    f"'{name}' is in two classes, {labels[name]} and {wnid}", where=str(folder)
                 )
             labels[name] = wnid
     return labels
@@ -174,7 +174,7 @@ def _solution_labels(path: Path, _names: Sequence[str]) -> Labels:
         rows = list(csv.reader(_bounded(path).decode("utf-8-sig").splitlines()))
     except (ValueError, csv.Error) as error:
         raise DataError(
-            f"this is no table of text: {error}", where=str(path), fix="download it again"
+            f"this file is not a text table: {error}", where=str(path), fix="download it again"
         ) from error
 
     if not rows or rows[0] != ["ImageId", "PredictionString"]:
@@ -190,8 +190,8 @@ def _solution_labels(path: Path, _names: Sequence[str]) -> Labels:
         name = f"{row[0]}.JPEG" if row else ""
         if not _WNID.fullmatch(wnid) or name in labels:
             raise DataError(
-                f"line {number} is not an image and its class, or its image was there "
-                f"before: {','.join(row)[:100]!r}",
+                f"line {number} is not an image and its class, or its image is repeated: "
+                f"{','.join(row)[:100]!r}",
                 where=str(path),
                 fix="download it again",
             )
@@ -227,18 +227,18 @@ def _devkit_labels(path: Path, names: Sequence[str]) -> Labels:
         numbers = [int(line) for line in lines]
         if wrong := [number for number in numbers if not 1 <= number <= len(wnids)]:
             raise ValueError(
-                f"an image is of class {wrong[0]}, and meta.mat has {len(wnids)} classes"
+                f"an image has class {wrong[0]}, but meta.mat has {len(wnids)} classes"
             )
     except (ValueError, zlib.error) as error:
         raise DataError(
-            f"this development kit cannot be used: {error}",
+            f"this development kit is damaged or incomplete: {error}",
             where=str(path),
             fix="download it again",
         ) from error
 
     if len(numbers) != len(names):
         raise DataError(
-            f"{path.name} has labels for {len(numbers):,} images and the tar has {len(names):,}",
+            f"{path.name} has labels for {len(numbers):,} images, but the tar has {len(names):,}",
             where=str(path),
             fix="copy or download both again",
         )
@@ -263,24 +263,24 @@ def _wnids(mat: bytes) -> list[str]:
     their ancestors.
     """
     if mat[_MAT_HEADER_BYTES - 2 : _MAT_HEADER_BYTES] != b"IM":
-        raise ValueError("meta.mat is no MATLAB 5 file")
+        raise ValueError("meta.mat is not a MATLAB 5 file")
 
     found: list[bytes] = []
     place = _MAT_HEADER_BYTES
     while place < len(mat):
         if len(mat) - place < 8:
-            raise ValueError("meta.mat is cut off")
+            raise ValueError("meta.mat is truncated")
         kind, size = struct.unpack_from("<II", mat, place)
         place += 8 + size
         if place > len(mat):
-            raise ValueError("meta.mat is cut off")
+            raise ValueError("meta.mat is truncated")
 
         element = mat[place - size : place]
         if kind == _MAT_COMPRESSED:
             inflater = zlib.decompressobj()
             element = inflater.decompress(element, LABEL_FILE_LIMIT_BYTES)
             if not inflater.eof:
-                raise ValueError("meta.mat is cut off, or too large")
+                raise ValueError("meta.mat is truncated, or too large")
         found += _MAT_WNID.findall(element)
 
     wnids = [wnid.replace(b"\0", b"").decode() for wnid in found[: KNOWN_COUNTS["classes"]]]

@@ -86,7 +86,7 @@ def kaggle_layout(listing: Listing, prefix: str) -> Layout:
                 f"no {SOLUTION}",
                 where=f"{prefix}val in {listing.path}",
                 fix=(
-                    f"put the competition's {SOLUTION} beside the ILSVRC folder, or into "
+                    f"put {SOLUTION} of the competition beside the ILSVRC folder, or into "
                     f"{listing.root}"
                 ),
             )
@@ -150,13 +150,13 @@ class _Tree:
         for wrong, what, fix in (
             (
                 self.twice | (self.flat.keys() & self.filed.keys()),
-                "validation images are there twice",
+                "validation images occur twice",
                 "remove one",
             ),
             (
                 self.flat.keys() - answers.keys(),
                 f"validation images have no row in {SOLUTION}",
-                "use the CSV of the same download, and leave no other images in val/",
+                "use the CSV of the same download, and remove other images from val/",
             ),
             (
                 answers.keys() - self.flat.keys() - self.filed.keys(),
@@ -165,7 +165,7 @@ class _Tree:
             ),
             (
                 filed,
-                f"validation images lie in another folder than {SOLUTION} says",
+                f"validation images are in another folder than {SOLUTION} says",
                 "move them back into val/ itself",
             ),
         ):
@@ -188,8 +188,8 @@ def _answers(solution: SideFile) -> dict[str, str]:
         if not name or "/" in name or answers.setdefault(image, name) != name:
             what = f"'{image}' has the class {name or 'nothing'}"
             raise DataError(
-                f"{what}, and another one above" if name else what,
+                f"{what}, but another class in an earlier row" if name else what,
                 where=solution.line(line),
-                fix=f"use the competition's own {SOLUTION}",
+                fix=f"use the original {SOLUTION} of the competition",
             )
     return answers

@@ -72,7 +72,7 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
     absent = answers.keys() - place_of.keys()
     if absent:
         raise DataError(
-            counted(absent, "rows name a file that is not there"),
+            counted(absent, "rows name a file that does not exist"),
             where=f"{source.where}, looked for in {listing.path}",
             fix=f"write the paths as they are inside {listing.path.name}, or remove the rows",
         )
@@ -87,7 +87,7 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
         raise DataError(
             counted(without, "rows have no split, but others have"),
             where=source.where,
-            fix=f"fill the column with {', '.join(SPLIT_FOLDERS)}, or leave it out",
+            fix=f"fill the column with {', '.join(SPLIT_FOLDERS)}, or remove it",
         )
     others = [path for path in listing.names if path not in answers and is_image(path)]
     layout = layout_of_rows(places, listing.ignored + Counter({NO_ROW: len(others)}), others)
@@ -140,7 +140,7 @@ def _listed(source: SideFile) -> tuple[list[_Line], str]:
         raise DataError(
             f"the cells separate labels by {' and by '.join(map(repr, used))}",
             where=source.where,
-            fix="write cat|dog, with one separator in all cells and none inside a label",
+            fix="write cat|dog: the same separator in all cells, and no separator inside a label",
             finding="labels-unclear",
         )
 
@@ -162,11 +162,12 @@ def _marks(source: SideFile, header: Sequence[str]) -> list[str]:
     if len(names) < 2:
         list(source.columns(PATHS, LABELS, SPLITS))  # raises, naming what was looked for
     fix = (
-        "call the column of labels label (one for each image) or labels (several: cat|dog), or "
-        "give each label a column of 0 and 1, two at least, and remove what is no label"
+        "name the column of labels `label` (one per image) or `labels` (several: cat|dog), or "
+        "use one column of 0 and 1 per label, at least two, and remove columns that are not "
+        "labels"
     )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        what = f"several columns are called '{twice[0]}'"
+        what = f"several columns have the name '{twice[0]}'"
         raise DataError(what, where=source.line(1), fix=fix, finding="labels-unclear")
 
     values: dict[str, set[str]] = {name: set() for name in names}
@@ -176,8 +177,8 @@ def _marks(source: SideFile, header: Sequence[str]) -> list[str]:
     marks = [name for name in names if values[name] <= _MARKS.keys() and name not in _NO_LABELS]
     if others := [name for name in names if name not in marks]:
         odd = sorted(values[others[0]] - _MARKS.keys())
-        why = f"holds '{odd[0]}'" if odd else "is no label by its name"
-        what = f"no column is called label or labels, and '{others[0]}' {why}"
+        why = f"holds '{odd[0]}'" if odd else "does not have the name of a label"
+        what = f"no column is named `label` or `labels`, and '{others[0]}' {why}"
         raise DataError(what, where=source.where, fix=fix, finding="labels-unclear")
     return marks
 
@@ -201,9 +202,9 @@ def one_of_several(text: str, where: str) -> str:
         raise DataError(str(error), where=where, fix="correct the line") from error
     if odd := sorted(FORBIDDEN & set(label)):
         raise DataError(
-            f"the label {label!r} holds {' '.join(odd)}",
+            f"the label {label!r} contains {' '.join(odd)}",
             where=where,
-            fix="write several labels as cat|dog, and none with brackets, quotes or commas",
+            fix="write several labels as cat|dog, without brackets, quotes or commas",
             finding="labels-unclear",
         )
     return label
@@ -245,7 +246,7 @@ def _answers(
         raise DataError(
             counted(torn, "files have rows with different labels or splits"),
             where=source.where,
-            fix="leave one row for each file; several labels stand in one cell: cat|dog",
+            fix="keep one row per file; write several labels in one cell: cat|dog",
         )
     return answers
 
@@ -260,12 +261,11 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
     if missing:
         raise DataError(
             f"{sum(counts[label] for label in missing):,} image(s) have the label "
-            f"{_quoted(missing)}, which programs "
-            "write where there is none",
+            f"{_quoted(missing)}, which programs write for a missing value",
             where=where,
             fix=(
-                "give these images a label or leave them out; if it is a class, give it another "
-                "name; in a column called labels an empty cell is an image without labels"
+                "give these images a label, or remove them; if it is a class, rename it; in a "
+                "column named `labels` an empty cell means an image without labels"
             ),
             finding="labels-unclear",
         )
@@ -276,8 +276,9 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
             f"labels: {_quoted(several)}",
             where=where,
             fix=(
-                "give each image one label; if it is one class, join its words by an underscore; "
-                "if an image may have several, call the column labels and write cat|dog"
+                "give each image one label; if it is one class, join its words with an "
+                "underscore; if images have several labels, name the column `labels` and write "
+                "cat|dog"
             ),
             finding="labels-unclear",
         )
@@ -290,11 +291,11 @@ def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
     ]
     if twins:
         raise DataError(
-            "labels that differ only in how they are written would be classes of their own: "
+            "labels that differ only in spelling would become separate classes: "
             f"{'; '.join(twins[:5])}",
             where=where,
             fix=(
-                "write each class in one way; if they are different classes, give them different "
+                "spell each class in one way; if they are different classes, give them different "
                 "names"
             ),
             finding="labels-unclear",
@@ -348,5 +349,5 @@ def _split(text: str) -> str:
     split = text.lower() or WHOLE
     split = split if split == WHOLE else called(split)
     if split not in (*SPLIT_FOLDERS, WHOLE):
-        raise ValueError(f"'{text}' is no split: use {', '.join(SPLIT_FOLDERS)}")
+        raise ValueError(f"'{text}' is not a split: use {', '.join(SPLIT_FOLDERS)}")
     return split

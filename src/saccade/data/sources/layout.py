@@ -111,9 +111,9 @@ def arrange(
 
     for name in roots.splits.keys() - grouped.keys():
         raise Unclear(
-            f"the images of '{name}' lie in {'/'.join(roots.splits[name])} itself, and "
-            "their classes are unknown",
-            "name the folder that holds the class folders",
+            f"the images of '{name}' are directly in {'/'.join(roots.splits[name])}, so their "
+            "classes are unknown",
+            "name the folder that contains the class folders",
         )
 
     parts = {
@@ -210,10 +210,9 @@ def _refuse_inner_split(name: str, inner: Folder, folder: Folder) -> None:
     """
     if len(inner) > 1 and any(map(called, inner[:2])):
         raise Unclear(
-            f"a split folder lies inside a class folder: '{'/'.join(folder)}'",
-            "arrange the images as train/<class>/<image> and val/<class>/<image>, or name "
-            "the folders that hold the "
-            "class folders: --split-names train=FOLDER,val=FOLDER",
+            f"a split folder is inside a class folder: '{'/'.join(folder)}'",
+            "arrange the images as train/<class>/<image> and val/<class>/<image>, or name the "
+            "folders that contain the class folders: --split-names train=FOLDER,val=FOLDER",
         )
 
 
@@ -228,11 +227,9 @@ def _notes(roots: Roots, files: _Files, loose: Counter[str]) -> Iterable[str]:
     }
     for name in sorted({*filter(called, seen), *roots.flat} - inside):
         count = (
-            f": {loose[name]:,} image(s) in it have no label and are left out"
-            if loose[name]
-            else ""
+            f": {loose[name]:,} image(s) in it have no label and are skipped" if loose[name] else ""
         )
-        yield f"the folder '{name}' holds no image in a class folder{count}"
+        yield f"the folder '{name}' has no images in class folders{count}"
 
 
 def _part(

@@ -115,13 +115,21 @@ class SideFile:
                 if len(row) <= max(places) or any(row[len(header) :]):
                     only = "only " * (len(row) < len(header))
                     raise DataError(
-                        f"the line has {only}{len(row)} cells; the first line has {len(header)}",
+                        (
+                            f"the line has {only}{len(row)} cells, but the first line has "
+                            f"{len(header)}"
+                        ),
                         where=self.line(rows.line_num),
-                        fix='give each column its cell; quote one that holds commas: "cat, dog"',
+                        fix=(
+                            "write one cell per column; quote a cell that contains commas: "
+                            '"cat, dog"'
+                        ),
                     )
                 yield rows.line_num, [row[place].strip() if place >= 0 else "" for place in places]
         except csv.Error as error:
-            raise DataError(f"this is no CSV: {error}", where=self.line(rows.line_num)) from error
+            raise DataError(
+                f"this is not a CSV file: {error}", where=self.line(rows.line_num)
+            ) from error
 
     def line(self, number: int) -> str:
         """Name a line of this file for a person."""
@@ -138,10 +146,10 @@ class SideFile:
         found = [lowered.index(name) for name in names if name and name in lowered]
         if not found and "" not in names:
             raise DataError(
-                f"there is no column called {' or '.join(names[:4])}; found: "
+                f"there is no column named {' or '.join(names[:4])}; found: "
                 f"{', '.join(header) or 'none'}",
                 where=self.line(1),
-                fix="let the first line name the columns, separated by commas",
+                fix="write the column names in the first line, separated by commas",
             )
         return found[0] if found else -1
 
@@ -153,7 +161,7 @@ def class_name(text: str) -> str:
     """
     name = unicodedata.normalize("NFC", text.strip())
     if not name or not name.isprintable():
-        raise ValueError(f"{text[:100]!r} is no name of a class")
+        raise ValueError(f"{text[:100]!r} is not a valid class name")
     return name
 
 

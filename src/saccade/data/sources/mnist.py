@@ -53,12 +53,10 @@ def _refuse_more_classes(numbers: NDArray[np.int64]) -> None:
     """Raise WrongSet if many labels are not those of ten classes; a few are damage."""
     if 4 * np.count_nonzero(numbers >= len(DIGITS)) > len(numbers):
         raise WrongSet(
-            f"their labels go up to {numbers.max()}, and MNIST has {len(DIGITS)} classes; "
-            "EMNIST and its like have more"
-            " classes in the same form",
-            "write the images out as train/<class>/<image> and test/<class>/<image> "
-            "(EMNIST's lie on their side), and "
-            "give that folder",
+            f"the labels go up to {numbers.max()}, but MNIST has {len(DIGITS)} classes; EMNIST "
+            "and similar sets have more classes in the same format",
+            "write the images out as train/<class>/<image> and test/<class>/<image> (EMNIST's "
+            "are rotated by 90 degrees), and use that folder",
         )
 
 
@@ -76,21 +74,22 @@ def _idx(data: Data, num_axes: int) -> NDArray[np.uint8]:
             body: Data = inflater.decompress(inflater.unconsumed_tail, size + 1)
             if not inflater.eof or inflater.unused_data:
                 raise ValueError(
-                    "the compressed data is cut, or there is more than the header declares"
+                    "the compressed data is truncated, or there is more than the header declares"
                 )
         else:
             body = data[length:]
     except zlib.error as error:
         raise ValueError(f"it cannot be decompressed: {error}") from error
     if len(body) != size:
-        raise ValueError(f"the header declares {size} bytes, there are {len(body)}")
+        raise ValueError(f"the header declares {size} bytes, but there are {len(body)}")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def _shape(head: bytes, num_axes: int) -> tuple[int, ...]:
     if head[:4] != bytes((0, 0, 8, num_axes)) or len(head) < _HEADER_BYTES * (1 + num_axes):
         raise ValueError(
-            f"it does not begin as an idx file of unsigned bytes with {num_axes} axes: {head[:4]!r}"
+            f"it does not begin like an idx file of unsigned bytes with {num_axes} axes: "
+            f"{head[:4]!r}"
         )
     shape = tuple(int.from_bytes(head[i : i + 4], "big") for i in range(4, len(head), 4))
     if not 0 < math.prod(shape) <= FILE_LIMIT_BYTES:

@@ -107,7 +107,9 @@ def open_official(name: str) -> Source:
     for folder in others:
         if not folder.is_dir():
             raise DataError(
-                f"{FOLDER_VARIABLE} names no folder", where=str(folder), fix="correct or unset it"
+                f"{FOLDER_VARIABLE} does not name a folder",
+                where=str(folder),
+                fix="correct the variable, or unset it",
             )
     places = [root / place for root in (store, *others) for place in official.places]
     found = next((place for place in places if _is_there(place)), None)

@@ -30,7 +30,7 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
     for shard, fact in zip(opened, entry["shards"], strict=True):
         if shard.index_digest != fact["index"]:
             raise DataError(
-                "the index of this shard is not as it was written",
+                "the index of this shard was changed",
                 where=str(shard.path),
                 fix="make the pack again",
             )
@@ -39,7 +39,7 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any]) -> Split:
     lengths = np.concatenate([shard.names.ends - shard.names.starts for shard in opened])
     if int(starts[-1]) != entry["count"]:
         raise DataError(
-            f"the shards of '{name}' hold {starts[-1]} images and should hold {entry['count']}",
+            f"the shards of '{name}' contain {starts[-1]} images instead of {entry['count']}",
             where=str(folder),
             fix="make the pack again",
         )

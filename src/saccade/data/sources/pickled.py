@@ -40,7 +40,7 @@ def plain_values(data: bytes | memoryview) -> dict[Any, Any]:
     except (IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is damaged before byte {reader.place}") from error
     if not isinstance(value, dict):
-        raise ValueError("it holds no dictionary")
+        raise ValueError("it does not contain a dictionary")
     return value
 
 
@@ -55,7 +55,7 @@ class _Reader:
 
     def value(self) -> Any:
         if bytes(self.take(2)) != b"\x80\x02":
-            raise ValueError("it is no pickle of protocol 2")
+            raise ValueError("it is not a pickle of protocol 2")
         for _ in range(OPCODES_LIMIT):
             code = chr(self.take(1)[0])
             if code == ".":
@@ -126,7 +126,7 @@ class _Reader:
                 self.object_step(code)
             case _:
                 raise ValueError(
-                    f"the instruction {code!r} before byte {self.place} does not belong there"
+                    f"the instruction {code!r} before byte {self.place} is not allowed there"
                 )
 
     def object_step(self, code: str) -> None:
@@ -141,7 +141,7 @@ class _Reader:
             }
             if name not in known:
                 raise ValueError(
-                    f"it wants to use '{name}', which no batch of images needs; nothing was run"
+                    f"it tries to use '{name}', which image data does not need; no code was run"
                 )
             self.stack.append(known[name])
             return
@@ -164,7 +164,7 @@ class _Reader:
             )
         else:
             raise ValueError(
-                f"before byte {self.place} it makes an object that is no array of bytes"
+                f"before byte {self.place} it creates an object that is not an array of bytes"
             )
 
     def line(self) -> str:

@@ -103,7 +103,7 @@ def unfold(
     if len(whole) > 1:
         these = ", ".join(f"{form.name} in '{folder or '.'}'" for form, folder, _ in whole)
         raise DataError(
-            "there is more than one set",
+            "this place contains more than one data set",
             where=f"{path} ({these})",
             fix="name the folder of one of them",
         )
@@ -116,7 +116,7 @@ def unfold(
             if place is None
         ]
         raise DataError(
-            f"of the files of {form.name} there is no {', '.join(missing)}",
+            f"files of {form.name} are missing: {', '.join(missing)}",
             where=str(path / folder),
             fix="add it",
         )
@@ -137,7 +137,7 @@ def unfold(
         ) from error
     except ValueError as error:
         raise DataError(
-            f"the files of {form.name} cannot be used: {error}",
+            f"the files of {form.name} are damaged: {error}",
             where=str(path),
             fix="copy or download them again",
         ) from error
@@ -173,7 +173,7 @@ def _check(classes: Sequence[str], batches: Sequence[Batch]) -> None:
     strange = [name for name in classes if not _CLASS_NAME.fullmatch(name)]
     if strange or len(set(classes)) != len(classes):
         raise ValueError(
-            "the class names are not usable as names of folders: "
+            "the class names cannot be used as folder names: "
             f"{', '.join(strange or classes)[:200]!r}"
         )
     for batch in batches:
@@ -185,7 +185,8 @@ def _check(classes: Sequence[str], batches: Sequence[Batch]) -> None:
         if len(beyond):
             label = batch.labels[beyond[0]]
             raise ValueError(
-                f"image {beyond[0]} in '{batch.split}' has label {label} of {len(classes)} classes"
+                f"image {beyond[0]} in '{batch.split}' has label {label}, but there are "
+                f"{len(classes)} classes"
             )
 
 

@@ -85,9 +85,9 @@ def recognise(given: Any, name: str) -> dict[str, Items]:
     """
     if isinstance(given, type):
         raise UsageError(
-            f"{given.__name__} is a class, and an object of it is wanted",
+            f"{given.__name__} is a class, not a data set",
             where=name,
-            fix=f"make one: {name}={given.__name__}(...)",
+            fix=f"pass an instance: {name}={given.__name__}(...)",
         )
     if isinstance(given, Mapping):
         return _of_mapping(given, name)
@@ -114,28 +114,26 @@ def _not_understood(given: Any, name: str) -> UsageError:
     kind = type(given).__name__
     if hasattr(given, "dataset") and hasattr(given, "batch_size"):
         return UsageError(
-            f"a {kind} hands out batches",
+            f"a {kind} returns batches",
             where=name,
-            fix=f"give its dataset: {name}=loader.dataset",
+            fix=f"pass its dataset: {name}=loader.dataset",
         )
     if hasattr(given, "__iter__") and not isinstance(given, Sequence) and not is_array(given):
         return _streamed(given, name)
-    forms = f"give a known name, a path, what saccade.open_source returns, {FORMS}"
+    forms = f"pass a known name, a path, the result of saccade.open_source, {FORMS}"
     hint = "labels are missing; " if is_array(given) or isinstance(given, Sequence) else ""
     if isinstance(given, list) and given and isinstance(given[0], tuple) and len(given[0]) == 2:
-        hint = f"from a list of pairs: {name}=tuple(zip(*pairs)); "
-    return UsageError(
-        f"data of the type {kind} is not understood", where=name, fix=f"{hint}{forms}"
-    )
+        hint = f"for a list of pairs, write {name}=tuple(zip(*pairs)); "
+    return UsageError(f"data of the type {kind} is not supported", where=name, fix=f"{hint}{forms}")
 
 
 def _streamed(given: Any, name: str) -> UsageError:
     return UsageError(
-        f"a {type(given).__name__} can only be gone through from the start",
+        f"a {type(given).__name__} can only be read from the start",
         where=name,
         fix=(
-            "give something with a length and numbered items: training draws an order of its own "
-            "for each epoch (Hugging Face: load_dataset without streaming=True)"
+            "pass a data set with a length and numbered items: training draws a new order for "
+            "each epoch (Hugging Face: load_dataset without streaming=True)"
         ),
     )
 
@@ -146,27 +144,30 @@ def _of_mapping(given: Mapping[Any, Any], name: str) -> dict[str, Items]:
     for key, value in given.items():
         if not isinstance(key, str) or not called(key):
             raise UsageError(
-                f"'{key}' is no name of a split",
+                f"'{key}' is not the name of a split",
                 where=name,
                 fix=(
-                    f"call them {', '.join(SPLIT_FOLDERS)}: "
-                    f"{name}={{'train': d['train'], 'val': d[...]}}; "
-                    f"of a dict of columns give a pair: {name}=(d['image'], d['label'])"
+                    f"name them {', '.join(SPLIT_FOLDERS)}: {name}={{'train': d['train'], 'val': "
+                    f"d[...]}}; for a dict of columns, pass a pair: {name}=(d['image'], "
+                    "d['label'])"
                 ),
             )
 
         if isinstance(value, str | os.PathLike | Source | Split):
             raise UsageError(
-                f"'{key}' is a {type(value).__name__}, and such a dict holds images with labels",
+                (
+                    f"'{key}' is a {type(value).__name__}, but such a dict must contain "
+                    "images with labels"
+                ),
                 where=name,
-                fix="give what is open already, names and paths by data= and val=",
+                fix="pass open sources, names and paths with data= and val=",
             )
         inner = recognise(value, f"{name}['{key}']")
         if list(inner) != [WHOLE]:
             raise UsageError(
-                f"'{key}' holds splits of its own: {', '.join(inner)}",
+                f"'{key}' contains splits itself: {', '.join(inner)}",
                 where=name,
-                fix="give each split once",
+                fix="pass each split once",
             )
         found[str(called(key))] = inner[WHOLE]
     return found
@@ -178,19 +179,19 @@ def _of_pair(images: Any, labels: Any, name: str) -> Items:
         listed = hasattr(one, "__len__") and hasattr(one, "__getitem__")
         if not listed or isinstance(one, str | Mapping) or hasattr(one, "columns"):
             raise UsageError(
-                f"the {what} are a {type(one).__name__}",
+                f"the {what} have the type {type(one).__name__}",
                 where=name,
-                fix=f"give {name}=(images, labels), each an array, a list or one column of a table",
+                fix=f"pass {name}=(images, labels), each an array, a list or one column of a table",
             )
 
     labels = _plain_list(labels)
     if len(labels) and holds_image(labels[0]):
         raise UsageError(
-            "there are images where the labels are expected",
+            "the labels are images",
             where=name,
             fix=(
-                f"of two splits give a dict, {name}={{'train': ..., 'val': ...}}; of one give "
-                "(images, labels), each label the text or the whole number of a class"
+                f"for two splits, pass a dict, {name}={{'train': ..., 'val': ...}}; for one, pass "
+                "(images, labels), each label the name or the number of a class"
             ),
         )
 
@@ -231,9 +232,9 @@ def _of_lists(
     missing = [i for i, image in enumerate(images) if is_missing(image)]
     if missing:
         raise DataError(
-            f"{what}: {len(missing):,} images are missing, the first is item {missing[0]}",
+            f"{what}: {len(missing):,} images are missing, first item {missing[0]}",
             where=where,
-            fix="leave out the rows without an image",
+            fix="remove the rows without an image",
         )
     return Items(
         len(images),
@@ -264,9 +265,9 @@ def _of_frame(frame: Any, name: str) -> dict[str, Items]:
         found = called(word) if isinstance(word, str) else ""
         if not found:
             raise DataError(
-                f"the data frame: '{word}' in the column '{split}' is no name of a split",
+                f"the data frame: '{word}' in the column '{split}' is not the name of a split",
                 where=f"{name}, row {i}",
-                fix=f"write {', '.join(SPLIT_FOLDERS)}, or leave the column out",
+                fix=f"write {', '.join(SPLIT_FOLDERS)}, or remove the column",
             )
         rows.setdefault(found.lower(), []).append(i)
     return {found: items.at(places) for found, places in rows.items()}
@@ -281,12 +282,12 @@ def _column(names: Sequence[str], wanted: Sequence[str], what: str, where: str) 
         return found[0] if found else ""
     if found:
         raise DataError(
-            f"several columns may hold {what or 'the split'}: {', '.join(found)}",
+            f"several columns can be {what or 'the split'}: {', '.join(found)}",
             where=where,
-            fix="leave one of them, and drop or rename the others",
+            fix="keep one of them, and drop or rename the others",
         )
     raise DataError(
-        f"no column is called after {what}; found: {', '.join(names) or 'none'}",
+        f"no column has the name of {what}; found: {', '.join(names) or 'none'}",
         where=where,
         fix=f"rename it to '{'path' if what == 'images' else 'label'}'",
     )
@@ -298,7 +299,7 @@ def _of_hugging_face(given: Any, name: str) -> Items:
         raise DataError(
             "the Hugging Face dataset has a transform",
             where=name,
-            fix="hand it over before augmentation: dataset.reset_format()",
+            fix="pass it without the transform: dataset.reset_format()",
         )
     features, what = given.features, "the Hugging Face dataset"
     pictures = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
@@ -334,9 +335,9 @@ def _of_dataset(dataset: Any) -> Items:
         whole, places = _of_dataset(dataset.dataset), [int(i) for i in dataset.indices]
         if outside := [i for i in places if not -whole.num <= i < whole.num]:
             raise DataError(
-                f"the Subset has the index {outside[0]}, and there are {whole.num:,} items",
+                f"the Subset has the index {outside[0]}, but there are {whole.num:,} items",
                 where="data",
-                fix="make it of indices of this very dataset",
+                fix="use indices of this data set",
             )
         return whole.at(places)
     plain = getattr(dataset, "transforms", None) is None
@@ -368,7 +369,7 @@ def _pair(item: Any, what: str, kind: type) -> tuple[Any, Any]:
         return item[0], item[1]
     size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
     raise DataError(
-        f"{what}: an item is a {type(item).__name__}{size}, no pair (image, label)",
+        f"{what}: an item is a {type(item).__name__}{size}, not a pair (image, label)",
         fix=f"let {kind.__name__}.__getitem__ return (image, label)",
     )
 
@@ -384,9 +385,9 @@ def _class_list(dataset: Any) -> Sequence[str]:
         if len(found) > 1:
             shown = " and ".join(", ".join(names[:4]) or "no names" for names in sorted(found)[:2])
             raise DataError(
-                f"the datasets in the ConcatDataset number different classes: {shown}",
+                f"the datasets in the ConcatDataset have different classes: {shown}",
                 where="data",
-                fix="give all of them the same classes, or (paths, labels) with labels as text",
+                fix="use the same classes in all of them, or (paths, labels) with labels as text",
             )
         return found.pop()
 

@@ -54,7 +54,7 @@ def expand(spec: str) -> Iterator[str]:
     ends = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
     if ends is None and "," not in found[1]:
         raise DataError(
-            f"'{found[0]}' is no pattern", where=spec, fix="write {000000..000012} or {a,b}"
+            f"'{found[0]}' is not a pattern", where=spec, fix="write {000000..000012} or {a,b}"
         )
     if ends:
         numbers = range(int(ends[1]), int(ends[2]) + 1)
@@ -72,7 +72,7 @@ def open_pattern(spec: str) -> Source:
     paths = [Path(name).expanduser() for name in names]
     if len(paths) > PATTERN_LIMIT or not paths:
         raise DataError(
-            f"the pattern stands for {'too many files' if paths else 'no file'}", where=spec
+            f"the pattern matches {'too many files' if paths else 'no file'}", where=spec
         )
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
@@ -119,7 +119,8 @@ def open_tars(path: Path, tars: Sequence[Path], folder: Path) -> Source:
         if shard is None:
             if shards:
                 raise DataError(
-                    f"this tar holds no samples, and '{shards[0].path.name}' does", where=str(tar)
+                    f"this tar contains no samples, but '{shards[0].path.name}' does",
+                    where=str(tar),
                 )
             return _splits(path, tars)
 
@@ -213,8 +214,8 @@ def _splits(path: Path, tars: Sequence[Path]) -> Source:
                     f"there are two sets of images for the split '{name}'",
                     where=f"{splits[name].where} and {source.where}",
                     fix=(
-                        "call them train.tar and val.tar, or name one of them with --data and "
-                        "the other with --val"
+                        "name them train.tar and val.tar, or use one with --data and the other "
+                        "with --val"
                     ),
                 )
             splits[name] = replace(split, name=name)

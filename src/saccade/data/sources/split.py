@@ -69,14 +69,10 @@ class Split:
         outside = self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]
         if len(outside):
             raise DataError(
-                f"{len(outside):,} labels of the {self.name} split are none of its "
-                f"{len(self.classes)} classes, "
-                f"such as {outside[0]}",
+                f"{len(outside):,} labels of the {self.name} split are not among its "
+                f"{len(self.classes)} classes, such as {outside[0]}",
                 where=self.where,
-                fix=(
-                    f"labels are numbers from 0 to {len(self.classes) - 1}, the places of the "
-                    "classes"
-                ),
+                fix=(f"use labels from 0 to {len(self.classes) - 1}, the indices of the classes"),
             )
         if known:
             # where the cached property keeps it; ``replace`` leaves it behind
@@ -194,7 +190,7 @@ class Source:
         reasons = ", ".join(
             f"{count:,} x {reason}" for reason, count in sorted(self.ignored.items())
         )
-        return f"{self.ignored.total():,} file(s) are ignored ({reasons})"
+        return f"{self.ignored.total():,} file(s) are skipped ({reasons})"
 
 
 def fingerprint(
@@ -257,7 +253,7 @@ def arranged(
     if not layout.parts:
         seen = (
             ", ".join(f"{count} x {reason}" for reason, count in sorted(layout.ignored.items()))
-            or "nothing at all"
+            or "no files"
         )
         raise DataError(
             NO_IMAGES,
@@ -343,7 +339,7 @@ def validation_split(source: Source, wanted: str = "", *, named: bool = False) -
         found = _find(source, wanted)
         if found is None:
             raise DataError(
-                f"there is no split called '{wanted}'; found: {', '.join(source.splits)}",
+                f"there is no split '{wanted}'; found: {', '.join(source.splits)}",
                 where=source.where,
                 fix="name one of these with --split",
             )

@@ -19,7 +19,7 @@ SPLIT_FOLDERS = ("train", "val", "validation", "valid", "test")
 NO_SPLITS = "none"
 """What ``--split-names`` says where folders that look like splits are classes."""
 
-_EXAMPLE = "write train=FOLDER,val=FOLDER, or none where all folders are classes"
+_EXAMPLE = "write train=FOLDER,val=FOLDER, or none if all folders are classes"
 _WORDS = {
     "train": "train",
     "training": "train",
@@ -135,8 +135,7 @@ def parse(text: str) -> dict[str, str] | None:
         if not equals or not path or name.lower() not in SPLIT_FOLDERS or name.lower() in found:
             raise ConfigError(
                 f"'{entry.strip()}' does not name the folder of a split "
-                f"({', '.join(SPLIT_FOLDERS)}), or names it "
-                "again",
+                f"({', '.join(SPLIT_FOLDERS)}), or repeats one",
                 where="data.split_names",
                 fix=_EXAMPLE,
             )
@@ -188,9 +187,9 @@ def find_roots(held: Held, named: Mapping[str, str] | None) -> Roots:
         twins = sorted(other for other in deep if like[other].lower() == like[name].lower())
         if len(twins) > 1:
             raise Unclear(
-                f"the split folders {_listed(twins)} claim to be the same split, "
+                f"the split folders {_listed(twins)} have the name of the same split, "
                 f"'{like[name].lower()}'",
-                "leave one, or name the splits: --split-names train=FOLDER,val=FOLDER",
+                "keep one, or name the splits: --split-names train=FOLDER,val=FOLDER",
             )
         splits[like[name]] = wrappers + roots[name]
 
@@ -285,33 +284,35 @@ def _refuse_more_beside(
     if len(deep) == 1 and sum(beside.values()) > sum(sum(below[name].values()) for name in deep):
         (name,) = deep
         raise Unclear(
-            f"'{name}' is called like a split, but more images lie beside it, in {_listed(beside)}",
-            f"--split-names none reads all of them as classes, --split-names train={name} "
-            "leaves the others out",
+            (
+                f"'{name}' has the name of a split, but there are more images beside it, in "
+                f"{_listed(beside)}"
+            ),
+            "use --split-names none to read all of them as classes, or --split-names "
+            f"train={name} to skip the others",
         )
 
 
 def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None:
     """Refuse to read folders as classes that may be splits, or splits without class folders."""
     settle = (
-        "say which is which with --split-names train=FOLDER,val=FOLDER, or --split-names none if "
-        "all are classes"
+        "name the splits with --split-names train=FOLDER,val=FOLDER, or use --split-names none "
+        "if all are classes"
     )
 
     others = [name for name in below if name not in like]
     if like and others:
         raise Unclear(
-            f"beside {_listed(others)} lies {_listed(like)}, called like a split",
-            f"{settle}; a folder of images without labels has to lie elsewhere",
+            f"{_listed(like)} has the name of a split, but is beside {_listed(others)}",
+            f"{settle}; move a folder of images without labels to another place",
         )
     if like or (
         below and all(meaning(name).split and not any(held) for name, held in below.items())
     ):
         raise Unclear(
-            f"{_listed(below)} hold images without class folders, and their classes are unknown",
-            "arrange them as train/<class>/<image>, or give a table with --labels; "
-            "--split-names none reads each "
-            "folder as a class",
+            f"{_listed(below)} contain images without class folders, so their classes are unknown",
+            "arrange them as train/<class>/<image>, or use a table with --labels; --split-names "
+            "none reads each folder as a class",
         )
 
     if len(below) < 2:
@@ -320,7 +321,10 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
     twins = [name for name in below if meaning(name).split and families[meaning(name).rest] > 1]
     if twins:
         raise Unclear(
-            f"{_listed(twins)} are called like splits and do not say which class folders are whose",
+            (
+                f"{_listed(twins)} have names of splits, but it is unclear which class folders "
+                "belong to which split"
+            ),
             "arrange the images as train/<class>/<image> and val/<class>/<image>; "
             "--split-names train=FOLDER,val=FOLDER"
             " names the splits, --split-names none reads each folder as a class",
@@ -330,21 +334,23 @@ def _refuse_likenesses(below: Mapping[str, Held], like: Collection[str]) -> None
     lone = [name for name in below if meaning(name).split and len(inner[name]) > 1]
     if lone:
         raise Unclear(
-            f"'{lone[0]}' is called like a split and holds {_listed(inner[lone[0]])}", settle
+            f"'{lone[0]}' has the name of a split and contains {_listed(inner[lone[0]])}", settle
         )
 
     common, union = set.intersection(*inner.values()), set.union(*inner.values())
     flat = any(not folder for held in below.values() for folder in held)
     if not flat and common and all(map(called, union)):
         raise Unclear(
-            f"the split folders {_listed(union)} lie inside the class folders {_listed(below)}",
-            "arrange the images as train/<class>/<image> and val/<class>/<image>; "
-            "--split-names none takes each class "
-            "as a whole",
+            f"the split folders {_listed(union)} are inside the class folders {_listed(below)}",
+            "arrange the images as train/<class>/<image> and val/<class>/<image>; --split-names "
+            "none reads each class as a whole",
         )
     if not flat and len(common) > 1 and 2 * len(common) >= len(union):
         raise Unclear(
-            f"{_listed(below)} all hold the folders {_listed(common)}, as splits do, not classes",
+            (
+                f"{_listed(below)} all contain the folders {_listed(common)}: this is typical of "
+                "splits, not of classes"
+            ),
             settle,
         )
 
@@ -362,10 +368,10 @@ def _named_roots(held: Held, named: Mapping[str, str], wrappers: Folder) -> dict
             depth = len(wrappers)
             seen = {"/".join(f[depth : depth + 1]) for f in held if len(f) > depth}
             raise Unclear(
-                f"--split-names says {split}={text}, and no image lies there",
-                f"name folders that hold images, such as {_listed(seen)}"
+                f"--split-names says {split}={text}, but there are no images",
+                f"name folders that contain images, such as {_listed(seen)}"
                 if seen
-                else "see what the folders are called",
+                else "check the names of the folders",
             )
 
         start = starts[0]

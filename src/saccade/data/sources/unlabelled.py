@@ -13,10 +13,10 @@ from saccade.data.sources.split_names import called
 from saccade.errors import DataError
 
 NO_LABELS = "none"
-"""What `data.labels` says where no image has a label."""
+"""Value of `data.labels` if no image has a label."""
 
 CLASS = "images"
-"""The one class that they all are of."""
+"""The class of all images without labels."""
 
 
 def unlabelled_layout(listing: Listing) -> Layout:
@@ -40,7 +40,7 @@ def unlabelled_layout(listing: Listing) -> Layout:
             "there are no images to learn from",
             where=str(listing.path),
             fix=advice(listing.names, packed_up=listing.path.is_file())
-            or "give a folder, a tar or a zip with images in it",
+            or "use a folder, tar or zip that contains images",
         )
     if len(rows) == 1:
         rows[WHOLE] = rows.pop("train")

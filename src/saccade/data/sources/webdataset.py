@@ -21,7 +21,7 @@ from saccade.data.sources.split_names import words
 from saccade.errors import DataError
 
 CLASS_FILES = ("classes.txt", "classnames.txt")
-"""Beside the shards: line i, from 0, says what class i is called."""
+"""File beside the shards: line i, from 0, is the name of class i."""
 
 LABEL_LIMIT_BYTES = 1 << 20
 NO_IMAGE = "label without an image"
@@ -86,9 +86,11 @@ def read_shard(path: Path, names: Sequence[str], read: Read) -> Shard:
                 ) from error
             if label and text and label != text and label.isdecimal() == text.isdecimal():
                 raise DataError(
-                    f"'{key}' is '{label}' by its .cls and '{text}' by its .json",
+                    f"'{key}' is '{label}' in its .cls but '{text}' in its .json",
                     where=where,
-                    fix="find out which is right, and pack the shards again with that one alone",
+                    fix=(
+                        "find out which is right, and pack the shards again with the right one only"
+                    ),
                 )
             label = label or text
         if not label:
@@ -124,7 +126,7 @@ def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[
             raise DataError(
                 f"the sample '{key}' has two images",
                 where=where,
-                fix="pack one image in each sample",
+                fix="pack one image per sample",
             )
 
     for key, places in parts.items():
@@ -132,9 +134,9 @@ def _images(pictures: dict[str, int], keys: Set[str], where: str) -> tuple[dict[
             continue
         if len(places) > 1:
             raise DataError(
-                f"the sample '{key}' has {len(places)} images, and none is called after it alone",
+                f"the sample '{key}' has {len(places)} images, and none is named exactly '{key}'",
                 where=where,
-                fix="pack one image in each sample, as key.jpg",
+                fix="pack one image per sample, as key.jpg",
             )
         images[key] = places.pop()
     return images, sum(map(len, parts.values()))
@@ -163,14 +165,15 @@ def splits_of(tars: Sequence[Path]) -> list[str]:
         told = next(filter(None, map(words, (tar.name, tar.parent.name))), set())
         if len(told) > 1:
             raise DataError(
-                f"the name tells {len(told)} splits: {', '.join(sorted(told))}", where=str(tar)
+                f"the file name contains {len(told)} names of splits: {', '.join(sorted(told))}",
+                where=str(tar),
             )
         found.append("".join(told))
     if any(found) and not all(found):
         raise DataError(
-            "this name tells no split, others do",
+            "this file name contains no name of a split, but others do",
             where=str(tars[found.index("")]),
-            fix="start the name with train-, val- or test-",
+            fix="start the file name with train-, val- or test-",
         )
     return [split or WHOLE for split in found]
 
@@ -202,12 +205,12 @@ def shards_layout(shards: Sequence[Shard], where: str, titles: SideFile | None) 
                 raise DataError(
                     f"'{name}' is in '{first.name}' and in '{shard.path.name}'",
                     where=where,
-                    fix="pack the shards again so that each sample has a key of its own",
+                    fix="pack the shards again so that each sample has a unique key",
                 )
             rows[split].append((named[label], name, place))
 
     if not rows:
-        raise DataError("the shards hold no images", where=where)
+        raise DataError("the shards contain no images", where=where)
     layout = layout_of_rows(rows, sum((shard.ignored for shard in shards), Counter()))
 
     called = {
@@ -233,7 +236,7 @@ def _class_names(labels: Mapping[str, int], num_titles: int, where: str) -> dict
             f"the label {last} has no name: {' or '.join(CLASS_FILES)} has {num_titles} "
             "lines, the first for label 0",
             where=where,
-            fix="complete the file, or take it away",
+            fix="complete the file, or remove it",
         )
     width = len(str(max(last, num_titles - 1)))
     return {label: str(int(label)).zfill(width) for label in labels}
