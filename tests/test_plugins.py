@@ -147,7 +147,7 @@ def test_a_plug_in_never_takes_the_name_of_a_model_of_this_program(
     network = saccade.models.create_model("resnet8_x2", num_classes=3)
     assert type(network).__name__ != "Tiny"
     assert "resnet8_x2" not in registered.names()
-    assert capsys.readouterr().err.count("has the name of a model of this program") == 1
+    assert capsys.readouterr().err.count("has the name of a model of Saccade") == 1
 
 
 @pytest.mark.full
@@ -256,13 +256,13 @@ def test_the_weights_of_a_registered_model_follow_from_the_seed(own: dict[str, A
 @pytest.mark.parametrize(
     ("name", "builder", "words"),
     [
-        ("resnet50", Net, "a model of this program"),
-        ("ResNet50_x1p5", Net, "a model of this program"),
+        ("resnet50", Net, "a model of Saccade"),
+        ("ResNet50_x1p5", Net, "a model of Saccade"),
         ("timm:mine", Net, "cannot be the name"),
         ("7net", Net, "cannot be the name"),
         ("mine", lambda width: Net(width), "does not take num_classes"),
         ("mine", "Net", "does not take num_classes"),
-        ("mine", nn.Linear(3, 2), "is a network already"),
+        ("mine", nn.Linear(3, 2), "is a finished network"),
     ],
 )
 def test_names_and_builders_that_cannot_be_are_refused(
@@ -281,7 +281,7 @@ def test_a_builder_that_fails_or_takes_no_dropout_is_answered(own: dict[str, Any
         saccade.train(model="reads", data="digits", epochs="1step", quiet=True)
     with pytest.raises(ConfigError, match="returned a NoneType"):
         saccade.create_model("none", num_classes=2)
-    with pytest.raises(ConfigError, match="net takes no dropout"):
+    with pytest.raises(ConfigError, match="net does not accept dropout"):
         saccade.create_model("net", num_classes=2, dropout=0.5)
-    with pytest.raises(ConfigError, match="strides and patches of net are its own"):
+    with pytest.raises(ConfigError, match="strides and patches of net are fixed"):
         saccade.create_model("net", num_classes=2, strides=(1,))

@@ -133,7 +133,7 @@ def test_predict_names_images_and_writes_csv(run: Path, place: Path) -> None:
     table = list(csv.DictReader(io.StringIO((place / "out.csv").read_text())))
     assert len(table) == 6 and set(table[0]) == {"path", "rank", "class", "probability"}
     assert saccade("predict", str(run), "nothing-here", cwd=place, status=65).stderr.startswith(
-        "there is no such file"
+        "this file does not exist"
     )
 
 
@@ -151,7 +151,7 @@ def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
         f"truncated PNG: the file ends before its last chunk\n  where: {folder / 'b.png'}\n"
         in told.stderr
     )
-    assert "there is no such file\n  where: missing.png\n" in told.stderr
+    assert "this file does not exist\n  where: missing.png\n" in told.stderr
     assert told.stderr.endswith("2 of 5 images could not be read; they are listed above\n")
     table = list(csv.DictReader(io.StringIO((place / "mixed.csv").read_text())))
     assert len(table) == 15 and {Path(row["path"]).stem for row in table} == {"a", "c", "d"}
@@ -284,7 +284,7 @@ def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path:
         (("train", "--holdout", "120%"), 2, "is not a fraction"),
         (("train", "--devices", "cuda"), 78, "there is no cuda here"),
         (("train", "--model", "resnet81"), 78, "did you mean resnet8"),
-        (("eval", "nowhere"), 66, "there is no trained model here"),
+        (("eval", "nowhere"), 66, "there is no trained model at this path"),
         (("eval", "nowhere", "--labels", "x.csv"), 2, "--labels needs --data"),
         (("train", "--labels", "x.csv"), 65, "'digits' already has labels"),
         (("report", "nowhere"), 2, "nowhere"),
@@ -346,7 +346,7 @@ def test_an_error_is_also_json(tmp_path: Path) -> None:
 def test_a_model_file_from_a_hostile_hand_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
     done = saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
-    assert "this is no .safetensors file" in done.stderr
+    assert "this is not a .safetensors file" in done.stderr
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
     saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
 

@@ -76,7 +76,7 @@ def test_an_odd_recipe_is_refused_by_field_before_anything_is_built(
     changes: dict[str, Any], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier, "create_model", None)
-    with pytest.raises(CheckpointError, match=f"not a model that saccade wrote: {field}") as caught:
+    with pytest.raises(CheckpointError, match=f"not a valid saccade model:  {field}") as caught:
         Classifier.load(written(tmp_path, **changes))
     assert caught.value.status == 66 and "model.safetensors" in caught.value.where
 
@@ -107,7 +107,7 @@ def test_what_does_not_fit_the_named_network_takes_no_memory(
 def test_broken_weights_are_refused_by_name(value: float, tmp_path: Path) -> None:
     state = create_model("resnet8", num_classes=2).state_dict()
     state["fc.weight"][0, 3] = value
-    with pytest.raises(CheckpointError, match=r"fc\.weight holds NaN or infinity"):
+    with pytest.raises(CheckpointError, match=r"fc\.weight contains NaN or infinity"):
         Classifier.load(written(tmp_path, state))
 
 

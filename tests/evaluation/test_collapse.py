@@ -67,7 +67,7 @@ def looks(rows: list[Row], every: int = 10, start: Row = START) -> list[Evaluati
 
 def test_a_run_whose_views_are_only_drawn_together_has_collapsed() -> None:
     said = has_collapsed(looks(COLLAPSING))
-    assert "spread of 0.12" in said
+    assert "spread 0.12" in said
     assert "0.23" in said
 
 

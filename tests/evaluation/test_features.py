@@ -101,7 +101,7 @@ def test_features_that_are_no_numbers_are_refused(
     broken = create_model("resnet8", num_classes=10, image_size=16)
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))
-    with pytest.raises(DivergedError, match="features hold NaN"):
+    with pytest.raises(DivergedError, match="features contain NaN"):
         features_of(
             broken, classifier.recipe, digits, readers, precision="fp32", device=CPU, limit=20
         )

@@ -109,12 +109,12 @@ def test_rates_sizes_and_colours_go_where_the_network_takes_them() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("timm:vgg11", {"drop_path": 0.1}, "takes no drop_path"),
-        ("torchvision:resnet18", {"dropout": 0.1}, "takes no dropout"),
+        ("timm:vgg11", {"drop_path": 0.1}, "does not accept drop_path"),
+        ("torchvision:resnet18", {"dropout": 0.1}, "does not accept dropout"),
         ("torchvision:resnet18", {"in_channels": 1}, "colour images only"),
         ("torchvision:maxvit_t", {"image_size": 64}, "cannot be built"),
-        ("timm:test_resnet", {"strides": (1, 1, 1, 2, 2)}, "are its own"),
-        ("timm:test_vit", {"patch_size": 4}, "are its own"),
+        ("timm:test_resnet", {"strides": (1, 1, 1, 2, 2)}, "are fixed"),
+        ("timm:test_vit", {"patch_size": 4}, "are fixed"),
         ("torchvision:resnet18", {"checkpointing": True}, "cannot recompute"),
     ],
 )
@@ -221,7 +221,7 @@ def test_weights_that_cannot_be_had_are_an_explained_error(monkeypatch: pytest.M
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
-        CheckpointError, match="cannot be had: We couldn't connect to the hub\n"
+        CheckpointError, match="cannot be loaded:  We couldn't connect to the hub\n"
     ) as caught:
         backends.pretrained("timm:test_vit")
     assert "give a downloaded .safetensors or .pth" in caught.value.fix
@@ -242,7 +242,7 @@ def test_a_hub_out_of_reach_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
             time, "sleep", lambda seconds: pytest.fail(f"it wants to wait {seconds} s")
         )
         with pytest.raises(
-            CheckpointError, match="cannot be had: localhost cannot be reached"
+            CheckpointError, match="cannot be loaded:  localhost cannot be reached"
         ) as caught:
             backends.pretrained("timm:resnet18.a1_in1k")
     assert "give a downloaded .safetensors or .pth" in caught.value.fix

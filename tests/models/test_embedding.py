@@ -92,5 +92,5 @@ def test_a_head_that_is_never_called_is_said() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.body(x).mean((2, 3))
 
-    with pytest.raises(ConfigError, match="'answer' is not called"):
+    with pytest.raises(ConfigError, match="'answer' is not used"):
         embed(Aside(pooled=True), images(8))

@@ -234,7 +234,7 @@ def test_everything_that_is_left_over_is_reported_by_name() -> None:
     ):
         assert word in str(report)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    with pytest.raises(CheckpointError, match="not every name and shape fits: layer1"):
+    with pytest.raises(CheckpointError, match="not all names and shapes fit: layer1"):
         load_weights(model, source, strict=True)
     assert equal(model, before)
 
@@ -304,7 +304,7 @@ def test_of_two_networks_in_a_file_the_averaged_one_is_taken_and_both_are_named(
     report = load_weights(model, {name: tables[name] for name in order} | {"epoch": 3})
     assert equal(model, tables[averaged])
     assert report.source.endswith(f"[{averaged}]") and report.others == (raw,)
-    assert f"would have fitted, too: {raw}" in str(report)
+    assert f"would also have fitted: {raw}" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -399,9 +399,9 @@ def test_more_ways_to_read_than_anybody_needs_are_refused() -> None:
         for size in (1, 2, 3, 4, 5)
         for order in itertools.permutations(words, size)
     ]
-    with pytest.raises(CheckpointError, match="too many ways"):
+    with pytest.raises(CheckpointError, match="ambiguous"):
         load_weights(create_model("resnet8", num_classes=10), {n: torch.zeros(1) for n in names})
-    with pytest.raises(CheckpointError, match="too many ways"):
+    with pytest.raises(CheckpointError, match="ambiguous"):
         load_weights(nn.Linear(2, 2), {str(i): i for i in range(200_000)})
 
 
@@ -436,7 +436,7 @@ def test_broken_weights_are_refused_by_name() -> None:
     model = create_model("resnet8", num_classes=10)
     source = state_of(model)
     source["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
-    with pytest.raises(CheckpointError, match=r"layer1\.0\.conv1\.weight holds NaN or infinity"):
+    with pytest.raises(CheckpointError, match=r"layer1\.0\.conv1\.weight contains NaN or infinity"):
         load_weights(model, source)
     mask = Attentive(4)
     mask.register_buffer("causal", torch.full((2, 2), float("-inf")))

@@ -277,9 +277,9 @@ def test_stochastic_depth_is_the_students_and_each_view_has_its_own() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"augment__repeats": 1}, "gives it one"),
-        ({"augment__mixup": 0.2}, "makes each of two"),
-        ({"batch__cell": 2, "batch__global": 32}, "holds but one image"),
+        ({"augment__repeats": 1}, "gives only one"),
+        ({"augment__mixup": 0.2}, "mix two images"),
+        ({"batch__cell": 2, "batch__global": 32}, "has only one image"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

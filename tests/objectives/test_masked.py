@@ -255,7 +255,7 @@ def test_a_perfect_answer_of_mae_is_shown_as_the_image() -> None:
         (Mae, {"model__name": "resnet18", "model__patch_size": 0}, "simclr"),
         (SimMim, {"model__name": "resnet18", "model__patch_size": 0}, "simclr"),
         (SimMim, {"pretrain__mask_unit": 6}, "4, 8, 16"),
-        (Mae, {"pretrain__mask": 0.999}, "smaller units"),
+        (Mae, {"pretrain__mask": 0.999}, "smaller pretrain.mask_unit"),
         (Mae, {"augment__sizes": "[0.5,1]"}, "augment.sizes"),
         (SimMim, {"augment__cutmix": 0.5}, "augment.cutmix=0"),
     ],

@@ -71,7 +71,7 @@ def test_golden_masks_of_this_draws_version() -> None:
         (192, 4, 30, 0.6, "4, 8, 12, 16, 24, 32, 48, 64, 96"),
         (224, 16, 24, 0.6, "16, 32, 112"),
         (30, 4, 4, 0.6, "none"),
-        (32, 16, 16, 0.8, "smaller units"),
+        (32, 16, 16, 0.8, "smaller pretrain.mask_unit"),
     ],
 )
 def test_what_cannot_be_masked_is_refused_with_what_can(

@@ -332,7 +332,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_and_figures(
 
 
 def test_what_has_no_meaning_here_is_refused_with_a_sentence(photos: Path) -> None:
-    with pytest.raises(ConfigError, match="decision of its own"):
+    with pytest.raises(ConfigError, match="separate decision"):
         train(photos, photos / "no", loss__class_weights="balanced")
 
 

@@ -140,7 +140,7 @@ def test_what_was_handed_over_in_another_process_is_known_again_by_load(
     monkeypatch.setattr(objectives, "_HANDED", {})
     with pytest.raises(CheckpointError, match=r"objective=ITS_CLASS"):
         saccade.evaluate(run.folder)
-    with pytest.raises(CheckpointError, match="'estimate', an objective that is not known here"):
+    with pytest.raises(CheckpointError, match="'estimate', which is not a known objective"):
         list(saccade.predict(run.folder, np.zeros((8, 8), np.uint8)))
     classifier = saccade.load(run.folder, objective=Estimate)
     assert classifier.recipe.objective == "estimate"
@@ -170,12 +170,16 @@ class Namesake(Estimate):
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        (Brief, UsageError, "the objective Brief lacks answer, judge, plain_loss, prepare"),
+        (
+            Brief,
+            UsageError,
+            "the objective Brief does not define answer, judge, plain_loss, prepare",
+        ),
         (Brief, UsageError, r"name \(a text\), primary \(a saccade.Primary\)"),
-        (Estimate(("a",)), UsageError, "hand over the class: objective=Estimate"),
-        (nn.Linear, UsageError, "objective=Linear is no class of saccade.Objective"),
+        (Estimate(("a",)), UsageError, "pass the class: objective=Estimate"),
+        (nn.Linear, UsageError, "objective=Linear is not a subclass of saccade.Objective"),
         ("mae", UsageError, "objective='mae' is no class"),
-        (Namesake, UsageError, "is called 'classification', as one of Saccade's is"),
+        (Namesake, UsageError, "has the name 'classification', which one of Saccade's"),
         (Twice, ConfigError, r"it returned: \('a', 'a'\)"),
     ],
 )

@@ -141,7 +141,7 @@ def test_a_bad_step_leaves_no_trace_not_even_the_first() -> None:
         (lambda params: 3, "returned int, not a torch.optim.Optimizer"),
         (
             lambda params: torch.optim.SGD(network().parameters(), lr=0.1),
-            "not those of the network",
+            "not belong to the trained network",
         ),
     ],
 )

@@ -297,7 +297,7 @@ REFUSED = {
         "model-fails",
         "batch.cell=16",
     ),
-    "no tensor": (
+    "not tensors": (
         type("Extra", (Net,), {"get_extra_state": lambda self: {}}),
         "not-saved",
         "_extra_state",

@@ -310,7 +310,7 @@ def test_predictions_of_another_evaluation_are_called_out(run: Fake) -> None:
 
 def test_pictures_of_changed_data_are_not_shown(run: Fake) -> None:
     record = Record.read(run.folder, run.split.subset(np.arange(150), "val"))
-    assert "no longer holds the images that were scored" in record.problems[0]
+    assert "no longer contains the images that were evaluated" in record.problems[0]
     assert [(m.name, m.pixels) for m in parts.drawn(record)[-1].tiles[:2]] == [
         ("image 0", None),
         ("image 1", None),
@@ -374,7 +374,7 @@ def test_comparison_of_different_data_is_called_out(tmp_path: Path) -> None:
     facts["dataset"]["fingerprint"] = "0" * 64
     files.write_json(second.folder / "run.json", facts)
     page = Page(compare_runs([first.folder, second.folder], tmp_path / "compare.html"))
-    assert "did not see the same data" in page.text
+    assert "used different data" in page.text
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.2))

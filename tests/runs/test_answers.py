@@ -48,7 +48,7 @@ def test_answers_of_a_split_are_scored_and_the_validation_split_first(tmp_path: 
         assert (found["top1"], found["n"]) == (top1, n)
     with pytest.raises(UsageError, match="no split 'test'; found: train, val"):
         saccade.evaluate(file, split="test")
-    with pytest.raises(UsageError, match="answers, not weights"):
+    with pytest.raises(UsageError, match="predictions, not weights"):
         saccade.evaluate(file, data="digits")
 
 

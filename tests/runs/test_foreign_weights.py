@@ -167,7 +167,7 @@ def test_nothing_random_is_scored(tmp_path: Path) -> None:
     assert done.status == 66 and "--model" in done.stderr
     (tmp_path / "w.pth").unlink()
     done = run_here("eval", str(tmp_path / "w.pth"), "--model", "resnet8", *data)
-    assert done.status == 66 and "there are no weights here" in done.stderr
+    assert done.status == 66 and "there are no weights at this path" in done.stderr
 
 
 def test_weights_of_ours_say_themselves_what_they_are(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_loss_that_leads_to_parameters_of_a_closure_is_refused(of_the_network:
             return F.cross_entropy(a, b) + elsewhere.weight.norm()
         return F.cross_entropy(elsewhere(a), b)
 
-    with torch.no_grad(), pytest.raises(ConfigError, match="parameters that nothing would train"):
+    with torch.no_grad(), pytest.raises(ConfigError, match="parameters that are not trained"):
         own(loss).plain_loss(logits, labels)
     elsewhere.requires_grad_(False)
     assert own(loss).plain_loss(logits, labels).isfinite()

@@ -39,7 +39,7 @@ Stride = Annotated[int, Field(ge=1, le=2)]
 
 def _differ(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return names
 
 
@@ -156,7 +156,8 @@ def no_model(file: Path) -> CheckpointError:
     """Return the error about a model file that is not there."""
     unfinished = (file.parent / "checkpoints").is_dir()
     return CheckpointError(
-        "there is no trained model here" + (": the run is not finished" if unfinished else ""),
+        "there is no trained model at this path"
+        + (": the run is not finished" if unfinished else ""),
         where=str(file),
         fix="run the same `saccade train` command again to finish it, or add --best"
         if unfinished
@@ -179,9 +180,12 @@ def _read(
         recipe = known or Recipe.parse(header.remarks["saccade"])
     except ValueError as error:
         raise CheckpointError(
-            f"this is not a model that saccade wrote: {error}",
+            f"this file is not a valid saccade model: {error}",
             where=str(file),
-            fix="give a run folder or its model.safetensors; `--init` takes weights of others",
+            fix=(
+                "give a run folder or its model.safetensors; for weights from another "
+                "program, use `--init`"
+            ),
         ) from error
 
     # first without memory: a file may claim a network that no machine holds
@@ -214,7 +218,7 @@ def _refuse_others(
             f"the weights do not fit {recipe.model}: "
             f"{', '.join(wrong[:5])}{' ...' * (len(wrong) > 5)}",
             where=str(file),
-            fix="give the module that they were trained with",
+            fix="pass the module that they were trained with",
         )
 
 
@@ -230,9 +234,9 @@ def _refuse_holes(tensors: Mapping[str, Tensor], network: nn.Module, file: Path)
         {n: t for n, t in tensors.items() if plain_name(n) in weights}
     ):
         raise CheckpointError(
-            f"its weights are broken: {name} holds NaN or infinity",
+            f"the weights are damaged: {name} contains NaN or infinity",
             where=str(file),
-            fix="take the file of another run, or an earlier checkpoint of this one",
+            fix="use another run, or an earlier checkpoint of this run",
         )
 
 
@@ -243,7 +247,7 @@ def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
     """
     if recipe.model.startswith("custom:"):
         raise CheckpointError(
-            f"these are weights of your own network {recipe.model.removeprefix('custom:')}",
+            f"these weights belong to your own network {recipe.model.removeprefix('custom:')}",
             where=str(file),
             fix="load it in Python: saccade.load(run, module=YourNetwork())",
         )
@@ -260,13 +264,13 @@ def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
         return network if answers else headless(network)[0]
     except ConfigError as error:
         raise CheckpointError(
-            f"its network cannot be built: {error.what} ({error.where})",
+            f"the network cannot be built: {error.what} ({error.where})",
             where=str(file),
             fix=error.fix,
         ) from error
     except Exception as error:  # sizes that no machine holds break any part of any library
         raise CheckpointError(
-            f"its network {recipe.model[:LONGEST_SHOWN]} cannot be built: {type(error).__name__}",
+            f"the network {recipe.model[:LONGEST_SHOWN]} cannot be built: {type(error).__name__}",
             where=str(file),
             fix="give a run folder or its model.safetensors",
         ) from error

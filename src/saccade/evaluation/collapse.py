@@ -32,7 +32,7 @@ FALLEN_SPREAD, FALLEN_VARIANCE = 0.5, 0.2
 """Of the highest value so far. *Source:* as above: the variance falls to 0.003 of it."""
 
 SETTLED = 30
-"""Steps after which the running statistics of norms have forgotten how they began."""
+"""Steps after which the running statistics of norms no longer depend on their start."""
 
 LEAST_RANK, FALLEN_RANK = 0.25, 0.8
 """Of the rank before training, and of the highest since norms settled: of what the loss sees, where
@@ -41,7 +41,7 @@ a BatchNorm behind it keeps its spread. *Source:* measured, docs/LOG.md: forced 
 """
 
 NEAR_CONSTANT = 0.98
-"""A loss above this share of the best constant answer's has learned nothing."""
+"""A loss above this fraction of the best constant answer's means that nothing was learned."""
 
 GRACE, PATIENCE = 0.1, 0.25
 """Of the run, before the loss, and the neighbours, are compared with those of no training."""
@@ -76,9 +76,9 @@ def _alike(looks: Sequence[Look]) -> str:
         return ""
 
     return (
-        f"what the loss sees of different images has a spread of {spreads[-1]:.2g} (it was "
-        f"{max(spreads):.2g}, and even directions have 1) and a variance of {variances[-1]:.2g} "
-        f"(it was {max(variances):.2g}); rank {now['projector_rank']:.1f}"
+        f"the projections of different images are nearly the same: spread {spreads[-1]:.2g} (was "
+        f"{max(spreads):.2g}; 1 means even directions), variance {variances[-1]:.2g} (was "
+        f"{max(variances):.2g}), rank {now['projector_rank']:.1f}"
     )
 
 
@@ -90,8 +90,8 @@ def _narrow(looks: Sequence[Look]) -> str:
     if now >= LEAST_RANK * start or now >= FALLEN_RANK * most:
         return ""
     return (
-        f"what the loss sees of different images spans {now:.1f} directions (it was {most:.1f}, "
-        f"and {start:.1f} before it learned)"
+        f"the projections of different images span {now:.1f} directions (was {most:.1f}, and "
+        f"{start:.1f} before training)"
     )
 
 
@@ -107,22 +107,22 @@ def doubts(
     found = {}
     reason = _sign(looks) if joins and looks[-1].step >= SETTLED else ""
     if reason:
-        found["collapse-near"] = f"{reason}: at the next look like this it has collapsed"
+        found["collapse-near"] = f"{reason}: a second check like this means a collapse"
 
     # one look below may be chance
     latest = [look.figures["knn"] for look in looks[1:][-2:] if "knn" in look.figures]
     low = start.get("knn", 0.0) - _standard_error(start.get("knn", 0.0), queries)
     if progress >= PATIENCE and len(latest) == 2 and max(latest) < low:
         found["knn-below-untrained"] = (
-            f"kNN {latest[-1]:.1%} is below the {start['knn']:.1%} of the same network before "
-            "training, for the second time"
+            f"kNN {latest[-1]:.1%} is below the {start['knn']:.1%} of the untrained network, for "
+            "the second time"
         )
 
     constant = now.get("constant", 0.0)
     if constant and progress >= GRACE and now["loss"] > NEAR_CONSTANT * constant:
         found["learns-nothing"] = (
             f"the loss of {now['loss']:.4g} is not below that of a constant answer "
-            f"({constant:.4g}): nothing of the images was learned yet"
+            f"({constant:.4g}): the network has not learned from the images yet"
         )
     return found
 

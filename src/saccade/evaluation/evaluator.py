@@ -66,8 +66,8 @@ def _judged(objective: Objective, logits: Tensor, truth: Tensor) -> Result:
     result = objective.judge(logits, truth)
     if lacking := {objective.primary.name, "loss", "n"} - set(result.figures):
         raise ConfigError(
-            f"the objective '{objective.name}' gives no figure {', '.join(sorted(lacking))}",
+            f"the objective '{objective.name}' does not return {', '.join(sorted(lacking))}",
             where=f"{type(objective).__name__}.judge",
-            fix=f"return them, too; it gives {', '.join(sorted(result.figures))}",
+            fix=f"return these figures, too; it returns {', '.join(sorted(result.figures))}",
         )
     return result

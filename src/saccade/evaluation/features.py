@@ -74,8 +74,8 @@ def features_of(
     )
     if not bool(torch.isfinite(vectors).all()):
         raise DivergedError(
-            "the network's features hold NaN or Infinity",
-            fix="take weights from before they broke, or --precision fp32",
+            "the network's features contain NaN or infinity",
+            fix="use an earlier checkpoint, or --precision fp32",
         )
     return Features(vectors, torch.from_numpy(split.labels)[: len(vectors)])
 

@@ -29,10 +29,10 @@ from saccade.models.weights.tensor_bytes import contiguous_bytes
 from saccade.system import doors
 
 LARGEST_BYTES = 1 << 26
-"""Larger ones are not kept."""
+"""Largest cached features, in bytes."""
 
 MOST_KEPT = 50
-"""The oldest ones beyond so many are removed."""
+"""Largest number of cached features; the oldest ones are removed."""
 
 
 def features_once(

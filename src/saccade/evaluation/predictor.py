@@ -32,7 +32,8 @@ with alpha.
 _IMAGE_DIMENSIONS = 3
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _READ_FIX = (
-    "repair or remove it; without --strict (strict=True in Python) the other images are answered"
+    "repair or remove it; without --strict (strict=True in Python) the other images are still "
+    "predicted"
 )
 
 
@@ -77,7 +78,7 @@ def predict(
     """
     if not isinstance(top, int) or top < 1:
         raise UsageError(
-            f"{top!r} classes cannot be named", where="top", fix="write a whole number, 1 or more"
+            f"top={top!r} is not possible", where="top", fix="write a whole number, 1 or more"
         )
     classifier.network.eval()
     files = iter(_listed(pictures))
@@ -119,12 +120,9 @@ def _answers(
     # a probability of NaN would be sorted anywhere
     if not bool(torch.isfinite(shares).all()):
         raise CheckpointError(
-            "the network's answer holds NaN or infinity",
+            "the network's output contains NaN or infinity",
             where=f"a network {recipe.model}",
-            fix=(
-                "take weights from before they broke, and the mean and deviation that they were "
-                "trained with"
-            ),
+            fix=("use an earlier checkpoint, and the mean and standard deviation of its training"),
         )
     return recipe.learned.answer(shares, top)
 
@@ -150,7 +148,9 @@ def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
             yield str(file), file
     if not count:
         raise DataError(
-            "there is no image here", where=", ".join(folders), fix="give images or folders of them"
+            "no images were given",
+            where=", ".join(folders),
+            fix="give image files, or folders of images",
         )
 
 
@@ -165,7 +165,7 @@ def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tenso
         return DataError(f"this is not a readable image: {error}", where=name, fix=_READ_FIX)
     except FileNotFoundError:
         return DataError(
-            "there is no such file", where=name, fix="give image files or folders of images"
+            "this file does not exist", where=name, fix="give image files or folders of images"
         )
     except OSError as error:
         return DataError(
@@ -188,7 +188,7 @@ def _pixels(picture: Picture, exif: decode.Exif) -> decode.Pixels:
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     raise decode.BadImage(
-        f"a {type(picture).__name__} is no image; give a path, bytes, Pillow image or array"
+        f"type {type(picture).__name__} is not an image; use a path, bytes, Pillow image or array"
     )
 
 
@@ -206,9 +206,8 @@ def _from_array(values: NDArray[Any]) -> decode.Pixels:
         or not values.size
     ):
         raise decode.BadImage(
-            f"an array of {values.dtype} with shape {values.shape}; give uint8 or uint16, "
-            "(height, width) or "
-            "(height, width, 1, 3 or 4)",
+            f"an array of {values.dtype} with shape {values.shape} is not an image; use uint8 or "
+            "uint16, (height, width) or (height, width, 1, 3 or 4)",
             "unsupported",
         )
     height, width, count = planes.shape

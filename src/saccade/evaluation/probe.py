@@ -15,14 +15,14 @@ from saccade.evaluation.features import Features
 from saccade.rng import Purpose
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)
-"""Penalties that are tried, from strong to weak."""
+"""Penalties to try, from strong to weak."""
 
 LEAST_DEVIATION = 0.1
 """Deviations below this share of their root mean square count as so much."""
 
 FOLDS = 5
 MOST_FOLDED = 2000
-"""With more images one fold is held out, else each of them in turn."""
+"""With more images only one fold is held out; with fewer, each fold once."""
 
 PATIENCE = 2
 """So many strengths in a row that are worse than the best one end the search."""

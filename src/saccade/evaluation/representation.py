@@ -29,7 +29,7 @@ from saccade.objectives.objective import Cell, Objective
 from saccade.rng import Purpose
 
 QUERIES = 5
-"""Of the images of a look, one in so many is a query, and has its loss measured."""
+"""One in this many images of a check is a query, whose loss is measured."""
 
 ENOUGH = 100
 """Queries; fewer of validation tell nothing, and training images are asked for instead. What they

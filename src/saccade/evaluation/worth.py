@@ -42,7 +42,7 @@ FITTED = 200
 """Images that an untrained network is fitted to, where parts of it are."""
 
 SURE = 2.5
-"""Standard errors by which one answer has to beat another."""
+"""Standard errors by which one result must be better than another."""
 
 Poll = Callable[[int], None]
 

@@ -86,11 +86,11 @@ def pretrained(name: str) -> dict[str, Tensor]:
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"the weights of {name} cannot be had: {reason}",
+            f"the weights of {name} cannot be loaded: {reason}",
             where=name,
             fix=(
-                "they need a network or the library's cache; or give a downloaded .safetensors "
-                f"or .pth file in their place, and --model {name.partition('.')[0]}"
+                "this needs a network connection or the library's cache; or use a downloaded "
+                f".safetensors or .pth file instead, with --model {name.partition('.')[0]}"
             ),
         ) from error
 
@@ -121,7 +121,7 @@ def checkpoint_blocks(model: nn.Module, name: str) -> None:
     switch = getattr(model, "set_grad_checkpointing", None)
     if switch is None:
         raise ConfigError(
-            f"{name} cannot recompute its blocks", where="model.checkpointing", fix="leave it out"
+            f"{name} cannot recompute its blocks", where="model.checkpointing", fix="remove it"
         )
     switch(True)
 
@@ -143,10 +143,10 @@ def _timm_names() -> list[str]:
 def _timm_entry(name: str) -> Entry:
     if "." in name:
         raise ConfigError(
-            f"'{name}' names weights, and training starts without any",
+            f"'{name}' names weights, but --model starts from random weights",
             where=f"timm:{name}",
             fix=(
-                f"--model timm:{name.partition('.')[0]}; with --init timm:{name} it starts from "
+                f"use --model timm:{name.partition('.')[0]}, or --init timm:{name} to start from "
                 "these weights"
             ),
         )
@@ -221,7 +221,7 @@ def _build_torchvision(name: str, options: Options) -> nn.Module:
 
     if options.in_channels != 3:
         raise ConfigError(
-            f"torchvision:{name} takes colour images only",
+            f"torchvision:{name} accepts colour images only",
             where="in_channels",
             fix=f"use timm:{name}",
         )
@@ -317,9 +317,9 @@ def foreign_entry(
     def checked(options: Options) -> nn.Module:
         if options.strides or options.patch_size:
             raise ConfigError(
-                f"the strides and patches of {name} are its own",
+                f"the strides and patches of {name} are fixed",
                 where="model.strides" if options.strides else "model.patch_size",
-                fix="leave it out, or take one of our networks from `saccade models`",
+                fix="remove it, or use a network of Saccade (`saccade models`)",
             )
         return _seeded(lambda: build(options), options.seed)
 
@@ -350,8 +350,7 @@ def made(
     asked: dict[str, Any],
     offered: dict[str, Any],
     *,
-    fix: str = "another --image-size may help: many networks want a multiple of their patch or "
-    "window",
+    fix: str = "try another --image-size: many networks need a multiple of their patch or window",
 ) -> nn.Module:
     """Call a constructor with what the user asked for and as much of what is offered as it takes.
 
@@ -375,7 +374,7 @@ def made(
                 setting = "dropout" if refused in ("drop_rate", "dropout") else "drop_path"
                 where = f"model.{setting}"
                 raise ConfigError(
-                    f"{name} takes no {setting}", where=where, fix="leave it out"
+                    f"{name} does not accept {setting}", where=where, fix="remove it"
                 ) from error
             del settings[refused]
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 REACH_S = 5.0
-"""A server that takes no connection for so many seconds counts as out of reach."""
+"""A server that accepts no connection for this many seconds counts as unreachable."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def within_reach() -> Iterator[None]:
         yield
     except Exception as error:  # the client's many ways to say that it has no such file
         raise ConnectionError(
-            f"{server.hostname} cannot be reached, and no cache has them"
+            f"{server.hostname} cannot be reached, and they are not in the cache"
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = offline

@@ -64,7 +64,7 @@ def _build(options: Options) -> LeNet:
         raise ConfigError(
             "LeNet has no strides to set",
             where="model.strides",
-            fix="leave model.strides out, or take resnet18",
+            fix="remove model.strides, or use resnet18",
         )
     return LeNet(options)
 

@@ -80,7 +80,7 @@ def _build(width: float, act: Activation, options: Options) -> MobileNetV1:
         raise ConfigError(
             "MobileNetV1 has no residual branches to drop",
             where="model.drop_path",
-            fix="leave model.drop_path out, or take mobilenet_v2",
+            fix="remove model.drop_path, or use mobilenet_v2",
         )
     return MobileNetV1(_design(width, act), options)
 

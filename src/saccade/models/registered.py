@@ -47,29 +47,31 @@ def register_model(
     key = folded(str(name))
     if not PLAIN_NAME.fullmatch(key):
         raise UsageError(
-            f"{name!r} cannot be the name of a model",
+            f"{name!r} is not a valid name of a model",
             where="register_model",
-            fix="use letters, digits, dots and underscores, a letter first",
+            fix="use letters, digits, dots and underscores, and begin with a letter",
         )
 
     # Replacing one of ours would change what recipes and checkpoints of others mean.
     if key in registry.aliases() or registry.is_grammatical(key, but=_seek):
         raise UsageError(
-            f"'{name}' is a model of this program",
+            f"'{name}' is already a model of Saccade",
             where="register_model",
-            fix="give yours another name",
+            fix="choose another name",
         )
     if isinstance(builder, nn.Module):
         raise UsageError(
-            f"'{name}' is a network already, with the weights that it has",
+            f"'{name}' is a finished network with weights, not a class or function",
             where="register_model",
-            fix="give the class or the function that makes it; or train this one: model=network",
+            fix=(
+                "pass the class or function that makes it; or train this network with model=network"
+            ),
         )
     if not callable(builder) or not _takes(builder, "num_classes"):
         raise UsageError(
             f"the builder of '{name}' does not take num_classes",
             where="register_model",
-            fix="give a function or class with the parameter num_classes that returns an nn.Module",
+            fix="pass a function or class with the parameter num_classes that returns an nn.Module",
         )
     _OWN[key] = _entry(
         key,
@@ -121,7 +123,7 @@ def _taken(key: str, plug_in: str) -> bool:
     """Tell whether a folded name is that of a model of this program; its plug-in is left out."""
     taken = key in registry.aliases() or registry.is_grammatical(key, but=_seek)
     if taken:
-        plugins.warn(plugins.MODELS, plug_in, "has the name of a model of this program")
+        plugins.warn(plugins.MODELS, plug_in, "has the name of a model of Saccade")
     return taken
 
 
@@ -133,7 +135,7 @@ def _entry(
             raise ConfigError(
                 f"the builder of {name} does not take num_classes",
                 where="--model",
-                fix="repair the plug-in: let it name a function or class with that parameter",
+                fix="repair the plug-in: it must name a function or class with that parameter",
             )
 
         asked = {"dropout": options.dropout, "drop_path": options.drop_path}
@@ -144,8 +146,8 @@ def _entry(
             asked,
             offered,
             fix=(
-                "repair its builder; it is called on torch's meta device, too, where tensors have "
-                "shapes and no values"
+                "repair its builder; it is also called on torch's meta device, where tensors "
+                "have shapes but no values"
             ),
         )
 
@@ -153,7 +155,7 @@ def _entry(
             raise ConfigError(
                 f"the builder of {name} returned a {type(network).__name__}",
                 where="--model",
-                fix="let it return an nn.Module",
+                fix="it must return an nn.Module",
             )
         return network
 

@@ -272,7 +272,7 @@ def _cifar(num_blocks: int, width: int, options: Options) -> ResNet:
         raise ConfigError(
             "ResNets for small images have no strides to set",
             where="model.strides",
-            fix="leave model.strides out, or take resnet18",
+            fix="remove model.strides, or use resnet18",
         )
     design = Design(False, (num_blocks,) * 3, (16 * width, 32 * width, 64 * width))
     return ResNet(design, 3, (1, 1, 1, 2, 2), options)

@@ -118,7 +118,7 @@ def _build(widths: tuple[int, ...], options: Options) -> ShuffleNet:
         raise ConfigError(
             "ShuffleNet V2 has no residual branches to drop",
             where="model.drop_path",
-            fix="leave model.drop_path out, or take mobilenet_v2",
+            fix="remove model.drop_path, or use mobilenet_v2",
         )
     return ShuffleNet(widths, options)
 

@@ -230,9 +230,9 @@ def _patch(design: Design, options: Options) -> int:
     )
     if side < 2 * patch:
         raise ConfigError(
-            f"patches of {patch} px leave less than 2x2 of an image of {side} px",
+            f"an image of {side} px has fewer than 2x2 patches of {patch} px",
             where="model.patch_size",
-            fix=f"use {side // 2} or less; 0 follows the size of the images",
+            fix=f"use {side // 2} or less, or 0 to choose it by the image size",
         )
     return patch
 

@@ -21,13 +21,13 @@ from saccade.objectives.simclr import SimClr
 from saccade.objectives.simmim import SimMim
 
 OBJECTIVES: tuple[type[Objective], ...] = (MultiLabel, Classification)
-"""The first that fits the labels is taken."""
+"""The first one that fits the labels is used."""
 
 METHODS: dict[str, type[Pretraining]] = {kind.name: kind for kind in (Mae, SimMim, SimClr, Dino)}
-"""What `pretrain.method` can say, and learns without labels."""
+"""Values of `pretrain.method` that learn without labels."""
 
 _HANDED: dict[str, type[Objective]] = {}
-"""Those that were handed over in this process, the latest of each name."""
+"""Objectives passed from Python in this process, the latest of each name."""
 
 
 def know(kind: type[Objective]) -> None:
@@ -37,12 +37,17 @@ def know(kind: type[Objective]) -> None:
     """
     where = "objective"
     if isinstance(kind, Objective):
-        what = f"objective={type(kind).__name__}(...) is made already; each run makes its own"
-        fix = f"hand over the class: objective={type(kind).__name__}"
+        what = f"objective={type(kind).__name__}(...) is an instance; each run makes its own"
+        fix = f"pass the class: objective={type(kind).__name__}"
         raise UsageError(what, where=where, fix=fix)
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
-        what = f"objective={getattr(kind, '__name__', repr(kind))} is no class of saccade.Objective"
-        raise UsageError(what, where=where, fix="derive it: class Mine(saccade.Objective)")
+        what = (
+            f"objective={getattr(kind, '__name__', repr(kind))} is not a subclass of "
+            "saccade.Objective"
+        )
+        raise UsageError(
+            what, where=where, fix="derive it from saccade.Objective: class Mine(saccade.Objective)"
+        )
 
     named = isinstance(getattr(kind, "name", None), str) and bool(kind.name)
     decided = isinstance(getattr(kind, "primary", None), Primary)
@@ -53,12 +58,15 @@ def know(kind: type[Objective]) -> None:
     ]
     if missing:
         raise UsageError(
-            f"the objective {kind.__name__} lacks {', '.join(missing)}",
+            f"the objective {kind.__name__} does not define {', '.join(missing)}",
             where=where,
-            fix=f"write them into {kind.__name__}; docs/objectives.md says what each is for",
+            fix=f"define them in {kind.__name__}; docs/objectives.md explains each",
         )
     if any(kind.name == one.name and kind is not one for one in OBJECTIVES):
-        what = f"the objective {kind.__name__} is called '{kind.name}', as one of Saccade's is"
+        what = (
+            f"the objective {kind.__name__} has the name '{kind.name}', which one of "
+            "Saccade's objectives has"
+        )
         raise UsageError(what, where=where, fix="give it another name")
     if kind not in OBJECTIVES:
         _HANDED[kind.name] = kind
@@ -80,10 +88,10 @@ def named(name: str, outputs: Sequence[str]) -> Objective:
         if kind.name == name:
             return kind(tuple(outputs))
     raise CheckpointError(
-        f"these weights were trained for '{name}', an objective that is not known here",
-        fix="for an objective of your own, saccade.load(RUN, objective=ITS_CLASS) from Python; "
-        "else install the version that trained them "
-        f"(this one knows {', '.join(kind.name for kind in OBJECTIVES)})",
+        f"these weights were trained for '{name}', which is not a known objective",
+        fix="for your own objective, use saccade.load(RUN, objective=ITS_CLASS) from Python; "
+        "otherwise install the version that trained them (this one knows "
+        f"{', '.join(kind.name for kind in OBJECTIVES)})",
     )
 
 

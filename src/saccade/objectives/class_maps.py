@@ -72,7 +72,7 @@ def _case(
                 f"{val.name}: "
                 f"{listed(names, len(names))}",
                 where=f"{train.where} and {val.where}",
-                fix="give each class one name on both sides",
+                fix="use the same name for each class on both sides",
                 items=tuple(names),
                 status=65,
             )
@@ -96,9 +96,8 @@ def _extra(names: Sequence[str], train: Split, val: Split) -> Finding:
     return Finding(
         "class-missing-in-train",
         "error",
-        f"'{val.name}' has {len(names)} class(es) that the training split "
-        f"'{train.name}' has no images of: "
-        f"{listed(names, len(names))}",
+        f"'{val.name}' has {len(names)} class(es) without images in the training split "
+        f"'{train.name}': {listed(names, len(names))}",
         where=val.where,
         fix=f"add training images of them, or remove them from '{val.name}'",
         items=tuple(names),
@@ -115,10 +114,10 @@ def _hollow(used: set[str], train: Split, val: Split) -> list[Finding]:
             Finding(
                 "class-left-out",
                 "error",
-                f"{len(unread)} class folder(s) hold files, but none that is read as an "
-                f"image: {listed(unread, len(unread))}",
+                f"{len(unread)} class folder(s) contain files, but no readable image: "
+                f"{listed(unread, len(unread))}",
                 where=train.where,
-                fix="convert the files to JPEG or PNG, or move these folders away",
+                fix="convert the files to JPEG or PNG, or move these folders to another place",
                 items=tuple(unread),
                 status=65,
             )
@@ -131,7 +130,7 @@ def _hollow(used: set[str], train: Split, val: Split) -> list[Finding]:
             Finding(
                 "empty-class",
                 "warning",
-                f"{len(empty)} class folder(s) hold no image and are left out: "
+                f"{len(empty)} class folder(s) are empty and are skipped: "
                 f"{listed(empty, len(empty))}",
                 train.where,
                 items=tuple(empty),
@@ -144,9 +143,9 @@ def _one_class(known: set[str], train: Split) -> Finding:
     return Finding(
         "one-class",
         "error",
-        f"all training images are of one class, {', '.join(known)}: there is nothing to learn",
+        f"all training images have the same class, {', '.join(known)}: there is nothing to learn",
         where=train.where,
-        fix="arrange the images as train/<class>/<image> with two classes or more",
+        fix="arrange the images as train/<class>/<image> with at least two classes",
         items=tuple(known),
         status=65,
     )
@@ -157,9 +156,8 @@ def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
         return Finding(
             "class-missing-in-val",
             "warning",
-            f"{len(names)} class(es) have a single image, which is trained on; nothing "
-            "judges them: "
-            f"{listed(names, len(names))}",
+            f"{len(names)} class(es) have a single image, which is used for training; they are "
+            f"not evaluated: {listed(names, len(names))}",
             val.where,
             items=tuple(names),
         )

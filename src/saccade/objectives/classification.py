@@ -23,9 +23,7 @@ from saccade.objectives.objective import TOP1, Cell, Objective, Primary, Result
 from saccade.objectives.page import Measure, Part, Seen, percent
 
 TOP5_ABOVE = 5
-"""Of so many classes or fewer top-5 is always 1 and is not shown to people.
-
-JSON has it all the same.
+"""With this many classes or fewer, top-5 is always 1 and is not shown. JSON still has it.
 """
 
 

@@ -32,8 +32,8 @@ def _confused(counts: Counts, seen: Seen) -> Part:
 
     alt = f"Confusion matrix of {len(seen.titles)} classes; the table below has its figures"
     note = (
-        "Rows are true classes, columns predictions. Blue is right, orange wrong, each by its "
-        "share of the row."
+        "Rows are true classes, columns predictions. Blue is right, orange is wrong; the darker, "
+        "the larger the share of the row."
     )
     pairs = _pairs(counts, seen, PAIRS_BESIDE)
     matrix = Matrix(counts, seen.titles, alt)
@@ -68,7 +68,7 @@ def _per_class(counts: Counts, seen: Seen) -> Part:
         key=lambda c: (math.inf if math.isnan(accuracies[c]) else accuracies[c], c),
     )
     rows = [_class_row(counts[c], c, float(accuracies[c]), seen) for c in order]
-    head = ("class", "images", "correct", "accuracy", "most often taken for")
+    head = ("class", "images", "correct", "accuracy", "most often predicted as")
     return Part(
         "Classes, worst first", blocks=(Table(head, rows, numbers=(1, 2, 3), noun="classes"),)
     )
@@ -94,12 +94,12 @@ def _mistakes(seen: Seen) -> Part:
         return Part("Worst mistakes", "None: every image is classified correctly.")
 
     note = (
-        "Wrong answers, the surest first: what the network said and how sure it was, then the "
-        "true class."
+        "Wrong predictions with the highest confidence: predicted class and probability, then "
+        "the true class."
     )
     pictures = []
     for i in order.tolist():
         said, true = seen.titles[predicted[i]], seen.titles[labels[i]]
         text = f"{said} · {100 * float(sure[i]):.1f}\u00a0%"
-        pictures.append(Picture(i, text, f"is {true}", f"{true}, taken for {said}"))
+        pictures.append(Picture(i, text, f"is {true}", f"{true}, predicted as {said}"))
     return Part("Worst mistakes", note, (Pictures(pictures),))

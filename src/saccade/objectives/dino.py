@@ -39,9 +39,15 @@ class Dino(JointEmbedding):
         section = self.config.pretrain
         if len(section.projector) < 2:
             raise ConfigError(
-                f"pretrain.projector={list(section.projector)} has no layer before the prototypes",
+                (
+                    f"pretrain.projector={list(section.projector)} has no hidden layer before the "
+                    "prototypes"
+                ),
                 where="pretrain.projector",
-                fix="such as [2048, 2048, 256, 65536]: hidden layers, bottleneck, prototypes",
+                fix=(
+                    "write for example [2048, 2048, 256, 65536]: hidden layers, bottleneck, "
+                    "prototypes"
+                ),
             )
         encoder, width = headless(network)
         normed = section.norm_prototypes
@@ -107,7 +113,7 @@ class Dino(JointEmbedding):
         count, section = self.config.augment.local_views, self.config.augment
         small = local_side(section, self.config.data.image_size)
         text = f"{self.views} large" + (f" and {count} small ones of {small} px" if count else "")
-        return [("views", f"{text} of each image; the teacher is the encoder that is kept")]
+        return [("views", f"{text} of each image; the teacher is saved as the encoder")]
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:

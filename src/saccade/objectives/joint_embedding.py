@@ -20,7 +20,7 @@ class JointEmbedding(Pretraining):
     """Views of an image lie side by side in a cell (micro-batch); others tell it from the rest."""
 
     joins: ClassVar[bool] = True
-    columns_of_pictures: ClassVar[tuple[str, ...]] = ("the large views that are compared",)
+    columns_of_pictures: ClassVar[tuple[str, ...]] = ("the large views, which are compared",)
 
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:
@@ -31,14 +31,14 @@ class JointEmbedding(Pretraining):
         section = config.augment
         if section.repeats < 2:
             raise ConfigError(
-                f"{cls.name} compares views of an image, and augment.repeats={section.repeats} "
-                "gives it one",
+                f"{cls.name} compares views of an image, but augment.repeats={section.repeats} "
+                "gives only one",
                 where="augment.repeats",
                 fix="set augment.repeats=2, as the recipe of the method does",
             )
         if section.mixes:
             raise ConfigError(
-                f"{cls.name} compares views of one image, and mixup or cutmix makes each of two",
+                f"{cls.name} compares views of one image, but mixup and cutmix mix two images",
                 where="augment.mixup, augment.cutmix",
                 fix="set both to 0",
             )

@@ -106,9 +106,9 @@ class Mae(MaskedImages):
         self.require_patches(network)
         if not isinstance(network, VisionTransformer):
             raise ConfigError(
-                f"MAE leaves out hidden patches; {type(network).__name__} needs all of them",
+                f"MAE removes hidden patches, but {type(network).__name__} needs all of them",
                 where="pretrain.method",
-                fix="use `simmim` for Swin, or take a ViT such as vit_s_16",
+                fix="use `simmim` for Swin, or use a ViT such as vit_s_16",
             )
         channels = network.levels[0].channels
         headless(network)

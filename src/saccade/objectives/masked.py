@@ -78,7 +78,7 @@ class MaskedImages(Pretraining):
     joins: ClassVar[bool] = False
     columns_of_pictures: ClassVar[tuple[str, ...]] = ("original", "masked", "filled", "predicted")
     ratio: ClassVar[float]
-    """The fraction of patches that is hidden, unless the settings say otherwise."""
+    """Default fraction of hidden patches."""
 
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:
@@ -125,15 +125,15 @@ class MaskedImages(Pretraining):
         """Return the levels of a network; raises ConfigError unless it has these patches."""
         if not isinstance(network, Patched):
             raise ConfigError(
-                f"{self.name} hides patches, and {type(network).__name__} of "
-                f"{self.config.model.name} takes whole images",
+                f"{self.name} hides patches, but {type(network).__name__} of "
+                f"{self.config.model.name} needs whole images",
                 where="pretrain.method",
-                fix="take a ViT or a Swin of ours (vit_s_16, swin_t), or `simclr` for any network",
+                fix="use a ViT or Swin of Saccade (vit_s_16, swin_t), or `simclr` for any network",
             )
         if network.levels[0].stride != self.patch:
             stride = network.levels[0].stride
             raise ConfigError(
-                f"the patches of this network have {stride} px, those of the settings {self.patch}",
+                f"the patches of this network have {stride} px, but the settings say {self.patch}",
                 where="model.patch_size",
                 fix=f"--set model.patch_size={stride} (Python: model__patch_size={stride})",
             )
@@ -148,10 +148,13 @@ class MaskedImages(Pretraining):
         A mixed image would depend on the others of its cell.
         """
         if set(self.config.augment.sizes) != {1.0}:
-            what, where = "masks are for images of one size, and these grow", "augment.sizes"
+            what, where = (
+                "masked methods need images of one size, but augment.sizes changes the size",
+                "augment.sizes",
+            )
             raise ConfigError(what, where=where, fix="--set augment.sizes=[1]")
         if self.config.augment.mixes:
-            what, where = "what is hidden of a mixed image cannot be told", "augment.mixup"
+            what, where = "masked methods cannot use mixed images", "augment.mixup"
             fix = "--set augment.mixup=0 --set augment.cutmix=0"
             raise ConfigError(what, where=where, fix=fix)
 

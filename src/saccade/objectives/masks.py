@@ -61,20 +61,26 @@ def masking(image_size: int, patch: int, unit: int, ratio: float) -> Masking:
     """
     if unit % patch or image_size % unit:
         fitting = [n for n in range(patch, image_size, patch) if image_size % n == 0]
-        listed = ", ".join(map(str, fitting)) or f"none; take images of {2 * patch} px"
+        listed = ", ".join(map(str, fitting)) or f"none; use images of at least {2 * patch} px"
         raise ConfigError(
-            f"units of {unit} px do not fill images of {image_size} px with patches of {patch} px",
+            f"squares of {unit} px do not fit images of {image_size} px with patches of {patch} px",
             where="pretrain.mask_unit",
-            fix=f"a unit is whole patches, and an image whole units: {listed}",
+            fix=(
+                "pretrain.mask_unit must be a multiple of the patch size and divide the "
+                f"image size: {listed}"
+            ),
         )
     side = image_size // unit
     # the small number keeps 0.6 * 35, which is 21.000000000000004, from being 22
     hidden = math.ceil(ratio * side**2 - 1e-9)
     if not 0 < hidden < side**2:
         raise ConfigError(
-            f"a mask of {ratio:g} hides {hidden} of {side**2} units",
+            f"a mask of {ratio:g} hides {hidden} of {side**2} squares",
             where="pretrain.mask",
-            fix="some must be hidden and some left: smaller units, or another fraction",
+            fix=(
+                "some squares must be hidden and some visible: use a smaller "
+                "pretrain.mask_unit, or another fraction"
+            ),
         )
     return Masking(side, unit // patch, hidden)
 

@@ -89,7 +89,7 @@ class Score:
     def _counted(self) -> int:
         if self.n == 0:
             raise DataError(
-                "no image was evaluated", fix="check that the validation split holds images"
+                "no image was evaluated", fix="check that the validation split contains images"
             )
         return self.n
 
@@ -127,7 +127,7 @@ def top_k_accuracy(
     if min(wanted, default=1) < 1:
         raise ValueError(f"k must be at least 1, not {min(wanted)}")
     if len(labels) == 0:
-        raise DataError("there is no row to score")
+        raise DataError("there are no rows to score")
     places = ranks(logits, labels)
     shares = tuple(int((places < one).sum()) / len(labels) for one in wanted)
     return shares[0] if isinstance(k, int) else shares
@@ -170,7 +170,7 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     of a proportion.
     """
     if not 0 <= correct <= n or n == 0:
-        raise ValueError(f"{correct} of {n} is not a proportion")
+        raise ValueError(f"{correct} of {n} is not a valid proportion")
     z2 = CONFIDENCE_95**2
     share = correct / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)

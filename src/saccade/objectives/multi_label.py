@@ -56,10 +56,9 @@ class MultiLabel(Objective):
         """Return the objective of a run; raises ConfigError for what has no meaning here."""
         if config.loss.class_weights != "none":
             raise ConfigError(
-                "class weights are for images of one class each; here each label is a decision "
-                "of its own",
+                "class weights need one class per image; here each label is a separate decision",
                 where="loss.class_weights",
-                fix="leave it out: mean average precision counts every label the same",
+                fix="remove it: mean average precision gives all labels the same weight",
             )
         labels = sorted({label for name in train.classes for label in labels_in(name)})
         table = torch.from_numpy(_table(train.classes, labels)).float()
@@ -117,10 +116,10 @@ class MultiLabel(Objective):
         foreign = sorted({name for one in split.classes for name in labels_in(one)} - known)
         if foreign:
             raise DataError(
-                f"{len(foreign)} labels of the {split.name} split are not known: "
+                f"{len(foreign)} labels of the {split.name} split are unknown: "
                 f"{', '.join(foreign[:5])}",
                 where=split.where,
-                fix="give all splits the labels that the network was trained on",
+                fix="use the labels that the network was trained on in all splits",
                 finding="class-unknown",
             )
         return split
@@ -194,7 +193,7 @@ def _sides(objective: MultiLabel, train: Split, val: Split) -> list[Finding]:
             Finding(
                 "class-missing-in-train",
                 "error",
-                f"'{val.name}' has {len(extra)} label(s) that no training image has: "
+                f"'{val.name}' has {len(extra)} label(s) without training images: "
                 f"{listed(extra, len(extra))}",
                 where=val.where,
                 fix=f"add training images with them, or remove these labels from '{val.name}'",
@@ -207,8 +206,8 @@ def _sides(objective: MultiLabel, train: Split, val: Split) -> list[Finding]:
             Finding(
                 "class-missing-in-val",
                 "warning",
-                f"no image of '{val.name}' has {len(missing)} of the labels, so nothing judges "
-                f"them: {listed(missing, len(missing))}",
+                f"no image of '{val.name}' has {len(missing)} of the labels, so they are not "
+                f"evaluated: {listed(missing, len(missing))}",
                 val.where,
                 items=tuple(missing),
             )
@@ -225,8 +224,8 @@ def _labels(objective: MultiLabel, train: Split) -> list[Finding]:
             Finding(
                 "label-always-there",
                 "warning",
-                f"every training image has {listed(always, len(always))}: nothing shows what an "
-                "image without it looks like",
+                f"every training image has {listed(always, len(always))}: there are no negative "
+                "examples",
                 train.where,
                 items=tuple(always),
             )
@@ -260,8 +259,8 @@ def _labels(objective: MultiLabel, train: Split) -> list[Finding]:
                 "warning",
                 "no training image has more than one label",
                 train.where,
-                fix="if cells hold several, write cat|dog; if each image is of one class, call the "
-                "column label",
+                fix="if cells contain several labels, write cat|dog; if each image has one "
+                "class, name the column `label`",
             )
         )
 

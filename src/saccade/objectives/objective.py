@@ -57,7 +57,7 @@ class Primary:
 
 
 TOP1 = Primary("top1", "top-1", "top-1 accuracy")
-"""What decided before there were other objectives."""
+"""The primary figure of runs from before there were other objectives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +118,21 @@ class Objective(ABC):
     config: Config = field(default_factory=Config)
 
     name: ClassVar[str]
-    """How model files call it."""
+    """Its name in model files."""
     needs_labels: ClassVar[bool] = True
     answers: ClassVar[bool] = True
-    """Whether the network answers for single images, and is judged by these answers."""
+    """Whether the network predicts for single images and is evaluated by its predictions."""
     noun: ClassVar[str] = "classes"
-    """What people call the outputs."""
+    """Name of the outputs in texts."""
     primary: ClassVar[Primary]
     measures: ClassVar[tuple[Measure, ...]] = ()
-    """Its figures from 0 to 1 that tables and curves show, the primary one first if it is such."""
+    """Its figures from 0 to 1 that tables and curves show, the primary one first if it is one of
+    them."""
     curves_title: ClassVar[str] = "Accuracy"
     courses: ClassVar[tuple[Course, ...]] = ()
-    """Other figures whose course over the run is drawn."""
+    """Other figures that are plotted over the run."""
     columns_of_pictures: ClassVar[tuple[str, ...]] = ()
-    """What stands beside each other in the pictures of a look; nothing where there are none."""
+    """Titles of the columns in the images of a check; empty if there are none."""
 
     # ------------------------------------------------------------------ before the first step
 
@@ -359,11 +360,14 @@ def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, .
         return found
 
     raise ConfigError(
-        f"the network answers with {type(output).__name__} in training mode instead of "
-        "logits (B, classes)",
+        f"the network returns {type(output).__name__} in training mode instead of logits (B, "
+        "classes)",
         where="its forward pass",
         finding="head-width",
-        fix="return one row of logits per image, or a tuple of such for a main and auxiliary heads",
+        fix=(
+            "return one row of logits per image, or a tuple of them: main head, then "
+            "auxiliary heads"
+        ),
     )
 
 

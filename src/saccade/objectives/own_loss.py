@@ -45,9 +45,12 @@ class OwnLoss(Classification):
         """
         if are_sets(train.classes):
             raise ConfigError(
-                f"the loss {called} is for one class of each image, and these have several labels",
+                (
+                    f"the loss {called} is for one class per image, but these images have several "
+                    "labels"
+                ),
                 where="loss",
-                fix="leave it out: binary cross-entropy is used",
+                fix="remove loss=: binary cross-entropy is used",
             )
         return cls(train.classes, config, None, own, called)
 
@@ -74,9 +77,10 @@ class OwnLoss(Classification):
             loss = self._checked(outputs.float().detach(), labels)
         if loss.requires_grad:
             raise self._error(
-                "depends on parameters that nothing would train",
-                fix="add parameters of a loss to the network and regularise by optimizer=, since "
-                "the run trains a copy of the network; or call requires_grad_(False) on them",
+                "depends on parameters that are not trained",
+                fix="the run trains a copy of the network: move parameters of the loss into "
+                "the network, and regularise in optimizer=; or call "
+                "requires_grad_(False) on them",
             )
         if not bool(torch.isfinite(loss)):
             raise self._error(f"returned {float(loss)} for the first images")
@@ -100,13 +104,15 @@ class OwnLoss(Classification):
         # one number in a vector of length one is taken, as torch's own .backward() does
         if loss.dim() and loss.numel() > 1:
             shape = tuple(loss.shape)
-            raise self._error(f"returned {shape} numbers instead of one: is a .mean() missing?")
+            raise self._error(f"returned {shape} numbers instead of one; a .mean() may be missing")
         if not loss.is_floating_point():
-            raise self._error(f"returned {loss.dtype}, and a loss is a floating-point number")
+            raise self._error(f"returned {loss.dtype}, but a loss must be a floating-point number")
         if loss.device != logits.device:
-            raise self._error(f"returned a tensor on {loss.device}; the logits are {logits.device}")
+            raise self._error(
+                f"returned a tensor on {loss.device}, but the logits are on {logits.device}"
+            )
         if torch.is_grad_enabled() and logits.requires_grad and not loss.requires_grad:
-            what = "returned a number without gradients: was it detached, or made by .item()?"
+            what = "returned a number without gradients; check for .detach() and .item()"
             raise self._error(what)
         return loss.float().reshape(())
 

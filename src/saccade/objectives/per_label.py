@@ -19,7 +19,7 @@ from saccade.objectives.objective import require_finite
 from saccade.objectives.page import Part, Picture, Pictures, Seen, Share, Table
 
 THRESHOLD = 0.5
-"""A label is said to be there at this probability and above, the logit 0."""
+"""A label counts as predicted from this probability on, which is logit 0."""
 
 MISTAKES = 12
 
@@ -55,8 +55,8 @@ def figures(logits: Tensor, truth: Tensor) -> dict[str, Any]:
     judged = marks.any(0)
     if not len(marks) or not judged.any():
         raise DataError(
-            "no label of any image can be judged",
-            fix="check that the validation split holds images with labels",
+            "no label can be evaluated",
+            fix="check that the validation split contains images with labels",
         )
 
     losses = F.binary_cross_entropy_with_logits(logits, truth.to(logits), reduction="none")
@@ -163,10 +163,9 @@ def _table(seen: Seen, marks: Marks) -> Part:
 
     head = ("label", "images", "average precision", "F1", "precision", "recall", "best at", "F1 so")
     note = (
-        f"F1, precision and recall are at a probability of {THRESHOLD:g}, which is what predict "
-        "uses. The last two columns say at which probability F1 would be best on these same "
-        "images, and how good: that is optimistic, as the threshold is chosen on what it is "
-        "judged by."
+        f"F1, precision and recall are at a probability of {THRESHOLD:g}, as in `saccade "
+        "predict`. The last two columns show the probability with the best F1 on these images, "
+        "and that F1: it is optimistic, because the threshold is chosen on the same images."
     )
     table = Table(head, rows, numbers=range(1, len(head)), noun="labels")
     return Part("Labels, worst first", note, (table,))
@@ -188,10 +187,10 @@ def _mistakes(seen: Seen, marks: Marks) -> Part:
         title, chance = seen.titles[c], f"{100 * probabilities[i, c]:.1f}\u00a0%"
         held = ", ".join(seen.titles[k] for k in np.flatnonzero(marks[i]).tolist()) or "no label"
         text = f"{'missed ' if marks[i, c] else ''}{title} · {chance}"
-        alt = f"{held}; {'missed' if marks[i, c] else 'wrongly said'}: {title}"
+        alt = f"{held}; {'missed' if marks[i, c] else 'wrongly predicted'}: {title}"
         pictures.append(Picture(i, text, f"has {held}", alt))
     note = (
-        "The surest wrong answers, one for each image: a label and how probable it was for the "
-        "network, then the labels that the image has."
+        "Wrong predictions with the highest confidence, one per image: a label and its predicted "
+        "probability, then the true labels."
     )
     return Part("Worst mistakes", note, (Pictures(pictures),))

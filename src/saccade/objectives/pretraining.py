@@ -32,16 +32,20 @@ class Pretraining(Objective):
     needs_labels: ClassVar[bool] = False
     answers: ClassVar[bool] = False
     joins: ClassVar[bool] = False
-    """Whether views of an image are drawn together, so that all may become alike (collapse)."""
+    """Whether views of an image are pulled together, so that the representation can collapse."""
     noun: ClassVar[str] = "features"
     primary: ClassVar[Primary] = Primary(
-        "loss", "loss", "loss on images held out", higher_is_better=False, show=".4f"
+        "loss", "loss", "loss on held-out images", higher_is_better=False, show=".4f"
     )
     measures: ClassVar[tuple[Measure, ...]] = (Measure("knn", "kNN top-1"),)
     curves_title: ClassVar[str] = "kNN of the frozen features"
     courses: ClassVar[tuple[Course, ...]] = (
-        Course("rank", "Effective rank", "How many directions the features use."),
-        Course("spread", "Spread", "0 where all images get the same features, 1 where even."),
+        Course("rank", "Effective rank", "Number of directions that the features use."),
+        Course(
+            "spread",
+            "Spread",
+            "0 if all images get the same features, 1 if all directions are used evenly.",
+        ),
     )
 
     @classmethod
@@ -140,8 +144,7 @@ def phrases(figures: Mapping[str, Any]) -> list[str]:
 def no_answers(method: str) -> NoReturn:
     """Raise UsageError: a pretrained encoder names no classes."""
     raise UsageError(
-        f"this is an encoder that was pretrained without labels ({method}): it gives features, no "
-        "classes",
-        fix="`saccade probe RUN --data LABELLED` measures the features, `saccade train --init RUN "
-        "--data LABELLED` makes a classifier of them",
+        f"this encoder was pretrained without labels ({method}): it returns features, not classes",
+        fix="use `saccade probe RUN --data LABELLED` to evaluate the features, `saccade "
+        "train --init RUN --data LABELLED` to train a classifier",
     )

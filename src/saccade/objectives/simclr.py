@@ -33,11 +33,11 @@ class SimClr(JointEmbedding):
         """Return the objective; raises ConfigError also where a cell (micro-batch) is one image."""
         if config.cell <= config.augment.repeats:
             raise ConfigError(
-                f"simclr tells an image from the others of its cell (micro-batch), and a cell of "
-                f"{config.cell} views holds but one image",
+                "simclr compares an image with the others of its cell (micro-batch), but a cell "
+                f"of {config.cell} views has only one image",
                 where="batch.cell",
-                fix="take larger cells (--set batch.cell=64), more images than these "
-                f"{len(train):,}, or another method (mae)",
+                fix=f"use larger cells (--set batch.cell=64), more than these {len(train):,} "
+                "images, or another method (mae)",
             )
         return super().of(config, train)
 
@@ -68,9 +68,9 @@ class SimClr(JointEmbedding):
     def announced(self) -> list[tuple[str, str]]:
         """Say which images a view is told from: a cell is where they all are."""
         count, cell, batch = self.negatives, self.config.cell, self.config.batch.global_
-        text = f"each view is told from {count:,} others, those of its cell (micro-batch)"
+        text = f"each view is compared with {count:,} others of its cell (micro-batch)"
         if cell < batch:
-            text += f"; a larger batch.cell has more of the {batch:,} in a batch"
+            text += f"; a larger batch.cell uses more of the {batch:,} views in a batch"
         return [("negatives", text)]
 
     @property

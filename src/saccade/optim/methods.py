@@ -183,7 +183,7 @@ METHODS: dict[str, Method] = {
     "lamb": Method("LAMB", _lamb, "sqrt", TWO_MEANS, counts_steps=True),
     "muon": Method("Muon", _muon, "linear", MOMENTUM, takes=muon_names),
 }
-"""Every optimiser that ``optimizer.name`` can say."""
+"""All values of ``optimizer.name``."""
 
 
 def find(name: str, setting: str = "optimizer.name", where: str = "") -> Method:
@@ -199,7 +199,7 @@ def find(name: str, setting: str = "optimizer.name", where: str = "") -> Method:
     raise ConfigError(
         f"{setting}: there is no optimiser '{name}'",
         where=where or setting,
-        fix=f"{hint}there are {', '.join(METHODS)}",
+        fix=f"{hint}available are {', '.join(METHODS)}",
     )
 
 
@@ -212,7 +212,7 @@ def check(section: OptimizerSection, where: Callable[[str], str]) -> None:
     find(section.name, where=where("optimizer.name"))
     if find(section.rest, "optimizer.rest", where("optimizer.rest")).takes:
         raise ConfigError(
-            f"optimizer.rest: {section.rest} does not take every parameter either",
+            f"optimizer.rest: {section.rest} does not accept all parameters either",
             where=where("optimizer.rest") or "optimizer.rest",
-            fix=f"take one of {', '.join(n for n, m in METHODS.items() if not m.takes)}",
+            fix=f"use one of {', '.join(n for n, m in METHODS.items() if not m.takes)}",
         )

@@ -109,7 +109,7 @@ def flavour(section: OptimizerSection, device: torch.device) -> tuple[str, str]:
     if device.type not in ("cpu", "cuda"):
         return "foreach", f"no fused kernels are used on {device.type}"
     reason = "one pass over the memory"
-    return "fused", f"{reason}, for what {main.title} leaves" if main.takes else reason
+    return "fused", f"{reason}, for the parameters outside {main.title}" if main.takes else reason
 
 
 def build(model: nn.Module, config: Config, device: torch.device, chosen: str = "") -> Optimizers:

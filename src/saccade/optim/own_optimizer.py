@@ -76,7 +76,7 @@ class OwnOptimizer(Optimizers):
             raise ConfigError(
                 f"the optimizer {self.called} fails: {type(error).__name__}: {error}",
                 where=f"{frame.filename}:{frame.lineno}",
-                fix="step() is called without arguments, with gradients in place",
+                fix="step() is called without arguments; the gradients are already set",
                 finding="optimizer-fails",
             ) from error
 
@@ -127,8 +127,8 @@ class OwnOptimizer(Optimizers):
                 group.update(changed)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"the state of the optimiser is of another one, or damaged: {error}",
-                fix="hand over the optimiser that the run began with, or `--resume never`",
+                f"the saved optimiser state belongs to another optimiser, or is damaged: {error}",
+                fix="pass the optimiser of this run, or use `--resume never`",
             ) from error
 
         # only once all of it could be made: a failure leaves the optimiser as it was
@@ -155,7 +155,10 @@ def build(model: nn.Module, factory: Factory, called: str) -> OwnOptimizer:
         optimizer = factory([p for p in model.parameters() if p.requires_grad])
     except Exception as error:  # any code may run here
         what = f"cannot be made: {type(error).__name__}: {error}"
-        fix = "it gets the list of the trained parameters, and returns a torch.optim.Optimizer"
+        fix = (
+            "the function gets the list of trained parameters and must return a "
+            "torch.optim.Optimizer"
+        )
         raise _unusable(called, what, fix) from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise _unusable(
@@ -168,14 +171,14 @@ def build(model: nn.Module, factory: Factory, called: str) -> OwnOptimizer:
     if any(p not in names for p in held):
         raise _unusable(
             called,
-            "holds parameters that are not those of the network that is trained",
-            "use the parameters that the function is given: the run trains a copy of the network",
+            "has parameters that do not belong to the trained network",
+            "use the parameters that the function gets: the run trains a copy of the network",
         )
     if not all(isinstance(g.get("lr"), float | int | Tensor) for g in optimizer.param_groups):
         raise _unusable(
             called,
             "has a group without a learning rate, 'lr'",
-            "give every group one: the schedule scales it",
+            "set 'lr' in every group: the schedule scales it",
         )
 
     kind = type(optimizer).__name__
@@ -219,7 +222,7 @@ def _encode(value: Any, name: str, home: str, tensors: dict[str, Tensor] | None)
     raise ConfigError(
         f"the optimizer keeps a {type(value).__name__} as '{name}', which cannot be saved",
         where="optimizer",
-        fix="keep tensors, numbers, texts, and lists or dictionaries of them in its state",
+        fix="keep only tensors, numbers, texts, and lists or dictionaries of them in its state",
     )
 
 

@@ -97,7 +97,7 @@ class Schedule:
         late = [m for m in self.milestones if m >= self.total] if self.name == "multistep" else []
         if late:
             found.append(
-                f"{len(late)} of {len(self.milestones)} milestones lie behind the end of the run"
+                f"{len(late)} of {len(self.milestones)} milestones are after the end of the run"
             )
         if self.name == "step" and self.every >= self.total:
             found.append("the rate never drops: schedule.every is longer than the run")

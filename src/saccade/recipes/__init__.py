@@ -16,10 +16,10 @@ from saccade.errors import ConfigError
 
 _FOLDER = Path(__file__).parent
 PORTED = "ported"
-"""The folder of the recipes that were published elsewhere and not run here."""
+"""The folder of recipes that were published elsewhere and not run here."""
 
 WORDS = ("about", "source", "claims")
-"""What a recipe says in words; everything else are settings."""
+"""The texts of a recipe; everything else are settings."""
 
 SMALL_IMAGE_PX = 64
 FEW, SMALL_SET = 3_000, 200_000

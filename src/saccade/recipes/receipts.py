@@ -194,7 +194,7 @@ def judge(folder: Path, top1: float) -> str:
     low, high = receipt.band
     place = "within" if low <= top1 <= high else "above" if top1 > high else "below"
     return (
-        f"{place} what recipe '{name}' promises: {100 * low:.1f} to {100 * high:.1f} % "
+        f"{place} the range of recipe '{name}': {100 * low:.1f} to {100 * high:.1f} % "
         f"({receipt.summary})"
     )
 
@@ -205,12 +205,12 @@ def _measured(folder: Path) -> tuple[str, Measurement]:
         settings = plain_yaml.load(files.read_text(folder / "config.yaml", plain_yaml.LIMIT_BYTES))
         log = (folder / "log.jsonl").read_bytes()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"this is no run folder: {error}", where=str(folder)) from error
+        raise ConfigError(f"this is not a run folder: {error}", where=str(folder)) from error
     try:
         return _measurement(folder, facts, settings, log)
     except (AttributeError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"its records are not as saccade wrote them: {error}", where=str(folder)
+            f"its records were changed or damaged: {error}", where=str(folder)
         ) from error
 
 
@@ -229,14 +229,14 @@ def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[s
     result, environment = facts["result"], facts["environment"]
     if facts.get("primary", FIGURE) != FIGURE:
         raise ConfigError(
-            f"receipts hold {FIGURE}, and this run is judged by {facts['primary']}",
+            f"receipts need {FIGURE}, but the primary figure of this run is {facts['primary']}",
             where=str(folder),
         )
 
     # functions are no settings: the run would pass for one of the recipe, whatever they do
     if others := facts.get("handed_over"):
         raise ConfigError(
-            f"the run was trained with its own {', '.join(sorted(others))}, which no recipe holds",
+            f"the run used your own {', '.join(sorted(others))}, which a recipe cannot contain",
             where=str(folder),
             fix="record a run of the `saccade train` command",
         )
@@ -270,9 +270,9 @@ def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) ->
     ]
     if differing:
         raise ConfigError(
-            f"the run is not one of recipe '{recipe.name}': {', '.join(differing[:5])}",
+            f"the run does not follow recipe '{recipe.name}': {', '.join(differing[:5])}",
             where=str(folder),
-            fix="run the recipe as it is, or write these settings into it first",
+            fix="run the unchanged recipe, or write these settings into it first",
         )
 
 
@@ -308,8 +308,8 @@ def table() -> str:
     lines = [
         "# Records",
         "",
-        "What recipes reached, written from run folders by `saccade recipes record`, printed "
-        "by `... records`.",
+        "Results of recipes, written from run folders by `saccade recipes record`, printed by "
+        "`... records`.",
         "",
         "| recipe | status | top-1 | data (training + validation) | shortest time | machine "
         "| date |",

@@ -25,9 +25,8 @@ from saccade.report.tables import WIDE, console, form
 
 BAR_WIDTH, REST_WIDTH = 28, 64
 LEGEND = (
-    "For one image of px x px pixels. MACs: multiply-accumulates. MB/image: what training "
-    "keeps of it for the backward "
-    "pass in float32; bfloat16 keeps about half."
+    "For one image of px x px pixels. MACs: multiply-accumulates. MB/image: memory for the "
+    "backward pass in float32; bfloat16 needs about half."
 )
 
 
@@ -60,7 +59,7 @@ def rows(
         counted.keep()
     if not found:
         raise ConfigError(
-            "none of these models takes such images", where=f"--image-size {image_size}"
+            "none of these models accepts such images", where=f"--image-size {image_size}"
         )
     return found, left_out
 

@@ -48,8 +48,8 @@ def compare_runs(runs: Sequence[Path], out: Path) -> Path:
         ),
         sections.section("Results, best first", join(results)),
         *[sections.section(title, curve) for title, curve in curves.items()],
-        sections.section("What was set differently", _differences(records, names)),
-        element("footer", "Written by Saccade from the run folders alone."),
+        sections.section("Different settings", _differences(records, names)),
+        element("footer", "Written by Saccade from the run folders."),
     )
     files.write_bytes(out, content)
     return out
@@ -116,13 +116,12 @@ def _results(records: Sequence[Record], names: Sequence[str]) -> Html:
     rows = [_row(name, record, objective, low, high=high) for name, record in runs]
     sets = {record.section("dataset").get("fingerprint") for record in records}
     warning = (
-        "These runs did not see the same data (their fingerprints differ); their figures cannot "
-        "be ranked."
+        "These runs used different data (their fingerprints differ), so their results cannot be "
+        "ranked."
     )
     note = element("p", warning, class_="finding warning") if len(sets) > 1 else Html("")
     about = (
-        "The interval covers the choice of validation images only; another seed adds its own "
-        "spread. "
+        "The interval covers only the choice of validation images; another seed adds variation. "
         "A run without a final result shows its latest evaluation."
     )
     shown = table((*head, "model"), rows, numbers=range(2, len(head)))
@@ -186,6 +185,6 @@ def _differences(records: Sequence[Record], names: Sequence[str]) -> Html:
     shown = (
         table(("setting", *names), rows)
         if rows
-        else element("p", "Nothing: the configurations are the same.")
+        else element("p", "None: the configurations are the same.")
     )
     return element("div", shown, class_="card")

@@ -87,7 +87,7 @@ def time_spent(record: Record) -> Html:
         ],
         class_="time",
     )
-    title = "Where the time of the last attempt went" if resumed else "Where the time went"
+    title = "Time of the last attempt" if resumed else "Time"
     rows = [
         (
             join([element("i", class_=f"key {kind}"), label]),
@@ -107,7 +107,7 @@ def decisions(record: Record) -> Html:
         for name, choice in record.section("resolved").items()
         if isinstance(choice, dict)
     ]
-    head = ("decided at the start", "value", "because")
+    head = ("chosen at the start", "value", "because")
     return (
         section("Automatic choices", element("div", table(head, rows), class_="card"))
         if rows

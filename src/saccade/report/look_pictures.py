@@ -32,7 +32,7 @@ def shown(record: Record) -> Html:
         record.problems.append(f"{sheets[-1].name} cannot be read: {error}")
         return Html("")
     said = f"Held-out images after step {step:,}; from left to right: {', '.join(columns)}."
-    more = f" visuals/ has those of {len(sheets)} looks." if len(sheets) > 1 else ""
+    more = f" visuals/ has the images of {len(sheets)} checks." if len(sheets) > 1 else ""
     drawn = image(content, said, scale=max(width / WIDEST, 1.0), class_="plot")
     note = element("p", said + more, class_="note")
-    return section("What it makes of images", element("div", drawn, note, class_="card"))
+    return section("Images", element("div", drawn, note, class_="card"))

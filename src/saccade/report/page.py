@@ -18,8 +18,8 @@ from saccade.report.plots import Line
 from saccade.report.record import Record
 
 _LOSS_NOTE = (
-    "Training loss is what was minimised, with any augmentation and label smoothing, so it may "
-    "lie above validation."
+    "The training loss includes augmentation and label smoothing, so it can be higher than the "
+    "validation loss."
 )
 
 
@@ -81,9 +81,7 @@ def _page(record: Record, drawn: dict[str, Plot], answers: list[parts.DrawnPart]
         facts_of_run.decisions(record),
         facts_of_run.environment(record),
         facts_of_run.configuration(record),
-        element(
-            "footer", f"Written by Saccade {version or ''}".strip() + " from the run folder alone."
-        ),
+        element("footer", f"Written by Saccade {version or ''}".strip() + " from the run folder."),
     )
 
 

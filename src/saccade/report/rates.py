@@ -22,7 +22,7 @@ IMAGENET = 1_281_167
 MOST_POINTS = 1001
 MOST_EVALUATIONS = 1_000_000
 COMPARABLE = 10
-"""Rates whose peaks differ by more than this factor are drawn as shares of their peaks."""
+"""Rates whose peaks differ by more than this factor are drawn as fractions of their peaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
     notes = curve.notes()
     if curve.name == "plateau":
         notes.append(
-            "drawn as if no evaluation were better than the first; it drops by what the run "
-            "really reaches"
+            "drawn as if no evaluation were better than the first; in a run, the drops depend on "
+            "the evaluations"
         )
 
     return Rates(
@@ -99,9 +99,9 @@ def _fitted(word: str, folder: Path | None) -> str:
         if found := facts["resolved"].get("length", {}).get("value"):
             return str(found)
     raise ConfigError(
-        "how long this run is is only known once it has started",
+        "the length of this run is known only after it has started",
         where=word,
-        fix="say how long it is to be, as by --epochs 20",
+        fix="set the length, such as --epochs 20",
     )
 
 
@@ -110,7 +110,7 @@ def _images_of(folder: Path) -> int:
         return int(files.read_json(folder / "run.json")["dataset"]["train"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            "its run.json does not say how many images it has",
+            "run.json does not contain the number of images",
             where=str(folder),
             fix="add --images",
         ) from error
@@ -135,7 +135,7 @@ def draw(curves: Sequence[Rates], form: str) -> bytes:
         y = [v / (peak or 1.0) for v in curve.lr] if shares else curve.lr
         lines.append(plots.Line(f"{curve.name}, peak {peak:.4g}", curve.epoch, y))
     return plots.rates(
-        "learning rate, as a share of its peak" if shares else "learning rate",
+        "learning rate, as a fraction of its peak" if shares else "learning rate",
         lines,
         canvas.LIGHT,
         form,

@@ -68,7 +68,7 @@ class Record:
             raise UsageError(
                 "this is not a run folder",
                 where=str(folder),
-                fix=f"name a folder that `saccade train` wrote; it holds {', '.join(_FILES)}",
+                fix=f"name a folder that `saccade train` wrote; it contains {', '.join(_FILES)}",
             )
         record = cls(folder, split)
         # the facts first: how the answers are read depends on them
@@ -240,7 +240,8 @@ class Record:
             return
         if self.facts and not self.section("result"):
             self.problems.append(
-                f"{ANSWERS_FILE} is of an earlier end of this run, which has gone on since"
+                f"{ANSWERS_FILE} belongs to an earlier end of this run, which was continued "
+                "since then"
             )
             return
 
@@ -277,8 +278,8 @@ class Record:
             held = ", ".join(f"{name} {found[name]:g}" for name in differing)
             told = ", ".join(f"{name} {said[name]:g}" for name in differing)
             self.problems.append(
-                f"predictions.safetensors gives {held}, run.json says {told}: the details below "
-                "belong to another evaluation than the figure above"
+                f"predictions.safetensors has {held}, but run.json says {told}: the details "
+                "below belong to another evaluation than the result above"
             )
 
     def _match_split(self) -> None:
@@ -293,7 +294,8 @@ class Record:
             held = None
         if held is None or not torch.equal(held, self.answers.labels):
             self.problems.append(
-                f"no pictures: {self.split.where} no longer holds the images that were scored"
+                f"no images shown: {self.split.where} no longer contains the images that were "
+                "evaluated"
             )
             self.split = None
 
@@ -324,4 +326,4 @@ def _check(answers: Answers) -> None:
     if int(labels.min()) < 0 or int(labels.max()) > largest:
         raise ValueError(f"a label is outside 0..{largest}")
     if not bool(torch.isfinite(logits).all()):
-        raise DivergedError("a logit is not a finite number")
+        raise DivergedError("a logit is not finite")

@@ -22,7 +22,7 @@ _ENDINGS = {
     "PreemptedError": ("stopped, can continue", "open"),
     "InterruptedRunError": ("interrupted, can continue", "open"),
 }
-"""What is said for a status of run.json, and the style of it; any other status is a failure."""
+"""Text and style for a status of run.json; any other status is a failure."""
 
 
 def section(title: str, *children: Html) -> Html:
@@ -137,7 +137,7 @@ def trained(record: Record) -> Html:
     num_classes = len(classes) if isinstance(classes, list) else classes or len(record.classes)
     learned = _count(num_classes, record.objective.noun)
     if not record.objective.answers:
-        learned = f"by {record.objective.name}, without labels"
+        learned = f"with {record.objective.name}, without labels"
     params, seconds = model.get("params"), record.facts.get("seconds")
     speed = [v for v in record.series("step", "images_per_s")[1] if v > 0]
 
@@ -180,7 +180,7 @@ def trained(record: Record) -> Html:
 
     listed = facts(pairs) if any(value for _, value in pairs) else _NOTHING
     return section(
-        "What was trained", element("div", listed, class_="card") if listed else _NOTHING
+        "Model, data and training", element("div", listed, class_="card") if listed else _NOTHING
     )
 
 

@@ -16,17 +16,17 @@ from saccade.system import consoles
 
 PIPED_WIDTH = 160
 WIDE = 110
-"""Columns of a terminal from which on a table has room for words beside its figures."""
+"""Width of a terminal, in columns, from which a table also shows descriptions."""
 
 SHORTEST_TEXT = 12
-"""Columns that the words of a row get in any case; a terminal without room for them folds."""
+"""Smallest width of the description column; a narrower terminal wraps lines."""
 
 SHELVES = ("measured", "changed since measured", "untested", "ported")
-"""The statuses of recipes, the best known first."""
+"""The statuses of recipes, in order of evidence."""
 
 RECIPES_LEGEND = (
-    "top1 in brackets: what the source says it reached, not run by us. "
-    "All about one: saccade recipes NAME"
+    "top1 in brackets: the result that the source reports; not run by us. Details: saccade "
+    "recipes NAME"
 )
 
 

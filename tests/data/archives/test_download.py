@@ -180,7 +180,7 @@ def test_a_silent_server_is_left_for_another(
 @pytest.mark.parametrize(
     ("way", "reason", "times"),
     [
-        ("wrong", "different MD5", 1),
+        ("wrong", "the MD5 of the file is not", 1),
         ("absent", "404", 1),
         ("html", "26 bytes instead of 3000000", 1),
     ],

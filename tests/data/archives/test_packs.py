@@ -177,7 +177,7 @@ def test_what_is_no_image_is_counted(tmp_path: Path) -> None:
         (sample("x7", 1, b'{"label": 3', "json"), ["label of 'x7' cannot be used"]),
         (sample("x7", 1, b"[" * 100_000, "json"), ["label of 'x7' cannot be used", "nested"]),
         (sample("x7", 1, b"\xff"), ["label of 'x7' cannot be used"]),
-        (sample("x7", 1, b"a\nb"), ["label of 'x7'", "no name of a class"]),
+        (sample("x7", 1, b"a\nb"), ["label of 'x7'", "not a valid class name"]),
         (sample("x7", 1, b"7" * (1 << 20) + b"7"), ["label of 'x7'", "1048577 bytes"]),
         (sample("x7", 1, b"3") | {"x7.png": b"x"}, ["the sample 'x7' has two images"]),
     ],
@@ -202,7 +202,7 @@ def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
                 {"train-0.tar": tree, "other.tar": SHARDS["validation-0.tar"]},
                 ["no name of a split", "other.tar"],
             ),
-            ({"train-val.tar": tree}, ["tells 2 splits: train, val", "train-val.tar"]),
+            ({"train-val.tar": tree}, ["contains 2 names of splits: train, val", "train-val.tar"]),
             (
                 {"train-0.tar": tree, "val-0.tar": {"cat/1.jpg": b"x"}},
                 ["val-0.tar", "no samples, and 'train-0.tar' does"],
@@ -282,7 +282,7 @@ def test_a_range_counts_with_leading_zeros(first: int, more: int, width: int) ->
 def test_a_tar_that_holds_no_set_is_not_taken_for_shards(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "code.tar", "w"):
         pass
-    assert "hold no images" in refused(tmp_path).what
+    assert "contain no images" in refused(tmp_path).what
 
 
 def test_keys_may_hold_dots_and_endings_be_of_any_case(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_flipped_bit_of_the_data_cannot_be_seen_in_a_tar() -> None:
         (header(kind=b"x", size=octal(10**8)) + bytes(10**6) + END, "extended header declares"),
         (
             header(kind=b"x", size=octal(11)) + padded(b"99 path=a\n\n") + header() + END,
-            "malformed",
+            "invalid",
         ),
         (header(kind=b"S") + END, "tar archive is damaged or unsupported: a member of type 'S'"),
         (pax(GNU__sparse__major="1") + header() + END, "sparse"),

@@ -285,7 +285,7 @@ def test_every_flipped_bit_of_png_pixels_is_refused() -> None:
             decode.decode(bad)
     with pytest.raises(BadImage, match="truncated PNG"):
         decode.decode(data[:-12])
-    with pytest.raises(BadImage, match="holds no pixels"):
+    with pytest.raises(BadImage, match="contains no pixels"):
         decode.decode(data[: data.index(b"IDAT") - 4] + data[-12:])
 
 

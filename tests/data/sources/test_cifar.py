@@ -287,7 +287,7 @@ def test_damage_names_the_file(tmp_path: Path) -> None:
         "test_batch.bin: 0 bytes": small.binary() | {"test_batch.bin": b""},
         "'train' have 1 labels": changed(small.python(), "data_batch_1", labels=[1]),
         "has label 10 of 10": changed(small.python(), "test_batch", labels=[10] * PER_BATCH),
-        "data_batch_5: 'labels' is no list of int": changed(
+        "data_batch_5: 'labels' is not a list of int": changed(
             small.python(), "data_batch_5", labels=[b"1"] * PER_BATCH
         ),
         "data_batch_5: 'data' is not an array": changed(
@@ -298,7 +298,7 @@ def test_damage_names_the_file(tmp_path: Path) -> None:
         ),
         "train: the file ends too early": large.python()
         | {"train": large.python()["train"][:-1000]},
-        "meta: 'fine_label_names' is no list": large.python()
+        "meta: 'fine_label_names' is not a list": large.python()
         | {"meta": python2({b"label_names": [b"a"]})},
     }
     for number, (what, tree) in enumerate(trees.items()):

@@ -198,7 +198,7 @@ def test_images_without_a_row_are_counted_and_said(tmp_path: Path) -> None:
         (["path,label"], ["the table has no rows"]),
         (
             ["path,label", "0.jpg,cat", "8.jpg,cat", "9.jpg,cat"],
-            ["2 rows name a file that is not there, the first: 8.jpg"],
+            ["2 rows name a file that does not exist, the first: 8.jpg"],
         ),
         (
             ["path,label", "0.jpg,cat", "1.jpg,cat", "0.jpg,dog"],
@@ -212,8 +212,8 @@ def test_images_without_a_row_are_counted_and_said(tmp_path: Path) -> None:
             ["path,label,split", "0.jpg,cat,val", "1.jpg,cat,"],
             ["1 rows have no split, but others have, the first: 1.jpg"],
         ),
-        (["path,label,split", "0.jpg,cat,extra"], ["'extra' is no split", "line 2"]),
-        (["path,label", "0.jpg,"], ["'' is no name of a class", "line 2"]),
+        (["path,label,split", "0.jpg,cat,extra"], ["'extra' is not a split", "line 2"]),
+        (["path,label", "0.jpg,"], ["'' is not a valid class name", "line 2"]),
         (["path,label", "0.jpg,cat", "../0.jpg,cat"], ["'..'", "line 3"]),
         (["path,label", "0.jpg"], ["only 1 cells", "line 2"]),
     ],

@@ -36,10 +36,10 @@ FILES = {
     "x.pkl": (b"\x80\4\x95" + bytes(range(256)), "a Python pickle"),
     "cat.jpg": (jpeg_file(3), "a single JPEG image"),
     "labels.csv": (b"path,label\na.jpg,cat\n", "a text that begins with 'path,label"),
-    "x.tar.gz": (gzip.compress(b"<html>" * 200), "a compressed file, and in it a web page"),
+    "x.tar.gz": (gzip.compress(b"<html>" * 200), "a compressed file that contains a web page"),
     "table.parquet.gz": (
         gzip.compress(b"PAR1" + bytes(600)),
-        "a compressed file, and in it a Parquet table",
+        "a compressed file that contains a Parquet table",
     ),
 }
 
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_archive_is_called_by_its_name(tmp_path: Path, name: s
         ),
         (
             ["photos.zip", "notes.txt"],
-            "give one of the archives in it to --data, such as photos.zip,",
+            "use one of the archives in it to --data, such as photos.zip,",
         ),
         (["a.tar.zst"], "unpack it, and pack it again"),
         (
@@ -95,7 +95,7 @@ def test_archives_inside_an_archive_are_to_be_unpacked(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_source(make_zip(tmp_path / "x.zip", {"data/photos.zip": b"PK"}))
     assert caught.value.fix.startswith(
-        "unpack it, and give one of the archives in it to --data, such as data/photos"
+        "unpack it, and use one of the archives in it to --data, such as data/photos"
     )
 
 

@@ -231,9 +231,9 @@ def test_splits_come_from_a_dict_and_validation_images_are_called_by_name() -> N
     judged = validation_split(source)
     assert judged is not None and judged.name == "validation"
     for data, words in (
-        ({"train": (X, Y), "extra": (X, Y)}, "'extra' is no name of a split"),
+        ({"train": (X, Y), "extra": (X, Y)}, "'extra' is not the name of a split"),
         ({"train": {"val": (X, Y), "test": (X, Y)}}, "contains splits itself"),
-        ({}, "no images with labels"),
+        ({}, "no image has a label"),
     ):
         with pytest.raises(SaccadeError, match=words):
             opened(data)
@@ -336,7 +336,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (lambda: (torch.from_numpy(floats()), Y), "pixels are float64", r"to(torch.uint8)"),
     (lambda: (X.astype(np.uint16), Y), "uint16", "x >> 8"),
     (lambda: (X > 3, Y), "pixels are bool", r"x.astype\('uint8'\) \* 255"),
-    (lambda: (X, Y[:-1]), "12 images have 11 labels", "one label per image"),
+    (lambda: (X, Y[:-1]), "12 images, but 11 labels", "one label per image"),
     (lambda: (X[:0], Y[:0]), "it contains no images", ""),
     (lambda: (X, [*WORDS[:-1], None]), "1 images have no label", "remove these images"),
     (lambda: (X, [*Y[:-1], float("nan")]), "1 images have no label", "remove these images"),
@@ -362,9 +362,9 @@ REFUSED: list[tuple[Any, str, str]] = [
         "an array, a list or one column",
     ),
     (lambda: {"images": X, "labels": Y}, "'images' is not the name of a split", "d['label']"),
-    (lambda: Pairs, "Pairs is a class", r"make one: data=Pairs\(...\)"),
+    (lambda: Pairs, "Pairs is a class", r"pass an instance: data=Pairs\(...\)"),
     (lambda: Measured(), "can only be read", "numbered items"),
-    (lambda: Subset(Pairs(X, Y), [3, 12]), "the index 12, and there are 12", "of this data set"),
+    (lambda: Subset(Pairs(X, Y), [3, 12]), "the index 12, but there are 12", "of this data set"),
     (lambda: Relabelled(X, Y), "another label each time", "without"),
     (lambda: Pairs(floats(), Y), "pixels are float64", "ToTensor, Normalize"),
     (lambda: Pairs(X, Y, ["only one"]), "has the label 1", "there are 1 class names"),

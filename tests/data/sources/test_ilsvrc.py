@@ -257,7 +257,7 @@ def test_labels_of_other_images_are_refused_with_both_numbers(tmp_path: Path, ki
     ):
         folder = make_folder(tmp_path / str(number), {TARS["val"]: VAL_TAR} | LABELS[kind](labels))
         with pytest.raises(
-            DataError, match=f"{kind} has labels for {len(labels)} images and the tar has 7"
+            DataError, match=f"{kind} has labels for {len(labels)} images, but the tar has 7"
         ):
             open_source(folder)
 
@@ -266,7 +266,8 @@ def test_labels_of_as_many_other_images_are_refused_by_name(tmp_path: Path) -> N
     labels = dict(list(VAL.items())[1:]) | {"ILSVRC2012_val_00000099.JPEG": "n01440764"}
     folder = make_folder(tmp_path / "x", {TARS["val"]: VAL_TAR, SOLUTION: solution(labels)})
     with pytest.raises(
-        DataError, match=r"1 have no label, 1 labels have no image \('ILSVRC2012_val_00000001.JPEG'"
+        DataError,
+        match=r"1 images have no label, 1 labels have no image \('ILSVRC2012_val_00000001.JPEG'",
     ):
         open_source(folder)
 
@@ -290,7 +291,7 @@ BAD_LABELS: dict[str, tuple[Tree, str]] = {
     "meta truncated": ({DEVKIT: devkit(meta=HALF)}, "truncated"),
     "meta cut in its stream": (
         {DEVKIT: devkit(meta=HALF[:132] + struct.pack("<I", len(HALF) - 136) + HALF[136:])},
-        "cut",
+        "truncated",
     ),
     "meta cut in a tag": ({DEVKIT: devkit(meta=meta_mat() + b"123")}, "truncated"),
     "class named twice": ({DEVKIT: devkit(meta=TWICE)}, "names a class twice"),
@@ -423,7 +424,7 @@ def test_a_damaged_inner_tar_is_refused_with_its_name_and_both_offsets(
     path = make_folder(tmp_path / "x", {TARS["train"]: bad}) / TARS["train"]
     with pytest.raises(DataError, match=f"at byte {MIDDLE} of") as caught:
         open_source(path)
-    assert caught.value.where == f"{path}: '{VICTIM}' in it, from byte {INNER}"
+    assert caught.value.where == f"{path}: its member '{VICTIM}', from byte {INNER}"
 
 
 OUTER = INNER - BLOCK_BYTES
@@ -468,7 +469,7 @@ def test_an_inner_tar_cannot_claim_what_lies_behind_it() -> None:
     liar[148:156] = b" " * 8
     liar[148:156] = b"%06o\0 " % sum(liar)
     outer = tar_bytes({"a.tar": bytes(liar) + bytes(2 * BLOCK_BYTES), "b/1.jpg": bytes(9000)})
-    with pytest.raises(DataError, match="declares 5000 bytes and the file ends after 1024"):
+    with pytest.raises(DataError, match="declares 5000 bytes, but the file ends after 1024"):
         index_tar(outer, "x.tar")
 
 

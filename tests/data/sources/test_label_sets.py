@@ -77,14 +77,14 @@ def test_a_plain_table_stays_a_classification(tmp_path: Path) -> None:
 
 REFUSED = {
     "two separators": (("path,labels", "a.jpg,cat|dog", 'b.jpg,"cat, dog"'), "'|' and by ','"),
-    "a list of Python": (("path,labels", "a.jpg,\"['cat', 'dog']\""), "holds '"),
+    "a list of Python": (("path,labels", "a.jpg,\"['cat', 'dog']\""), "contains '"),
     "two spellings": (("path,labels", "a.jpg,Cat|dog", "b.jpg,cat"), "'Cat', 'cat'"),
     "no value": (("path,labels", "a.jpg,cat|dog", "b.jpg,NaN"), "NaN"),
     "commas without quotes": (("path,labels", "a.jpg,cat,dog", "b.jpg,dog"), "has 3 cells"),
     "yes": (("path,cat,dog", "a.jpg,yes,no", "b.jpg,no,yes"), "'cat' holds 'no'"),
     "no answer": (("path,cat,dog", "a.jpg,0,1", "b.jpg,NaN,1"), "'cat' holds 'nan'"),
-    "a split of 0 and 1": (("path,cat,dog,is_valid", "a.jpg,1,0,0"), "'is_valid' is no label"),
-    "a label twice": (("path,cat,Cat", "a.jpg,1,0"), "called 'cat'"),
+    "a split of 0 and 1": (("path,cat,dog,is_valid", "a.jpg,1,0,0"), "'is_valid' does not have"),
+    "a label twice": (("path,cat,Cat", "a.jpg,1,0"), "have the name 'cat'"),
     "an age": (("path,cat,dog,age", "a.jpg,1,0,34"), "'age' holds '34'"),
     "two rows": (("path,labels", "a.jpg,cat", "a.jpg,dog"), "different labels"),
     "blanks": (("path,labels", "a.jpg,cat dog", "b.jpg,cat", "c.jpg,dog"), "cat dog"),

@@ -108,8 +108,8 @@ def test_a_cut_or_foreign_file_is_named(tmp_path: Path) -> None:
         | {f"{image}.gz": whole[:5000] + b"\xff" * 9 + whole[5009:]},
         f"{image}.gz: the header declares .* bytes": tree() | {f"{image}.gz": gzip.compress(huge)},
         "'train' have 39 labels": plain | {label: idx(labels("train")[1:])},
-        "has label 10 of 10": plain | {label: idx(labels("train") + 1)},
-        f"there is no {label}": {name: data for name, data in plain.items() if name != label},
+        "has label 10, but there are 10 classes": plain | {label: idx(labels("train") + 1)},
+        f"are missing: {label}": {name: data for name, data in plain.items() if name != label},
     }
     for number, (what, files) in enumerate(damaged.items()):
         with pytest.raises(DataError, match=what):

@@ -328,7 +328,7 @@ def test_class_folders_without_images_are_known_but_no_classes(tmp_path: Path) -
         "val"
     ].empty_classes == ("n04",)
     assert source.splits["train"].classes == CLASSES
-    assert source.notes == ("the folder 'test' holds no image in a class folder",)
+    assert source.notes == ("the folder 'test' has no images in class folders",)
     with zipfile.ZipFile(make_zip(tmp_path / "x.zip", {"cat/1.jpg": b"x"}), "a") as archive:
         archive.mkdir("dog")
     assert open_source(tmp_path / "x.zip").splits["all"].empty_classes == ("dog",)

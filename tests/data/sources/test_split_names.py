@@ -242,7 +242,7 @@ def test_split_names_settle_what_is_unclear(tmp_path: Path) -> None:
         ("train=a/cat", "their classes are unknown"),
         ("train", "does not name the folder"),
         ("learn=a", "does not name the folder"),
-        ("train=a,train=b", "again"),
+        ("train=a,train=b", "repeats one"),
         ("train=../a", "'..'"),
     ],
 )

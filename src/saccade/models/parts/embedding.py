@@ -65,7 +65,7 @@ def embed_and_answer(network: nn.Module, images: Tensor) -> tuple[Tensor, Any]:
     finally:
         hook.remove()
     if not received:
-        raise _untold(network, f"its last linear layer '{name}' is not called")
+        raise _untold(network, f"its last linear layer '{name}' is not used")
 
     # a 1x1 convolution mixes channels, which come before the places of a map
     seen = received[-1]
@@ -91,13 +91,16 @@ def _without_head(network: nn.Module, images: Tensor) -> Any:
 def _flat(seen: Any, network: nn.Module) -> Tensor:
     """Return features (B, ..., d) as (B, d): the mean over everything between."""
     if not isinstance(seen, Tensor) or seen.dim() < 2:
-        raise _untold(network, f"it answers with {type(seen).__name__} instead of rows of numbers")
+        raise _untold(network, f"it returns {type(seen).__name__} instead of rows of numbers")
     return seen.flatten(1, -2).mean(1) if seen.dim() > 2 else seen
 
 
 def _untold(network: nn.Module, reason: str) -> ConfigError:
     return ConfigError(
-        f"the features of {type(network).__name__} cannot be told: {reason}",
+        f"the features of {type(network).__name__} cannot be found: {reason}",
         where="its forward pass",
-        fix="end it in one nn.Linear that makes the logits, or in features (B, d) without a head",
+        fix=(
+            "let the network end in one nn.Linear that computes the logits, or in features "
+            "(B, d) without a head"
+        ),
     )

@@ -316,9 +316,9 @@ def strides_for(image_size: int, given: tuple[int, ...] = ()) -> tuple[int, int,
     if given:
         if len(given) != 5 or not set(given) <= {1, 2}:
             raise ConfigError(
-                f"strides {' '.join(map(str, given))} are not five numbers of 1 or 2",
+                f"strides {' '.join(map(str, given))} are not five numbers that are 1 or 2",
                 where="model.strides",
-                fix="for example [1, 1, 1, 2, 2]: stem, pool, and three stages",
+                fix="write for example [1, 1, 1, 2, 2]: stem, pool, and three stages",
             )
         return given[0], given[1], given[2], given[3], given[4]
     if image_size < 48:

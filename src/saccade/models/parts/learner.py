@@ -53,7 +53,10 @@ def headless(network: nn.Module) -> tuple[nn.Module, int]:
         raise ConfigError(
             f"{type(network).__name__} does not end in a linear layer, so its features are unknown",
             where="--model",
-            fix="take a network whose last layer is an nn.Linear: `saccade models` lists ours",
+            fix=(
+                "use a network whose last layer is an nn.Linear; `saccade models` lists "
+                "Saccade's networks"
+            ),
         )
     network.set_submodule(name, NoHead())
     return network, width

@@ -118,7 +118,7 @@ def find(name: str) -> Entry:
         fix=(
             f"did you mean {' or '.join(near)}?"
             if near
-            else "`saccade models` lists them; make one of your own known by saccade.register_model"
+            else "`saccade models` lists them; to add your own, use saccade.register_model"
         ),
     )
 

@@ -59,11 +59,13 @@ def _recoloured(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
     if theirs.shape[0] != ours.shape[0] or theirs.shape[2:] != ours.shape[2:]:
         return None
     if after == 1:
-        return theirs.sum(1, keepdim=True), f"{before} -> 1 colours, summed"
+        return theirs.sum(1, keepdim=True), f"{before} -> 1 channels, summed"
 
     # Scaled so that the first layer answers about as strongly as before.
     places = [i % before for i in range(after)]
-    return theirs[:, places] * (before / after), f"{before} -> {after} colours, repeated and scaled"
+    return theirs[:, places] * (
+        before / after
+    ), f"{before} -> {after} channels, repeated and scaled"
 
 
 def _resized_windows(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:

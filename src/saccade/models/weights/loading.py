@@ -43,7 +43,7 @@ from saccade.models.weights.readings import (
 MODEL_FILE = "model.safetensors"
 AVERAGE_FILE = "ema.safetensors"
 FEW = 3
-"""Names in a list that is to stay in one line."""
+"""Number of names in a list on one line."""
 _SCALAR = np.float64(0).__reduce__()[0]
 PLAIN_VALUES: list[Any] = [
     argparse.Namespace,
@@ -54,7 +54,8 @@ PLAIN_VALUES: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
-"""What many files hold beside tensors, options and numpy's numbers: reading these runs no code."""
+"""What many files contain besides tensors, options and numpy numbers: reading these runs no
+code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Report:
         left = {
             "missing": [n for n in self.missing if n not in self.fresh],
             "unused": [n for n in self.unused if not n.startswith(tuple(p[:-1] for p in beside))],
-            "of another shape": [f"{name}: {how}" for name, how in self.misshaped],
+            "with another shape": [f"{name}: {how}" for name, how in self.misshaped],
         }
         parts += [f"{len(n)} {what}: {listed(n, FEW)}" for what, n in left.items() if n]
         if self.others:
@@ -122,12 +123,12 @@ class Report:
             f"{self.source}{whose}"
         ]
         sections = {
-            "would have fitted, too": self.others,
+            "would also have fitted": self.others,
             "fitted": [f"{name}: {how}" for name, how in self.fitted],
             "fresh head (other classes)": self.head,
             "missing there": self.missing,
             "unused": self.unused,
-            "of another shape": [f"{name}: {how}" for name, how in self.misshaped],
+            "with another shape": [f"{name}: {how}" for name, how in self.misshaped],
         }
         return "\n".join(
             lines + [f"  {title}: {listed(names)}" for title, names in sections.items() if names]
@@ -164,15 +165,17 @@ def load_weights(
     if hole := stored.first_not_finite(
         {n: values[n] for n in map(plain_name, parameters) if n in values}
     ):
-        fix = "take weights from before they broke"
+        fix = "use an earlier checkpoint"
         raise CheckpointError(
-            f"these weights are broken: {hole} holds NaN or infinity", where=where, fix=fix
+            f"these weights are damaged: {hole} contains NaN or infinity", where=where, fix=fix
         )
 
     left = [*report.missing, *report.unused, *(n for n, _ in report.misshaped)]
     if strict and left:
         raise CheckpointError(
-            f"not every name and shape fits: {listed(left)}", where=where, fix="load without strict"
+            f"not all names and shapes fit: {listed(left)}",
+            where=where,
+            fix="load them without strict",
         )
 
     # only now is the model touched: everything that can fail has been tried
@@ -214,11 +217,11 @@ def foreign_state(
     """
     if dialect not in DIALECTS:
         raise ConfigError(
-            f"nobody's names are '{dialect}'", where="dialect", fix=f"give {', '.join(DIALECTS)}"
+            f"unknown dialect '{dialect}'", where="dialect", fix=f"give {', '.join(DIALECTS)}"
         )
     theirs = names_in(model, dialect)
     state = {theirs.get(n, n): t for n, t in model.state_dict().items()}
-    assert len(state) == len(model.state_dict()), "two tensors got one name"
+    assert len(state) == len(model.state_dict()), "two tensors have the same name"
     return {n: t.reshape(like[n].shape) if like and n in like else t for n, t in state.items()}
 
 
@@ -229,7 +232,7 @@ def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
         return _checkpoint(file.parent)
     if not file.is_file():
         fix = "give a run folder, a .safetensors, a .pth or a .pt file"
-        raise CheckpointError("there are no weights here", where=str(file), fix=fix)
+        raise CheckpointError("there are no weights at this path", where=str(file), fix=fix)
     stored.refuse_list_of_parts(file)
     if file.suffix == ".safetensors":
         remarks = stored.header(file).remarks
@@ -254,7 +257,7 @@ def _checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], tuple[str, 
     try:
         names = files.verify_folder(folder)
     except ValueError as error:
-        fix = "give another checkpoint, or the run folder"
+        fix = "name another checkpoint, or the run folder"
         raise CheckpointError(
             f"this checkpoint is damaged: {error}", where=str(folder), fix=fix
         ) from error
@@ -276,13 +279,13 @@ def _classes(remarks: Mapping[str, str], file: Path) -> tuple[str, ...]:
         names = json.loads(remarks.get("saccade", "{}")).get("classes", ())
         if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
             return tuple(names)
-        reason = "its classes are no list of names"
+        reason = "its classes are not a list of names"
     except (ValueError, AttributeError, RecursionError) as error:
-        reason = f"its facts are no JSON object ({type(error).__name__})"
+        reason = f"its facts are not a JSON object ({type(error).__name__})"
     raise CheckpointError(
-        f"this is not a model that saccade wrote: {reason}",
+        f"this file is not a valid saccade model: {reason}",
         where=f"{file}, metadata 'saccade'",
-        fix="give the file as it was, or its tensors alone",
+        fix="use the original file, or a file with the tensors only",
     )
 
 
@@ -291,19 +294,19 @@ def _unreadable(file: Path, error: Exception) -> CheckpointError:
     code = re.search(r"GLOBAL ([\w.]+)", text)
     if type(error).__name__ == "UnpicklingError" or "TorchScript" in text:
         return CheckpointError(
-            "this file holds more than tensors, perhaps a "
+            "this file contains more than tensors, perhaps a "
             f"program{f' ({code[1]})' if code else ''}, so it is not read",
             where=str(file),
             fix=(
-                'load it where it was made, then torch.save(model.state_dict(), "weights.pth") '
-                "and give that file"
+                "load it in the program that made it, then write "
+                'torch.save(model.state_dict(), "weights.pth") and use that file'
             ),
         )
     reason = text.strip().split("\n")[0]
     return CheckpointError(
-        f"this is no file of weights: {type(error).__name__} {reason}",
+        f"this is not a weights file: {type(error).__name__} {reason}",
         where=str(file),
-        fix="give a .safetensors file, or a .pth or .pt that torch.save wrote",
+        fix="use a .safetensors file, or a .pth or .pt that torch.save wrote",
     )
 
 
@@ -391,9 +394,8 @@ def _width(tensor: Tensor | None) -> int:
 def _stranger(model: nn.Module, reading: Reading, where: str) -> CheckpointError:
     theirs, ours = [*reading.tensors, *reading.unused], list(state_of(model))
     return CheckpointError(
-        f"none of its tensors fits this {type(model).__name__}: there are "
-        f"{listed(theirs, 3)}; the model has "
-        f"{listed(ours, 3)}",
+        f"none of its tensors fits this {type(model).__name__}: the file has "
+        f"{listed(theirs, 3)}; the model has {listed(ours, 3)}",
         where=where,
-        fix="name the architecture that the weights belong to with --model",
+        fix="name the architecture of the weights with --model",
     )

@@ -149,8 +149,8 @@ def best(model: nn.Module, tree: Any, where: str) -> Reading:
                 )
                 found.append((fits, reading))
     if not found:
-        fix = "give the state dict of a network, or a file that holds one"
-        raise CheckpointError("there are no named tensors in it", where=where, fix=fix)
+        fix = "use the state dict of a network, or a file that contains one"
+        raise CheckpointError("it contains no named tensors", where=where, fix=fix)
 
     def worth(pair: tuple[int, Reading]) -> tuple[int, int, int]:
         return pair[0], pair[1].rank if pair[0] else 0, len(pair[1].tensors)
@@ -179,9 +179,9 @@ def _averages_parameters(
 
 def _endless(where: str) -> CheckpointError:
     return CheckpointError(
-        "its names can be read in too many ways",
+        "its names are ambiguous",
         where=where,
-        fix="save the state dict of the network alone",
+        fix="save only the state dict of the network",
     )
 
 

@@ -58,9 +58,9 @@ def header(file: Path) -> Header:
             return Header(tensors, dict(handle.metadata() or {}))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
-            f"this is no .safetensors file: {error}",
+            f"this is not a .safetensors file: {error}",
             where=str(file),
-            fix="give one, or a run folder that holds one",
+            fix="use a .safetensors file, or a run folder",
         ) from error
 
 
@@ -68,10 +68,10 @@ def refuse_list_of_parts(file: Path) -> None:
     """Raise CheckpointError for the list of weights that lie in several files."""
     if file.name.endswith(LIST_OF_PARTS):
         raise CheckpointError(
-            "this is a list of weights that lie in several files, and holds no tensor",
+            "this is an index of weights in several files; it contains no tensors",
             where=str(file),
-            fix="put the tensors of all its files into one dict in Python, write that by "
-            'safetensors.torch.save_file(tensors, "weights.safetensors"), and give that file',
+            fix="collect the tensors of all its files in one dict in Python, write it with "
+            'safetensors.torch.save_file(tensors, "weights.safetensors"), and use that file',
         )
 
 
@@ -122,7 +122,7 @@ def is_honest_zip(file: Path) -> bool:
         members = archive.infolist()
     packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
     if packed:
-        raise ValueError(f"its part {packed[0]} is compressed, which torch.save never does")
+        raise ValueError(f"its part {packed[0]} is compressed, but torch.save never compresses")
     # parts that share bytes are how a zip bomb grows without compression
     if sum(m.file_size for m in members) > file.stat().st_size:
         raise ValueError("its parts overlap: together they are larger than the file")
