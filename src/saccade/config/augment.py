@@ -46,10 +46,8 @@ class AugmentSection(Section):
 
     repeats: int = _results(
         1,
-        (
-            "repeated augmentation: views of each image per decoding; the number of views in an "
-            "epoch stays the same"
-        ),
+        "repeated augmentation: views of each image per decoding; the number of views in an "
+        "epoch stays the same",
         ge=1,
         le=8,
     )
@@ -116,17 +114,13 @@ class AugmentSection(Section):
     gray: float = _results(0.0, "probability of a grayscale image", ge=0, le=1)
     blur: Chances = _results(
         (0.0,),
-        (
-            "probability of a Gaussian blur, one value per view of an image; the last value "
-            "holds for all further views"
-        ),
+        "probability of a Gaussian blur, one value per view of an image; the last value "
+        "holds for all further views",
     )
     solarize: Chances = _results(
         (0.0,),
-        (
-            "probability of solarising (inverting bright pixels), one value per view; the "
-            "last value holds for all further views"
-        ),
+        "probability of solarising (inverting bright pixels), one value per view; the "
+        "last value holds for all further views",
     )
     erase: float = _results(0.0, "probability of erasing a random box", ge=0, le=1)
     erase_fill: Literal["mean", "noise"] = _results(

@@ -48,10 +48,8 @@ class FinetuneSection(Section):
     )
     unfreeze: DurationText = results(
         "",
-        (
-            "gradual unfreezing, layer by layer from the head: when the last layer is "
-            "unfrozen; empty = never"
-        ),
+        "gradual unfreezing, layer by layer from the head: when the last layer is "
+        "unfrozen; empty = never",
     )
     norms: Literal["train", "frozen"] = results(
         "train", "frozen: BatchNorm keeps its running statistics and uses them in training, too"

@@ -18,10 +18,7 @@ class OptimizerSection(Section):
     name: str = results("sgd", "the optimiser; docs/configuration.md lists them all")
     lr: RateText = results(
         "0.1 per 256",
-        (
-            "learning rate: '0.5 per 1024' is scaled to the batch once, a bare number is "
-            "used as given"
-        ),
+        "learning rate: '0.5 per 1024' is scaled to the batch once, a bare number is used as given",
     )
     momentum: float = results(0.9, "momentum, or beta1 of the Adam family", ge=0, lt=1)
     beta2: float = results(0.999, "beta2 of the Adam family, or alpha of RMSprop", ge=0, lt=1)

@@ -54,10 +54,7 @@ class ModelSection(Section):
     )
     drop_path: float | None = _results(
         None,
-        (
-            "stochastic depth: probability of skipping the last residual branch, rising linearly "
-            "from 0; null = the paper's"
-        ),
+        "stochastic depth: drop probability of the last residual branch; null = the paper's",
         ge=0,
         lt=1,
     )
@@ -109,56 +106,37 @@ class DataSection(Section):
     )
     eval_size: int = _data(0, "side at evaluation, in pixels; 0 = image_size", ge=0, le=4096)
     fit: Literal["crop", "squash", "pad"] = _data(
-        "crop",
-        "how an image becomes a square: crop the centre; squash all of it; pad all of it with "
-        "the mean colour",
+        "crop", "how an image becomes a square: crop the centre, squash all of it, or pad all of it"
     )
     eval_crop: float = _data(
         0.875, "side of the central crop at evaluation, as a fraction of the short side", gt=0, le=1
     )
     eval_views: Literal[1, 2, 6] = _data(
-        1,
-        "test-time augmentation: 1 = none, 2 = horizontal-flip TTA, 6 = flip and shifted views, "
-        "averaged",
+        1, "averaged views: 1 = the image alone, 2 = horizontal-flip TTA, 6 = with shifts, too"
     )
     epoch_size: Amount = _data(
-        0.0,
-        (
-            "images per epoch, a new random draw for each epoch: a fraction below 1 or a "
-            "count; 0 = all"
-        ),
+        0.0, "images per epoch, drawn anew each time: a fraction below 1 or a count; 0 = all"
     )
     eval_images: Amount = _data(
         0.0,
-        "validation images that are scored during training: a fraction below 1 or a count; 0 = all "
-        "of them; the end of the run scores all",
+        "validation images to evaluate during training: a fraction below 1 or a count; 0 = all; "
+        "the final evaluation always uses all",
     )
     exif: Literal["ignore", "apply"] = _data(
         "ignore", "EXIF orientation: ignore (as in published results) or apply"
     )
     unreadable: Literal["refuse", "drop"] = _data(
-        "refuse",
-        ("training images that cannot be read: end the run, or skip up to 1 % of them (drop)"),
+        "refuse", "unreadable training images: end the run, or skip up to 1 % (drop)"
     )
-    mean: Triple = _data(
-        (0.485, 0.456, 0.406), "mean of the RGB values in 0..1, subtracted from them"
-    )
-    std: PositiveTriple = _data(
-        (0.229, 0.224, 0.225), "standard deviation of the RGB values, the divisor"
-    )
+    mean: Triple = _data((0.485, 0.456, 0.406), "mean of the RGB values, in 0..1")
+    std: PositiveTriple = _data((0.229, 0.224, 0.225), "standard deviation of the RGB values")
     channels: Literal["rgb", "bgr"] = _data(
-        "rgb",
-        ("order of the colour channels for the network; mean and std are always in the order RGB"),
+        "rgb", "channel order for the network; mean and std are always in the order RGB"
     )
-    threads: int = _run(
-        0, "threads that read and decode; 0 = chosen by the number of cores", ge=0, le=256
-    )
+    threads: int = _run(0, "threads that read and decode; 0 = by the number of cores", ge=0, le=256)
     processes: int = _run(
         0,
-        (
-            "number of reading processes, if one interpreter cannot feed the device; 0 = threads "
-            "only"
-        ),
+        "number of reading processes, if one interpreter cannot feed the device; 0 = threads only",
         ge=0,
         le=64,
     )
@@ -183,8 +161,7 @@ class LossSection(Section):
     )
     bce_threshold: float | None = _results(
         0.2,
-        "mixed images with binary cross-entropy: a class with more than this fraction is a full "
-        "target; null = fractions are the targets",
+        "mixed images: a class above this fraction is a full target; null = fractions are targets",
         ge=0,
         lt=1,
     )
@@ -229,10 +206,7 @@ class CheckpointSection(Section):
 
     every: CadenceText = _run("1ep or 5min", "how often to save; whichever comes first")
     keep: int = _run(
-        2,
-        "number of newest verified checkpoints to keep; the best one is always kept",
-        ge=1,
-        le=1000,
+        2, "newest verified checkpoints to keep; the best one is always kept", ge=1, le=1000
     )
 
 
@@ -243,19 +217,13 @@ class RanksSection(Section):
         False, "SyncBatchNorm: BatchNorm statistics over the cells of all ranks; slower"
     )
     start_limit: TimeText = _run("60s", "how long ranks wait for a rank that has not started")
-    step_limit: TimeText = _run(
-        "5m", "how long ranks wait within a step for a rank that does not answer"
-    )
+    step_limit: TimeText = _run("5m", "how long ranks wait in a step for a rank that is silent")
 
 
 class LogSection(Section):
     """Records."""
 
-    every: int = _run(
-        0,
-        "steps between two step events in the log; 0 = chosen so that a run has at most 2,000",
-        ge=0,
-    )
+    every: int = _run(0, "steps between two step events; 0 = at most 2,000 in a run", ge=0)
     tensorboard: bool = _run(
         False, "also write TensorBoard events (needs `pip install tensorboard`)"
     )
@@ -276,9 +244,7 @@ class Config(Section):
     device: DeviceText = _run(
         "auto", "device: auto, cpu, cuda, mps, 8 (GPUs), 0,2 (these GPUs), cpu:2 (processes)"
     )
-    max_time: TimeText = _run(
-        "", "save and stop (75) after this time; the schedule does not change"
-    )
+    max_time: TimeText = _run("", "save and stop (75) after this time; the schedule stays")
     patience: int = _results(
         0, "evaluations without improvement before the run ends; 0 = never", ge=0, le=1 << 20
     )
@@ -323,7 +289,7 @@ class Config(Section):
             near = " or ".join(map(str, nearest_batches(self.batch.global_, self.augment.repeats)))
             raise ValueError(
                 "batch.cell: mixup and cutmix need two images in a cell (micro-batch), and this "
-                f"cell has one; use --batch-size {near}, or set augment.mixup and augment.cutmix "
+                f"cell has one; use --batch-size {near} or set augment.mixup and augment.cutmix "
                 "to 0"
             )
 

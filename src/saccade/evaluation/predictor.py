@@ -138,6 +138,7 @@ def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
             count += 1
             yield f"image {place}", picture
             continue
+
         path = Path(picture)
         found = [path]
         if path.is_dir():

@@ -111,6 +111,7 @@ class SideFile:
         try:
             header = [cell.strip() for cell in next(rows, [])]
             places = [self._column(header, names) for names in wanted]
+
             for row in filter(None, rows):
                 if len(row) <= max(places) or any(row[len(header) :]):
                     only = "only " * (len(row) < len(header))

@@ -155,10 +155,8 @@ def _of_mapping(given: Mapping[Any, Any], name: str) -> dict[str, Items]:
 
         if isinstance(value, str | os.PathLike | Source | Split):
             raise UsageError(
-                (
-                    f"'{key}' is a {type(value).__name__}, but such a dict must contain "
-                    "images with labels"
-                ),
+                f"'{key}' is a {type(value).__name__}, but such a dict must contain "
+                "images with labels",
                 where=name,
                 fix="pass open sources, names and paths with data= and val=",
             )

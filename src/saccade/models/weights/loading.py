@@ -54,8 +54,7 @@ PLAIN_VALUES: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
-"""What many files contain besides tensors, options and numpy numbers: reading these runs no
-code."""
+"""What many files have besides tensors, options and numpy numbers: reading these runs no code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ def load_weights(
         raise CheckpointError(
             f"not all names and shapes fit: {listed(left)}",
             where=where,
-            fix="load them without strict",
+            fix="load without strict",
         )
 
     # only now is the model touched: everything that can fail has been tried
