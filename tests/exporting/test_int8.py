@@ -145,8 +145,8 @@ def test_one_scale_for_a_mobilenet_is_refused_and_one_for_each_channel_is_not(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"formats": "pt2"}, "ONNX alone"),
-        ({"given": "image"}, "behind the resizing"),
+        ({"formats": "pt2"}, "only with ONNX"),
+        ({"given": "image"}, "not include resizing"),
         ({"calibration": 4}, "too few"),
     ],
 )
@@ -158,7 +158,7 @@ def test_what_has_no_form_in_8_bits_is_refused(more: Any, said: str, tmp_path: P
 def test_validation_images_are_not_calibrated_on(tmp_path: Path) -> None:
     one, x = classifier("lenet5"), images(20, seed=1)
     same = {"train": (x, named(one, x)), "val": (x, named(one, x))}
-    with pytest.raises(UsageError, match="those that the file is judged on"):
+    with pytest.raises(UsageError, match="also the evaluation images"):
         saccade.export(one, out=tmp_path, data=same, split="val", int8=True)
     with pytest.raises(UsageError, match="learned from"):
         saccade.export(one, out=tmp_path, data={"val": same["val"]}, split="val", int8=True)
@@ -166,7 +166,7 @@ def test_validation_images_are_not_calibrated_on(tmp_path: Path) -> None:
 
 def test_a_file_whose_weights_are_floats_still_is_a_fault(left: Any) -> None:
     data = (left[0] / "model-int8.onnx").read_bytes()
-    with pytest.raises(ExportError, match="left as floats"):
+    with pytest.raises(ExportError, match="still floats"):
         int8_file.read_back(data, float_bytes=2 * len(data) - int8_file.NODES_BYTES)
 
 

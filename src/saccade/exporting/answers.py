@@ -61,7 +61,7 @@ class Answers:
         said = self.complaints.read().decode(errors="replace").strip().splitlines() or [""]
         return ExportError(
             f"the exported file cannot be used: {said[-1][:SHOWN] or 'its process ended'}",
-            fix="choose another --format, or report this with the name of the network",
+            fix="use another --format, or report this with the name of the network",
         )
 
 

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[Array, Array]]
 
 FEWEST = 16
-"""Of fewer images the largest numbers say little about those of others."""
+"""With fewer images, the largest values say little about other images."""
 
 
 def drawn(train: Split, judged: Split, count: int) -> Split:
@@ -30,16 +30,16 @@ def drawn(train: Split, judged: Split, count: int) -> Split:
     """
     if train.fingerprint == judged.fingerprint:
         raise UsageError(
-            "the images to calibrate on are those that the file is judged on",
+            "the calibration images are also the evaluation images",
             where="--data",
-            fix="give data with a training split and a validation split of other images",
+            fix="use data with a training split and a separate validation split",
         )
     chosen = sample(train, count)
     if len(chosen) < FEWEST:
         raise UsageError(
-            f"{len(chosen)} training images are too few to calibrate on",
+            f"{len(chosen)} training images are too few for calibration",
             where="--calibration",
-            fix=f"give at least {FEWEST}",
+            fix=f"use at least {FEWEST}",
         )
     return chosen
 
@@ -93,6 +93,6 @@ def ranges(model: Any, names: Iterable[str], batches: Iterable[Array]) -> Ranges
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ExportError(
             "a number in the network is NaN or infinite on a training image",
-            fix="export without --int8, or take weights from before they broke",
+            fix="export without --int8, or use an earlier checkpoint",
         )
     return {n: (low[i], high[i]) for i, n in enumerate(wanted)}

@@ -53,8 +53,8 @@ def _body(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) ->
     some = "" if fact["images"] == fact["of_images"] else f" of {fact['of_images']:,}"
     yield (
         f"{'  '.join(objective.shown(fact['exported']))} on {fact['images']:,}{some} images of "
-        f"'{fact['split']}'{sure}. The exported files answered these images themselves, in a "
-        "process without the training program; `export.json` has what they answered."
+        f"'{fact['split']}'{sure}. The exported files were evaluated on these images in a "
+        "process without the training program; `export.json` has the results."
     )
 
     yield "\n## Training\n"
@@ -65,23 +65,23 @@ def _body(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) ->
 
     yield "\n## Limits\n"
     yield (
-        "The figure holds for images like those that were judged. Photographs of other cameras, "
-        "places or times may be answered worse, and an image of none of the classes is answered "
-        "with one of them. Nobody has tested this model for decisions about people."
+        "The result holds for images like the evaluated ones. Accuracy may be lower on "
+        "photographs from other cameras, places or times, and an image of none of the classes "
+        "still gets one of them. This model was not tested for decisions about people."
     )
-    yield "\nThe licence is not known to the program: set `license` above before you publish."
+    yield "\nThe program does not know the licence: set `license` above before you publish."
 
 
 def _training(run: Mapping[str, Any]) -> Iterator[str]:
     if not run:
-        yield "These weights come without the records of their training."
+        yield "There are no records of the training of these weights."
         return
     data = run["dataset"]
     yield f"- {data['train']:,} training images of `{_data_name(run)}`, {data['val']:,} to validate"
     yield f"- {run['model']['params']:,} parameters, {run['steps']:,} steps"
     yield f"- `saccade {run['command']}`" if run.get("command") else "- trained from Python"
     if run.get("init"):
-        yield "- started from other weights: `run.json` of the run says which"
+        yield "- started from other weights (named in `run.json` of the run)"
 
 
 def _use(receipt: Mapping[str, Any]) -> Iterator[str]:
@@ -101,7 +101,7 @@ def _use(receipt: Mapping[str, Any]) -> Iterator[str]:
         )
     if "pickle" in made:
         yield f"`model.pickle` needs {made['pickle']['needs']}.\n"
-    yield f"It takes {receipt['takes']}. It answers {receipt['answers']}."
+    yield f"Input: {receipt['takes']}. Output: {receipt['answers']}."
 
 
 def _first(receipt: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,10 +13,11 @@ from saccade.objectives.metrics import CONFIDENCE_95, ranks
 from saccade.objectives.objective import Objective
 
 CLASS_POINTS = 10.0
-"""A class that loses more percentage points than this is named."""
+"""Classes that lose more percentage points than this are named."""
 
 CLASS_IMAGES = 2
-"""One image alone may be many points of a small class: so many must be lost at least."""
+"""A class is named only if it loses at least this many images: one image can be many points of a
+small class."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,13 @@ def chosen(names: str) -> list[str]:
     for name in wanted:
         if name not in FORMATS:
             raise UsageError(
-                f"there is no format '{name}'", where="--format", fix=f"give {', '.join(FORMATS)}"
+                f"there is no format '{name}'", where="--format", fix=f"use {', '.join(FORMATS)}"
             )
         FORMATS[name].require()
     if not wanted:
-        raise UsageError("no format is named", where="--format", fix="give onnx, or leave it out")
+        raise UsageError(
+            "no format was given",
+            where="--format",
+            fix="write a format, such as onnx, or remove the option",
+        )
     return list(dict.fromkeys(wanted))

@@ -31,7 +31,7 @@ def captured(whole: Whole) -> ExportedProgram:
             f"the network cannot be captured as a graph: {type(error).__name__}: {reason}",
             where=f"a network {whole.recipe.model}",
             fix=(
-                "write its forward pass without Python decisions on values, and x.shape[0] "
+                "write the forward pass without Python branches on values, and with x.shape[0] "
                 "instead of len(x)"
             ),
         ) from error

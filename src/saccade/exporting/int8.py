@@ -15,8 +15,8 @@ from saccade.exporting.proof import Exam, Proof
 NAME, FILE = "int8", "model-int8.onnx"
 
 BATCH_LIMIT = 0.5
-"""So far may the batch move a logit, as a share of the logits' standard deviation: a last bit of a
-sum decides now and then which of two steps of 8 bits is next.
+"""Largest difference of a logit between batch sizes, as a fraction of the logits' standard
+deviation: rounding of a sum sometimes decides between two neighbouring 8-bit values.
 """
 
 CALIBRATION, MAX_DROP = 512, 1.0
@@ -67,7 +67,7 @@ class Int8:
         if drop.points > self.max_drop:
             advice = "calibrate on more images, or allow more with --max-drop"
             if not self.per_channel:
-                advice = "leave out --per-tensor: a scale for each channel keeps more"
+                advice = "remove --per-tensor: one scale per channel is more accurate"
             raise ExportError(
                 f"in 8 bits the classifier loses {drop.shown} of {proof.images:,} images; "
                 f"--max-drop allows {self.max_drop:g}",
@@ -80,11 +80,13 @@ def refuse(formats: list[str], given: str) -> None:
     """Raise UsageError for what has no form in 8 bits."""
     if "onnx" not in formats:
         raise UsageError(
-            "8 bits are for ONNX alone", where="--int8", fix="add onnx to --format, or leave it out"
+            "--int8 works only with ONNX",
+            where="--int8",
+            fix="add onnx to --format, or remove --int8",
         )
     if given == "image":
         raise UsageError(
-            "8 bits begin behind the resizing",
+            "--int8 does not include resizing",
             where="--input image",
-            fix="give --input uint8 or float with --int8",
+            fix="use --input uint8 or float with --int8",
         )

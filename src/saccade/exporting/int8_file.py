@@ -16,13 +16,13 @@ from saccade.errors import ExportError
 from saccade.exporting.calibration import Ranges
 
 IN_8_BITS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool")
-"""Operators whose inputs and outputs are quantised; scale and bias of a norm must not be."""
+"""Operators whose inputs and outputs are quantised; scale and bias of a norm must stay floats."""
 
 SMALLER = 3
-"""So many times smaller than the float file it has to be, or weights were left as floats."""
+"""The file must be smaller than the float file by this factor, or weights were left as floats."""
 
 NODES_BYTES = 100_000
-"""Of that the description of the graph is left out: it is not a matter of weights."""
+"""Bytes of the graph description, which the comparison ignores."""
 
 _MARK = "onnx.infer"
 
@@ -97,14 +97,14 @@ def read_back(data: bytes, float_bytes: int) -> dict[str, Any]:
     broken = [name for name, one in found.items() if not (np.isfinite(one) & (one > 0)).all()]
     if broken:
         raise ExportError(
-            f"the scale of '{broken[0]}' in the file is no positive number",
-            fix="report this network; export without --int8",
+            f"the scale of '{broken[0]}' in the file is not a positive number",
+            fix="export without --int8, and report this network",
         )
     if not weights or len(data) > float_bytes / SMALLER + NODES_BYTES:
         raise ExportError(
-            f"the file in 8 bits has {len(data):,} bytes, that of floats {float_bytes:,}: weights "
-            "were left as floats",
-            fix="report this network; export without --int8",
+            f"the 8-bit file has {len(data):,} bytes, the float file {float_bytes:,}: some "
+            "weights are still floats",
+            fix="export without --int8, and report this network",
         )
     return {
         "weights": "int8",

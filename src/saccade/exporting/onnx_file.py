@@ -15,7 +15,7 @@ from saccade.errors import ExportError, UsageError
 
 INPUT, OUTPUT = "images", "logits"
 LARGEST_BYTES = 2_000_000_000
-"""Above it, protobuf needs a second file for the weights."""
+"""Largest protobuf file, in bytes: above it the weights need a second file."""
 
 INSTALL = "pip install onnx onnxruntime 'onnxscript>=0.7.2'"
 OLDEST_ONNXSCRIPT = (0, 7, 2)
@@ -78,7 +78,7 @@ def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ExportError(
-            f"the exporter wrote no valid ONNX: {error}", fix="use --format pt2"
+            f"the exporter wrote an invalid ONNX file: {error}", fix="use --format pt2"
         ) from error
     _refuse_strangers(model)
     _refuse_constants(model)
@@ -101,7 +101,7 @@ def _refuse_strangers(model: object) -> None:
     strange = sorted({n.op_type for n in nodes if n.domain not in ("", "ai.onnx")})
     if strange:
         raise ExportError(
-            f"the file would need operators that only some programs know: {', '.join(strange)}",
+            f"the file needs operators that only some programs support: {', '.join(strange)}",
             fix="use --format pt2",
         )
 
@@ -111,6 +111,6 @@ def _refuse_constants(model: object) -> None:
     shape = model.graph.input[0].type.tensor_type.shape.dim  # type: ignore[attr-defined]
     if not any(one.dim_param for one in shape):
         raise ExportError(
-            "the batch became a constant in the ONNX file",
-            fix="report this network; --format pt2 keeps it free",
+            "the batch size became a constant in the ONNX file",
+            fix="use --format pt2, and report this network",
         )

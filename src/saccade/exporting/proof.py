@@ -27,7 +27,7 @@ FLOAT_LIMIT = 1e-3
 """Largest difference of a logit, as a share of the logits' standard deviation."""
 
 IMAGE_DROP = 0.01
-"""By so much may the primary figure fall where the file resizes images itself: one in a hundred."""
+"""Largest drop of the primary figure where the file resizes images itself: one in a hundred."""
 
 BATCHES = (1, 3, passes.CELL)
 TIMED_BATCHES = (1, 32)
@@ -95,7 +95,7 @@ class Exam:
             exported = self._answers(ask, lambda done: bar.update(done, ""))
         if not bool(torch.isfinite(exported).all()):
             raise ExportError(
-                "the exported file answers NaN or infinity", fix="choose another --format"
+                "the exported file returns NaN or infinity", fix="use another --format"
             )
 
         own = self.own.result.logits
@@ -200,9 +200,9 @@ def require_equal(proof: Proof, exam: Exam) -> None:
         is_well = proof.difference <= FLOAT_LIMIT
     if not is_well:
         raise ExportError(
-            f"the exported file is another classifier: {primary.title} "
+            f"the exported file differs from the classifier: {primary.title} "
             f"{primary.shown(proof.exported.figures)} instead of "
             f"{primary.shown(proof.own.figures)} on {proof.images:,} images, logits differ by up "
             f"to {proof.difference:.2g} of their standard deviation ({FLOAT_LIMIT:g} is allowed)",
-            fix="nothing was written; choose another --format, and report this network",
+            fix="nothing was written; use another --format, and report this network",
         )
