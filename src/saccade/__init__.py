@@ -1,4 +1,4 @@
-"""Saccade trains image classifiers from scratch: one command, exact resume, honest numbers.
+"""Saccade trains image classifiers: one command, exact resume, honest numbers.
 
 >>> import saccade
 >>> outcome = saccade.train(data="photos.zip", holdout="10%")      # doctest: +SKIP

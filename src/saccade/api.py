@@ -1,4 +1,4 @@
-"""The Python face of the command line: the same verbs, typed, for scripts and notebooks."""
+"""The Python interface: the verbs of the command line as typed functions."""
 
 from __future__ import annotations
 
@@ -81,14 +81,13 @@ def train(
     Every flag of the command line is a keyword of the same name and means the same. ``recipe`` is
     one word or several: a YAML file, a recipe, a model. ``data`` and ``val`` may also be objects:
     a source or a split, a pair (images, labels), a data frame, a dataset of Hugging Face or torch,
-    or a dict of splits (docs/data.md); they are known again by their contents. ``model`` may be
-    your own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes).
-    ``batch_size`` is global, ``lr`` the effective rate; ``holdout`` and ``minival`` are
-    fractions such as 0.1 or ``"10%"``, ``max_time`` and ``within`` texts with a unit or seconds.
-    ``mean`` and ``std`` are for red, green and blue in 0..1; with ``bgr`` the network sees blue
-    first.
-    ``freeze`` names what keeps its weights: ``"backbone"``, a module, or a fraction of the layers.
-    ``dry_run`` only settles the configuration: the outcome has ``settings`` and no result.
+    or a dict of splits (docs/data.md); they are identified by their contents. ``model`` may be your
+    own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes). ``batch_size`` is
+    global, ``lr`` the effective rate; ``holdout`` and ``minival`` are fractions such as 0.1 or
+    ``"10%"``, ``max_time`` and ``within`` texts with a unit or seconds. ``mean`` and ``std`` are
+    for red, green and blue in 0..1; with ``bgr`` the network sees blue first. ``freeze`` names what
+    is frozen: ``"backbone"``, a module, or a fraction of the layers. ``dry_run`` only settles the
+    configuration: the outcome has ``settings`` and no result.
 
     Your own behaviour (docs/python.md): ``loss(logits, targets)`` returns the mean of a cell
     (micro-batch), a scalar, of logits, float32 (B, C), and targets, int64 (B,).
@@ -136,11 +135,11 @@ def pretrain(
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Outcome:
-    """Let an encoder learn without labels as ``saccade pretrain`` does; return folder and figures.
+    """Pretrain an encoder without labels as ``saccade pretrain`` does; return folder and results.
 
     ``recipe`` is a method (``"simclr"``), or several words: a method and a model, a recipe, a YAML
     file. ``data`` may have labels or none. Every flag of the command line is a keyword of the same
-    name, and all else means what it means to ``train``. The folder goes to ``train(init=...)``.
+    name, and all other arguments are those of ``train``. The folder goes to ``train(init=...)``.
     Raises a SaccadeError with the reason and what to do.
     """
     begun, model = time.monotonic(), _network(model)
@@ -175,7 +174,7 @@ def _started(
     callbacks: Sequence[Callback],
     begun: float,
 ) -> Outcome:
-    """Settle a request and train; ``sources`` are what was given as data and as validation data."""
+    """Resolve a request and train; ``sources`` are the training data and the validation data."""
     data, val = sources
     if not isinstance(resume, str | Path):
         raise UsageError(
@@ -213,8 +212,8 @@ def open_source(data: Any, labels: str | Path = "", split_names: str = "") -> So
     """Open data once, for several runs: whatever ``train`` takes as ``data``.
 
     ``labels`` is a table that labels the images of a folder or archive, ``split_names`` says which
-    folders are the splits. Raises DataError where the data cannot be used, UsageError where it is
-    none.
+    folders are the splits. Raises DataError if the data cannot be used, UsageError if it is not
+    data.
     """
     source = handed.opened(data, "data", "train", Log())
     return source or sources.open_source(data, labels, split_names)
@@ -233,12 +232,13 @@ def load(
 ) -> Classifier:
     """Load the classifier of a run folder, of one of its checkpoints, or of a file of weights.
 
-    ``best`` takes the best checkpoint of a run folder; ``module`` is for a network of your own,
-    ``objective`` for what it learned where that was handed over; it is known in this process then.
-    Weights of a checkpoint are the average where the run keeps one. For weights that others trained
-    ``module`` is also the name of their network (``resnet50``, ``timm:NAME``), and ``mean``,
-    ``std``, ``bgr`` and ``image_size`` are the pixels that they expect; 1,000 classes are taken for
-    ImageNet's. Raises CheckpointError, also where a part of the network would stay random.
+    ``best`` takes the best checkpoint of a run folder; ``module`` is your own network,
+    ``objective`` your own objective, if the run used them; the objective is then known in this
+    process. The weights of a checkpoint are the average (EMA) if the run has one. For weights from
+    another program, ``module`` is also the name of their network (``resnet50``, ``timm:NAME``), and
+    ``mean``, ``std``, ``bgr`` and ``image_size`` describe the pixels that they expect; 1,000
+    classes are taken as ImageNet's. Raises CheckpointError, also if a part of the network would
+    stay random.
     """
     if objective is not None:
         objectives.know(objective)
@@ -265,16 +265,15 @@ def evaluate(
     bgr: bool | None = None,
     image_size: int | None = None,
 ) -> Result:
-    """Score a classifier on the validation split of a source, or on a split, every image exactly
-    once.
+    """Evaluate a classifier on the validation split of a source, or on a split, each image once.
 
-    ``model`` may be what ``load`` takes; without ``data`` a run is scored on the split that it was
-    validated on, and ``best`` takes its best checkpoint. ``data`` may be what ``train`` takes.
-    Computed as the run computed, on its device and in its precision, unless others are asked for;
-    what differs is said on standard error. ``module`` and what follows it are for weights that
-    others trained, as in ``load``. A ``softmax.npy`` beside ``labels.npy``, or the folder of
-    ``embed``, is scored without a network. Raises DataError when there is no such split,
-    CheckpointError when nothing says which.
+    ``model`` may be what ``load`` takes; without ``data``, a run is evaluated on its own validation
+    split; ``best`` uses its best checkpoint. ``data`` may be what ``train`` takes. The device and
+    precision are those of the run unless you name others; differences are reported on standard
+    error. ``module`` and the arguments after it are for weights from another program, as in
+    ``load``. A ``softmax.npy`` beside ``labels.npy``, or the folder of ``embed``, is evaluated
+    without a network. Raises DataError if there is no such split, CheckpointError if the split is
+    unknown.
     """
     if not isinstance(model, Classifier) and (file := answers.file_of(model)):
         answers.refuse_flags(data=data is not None, labels=labels, best=best, module=module)
@@ -298,7 +297,7 @@ def evaluate(
 
 
 def _network(model: Any) -> Any:
-    """Return a network without the wrappers of torch, a name as it is.
+    """Return a network without torch's wrappers, or an unchanged name.
 
     Raises UsageError on a class.
     """
@@ -309,9 +308,9 @@ def _network(model: Any) -> Any:
 
 
 def write_page(run: Path, best: bool = False) -> Path:
-    """Write the page of a run, or of one of its checkpoints, which is scored anew for it.
+    """Write the page of a run, or of one of its checkpoints, which is evaluated for it.
 
-    Returns its path. Raises CheckpointError, or UsageError for weights without a run around them.
+    Returns its path. Raises CheckpointError, or UsageError for weights outside a run folder.
     """
     subject = Subject.of(run, best)
     if subject.saved is not None:
@@ -349,10 +348,10 @@ def predict(
 
     ``model`` may be what ``load`` takes; ``best`` takes the best checkpoint of a run folder.
     ``images`` is one image or several: a path (of a folder: every image in it), the bytes of a
-    file, an image of Pillow, or an array, uint8 or uint16 of shape (height, width) or (height,
-    width, channels); an array with one more dimension in front holds several. An image that cannot
-    be read gets a prediction with ``error`` and no classes; with ``strict`` it raises DataError.
-    ``module`` and what follows it are for weights that others trained, as in ``load``.
+    file, a Pillow image, or an array, uint8 or uint16 of shape (height, width) or (height, width,
+    channels); an array with one more dimension in front holds several. An image that cannot be read
+    gets a prediction with ``error`` and no classes; with ``strict`` it raises DataError. ``module``
+    and what follows it are for weights that others trained, as in ``load``.
     """
     classifier = model
     if not isinstance(classifier, Classifier):

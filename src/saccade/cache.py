@@ -1,6 +1,6 @@
-"""The user's cache folder: what takes long to make again. Losing it costs time and nothing else.
+"""The user's cache folder: results that take long to compute again.
 
-Nothing of it is believed that does not name the version of the files it is about.
+Losing it costs only time. An entry is used only if it names the current version of its files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ STALE_S = 86_400.0
 
 
 def folder() -> Path:
-    """Return the user's cache folder for Saccade, a private temporary one without a home.
+    """Return the user's cache folder for Saccade, or a private temporary folder if there is no
+    home.
 
     Raises DiskError where there is none that only this user can change.
     """
@@ -62,10 +63,7 @@ def within(*names: str) -> Path:
 
 
 def remember(path: Path, facts: Any) -> None:
-    """Keep a result if that can be written.
-
-    Without one, looking again costs time and nothing else.
-    """
+    """Store a result if it can be written. Without it, computing again costs only time."""
     try:
         files.write_json(path, facts)
     except (SaccadeError, OSError, ValueError):
@@ -73,7 +71,7 @@ def remember(path: Path, facts: Any) -> None:
 
 
 def forget(path: Path) -> None:
-    """Remove a result that turned out to be untrue, if that is possible."""
+    """Remove a wrong result, if possible."""
     try:
         doors.remove(path)
     except OSError:
@@ -83,7 +81,7 @@ def forget(path: Path) -> None:
 def copy(name: str, source: BinaryIO, limit_bytes: int) -> Path:
     """Copy a stream into the cache under ``name``, once.
 
-    What killed processes left of such copies is removed first: one may have many gigabytes. Raises
+    Unfinished copies of killed processes are removed first: they can have many gigabytes. Raises
     DataError above ``limit_bytes``, and DiskError.
     """
     final = within(name)

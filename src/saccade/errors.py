@@ -10,11 +10,11 @@ from saccade.printable import printable
 
 
 class Explained(BaseException):
-    """What is explained to the user instead of shown as a traceback.
+    """An exception that is explained to the user instead of shown as a traceback.
 
     ``what`` is one sentence, ``where`` names the file, record or field, ``fix`` says what to do
     next, and ``finding`` is the stable id of the preflight finding behind it, if there is one.
-    ``told`` means that the user has seen it, from another process perhaps.
+    ``told`` means that the user has already seen it, perhaps from another process.
     """
 
     status = 1
@@ -61,7 +61,7 @@ class CheckpointError(SaccadeError):
 
 
 class ExportError(SaccadeError):
-    """An exported file cannot be made, or does not answer as the classifier does."""
+    """An exported file cannot be made, or its outputs differ from the classifier's."""
 
     status = 72
 
@@ -73,7 +73,7 @@ class StalledError(SaccadeError):
 
 
 class LostRankError(StalledError):
-    """Another rank is gone or does not answer any more."""
+    """Another rank ended or no longer answers."""
 
 
 class DiskError(SaccadeError):
@@ -92,9 +92,9 @@ class PreemptedError(SaccadeError):
 
 
 class StopTraining(PreemptedError):
-    """A callback asks the run to save and to end after the step at hand.
+    """A callback asks the run to save and to end after the current step.
 
-    ``saccade.train`` raises it again once the run is saved; the same call continues the run.
+    ``saccade.train`` raises it again after the run is saved; the same call continues the run.
     """
 
 
@@ -111,10 +111,9 @@ class ConfigError(SaccadeError):
 
 
 class InterruptedRunError(Explained, KeyboardInterrupt):
-    """The user pressed Ctrl-C; what was worth saving is saved.
+    """The user pressed Ctrl-C; the run was saved if possible.
 
-    In Python it is the KeyboardInterrupt that it was: ``except Exception`` around one training of
-    many does not swallow it.
+    In Python it is still a KeyboardInterrupt: ``except Exception`` does not catch it.
     """
 
     status = 130
@@ -123,7 +122,7 @@ class InterruptedRunError(Explained, KeyboardInterrupt):
 class StoppedEarlyError(Explained, SystemExit):
     """SIGTERM or SIGHUP before there was anything to save.
 
-    It ends the process, with status 75; nothing that handles errors on the way may take it for one.
+    It ends the process with status 75; ``except Exception`` does not catch it.
     """
 
     status = 75

@@ -1,6 +1,6 @@
-"""The module that writes: durable files, atomic folders, digests, locks.
+"""The module that writes files: durable files, atomic folders, digests, locks.
 
-Only it and the modules of ``system/`` that it is built of open anything for writing.
+Only this module and the modules of ``system/`` that it uses open files for writing.
 
 Nothing is written in place. A file or folder appears under its final name only when its bytes are
 on the disk.
@@ -51,7 +51,10 @@ def digest(path: Path, kind: str = "sha256") -> str:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file durably: aside, fsync, rename, fsync of the folder; raises DiskError."""
+    """Write a file durably: temporary file, fsync, rename, fsync of the folder.
+
+    Raises DiskError.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,7 @@ def write_json(path: Path, value: Any) -> None:
 def json_bytes(value: Any) -> bytes:
     """Encode a value as indented JSON with a final newline; raises ValueError on NaN or Infinity.
 
-    A byte of a path that is no UTF-8 stays what it is, as an escape of JSON.
+    A byte of a path that is not UTF-8 is kept as a JSON escape.
     """
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "backslashreplace")
@@ -104,7 +107,7 @@ def read_text(path: Path, limit_bytes: int) -> str:
 
 
 def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
-    """Publish a folder of files atomically: it has its name only when every byte was re-read.
+    """Publish a folder of files atomically: it gets its name only after every byte was re-read.
 
     An older folder of that name is there until then. A ``manifest.json`` with size and SHA-256 of
     each file is added. Raises DiskError, leaving nothing behind.
@@ -149,9 +152,8 @@ def publish_folder(final: Path, contents: dict[str, bytes]) -> None:
 def verify_folder(folder: Path) -> tuple[str, ...]:
     """Check a published folder against its manifest and return the names of its files.
 
-    Raises ValueError naming the first bad file. A file that the manifest does not list is bad, too:
-    nothing vouches for it. Hidden files, which systems leave everywhere and nobody reads, are no
-    part of the folder, and the manifest's own name is not returned.
+    Raises ValueError naming the first bad file. A file that is not in the manifest is an error,
+    too. Hidden files are ignored, and the name of the manifest is not returned.
     """
     try:
         for path in (folder, folder / "manifest.json"):
@@ -190,9 +192,9 @@ def verify_folder(folder: Path) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Make a folder for ``place`` inside one that this process has locked.
+    """Make a folder for ``place`` inside a folder that this process has locked.
 
-    What dead processes left is removed.
+    Leftovers of killed processes are removed.
     """
     sweep_parts(folder)
     part = folder / f".saccade.part-{os.getpid()}"
@@ -206,7 +208,7 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
-    """Write a file in the folder ``aside`` and rename it: it is never half there.
+    """Write a file in the folder ``aside`` and rename it, so that it is never incomplete.
 
     ``settle`` makes it durable.
     """
@@ -221,7 +223,7 @@ def place(aside: Path, final: Path, data: bytes | memoryview) -> None:
 
 
 def move_in(part: Path, final: Path) -> None:
-    """Give a file or folder of a ``staging`` folder, durably written there, its final name.
+    """Give a durably written file or folder of a ``staging`` folder its final name.
 
     An older one of that name is there until then.
     """
@@ -236,7 +238,7 @@ def move_in(part: Path, final: Path) -> None:
 
 
 def settle(paths: Iterable[Path]) -> None:
-    """Bring files that ``place`` wrote safely to the disk, with their folders.
+    """Flush files that ``place`` wrote to the disk, with their folders.
 
     One sync for all: an fsync of each waits for a flush of the disk's own cache, measured at 1.4 ms
     for a file that was long written, which is half an hour for ImageNet.
@@ -251,9 +253,9 @@ def settle(paths: Iterable[Path]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder if it exists; of a link only the link is removed.
+    """Remove a folder if it exists; of a link, only the link is removed.
 
-    A published one is renamed first, so that no half folder is seen.
+    A published folder is renamed first, so that nobody sees a partial folder.
     """
     if not os.path.lexists(path):
         return
@@ -264,7 +266,7 @@ def remove_tree(path: Path) -> None:
 
 
 def _set_out_of_sight(path: Path) -> Path:
-    """Give a folder, if it exists, a name under which it is swept, and return that."""
+    """Rename a folder, if it exists, to a name that is cleaned up later, and return that name."""
     doomed = path.with_name(f"{path.name}.part-{os.getpid()}-removed")
     if os.path.lexists(path):
         os.rename(path, doomed)
@@ -272,13 +274,13 @@ def _set_out_of_sight(path: Path) -> Path:
 
 
 def set_aside(path: Path, prefix: str) -> None:
-    """Rename a file or folder within its folder so that it is neither used nor lost."""
+    """Rename a file or folder within its folder, so that it is not used but not lost."""
     with explained(path):
         os.rename(path, path.with_name(f"{prefix}-{path.name}-{os.getpid()}"))
 
 
 def sweep_parts(folder: Path) -> None:
-    """Remove what dead processes left half written in a folder that this process has locked."""
+    """Remove unfinished files of killed processes in a folder that this process has locked."""
     # safe because the folder is locked: no living process writes there
     for leftover in (*folder.glob("*.part-*"), *folder.glob(".*.part")):
         with contextlib.suppress(OSError):
@@ -294,9 +296,9 @@ def free_bytes(path: Path) -> int:
 
 @contextlib.contextmanager
 def aside(final: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name, durably, at the end of the ``with`` block.
+    """Open a file that gets its final name, durably, at the end of the ``with`` block.
 
-    It is locked meanwhile, so that ``remove_abandoned`` knows it from what a killed process left.
+    It is locked meanwhile, so that ``remove_abandoned`` does not remove it.
     """
     part = final.with_name(f".{final.name}.{os.getpid()}.part")
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -318,7 +320,7 @@ def aside(final: Path) -> Iterator[BinaryIO]:
 def _held(part: Path) -> BinaryIO:
     """Open a new file and lock it.
 
-    Another process may take it for abandoned before it is locked, but not twice.
+    Another process may remove it before it is locked, so there is a second try.
     """
     file = doors.fresh(part)
     if try_lock(file) and part.exists():
@@ -331,9 +333,9 @@ def _held(part: Path) -> BinaryIO:
 
 
 def remove_abandoned(part: Path) -> None:
-    """Remove what ``aside`` was writing when its process was killed.
+    """Remove an unfinished file of ``aside`` whose process was killed.
 
-    Nothing happens while that still lives.
+    A file of a living process stays.
     """
     with contextlib.suppress(OSError), doors.existing(part) as file:
         if try_lock(file):
@@ -343,7 +345,7 @@ def remove_abandoned(part: Path) -> None:
 def scratch_folder(inside: Path | None = None) -> contextlib.AbstractContextManager[str]:
     """Return a temporary folder that is removed at the end of the ``with`` block.
 
-    It is made ``inside`` a folder, or where the system keeps such folders.
+    It is inside the folder ``inside``, or in the system's folder for temporary files.
     """
     return tempfile.TemporaryDirectory(prefix="saccade-", dir=inside)
 

@@ -1,6 +1,6 @@
 """What the preflight finds, under stable ids.
 
-Findings are printed, kept in run.json, and raised where they stop the run.
+Findings are printed, stored in run.json, and raised as errors if they stop the run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 
 def tell(findings: Iterable[Finding], log: Log) -> None:
-    """Print findings that stop nothing: warnings, which are also recorded, and notes."""
+    """Print findings that do not stop the run: warnings, which are also logged, and notes."""
     for finding in findings:
         text = f"[{finding.id}] {finding.message}" + (f"; {finding.fix}" if finding.fix else "")
         if finding.severity == "warning":

@@ -1,4 +1,4 @@
-"""The Python face of what frozen features are good for: ``probe`` and ``embed``."""
+"""The Python interface for frozen features: ``probe`` and ``embed``."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ def probe(
     bgr: bool | None = None,
     image_size: int | None = None,
 ) -> Comparison:
-    """Measure the frozen features of one network or several on the same images.
+    """Evaluate the frozen features of one or several networks on the same images.
 
     ``weights`` is what ``load`` takes, a run of pretraining, ``timm:NAME``, or ``"NAME=FILE"``,
-    where NAME is the network of a file of others; ``data`` and ``val`` are what ``train`` takes.
-    Without validation images every fifth image is judged. At most ``limit`` training images are
-    learned from (10,000; 0 = all). ``module`` and what follows it are for weights that others
-    trained, as in ``load``. Raises a SaccadeError with the reason and what to do.
+    where NAME is the network of a file from another program; ``data`` and ``val`` are what
+    ``train`` takes. Without validation images, every fifth image is used for evaluation. The probe
+    learns from at most ``limit`` training images (10,000; 0 = all). ``module`` and the arguments
+    after it are for weights from another program, as in ``load``. Raises a SaccadeError with the
+    reason and what to do.
     """
     log = Log()
     source = _source(data, labels, split_names)
@@ -73,12 +74,12 @@ def embed(
     bgr: bool | None = None,
     image_size: int | None = None,
 ) -> dict[str, Any]:
-    """Write what a network sees in images into a folder, and return the facts about it.
+    """Write the features of images into a folder, and return facts about them.
 
     ``features.npy`` is float32 (n, d), ``softmax.npy`` float32 (n, C) where the network has a head,
-    ``labels.npy`` int64 (n,) where the images are labelled; ``names.csv`` names the rows and
-    ``facts.json`` says the rest. ``weights`` and what follows it are as in ``probe``; ``split``
-    takes one split, else all are written one after the other. Raises a SaccadeError.
+    ``labels.npy`` int64 (n,) where the images are labelled; ``names.csv`` names the rows, and
+    ``facts.json`` has all other facts. ``weights`` and the arguments after it are as in ``probe``;
+    ``split`` selects one split, otherwise all are written. Raises a SaccadeError.
     """
     expected = Expected.of(module, mean=mean, std=std, bgr=bgr, image_size=image_size)
     splits, labelled = _splits(data, split, labels, split_names)

@@ -1,4 +1,4 @@
-"""The Python face of what leaves this program: ``export``."""
+"""The Python interface for exported files: ``export``."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def export(
 ) -> dict[str, Any]:
     """Write a trained classifier as files for other programs; return the receipt.
 
-    ``model`` is what ``load`` returns or takes. ``formats`` names kinds of files, commas between:
-    ``onnx``; ``pt2`` (torch alone loads it); ``pt`` (weights alone); ``timm`` (a folder for timm
-    and transformers); ``pickle``. ``given`` is what they take: ``uint8`` (RGB pixels of the final
+    ``model`` is what ``load`` returns or takes. ``formats`` names file formats, separated by
+    commas: ``onnx``; ``pt2`` (torch alone loads it); ``pt`` (weights alone); ``timm`` (a folder for
+    timm and transformers); ``pickle``. ``given`` is their input: ``uint8`` (RGB pixels of the final
     size), ``image`` (one image of any size) or ``float`` (normalised). ``out`` is the folder, by
-    default ``export`` in the run folder. Each file answers the images of ``data``, or those that
-    the run was validated on, in a process of its own. The receipt, also ``export.json`` in the
-    folder, has both figures and the largest difference. ``int8`` writes ``model-int8.onnx``, too:
-    its ranges are those of ``calibration`` training images, and it may lose ``max_drop`` percentage
-    points; ``per_tensor`` gives weights one scale instead of one for each channel. Raises
-    ExportError where a file is not the classifier, and other SaccadeErrors with the reason and what
-    to do.
+    default ``export`` in the run folder. Each file is evaluated on the images of ``data``, or on
+    the validation images of the run, in a separate process. The receipt, also ``export.json`` in
+    the folder, has both figures and the largest difference. ``int8`` writes ``model-int8.onnx``,
+    too: its ranges are those of ``calibration`` training images, and it may lose ``max_drop``
+    percentage points; ``per_tensor`` gives weights one scale instead of one for each channel.
+    Raises ExportError where a file is not the classifier, and other SaccadeErrors with the reason
+    and what to do.
     """
     kinds, takes = _wanted(formats, given, int8)
     found = scoring.opened(
@@ -82,7 +82,7 @@ def export(
 
 
 def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
-    """Return the kinds of files and what they take; raises UsageError for what does not exist."""
+    """Return the formats and their input; raises UsageError for unknown ones."""
     if given not in INPUTS:
         raise UsageError(
             f"unknown input '{given}'", where="--input", fix=f"give {', '.join(INPUTS)}"
@@ -103,7 +103,7 @@ def _require_head(found: scoring.Opened) -> None:
 
 
 def _origin(path: str) -> dict[str, str]:
-    """Return where weights are from, and their digest where that is a file."""
+    """Return where weights come from, and their digest if that is a file."""
     is_file = path != "" and Path(path).is_file()
     return {"weights": path, **({"sha256": files.digest(Path(path))} if is_file else {})}
 

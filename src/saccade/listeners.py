@@ -1,4 +1,4 @@
-"""Whoever listens to a run: callbacks of the user's, TensorBoard, `metrics.csv`, tests."""
+"""Listeners of a run: the user's callbacks, TensorBoard, `metrics.csv`, tests."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ Callback = Callable[[Any], object]
 
 
 class Listeners:
-    """Tells the events of a run (`training/events.py`) to whoever listens, oldest listener first.
+    """Sends the events of a run (`training/events.py`) to its listeners, oldest listener first.
 
-    A listener that fails is named and left out; the run goes on. One may ask the run to stop by
-    raising StopTraining: ``wish`` is the first such wish, which is fulfilled between two steps.
+    A listener that fails is reported and no longer called; the run continues. One may ask the run
+    to stop by raising StopTraining: ``wish`` is the first such request; the run stops between two
+    steps.
     """
 
     of_every_run: ClassVar[list[Callback]] = []
@@ -34,15 +35,16 @@ class Listeners:
             self.add(callback)
 
     def add(self, callback: Callback, *kinds: type) -> None:
-        """Call ``callback`` with each event to come, or with those of some kinds only."""
+        """Call ``callback`` with each following event, or only with events of some kinds."""
         self._listeners.append((callback, kinds))
 
     def want(self, kind: type) -> bool:
-        """Tell whether anybody listens to events of a kind: some cost something to make."""
+        """Tell whether there is a listener for events of a kind: some events are expensive to
+        create."""
         return any(not kinds or kind in kinds for _, kinds in self._listeners)
 
     def tell(self, event: object) -> None:
-        """Hand an event to every listener."""
+        """Send an event to all listeners."""
         for listener in list(self._listeners):
             callback, kinds = listener
             if kinds and type(event) not in kinds:
@@ -61,7 +63,7 @@ class Listeners:
 
 
 def require_callable(callbacks: Sequence[Callback]) -> None:
-    """Raise UsageError for callbacks that are no list of functions of one event."""
+    """Raise UsageError if callbacks are not a list of functions of one event."""
     listed = callbacks if isinstance(callbacks, list | tuple) else [None]
     if not all(callable(callback) for callback in listed):
         raise UsageError(
@@ -72,7 +74,7 @@ def require_callable(callbacks: Sequence[Callback]) -> None:
 
 
 def name_of(function: object) -> str:
-    """Return the name by which a person knows a function, or an object that can be called."""
+    """Return a readable name of a function or callable object."""
     if isinstance(function, functools.partial):
         return name_of(function.func)
     named = getattr(function, "__qualname__", "") or type(function).__qualname__

@@ -46,12 +46,11 @@ from saccade.training.stop import Stop
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came out of a run: its folder and the figures of the saved weights on the validation
-    set.
+    """The outcome of a run: its folder and the results of the saved weights on the validation set.
 
-    ``seconds`` is the time of all attempts; ``fresh`` is False when the run had been finished
-    before; ``settings`` is the resolved configuration, as in ``config.yaml``; ``objective`` is what
-    was learned, None where nothing ran.
+    ``seconds`` is the time of all attempts; ``fresh`` is False if the run was already finished;
+    ``settings`` is the resolved configuration, as in ``config.yaml``; ``objective`` is what was
+    learned, None if nothing ran.
     """
 
     folder: Path
@@ -74,14 +73,15 @@ def train(
     world: World = ALONE,
     begun: float | None = None,
 ) -> Outcome:
-    """Train to the end of the run, from scratch or from where an earlier attempt stopped.
+    """Train to the end of the run, from the start or from where an earlier attempt stopped.
 
-    ``resume`` is ``auto``, ``never`` or the path of a run or of a checkpoint, which goes on in its
-    own folder without ``out``. With several ranks all of them call this, and only the first reads
-    and writes in the run folder. ``module`` is a network of the user's own; it is left as it is
-    until the run is done, and then holds the final weights. ``behaviour`` is what else was handed
-    over. ``begun``, in seconds of the monotonic clock, is when the user asked for it, if not now.
-    Raises a SaccadeError with the exit status; whatever is worth saving is saved before.
+    ``resume`` is ``auto``, ``never`` or the path of a run or of a checkpoint, which continues in
+    its own folder without ``out``. With several ranks all of them call this, and only the first
+    reads and writes in the run folder. ``module`` is the user's own network; it stays unchanged
+    until the run is done and then gets the final weights. ``behaviour`` is everything else that was
+    passed from Python. ``begun``, in seconds of the monotonic clock, is the start time for the
+    user, if not now. Raises a SaccadeError with the exit status; whatever is worth saving is saved
+    before.
     """
     begun = time.monotonic() if begun is None else begun
     log = log or Log(rank=world.rank)
@@ -124,7 +124,7 @@ def train(
 
 
 def _conclude(outcome: Outcome, run: Run, module: nn.Module | None, log: Log) -> None:
-    """Print what came out, and what to try next; give the user's own network its weights."""
+    """Print the results and the next commands; copy the weights into the user's own network."""
     result, folder, seconds = outcome.result, outcome.folder, outcome.seconds
     run_folder.conclude(result, folder, seconds, log, objective=run.plan.objective)
     # a run in several attempts may have waited for days in between
@@ -137,8 +137,8 @@ def _conclude(outcome: Outcome, run: Run, module: nn.Module | None, log: Log) ->
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What a run begins with: its settings and data, what was handed over with its identity
-    (``network``), and what was found on the first rank.
+    """The start of a run: its settings and data, what was passed from Python with its identity
+    (``network``), and the findings of the first rank.
     """
 
     config: Config
@@ -161,9 +161,9 @@ def _open(
     *,
     log: Log,
 ) -> _Opened:
-    """Open the data, settle the settings that depend on it, and check what needs no step.
+    """Open the data, resolve the settings that depend on it, and do the checks that need no step.
 
-    Raises on all ranks where one of them has other settings, images or versions.
+    Raises on all ranks if one of them has other settings, images or versions.
     """
     data = datasets.open_data(composed.config, composed.source, composed.val_source)
     explicit = composed.explicit_batch
@@ -201,10 +201,9 @@ def _folder(opened: _Opened, out: str, world: World, *, fresh: bool) -> Path:
 
 
 def _finished_before(opened: _Opened, folder: Path, world: World) -> Outcome | None:
-    """Return what came out of this run where it is finished already, else None.
+    """Return the outcome of this run if it is already finished, else None.
 
-    A network that was handed over gets its weights. Raises ConfigError where the folder holds
-    another run.
+    The user's own network gets the weights. Raises ConfigError where the folder holds another run.
     """
     config, data, module = opened.config, opened.data, opened.module
     done = world.broadcast(lambda: resuming.finished(folder, config, data, opened.network))
@@ -248,7 +247,7 @@ def _build(opened: _Opened, folder: Path, saved: Saved | None, world: World) -> 
 
 @contextmanager
 def _ended_in_words(run: Run, log: Log) -> Iterator[None]:
-    """Write down what ends a run, and let go of what it holds."""
+    """Record the error that ends a run, and release its resources."""
     try:
         yield
     except Explained as error:
@@ -265,10 +264,10 @@ def _ended_in_words(run: Run, log: Log) -> Iterator[None]:
 def _try_out(
     run: Run, findings: list[Finding], stop: Stop, log: Log, *, begun: float | None
 ) -> tuple[Run, list[Finding]]:
-    """Take a few steps of a new run, started at ``begun``, on a copy, on the first rank, and let
-    all ranks do as it found best.
+    """Run a few trial steps of a new run, started at ``begun``, on a copy on the first rank, and
+    share its choices with all ranks.
 
-    A resumed run has no ``begun``: it keeps what the trial chose at its start.
+    A resumed run has no ``begun``: it keeps the choices of its first trial.
     """
     choices = run.plan.choices
     # before the trial: what is left of a time that was set is fitted at its end
@@ -295,13 +294,13 @@ def _attempt(saved: Saved | None) -> int:
 
 
 def _meter(run: Run, saved: Saved | None, begun: float, log: Log) -> Meter:
-    """Return a meter that goes on from what the checkpoint says of earlier attempts."""
+    """Return a meter that continues the figures of earlier attempts in the checkpoint."""
     before = saved.meta if saved else {}
     return Meter(run, log, begun, float(before.get("seconds", 0)), since=before.get("since"))
 
 
 def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
-    """Write the final weights, read them back from the disk, and let only these be judged."""
+    """Write the final weights, read them back from disk, and evaluate what was read."""
     plan, state = run.plan, run.state
     if plan.world.leads:
         files.write_bytes(plan.folder / MODEL_FILE, run.classifier().to_bytes())
@@ -372,7 +371,7 @@ def _around(run: Run, reread: Classifier) -> nn.Module:
 
 
 def _hand_over(run: Run, meter: Meter, result: Result, entry: Evaluation, *, log: Log) -> None:
-    """Write what is looked at afterwards: predictions, run.json, the report."""
+    """Write predictions, run.json and the report."""
     folder = run.plan.folder
     if run.plan.objective.answers:
         answers = {"logits": result.logits, "labels": result.labels}

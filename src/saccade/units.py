@@ -1,4 +1,4 @@
-"""Durations, rates, times and sizes with their units; the only place where epochs become steps."""
+"""Durations, rates, times and sizes with units; the only place that converts epochs to steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 8640
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A length of training: epochs, steps, samples, or a share of the run."""
+    """A length of training: epochs, steps, samples, or a fraction of the run."""
 
     value: Fraction
     unit: str
@@ -60,7 +60,7 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A learning rate and the global batch it was found at.
+    """A learning rate and the global batch that it belongs to.
 
     ``per`` is 0 for an effective, unscaled rate.
     """

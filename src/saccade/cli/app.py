@@ -33,10 +33,10 @@ from saccade.system.streams import UnheardError
 
 
 class Verb(typer.core.TyperCommand):
-    """A verb that answers options of other trainers with what to write instead."""
+    """A verb that explains options of other trainers: it says what to write instead."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Read the arguments; raises UsageError where some are spelt as elsewhere."""
+        """Read the arguments; raises UsageError for options of other trainers."""
         if not ctx.resilient_parsing and not ctx.ignore_unknown_options:
             own = {
                 spelling: not getattr(parameter, "is_flag", False)
@@ -108,8 +108,7 @@ CONTINUES = "finished work is kept; the same command continues from there"
 def explained(json_out: bool, again: str = "") -> Iterator[None]:
     """Turn an explained error into a message on stderr (and JSON on stdout) and its exit status.
 
-    ``again`` says what running the command again does, where a signal ends it before it is
-    finished.
+    ``again`` says what the same command does next time if a signal ends it early.
     """
     try:
         with _signal_heeded():
@@ -136,10 +135,10 @@ def explained(json_out: bool, again: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signal_heeded() -> Iterator[None]:
-    """Report a signal that came first as the cause of whatever fails after it.
+    """Report an earlier signal as the cause of a later failure.
 
-    C code swallows what a signal handler raises. torch does so while it imports NumPy, which is
-    then imported by half.
+    C code can swallow the exception of a signal handler. torch does so while it imports NumPy,
+    which is then only half imported.
     """
     try:
         yield
@@ -150,9 +149,9 @@ def _signal_heeded() -> Iterator[None]:
 
 
 def _of_system(error: OSError) -> Explained | None:
-    """Return what to tell the user where the system refused a file: rights, space, limits.
+    """Return the message if the system refused a file (permissions, space, limits).
 
-    None for any other error, which would be a bug of ours.
+    None for any other error, which is a bug.
     """
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     if error.errno == errno.ENAMETOOLONG:
@@ -168,7 +167,7 @@ def _of_system(error: OSError) -> Explained | None:
 
 
 def _of_memory(error: Exception) -> Explained | None:
-    """Return what to tell the user where the memory is too small to load a library.
+    """Return the message if there is too little memory to load a library.
 
     None for any other error.
     """
@@ -183,7 +182,7 @@ def _of_memory(error: Exception) -> Explained | None:
 
 
 def tell(error: Explained, json_out: bool = False) -> int:
-    """Say what happened, unless another process has said it, and return the exit status."""
+    """Print the error, unless another process has printed it, and return the exit status."""
     if error.told:
         return error.status
     if json_out:
@@ -207,20 +206,20 @@ def tell(error: Explained, json_out: bool = False) -> int:
 
 
 def require_arguments_of(verb: str, arguments: list[str]) -> None:
-    """Raise what ``saccade VERB`` would raise on arguments that are handed on to it."""
+    """Raise the error that ``saccade VERB`` would raise for arguments that are passed on to it."""
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
     # a copy: it takes the arguments out of the list
     command.make_context(verb, list(arguments))
 
 
 def complain(text: str, colour: str | None = None) -> None:
-    """Print a line for people on stderr, if that can be written."""
+    """Print a line for people on stderr, if it can be written."""
     with contextlib.suppress(OSError, ValueError):
         typer.secho(printable(text), err=True, fg=colour)
 
 
 def unheard(error: UnheardError) -> int:
-    """Return the exit status of a command whose answer cannot be written.
+    """Return the exit status of a command whose output cannot be written.
 
     0 where its reader closed the pipe, as ``head`` does.
     """
@@ -231,7 +230,7 @@ def unheard(error: UnheardError) -> int:
 
 
 def show(text: str, *, nl: bool = True, err: bool = False) -> None:
-    """Print a result for people on stdout, as text that acts on no terminal.
+    """Print a result for people on stdout, without control characters.
 
     Raises OSError where the stream cannot be written.
     """

@@ -23,7 +23,7 @@ def bench(
     split_names: options.SplitNames = None,
     json_out: options.Json = False,
 ) -> None:
-    """Show where the time goes on your own data, and what would help by how much."""
+    """Show where loading time goes on your own data, and what would make it faster."""
     with explained(json_out):
         from saccade.log import Log
         from saccade.preflight import bench_loader

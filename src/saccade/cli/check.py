@@ -1,4 +1,4 @@
-"""``saccade check``: the preflight of a training alone."""
+"""``saccade check``: only the preflight of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saccade.system import startup
 @app.command(epilog="Example: saccade check --data photos.zip --holdout 10%")
 @asking
 def check(asked: Asked, json_out: Json = False) -> None:
-    """Look for what would go wrong, and say how long training would take. Leaves nothing behind."""
+    """Find problems before training, and estimate how long training takes. Leaves no files."""
     begun = startup.begun()
     with explained(json_out):
         from saccade.log import Log

@@ -31,7 +31,7 @@ def embed(
     precision: options.PrecisionAsRun = "auto",
     json_out: options.Json = False,
 ) -> None:
-    """Write what a network sees in your images: features, softmax and labels as .npy, names as CSV.
+    """Write the features of your images: features, softmax and labels as .npy, names as CSV.
 
     Images need no labels.
     """

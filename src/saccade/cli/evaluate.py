@@ -1,4 +1,4 @@
-"""``saccade eval``: the score of saved weights."""
+"""``saccade eval``: the evaluation of saved weights."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def evaluate(
     precision: options.PrecisionAsRun = "auto",
     json_out: options.Json = False,
 ) -> None:
-    """Score the saved weights of a run as the run did: every image exactly once.
+    """Evaluate the saved weights of a run, with the same settings: every image exactly once.
 
-    Weights that others trained are scored with --model, which names their network; a softmax.npy
-    beside labels.npy, as saccade embed writes them, needs no network.
+    Weights from another program need --model, which names their network. A softmax.npy beside
+    labels.npy, as `saccade embed` writes them, needs no network.
     """
     with explained(json_out):
         from saccade.runs import answers, scoring
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _answers(file: Path, split: str, json_out: bool) -> None:
-    """Print the score of answers in a file."""
+    """Print the score of predictions in a file."""
     from saccade.runs import answers
 
     result, objective, name = answers.score(file, split)
@@ -103,7 +103,7 @@ def _facts(run: Path, opened: Opened, result: Result, how: Conditions) -> dict[s
 
 
 def _line(opened: Opened, result: Result, how: Conditions) -> str:
-    """Return the figures for people, how sure they are, and what they were counted over."""
+    """Return the figures for people, with their interval and the number of images."""
     from saccade.evaluation.views import phrase
 
     recipe = opened.classifier.recipe
@@ -113,7 +113,7 @@ def _line(opened: Opened, result: Result, how: Conditions) -> str:
 
 
 def _figures(objective: Objective, result: Result, images: str, about: str) -> str:
-    """Return figures with their interval; ``about`` says how they came about."""
+    """Return figures with their interval; ``about`` says how they were measured."""
     figures = result.figures
     interval = objective.interval(figures)
     sure = f"95 % interval {interval[0]:.2%} to {interval[1]:.2%}; " if interval else ""

@@ -73,10 +73,10 @@ def export(
     ] = None,
     json_out: options.Json = False,
 ) -> None:
-    """Write a classifier as files that other programs load, each proved on real images.
+    """Write a classifier as files for other programs, each checked on real images.
 
-    Every file answers the validation images in a process without this program. One that does not
-    answer as the classifier does is refused, and nothing is written.
+    Each file is evaluated on validation images in a separate process without this program. If its
+    outputs differ from the classifier's, nothing is written.
     """
     with explained(json_out):
         from saccade import leaving, objectives
@@ -130,7 +130,7 @@ def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
 
 
 def _lost(fact: Mapping[str, Any]) -> str:
-    """Return what was lost in 8 bits, for people."""
+    """Return the loss of accuracy in 8 bits, for people."""
     interval = fact["drop_interval_95"]
     sure = f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     named = "".join(

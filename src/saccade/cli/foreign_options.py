@@ -1,4 +1,4 @@
-"""Options of other trainers: a command that has some is answered with what to write instead.
+"""Options of other trainers: a command with such options is told what to write instead.
 
 ``foreign_options.txt`` is the table; ``docs/coming-from.md`` shows the same rows.
 """
@@ -35,7 +35,7 @@ _PLACE = re.compile(r"\{(?:(\w+)=)?([^}]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A family of options: ``ours`` is what to write here, empty where nothing is.
+    """A family of options: ``ours`` is what to write here, empty if there is nothing.
 
     ``valued`` are those of ``theirs`` that take a value although nothing comes of it.
     """
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def example(self) -> str:
-        """What to write, with the example in the place of a value, for a shell."""
+        """What to write in a shell, with the example as the value."""
         return _quoted(_PLACE.sub(lambda place: _example(place[1], place[2]), self.ours))
 
     @property
@@ -57,7 +57,7 @@ class Row:
         return [place[1] or "plain" for place in _PLACE.finditer(self.ours)]
 
     def advice(self, given: Sequence[str], line: foreign_values.Line) -> str:
-        """Return what to write for the values that were given, the example where none translates.
+        """Return what to write for the given values, or the example if they have no translation.
 
         ``line`` has the values of all options of the command.
         """
@@ -69,7 +69,7 @@ class Row:
         return _quoted(_PLACE.sub(translated, self.ours))
 
     def missing(self, given: Sequence[str], line: foreign_values.Line) -> str:
-        """Say which names there are where the one given has no counterpart, else nothing."""
+        """List the available names if the given one has no counterpart; else return nothing."""
         for kind in self.kinds:
             names = foreign_values.NAMES.get(kind)
             if names and given and foreign_values.translate(kind, given, line) is None:
@@ -82,7 +82,7 @@ def _example(kind: str | None, example: str) -> str:
 
 
 def _quoted(command: str) -> str:
-    """Quote what a shell would take for its own, such as brackets."""
+    """Quote characters that a shell would interpret, such as brackets."""
     try:
         return shlex.join(shlex.split(command))
     # a quote in a value that was given
@@ -107,7 +107,7 @@ def _rows(section: str) -> Iterator[Row]:
 
 
 def find(name: str, verb: str = "train") -> Row | None:
-    """Return the row of an option of others for a verb of ours, None for one that nobody has."""
+    """Return the row of a foreign option for a verb, None for an unknown option."""
     wanted = name.replace("_", "-")
     found = [row for row in rows() if wanted in row.theirs]
     found.sort(key=lambda row: row.subject != OF_SAVED)
@@ -196,7 +196,7 @@ def _is_images(word: str) -> bool:
 
 
 def _with_one_data(told: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Keep one of several places of the images: one that is there, else a known name."""
+    """Keep one of several places of the images: an existing one, else a known name."""
     places = [shlex.split(ours)[1] for _, ours, _ in told if ours.startswith("--data ")]
     if len(set(places)) < 2:
         return told
@@ -219,7 +219,7 @@ def _spelt(name: str) -> str:
 
 
 def _parts(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Iterator[Part]:
-    """Part a command into words, options of ours and options of others."""
+    """Split a command into words, own options and foreign options."""
     rest = list(arguments)
     while rest:
         text = rest.pop(0)
@@ -257,7 +257,7 @@ def _parts(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Iter
 
 
 def _ours(name: str, own: Mapping[str, bool]) -> str:
-    """Return the option of ours that is meant: another spelling, or the beginning of one alone."""
+    """Return the own option that is meant: another spelling, or an unambiguous beginning."""
     spelt = f"--{_spelt(name).lstrip('-')}"
     found = [option for option in own if option.startswith(spelt)] if len(spelt) > 3 else []
     if name in own or spelt in own:
@@ -266,7 +266,7 @@ def _ours(name: str, own: Mapping[str, bool]) -> str:
 
 
 def _abbreviated(name: str, verb: str) -> Row | None:
-    """Return the row of the beginning of an option of others, which their programs accept."""
+    """Return the row for the beginning of a foreign option, which the other programs accept."""
     if len(name) < 5 or not name.startswith("--"):
         return None
     begun = {n for row in rows() for n in row.theirs if n.startswith(_spelt(name))}
@@ -279,7 +279,7 @@ def _is_option(text: str) -> bool:
 
 
 def _taken(rest: list[str], row: Row, name: str) -> list[str]:
-    """Take the values of an option of others from the arguments behind it."""
+    """Take the values of a foreign option from the arguments after it."""
     values: list[str] = []
     if _spelt(name) in FLAGS_OF_OTHERS:
         return values

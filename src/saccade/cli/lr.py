@@ -1,4 +1,4 @@
-"""``saccade lr``: the learning rate over a run, drawn."""
+"""``saccade lr``: a plot of the learning rate over a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lr(
     sets: options.Sets = None,
     json_out: options.Json = False,
 ) -> None:
-    """Draw the learning rate over the run, of one or several recipes. Opens no data."""
+    """Plot the learning rate over the run for one or several recipes. Opens no data."""
     with explained(json_out):
         form = out.suffix.lower().removeprefix(".")
         if form not in ("png", "svg"):

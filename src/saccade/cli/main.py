@@ -40,8 +40,8 @@ from saccade.system import signals, streams
 
 
 def _stand_somewhere() -> None:
-    """Raise UsageError where the working directory was deleted: libraries end a process without
-    a word there.
+    """Raise UsageError if the working directory was deleted: libraries would end the process
+    without a message.
     """
     try:
         os.getcwd()

@@ -21,7 +21,7 @@ def models(
     ] = 1000,
     json_out: options.Json = False,
 ) -> None:
-    """List the architectures with what they cost, or draw one."""
+    """List the architectures with their cost, or show one stage by stage."""
     with explained(json_out):
         from saccade.log import Log
         from saccade.models import find, list_models

@@ -1,6 +1,6 @@
 """Options that several verbs share, each declared once.
 
-A flag that is also a setting stands here and in ``FLAGS`` of ``setup/flags.py``.
+A flag that is also a setting is listed here and in ``FLAGS`` of ``setup/flags.py``.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ Source = Annotated[str, typer.Argument(help="digits, a folder, a tar or a zip (.
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a run is made of, as ``train`` and ``check`` are asked for it."""
+    """The options of a run that ``train`` and ``check`` share."""
 
     words: Words = None
     data: Data = None

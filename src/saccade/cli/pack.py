@@ -1,4 +1,4 @@
-"""``saccade pack``: a source as few files that are read fast."""
+"""``saccade pack``: a data set as a few files that load fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``saccade predict``: what is in images."""
+"""``saccade predict``: the classes of images."""
 
 from __future__ import annotations
 
@@ -36,11 +36,10 @@ def predict(
     ] = False,
     json_out: options.Json = False,
 ) -> None:
-    """Name what is in images, with probabilities, which are computed in float32 on every machine.
+    """Predict the classes of images, with probabilities (computed in float32 on every machine).
 
-    Images that cannot be read are named on stderr, and the others are answered.
-
-    The exit status is 65 then.
+    Images that cannot be read are listed on stderr, and all others are predicted. The exit status
+    is then 65.
     """
     with explained(json_out):
         from saccade import api, files
@@ -72,7 +71,7 @@ def predict(
 
 
 def _tell(row: dict[str, Any], aloud: bool) -> None:
-    """Print one answer as soon as it is known: a reason on stderr, classes on stdout."""
+    """Print one prediction as soon as it is known: errors on stderr, classes on stdout."""
     from saccade.data.sources.ilsvrc import class_name
 
     path = printable(str(row["path"]), keep="")

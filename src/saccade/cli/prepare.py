@@ -1,4 +1,4 @@
-"""``saccade prepare``: any source as an ordinary tree of image files."""
+"""``saccade prepare``: any data set as a folder of image files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prepare(
     split_names: options.SplitNames = None,
     json_out: options.Json = False,
 ) -> None:
-    """Write any source as an ordinary tree of image files.
+    """Write any data set as an ordinary folder of image files.
 
     If it is stopped, the same command continues it.
     """

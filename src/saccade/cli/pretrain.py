@@ -19,8 +19,8 @@ def pretrain(
     dry_run: DryRun = False,
     json_out: Json = False,
 ) -> None:
-    """Let an encoder learn from images without labels, to start a training from (--init RUN).
+    """Pretrain an encoder on images without labels, as the start of a training (--init RUN).
 
-    The first word is the method: simclr, dino, mae or simmim. Without one, the network decides.
+    The first word is the method: simclr, dino, mae or simmim. Without it, the network decides.
     """
     start(asked, out, resume, resume_changed, dry_run=dry_run, json_out=json_out, pretrains=True)

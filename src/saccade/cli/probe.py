@@ -1,4 +1,4 @@
-"""``saccade probe``: what frozen features are good for."""
+"""``saccade probe``: the accuracy of frozen features."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def probe(
     precision: options.PrecisionAsRun = "auto",
     json_out: options.Json = False,
 ) -> None:
-    """Measure frozen features on your images: nearest neighbours and a linear probe.
+    """Evaluate frozen features on your images: nearest neighbours (kNN) and a linear probe.
 
-    Several networks are compared, each beside itself untrained. Nothing is trained but the probe.
+    Several networks are compared, each also with its untrained self. Only the probe is trained.
     """
     with explained(json_out):
         from saccade import frozen

@@ -23,7 +23,7 @@ Words = Annotated[
     )
 )
 def recipes(words: Words = None, json_out: options.Json = False) -> None:
-    """List the recipes, those measured here first, or print one with its receipt.
+    """List the recipes, measured ones first, or print one with its receipt.
 
     `record` writes receipts from run folders.
     """

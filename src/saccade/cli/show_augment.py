@@ -1,4 +1,4 @@
-"""``saccade show-augment``: what the network will see."""
+"""``saccade show-augment``: the images as the network sees them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def show_augment(
     ),
     json_out: options.Json = False,
 ) -> None:
-    """Draw what the network will see: a row for each image, its view at evaluation first."""
+    """Draw the images as the network sees them: one row per image, its view at evaluation first."""
     with explained(json_out):
         from saccade import files
         from saccade.data.sources import train_split

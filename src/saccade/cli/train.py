@@ -1,4 +1,4 @@
-"""``saccade train``, and how it starts or meets the other ranks."""
+"""``saccade train``, and how it starts or joins the other ranks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train(
     dry_run: DryRun = False,
     json_out: Json = False,
 ) -> None:
-    """Train a classifier, or go on exactly where the same command stopped.
+    """Train a classifier, or continue exactly where the same command stopped.
 
     Without arguments: the built-in digits.
     """
@@ -61,7 +61,7 @@ def start(
     json_out: bool,
     pretrains: bool,
 ) -> None:
-    """Do what the verbs ``train`` and ``pretrain`` are asked for."""
+    """Run the verbs ``train`` and ``pretrain``."""
     begun = startup.begun()
     with explained(json_out):
         # imported here: torch takes seconds, and `--help` and typing errors should not
@@ -108,10 +108,11 @@ def _print_config(config: Config) -> None:
 
 @contextlib.contextmanager
 def ranks(config: Config) -> Iterator[World]:
-    """Meet the other ranks, or start them where several devices are asked for and nobody has.
+    """Join the other ranks, or start them if several devices are requested and they are not
+    running.
 
-    Where they are started here, the body of the ``with`` does not run in this process: it ends
-    with the exit status of the ranks.
+    If they are started here, the body of the ``with`` does not run in this process, which ends with
+    the exit status of the ranks.
     """
     from saccade import units
     from saccade.distributed.world import Devices, Start, joined

@@ -26,9 +26,9 @@ def verify(
     split_names: options.SplitNames = None,
     json_out: options.Json = False,
 ) -> None:
-    """Read every image once: count, compare, and name everything that is odd.
+    """Read every image once: count, compare, and list all problems.
 
-    Exit 65 if something is wrong.
+    Exits with 65 if there are any.
     """
     with explained(json_out):
         from saccade import files

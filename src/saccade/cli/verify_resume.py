@@ -25,7 +25,7 @@ def verify_resume(
     ] = 60,
     json_out: Json = False,
 ) -> None:
-    """Kill and resume a short run of your own setup (arguments as for train).
+    """Kill and resume a short run of your own set-up (arguments as for train).
 
     Compare all weights bit by bit.
     """
