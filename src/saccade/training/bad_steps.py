@@ -1,4 +1,4 @@
-"""Keeping the batch of a step that was left out, to look at it afterwards."""
+"""Saving the batch of a skipped step, for inspection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_KEPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known about a step until its flag was read: ``bad``, ``jumps`` and ``loss`` are
+    """The data of a step until its flag is read: ``bad``, ``jumps`` and ``loss`` are
     scalars on the device.
 
     ``batch`` is this rank's, ``loss`` the rank's share of the mean loss; ``jumps`` tells whether
@@ -38,7 +38,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Where bad batches go: ``folder/bad/step_XXXXXXXX.safetensors``, and beside it a JSON file
+    """Where bad batches are saved: ``folder/bad/step_XXXXXXXX.safetensors``, and beside it a JSON
+    file
     with the names.
     """
 
@@ -48,9 +49,9 @@ class Archive:
     world: World = ALONE
 
     def keep(self, evidence: Evidence) -> str:
-        """Write the batch of all ranks and return where it lies; all ranks must call this.
+        """Write the batch of all ranks and return its path; all ranks must call this.
 
-        A full disk costs the batch, not the run.
+        If the disk is full, the batch is lost, but the run continues.
         """
         # every rank takes part in these; the first one writes
         batch, gather = evidence.batch, self.world.gather

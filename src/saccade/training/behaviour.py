@@ -1,4 +1,4 @@
-"""Behaviour that a user hands over from Python: loss, optimiser, augmentation, objective."""
+"""The user's own loss, optimiser, augmentation or objective, passed from Python."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _FORMS = {
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What was handed over; None where the settings decide.
+    """The user's own functions and objective; None where the settings decide.
 
     ``loss`` gets logits, float32 (B, C), and targets, int64 (B,), of a cell (micro-batch).
     ``optimizer`` gets the list of the trained parameters, ``augment`` an image, uint8 (H, W, 3),
-    and a generator of numpy. ``objective`` is a class; each run makes its own of it.
+    and a generator of numpy. ``objective`` is a class; each run makes its own instance.
     """
 
     loss: Loss | None = None
@@ -48,9 +48,9 @@ class Behaviour:
     objective: type[Objective] | None = None
 
     def check(self, lr: float | None = None) -> None:
-        """Raise UsageError for what cannot be what it stands for; nothing is called.
+        """Raise UsageError for arguments of a wrong kind; nothing is called.
 
-        ``lr`` is a learning rate that was asked for beside it.
+        ``lr`` is the learning rate of the same call, if any.
         """
         if self.optimizer is not None and lr is not None:
             raise UsageError(
@@ -107,7 +107,8 @@ class Behaviour:
             )
 
     def unused(self, chosen: Sequence[str]) -> list[Finding]:
-        """Warn of settings that the user has chosen, and that what was handed over sets aside."""
+        """Warn of settings that the user has chosen but that have no effect on the user's own
+        functions."""
         aside = [
             name
             for name in chosen
@@ -128,17 +129,17 @@ class Behaviour:
         return [Finding("not-applied", "warning", text, where=aside[0], fix=fix)]
 
     def identity(self) -> dict[str, str]:
-        """Return a digest of the content of each thing that was handed over."""
+        """Return a digest of the content of each function and objective."""
         return {n: identity.identify_function(value) for n, value in self._given().items()}
 
     def names(self) -> dict[str, str]:
-        """Return the name of each thing that was handed over, for people."""
+        """Return the name of each function and objective, for people."""
         return {n: name_of(value) for n, value in self._given().items()}
 
     def learned(self, config: Config, train: Split) -> Objective:
-        """Return what a run on these training images learns, as far as that was handed over.
+        """Return the objective for these training images, if the user has passed one or a loss.
 
-        Raises ConfigError where a loss is not one for these labels.
+        Raises ConfigError if a loss does not fit the labels.
         """
         if self.objective is not None:
             return _made(self.objective, config, train)
@@ -157,13 +158,13 @@ class Behaviour:
     def optimizers(
         self, model: nn.Module, config: Config, device: torch.device, chosen: str = ""
     ) -> Optimizers:
-        """Return the optimisers of a model, or the one that was handed over."""
+        """Return the optimisers of a model, or the user's own optimiser."""
         if self.optimizer is None:
             return optim.build(model, config, device, chosen)
         return own_optimizer.build(model, self.optimizer, name_of(self.optimizer))
 
     def noted_in(self, choices: Choices) -> Choices:
-        """Return the automatic choices, without the one that an optimiser of the user's settles."""
+        """Return the automatic choices; the user's own optimiser decides its own."""
         if self.optimizer is None:
             return choices
         return replace(choices, optimizer=Choice("own", "handed over from Python"))
@@ -180,7 +181,7 @@ class Behaviour:
 
 
 def _made(kind: type[Objective], config: Config, train: Split) -> Objective:
-    """Make an objective of the user's; raises ConfigError where it names no outputs."""
+    """Make the user's own objective; raises ConfigError if it names no outputs."""
     made = kind.of(config, train)
     names = getattr(made, "outputs", None)
     texts = isinstance(names, tuple) and all(isinstance(one, str) and one for one in names)

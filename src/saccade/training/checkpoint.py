@@ -1,9 +1,9 @@
-"""Checkpoints: verified folders of safetensors and JSON, found again without any pointer.
+"""Checkpoints: verified folders of safetensors and JSON, found without a pointer file.
 
 ``checkpoints/step_00000370/`` holds ``model.safetensors``, ``optimizer.safetensors``,
 ``ema.safetensors`` (with EMA), ``scale.safetensors`` (in fp16), ``losses.safetensors`` (where
 spikes are looked for), ``state.json`` and ``manifest.json`` with the digest of each. A folder whose
-manifest does not verify does not exist. Nothing that a checkpoint holds is ever executed.
+manifest does not verify is ignored. Nothing in a checkpoint is ever executed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Saved:
 
     @property
     def step(self) -> int:
-        """Optimiser steps that were done."""
+        """Number of finished optimiser steps."""
         return int(self.meta["step"])
 
 
@@ -121,9 +121,7 @@ OLDER = (
 def read(path: Path, fix: str = OLDER) -> Saved:
     """Verify and read one checkpoint.
 
-    Raises CheckpointError naming the file, and the field, that is damaged.
-
-    Only what the manifest lists is read.
+    Raises CheckpointError with the damaged file and field. Only files in the manifest are read.
     """
     try:
         names = files.verify_folder(path)
@@ -143,7 +141,7 @@ def read(path: Path, fix: str = OLDER) -> Saved:
 
 
 class _Evaluation(BaseModel):
-    """What of an evaluation is reckoned with."""
+    """The fields of an evaluation that are used again."""
 
     step: int = Field(ge=0)
     epoch: float = 0.0
@@ -175,10 +173,7 @@ class _Choices(BaseModel):
 
 
 class _Meta(BaseModel):
-    """``state.json``, which may come from anybody.
-
-    What a run adds to it is checked where it is there.
-    """
+    """``state.json``, which is not trusted. Optional fields are checked if they are present."""
 
     format: int
     draws_version: int
@@ -218,7 +213,8 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def _meta(file: Path) -> dict[str, Any]:
-    """Return ``state.json`` once its form is right; raises ValueError that names the field."""
+    """Return ``state.json`` after checking its form; raises ValueError with the name of the
+    field."""
     facts = files.read_json(file)
     try:
         checked = _Meta.model_validate(facts)
@@ -240,9 +236,9 @@ def _meta(file: Path) -> dict[str, Any]:
 
 
 def primary_of(meta: Mapping[str, Any]) -> Primary:
-    """Return the figure that decides in a run, from the facts of one of its checkpoints.
+    """Return the primary figure of a run, from the facts of one of its checkpoints.
 
-    Raises CheckpointError where this version does not know what the run learned.
+    Raises CheckpointError if this version does not know the objective.
     """
     recipe = meta.get("recipe")
     known = recipe.get("objective") if isinstance(recipe, Mapping) else None
@@ -250,7 +246,7 @@ def primary_of(meta: Mapping[str, Any]) -> Primary:
 
 
 def _require_figures(facts: Mapping[str, Any], file: Path) -> None:
-    """Raise ValueError where an evaluation lacks the figure by which the best is chosen."""
+    """Raise ValueError if an evaluation lacks the primary figure."""
     name = primary_of(facts).name
     for place, entry in enumerate(facts["evaluations"]):
         value = entry.get(name)
@@ -261,9 +257,7 @@ def _require_figures(facts: Mapping[str, Any], file: Path) -> None:
 def _check_layout(
     layout: dict[str, dict[str, list[int]]], groups: dict[str, dict[str, Tensor]]
 ) -> None:
-    """Raise ValueError where the strides of a tensor do not belong to it or would take much more
-    memory than it.
-    """
+    """Raise ValueError if strides do not fit a tensor or would need much more memory than it."""
     for group, tensors in groups.items():
         for name, tensor in tensors.items():
             strides = layout.get(group, {}).get(name)
@@ -288,8 +282,8 @@ def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
 
     Damaged ones are set aside by renaming and returned as errors.
 
-    Raises CheckpointError when there are checkpoints but none is good: starting from scratch would
-    hide the loss.
+    Raises CheckpointError if there are checkpoints but none is valid: a new start would hide the
+    loss.
     """
     errors: list[CheckpointError] = []
     for step in steps_on_disk(folder):
@@ -309,7 +303,7 @@ def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
 
 
 def set_aside(errors: Sequence[CheckpointError]) -> None:
-    """Rename damaged checkpoints so that they are neither used nor lost."""
+    """Rename damaged checkpoints, so that they are not used but not lost."""
     for error in errors:
         files.set_aside(Path(error.where), "damaged")
 
@@ -389,7 +383,7 @@ def restore_layout(saved: Saved, state: State) -> None:
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
     """Remove all but the ``keep`` newest checkpoints and the best one.
 
-    Called only after a new one was verified.
+    Call it only after a new one was verified.
     """
     for step in steps_on_disk(folder)[keep:]:
         if step != best_step:

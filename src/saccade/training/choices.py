@@ -11,7 +11,7 @@ Value = TypeVar("Value", str, int, bool)
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[Value]):
-    """What was chosen, and why, as a phrase for people."""
+    """A chosen value, and its reason as a phrase for people."""
 
     value: Value
     reason: str
@@ -27,12 +27,12 @@ LENGTH_AS_SET = Choice("", "as set")
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Everything that a run chooses by itself.
+    """All automatic choices of a run.
 
     ``device`` is a type such as ``cuda``, ``optimizer`` how the optimiser updates its tensors
-    (``fused`` or ``foreach``), ``length`` the duration that was fitted to ``within``, empty where
-    the settings say how long the run is. ``config.yaml``, ``run.json`` and the checkpoints hold
-    these under ``resolved``.
+    (``fused`` or ``foreach``), ``length`` the duration that was fitted to ``within``, empty if the
+    settings give the length. ``config.yaml``, ``run.json`` and the checkpoints hold these under
+    ``resolved``.
     """
 
     device: Choice[str]
@@ -51,7 +51,7 @@ class Choices:
 
     @classmethod
     def parse(cls, tree: Mapping[str, Mapping[str, Any]]) -> Choices:
-        """Read them back from their JSON form; other names in it are passed over."""
+        """Read them back from their JSON form; unknown names are ignored."""
         return cls(
             device=Choice.parse(tree["device"], str),
             precision=Choice.parse(tree["precision"], str),
@@ -66,9 +66,9 @@ class Choices:
         )
 
     def overridden_by(self, earlier: Mapping[str, Mapping[str, Any]]) -> Choices:
-        """Return these with all that an earlier attempt had chosen, given in its JSON form.
+        """Return these with the choices of an earlier attempt, given in its JSON form.
 
-        Attempts of older versions may know fewer of them.
+        Older versions have fewer of them.
         """
         # today's choice stands in where the earlier attempt knew of none
         return Choices.parse({**self.to_json(), **earlier})

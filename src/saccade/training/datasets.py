@@ -1,4 +1,4 @@
-"""What a run trains on and validates on, and how its images are seen."""
+"""The training and validation data of a run, and how the network sees its images."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ many of them, where these are not more than the last share.
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run: ``train`` is learned from, ``val`` is the final judge, ``chosen_on``
-    picks the best: ``val``, a part of it, or images held out of training.
+    """The splits of a run: ``train`` for training, ``val`` for the final evaluation, ``chosen_on``
+    to choose the best checkpoint: ``val``, a part of it, or images held out of training.
 
-    ``dropped`` names the training images that cannot be read and are left out, with the reasons.
+    ``dropped`` lists skipped training images that cannot be read, with the reasons.
     """
 
     source: Source
@@ -64,7 +64,7 @@ class Data:
 
 
 def open_training(config: Config) -> Source:
-    """Open the source that a configuration trains on; raises DataError and ConfigError."""
+    """Open the training data of a configuration; raises DataError and ConfigError."""
     section = config.data
     return open_source(
         section.train, section.labels, shared(section.split_names, apart=bool(section.val))[0]
@@ -72,7 +72,7 @@ def open_training(config: Config) -> Source:
 
 
 def open_unlabelled_training(config: Config) -> tuple[Source, str]:
-    """Open the source that a run learns from without labels, and say what `data.labels` must be.
+    """Open the data of a run without labels, and return the value of `data.labels`.
 
     Raises DataError and ConfigError.
     """
@@ -84,9 +84,7 @@ def open_unlabelled_training(config: Config) -> tuple[Source, str]:
 
 
 def open_any_training(config: Config) -> Source:
-    """Open the source that a run learns from, with labels or without; raises DataError and
-    ConfigError.
-    """
+    """Open the training data of a run, with or without labels; raises DataError and ConfigError."""
     if config.pretrain.method == "none":
         return open_training(config)
     return open_unlabelled_training(config)[0]
@@ -95,10 +93,8 @@ def open_any_training(config: Config) -> Source:
 def open_data(config: Config, source: Source, val_source: Source | None = None) -> Data:
     """Find the training and validation splits.
 
-    Raises DataError when there is no honest validation set.
-
-    ``val_source`` is one that was handed over open; without it the configuration says where the
-    validation data is.
+    Raises DataError if there is no valid validation set. ``val_source`` is an open validation
+    source; without it, the configuration names the validation data.
     """
     section = config.data
     if val_source is None:
@@ -146,9 +142,9 @@ def open_data(config: Config, source: Source, val_source: Source | None = None) 
 
 
 def _part_of(val: Split, config: Config) -> Split:
-    """Return the validation images that are scored on the way: always the same, drawn at random.
+    """Return the validation images for evaluations during training: a fixed random subset.
 
-    Raises ConfigError where those of ``minival`` are to be scored there.
+    Raises ConfigError together with ``minival``.
     """
     wanted = num_of(config.data.eval_images, len(val))
     if wanted and config.data.minival:
@@ -164,14 +160,12 @@ def _part_of(val: Split, config: Config) -> Split:
 
 
 def num_of(amount: float, whole: int) -> int:
-    """Return how many of ``whole`` images an amount means: a fraction below 1, or a count."""
+    """Return the number of images for an amount of ``whole``: a fraction below 1, or a count."""
     return max(round(amount * whole), 1) if 0 < amount < 1 else int(amount)
 
 
 def no_validation(source: Source) -> DataError:
-    """Return the refusal to train without a validation set: accuracy on training images means
-    nothing.
-    """
+    """Return the error for a missing validation set: accuracy on training images means nothing."""
     held = [f"'{name}' with {_classes_of(split)}" for name, split in source.splits.items()]
     found = "; ".join([*held, *source.notes])
     return DataError(
@@ -186,21 +180,19 @@ def no_validation(source: Source) -> DataError:
 
 
 def _classes_of(split: Split) -> str:
-    """Name the first classes, where a folder that was misread would be seen."""
+    """Name the first classes, which show whether a folder was misread."""
     first, count = ", ".join(split.classes[:4]), len(split.classes)
     return f"the class{'es' * (count > 1)} {first}" + f" and {count - 4:,} more" * (count > 4)
 
 
 def offset_in_steps(offset: int, config: Config) -> float:
-    """Return an offset in samples as steps of this batch, a fraction where it is no whole number
-    of them.
-    """
+    """Return an offset in samples as steps of this batch; it can be a fraction."""
     batch = config.batch.global_
     return offset / batch if offset % batch else offset // batch
 
 
 def training_order(config: Config, num_train: int, offset: int = 0) -> Order:
-    """Say which of so many training images come when."""
+    """Return the order of the given number of training images."""
     return Order(
         num_train,
         seed=config.seed,
@@ -220,7 +212,7 @@ def training_view(
 ) -> TrainingView:
     """Return how a training of ``steps`` steps sees the images of a split.
 
-    ``rank_slice`` is a rank's part of them, ``own`` an augmentation that was handed over.
+    ``rank_slice`` is the part of a rank, ``own`` the user's own augmentation.
     """
     section, augmentation = config.data, config.augment
     fit = Fit.of(section.fit, section.eval_crop, section.mean)

@@ -1,4 +1,4 @@
-"""What happens in a run, as plain values.
+"""The events of a run, as plain values.
 
 ``saccade.train(callbacks=[f])`` calls ``f(event)`` with each of the events below, in the main
 thread of the first rank, between two steps; `listeners.py` is how. A callback sees values, not
@@ -15,9 +15,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """An attempt begins: the checks are over, and the next thing is a step.
+    """An attempt begins: the checks are done, and a step comes next.
 
-    ``step`` is where it goes on, 0 for a new run. ``attempt`` counts from 1; a resumed run has a
+    ``step`` is where it continues, 0 for a new run. ``attempt`` counts from 1; a resumed run has a
     higher one.
     """
 
@@ -34,14 +34,12 @@ class StepDone:
     """A step is done.
 
     ``step`` counts the steps that are done, ``epoch`` the passes over the training images, with a
-    fraction. ``loss`` is the mean over the global batch as it was computed, not finite where the
-    step went bad and was left out. ``lr`` is the rate that the step had. ``images_per_s`` and
+    fraction. ``loss`` is the mean over the global batch as it was computed, not finite if the step
+    was bad and was skipped. ``lr`` is the rate that the step had. ``images_per_s`` and
     ``wait_share``, the share of the time that was spent waiting for images, are those of this step
-    alone.
-
-    On a CPU this is told at once. On a GPU the loss is read one step late, so that the device never
-    waits: the event of step 7 comes after step 8 was begun, but before an evaluation or a
-    checkpoint of step 7 is told.
+    alone. On a CPU the event comes at once. On a GPU the loss is read one step late, so that the
+    device never waits: the event of step 7 comes after step 8 has begun, but before the events of
+    an evaluation or a checkpoint of step 7.
     """
 
     step: int
@@ -55,11 +53,11 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The model was evaluated, the average of the weights where the run keeps one.
+    """The model was evaluated: the average of the weights (EMA) if the run has one.
 
     ``figures`` are numbers by name, such as ``top1`` (a fraction) and ``loss``. ``train`` are those
-    of training since the evaluation before: ``train_loss``, ``lr``, ``images_per_s``. ``is_best``
-    tells whether no earlier evaluation was better. The ``final`` one is of the saved weights.
+    of training since the previous evaluation: ``train_loss``, ``lr``, ``images_per_s``. ``is_best``
+    is True if no earlier evaluation was better. The ``final`` evaluation uses the saved weights.
     """
 
     step: int
@@ -74,7 +72,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A checkpoint is on the disk and was read back: ``path`` is its folder."""
+    """A checkpoint was written and read back: ``path`` is its folder."""
 
     step: int
     path: Path
@@ -85,9 +83,9 @@ class RunEnded:
     """An attempt is over, and everything worth saving is saved.
 
     ``status`` is the word in ``run.json``: ``done``, ``preempted``, ``interrupted``, ``diverged``
-    and so on, or ``failed`` where an error that Saccade does not explain went through;
-    ``message`` says why where it is not ``done``. ``figures`` are those of the final evaluation,
-    empty where there was none.
+    and so on, or ``failed`` for an error that Saccade does not explain; ``message`` is the reason
+    if the status is not ``done``. ``figures`` are those of the final evaluation, empty if there was
+    none.
     """
 
     folder: Path

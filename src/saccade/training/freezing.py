@@ -1,4 +1,4 @@
-"""What of a network rests while the remainder trains: its parameters and their statistics."""
+"""Freezing parts of a network during training: parameters and their statistics."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Layer = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What rests in a run, by name.
+    """The frozen parameters of a run, by name.
 
-    ``until`` says for each parameter before which step it wakes, None for never; ``layers`` counts
-    them from the input. With ``keeps_statistics`` every BatchNorm normalises by the statistics that
-    it came with.
+    ``until`` is the step before which a parameter is unfrozen, None for never; ``layers`` counts
+    them from the input. With ``keeps_statistics`` every BatchNorm keeps using its initial running
+    statistics.
     """
 
     until: Mapping[str, int | None] = field(default_factory=dict)
@@ -37,11 +37,11 @@ class Rest:
 
 
 def plan(model: nn.Module, section: FinetuneSection, wake_steps: float | None = None) -> Rest:
-    """Return what the settings let rest of a network.
+    """Return what the settings freeze of a network.
 
-    ``wake_steps`` is the length of gradual unfreezing, None where nothing wakes. It ends with the
-    layer at the input; the first to wake is the one below the head. *Source:* Howard & Ruder 2018,
-    "ULMFiT", section 3.3. Raises ConfigError where there is no such part.
+    ``wake_steps`` is the length of gradual unfreezing, None if nothing is unfrozen. The layer below
+    the head is unfrozen first, the layer at the input last. *Source:* Howard & Ruder 2018,
+    "ULMFiT", section 3.3. Raises ConfigError if there is no such part.
     """
     layers = _resting_layers(model, section.freeze) if section.rests else []
     until: dict[str, int | None] = {}
@@ -52,11 +52,11 @@ def plan(model: nn.Module, section: FinetuneSection, wake_steps: float | None = 
 
 
 class Freezing:
-    """Lets the parts of one network rest, as a :class:`Rest` says, and wakes them in time.
+    """Freezes parts of one network according to a :class:`Rest`, and unfreezes them in time.
 
-    A parameter at rest has no gradient, so that no optimiser touches it, its weight decay and
-    momentum included. A module whose parameters all rest is in evaluation mode: its statistics
-    stay, and it draws nothing. ``still`` are the ``id`` of all tensors that cannot change now.
+    A frozen parameter has no gradient, so the optimiser does not change it: no weight decay, no
+    momentum. A module whose parameters are all frozen is in evaluation mode: its statistics stay,
+    and it draws no random numbers. ``still`` are the ``id`` of all tensors that cannot change now.
     """
 
     def __init__(self, model: nn.Module, rest: Rest) -> None:
@@ -73,7 +73,7 @@ class Freezing:
             parameter.requires_grad_(rest.until[name] is not None)
 
     def on(self, copy: nn.Module) -> Freezing:
-        """Return the same for a copy of the network, as it is once all that wakes has woken."""
+        """Return the same for a copy of the network, in its state after all unfreezing."""
         awake = {name: step for name, step in self._rest.until.items() if step is None}
         for name in self._rest.until:
             copy.get_parameter(name).requires_grad_(True)
@@ -99,7 +99,7 @@ class Freezing:
         return "; ".join(text)
 
     def settle(self, step: int) -> None:
-        """Bring the network into the form that it has at a step of the run."""
+        """Set the network to its state at a step of the run."""
         phase = sum(step >= moment for moment in self._moments)
         if phase != self._phase:
             self._enter(phase, step)
@@ -110,7 +110,7 @@ class Freezing:
                 module.training = False
 
     def _enter(self, phase: int, step: int) -> None:
-        """Wake what is due, and find what still rests."""
+        """Unfreeze parameters that are due, and find those that are still frozen."""
         asleep = set()
         for name, parameter in self._named.items():
             wakes = self._rest.until[name]
@@ -127,8 +127,8 @@ class Freezing:
         )
 
     def _resting_modules(self, asleep: set[str]) -> Iterator[nn.Module]:
-        """Yield the modules in evaluation mode: those whose parameters all rest, with what is
-        inside, and norms that keep their statistics.
+        """Yield the modules in evaluation mode: those whose parameters are all frozen, with their
+        submodules, and norms that keep their statistics.
         """
         own = {name for name, p in self._model.named_parameters() if p.requires_grad}
         is_before = bool(asleep)
@@ -152,7 +152,7 @@ def _has_statistics(module: nn.Module) -> bool:
 
 
 def _resting_layers(model: nn.Module, part: str) -> list[Layer]:
-    """Return the layers that rest, from the input on."""
+    """Return the frozen layers, from the input on."""
     layers = _backbone(model)
     if part == BACKBONE:
         return layers
@@ -171,7 +171,7 @@ def _resting_layers(model: nn.Module, part: str) -> list[Layer]:
 def _backbone(model: nn.Module) -> list[Layer]:
     """Return all layers but the heads, from the input on.
 
-    Raises ConfigError for a network whose head cannot be told, or that has nothing else.
+    Raises ConfigError if the head cannot be found, or if there is no other layer.
     """
     head = set(head_parameters(model))
     if not head:
@@ -204,7 +204,7 @@ def _backbone(model: nn.Module) -> list[Layer]:
 
 
 def _last_layer_of(part: str, layers: list[Layer], model: nn.Module) -> int:
-    """Return the number of the last layer of a module; raises ConfigError where it is none."""
+    """Return the number of the last layer of a module; raises ConfigError for an unknown module."""
     modules = {name for name, _ in model.named_modules()}
     inside = [
         number for number, layer in enumerate(layers) if any(_is_in(name, part) for name in layer)

@@ -1,4 +1,4 @@
-"""What becomes of a step whose numbers are not finite, or whose loss jumps."""
+"""The handling of bad steps: non-finite numbers, or a loss spike."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from saccade.training.state import State
 
 
 class Guard:
-    """Decides whether a bad step, one that is not finite or whose loss jumps, is skipped or ends
-    the run.
+    """Decides whether a bad step (non-finite values or a loss spike) is skipped or ends the run.
 
     On the CPU the flag is read at once. On a GPU it is read one step late, so that the device never
     waits for the host; ``settle`` must be called before anything is saved. All ranks see the same
@@ -29,7 +28,7 @@ class Guard:
     def watch(self, state: State, evidence: Evidence) -> None:
         """Take the flag of a step.
 
-        Raises DivergedError when it, or the one before, ends the run.
+        Raises DivergedError if this step, or the previous one, ends the run.
         """
         self.settle()
         self._open = state, evidence, Late(evidence.bad)
@@ -38,7 +37,7 @@ class Guard:
             self.settle()
 
     def settle(self) -> None:
-        """Read the flag that is still open; raises DivergedError."""
+        """Read the pending flag; raises DivergedError."""
         if self._open is None:
             return
         # let go of it before it is judged: an error below must not be told a second time

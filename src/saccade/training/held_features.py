@@ -1,4 +1,5 @@
-"""Features of a backbone at rest: computed once, held, and trained on in place of the images."""
+"""Cached features of a frozen backbone: computed once and used for training instead of the
+images."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from saccade.objectives.objective import Objective, Result
 
 @dataclass(frozen=True, slots=True)
 class HeldFeatures:
-    """What the head of a network sees in a run whose backbone rests.
+    """The input of the head in a run with a frozen backbone.
 
     ``views``, float32 (V, n, d), are the features of the n training images in V views, ``judged``,
     float32 (m, d), those of the images in ``split``, as evaluation sees them; all on the CPU.
@@ -48,7 +49,7 @@ class HeldFeatures:
     def judge(
         self, network: nn.Module, objective: Objective, precision: str, device: torch.device
     ) -> Result:
-        """Return the figures of a network on the split, of which only the head computes."""
+        """Return the figures of a network on the split; only its head computes."""
         split = objective.matched(self.split)
         head = network.get_submodule(self.head)
         # in cells of the same size as everywhere: kernels may round differently for another

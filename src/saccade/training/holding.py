@@ -1,4 +1,4 @@
-"""Computing the features that a run with a backbone at rest trains on."""
+"""Computing the features for a run with a frozen backbone."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ Poll = Callable[[int], None]
 def hold(run: Run, stop: Stop, log: Log) -> Run:
     """Return the run as it trains: on cached features if the settings ask for it.
 
-    Each attempt computes them again, with the same bits, so no checkpoint holds them. Where they
-    cannot be held the whole network computes in each step as ever, and the log says why.
+    Each attempt computes them again, with the same bits, so no checkpoint holds them. If they
+    cannot be cached, the whole network computes in each step, and the log says why.
     """
     plan, model = run.plan, run.state.model
     if not plan.config.finetune.holds:
@@ -112,7 +112,7 @@ def _tried(run: Run) -> tuple[Tensor, Tensor]:
 
 
 def _is_passed_on(run: Run, features: Tensor) -> bool:
-    """Tell whether an objective hands features, (k, d), to the network as they are."""
+    """Tell whether an objective passes features, (k, d), to the network unchanged."""
     plan, places = run.plan, np.arange(len(features))
     labels = torch.from_numpy(plan.data.train.labels[places % len(plan.data.train)])
     device = plan.device
@@ -173,7 +173,7 @@ def _augmented(run: Run, epoch: int, poll: Poll) -> Tensor:
 
 
 class _EachOnce(Order):
-    """Every sample of one epoch, in the order of the split; the last one again for what is over."""
+    """Every sample of one epoch, in the order of the split, padded with the last one."""
 
     def __init__(self, num_samples: int, seed: int, epoch: int) -> None:
         super().__init__(num_samples, seed)

@@ -1,8 +1,9 @@
-"""What makes a network that was handed over from Python the same one as another.
+"""The identity of a network that was passed from Python.
 
-A class name says nothing: networks of one class differ in width, in frozen layers, in their start.
-So the identity has four digests: of the tensors' forms, of the values they start with, of the tree
-of modules with their settings, and of the code that runs. docs/models.md says what this cannot see.
+The class name is not enough: networks of one class differ in width, frozen layers and initial
+values. So the identity has four digests: of the tensors' forms, of the values they start with, of
+the tree of modules with their settings, and of the code that runs. docs/models.md lists what this
+cannot detect.
 """
 
 from __future__ import annotations
@@ -92,12 +93,11 @@ _PLAIN = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Trail:
-    """How a value was reached: what lies ``above`` it, how many ``objects`` are among that, what is
-    ``known`` so far.
+    """The path to a value: the values ``above`` it, the number of ``objects`` among them, and all
+    ``known`` values.
 
-    Attributes and closures may lead in circles, and to one thing in many ways. What is known is
-    kept alive: Python gives the ``id`` of what is gone to something else. ``classes`` follows the
-    code of classes, too: a network names its own, a function leads to others.
+    Attributes and closures can form circles and share values. Known values are kept alive, because
+    Python reuses the ``id`` of deleted objects. ``classes`` also follows the code of classes.
     """
 
     above: frozenset[int] = frozenset()
@@ -128,10 +128,10 @@ def identify(module: nn.Module) -> dict[str, str]:
 
 
 def identify_function(function: Callable[..., Any]) -> str:
-    """Return the digest of a function that was handed over, or of an object that can be called.
+    """Return the digest of a function or callable object.
 
     It is equal in every process for equal code with equal defaults, closures, attributes, globals
-    and classes that the code leads to, but for those of installed libraries.
+    and classes that the code uses, except those of installed libraries.
     """
     text = _described(function, _Trail(classes=True))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -143,10 +143,9 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def require_same(before: Mapping[str, str], now: Mapping[str, str], what: str) -> None:
-    """Raise ConfigError where a network or a function that was handed over is another than that of
-    a run.
+    """Raise ConfigError if a network or function differs from that of a run.
 
-    ``what`` says of the run what it is; ``now`` has nothing of a network that is known by its name.
+    ``what`` describes the run; ``now`` has no entry for a registered network.
     """
     parts = differences(before, now)
     if "tensors" not in now:
@@ -207,8 +206,9 @@ def _code(module: nn.Module, trail: _Trail) -> Iterator[str]:
 
 
 def _class_code(kind: type, trail: _Trail) -> Iterator[str]:
-    """Yield what a class and its bases do: unlike a network's, its `__init__` counts, because it
-    may be called later.
+    """Yield the code of a class and its bases.
+
+    Unlike for a network, `__init__` counts, because it can be called later.
     """
     for base in kind.__mro__:
         if not _is_installed(base):
@@ -218,7 +218,8 @@ def _class_code(kind: type, trail: _Trail) -> Iterator[str]:
 
 
 def _is_installed(kind: type) -> bool:
-    """Tell whether a class is of Python or of an installed library, whose version pins its code."""
+    """Tell whether a class belongs to Python or an installed library, whose version fixes its
+    code."""
     module = sys.modules.get(kind.__module__)
     place = str(getattr(module, "__file__", None) or "")
     return (
@@ -230,7 +231,7 @@ def _is_installed(kind: type) -> bool:
 
 
 def _is_torch(name: str) -> bool:
-    """Tell whether a module's code is pinned by the version of torch or Python, which every run
+    """Tell whether a module's code is fixed by the version of torch or Python, which every run
     records.
     """
     return name.partition(".")[0] in (
@@ -246,9 +247,9 @@ def _is_torch(name: str) -> bool:
 
 
 def _described(value: Any, trail: _Trail) -> str:
-    """Return a text that is equal in every process for values that mean the same.
+    """Return a text that is equal in every process for equal values.
 
-    Unknown objects by their type.
+    Unknown objects are described by their type.
     """
     if isinstance(value, _PLAIN):
         return f"{type(value).__name__} {value!r}"
@@ -311,9 +312,8 @@ def _described_code(value: Any, trail: _Trail) -> str:
 
 
 def _object(value: Any, trail: _Trail) -> str:
-    """Return what an object holds: its fields or attributes, or what it would be copied by where
-    it has none.
-    """
+    """Return the content of an object: its fields or attributes, or its copy state if it has
+    none."""
     kind = type(value)
     if trail.objects > MOST_OBJECTS:
         return kind.__qualname__
@@ -348,7 +348,7 @@ def _function(function: types.FunctionType, trail: _Trail) -> str:
     names.
 
     Bytecode and globals of torch follow from its version, the globals of an installed library from
-    its own code; but a decorator of theirs holds the function of somebody else.
+    its own code; but a library's decorator can contain the user's function.
     """
     ours = not _is_torch(str(function.__globals__.get("__name__", "")))
     text = _bytecode(function.__code__, trail) if ours else f"function {_name(function)}"
@@ -356,8 +356,8 @@ def _function(function: types.FunctionType, trail: _Trail) -> str:
 
 
 def reads(function: types.FunctionType) -> Iterator[Any]:
-    """Yield what a function holds on to: defaults, closure, and the globals that it names where
-    it is of no library.
+    """Yield what a function refers to: defaults, closure, and the globals that it names if it is
+    not from a library.
     """
     yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     yield from (
@@ -383,7 +383,7 @@ def _globals(code: types.CodeType) -> Iterator[str]:
 
 
 def _bytecode(code: types.CodeType, trail: _Trail) -> str:
-    """Return what a code object does, without the place where it was written."""
+    """Return the content of a code object, without its file and line."""
     parts = [
         code.co_names,
         code.co_varnames,

@@ -1,4 +1,4 @@
-"""Evaluating a run: where an epoch has ended, and once more at the end."""
+"""Evaluating a run: at the end of each epoch, and at the end of the run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from saccade.training.stop import Stop
 
 
 def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
-    """Evaluate where an epoch has just ended, and say whether no earlier evaluation was better.
+    """Evaluate if an epoch has just ended, and say whether this is the best evaluation so far.
 
-    After a resume it does so also where the evaluation had been cut off. One view of each image is
-    enough on the way; `data.eval_views` is for the figure at the end.
+    After a resume, an interrupted evaluation is repeated. During training, one view of each image
+    is used; `data.eval_views` is for the final evaluation.
     """
     plan, state, split = run.plan, run.state, run.plan.data.chosen_on
     is_done = any(e.step == state.step for e in state.evaluations)
@@ -57,7 +57,7 @@ def evaluate_if_due(run: Run, meter: Meter, stop: Stop, bar: Bar) -> bool:
 
 
 def head_alone(run: Run, features: HeldFeatures) -> Result:
-    """Evaluate the head on features that are held; all ranks get the figures of the first."""
+    """Evaluate the head on cached features; all ranks get the figures of the first."""
     plan, world = run.plan, run.plan.world
     if not world.leads:
         return Result(world.broadcast(dict), torch.empty(0), torch.empty(0))
@@ -84,7 +84,7 @@ def score(run: Run, classifier: Classifier, split: Split, poll: Callable[[int], 
 
 
 def look(run: Run, model: nn.Module, poll: Callable[[int], None]) -> Result:
-    """Return what a learner is like that learns without labels; all ranks share the images."""
+    """Return the figures of a learner without labels; all ranks share the images."""
     plan, means = run.plan, run.means()
     figures = held_out_loss(model, plan.data.chosen_on, means, poll)
     figures |= qualities(model, plan.looked_at, means, poll)

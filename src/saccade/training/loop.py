@@ -1,4 +1,4 @@
-"""The training loop: load, step, evaluate where an epoch ends, save when it is time."""
+"""The training loop: load, step, evaluate at the end of an epoch, save when due."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saccade.training.stop import Stop
 
 
 def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
-    """Take every step that is left, or those until patience has run out.
+    """Take all remaining steps, or those until patience runs out.
 
     Raises what ends the run early: DivergedError, a DiskError of the third failed save in a row,
     and on all ranks at the same step PreemptedError or InterruptedRunError.

@@ -1,4 +1,4 @@
-"""Telling a loss that jumps from one that is only noisy."""
+"""Distinguishing a loss spike from noise."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ HORIZON = 100
 """Steps over which the past is forgotten."""
 
 FEWEST = 50
-"""Steps before anything is judged: the fall at the start is no measure of the spread."""
+"""Steps before the first check: the fall of the loss at the start says nothing about its spread."""
 
 LEAST_RISE = 2.0
-"""A spike is at least so many times the mean: where the loss is nearly nought its spread says
-little.
+"""A spike is at least this many times the mean: for a loss near zero, the spread says little.
 """
 
 
@@ -32,15 +31,15 @@ class LossRecord:
         return {"steps": self._steps, "mean": self._mean, "variance": self._variance}
 
     def is_spike(self, loss: Tensor) -> Tensor:
-        """Tell, as a bool scalar, whether a loss lies more than ``limit`` standard deviations
-        above the mean.
+        """Tell, as a bool scalar, whether a loss is more than ``limit`` standard deviations above
+        the mean.
         """
         # with a floor: a spread near nought would call ordinary noise a spike
         high = self._mean + self._limit * self._variance.sqrt()
         return (self._steps >= FEWEST) & (loss > high.maximum(LEAST_RISE * self._mean))
 
     def update(self, loss: Tensor, good: Tensor) -> None:
-        """Take note of a loss, a scalar, unless ``good``, a bool scalar, is False.
+        """Record a loss, a scalar, unless ``good``, a bool scalar, is False.
 
         *Source:* West 1979, updated mean and variance; the weight is 1 / n at first and never below
         1 / ``HORIZON``.

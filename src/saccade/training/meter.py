@@ -1,4 +1,4 @@
-"""What a run measures while it goes: loss, speed, and where the time went."""
+"""Measurements of a running training: loss, speed, and time per phase."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ EVENTS_PER_RUN = 2000
 class Meter:
     """Counts the time of an attempt and writes step and evaluation events.
 
-    Times are in seconds of wall clock. ``earlier_s`` is what earlier attempts took, ``since`` what
-    a checkpoint says of the steps since the last evaluation.
+    Times are in seconds of wall clock. ``earlier_s`` is the time of earlier attempts, ``since`` the
+    record of the steps since the last evaluation in a checkpoint.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Meter:
         return self._earlier_s + time.monotonic() - self._begun
 
     def step(self, loss: Tensor, batch: Batch, bar: Bar) -> None:
-        """Take note of one finished step.
+        """Record one finished step.
 
         ``loss``, a scalar, stays on the device until it is written.
         """
@@ -103,7 +103,7 @@ class Meter:
         bar.update(step, f"{self._text}{self._score}")
 
     def _hear(self, loss: Tensor, waited_s: float) -> None:
-        """Prepare what listeners are told of a step: at once, or on a GPU one step late."""
+        """Prepare the event of a step for listeners: sent at once, or on a GPU one step late."""
         plan, state, now = self._plan, self._state, time.perf_counter()
         # clocks of some systems are coarse, and two steps may share a tick
         elapsed = max(now - self._step_mark, 1e-9)
@@ -122,7 +122,7 @@ class Meter:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Tell listeners of the step of which they have not heard yet."""
+        """Send the pending event of a step to the listeners."""
         if self._unheard is not None:
             (facts, late), self._unheard = self._unheard, None
             self._log.listeners.tell(StepDone(loss=late.read(), **facts))
@@ -174,8 +174,8 @@ class Meter:
         self._finite_steps.zero_()
 
     def _tell(self) -> None:
-        """Write the event that is still to be written: on a GPU when the next one is due, as
-        nothing waits by then.
+        """Write the pending event: on a GPU when the next one is due, because then nothing has to
+        wait.
         """
         if self._untold is None:
             return
@@ -190,10 +190,7 @@ class Meter:
     def evaluation(
         self, result: Result, split: str, views: int, taken_s: float, *, final: bool = False
     ) -> Evaluation:
-        """Record an evaluation and return it.
-
-        ``final`` is the one of the saved weights.
-        """
+        """Record an evaluation and return it. ``final`` marks the one of the saved weights."""
         self._tell()
         self.catch_up()
         # marks move on by what was spent here, so that the speed is that of training alone
@@ -242,9 +239,9 @@ class Meter:
         return {"loss": loss, "steps": steps} if math.isfinite(loss) else {}
 
     def _close_epoch(self, taken_s: float) -> None:
-        """Reckon what training was like since the last evaluation.
+        """Compute the training figures since the last evaluation.
 
-        The one after the last step sees the same.
+        The one after the last step gets the same.
         """
         now, (loss, steps) = time.perf_counter(), self._epoch.tolist()
         spent_s = now - taken_s - self._epoch_mark
@@ -261,14 +258,14 @@ class Meter:
         self._epoch_steps, self._epoch_mark = 0, now
 
     def pause(self, taken_s: float) -> None:
-        """Leave time that was spent on something else, such as saving, out of the speed."""
+        """Exclude time for other work, such as saving, from the speed."""
         self._tell()
         self._mark += taken_s
         self._step_mark += taken_s
         self._epoch_mark += taken_s
 
     def summary(self) -> dict[str, float]:
-        """Return where the time of this attempt went."""
+        """Return the time per phase of this attempt."""
         return {
             "preflight_s": round(self.preflight_s, 2),
             "train_s": round(self.train_s, 2),
@@ -284,9 +281,7 @@ def steps_between_events(plan: Plan) -> int:
 
 
 def _device(plan: Plan) -> tuple[list[str], int]:
-    """Return the names of the GPUs and the MACs of one image, 0 where no utilisation can be
-    told.
-    """
+    """Return the names of the GPUs and the MACs of one image, 0 if the utilisation is unknown."""
     if (
         plan.device.type != "cuda"
         # a backward pass that ends early computes less than the formula says

@@ -1,4 +1,4 @@
-"""Ending a run that has stopped getting better, known as early stopping.
+"""Early stopping: ending a run that no longer improves.
 
 *Source:* Goodfellow et al. 2016, "Deep Learning", algorithm 7.1.
 """
@@ -11,11 +11,10 @@ from saccade.objectives.evaluation import Evaluation, best_of
 
 
 def is_exhausted(evaluations: Sequence[Evaluation], patience: int) -> bool:
-    """Tell whether the last ``patience`` evaluations, oldest first, were no better than one before.
+    """Tell whether the last ``patience`` evaluations, oldest first, brought no improvement.
 
-    Nothing is remembered but the evaluations, which every checkpoint holds, so a resumed run counts
-    on.
-    Without a patience, 0, it never is.
+    Only the evaluations are used, which every checkpoint has, so a resumed run continues to count.
+    A patience of 0 means never.
     """
     # counted from the list and not in a counter: a counter could disagree with it after a resume
     best = best_of(evaluations)

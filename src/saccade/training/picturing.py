@@ -1,4 +1,4 @@
-"""Pictures of a look: what a learner makes of a few held-out images, always the same ones."""
+"""Images of a check: the outputs of a learner for a few fixed held-out images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ GAP = 4
 
 
 def picture(run: Run, log: Log) -> None:
-    """Write ``visuals/step-<n>.png``, where the method has anything to show.
+    """Write ``visuals/step-<n>.png``, if the method has something to show.
 
-    The first rank does it. Pictures are no reason to end a run: a disk that takes none is warned
-    of.
+    Only the first rank does it. A disk error is a warning and does not end the run.
     """
     plan = run.plan
     if not plan.world.leads or not plan.objective.columns_of_pictures:
@@ -41,8 +40,10 @@ def picture(run: Run, log: Log) -> None:
 
 
 def sheet(shown: NDArray[np.uint8]) -> bytes:
-    """Return a PNG of pictures, uint8 (n, columns, S, S, 3): an image in a row, its columns side by
-    side. More than three images stand in two blocks beside each other.
+    """Return a PNG of images, uint8 (n, columns, S, S, 3): one image per row, its columns side by
+    side.
+
+    More than three images are in two blocks beside each other.
     """
     count, columns, side = shown.shape[:3]
     enlarged = max(-(-LEAST_SIDE // side), 1)

@@ -1,8 +1,8 @@
-"""Reading in processes of their own, where one interpreter cannot feed the device: batches come in
-shared memory.
+"""Reading in separate processes if one interpreter cannot feed the device: batches come in shared
+memory.
 
-A batch is a pure function of its step, so every process opens the data again, is told the number of
-a step, and fills the place in memory that it is given. Steps go to the processes in turn.
+A batch is a pure function of its step, so every process opens the data itself, gets the number of a
+step, and fills its place in memory. The processes take turns with the steps.
 """
 
 from __future__ import annotations
@@ -108,10 +108,9 @@ class Feeders:
 
 @contextmanager
 def feed(plan: Plan, readers: Readers, first_step: int) -> Iterator[View]:
-    """Hand out what fills the batches of a run from a step on: the view itself, or processes where
-    they are asked for.
+    """Yield what fills the batches of a run from a step on: the view itself, or reading processes.
 
-    An augmentation that was handed over cannot leave this process.
+    The user's own augmentation cannot run in another process.
     """
     count, ends = plan.config.data.processes, first_step >= plan.total_steps
     if not count or ends or plan.view.own is not None:
@@ -125,7 +124,7 @@ def feed(plan: Plan, readers: Readers, first_step: int) -> Iterator[View]:
 
 
 class _Feeder:
-    """One process, and the thread that hears from it."""
+    """One process, and the thread that listens to it."""
 
     def __init__(self, start: dict[str, Any], memory: int) -> None:
         ours, theirs = socket.socketpair()
@@ -203,8 +202,8 @@ class _Feeder:
 
 
 def serve(line: int, memory: int) -> None:
-    """Fill batches until the line is closed: what a feeding process does, given two file
-    descriptors.
+    """Fill batches until the connection closes: the main function of a reading process, given two
+    file descriptors.
     """
     for number in signals.STOPS:
         # the trainer decides when it is over, and saves first
@@ -249,7 +248,7 @@ def _told(error: SaccadeError | None) -> dict[str, str]:
 
 
 def _open_view(start: dict[str, Any]) -> TrainingView:
-    """Open the data again as the trainer did; raises DataError when it is not the same any more."""
+    """Open the data as the trainer did; raises DataError if it has changed."""
     config = Config.model_validate(start["config"])
     data = datasets.open_data(config, datasets.open_training(config))
     if data.train.fingerprint != start["fingerprint"]:
@@ -269,7 +268,7 @@ def _open_view(start: dict[str, Any]) -> TrainingView:
 
 
 def room_bytes(view: TrainingView, images: int) -> int:
-    """Return how many bytes a batch of so many images takes where they are largest."""
+    """Return the bytes of a batch of this many images at their largest size."""
     steps = range(0, view.total_steps, max(view.total_steps // len(view.sides), 1))
     smalls = [view.small_room(images, step) for step in (*steps, view.total_steps - 1)]
     small = max(count * side**2 for count, side in smalls)
@@ -291,6 +290,6 @@ def _slot(
 
 
 def _squares(memory: mmap.mmap, start: int, count: int, side: int) -> Tensor:
-    """Return so many squares, uint8 (n, 3, S, S) in channels_last order, from a byte on."""
+    """Return ``n`` images, uint8 (n, 3, S, S) in channels_last order, from a byte on."""
     flat = torch.frombuffer(memory, dtype=torch.uint8, count=3 * side**2 * count, offset=start)
     return flat.view(count, side, side, 3).permute(0, 3, 1, 2)

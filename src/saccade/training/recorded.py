@@ -1,5 +1,5 @@
-"""What a run folder says of itself, read as a stranger's: ``run.json`` and ``config.yaml``,
-checked field by field.
+"""The records of a run folder, read without trust: ``run.json`` and ``config.yaml``, checked field
+by field.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from saccade.errors import CheckpointError, ConfigError
 
 
 class _Open(BaseModel):
-    """A group of facts; versions differ in what they add."""
+    """A group of facts; newer versions add fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -42,7 +42,7 @@ class _Best(_Open):
 
 
 class _Facts(_Open):
-    """The part of ``run.json`` that decides anything."""
+    """The part of ``run.json`` that is used again."""
 
     status: str
     dataset: _Dataset
@@ -54,10 +54,9 @@ class _Facts(_Open):
 
 
 def facts(folder: Path) -> dict[str, Any] | None:
-    """Return ``run.json`` once its form is right, None where there is none.
+    """Return ``run.json`` after checking its form, None if there is none.
 
-    Raises CheckpointError naming the field that is odd: going on regardless could overwrite what it
-    stands for.
+    Raises CheckpointError with the name of an invalid field: to continue could overwrite results.
     """
     path = folder / "run.json"
     if not path.exists():
@@ -79,7 +78,7 @@ def facts(folder: Path) -> dict[str, Any] | None:
 
 
 def _require_figures(found: Mapping[str, Any]) -> None:
-    """Raise ValueError where the result or the best lacks the figure that decides."""
+    """Raise ValueError if the result or the best evaluation lacks the primary figure."""
     name = objectives.of_facts(found).primary.name
     for part in ("result", "best"):
         figures = found.get(part)

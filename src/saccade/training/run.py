@@ -1,4 +1,4 @@
-"""A run that is ready to step: what is decided about it, what it holds, and what changes."""
+"""A run that is ready to step: its plan, its tools, and its changing state."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ NAMED: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is decided about a run before its first step.
+    """The decisions about a run before its first step.
 
-    ``view`` says which images come when and how they are seen, ``recipe`` how a classifier of this
-    run looks at images, ``objective`` what is learned and how it is measured. ``total_steps`` is
-    the length of the run in optimiser steps. ``behaviour`` is what was handed over from Python.
+    ``view`` is the order and preprocessing of the training images, ``recipe`` the preprocessing of
+    the classifier, ``objective`` what is learned and how it is evaluated. ``total_steps`` is the
+    length of the run in optimiser steps. ``behaviour`` holds the user's own functions from Python.
     """
 
     config: Config
@@ -60,7 +60,7 @@ class Plan:
 
     @cached_property
     def looked_at(self) -> Sample:
-        """The images on which an encoder that learns without labels is looked at."""
+        """The images on which an encoder without labels is checked."""
         return Sample.of(self.data.train, self.data.chosen_on, self.config)
 
     @property
@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def holds_features(self) -> bool:
-        """Tell whether features are to be computed once; mixed images have none of their own."""
+        """Tell whether features are computed once; this is impossible with mixed images."""
         section = self.config.finetune
         return section.holds and not self.config.augment.mixes and self.objective.answers
 
@@ -94,17 +94,14 @@ class Plan:
 
     @property
     def final_is_candidate(self) -> bool:
-        """Tell whether the figure at the end is made like those on the way: same images, one view.
+        """Tell whether the final evaluation is like those during training: same images, one view.
 
-        Only then may the best be chosen among all of them.
+        Only then can the best be chosen among all of them.
         """
         return self.data.chosen_on is self.data.val and self.recipe.eval_views == 1
 
     def evaluation_is_due(self, step: int) -> bool:
-        """Tell whether an epoch ended in the last step, or a part of pretraining, or the run.
-
-        There the final figure may do.
-        """
+        """Tell whether an epoch, a part of pretraining, or the run ended in the last step."""
         # else the same weights would be judged twice on the same images
         if step == self.total_steps:
             return not self.final_is_candidate
@@ -118,13 +115,13 @@ class Plan:
 
 @dataclass(slots=True)
 class History:
-    """What a run has been through, over all its attempts; its folder and checkpoints tell it.
+    """The history of a run over all its attempts; it is stored in its folder and checkpoints.
 
     ``attempts`` are the numbers of the attempts of this process, ``lineage`` the changes of
     settings in mid-run, ``init`` the weights that the run began with. ``network`` is the identity
-    of a network that was handed over, empty for one that is known by its name. ``untrained`` is
-    what an encoder was like before it learned without labels. ``failed_saves`` are those since the
-    last good one. ``sizes`` are figures at several image sizes, before and after.
+    of the user's own network, empty for a registered one. ``untrained`` are the figures of an
+    encoder before pretraining. ``failed_saves`` are those since the last successful one. ``sizes``
+    are figures at several image sizes, before and after.
     """
 
     network: dict[str, str] = field(default_factory=dict)
@@ -141,9 +138,9 @@ class History:
 class Run:
     """A run that is ready to step.
 
-    ``plan`` is what is decided. ``stepper`` and ``readers`` are what works, ``decoded`` the small
-    images of the splits that are judged again and again; ``features`` stand in for the images where
-    the backbone rests. ``state`` and ``history`` change.
+    ``plan`` has the decisions. ``stepper`` and ``readers`` do the work, ``decoded`` caches small
+    images of splits that are evaluated often; ``features`` replace the images if the backbone is
+    frozen. ``state`` and ``history`` change.
     """
 
     plan: Plan
@@ -155,8 +152,8 @@ class Run:
     features: HeldFeatures | None = None
 
     def held(self, split: Split) -> Decoded | None:
-        """Return what holds the images of a split that is judged after every epoch, None where
-        they are large.
+        """Return the cache for images of a split that is evaluated after every epoch, None if they
+        are large.
         """
         # None is kept, too: whether images are small is found out by reading one
         if split not in self.decoded:
@@ -164,7 +161,7 @@ class Run:
         return self.decoded[split]
 
     def means(self) -> Means:
-        """Return what a learner is looked at with."""
+        """Return the tools for a check of a learner."""
         plan = self.plan
         return Means(
             plan.objective,
@@ -182,9 +179,7 @@ class Run:
 
 
 def image_macs(config: Config, num_classes: int = 10) -> int:
-    """Return the multiply-accumulates of one image's forward pass through a network that is
-    known by its name.
-    """
+    """Return the multiply-accumulates of one image's forward pass through a registered network."""
     side = config.data.image_size
     model = meta_model(config.model.name, num_classes=num_classes, image_size=side, **config.shape)
     return cost(model, side).macs

@@ -1,4 +1,4 @@
-"""Saving a run: its checkpoints on the way, and what is well when something ends it."""
+"""Saving a run: regular checkpoints, and the last valid state when something ends it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Cadence:
         self._last = time.monotonic()
 
     def is_due(self, step: int) -> bool:
-        """Tell whether to save now that ``step`` steps are done; saying yes restarts the clock."""
+        """Tell whether to save after ``step`` steps; a True restarts the clock."""
         # counted from step 0 and not from the last save: a resumed run saves at the same steps
         crossed = any(int(step / length) > int((step - 1) / length) for length in self._lengths)
         if crossed or time.monotonic() - self._last > self._period_s:
@@ -59,20 +59,20 @@ class Cadence:
         return False
 
     def most(self, steps: int, duration_s: float, judged_every: float) -> int:
-        """Return how many checkpoints at most are due in ``steps`` steps that take so long.
+        """Return the largest number of checkpoints in ``steps`` steps of this duration.
 
-        Those that coincide with an evaluation, every so many steps, are not counted.
+        Those that coincide with an evaluation are not counted.
         """
         due = [int(steps / length) for length in self._lengths if length != judged_every]
         return sum(due) + int(duration_s / self._period_s)
 
 
 def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
-    """Publish a checkpoint and prune older ones.
+    """Publish a checkpoint and remove older ones.
 
-    A failed save is an alarm, the third in a row ends the run. So does the first one where it is
-    the ``last`` thing that the run does. The first rank does it; the others wait for it at the end
-    of their next step.
+    A failed save is a warning; the third in a row ends the run. The first one ends it if it is the
+    ``last`` action of the run. The first rank does it; the others wait for it at the end of their
+    next step.
     """
     plan, state, failed = run.plan, run.state, run.history.failed_saves
     # the last step may have been a bad one: nothing is saved before that is known
@@ -106,7 +106,7 @@ def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
 
 @contextmanager
 def saved_at_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> Iterator[None]:
-    """Save what is well when something ends the steps inside early, and raise it again."""
+    """Save the valid state if an exception ends the steps inside early, and raise it again."""
     try:
         yield
     # asked for: the state is whole, because the wish is never looked at inside a step
@@ -126,9 +126,9 @@ def saved_at_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> Iterator[N
 def _save_and_leave(
     run: Run, meter: Meter, log: Log, wish: PreemptedError | InterruptedRunError
 ) -> None:
-    """Save because that was asked for, and add to the ``wish`` what became of it.
+    """Save on request, and add the outcome to the message of ``wish``.
 
-    Raises DiskError where it fails. All ranks leave together.
+    Raises DiskError if it fails. All ranks leave together.
     """
     save(run, meter, log, last=True)
 
@@ -143,9 +143,9 @@ def _save_and_leave(
 
 
 def _rescue(run: Run, meter: Meter, log: Log) -> None:
-    """Save what is well although an error ends the run.
+    """Save the valid state although an error ends the run.
 
-    Whatever happens here, the error is what is told.
+    The original error is reported in any case.
     """
     # an error in the middle of an update leaves half of it
     if not run.state.whole:
@@ -159,7 +159,7 @@ def _rescue(run: Run, meter: Meter, log: Log) -> None:
 
 
 def facts(run: Run, meter: Meter) -> dict[str, Any]:
-    """Return what a checkpoint must know besides its tensors."""
+    """Return the facts of a checkpoint besides its tensors."""
     plan, state, history = run.plan, run.state, run.history
     return {
         "position": plan.position(state.step),

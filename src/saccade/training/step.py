@@ -1,4 +1,4 @@
-"""One optimiser step: a global batch, cell by cell, becomes a new state."""
+"""One optimiser step: from a global batch, cell by cell, to a new state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from saccade.training.update import Buffers, update
 class StepRunner:
     """Everything a step needs besides state and batch.
 
-    ``objective`` says what a cell becomes, and its loss.
+    ``objective`` prepares a cell and computes its loss.
     """
 
     config: Config
@@ -52,9 +52,9 @@ class StepRunner:
         The batch holds this rank's cells; with n ranks these are every n-th cell of the global
         batch. The loss is summed over the global batch and divided once. BatchNorm statistics
         belong to a cell; running ones are averaged over the cells of a step, one momentum update
-        per step. A step whose loss, gradients or buffers go bad, or whose loss jumps, leaves no
-        trace but its number; raises DivergedError where the policy says so. An error before the
-        update, such as a lost rank, leaves no trace either.
+        per step. A step with a non-finite loss, gradient or buffer, or with a loss spike, changes
+        only the step number; raises DivergedError if the policy says so. An error before the
+        update, such as a lost rank, changes nothing.
         """
         batch = batch.to(self.device)
         self.clock.start()
@@ -159,7 +159,7 @@ class StepRunner:
         return loss
 
     def _finish_gradients(self, state: State) -> Tensor:
-        """Take the loss scale out of the gradients and clip them.
+        """Divide the gradients by the loss scale and clip them.
 
         Return their norm before clipping, a scalar.
         """
@@ -175,7 +175,7 @@ class StepRunner:
         return norm
 
     def _note_outcome(self, state: State, loss: Tensor, *, finite: Tensor, good: Tensor) -> Tensor:
-        """Tell the loss scale and the record of losses how the step went.
+        """Update the loss scale and the record of losses after the step.
 
         Return whether the step went bad, a bool scalar, as are ``finite`` and ``good``.
         """

@@ -1,4 +1,4 @@
-"""What may stop a run from outside: a signal, the time limit, a callback."""
+"""Reasons to stop a run from outside: a signal, the time limit, a callback."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AGAIN = "the same command continues exactly here"
 
 
 class Stop:
-    """Turns signals, the time limit and callbacks that ask for it into one wish that the loop
-    polls (``signals.py`` has the rule).
+    """Combines signals, the time limit and callbacks into one stop request that the loop polls
+    (``signals.py`` has the rule).
 
     A signal to one rank stops all of them at the same step.
     """
@@ -42,7 +42,7 @@ class Stop:
             SIGNALS.release()
 
     def limit(self, max_time: str) -> None:
-        """Stop after this time from now, such as ``20m``; never where it is empty."""
+        """Stop after this time from now, such as ``20m``; an empty text means never."""
         self._deadline = time.monotonic() + units.seconds(max_time) if max_time else None
 
     def begin(self) -> None:

@@ -1,6 +1,4 @@
-"""One update of weights, buffers, optimiser state and average, or none at all where the numbers
-are not finite.
-"""
+"""One update of weights, buffers, optimiser state and average, or none if values are not finite."""
 
 from __future__ import annotations
 
@@ -18,13 +16,13 @@ from saccade.training.state import State
 
 
 class Buffers:
-    """The buffers of a model from before a step, and what the cells of the step make of them.
+    """The buffers of a model before a step, and their changes by the cells of the step.
 
-    Every cell begins with the values from before. Floating running statistics become the mean over
-    all cells; any other buffer that changes, a counter or a queue or a mask, is what the last cell
-    of the last rank made of it. What no cell changed keeps its bits. ``sums`` is for the
-    statistics, two tensors (n,) for each type: the values of all cells added up, at least in
-    float32, and in how many cells each value changed.
+    Every cell begins with the values before the step. Floating running statistics become the mean
+    over all cells; any other buffer that changes (a counter, queue or mask) gets the value from the
+    last cell of the last rank. Unchanged buffers keep their bits. ``sums`` is for the statistics,
+    two tensors (n,) for each type: the values of all cells added up, at least in float32, and in
+    how many cells each value changed.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -46,13 +44,13 @@ class Buffers:
         self._cells = 0
 
     def rewind(self) -> None:
-        """Go back to the values from before the step, as every cell begins with them."""
+        """Restore the values from before the step, with which every cell begins."""
         if self._cells:
             self._statistics.put_back()
             self._others.put_back()
 
     def undo(self) -> None:
-        """Go back to the values from before the step, wherever it was broken off."""
+        """Restore the values from before the step, wherever it was interrupted."""
         for module, name, buffer in self._places:
             module._buffers[name] = buffer
         self._statistics.put_back()
@@ -62,7 +60,7 @@ class Buffers:
     def collect(self) -> None:
         """Add what a cell has made of the running statistics to the sums.
 
-        Raises ConfigError on a buffer that has got another shape or type.
+        Raises ConfigError if a buffer has changed its shape or type.
         """
         self._put_values_in_place()
         values = []
@@ -81,7 +79,7 @@ class Buffers:
     def _put_values_in_place(self) -> None:
         """Copy buffers that the forward pass replaced (``self.mean = new``) into the old tensors.
 
-        Average and next cell hold on to these; they would go on with values of long ago.
+        The average and the next cell use the old tensors, which would keep outdated values.
         """
         for module, name, buffer in self._places:
             now = module._buffers.get(name)
@@ -97,9 +95,8 @@ class Buffers:
             module._buffers[name] = buffer
 
     def take_last(self, world: World) -> None:
-        """Take what is no running statistic from the last rank, which had the last cell of the
-        global batch.
-        """
+        """Take all other buffers from the last rank, which had the last cell of the global
+        batch."""
         world.copy_from_last_([buffer for group in self._others.groups for buffer in group])
 
     def average(self, ranks: int) -> None:
@@ -117,10 +114,11 @@ class Buffers:
             unflatten(torch.where(changes > 0, (total / cells).to(before.dtype), before), group)
 
     def stayed_finite(self, device: torch.device) -> Tensor:
-        """Tell, as a bool scalar, whether no buffer went bad.
+        """Tell, as a bool scalar, whether all buffers are valid.
 
-        An overflowing variance leaves the loss as it is, so the loss alone does not tell. A mask
-        may hold infinities: what is no statistic goes bad only where a number turns into NaN.
+        An overflowing variance does not change the loss, so the loss alone is not enough. A mask
+        can contain infinities: buffers that are not statistics are invalid only if a number turns
+        into NaN.
         """
         finite = torch.ones((), dtype=torch.bool, device=device)
 
@@ -133,8 +131,8 @@ class Buffers:
         return finite
 
     def put_back_unless(self, finite: Tensor) -> None:
-        """Go back to the values from before the step where ``finite``, a bool scalar on the
-        device, is False.
+        """Restore the values from before the step if ``finite``, a bool scalar on the device, is
+        False.
         """
         self._statistics.put_back_unless(finite)
         self._others.put_back_unless(finite)
@@ -151,8 +149,7 @@ def _other_form(module: nn.Module, name: str, before: Tensor, now: Tensor | None
 
 
 def update(state: State, buffers: Buffers, finite: Tensor, ranks: int, *, waits: bool) -> None:
-    """Take one step with the gradients at hand where ``finite``, a bool scalar on the device, is
-    True.
+    """Take one step with the current gradients if ``finite``, a bool scalar on the device, is True.
 
     With ``waits`` the flag is read, which costs nothing on a CPU, and a bad step is simply not
     taken. Without it the step is taken and masked on the device: fused kernels take the flag, the

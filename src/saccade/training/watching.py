@@ -1,4 +1,4 @@
-"""Watching an encoder that learns without labels: each look in a line, and what ends the run."""
+"""Monitoring an encoder without labels: one line per check, and the reasons to end the run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from saccade.training.stop import Stop
 
 
 def look_before(run: Run, stop: Stop, log: Log) -> float:
-    """Keep what the network is like before the first step, and say what a look costs.
+    """Record the figures of the untrained network, and report the cost of a check.
 
-    Of a run that learns without labels; all ranks take part. Returns the seconds that a look
-    takes, 0 for a run that needs none.
+    Only for runs without labels; all ranks take part. Returns the seconds of a check, 0 for other
+    runs.
     """
     plan = run.plan
     if plan.objective.answers:
