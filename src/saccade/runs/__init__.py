@@ -1,1 +1,1 @@
-"""Run folders: what a run writes into its own, and what is found there again."""
+"""Run folders: what a run writes, and how it is read again."""

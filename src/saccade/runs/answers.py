@@ -1,6 +1,6 @@
-"""Answers that lie in files, scored without a network: a softmax and labels as arrays of NumPy.
+"""Evaluating predictions in files without a network: a softmax and labels as NumPy arrays.
 
-``saccade embed`` writes them, and so do others: ``resnet50_softmax.npy`` beside ``labels.npy``.
+``saccade embed`` and other programs write them: ``resnet50_softmax.npy`` beside ``labels.npy``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from saccade.runs import foreign
 from saccade.runs.embedding import FACTS, LABELS, NAMES, SOFTMAX
 
 AT_ONCE = 4096
-"""Rows that are in memory in float64 at once."""
+"""Number of rows in memory as float64 at once."""
 
 OFF = 0.01
-"""How far from one the sum of a row may be: float16 rounds 1,000 shares to about so much."""
+"""Tolerance of the sum of a row: the rounding of 1,000 float16 values."""
 
 
 def file_of(weights: str | Path) -> Path | None:
-    """Return the file of answers that a path names: a ``*softmax.npy``, or a folder with
+    """Return the file of predictions that a path names: a ``*softmax.npy``, or a folder with
     ``softmax.npy``; None for anything else, such as a run.
     """
     path = Path(weights).expanduser()
@@ -40,11 +40,12 @@ def file_of(weights: str | Path) -> Path | None:
 
 
 def score(file: Path, split: str = "") -> tuple[Result, Classification, str]:
-    """Score answers, float (n, C) of probabilities, by ``labels.npy`` beside them, int (n,).
+    """Evaluate predictions, float (n, C) of probabilities, with ``labels.npy`` beside them, int
+    (n,).
 
-    Returns the figures, what judged them, and the name of the images: of the ``split`` that is
-    asked for, else of the validation split where ``names.csv`` tells of several. Labels are places
-    of columns. Raises DataError for arrays that are no such answers, UsageError for the split.
+    Returns the figures, the objective, and the name of the images: those of ``split``, else of the
+    validation split if ``names.csv`` has several. Labels are indices of columns. Raises DataError
+    for invalid arrays, UsageError for the split.
     """
     softmax, labels = _array(file), _array(file.with_name(LABELS))
     _refuse_misfits(softmax, labels, file)
@@ -64,7 +65,7 @@ def score(file: Path, split: str = "") -> tuple[Result, Classification, str]:
 
 
 def refuse_flags(**given: Any) -> None:
-    """Raise UsageError for the first flag that has no meaning where answers are scored."""
+    """Raise UsageError for the first flag that has no effect on predictions in files."""
     for name, value in given.items():
         if value:
             flag = f"--{name.replace('_', '-')}"
@@ -96,7 +97,7 @@ def _array(file: Path) -> np.ndarray[Any, Any]:
 def _refuse_misfits(
     softmax: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], file: Path
 ) -> None:
-    """Raise DataError unless there is one label, the place of a column, for each row."""
+    """Raise DataError unless there is one label, the index of a column, for each row."""
     numbers = softmax.dtype.kind == "f" and labels.dtype.kind in "iu"
     if softmax.ndim != 2 or labels.shape != softmax.shape[:1] or not numbers or not softmax.size:
         raise DataError(
@@ -154,7 +155,7 @@ def _rows(file: Path, count: int, split: str) -> tuple[np.ndarray[Any, Any], str
 
 
 def _splits(file: Path, count: int) -> Sequence[str]:
-    """Return the split of each row, nothing where no table tells it."""
+    """Return the split of each row; empty if there is no table."""
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             names = [str(row["split"]) for row in csv.DictReader(lines)]

@@ -1,4 +1,4 @@
-"""A network whose features are wanted: of a run of ours, of others, with a head or without."""
+"""A network for features: from a run or another program, with or without a head."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from saccade.runs.subject import Conditions, Subject
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A network with trained weights and what must be known to give it images.
+    """A network with trained weights and its preprocessing.
 
-    ``name`` is what people call it, ``resolved`` how its run computed, empty where there is none.
+    ``name`` is for people, ``resolved`` has the automatic choices of its run, empty if there is
+    none.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Backbone:
 
     @property
     def has_head(self) -> bool:
-        """Whether it answers, too, and not only with features."""
+        """Whether it also has a head for predictions."""
         return not any(isinstance(part, NoHead) for part in self.classifier.network.modules())
 
     @classmethod
@@ -43,10 +44,10 @@ class Backbone:
         log: Log,
         others: bool = False,
     ) -> Backbone:
-        """Find what a path or a library's name means; ``NAME=FILE`` names the network of a file.
+        """Open a path or a library's name; ``NAME=FILE`` names the network of a file.
 
-        ``expected`` is for weights of others; with ``others`` beside it, those of ours need not
-        agree with it. Raises CheckpointError where there are no trained weights, or too few.
+        ``expected`` is for weights from another program; with ``others`` beside it, it need not
+        agree with own weights. Raises CheckpointError if there are no trained weights, or too few.
         """
         name, sep, file = str(weights).partition("=")
         if sep and not Path(str(weights)).exists() and Path(file).expanduser().exists():
@@ -61,5 +62,5 @@ class Backbone:
         return cls(str(weights), subject.classifier(module), subject.resolved)
 
     def conditions(self, devices: str = "auto", precision: str = "auto") -> Conditions:
-        """Say how it computes: as its run did, unless something else is asked for."""
+        """Return how it computes: as its run did, unless something else is requested."""
         return Conditions.of(self.classifier.recipe, self.resolved, devices, precision)

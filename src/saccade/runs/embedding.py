@@ -1,4 +1,4 @@
-"""Features of images as files: arrays of NumPy, and a table that names the rows."""
+"""Features of images as files: NumPy arrays, and a table with the names of the rows."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ FEATURES, SOFTMAX, LABELS, NAMES, FACTS = (
 def write(
     backbone: Backbone, splits: Sequence[Split], out: Path, how: Conditions, *, labelled: bool
 ) -> dict[str, Any]:
-    """Write the features of every image of some splits into a folder; return what ``facts.json``
-    says.
+    """Write the features of every image of some splits into a folder; return the contents of
+    ``facts.json``.
 
     ``features.npy`` is float32 (n, d), ``softmax.npy`` float32 (n, C) where the network has a head,
     ``labels.npy`` int64 (n,) where the images are labelled, and ``names.csv`` has a line for each
-    row. Labels are columns of the softmax where the network knows all classes, else places in
-    ``classes``. Raises UsageError where the folder is none, or holds features already.
+    row. Labels are columns of the softmax if the network knows all classes, else indices in
+    ``classes``. Raises UsageError if it is not a folder, or already has features.
     """
     _refuse_taken(out)
     recipe = backbone.classifier.recipe
@@ -108,7 +108,7 @@ def _refuse_taken(out: Path) -> None:
 def _labelled(
     backbone: Backbone, splits: Sequence[Split], objective: Objective | None
 ) -> tuple[list[Split], tuple[str, ...], bool]:
-    """Return splits whose labels mean the same, these classes, and whether the network's own."""
+    """Return splits with common classes, these classes, and whether they are the network's."""
     names = sorted({name for split in splits for name in split.classes})
     if objective is not None:
         try:
@@ -152,7 +152,7 @@ def _parts(
 
 
 def _begin(file: BinaryIO, shape: tuple[int, int]) -> None:
-    """Write the head of an array, float32 of a shape ``(n, k)``, whose rows follow."""
+    """Write the header of an array, float32 of shape ``(n, k)``; its rows follow."""
     head = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, head)
 

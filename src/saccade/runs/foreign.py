@@ -1,4 +1,4 @@
-"""Weights that others trained, as a classifier: which network, which pixels, which classes."""
+"""Weights from another program as a classifier: network, preprocessing, classes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _NOT_ASKED = (None, "", False)
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is said about weights of others: the network they belong to and the pixels it expects.
+    """The user's facts about weights from another program: their network and its preprocessing.
 
-    ``network`` is its name or the network itself, None where nothing is said. ``mean`` and ``std``
+    ``network`` is its name or the network itself, None if nothing is given. ``mean`` and ``std``
     are for RGB values in 0..1, ``image_size`` is a side in pixels, 0 = the network's usual one.
     """
 
@@ -51,9 +51,9 @@ class Expected:
 
     @classmethod
     def of(cls, network: str | nn.Module | None, **pixels: Any) -> Expected:
-        """Read what flags or keywords say; None stands for nothing.
+        """Read flags or keywords; None means not given.
 
-        Raises ConfigError for colours that are no numbers.
+        Raises ConfigError for colours that are not numbers.
         """
         colours = {n: read_colours(n, v) for n, v in pixels.items() if n in ("mean", "std") and v}
         return cls(
@@ -71,10 +71,10 @@ class Expected:
 
 
 def is_foreign(weights: str | Path, expected: Expected) -> bool:
-    """Tell whether weights are to be read as those of others.
+    """Tell whether weights are from another program.
 
-    Raises UsageError where weights of ours are said to be otherwise than they say themselves, and
-    CheckpointError where weights of others come without the name of their network.
+    Raises UsageError if flags contradict own weights, and CheckpointError if foreign weights come
+    without the name of their network.
     """
     text, flag = str(weights), expected.says_pixels()
     if backends.is_backend(text):
@@ -99,7 +99,7 @@ def is_foreign(weights: str | Path, expected: Expected) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether weights lie in a run folder or checkpoint, or in a file that saccade wrote."""
+    """Tell whether weights are in a run folder or checkpoint, or in a file that saccade wrote."""
     if checkpoint.is_one(path) or (path / "checkpoints").is_dir():
         return True
     file = path / MODEL_FILE if path.is_dir() else path
@@ -112,11 +112,11 @@ def is_ours(path: Path) -> bool:
 def classifier(
     weights: str | Path, expected: Expected, split: Split | None, log: Log
 ) -> Classifier:
-    """Build a network with the weights of others, all of them, and say in one line what was taken.
+    """Build a network with all foreign weights, and log one line about them.
 
-    ``split`` are the images to score, whose classes the answers are taken for; without them a head
-    of 1,000 answers with ImageNet's classes, any other with numbers. Raises CheckpointError where a
-    part of the network would stay random, or its head is for other classes than the data has.
+    ``split`` are the images to evaluate, whose classes are used; without them, a head of 1,000 has
+    ImageNet's classes, any other has numbers. Raises CheckpointError if a part of the network would
+    stay random, or if its head has other classes than the data.
     """
     found = _Found.of(str(weights), expected)
     name = found.network if isinstance(found.network, str) else "NAME"
@@ -137,10 +137,10 @@ def classifier(
 
 
 def encoder(weights: str | Path, expected: Expected, log: Log) -> Classifier:
-    """Build a network with the weights of others up to its head, and say what was taken.
+    """Build a network with foreign weights up to its head, and log what was loaded.
 
-    A head that the weights do not have is left out: the network answers with its features then.
-    Raises CheckpointError where a part before the head would stay random.
+    If the weights have no head, the network returns its features. Raises CheckpointError if a part
+    before the head would stay random.
     """
     found = _Found.of(str(weights), expected)
     classes = _classes(found.head_width or 2, None, found.source)
@@ -155,9 +155,9 @@ def encoder(weights: str | Path, expected: Expected, log: Log) -> Classifier:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Weights of others with what they belong to.
+    """Foreign weights and their network.
 
-    ``tree`` is what they hold, ``head_width`` how many classes their head has, 0 without one.
+    ``tree`` is their content, ``head_width`` the number of classes of their head, 0 without one.
     """
 
     source: Ancestor
@@ -167,14 +167,14 @@ class _Found:
 
     @classmethod
     def of(cls, weights: str, expected: Expected) -> _Found:
-        """Read weights; raises CheckpointError where they are not of the network expected."""
+        """Read weights; raises CheckpointError if they do not fit the expected network."""
         source, network = _source(weights, expected.network)
         tree = loading.tensors_of(source.path) if source.path else backends.pretrained(source.text)
         shape = network if isinstance(network, nn.Module) else _meta(network, expected)
         return cls(source, network, tree, loading.head_width(shape, tree, weights))
 
     def ready(self, model: nn.Module, recipe: Recipe, report: Report, log: Log) -> Classifier:
-        """Return the classifier around a network with these weights, and say what was taken."""
+        """Return the classifier with these weights, and log what was loaded."""
         said = f"{self.source.phrase}; {report.summary}; {_seen_as(recipe, self.source, log)}"
         log.fact("weights", f"{said}{recipe.image_size} px")
         return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
@@ -202,7 +202,7 @@ def _meta(name: str, expected: Expected) -> nn.Module:
 
 
 def _classes(width: int, split: Split | None, source: Ancestor, name: str = "") -> tuple[str, ...]:
-    """Return what the answers of a head mean; ``name`` is that of the network."""
+    """Return the classes of a head; ``name`` is the name of the network."""
     imagenet = width == len(ilsvrc.wnids())
     if split is None:
         return ilsvrc.wnids() if imagenet else tuple(f"class {i}" for i in range(width))
@@ -226,7 +226,7 @@ def _classes(width: int, split: Split | None, source: Ancestor, name: str = "") 
 def _built(
     network: str | nn.Module, classes: Sequence[str], expected: Expected, source: Ancestor
 ) -> tuple[nn.Module, Recipe]:
-    """Return the network, and what must be known to use it."""
+    """Return the network and its preprocessing."""
     name = f"custom:{type(network).__name__}" if isinstance(network, nn.Module) else network
     facts = backends.preprocessing(name) if backends.is_backend(name) else None
     usual = USUAL_SIDE if isinstance(network, nn.Module) else find(name).image_size
@@ -252,8 +252,8 @@ def _built(
 
 
 def _seen_as(recipe: Recipe, source: Ancestor, log: Log) -> str:
-    """Return which pixels the network gets, empty where they are those that the weights are known
-    for; warn where these are others.
+    """Return the preprocessing as a text, empty if it is the known one of the weights; warn if it
+    differs.
     """
     used = {"mean": list(recipe.mean), "std": list(recipe.std)}
     known = {name: source.settings.get(f"data.{name}") for name in used}
@@ -285,9 +285,9 @@ def _headless(source: Ancestor, name: str) -> CheckpointError:
 
 
 def _refuse_random(model: nn.Module, report: Report, where: str, but: Sequence[str] = ()) -> None:
-    """Raise CheckpointError where a tensor of the network did not come from the file.
+    """Raise CheckpointError if a tensor of the network is not in the file.
 
-    ``but`` are those that may be missing.
+    ``but`` are tensors that may be missing.
     """
     auxiliary = tuple(f"{name}." for name in heads_of(model)[1:])
     random = [

@@ -30,11 +30,11 @@ BEHIND = {"lr": "lr", "images_per_s": "images_per_s"}
 
 
 class Table:
-    """Listens to the events of a run and writes the whole file anew, aside, at each evaluation.
+    """Listens to the events of a run and rewrites the whole file at each evaluation.
 
-    So no kill leaves half a row, a step that is run again replaces its row, and a row that a full
-    disk refused is there the next time. ``train_loss`` is the mean over the steps since the
-    evaluation before.
+    So a kill never leaves an incomplete row, a repeated step replaces its row, and a row that a
+    full disk refused is written the next time. ``train_loss`` is the mean over the steps since the
+    previous evaluation.
     """
 
     def __init__(self, path: Path, earlier: Iterable[dict[str, Any]], objective: Objective) -> None:
@@ -46,7 +46,7 @@ class Table:
             self._take(event)
 
     def __call__(self, event: RunStarted | Evaluated) -> None:
-        """Take note of an event."""
+        """Record an event."""
         if self._take(_as_line(event)):
             with contextlib.suppress(DiskError):  # the log says that the disk is full
                 files.write_bytes(self._path, self._text().encode())
@@ -74,7 +74,7 @@ class Table:
 
 
 def _as_line(event: RunStarted | Evaluated) -> dict[str, Any]:
-    """Return an event as it is in log.jsonl, where those of earlier attempts come from."""
+    """Return an event in the form of log.jsonl, the source of earlier attempts."""
     if isinstance(event, RunStarted):
         return {"event": "start", "step": event.step}
     # JSON has no NaN, so log.jsonl holds null there

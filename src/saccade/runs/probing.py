@@ -1,4 +1,4 @@
-"""Which weights have the best features for a set of images: each frozen, probed, and compared."""
+"""Comparing the frozen features of several weights on a set of images."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ LEARNED, JUDGED = 10_000, 5_000
 """Largest number of images to learn from, and of images to evaluate on."""
 
 HELD_OUT = 0.2
-"""Of the images, where there is no validation split."""
+"""Fraction of the images to evaluate on if there is no validation split."""
 
 UNTRAINED = "untrained"
 
 Sides = tuple[Split, Split]
-"""What is learned from, and what is judged."""
+"""The images to learn from and the images to evaluate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What the frozen features of one network are good for, as top-1, 0..1, of judged images.
+    """The accuracy of the frozen features of one network: top-1, 0..1, of the evaluated images.
 
-    ``knn`` is that of weighted nearest neighbours by how many vote. ``strength`` is the penalty of
-    the linear probe, chosen on training images that were held out, where ``held_out`` of them were
-    right. ``width`` is how many numbers a feature has, ``image_size`` the side in pixels.
-    ``untrained`` marks the same network as it is drawn.
+    ``knn`` is that of weighted nearest neighbours, by their number. ``strength`` is the penalty of
+    the linear probe, chosen on held-out training images, with accuracy ``held_out``. ``width`` is
+    the dimension of a feature, ``image_size`` the side in pixels. ``untrained`` marks the same
+    network with random weights.
     """
 
     name: str
@@ -76,9 +76,10 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Several networks on the same images: ``learned`` from, and ``judged``, by count.
+    """Several networks on the same images: the number ``learned`` from and the number ``judged``
+    (evaluated).
 
-    ``judge`` names the images that were judged.
+    ``judge`` is the name of the evaluated split.
     """
 
     rows: tuple[Probed, ...]
@@ -101,16 +102,15 @@ class Comparison:
         }
 
     def error(self, share: float) -> float:
-        """Return one standard error of a share, 0..1, of the judged images."""
+        """Return one standard error of a proportion, 0..1, of the evaluated images."""
         return math.sqrt(share * (1 - share) / max(self.judged, 1))
 
 
 def sides(source: Source, val_source: Source | None = None, limit: int | None = None) -> Sides:
-    """Return the images to learn from and those to judge, labelled by the same classes.
+    """Return the images to learn from and those to evaluate, with the same classes.
 
-    Without a validation split every fifth of the images, drawn from each class, is judged.
-    ``limit`` bounds the first side, 0 for all of both. Raises DataError where a probe cannot learn
-    from the labels.
+    Without a validation split, a fifth of the images of each class is evaluated. ``limit`` limits
+    the former, 0 means all. Raises DataError if a probe cannot learn from the labels.
     """
     train = train_split(source)
     val = validation_split(val_source or source, named=val_source is not None)
@@ -138,7 +138,8 @@ def sides(source: Source, val_source: Source | None = None, limit: int | None = 
 
 
 def _warn_of_unjudged(val: Split) -> None:
-    """Say which classes have no image to judge: whoever never names them looks better."""
+    """Warn of classes without evaluation images: a network that never predicts them looks
+    better."""
     counts = np.bincount(val.labels, minlength=len(val.classes))
     if none := [name for name, count in zip(val.classes, counts, strict=True) if not count]:
         count = f"{len(none)} class" + "es" * (len(none) > 1)
@@ -149,7 +150,7 @@ def _warn_of_unjudged(val: Split) -> None:
 def compare(
     backbones: Sequence[Backbone], both: Sides, *, devices: str, precision: str
 ) -> Comparison:
-    """Probe several networks on the same images, and each one untrained beside them."""
+    """Probe several networks on the same images, each also untrained."""
     rows: list[Probed] = []
     drawn: set[tuple[Any, ...]] = set()
     for backbone in backbones:

@@ -1,4 +1,5 @@
-"""Going on from a checkpoint: which one, whether the run is the same, and what a change means."""
+"""Resuming from a checkpoint: which one, whether the run is the same, and the effect of a
+change."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from saccade.training.run import NAMED, History, Run
 from saccade.training.state import State
 
 NEEDED = ("position", "config", "resolved", "dataset", "environment", "attempt", "seconds")
-"""What `training.saving.facts` adds to a checkpoint, and a resumed run must find there."""
+"""Fields that `training.saving.facts` adds to a checkpoint and that a resumed run needs."""
 
 CHANGED = "--resume-changed (in Python resume_changed=True)"
 BESIDE = "`--resume never` starts a new run in another folder"
@@ -34,9 +35,10 @@ JUMP = 1.25
 
 
 def run_of(resume: str) -> Path | None:
-    """Return the run folder that ``--resume`` names, itself or by one of its checkpoints, or None.
+    """Return the run folder that ``--resume`` names, directly or by one of its checkpoints, or
+    None.
 
-    Raises CheckpointError where it names something that cannot be gone on from.
+    Raises CheckpointError if a run cannot be resumed from it.
     """
     if resume in WORDS:
         return None
@@ -77,14 +79,12 @@ def _is_run(path: Path) -> bool:
 
 
 def _short(path: Path) -> Path:
-    """Write a path from the working folder on, where it lies below it."""
+    """Write a path relative to the working folder if it is inside it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def based(request: Request, resume: str) -> Request:
-    """Take the settings of the run that ``--resume`` names, where no recipe, file or model is
-    named beside it.
-    """
+    """Use the settings of the run that ``--resume`` names if no recipe, file or model is named."""
     run = None if request.words else run_of(resume)
     return replace(request, words=[str(run / "config.yaml")]) if run else request
 
@@ -92,11 +92,10 @@ def based(request: Request, resume: str) -> Request:
 def finished(
     folder: Path, config: Config, data: Data, network: Mapping[str, str] = NAMED
 ) -> dict[str, Any] | None:
-    """Return ``run.json`` of a finished run in this folder, or None where there is something to go
-    on with.
+    """Return ``run.json`` of a finished run in this folder, or None if the run can continue.
 
-    ``network`` is the identity of one that was handed over. Raises ConfigError if it is another
-    run, CheckpointError if its files are not as they were written.
+    ``network`` is the identity of the user's own network. Raises ConfigError if it is another run,
+    CheckpointError if its files were changed.
     """
     facts, settings = recorded.facts(folder), recorded.settings(folder)
     if (
@@ -129,11 +128,11 @@ def finished(
 
 
 def earlier(folder: Path, resume: str, log: Log, world: World) -> Saved | None:
-    """Find what to continue from: the newest checkpoint that verifies, or the one that was named.
+    """Find the checkpoint to continue from: the newest one that verifies, or the named one.
 
-    None = scratch.
+    None = a new run.
 
-    Only the first rank reads it; on the others it comes without tensors.
+    Only the first rank reads it; the others get it without tensors.
     """
     saved = _find(folder, resume, log) if world.leads else None
     # a checkpoint may come from anybody: it is refused here rather than fail half-way through
@@ -171,10 +170,10 @@ def _find(folder: Path, resume: str, log: Log) -> Saved | None:
 
 
 def offset(saved: Saved | None, config: Config) -> int:
-    """Return how many samples more were consumed than the steps of a checkpoint would have with
-    this batch.
+    """Return how many more samples were consumed than the steps of a checkpoint need with this
+    batch.
 
-    Raises ConfigError where the stream of samples cannot be gone on with.
+    Raises ConfigError if the stream of samples cannot be continued.
     """
     if saved is None:
         return 0
@@ -192,7 +191,7 @@ def offset(saved: Saved | None, config: Config) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs between a run and its earlier attempt: settings by name, each as a phrase,
+    """The differences between a run and its earlier attempt: settings by name, each as a phrase,
     and the images.
     """
 
@@ -230,7 +229,7 @@ class Changes:
 
     @property
     def judging(self) -> bool:
-        """Whether images are judged otherwise than before, so that figures cannot be compared."""
+        """Whether the evaluation has changed, so that figures cannot be compared."""
         return self.images or any(
             n.startswith("data.") and n != "data.epoch_size" for n in self.settings
         )
@@ -241,8 +240,8 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bo
 
     Raises ConfigError when the run is not the same, CheckpointError.
 
-    Where the user has ``named`` the checkpoint, the values that a network was handed over with do
-    not matter.
+    If the user has ``named`` the checkpoint, the initial values of the user's own network do not
+    matter.
     """
     plan, state, history, meta = run.plan, run.state, run.history, saved.meta
     history.lineage = list(meta.get("lineage", []))
@@ -281,7 +280,7 @@ def resume(run: Run, saved: Saved, changed_is_fine: bool, log: Log, *, named: bo
 def _take_network(
     history: History, saved: Saved, changed_is_fine: bool, log: Log, *, named: bool
 ) -> None:
-    """Compare a network that was handed over with the one that the run began with.
+    """Compare the user's own network with the one of the run.
 
     Raises ConfigError.
     """
@@ -303,9 +302,9 @@ def _take_network(
 
 
 def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> None:
-    """Raise ConfigError where a changed run cannot go on, or may not.
+    """Raise ConfigError if a changed run cannot or must not continue.
 
-    The advice is what does work.
+    The advice names only what works.
     """
     what = f"{saved.path.name} was saved with other settings: {changes}"
     # looked at first: no flag makes such a run go on
@@ -327,9 +326,9 @@ def _refuse(run: Run, saved: Saved, changes: Changes, changed_is_fine: bool) -> 
 
 
 def _rate_jump(run: Run, saved: Saved, evaluations: Sequence[Evaluation]) -> str:
-    """Say how the learning rate jumps where the run goes on.
+    """Describe a jump of the learning rate at the resume.
 
-    Empty where it does not, or nothing is known.
+    Empty if there is none or it is unknown.
     """
     before = saved.meta.get("lr")
     # asked of the optimisers themselves: plateau schedules depend on the evaluations
@@ -343,8 +342,8 @@ def _rate_jump(run: Run, saved: Saved, evaluations: Sequence[Evaluation]) -> str
 
 
 def _keep_comparable(state: State, split: str, changes: Changes, log: Log) -> None:
-    """Drop evaluations that the coming ones, on ``split``, cannot be compared with: the best is
-    chosen among the rest.
+    """Drop evaluations that cannot be compared with later ones on ``split``: the best is chosen
+    among the rest.
     """
     kept = [e for e in state.evaluations if e.split == split and e.views == 1]
     kept = [] if changes.judging else kept
@@ -357,8 +356,8 @@ def _keep_comparable(state: State, split: str, changes: Changes, log: Log) -> No
 
 
 def _leave_behind(folder: Path, step: int, log: Log) -> None:
-    """Set checkpoints after ``step`` aside where the run goes on from an older one: the newest one
-    counts at a resume.
+    """Rename checkpoints after ``step`` if the run continues from an older one, because a resume
+    uses the newest one.
     """
     place = files.within(folder, "checkpoints")
     newer = sorted(one for one in checkpoint.steps_on_disk(place) if one > step)

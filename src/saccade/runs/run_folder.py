@@ -1,6 +1,5 @@
-"""What a run leaves behind and finds again: run.json, config.yaml, earlier attempts, the lines
-at the start.
-"""
+"""The files of a run: run.json, config.yaml, earlier attempts, and the lines printed at the
+start."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ from saccade.training.run import Plan, Run
 
 
 def announce(run: Run, log: Log) -> None:
-    """Print what will be done: data, model, batch, rate, precision, threads."""
+    """Print the plan of the run: data, model, batch, rate, precision, threads."""
     plan, config, data = run.plan, run.plan.config, run.plan.data
     log.say()
 
@@ -89,7 +88,7 @@ def announce(run: Run, log: Log) -> None:
 
 
 def _patience(plan: Plan) -> str:
-    """Say what ends the run early, and what that means for its figure."""
+    """Say what ends the run early, and the effect on its result."""
     count, title = plan.config.patience, plan.objective.primary.title
     several = f"{count} evaluations" if count > 1 else "the first evaluation"
     text = f"the run ends after {several} on '{plan.data.chosen_on.name}' without a better {title}"
@@ -102,7 +101,7 @@ def _patience(plan: Plan) -> str:
 
 
 def _batch(plan: Plan) -> str:
-    """Say how the global batch is cut."""
+    """Say how the global batch is split."""
     cell, size = plan.config.cell, plan.world.size
     cells = plan.global_batch // cell // size
     counted = (
@@ -112,7 +111,7 @@ def _batch(plan: Plan) -> str:
 
 
 def _place(plan: Plan) -> str:
-    """Say what computes, in which number format, with how many threads."""
+    """Say the device, the number format and the threads."""
     choices = plan.choices
     name = choices.device.value
     if plan.device.type == "cuda":
@@ -125,9 +124,8 @@ def _place(plan: Plan) -> str:
 
 
 def _left_cell(config: Config) -> str:
-    """Say that the cell of the recipe was left for another, because it does not divide the batch
-    that was asked for.
-    """
+    """Say that the cell of the recipe was replaced because it does not divide the requested
+    batch."""
     if config.batch.cell or config.recipe not in recipes.names():
         return ""
     cell = recipes.find(config.recipe).settings.get("batch", {}).get("cell", 0)
@@ -179,7 +177,7 @@ def begin(run: Run, findings: list[Finding], log: Log, attempt: int) -> None:
 
 
 def end(run: Run, error: Explained, log: Log) -> None:
-    """Write down and tell why a run ends before its time."""
+    """Record and report why a run ends early."""
     log.event("end", status=type(error).__name__, step=run.state.step, message=error.what)
     log.note(str(error))
     failed(run, error)
@@ -188,7 +186,7 @@ def end(run: Run, error: Explained, log: Log) -> None:
 
 
 def broken_off(run: Run, error: BaseException, log: Log) -> None:
-    """Tell that an error of somebody else's code ends the run: whoever listens may clean up."""
+    """Report that an unexplained error ends the run, so that listeners can clean up."""
     message = f"{type(error).__name__}: {error}"
     log.listeners.tell(
         RunEnded(run.plan.folder, "failed", run.state.step, figures={}, message=message)
@@ -215,7 +213,7 @@ def complete(run: Run, result: Evaluation, meter: Meter) -> None:
 
 
 def _ended_early(run: Run) -> str | None:
-    """Say that patience ended the run before its last step; None where it did not."""
+    """Say that patience ended the run before its last step; None if it did not."""
     step, plan = run.state.step, run.plan
     if step == plan.total_steps:
         return None
@@ -226,7 +224,7 @@ def _ended_early(run: Run) -> str | None:
 
 
 def _contest(run: Run) -> str:
-    """Say among what the best was chosen."""
+    """Say which evaluations the best was chosen from."""
     count, name = len(run.state.evaluations), run.plan.data.chosen_on.name
     among = f"best of {count} evaluation{'s' * (count > 1)} on"
     one_view = ", one view of each image" if run.plan.recipe.eval_views > 1 else ""
@@ -237,9 +235,9 @@ def _contest(run: Run) -> str:
 
 
 def failed(run: Run, error: Explained) -> None:
-    """Write into run.json why the run ended, where its folder can still be written.
+    """Write into run.json why the run ended, if its folder can still be written.
 
-    The facts of a finished run stay where going on from it was refused before it began.
+    The facts of a finished run stay if continuing it was refused.
     """
     if not run.plan.world.leads:
         return
@@ -305,10 +303,7 @@ def _write(run: Run, status: str, more: dict[str, Any]) -> None:
 
 
 def _job(env: Mapping[str, str]) -> str | None:
-    """Return which start of which job of SLURM this is, as the batch script asks for it.
-
-    None elsewhere.
-    """
+    """Return the SLURM job and its restart count, for the batch script. None outside SLURM."""
     number = env.get("SLURM_JOB_ID")
     return f"{number}.{env.get('SLURM_RESTART_COUNT', 0)}" if number else None
 
@@ -316,7 +311,7 @@ def _job(env: Mapping[str, str]) -> str | None:
 def conclude(
     result: dict[str, Any], folder: Path, seconds: float, log: Log, *, objective: Objective
 ) -> None:
-    """Print the result, in the words of what was learned, and what to try next."""
+    """Print the result and the next commands."""
     try:
         facts = files.read_json(folder / "run.json")
         best, early = facts["best"], facts.get("ended_early")

@@ -1,4 +1,4 @@
-"""Scoring a trained model once more: on which images, and computed how."""
+"""Evaluating a trained model again: the images and the conditions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from saccade.training import datasets
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A classifier and the images to score it on.
+    """A classifier and the images to evaluate it on.
 
     ``path`` is where its weights lie, ``phrase`` which ones these are for people, empty for the
     final ones; ``folder`` is that of its run and ``resolved`` how that computed, None and empty
@@ -58,10 +58,10 @@ def opened(
     labels: str | Path = "",
     split_names: str = "",
 ) -> Opened:
-    """Find what a path names, of ours or of others, and the images to score it on.
+    """Open a path, own or foreign, and the images to evaluate it on.
 
-    A classifier is taken as it is. ``expected`` is what is said about weights of others. Raises as
-    `judged_split` does, and UsageError where weights of others come without images.
+    A classifier is used unchanged. ``expected`` are the facts about foreign weights. Raises as
+    `judged_split` does, and UsageError if foreign weights come without images.
     """
     if isinstance(weights, Classifier):
         chosen = judged_split(weights, data, split, labels=labels, split_names=split_names)
@@ -104,8 +104,8 @@ def _chosen(data: Any, name: str, labels: str, split_names: str) -> Split:
 
 
 def known_by_wnid(classifier: Classifier, split: Split) -> Split:
-    """Return the images labelled by wnids where the classes of a classifier are ImageNet's and
-    theirs are some of these by other names.
+    """Return the images with wnids as class names if the classifier has ImageNet's classes and the
+    images have some of these under other names.
     """
     if classifier.recipe.classes != ilsvrc.wnids():
         return split
@@ -119,9 +119,9 @@ def judged_split(
     labels: str | Path = "",
     split_names: str = "",
 ) -> Split:
-    """Return the images to score on: those of ``data``, or the ones that a run was validated on.
+    """Return the images to evaluate on: those of ``data``, or the validation images of a run.
 
-    Raises DataError when there is no such split, CheckpointError when nothing says which images,
+    Raises DataError if there is no such split, CheckpointError if the images are unknown,
     UsageError.
     """
     if isinstance(data, Split):
@@ -143,10 +143,10 @@ def judged_split(
 
 
 def _handed_again(model: Subject, source: Source) -> Split | None:
-    """Return the split that a run was validated on where the data of its training is handed over
-    again; None for other data.
+    """Return the validation split of a run if the data of its training is passed again; None for
+    other data.
 
-    The validation images may have been held out of it, and the rest was learned from.
+    The validation images can have been held out of it.
     """
     try:
         config = model.config
@@ -193,9 +193,9 @@ def own_split(config: Config, name: str = "") -> Split:
 def training_split(
     model: Classifier | str | Path, data: Any = None, labels: str = "", split_names: str = ""
 ) -> Split:
-    """Return the training images of ``data``, or those that a run learned from.
+    """Return the training images of ``data``, or those of a run.
 
-    Raises UsageError where nothing says which these are, DataError.
+    Raises UsageError if they are unknown, DataError.
     """
     if data is not None and not isinstance(data, Split):
         source = handed.opened(data, "data", "val", Log()) or open_source(
@@ -215,7 +215,7 @@ def training_split(
 
 
 def _recorded(path: Path) -> Config | None:
-    """Return the settings of the run that a path is of; None where there is none."""
+    """Return the settings of the run that a path belongs to; None if there is none."""
     try:
         return Subject.of(path).config
     except SaccadeError:
@@ -229,7 +229,7 @@ def _split_of(source: Source, name: str) -> Split:
 
 
 def only_with_data(**flags: Any) -> None:
-    """Raise UsageError for the first flag that is given although no data is."""
+    """Raise UsageError for the first flag that needs --data."""
     for name, value in flags.items():
         if value:
             flag = f"--{name.replace('_', '-')}"
@@ -243,9 +243,9 @@ def score(
     devices: str = "auto",
     precision: str = "auto",
 ) -> tuple[Result, Conditions]:
-    """Score a classifier on a split; ``resolved`` is how its run computed.
+    """Evaluate a classifier on a split; ``resolved`` has the choices of its run.
 
-    Returns the figures and what was done.
+    Returns the figures and the conditions.
     """
     how = Conditions.of(classifier.recipe, resolved, devices, precision)
     classifier.network.to(how.device)

@@ -1,5 +1,5 @@
-"""The trained model that a path names: of a run, of its best checkpoint, of one of its
-checkpoints, of a file.
+"""The trained model at a path: of a run, of its best checkpoint, of any of its checkpoints, or of a
+file.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ MOST_THREADS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A trained model and what is known about its run.
+    """A trained model and the facts about its run.
 
-    ``path`` is the model file or the checkpoint folder, ``saved`` the checkpoint where it is one,
-    ``folder`` the run folder around it where there is one; ``resolved`` are the automatic choices
-    of the run, empty where nothing says them.
+    ``path`` is the model file or the checkpoint folder, ``saved`` the checkpoint, if it is one,
+    ``folder`` the run folder, if there is one; ``resolved`` has the automatic choices of the run,
+    empty if unknown.
     """
 
     path: Path
@@ -48,9 +48,9 @@ class Subject:
 
     @classmethod
     def of(cls, path: Path, best: bool = False) -> Subject:
-        """Find what a path names; ``best`` takes the best checkpoint of a run folder.
+        """Open a path; ``best`` uses the best checkpoint of a run folder.
 
-        Raises CheckpointError where there is none, or where it is damaged.
+        Raises CheckpointError if there is none, or if it is damaged.
         """
         if checkpoint.is_one(path):
             if best:
@@ -77,12 +77,12 @@ class Subject:
 
     @property
     def phrase(self) -> str:
-        """Which weights these are, for people."""
+        """A description of the weights, for people."""
         return f"checkpoint {self.path.name}" if self.saved else "final weights"
 
     @property
     def config(self) -> Config:
-        """The settings of the run; raises CheckpointError when nothing says them, ConfigError."""
+        """The settings of the run; raises CheckpointError if they are unknown, ConfigError."""
         if self.saved is not None:
             layers = Layers()
             layers.add(self.saved.meta.get("config", {}), str(self.path / "state.json"))
@@ -99,9 +99,9 @@ class Subject:
         )
 
     def classifier(self, module: nn.Module | None = None) -> Classifier:
-        """Build the network with its weights: the average, where the run keeps one.
+        """Build the network with its weights: the average (EMA), if the run has one.
 
-        ``module`` is needed when the network is the user's own. Raises CheckpointError.
+        ``module`` is needed for the user's own network. Raises CheckpointError.
         """
         if self.saved is None:
             return Classifier.load(self.path, module)
@@ -153,7 +153,8 @@ def best_checkpoint(folder: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How a figure is computed; ``threads`` compute, ``notes`` say what differs from the run."""
+    """The conditions of an evaluation; ``threads`` compute, ``notes`` are the differences from the
+    run."""
 
     device: torch.device
     precision: str
@@ -169,9 +170,9 @@ class Conditions:
         devices: str = "auto",
         wanted: str = "auto",
     ) -> Conditions:
-        """Compute as the run did, unless other devices or another precision are asked for.
+        """Compute as the run did, unless other devices or another precision are requested.
 
-        Raises ConfigError for what this machine does not have.
+        Raises ConfigError if this machine does not have them.
         """
         known = {
             n: choice.get("value") for n, choice in resolved.items() if isinstance(choice, dict)
@@ -204,7 +205,8 @@ class Conditions:
 
     @contextmanager
     def computing(self) -> Iterator[Readers]:
-        """Compute so inside the ``with`` block, with readers for images, and say what differs."""
+        """Apply the conditions inside the ``with`` block, with readers for images, and log the
+        differences."""
         for note in self.notes:
             Log().warn(note)
         readers = Readers(max(2, torch.get_num_threads()))
@@ -219,7 +221,7 @@ class Conditions:
 
 
 def _precision(before: str, wanted: str, device: torch.device) -> tuple[str, list[str]]:
-    """Return the number format to compute in, and what is to be said about it."""
+    """Return the number format, and notes about it."""
     if wanted != "auto" or not before:
         chosen, _ = precision.choose(wanted, device)
         differs = before and chosen != before
@@ -240,10 +242,7 @@ def _precision(before: str, wanted: str, device: torch.device) -> tuple[str, lis
 
 
 def _resolved(folder: Path) -> dict[str, Any]:
-    """Return the automatic choices in config.yaml of a run folder.
-
-    Empty where there are none to read.
-    """
+    """Return the automatic choices in config.yaml of a run folder. Empty if there are none."""
     try:
         tree = plain_yaml.load((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A listener that shows a run in TensorBoard, which needs a package of its own."""
+"""A listener that shows a run in TensorBoard, which is a separate package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TensorBoard:
     """Writes numbers as TensorBoard events into ``folder``: of steps the means over each ``every``
     of them, of evaluations the ``figures`` with these names.
 
-    TensorBoard's own writer appends to files of its own there; nothing in Saccade reads them.
+    TensorBoard's own writer appends to its files there; Saccade does not read them.
     """
 
     def __init__(self, folder: Path, figures: Sequence[str], every: int) -> None:

@@ -1,4 +1,4 @@
-"""What must be true before several ranks train together."""
+"""Checks before several ranks train together."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from saccade.training.state import State
 def settings_of(request: Request) -> Config:
     """Return the settings known before any data is opened; raises ConfigError.
 
-    A rank whose own settings are wrong meets the others first, so that they end with its error
-    instead of waiting.
+    A rank with wrong settings joins the others first, so that they end with its error instead of
+    waiting.
     """
     try:
         return preview(request)
@@ -81,8 +81,8 @@ def check_same(
     """Raise ConfigError on all ranks when one of them has other settings, images or versions than
     the first.
 
-    Of a network that was handed over all but the starting values must agree; these are the first
-    rank's.
+    The user's own network must be the same on all ranks, except its initial values, which come from
+    the first rank.
     """
     # settings of the kind "run" change no number, and may differ between ranks
     settings = {
@@ -119,7 +119,7 @@ def check_same(
 
 
 def decide(config: Config, saved: Saved | None, world: World) -> Choices:
-    """Take the first rank's automatic choices on every rank, and connect the ranks on the chosen
+    """Share the first rank's automatic choices with all ranks, and connect the ranks on the chosen
     device.
     """
     decided = world.broadcast(lambda: choosing.decide(config, saved, world.local_rank).to_json())
@@ -145,10 +145,10 @@ def copy_state(state: State, world: World) -> None:
 
 
 def share_trial(run: Run, choices: Choices) -> Run:
-    """Do as the first rank, which has tried how many reading threads it takes, and what pays or
-    works on its device.
+    """Share the choices of the first rank's trial: the number of reading threads, and what works
+    and is fast on its device.
 
-    ``choices`` are the ones after its trial; the run is returned with them.
+    ``choices`` are those after its trial; the run is returned with them.
     """
     plan = run.plan
     # only the first rank has tried anything: the others learn the result from it

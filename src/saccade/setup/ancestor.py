@@ -1,9 +1,8 @@
-"""The weights that a run starts from: where they lie, what they are known by, and what they were
-trained with.
+"""The initial weights of a run: their place, their identity, and the settings of their training.
 
-They are known by their digest: a moved file is the same source, a changed one is not. What a run of
-ours was trained with is followed unless the user wants otherwise; what it was trained on is handed
-down in ``run.json``, so that a run knows all its ancestors even when their folders are gone.
+They are identified by their digest: a moved file is the same source, a changed one is not. The
+settings of an own run are followed unless the user sets others; its data is recorded in
+``run.json``, so that a run knows all its ancestors even if their folders are gone.
 """
 
 from __future__ import annotations
@@ -52,10 +51,10 @@ class Ancestor:
 
     ``text`` is what the user wrote, ``path`` the file or checkpoint folder, None for a library's
     weights; ``digest`` is the SHA-256 of the weights, or a library's name of them. ``settings`` are
-    those it was trained with, by dotted name, as far as anything says so; ``run`` is the run folder
-    around it and ``lineage`` what it and its own ancestors were trained on, nearest first.
-    ``is_gone``: only the records of the run that started from it are left. ``said_by`` is who says
-    which mean and deviation it was trained with, empty where nobody does.
+    those of its training, by dotted name, as far as known; ``run`` is its run folder and
+    ``lineage`` the data of it and its ancestors, nearest first. ``is_gone``: only the records of
+    the run that started from it are left. ``said_by`` is the source of its mean and standard
+    deviation, empty if unknown.
     """
 
     text: str
@@ -69,7 +68,7 @@ class Ancestor:
 
     @property
     def model(self) -> str:
-        """The name of its network, empty where nothing says it."""
+        """The name of its network, empty if unknown."""
         return str(self.settings.get("model.name", ""))
 
     @property
@@ -80,11 +79,9 @@ class Ancestor:
         return str(self.lineage[0].get("method", METHOD)) if self.lineage else METHOD
 
     def shape(self) -> dict[str, Any]:
-        """Return its strides and its patch where the size of its images decided them.
+        """Return its strides and patch size if the image size decided them.
 
-        Another size would give others.
-
-        Empty where its network has neither.
+        Another size would give others. Empty if its network has neither.
         """
         if not self.model or self.model.startswith("custom:") or is_foreign(self.model):
             return {}
@@ -104,8 +101,8 @@ class Ancestor:
         return {"model.strides": list(strides)}
 
     def of_network(self, model: str) -> Ancestor:
-        """Return it with the mean and deviation that a library tells for its network ``model``,
-        where neither its run nor its file says them.
+        """Return it with a library's mean and standard deviation for its network ``model``, if
+        neither its run nor its file has them.
         """
         if "data.mean" in self.settings or not backends.is_backend(model):
             return self
@@ -118,7 +115,7 @@ class Ancestor:
 
     @property
     def phrase(self) -> str:
-        """What it is and what is followed of it, for the line at the start."""
+        """A description with the followed settings, for the line at the start."""
         known = {n.partition(".")[2]: v for n, v in self.settings.items() if v not in ([], 0, "")}
         said = ", ".join(
             f"{name} {written(value)}" for name, value in known.items() if name != "name"
@@ -132,9 +129,9 @@ class Ancestor:
         return f"{self.text}{digest}: {', '.join(followed)}"
 
     def record(self, took: str, share: float) -> dict[str, Any]:
-        """Return what ``run.json`` says of it.
+        """Return its entry in ``run.json``.
 
-        ``took`` is the table of tensors, ``share`` that of the weights.
+        ``took`` is the table of tensors, ``share`` the fraction of the weights.
         """
         return {
             "source": self.text,
@@ -150,9 +147,8 @@ class Ancestor:
 
 
 def own_entry(config: Config, fingerprint: str) -> dict[str, Any]:
-    """Return what a run says of the images it is trained on, so that its descendants can find
-    them again.
-    """
+    """Return a run's record of its training images, so that runs that start from it can find
+    them."""
     try:
         folder = os.getcwd()
     except OSError:  # it was deleted under our feet
@@ -170,7 +166,7 @@ def own_entry(config: Config, fingerprint: str) -> dict[str, Any]:
 def seek(text: str, out: str = "") -> Ancestor:
     """Find the weights that ``model.init`` names.
 
-    Those that are gone are known from the run that began with them.
+    If they are gone, they are known from the run that started from them.
 
     ``out`` is that run's folder, empty for all in ``runs``. Raises CheckpointError when there are
     none.
@@ -190,7 +186,7 @@ def seek(text: str, out: str = "") -> Ancestor:
 
 
 def _remembered(text: str, folder: Path) -> Ancestor | None:
-    """Return the source of a run as it remembers it, if it began with what is called so."""
+    """Return the recorded source of a run, if it started from weights of this name."""
     try:
         facts = recorded.facts(folder)
         init = (facts or {}).get("init")
@@ -208,9 +204,9 @@ def _remembered(text: str, folder: Path) -> Ancestor | None:
 
 
 def find_weights(text: str) -> Ancestor:
-    """Find weights that are there.
+    """Find existing weights.
 
-    Raises FileNotFoundError when they are not, CheckpointError for odd ones.
+    Raises FileNotFoundError if they do not exist, CheckpointError for invalid ones.
     """
     if backends.is_backend(text):
         library, _, name = text.partition(":")
@@ -299,8 +295,8 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_run(known: Ancestor, folder: Path) -> Ancestor:
-    """Add what the run folder around the weights says of the images that they and their
-    ancestors were trained on.
+    """Add the records of the run folder about the training images of the weights and their
+    ancestors.
     """
     facts = recorded.facts(folder)
     if facts is None:
@@ -331,9 +327,7 @@ def _entries(folder: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]
 
 
 def _is_entry(entry: Any) -> bool:
-    """Tell whether an entry of a lineage, which may come from anybody, has the form of
-    `own_entry`.
-    """
+    """Tell whether an entry of a lineage, which is not trusted, has the form of `own_entry`."""
     forms = {"data": dict, "seed": int, "folder": str, "fingerprint": str, "run": str}
     return isinstance(entry, dict) and all(
         isinstance(entry.get(name), form) for name, form in forms.items()

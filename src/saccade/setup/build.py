@@ -1,4 +1,4 @@
-"""A run, built from what was decided: data, automatic choices, model, optimiser, folder."""
+"""Building a run: data, automatic choices, model, optimiser, folder."""
 
 from __future__ import annotations
 
@@ -42,11 +42,10 @@ def folder_for(
     fresh: bool,
     network: Mapping[str, str] = NAMED,
 ) -> Path:
-    """Return the run folder: ``out``, or one named after what decides the numbers.
+    """Return the run folder: ``out``, or one named after the settings that change the results.
 
-    The same command finds the same folder. ``network`` is the identity of a network that was
-    handed over. With ``fresh`` it is the first of ``...``, ``...-2``, ``...-3`` that does not
-    exist.
+    The same command finds the same folder. ``network`` is the identity of the user's own network.
+    With ``fresh`` it is the first of ``...``, ``...-2``, ``...-3`` that does not exist.
     """
     # all that decides numbers goes into the name: the same command finds its run, another does not
     identity = configuration.fingerprint(config, data.fingerprint, model_name, *network.values())
@@ -72,10 +71,10 @@ def build(
     world: World = ALONE,
     offset: int = 0,
 ) -> Run:
-    """Build model, optimisers and readers for a run from scratch.
+    """Build model, optimisers and readers for a new run.
 
-    ``module`` and ``behaviour`` are what was handed over, ``network`` is their identity. ``offset``
-    is how many samples more were consumed than steps of this batch: it was another one before.
+    ``module`` and ``behaviour`` are the user's own, ``network`` is their identity. ``offset`` is
+    the number of samples consumed beyond the steps of this batch, after a change of the batch.
     """
     _switch_on(choices)
     order = training_order(config, len(data.train), offset)
@@ -130,16 +129,17 @@ def _view(
     world: World,
     behaviour: Behaviour,
 ) -> TrainingView:
-    """Return which images a rank sees when, and how: every n-th cell of the global batch."""
+    """Return the order and preprocessing of a rank's images: every n-th cell of the global
+    batch."""
     mine = RankSlice(config.cell, world.rank, world.size)
     own = behaviour.own_augment(config.seed)
     return training_view(config, data.train, order, length.steps, rank_slice=mine, own=own)
 
 
 def fitted(run: Run) -> Run:
-    """Return a run before its first step with the length that its choices say.
+    """Return a run before its first step with the length of its choices.
 
-    A run that was built before its trial does not know how long it is where ``within`` says it.
+    With ``within``, the length is known only after the trial.
     """
     plan = run.plan
     steps = total_steps(plan.config, plan.epoch_size, plan.choices.length.value)
@@ -154,8 +154,8 @@ def fitted(run: Run) -> Run:
 
 
 def join(model: nn.Module, plan: Plan) -> None:
-    """Let a network compute as all ranks of a run train it: its norms over all of them where that
-    is asked for, compiled where it pays.
+    """Prepare a network for training on all ranks: synchronised norms if requested, compiled if
+    that is faster.
     """
     if plan.config.ranks.sync_norms and plan.world.size > 1:
         sync_batchnorm.convert(model, plan.world)
@@ -164,7 +164,8 @@ def join(model: nn.Module, plan: Plan) -> None:
 
 
 def _switch_on(choices: Choices) -> None:
-    """Set what is global to the process: compute threads, deterministic kernels, the allocator."""
+    """Set the global state of the process: compute threads, deterministic kernels, the
+    allocator."""
     # the last bits of sums on a CPU depend on their number, so a resumed run sets it again
     torch.set_num_threads(choices.compute_threads.value)
     if choices.device.value == "cuda":
@@ -176,8 +177,8 @@ def _switch_on(choices: Choices) -> None:
 def _network(plan: Plan, module: nn.Module | None) -> nn.Module:
     """Return the network that is trained, on its device.
 
-    The user's own network is changed only when the run is done: after an interruption it is still
-    the same one.
+    The user's own network is changed only at the end of the run: after an interruption it is
+    unchanged.
     """
     if module is None:
         model = registered(plan.config, plan.objective.head)
@@ -190,9 +191,10 @@ def _network(plan: Plan, module: nn.Module | None) -> nn.Module:
 
 
 def of_others(config: Config, data: Data, behaviour: Behaviour) -> nn.Module | None:
-    """Return a network that others made known by a name, as the run begins with it; None of ours.
+    """Return the initial network of a name that the user or a plug-in registered; None for built-in
+    ones.
 
-    The name may mean another network tomorrow, so the network itself is part of the run.
+    Such a name can mean another network later, so the network itself is part of the run.
     """
     if not is_registered(config.model.name):
         return None
@@ -200,7 +202,7 @@ def of_others(config: Config, data: Data, behaviour: Behaviour) -> nn.Module | N
 
 
 def registered(config: Config, head: int) -> nn.Module:
-    """Return a network that is known by its name, with a head of so many outputs, as drawn."""
+    """Return a registered network with random weights and a head of this many outputs."""
     section = config.model
     return create_model(
         section.name,
@@ -216,7 +218,7 @@ def registered(config: Config, head: int) -> nn.Module:
 
 
 def _recipe(config: Config, objective: Objective, name: str, precision: str) -> Recipe:
-    """Return what must be known to use the weights of this run."""
+    """Return what is needed to use the weights of this run."""
     section = config.data
     return Recipe(
         model=name,
@@ -238,5 +240,5 @@ def _recipe(config: Config, objective: Objective, name: str, precision: str) -> 
 
 
 def model_name(config: Config, module: nn.Module | None) -> str:
-    """Return the name under which a run's model goes: registered, or ``custom:ClassName``."""
+    """Return the name of a run's model: registered, or ``custom:ClassName``."""
     return config.model.name if module is None else f"custom:{type(module).__name__}"

@@ -1,5 +1,5 @@
-"""The batch and its cells before a run: a default batch for a tiny set, and cells too small for
-a norm over them.
+"""The batch and its cells: a default batch for a tiny set, and a check for cells that are too small
+for batch norm.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from saccade.models.parts.running_statistics import has_batch_statistics
 
 
 def needs_batches(config: Config, module: nn.Module | None) -> bool:
-    """Tell whether the network, by its name or handed over, has norms over the images of a cell."""
+    """Tell whether the network, registered or the user's own, has norms over the images of a
+    cell."""
     if module is None:
         return _named_needs_batches(
             config.model.name, config.data.image_size, tuple(config.shape.items())
@@ -39,11 +40,11 @@ def _named_needs_batches(name: str, side: int, shape: tuple[tuple[str, object], 
 def shrink_batch(
     config: Config, num_train: int, explicit: bool, module: nn.Module | None = None
 ) -> tuple[Config, str]:
-    """Fit a default batch into a tiny set, as said in the returned sentence.
+    """Fit a default batch to a tiny set, and return a sentence about it.
 
-    At most a quarter of the set, but 16 images (or all there are) where the network has norms over
-    them, and two where they are mixed. A batch that the user asked for is never changed; preflight
-    refuses it where it is too large.
+    It is at most a quarter of the set, but 16 images (or all) if the network has norms over them,
+    and two if they are mixed. A batch that the user has set is never changed; preflight refuses it
+    if it is too large.
     """
     quarter = max(num_train // 4, 1)
     if explicit or config.batch.global_ <= quarter:
@@ -83,7 +84,7 @@ def _rounded_up(count: int, repeats: int) -> int:
 
 
 def inspect(config: Config, num_train: int, shrunk: str, module: nn.Module | None) -> list[Finding]:
-    """Judge the batch against the set, and its cells against the network."""
+    """Check the batch against the data set, and its cells against the network."""
     wanted = config.batch.global_
     if wanted > num_train:
         fitting = 2 ** max((num_train // 4).bit_length() - 1, 0)
@@ -105,7 +106,7 @@ def inspect(config: Config, num_train: int, shrunk: str, module: nn.Module | Non
 
 
 def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
-    """Refuse small cells that nobody asked for where norms take their statistics over them."""
+    """Refuse small cells that nobody requested if norms compute their statistics over them."""
     cell, batch = config.cell, config.batch.global_
     if cell >= LEAST_CELL or not needs_batches(config, module):
         return []

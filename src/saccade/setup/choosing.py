@@ -23,8 +23,9 @@ TINY_CELL_MACS = 1e9
 def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
     """Make every automatic choice, each with its reason.
 
-    An earlier attempt's choices are kept. Only the device may change between attempts: what
-    depends on it is chosen anew then. Raises ConfigError for what this machine does not have.
+    The choices of an earlier attempt are kept. Only the device may change between attempts: what
+    depends on it is then chosen again. Raises ConfigError for devices that this machine does not
+    have.
     """
     kind, device_reason = choose.pick_device(config.device, local_rank)
     device = torch.device(kind)
@@ -56,9 +57,9 @@ def decide(config: Config, saved: Saved | None, local_rank: int = 0) -> Choices:
 
 
 def _length(config: Config, saved: Saved | None) -> Choice[str]:
-    """Return the length that an earlier attempt was fitted to; the trial finds that of a new run.
+    """Return the fitted length of an earlier attempt; the trial chooses that of a new run.
 
-    Raises ConfigError where the earlier attempt was fitted to another time, or to none.
+    Raises ConfigError if the earlier attempt had another time, or none.
     """
     if saved is None or config.epochs != AUTO:
         return LENGTH_AS_SET
@@ -83,10 +84,7 @@ def _cost_of_exactness(device: str) -> str:
 
 
 def _compute_threads(config: Config, device: str) -> Choice[int]:
-    """Return how many threads compute.
-
-    Work that takes milliseconds is faster on one thread than handed around.
-    """
+    """Return how many threads compute. Work of a few milliseconds is faster on one thread."""
     threads = torch.get_num_threads()
     usual = Choice(threads, "one per physical core")
     name = config.model.name
@@ -101,7 +99,7 @@ def _compute_threads(config: Config, device: str) -> Choice[int]:
 
 
 def _reader_threads(config: Config) -> Choice[int]:
-    """Return how many threads read images; the trial before training may take fewer."""
+    """Return how many threads read images; the trial before training can choose fewer."""
     if config.data.threads:
         return Choice(config.data.threads, "as set")
     return Choice(max(2, min(torch.get_num_threads(), 16)), "one per core, 2 to 16")

@@ -1,6 +1,4 @@
-"""From what the user typed to one configuration: files, recipes, model names, flags, in that
-order.
-"""
+"""From the user's words to one configuration: files, recipes, model names, flags, in that order."""
 
 from __future__ import annotations
 
@@ -31,11 +29,11 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".xz", ".tgz")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for: positional words, flags by dotted field name, and ``--set`` assignments.
+    """The request: positional words, flags by dotted field name, and ``--set`` assignments.
 
-    ``data`` and ``val`` are sources that were opened before; the flags name them then for the
-    records alone. ``out`` is the run folder where it is known. ``pretrains`` says whether the verb
-    is one of self-supervised pretraining; None where either will do.
+    ``data`` and ``val`` are open sources; the flags then name them only for the records. ``out`` is
+    the run folder, if known. ``pretrains`` says whether the verb is one of self-supervised
+    pretraining; None if both are possible.
     """
 
     words: Sequence[str] = ()
@@ -51,8 +49,8 @@ class Request:
 class Composed:
     """The configuration, the opened source, and whether the user chose the batch.
 
-    ``val_source`` is one that was handed over open; None: as the configuration says. ``chosen``
-    are the settings that the user named, in words, flags or files of theirs.
+    ``val_source`` is an open validation source; None: as in the configuration. ``chosen`` are the
+    settings that the user named in words, flags or files.
     """
 
     config: Config
@@ -65,10 +63,10 @@ class Composed:
 def compose(request: Request) -> Composed:
     """Merge everything into one configuration; raises ConfigError or DataError.
 
-    A word is looked up as a YAML file, then as a recipe, then as a model. Where neither file nor
-    recipe is named, the recipe that fits the data is the base: one for fine-tuning where the run
-    starts from weights. A method of pretraining names such a base, too. What the weights were
-    trained with goes over that base, and under whatever the user names.
+    A word is looked up as a YAML file, then as a recipe, then as a model. If neither file nor
+    recipe is named, the recipe that fits the data is the base: one for fine-tuning if the run
+    starts from weights. A method of pretraining also names a base. The settings of the weights
+    override that base, and the user's settings override both.
     """
     named, asked, based = _layers(request)
     wanted = _stack(_method(request), named, asked).resolve()
@@ -94,9 +92,9 @@ def compose(request: Request) -> Composed:
 def _unlabelled(
     request: Request, wanted: Config, asked: Layers, based: bool
 ) -> tuple[Source, Layers]:
-    """Open images to learn from without labels, and return them with the settings to begin with.
+    """Open images for training without labels, and return them with the base settings.
 
-    Whether they have labels goes into what was ``asked`` for.
+    Whether they have labels is added to ``asked``.
     """
     source = request.data
     if source is None:
@@ -113,8 +111,8 @@ def _method(request: Request) -> Layers:
 
 
 def _pretraining_base(request: Request, wanted: Config, based: bool) -> Layers:
-    """Return the recipe of the method: the one named, else what suits the network, that which is
-    named or that of the weights.
+    """Return the recipe of the method: the named one, else the one for the network, which is named
+    or that of the weights.
     """
     if pretraining.methods_in(request.words):
         return _method(request)
@@ -129,10 +127,10 @@ def _pretraining_base(request: Request, wanted: Config, based: bool) -> Layers:
 
 
 def dry_run(request: Request) -> Config:
-    """Return the configuration that ``compose`` would, opening no data that it can do without.
+    """Return the configuration that ``compose`` would return, without opening data if possible.
 
-    Data is opened only to find the recipe that fits it: where a file or a recipe is named, or a set
-    whose size is known, nothing is read and nothing is downloaded.
+    Data is opened only to find the recipe that fits it: if a file, a recipe, or a set of known size
+    is named, nothing is read or downloaded.
     """
     named, asked, based = _layers(request)
     wanted = _stack(_method(request), named, asked).resolve()
@@ -151,11 +149,10 @@ def dry_run(request: Request) -> Config:
 
 
 def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layers:
-    """Return all settings: those that the weights in ``model.init`` were trained with stand between
-    base and wanted.
+    """Return all settings: those of the weights in ``model.init`` are between base and wanted.
 
-    Where other images are wanted, the strides or the patch that their size had decided are kept all
-    the same: the weights were trained for them.
+    For another image size, the strides or patch of the weights are kept, because the weights were
+    trained for them.
     """
     plain, asked = _stack(base, *wanted), _stack(*wanted)
     model = plain.resolve().model
@@ -202,7 +199,7 @@ def _followed(base: Layers, wanted: Sequence[Layers], request: Request) -> Layer
 
 
 def _settled(layers: Layers, request: Request) -> Config:
-    """Check all settings, apply ``--lr``, and call the model by the name it is registered under."""
+    """Check all settings, apply ``--lr``, and use the registered name of the model."""
     config = _resolved(layers)
     if request.flags.get("lr") is not None:
         section = optimizers.with_rate(
@@ -244,10 +241,10 @@ def settings(request: Request) -> Config:
 
 
 def _layers(request: Request) -> tuple[Layers, Layers, bool]:
-    """Return what the words say, what flags and ``--set`` say, and whether a word is a whole
+    """Return the settings of the words, those of flags and ``--set``, and whether a word is a whole
     recipe.
 
-    A model that is named is meant, before or after a recipe.
+    A named model counts, before or after a recipe.
     """
     named, models = Layers(), Layers()
     based = False
@@ -283,8 +280,8 @@ def _stack(*layers: Layers) -> Layers:
 
 
 def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
-    """Forget a recipe's cell where another batch is asked for that it does not divide: it is
-    chosen anew then.
+    """Remove a recipe's cell if it does not divide the requested batch: it is then chosen
+    automatically.
     """
     cell, batch = layers.value("batch.cell"), layers.value("batch.global")
     of_recipe = layers.origin("batch.cell") in map(str, recipes.paths())
@@ -295,7 +292,7 @@ def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
 
 
 def _leave_the_patch_of_a_recipe(layers: Layers) -> None:
-    """Forget a recipe's patch where another network is asked for, by others: it has its own."""
+    """Remove a recipe's patch size if a network of another library is requested: it has its own."""
     name = layers.value("model.name")
     of_recipe = layers.origin("model.patch_size") in map(str, recipes.paths())
     if of_recipe and isinstance(name, str) and is_foreign(name):
@@ -303,7 +300,7 @@ def _leave_the_patch_of_a_recipe(layers: Layers) -> None:
 
 
 def _settings_of(word: str) -> Path | None:
-    """Return the file of settings that a word means; None where it means none."""
+    """Return the settings file that a word names; None if it names none."""
     path = Path(word)
     # an archive is data in the wrong place, which the refusal of the word says
     if path.is_file() and path.suffix not in ARCHIVE_SUFFIXES:
@@ -320,9 +317,7 @@ def _known_model(word: str) -> str:
 
 
 def _unknown_word(word: str) -> ConfigError:
-    """Refuse a positional word, with what was probably meant: data, a file beside it, a recipe,
-    a model.
-    """
+    """Refuse a positional word, with a suggestion: data, a file beside it, a recipe, a model."""
     path = Path(word)
     what, place = f"'{word}' is neither a YAML file, nor a recipe, nor a model", "the command line"
     if word in KNOWN or path.exists():

@@ -1,6 +1,5 @@
-"""The recipe that a run is based on where the user names none: it fits the data, and whether the
-run starts from weights.
-"""
+"""The default recipe of a run: it depends on the data, and on whether the run starts from
+weights."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from saccade.data.sources import Source, train_split
 
 
 def read(name: str) -> Layers:
-    """Return the settings of a recipe; raises ConfigError where there is none of this name."""
+    """Return the settings of a recipe; raises ConfigError if there is none of this name."""
     layers = Layers()
     layers.add_file(recipes.find(name).path)
     return layers

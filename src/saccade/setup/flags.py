@@ -1,4 +1,4 @@
-"""The flags that are settings: what each is called as a setting, and how its value is read."""
+"""The flags that are settings: the name of each setting, and how its value is read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LARGEST_MEAN = 2.0
 def flag_settings(**flags: Any) -> dict[str, Any]:
     """Translate flags, by the names in ``FLAGS``, into dotted settings; None means not given.
 
-    Raises UsageError or ConfigError with the flag's name where a value means nothing.
+    Raises UsageError or ConfigError with the flag's name for an invalid value.
     """
     given = {name: _plain(value) for name, value in flags.items() if value is not None}
     # the two say the same thing, so a flag for one takes the place of the other in a recipe

@@ -1,8 +1,8 @@
-"""How a fresh head starts where training goes on from weights: as the linear probe of their frozen
+"""The start of a new head when training starts from weights: the linear probe of their frozen
 features.
 
-A head that knows nothing sends gradients into the network that pull good features apart before it
-has learned to use them. *Source:* Kumar et al. 2022, arXiv 2202.10054 (LP-FT).
+A random head sends gradients into the network that damage good features before the head has learned
+to use them. *Source:* Kumar et al. 2022, arXiv 2202.10054 (LP-FT).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Head = nn.Linear | nn.Conv2d
 
 
 def start_head(run: Run, worth: Worth | None, log: Log, poll: Callable[[], None]) -> None:
-    """Set a fresh head to the linear probe of the training images, and say so.
+    """Set a new head to the linear probe of the training images, and log it.
 
-    Nothing happens where the settings do not ask for it, or where the weights gave a head.
-    ``worth`` has the probe already where the set is small. Raises what ``poll`` raises.
+    Nothing happens if the settings do not request it, or if the weights have a head. ``worth``
+    already has the probe if the set is small. Raises what ``poll`` raises.
     """
     plan, init = run.plan, run.history.init
     asked = plan.config.finetune.head_start == "probe"
@@ -72,9 +72,7 @@ def start_head(run: Run, worth: Worth | None, log: Log, poll: Callable[[], None]
 
 
 def _features(run: Run, limit: int, log: Log, poll: Callable[[], None]) -> Features:
-    """Return the features of up to ``limit`` training images, from the cache where they are
-    there.
-    """
+    """Return the features of up to ``limit`` training images, from the cache if possible."""
     plan = run.plan
     with log.progress("features", min(limit, len(plan.data.train))) as bar:
 
@@ -95,7 +93,7 @@ def _features(run: Run, limit: int, log: Log, poll: Callable[[], None]) -> Featu
 
 
 def head_of(network: nn.Module) -> Head | None:
-    """Return the layer that makes the logits, None where none is found."""
+    """Return the layer that computes the logits, None if it is not found."""
     name = head_name(network)
     found = network.get_submodule(name) if name else None
     return found if isinstance(found, nn.Linear | nn.Conv2d) else None
@@ -115,9 +113,9 @@ def unbiased(found: Probe, vectors: Tensor) -> Probe:
 
 
 def _set(run: Run, head: Head, found: Probe) -> bool:
-    """Copy a probe into a head, and set it to zero again where the network then answers otherwise.
+    """Copy a probe into a head, and set it back to zero if the network then gives other logits.
 
-    What a network multiplies its logits by is divided out.
+    A factor on the logits is divided out.
     """
     _copy(head, found)
     plan, network = run.plan, run.state.model
@@ -153,7 +151,7 @@ def _copy(head: Head, found: Probe, times: float = 1.0) -> None:
 
 
 def _unfit(plan: Plan, head: Head | None) -> str:
-    """Return why no probe can be this head, empty where one can."""
+    """Return why a probe cannot be this head, empty if it can."""
     if not isinstance(plan.objective, Classification):
         return f"a probe needs one class per image, and this run learns {plan.objective.name}"
     if head is None:

@@ -1,4 +1,4 @@
-"""The side of the images where a run starts from weights of others and nobody says it."""
+"""The default image size if a run starts from foreign weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CPU_SIDE_PX = 160
 
 
 def side_for(model: str, devices: str) -> int:
-    """Return the side, in pixels, that a network of this name is made for; on a CPU at most
-    `CPU_SIDE_PX`, where that changes no tensor of it.
+    """Return the usual side, in pixels, of a network of this name; on a CPU at most `CPU_SIDE_PX`,
+    if that changes none of its tensors.
 
-    ``devices`` is what ``--devices`` says.
+    ``devices`` is the value of ``--devices``.
     """
     usual = find(model).image_size
     if usual <= CPU_SIDE_PX or not _is_cpu(devices):

@@ -1,4 +1,5 @@
-"""What a run begins with besides draws: a look at the images, and weights from elsewhere."""
+"""The initial state of a run besides random values: layers fitted to images, and existing
+weights."""
 
 from __future__ import annotations
 
@@ -37,11 +38,11 @@ HEAD_SIDES = (1, 2, 4)
 
 
 def initialise(run: Run, log: Log, poll: Callable[[], None] = lambda: None) -> list[Finding]:
-    """Set what is not drawn, in a run that begins; a resumed run has all of it.
+    """Set the parts of a new run that are not random; a resumed run already has them.
 
-    Returns what was found of the weights, after printing it. With several ranks the first one looks
-    and fits the head, and the others take its tensors over. Raises as `load_initial` does, and what
-    ``poll`` raises.
+    Returns the findings about the weights, after printing them. With several ranks, the first one
+    fits the head, and the others get its tensors. Raises as `load_initial` does, and what ``poll``
+    raises.
     """
     model, average = run.state.model, run.state.ema
     # before weights from elsewhere, which may replace what was fitted
@@ -63,8 +64,8 @@ def initialise(run: Run, log: Log, poll: Callable[[], None] = lambda: None) -> l
 
 
 def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:
-    """Fit whitening layers, of networks that begin with one, to the first training images, all
-    of one size.
+    """Fit the whitening layer of networks that have one to the first training images, all of one
+    size.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, Whitening)]
     if not layers:
@@ -86,10 +87,10 @@ def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:
 
 
 def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
-    """Copy the weights that ``model.init`` names, say what fitted, and return what is recorded of
-    them; nothing where none are named.
+    """Copy the weights that ``model.init`` names, log what fitted, and return the record; empty if
+    none are named.
 
-    Raises CheckpointError when they cannot be had or are of another architecture.
+    Raises CheckpointError if they cannot be loaded or belong to another architecture.
     """
     init = plan.config.model.init
     if not init:
@@ -126,7 +127,7 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
 
 
 def _warn_of_drawn(model: nn.Module, report: Report, init: str, log: Log) -> None:
-    """Say which layers in the middle are not in the weights: what follows them gets noise."""
+    """Warn of layers in the middle that are not in the weights: the layers after them get noise."""
     names = {plain_name(name) for name, _ in model.named_parameters()}
     left = [name for name in report.missing if name in names and name not in report.fresh]
     if left:
@@ -137,14 +138,12 @@ def _warn_of_drawn(model: nn.Module, report: Report, init: str, log: Log) -> Non
 
 
 def empty_heads(model: nn.Module, report: Report, outputs: int) -> str:
-    """Set the heads that the weights did not give to zero, and say how the main one starts.
+    """Set heads that the weights do not have to zero, and return how the main one starts.
 
-    ``outputs`` is the width of a head. Returns ``zero``, ``loaded``, or ``drawn`` where it is not
-    known which layer is the head.
-
-    A drawn head sends noise into weights that are right; timm's is as large as +-0.7. From zero the
-    first loss is ln C for any network, and the head learns first.
-    *Source:* Zhang et al. 2019 (Fixup), section 3, for zero last layers.
+    ``outputs`` is the width of a head. Returns ``zero``, ``loaded``, or ``drawn`` if the head is
+    unknown. A random head sends noise into good weights; timm's is as large as +-0.7. From zero the
+    first loss is ln C for any network, and the head learns first. *Source:* Zhang et al. 2019
+    (Fixup), section 3, for zero last layers.
     """
     fresh = {name: t for name, t in model.named_parameters() if plain_name(name) in report.fresh}
     if not fresh:
@@ -158,7 +157,7 @@ def empty_heads(model: nn.Module, report: Report, outputs: int) -> str:
 
 
 def _ancestor(config: Config) -> Ancestor:
-    """Find the weights again; raises CheckpointError where they are gone, or others by now."""
+    """Find the weights again; raises CheckpointError if they are gone or have changed."""
     init = config.model.init
     try:
         found = find_weights(init)
@@ -177,8 +176,8 @@ def _ancestor(config: Config) -> Ancestor:
 
 
 def _warn_of_others(config: Config, followed: Mapping[str, Any], log: Log) -> None:
-    """Say where the user wants other pixels than the weights were trained for: each costs
-    accuracy without a word.
+    """Warn if the preprocessing differs from the training of the weights: it silently costs
+    accuracy.
     """
     settings = flatten(config.dump())
     for name, theirs in followed.items():
@@ -192,9 +191,8 @@ def _warn_of_others(config: Config, followed: Mapping[str, Any], log: Log) -> No
 
 
 def _refuse_other_pixels(plan: Plan, report: Report) -> None:
-    """Raise ConfigError where the layer that sees the pixels would stay random: all that follows
-    would be wasted.
-    """
+    """Raise ConfigError if the first layer would stay random: all further weights would be
+    useless."""
     if not report.first:
         return
     init, family = plan.config.model.init, ""

@@ -1,4 +1,4 @@
-"""What the keywords of the Python functions ask for: the same as the flags of the command line."""
+"""The keywords of the Python functions: the same as the flags of the command line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def request(
     sets: str | Sequence[str],
     settings: dict[str, Any],
 ) -> Request:
-    """Turn the keywords of ``train`` into what the command line would have asked for.
+    """Turn the keywords of ``train`` into the request of the command line.
 
-    Raises UsageError or ConfigError for what means nothing.
+    Raises UsageError or ConfigError for invalid values.
     """
     flags |= {name: handed.place(flags[name], name) for name in ("data", "val")}
     if handed.is_handed(str(flags["data"])):
@@ -45,7 +45,7 @@ def request(
 
 
 def _says_itself(**flags: Any) -> None:
-    """Raise UsageError for the first flag about files that is given beside objects."""
+    """Raise UsageError for the first flag for files that is used with objects."""
     for name, value in flags.items():
         if value:
             raise UsageError(
@@ -59,7 +59,7 @@ def _says_itself(**flags: Any) -> None:
 
 
 def with_sources(request: Request, data: Any, val: Any, log: Log) -> Request:
-    """Add what was handed over as sources, which may have to be read for that."""
+    """Add data from Python as sources; it may have to be read for that."""
     return replace(
         request,
         data=handed.opened(data, "data", "train", log),
@@ -68,7 +68,7 @@ def with_sources(request: Request, data: Any, val: Any, log: Log) -> Request:
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give keywords their dotted names; raises ConfigError for one that is almost a flag."""
+    """Give keywords their dotted names; raises ConfigError for a misspelled flag."""
     known = {name.partition(".")[0] for name in kinds()}
     for name in settings:
         near = difflib.get_close_matches(name, [*FLAGS, *_OF_PYTHON], n=1, cutoff=0.7)

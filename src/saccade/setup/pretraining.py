@@ -1,4 +1,4 @@
-"""What is meant by pretraining: whether a run is one, and which method suits a network."""
+"""Pretraining: whether a run is one, and the method for a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METHODS = (JOINT, "dino", "mae", "simmim")
 def methods_in(words: Sequence[str]) -> list[str]:
     """Return the methods among the words of a command.
 
-    Raises ConfigError where there are two, or a recipe beside one that learns otherwise.
+    Raises ConfigError if there are two, or if a recipe uses another one.
     """
     found = [word for word in words if word in METHODS and not Path(word).is_file()]
     if not found:
@@ -42,8 +42,9 @@ def methods_in(words: Sequence[str]) -> list[str]:
 def is_meant(verb: bool | None, wanted: Config, *, is_whole: bool) -> bool:
     """Tell whether a run learns without labels, by its settings so far.
 
-    ``verb`` says whether the verb is one of pretraining, None where it may be either; ``is_whole``
-    that the settings are a whole recipe. Raises UsageError or ConfigError where the two disagree.
+    ``verb`` says whether the verb is one of pretraining, None if both are possible; ``is_whole``
+    that the settings are a whole recipe. Raises UsageError or ConfigError if the two contradict
+    each other.
     """
     method = wanted.pretrain.method
     if method != "none" and verb is False:
@@ -62,7 +63,7 @@ def is_meant(verb: bool | None, wanted: Config, *, is_whole: bool) -> bool:
 
 
 def method_for(model: str) -> str:
-    """Return the method that suits a network, which has this name; "" is any."""
+    """Return the method for a network of this name; "" is any."""
     if not model or model.startswith("custom:") or is_foreign(model):
         return JOINT
     return OF_FAMILY.get(find(model).family, JOINT)

@@ -1,9 +1,10 @@
-"""What another image size does to trained weights: their figures at both sizes, before and after.
+"""The effect of another image size on trained weights: their results at both sizes, before and
+after.
 
-A network sees objects larger in training, which crops, than at the test. Judged on larger images
-than it was trained on it sees them as large as it is used to, but the statistics of its last layers
-are those of the small images; the head and the last norm before it are trained for the large ones.
-*Source:* Touvron et al. 2019, "Fixing the train-test resolution discrepancy", arXiv 1906.06423.
+Training crops images, so a network sees larger objects in training than at the test. On larger test
+images the objects have the usual size, but the statistics of the last layers still belong to small
+images; so the head and the last norm before it are trained on large ones. *Source:* Touvron et al.
+2019, "Fixing the train-test resolution discrepancy", arXiv 1906.06423.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ BEFORE, AFTER = "before", "after"
 
 
 def are_compared(run: Run) -> bool:
-    """Tell whether the sizes are what a run is about: the head came with the weights, and nothing
-    but that head and the last norm is trained.
+    """Tell whether the sizes are compared: the head came with the weights, and only this head and
+    the last norm are trained.
     """
     freeze, came = run.plan.config.finetune.freeze, run.history.init
     return freeze == BUT_LAST_NORM and came.get("head") == "loaded"
 
 
 def judge_before(run: Run, poll: Callable[[], None], log: Log) -> None:
-    """Judge the weights as they came, at the size that they were made for and at that of the run.
+    """Evaluate the initial weights at their own image size and at that of the run.
 
-    All ranks share the images. The figures are kept in the history of the run.
+    All ranks share the images. The results are stored in the history of the run.
     """
     if not are_compared(run):
         return
@@ -58,7 +59,7 @@ def judge_before(run: Run, poll: Callable[[], None], log: Log) -> None:
 
 
 def judge_after(run: Run, trained: Classifier, result: Result, poll: Callable[[int], None]) -> None:
-    """Add what became of it: ``result`` at the size of the run, and the figures at the other."""
+    """Add the final results: ``result`` at the size of the run, and the result at the other."""
     if not are_compared(run):
         return
     own = run.plan.recipe.eval_side
@@ -69,9 +70,9 @@ def judge_after(run: Run, trained: Classifier, result: Result, poll: Callable[[i
 
 
 def sides(run: Run) -> list[int]:
-    """Return the sizes of images, in pixels, at which a run is judged at its end.
+    """Return the image sizes, in pixels, of the final evaluation.
 
-    Where sizes are compared it is also the one that the weights were made for, if that is known.
+    If sizes are compared, it includes the one of the initial weights, if known.
     """
     own = run.plan.recipe.eval_side
     if not are_compared(run):
@@ -85,15 +86,15 @@ def _at(recipe: Recipe, side: int) -> Recipe:
 
 
 def _keep(run: Run, when: str, side: int, result: Result) -> None:
-    """Take a figure into the history, in the place of one that an earlier attempt left."""
+    """Put a result into the history, replacing that of an earlier attempt."""
     others = [e for e in run.history.sizes if (e["when"], e["side"]) != (when, side)]
     run.history.sizes[:] = [*others, {"when": when, "side": side, **result.to_json()}]
 
 
 def _as_it_came(run: Run, side: int) -> nn.Module:
-    """Return the network for images of a size, with the weights that the run began with.
+    """Return the network for images of a size, with the initial weights of the run.
 
-    One whose tables follow the size is built for it, so that nothing of them is resized twice.
+    A network with tables for a size is built for it, so that nothing is resized twice.
     """
     plan = run.plan
     model, name = plan.objective.encoder(run.state.model), plan.recipe.model

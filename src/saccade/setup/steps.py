@@ -1,4 +1,5 @@
-"""What takes an optimiser step: the state of a network and the stepper, made from the settings."""
+"""The parts of an optimiser step: the state of a network and the stepper, made from the
+settings."""
 
 from __future__ import annotations
 
@@ -42,10 +43,10 @@ GENTLE_STEPS = 10
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How long a run is.
+    """The length of a run.
 
-    It takes ``steps`` steps of this batch, of which it begins at step ``ahead``: a number, or a
-    fraction, above 0 where the batch was another one before. An epoch has ``epoch_size`` images.
+    It has ``steps`` steps of this batch and begins at step ``ahead``, which is above 0, and perhaps
+    a fraction, if the batch has changed. An epoch has ``epoch_size`` images.
     """
 
     epoch_size: int
@@ -72,11 +73,11 @@ def make_step(
 ) -> tuple[State, StepRunner]:
     """Return the state of a network before its first step, and what steps it.
 
-    It is what a run has, without data, folder and files: for benchmarks, tests and loops of your
-    own. ``model`` maps float images (B, 3, S, S) to logits (B, C); it is moved to the device of
-    ``config`` and trained in place. It learns to classify where no ``objective`` is given.
-    Durations in epochs, as of the schedule, are reckoned with ``epoch_size`` images. Raises
-    ConfigError for what this machine does not have.
+    It is a run without data, folder and files: for benchmarks, tests and your own loops. ``model``
+    maps float images (B, 3, S, S) to logits (B, C); it is moved to the device of ``config`` and
+    trained in place. Without ``objective`` it learns to classify. Durations in epochs, such as
+    those of the schedule, use ``epoch_size`` images. Raises ConfigError for devices that this
+    machine does not have.
     """
     kind, _ = choose.pick_device(config.device, world.local_rank)
     device = torch.device(kind)
@@ -117,7 +118,7 @@ def make_state(
     primary: Primary,
     behaviour: Behaviour = AS_SET,
 ) -> State:
-    """Return the state around a network that is on its device already."""
+    """Return the state of a network that is already on its device."""
     device = next(model.parameters()).device
     rest = freezing.plan(model, config.finetune, _wake_steps(config, length))
     # before the optimiser, which has nothing to do with what never wakes
@@ -162,10 +163,10 @@ def make_stepper(
 
 
 def lengthened(state: State, stepper: StepRunner, length: Length) -> StepRunner:
-    """Give a state before its first step, and what steps it, another length.
+    """Change the length of a state before its first step, and of its stepper.
 
-    All that is reckoned as a share of the run follows: rates, the half-life of the average, and
-    when what rests wakes.
+    Everything relative to the run follows: rates, the half-life of the average, and the steps of
+    unfreezing.
     """
     config = stepper.config
     if state.ema:
@@ -191,7 +192,7 @@ def _rates(config: Config, length: Length) -> Schedule:
 
 
 def _wake_steps(config: Config, length: Length) -> float | None:
-    """Return the step before which all that rests has woken, None where nothing wakes."""
+    """Return the step before which everything is unfrozen, None if nothing is unfrozen."""
     if not config.finetune.unfreeze:
         return None
     duration = units.Duration.parse(config.finetune.unfreeze)
@@ -200,12 +201,12 @@ def _wake_steps(config: Config, length: Length) -> float | None:
 
 
 def _average(model: nn.Module, config: Config, length: Length) -> Ema | None:
-    """Return the average of the weights where one is asked for."""
+    """Return the average of the weights if it is requested."""
     return Ema(model, _half_life(config, length)) if config.ema.half_life else None
 
 
 def _half_life(config: Config, length: Length) -> float:
-    """Return the half-life of the average in steps; durations are reckoned in samples."""
+    """Return the half-life of the average in steps; durations are counted in samples."""
     batch = config.batch.global_
     half_life = units.Duration.parse(config.ema.half_life).samples(
         length.epoch_size, batch, length.steps

@@ -1,6 +1,4 @@
-"""What the weights are worth that a run starts from, said before anything is trained, and again at
-the end where training made less of them.
-"""
+"""A test of initial weights before training, and a comparison with the result at the end."""
 
 from __future__ import annotations
 
@@ -28,11 +26,11 @@ PIXELS = {
 
 
 def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
-    """Measure what frozen features of the weights tell of the validation images, beside the same
-    network untrained; None where the run does not name one class for each image.
+    """Measure the accuracy of frozen features of the weights on validation images, beside the same
+    network untrained; None if the run does not have one class per image.
 
-    The figures go into the history of the run, and are cached: a second start takes no time. Raises
-    what ``poll`` raises.
+    The results go into the history of the run and are cached, so a second start takes no time.
+    Raises what ``poll`` raises.
     """
     plan, init = run.plan, run.history.init
     # weights that give the head, too, are judged by the first loss
@@ -101,9 +99,7 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
 
 
 def compare(top1: float, run: Run) -> list[Finding]:
-    """Say where a finished run, of this ``top1``, 0..1, is below the frozen features that it began
-    with.
-    """
+    """Warn if a finished run, of this ``top1``, 0..1, is below the frozen features at its start."""
     worth, settings = run.history.init.get("worth"), run.plan.config.finetune
     if not worth:
         return []
