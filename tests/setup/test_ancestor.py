@@ -294,7 +294,7 @@ def test_a_run_goes_on_when_its_source_is_gone(
     assert facts["status"] == "done" and facts["init"]["digest"] == files.digest(
         source / "model.safetensors"
     )
-    with pytest.raises(CheckpointError, match="no weights here"):
+    with pytest.raises(CheckpointError, match="no weights at this path"):
         saccade.train(init="never-there", quiet=True)
 
 

@@ -205,7 +205,7 @@ def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
             ({"train-val.tar": tree}, ["contains 2 names of splits: train, val", "train-val.tar"]),
             (
                 {"train-0.tar": tree, "val-0.tar": {"cat/1.jpg": b"x"}},
-                ["val-0.tar", "no samples, and 'train-0.tar' does"],
+                ["val-0.tar", "no samples, but 'train-0.tar' does"],
             ),
         )
     ):

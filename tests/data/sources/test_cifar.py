@@ -279,14 +279,16 @@ def changed(tree: Files, name: str, **values: Any) -> Files:
 def test_damage_names_the_file(tmp_path: Path) -> None:
     small, large = Set(10), Set(100)
     trees = {
-        "data_batch_2 has|there is no data_batch_2": {
+        "data_batch_2 has|are missing: data_batch_2": {
             k: v for k, v in small.python().items() if k != "data_batch_2"
         },
         "data_batch_4.bin: .* not a whole number of records": small.binary()
         | {"data_batch_4.bin": small.binary()["data_batch_4.bin"][:-1]},
         "test_batch.bin: 0 bytes": small.binary() | {"test_batch.bin": b""},
         "'train' have 1 labels": changed(small.python(), "data_batch_1", labels=[1]),
-        "has label 10 of 10": changed(small.python(), "test_batch", labels=[10] * PER_BATCH),
+        "has label 10, but there are 10": changed(
+            small.python(), "test_batch", labels=[10] * PER_BATCH
+        ),
         "data_batch_5: 'labels' is not a list of int": changed(
             small.python(), "data_batch_5", labels=[b"1"] * PER_BATCH
         ),

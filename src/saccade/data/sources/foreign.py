@@ -17,7 +17,7 @@ _TREE = "train/<class>/<image> and val/<class>/<image>"
 _WRITE_OUT = (
     f"write the images out as files, {_TREE}, with the library that made it, and use that folder"
 )
-_REPACK = "unpack it, and pack it again as .tar, .tar.xz or .zip"
+_REPACK = "unpack it, and repack it as .tar, .tar.xz or .zip"
 _AGAIN = (
     "download it again; if the site asks for confirmation or a login, use its own download tool"
 )
@@ -122,7 +122,7 @@ def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
 
     if packed:
         first = min(packed, key=lambda name: ("train" not in name.lower(), name))
-        give = "unpack it, and use" if packed_up else "give"
+        give = "unpack it, and use" if packed_up else "use"
         return (
             f"{give} one of the archives in it to --data, such as {first}, and one with "
             "validation images to --val"
