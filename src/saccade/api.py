@@ -79,9 +79,9 @@ def train(
     """Train a classifier as ``saccade train`` does and return its folder and figures.
 
     Every flag of the command line is a keyword of the same name and means the same. ``recipe`` is
-    one word or several: a YAML file, a recipe, a model. ``data`` and ``val`` may also be objects:
-    a source or a split, a pair (images, labels), a data frame, a dataset of Hugging Face or torch,
-    or a dict of splits (docs/data.md); they are identified by their contents. ``model`` may be your
+    one word or several: a YAML file, a recipe, a model. ``data`` and ``val`` may also be objects: a
+    source or a split, a pair (images, labels), a data frame, a dataset of Hugging Face or torch, or
+    a dict of splits (docs/data.md); they are identified by their contents. ``model`` may be your
     own ``nn.Module`` that maps float images (B, 3, S, S) to logits (B, classes). ``batch_size`` is
     global, ``lr`` the effective rate; ``holdout`` and ``minival`` are fractions such as 0.1 or
     ``"10%"``, ``max_time`` and ``within`` texts with a unit or seconds. ``mean`` and ``std`` are
@@ -93,8 +93,8 @@ def train(
     (micro-batch), a scalar, of logits, float32 (B, C), and targets, int64 (B,).
     ``optimizer(parameters)`` returns a ``torch.optim.Optimizer``. ``augment(image, generator)``
     returns an image, uint8 (H, W, 3), like the one it gets, and draws from the generator alone.
-    ``objective`` is a class derived from ``saccade.Objective`` (docs/objectives.md).
-    Each of ``callbacks`` is called with the events of the run.
+    ``objective`` is a class derived from ``saccade.Objective`` (docs/objectives.md). Each of
+    ``callbacks`` is called with the events of the run.
 
     Other settings go by their dotted names with ``__`` for the dot, e.g. ``augment__mixup=0.2``.
     Raises a SaccadeError with the reason and what to do.

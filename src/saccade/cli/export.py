@@ -47,10 +47,7 @@ PerTensor = Annotated[
 def export(
     run: options.Run,
     formats: Annotated[
-        str,
-        typer.Option(
-            "--format", help="File formats, separated by commas: onnx, pt2, pt, timm, pickle."
-        ),
+        str, typer.Option("--format", help="Comma-separated formats: onnx, pt2, pt, timm, pickle.")
     ] = "onnx",
     given: Given = "uint8",
     int8: Int8 = False,
@@ -61,15 +58,11 @@ def export(
     labels: options.Labels = None,
     split_names: options.SplitNames = None,
     split: Annotated[
-        str,
-        typer.Option(
-            "--split", help="The split that checks the files; default: the validation split."
-        ),
+        str, typer.Option("--split", help="The split to check with; default: validation.")
     ] = "",
     best: options.Best = False,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The output folder. Default: export/ in the run folder."),
+        Path | None, typer.Option("--out", help="The folder. Default: export/ in the run folder.")
     ] = None,
     json_out: options.Json = False,
 ) -> None:

@@ -22,8 +22,8 @@ MOST_KEPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The data of a step until its flag is read: ``bad``, ``jumps`` and ``loss`` are
-    scalars on the device.
+    """The data of a step until its flag is read: ``bad``, ``jumps`` and ``loss`` are scalars on the
+    device.
 
     ``batch`` is this rank's, ``loss`` the rank's share of the mean loss; ``jumps`` tells whether
     all is finite and only the loss is far too high.
@@ -39,8 +39,7 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Archive:
     """Where bad batches are saved: ``folder/bad/step_XXXXXXXX.safetensors``, and beside it a JSON
-    file
-    with the names.
+    file with the names.
     """
 
     folder: Path

@@ -24,12 +24,12 @@ class State:
     """The state of a run after ``step`` optimiser steps.
 
     ``evaluations`` holds those so far, oldest first: all of one split, with one view of each image,
-    so that the best may be chosen among them by the ``primary`` figure.
-    ``skipped`` lists the bad steps that were skipped; ``scale`` exists only in fp16, ``losses``
-    only with spike detection, ``freezing`` only if a part of the model is frozen. ``whole`` is
-    False while a step changes it, and after an error in the middle of that. ``computing`` is the
-    part that a step computes: the model, or its head alone. Its ``modules``, ``parameters`` and
-    ``drop_paths`` are collected once, here, because this takes time.
+    so that the best may be chosen among them by the ``primary`` figure. ``skipped`` lists the bad
+    steps that were skipped; ``scale`` exists only in fp16, ``losses`` only with spike detection,
+    ``freezing`` only if a part of the model is frozen. ``whole`` is False while a step changes it,
+    and after an error in the middle of that. ``computing`` is the part that a step computes: the
+    model, or its head alone. Its ``modules``, ``parameters`` and ``drop_paths`` are collected once,
+    here, because this takes time.
     """
 
     model: nn.Module

@@ -75,7 +75,7 @@ def test_a_file_that_is_no_archive_is_called_by_its_name(tmp_path: Path, name: s
             ["photos.zip", "notes.txt"],
             "use one of the archives in it to --data, such as photos.zip,",
         ),
-        (["a.tar.zst"], "unpack it, and pack it again"),
+        (["a.tar.zst"], "unpack it, and repack it"),
         (
             ["emnist-letters-train-images-idx3-ubyte.gz"],
             "idx files need the names of the four MNIST files",
