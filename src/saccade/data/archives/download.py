@@ -207,8 +207,8 @@ def _receive(
     if files.digest(part.path, kind) != digits:
         part.clear()
         if begun:
-            raise ConnectionError(f"the continued file has another {kind.upper()}")
-        raise Useless(f"the file has another {kind.upper()} than {digits}")
+            raise ConnectionError(f"the continued file has a different {kind.upper()}")
+        raise Useless(f"the {kind.upper()} of the file is not {digits}")
 
 
 def _transfer(
