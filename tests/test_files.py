@@ -54,6 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
 
 
 @linux
+@pytest.mark.fault("B6")
 def test_a_folder_is_published_in_an_order_that_survives_a_power_cut(
     tmp_path: Path, calls: list[tuple[str, str, int]]
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_folder_is_published_in_an_order_that_survives_a_power_cut(
 
 
 @linux
+@pytest.mark.fault("B6")
 def test_a_file_is_written_in_an_order_that_survives_a_power_cut(
     tmp_path: Path, calls: list[tuple[str, str, int]]
 ) -> None:
@@ -116,6 +118,7 @@ def test_an_old_folder_loses_its_name_before_its_files(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault("F2")
 def test_json_is_read_within_limits(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('{"a": 1}')

@@ -100,6 +100,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", BLOCKS)
+@pytest.mark.spec("A20")
 def test_a_block_of_python_runs(
     place: str, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

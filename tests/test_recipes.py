@@ -277,6 +277,7 @@ def folder_of_noise(place: Path) -> Path:
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", PORTED)
+@pytest.mark.spec(11)
 def test_every_ported_recipe_takes_three_steps_at_its_own_size(name: str, tmp_path: Path) -> None:
     config = shown(name)
     views, has_labels = config.augment.repeats, config.pretrain.method == "none"

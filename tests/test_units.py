@@ -33,6 +33,7 @@ def test_nonsense_is_no_duration(text: str) -> None:
         Duration.parse(text)
 
 
+@pytest.mark.spec("A2")
 def test_a_rate_is_scaled_once_and_says_how() -> None:
     assert Rate.parse("0.5 per 1024").effective(256, "linear") == (
         0.125,

@@ -64,6 +64,7 @@ def test_the_wheel_has_the_licences_of_all_that_is_in_it(wheel: Path) -> None:
         assert name in notice
 
 
+@pytest.mark.spec(49)
 def test_the_wheel_names_project_version_and_command(wheel: Path, metadata: Message) -> None:
     assert wheel.name == f"saccade_train-{saccade.__version__}-py3-none-any.whl"
     assert metadata["Name"] == "saccade-train"
@@ -74,6 +75,7 @@ def test_the_wheel_names_project_version_and_command(wheel: Path, metadata: Mess
     assert commands.split("\n")[:2] == ["[console_scripts]", "saccade = saccade.__main__:start"]
 
 
+@pytest.mark.spec(49)
 def test_everything_but_the_extras_is_installed_by_name_alone(metadata: Message) -> None:
     extras = set(metadata.get_all("Provides-Extra", []))
     assert {"dev", "onnx", "timm", "track"} <= extras

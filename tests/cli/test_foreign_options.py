@@ -140,6 +140,7 @@ def ids(row: Row) -> str:
         ("verify-resume --num-tasks 8", "train --devices 8"),
     ],
 )
+@pytest.mark.spec(8)
 def test_an_option_of_another_trainer_is_answered_with_ours(
     typed: str, pasted: str, tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_an_option_of_another_trainer_is_answered_with_ours(
 
 
 @pytest.mark.parametrize("row", [row for row in TRAINING if row.ours], ids=ids)
+@pytest.mark.spec(7)
 def test_every_advice_passes_a_dry_run(row: Row, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "weights.safetensors")
     arguments = shlex.split(row.example)

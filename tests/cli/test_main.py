@@ -62,6 +62,7 @@ def run(place: Path, trained: dict[str, Any]) -> Path:
     return place / str(trained["run"])
 
 
+@pytest.mark.spec(47)
 def test_training_leaves_a_complete_run_folder(run: Path, trained: dict[str, Any]) -> None:
     names = {p.name for p in run.iterdir()}
     assert {
@@ -81,6 +82,7 @@ def test_training_leaves_a_complete_run_folder(run: Path, trained: dict[str, Any
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.spec(30)
 def test_eval_gives_the_figure_of_the_saved_weights(
     run: Path, place: Path, trained: dict[str, Any]
 ) -> None:
@@ -105,6 +107,7 @@ def test_the_same_command_again_reports_and_does_not_train(
     assert (run / "log.jsonl").read_bytes() == before
 
 
+@pytest.mark.spec(46)
 def test_the_saved_configuration_trains_the_same_run_again(run: Path, place: Path) -> None:
     saccade("train", str(run / "config.yaml"), "--out", "again", cwd=place)
     first, again = (json.loads((f / "run.json").read_text()) for f in (run, place / "again"))
@@ -116,6 +119,7 @@ def test_resume_never_starts_a_second_run_beside_the_first(run: Path, place: Pat
     assert json.loads(done.stdout)["run"] == f"runs/{run.name}-2"
 
 
+@pytest.mark.spec(38)
 def test_predict_names_images_and_writes_csv(run: Path, place: Path) -> None:
     folder = place / "some images äöü"
     folder.mkdir()
@@ -137,6 +141,7 @@ def test_predict_names_images_and_writes_csv(run: Path, place: Path) -> None:
     )
 
 
+@pytest.mark.spec(38)
 def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
     folder = place / "mixed"
     folder.mkdir()
@@ -171,6 +176,7 @@ def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
     )
 
 
+@pytest.mark.spec("A18")
 def test_check_finds_nothing_in_digits_and_leaves_nothing_behind(place: Path) -> None:
     before = {p.name for p in place.rglob("*")}
     found = json.loads(saccade("check", "--json", cwd=place).stdout)["findings"]
@@ -195,6 +201,7 @@ def test_models_and_recipes_are_listed(place: Path) -> None:
     assert "resnet50" in saccade("models", "resnet5?", cwd=place).stdout
 
 
+@pytest.mark.spec(36)
 def test_report_is_written_again_and_compares_runs(run: Path, place: Path) -> None:
     (run / "report.html").unlink()
     assert saccade("report", str(run), cwd=place).stdout.strip() == str(run / "report.html")
@@ -224,6 +231,7 @@ def test_prepare_and_verify_a_tree_of_files(tmp_path: Path) -> None:
     assert f"train/7/{victim.name}' already exists with other contents" in refused
 
 
+@pytest.mark.spec(46)
 def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: Path) -> None:
     done = saccade("train", "--dry-run", "--lr", "0.5", "--holdout", "10%", cwd=tmp_path)
     settings = yaml.safe_load(done.stdout)
@@ -343,6 +351,7 @@ def test_an_error_is_also_json(tmp_path: Path) -> None:
     assert error["status"] == 65 and "nowhere" in error["what"] and error["do"]
 
 
+@pytest.mark.fault("F2")
 def test_a_model_file_from_a_hostile_hand_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
     done = saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
@@ -351,6 +360,7 @@ def test_a_model_file_from_a_hostile_hand_is_refused(tmp_path: Path) -> None:
     saccade("eval", str(tmp_path), cwd=tmp_path, status=66)
 
 
+@pytest.mark.spec("A14")
 def test_the_saved_model_knows_its_classes_and_preprocessing(run: Path) -> None:
     recipe = Classifier.load(run).recipe
     assert recipe.classes == tuple("0123456789") and recipe.image_size > 0 and len(recipe.mean) == 3

@@ -23,6 +23,7 @@ VERBS: dict[str, typer.core.TyperCommand] = typer.main.get_command(app).commands
 NO_VERBS = {"__init__", "app", "main", "options", "foreign_options", "foreign_values"}
 
 
+@pytest.mark.spec("A10")
 def test_every_flag_that_is_a_setting_is_an_option_of_train_and_check() -> None:
     assert {field.name for field in fields(Asked)} == {*FLAGS, "words", "sets"}
     for verb in ("train", "check"):

@@ -72,6 +72,7 @@ def test_rows_of_one_name_are_told_apart_by_their_size() -> None:
     ]
 
 
+@pytest.mark.spec(44)
 def test_the_figures_are_those_of_the_features_that_embed_writes(run: Path, tmp_path: Path) -> None:
     digits = saccade.open_source("digits")
     few = {name: split.at(np.arange(0, len(split), 7)) for name, split in digits.splits.items()}
@@ -91,6 +92,7 @@ def test_the_figures_are_those_of_the_features_that_embed_writes(run: Path, tmp_
     assert row.width == learned.vectors.shape[1]
 
 
+@pytest.mark.spec(44)
 def test_softmax_and_labels_give_the_figure_of_eval(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run_here("embed", str(run), "--data", "digits", "--out", str(out), "--json")

@@ -102,6 +102,7 @@ def test_a_cell_that_does_not_divide_the_batch_names_the_divisors() -> None:
         resolved("batch.global=64", "batch.cell=48")
 
 
+@pytest.mark.spec(46)
 def test_later_layers_win_and_files_merge_in_order(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seed: 1\nbatch: {global: 32}\n")
     (tmp_path / "b.yaml").write_text("batch: {global: 64, cell: 16}\n")

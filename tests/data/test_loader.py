@@ -55,6 +55,8 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.spec("A12")
+@pytest.mark.fault("C3")
 def test_the_number_of_threads_does_not_change_the_batches(threads: int, digits: Split) -> None:
     alone = stream(digits, 1, 0, 40)
     assert same(alone, stream(digits, threads, 0, 40))
@@ -116,6 +118,7 @@ def test_nothing_is_read_far_ahead(digits: Split, readers: Readers) -> None:
     assert len(read) <= 48 * (loader.batches_ahead(3, 48) + 1) < 300
 
 
+@pytest.mark.spec(22)
 def test_views_of_an_image_are_read_once_and_differ(digits: Split, readers: Readers) -> None:
     read: list[int] = []
     counted = dataclasses.replace(digits, read=lambda i: (read.append(i), digits.read(i))[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,7 @@ def test_epochs_and_seeds_have_unrelated_orders() -> None:
     assert Order(10, 0).permutation(0).tolist() == [1, 6, 5, 4, 8, 3, 7, 9, 2, 0]
 
 
+@pytest.mark.spec(22)
 def test_repeated_views_come_in_a_row_and_every_sample_comes_as_often() -> None:
     order = Order(7, seed=1, repeats=3)
     epochs, samples = order.at(0, 42)
@@ -54,6 +56,7 @@ def test_repeated_views_come_in_a_row_and_every_sample_comes_as_often() -> None:
     )
 
 
+@pytest.mark.spec(42)
 def test_a_shorter_epoch_is_the_start_of_the_whole_one() -> None:
     short, whole = Order(10, 0, epoch_size=4), Order(10, 0)
     epochs, samples = short.at(0, 8)

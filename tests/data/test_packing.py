@@ -75,6 +75,7 @@ def test_a_pack_of_the_original_files_is_the_same_dataset(photos: Path, tmp_path
     assert np.array_equal(first_batch(folder), first_batch(kept))
 
 
+@pytest.mark.spec(52)
 def test_a_reduced_pack_holds_the_same_pictures_smaller(photos: Path, tmp_path: Path) -> None:
     folder, kept = open_source(photos), packed(photos, tmp_path / "p")
     for name, split in folder.splits.items():
@@ -181,6 +182,7 @@ def test_every_flipped_bit_is_found(photos: Path, tmp_path: Path) -> None:
         path.write_bytes(whole)
 
 
+@pytest.mark.fault("D2")
 def test_a_flipped_bit_in_a_record_is_caught_when_it_is_read(photos: Path, tmp_path: Path) -> None:
     packed(photos, tmp_path / "p")
     path = tmp_path / "p" / "train-00000.shard"

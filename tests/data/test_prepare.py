@@ -66,6 +66,7 @@ def source_of(names: dict[str, bytes], split: str = "train", label: str = "cat")
 
 
 @pytest.mark.parametrize("form", ["folder", "tar", "tar.gz", "zip"])
+@pytest.mark.spec(2)
 def test_the_tree_is_the_same_dataset_as_its_source(form: str, tmp_path: Path) -> None:
     source = open_source(packed(form, make(tmp_path / "photos", SET)))
     done = prepare(source, tmp_path / "out", QUIET)
@@ -102,6 +103,7 @@ def test_class_folders_without_a_split_lie_directly_in_the_target(tmp_path: Path
     )
 
 
+@pytest.mark.spec(2)
 def test_the_source_is_not_changed_and_the_second_run_writes_nothing(tmp_path: Path) -> None:
     source = make(tmp_path / "photos", SET)
     before = {path: path.stat().st_mtime_ns for path in source.rglob("*")}
@@ -128,6 +130,7 @@ def test_only_what_is_missing_is_written_again(tmp_path: Path) -> None:
     assert read(out) == SET
 
 
+@pytest.mark.spec(2)
 def test_two_archives_can_fill_one_tree(tmp_path: Path) -> None:
     for split in ("train", "val"):
         tree = {name: data for name, data in SET.items() if name.startswith(split)}
@@ -298,6 +301,7 @@ def test_nothing_is_written_through_a_link(link: str, tmp_path: Path) -> None:
     ],
     ids=lambda source: repr(next(iter(source.splits.values())).names)[:30],
 )
+@pytest.mark.fault("E2")
 def test_a_name_that_could_escape_or_get_lost_is_refused_before_anything_is_written(
     source: Source, tmp_path: Path
 ) -> None:
@@ -308,6 +312,7 @@ def test_a_name_that_could_escape_or_get_lost_is_refused_before_anything_is_writ
 
 
 @given(st.lists(st.text(st.sampled_from("ab./\\ :C\0\n"), max_size=12), max_size=3))
+@pytest.mark.spec(2)
 def test_no_accepted_path_leaves_the_target(paths: list[str]) -> None:
     root = os.path.join(os.sep, "somewhere", "target")
     try:

@@ -76,6 +76,7 @@ def wait_for(path: Path, size_bytes: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.spec(1)
 def test_several_connections_bring_disjoint_parts(server: Server, tmp_path: Path) -> None:
     server.does.block_s = 0.002
     done = get(server, tmp_path, "--connections", "4")
@@ -120,6 +121,7 @@ def test_a_file_that_changes_on_the_way_is_never_a_mixture(server: Server, tmp_p
 
 
 @pytest.mark.parametrize("changes", [False, True])
+@pytest.mark.spec(1)
 def test_after_a_kill_the_same_command_goes_on(
     server: Server, tmp_path: Path, changes: bool
 ) -> None:
@@ -165,6 +167,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_arrived(
     assert not (tmp_path / "set.bin").exists()
 
 
+@pytest.mark.spec(1)
 def test_a_file_that_is_there_is_left_alone(server: Server, tmp_path: Path) -> None:
     place = tmp_path / "set.bin"
     for text, status in ((DATA, 0), (DATA[:-1], 65)):
@@ -247,6 +250,7 @@ def test_without_a_network_the_reason_is_said(tmp_path: Path) -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
+@pytest.mark.spec(1)
 def test_what_cannot_be_downloaded_is_refused_before_anything_is_asked(
     tmp_path: Path, words: list[str], status: int, said: str
 ) -> None:
@@ -270,6 +274,7 @@ def tree() -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.spec(1)
 def test_a_known_set_can_be_trained_on_where_it_was_put(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def ask(
     [picture(), picture(kind="JPEG", quality=90), picture(45, 60, kind="TIFF"), picture(8, 8)],
     ids=["png", "jpeg", "tiff", "tiny"],
 )
+@pytest.mark.spec(38)
 def test_the_page_is_answered_as_predict_answers(server: Server, data: bytes) -> None:
     status, said = ask(server, "POST", "/answer", data)
     (expected,) = saccade.predict(classifier(), data)

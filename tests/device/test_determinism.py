@@ -34,6 +34,7 @@ def training_that_fails() -> None:
 
 
 @pytest.mark.parametrize("earlier", ["default", "warn", "error"])
+@pytest.mark.spec(47)
 def test_a_training_leaves_the_switches_as_they_were(earlier: str) -> None:
     torch.set_deterministic_debug_mode(earlier)
     before = (
@@ -48,6 +49,7 @@ def test_a_training_leaves_the_switches_as_they_were(earlier: str) -> None:
     )
 
 
+@pytest.mark.spec(47)
 def test_a_refusal_names_its_operation_and_other_errors_are_none() -> None:
     determinism.switch_on()
     with pytest.raises(RuntimeError) as caught:  # one of the few that refuse on a CPU, too

@@ -85,6 +85,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", gang.KINDS)
+@pytest.mark.spec(29)
+@pytest.mark.fault("C1")
 def test_two_ranks_are_bit_for_bit_one_rank_with_two_cells(
     kind: str, two: list[dict[str, Any]]
 ) -> None:
@@ -112,6 +114,8 @@ def check_every_image_counts_once(everyone: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.spec("A13")
+@pytest.mark.fault("C4")
 def test_an_evaluation_counts_every_image_once(two: list[dict[str, Any]]) -> None:
     check_every_image_counts_once(two)
 
@@ -140,6 +144,7 @@ def test_more_ranks_do_all_this_too(size: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.spec(22)
 def test_ranks_together_see_the_same_images_as_one(size: int) -> None:
     split, readers = open_source("digits").splits["train"], Readers(2)
     section = Layers().resolve().augment
@@ -195,6 +200,7 @@ def test_a_wrong_spelling_of_devices_names_the_right_ones() -> None:
     assert "cpu:2" in caught.value.fix
 
 
+@pytest.mark.spec(29)
 def test_torchrun_and_srun_say_who_a_process_is() -> None:
     assert Start.read({}) == Start()
     start = Start.read(variables(1, 4, 29500))
@@ -223,6 +229,7 @@ def test_torchrun_and_srun_say_who_a_process_is() -> None:
     ]
 
 
+@pytest.mark.fault("C7")
 def test_a_taken_port_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -235,6 +242,8 @@ def test_a_taken_port_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MASTER_PORT" in caught.value.fix and time.monotonic() - begun < 10
 
 
+@pytest.mark.spec(29)
+@pytest.mark.fault("C7")
 def test_a_rank_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables(0, 2, free_port()).items():
         monkeypatch.setenv(name, value)
@@ -242,6 +251,7 @@ def test_a_rank_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         pass
 
 
+@pytest.mark.fault("C7")
 def test_a_first_rank_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables(1, 2, free_port()).items():
         monkeypatch.setenv(name, value)
@@ -320,6 +330,7 @@ def test_a_rank_that_says_nothing_is_named(
         pair[0].exchange(None, 0.2)
 
 
+@pytest.mark.fault("C6")
 def test_other_settings_and_other_images_on_one_rank_are_named(
     pair: tuple[Rendezvous, Rendezvous],
 ) -> None:

@@ -46,6 +46,7 @@ def own_logits(one: Classifier, x: Array) -> Array:
 
 
 @pytest.mark.parametrize("count", [1, 3, 24])
+@pytest.mark.spec(33)
 def test_onnx_answers_pixels_in_batches_of_any_size_as_the_classifier_does(
     left: Any, count: int
 ) -> None:
@@ -57,6 +58,7 @@ def test_onnx_answers_pixels_in_batches_of_any_size_as_the_classifier_does(
     assert np.abs(theirs - ours).max() < 1e-4 * own_logits(one, images()).std()
 
 
+@pytest.mark.spec(33)
 def test_the_file_says_its_classes_and_needs_standard_operators_alone(left: Any) -> None:
     import onnx
 
@@ -78,6 +80,7 @@ def test_the_receipt_has_both_figures_and_vouches_for_the_bytes(left: Any) -> No
         assert files.digest(out / fact["file"]) == digest
 
 
+@pytest.mark.spec(8)
 def test_channels_are_in_the_order_of_the_network(tmp_path: Path) -> None:
     one = classifier("lenet5", channels="bgr")
     export(one, tmp_path)
@@ -86,6 +89,7 @@ def test_channels_are_in_the_order_of_the_network(tmp_path: Path) -> None:
     np.testing.assert_allclose(theirs, own_logits(one, x), atol=1e-4)
 
 
+@pytest.mark.spec(33, "A15")
 def test_pt2_needs_torch_alone(left: Any) -> None:
     one, out, _ = left
     code = (
@@ -100,6 +104,7 @@ def test_pt2_needs_torch_alone(left: Any) -> None:
     np.testing.assert_allclose(theirs, own_logits(one, np.zeros((1, 32, 32, 3), np.uint8))[0], 1e-4)
 
 
+@pytest.mark.spec(33)
 def test_weights_alone_have_the_names_of_torchvision(tmp_path: Path) -> None:
     models = pytest.importorskip("torchvision.models")
     one = classifier("resnet18", 64, strides=USUAL)

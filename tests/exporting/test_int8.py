@@ -73,6 +73,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return out, export(classifier("resnet8_x2"), out, max_drop=5.0)
 
 
+@pytest.mark.spec(41, "A16")
 def test_a_file_of_8_bits_is_a_quarter_as_large_and_says_what_it_loses(left: Any) -> None:
     out, receipt = left
     fact = receipt["files"]["int8"]
@@ -118,6 +119,7 @@ def test_a_run_is_calibrated_on_the_images_that_it_learned_from(tmp_path: Path) 
     assert chosen.fingerprint == again.fingerprint
 
 
+@pytest.mark.spec(41)
 def test_ranges_are_those_of_the_training_images_and_of_no_other(left: Any) -> None:
     """The first range is the input's of the first convolution: it can be computed by hand."""
     one = classifier("resnet8_x2")

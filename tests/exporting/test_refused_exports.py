@@ -25,6 +25,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
+@pytest.mark.spec(33)
 def test_a_file_with_one_weight_changed_is_refused_and_the_old_one_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_words_that_are_not_known_are_refused(flag: str, value: str, tmp_path: P
         export(classifier("lenet5"), tmp_path, **{flag: value})
 
 
+@pytest.mark.fault("A3")
 def test_killed_before_a_file_has_its_name_the_old_ones_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +166,7 @@ def test_an_onnxscript_that_mixes_up_norms_is_refused(
         export(classifier("lenet5"), tmp_path)
 
 
+@pytest.mark.spec("A15")
 def test_a_network_that_pickle_cannot_name_is_refused(tmp_path: Path) -> None:
     class Local(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

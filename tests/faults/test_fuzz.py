@@ -52,6 +52,7 @@ print(refused, (resident() - begun) // (count - count // 4))
 @pytest.mark.parametrize(
     ("count", "limit"), [(3000, 6000), pytest.param(20_000, 1000, marks=pytest.mark.full)]
 )
+@pytest.mark.fault("D5")
 def test_mutated_images_neither_crash_nor_leak(count: int, limit: int) -> None:
     """The allocator's own ups and downs are some MB, so that a short run sees only what loses
     whole images (9 kB).

@@ -35,12 +35,15 @@ QUICK_STAGES = ("wrote optimizer.safetensors", "renamed")
 CASES = [pytest.param(s, marks=() if s in QUICK_STAGES else pytest.mark.full) for s in STAGES]
 
 
+@pytest.mark.spec(47)
 def test_two_undisturbed_runs_are_identical(images: Path, reference: Path, tmp_path: Path) -> None:
     assert toy.run(toy.command(images, tmp_path / "run")).status == 0
     assert toy.digest(tmp_path / "run") == toy.digest(reference)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.spec(31, "A8")
+@pytest.mark.fault("A1")
 def test_killed_at_a_random_step_the_same_command_ends_identical(
     seed: int, images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -73,6 +76,8 @@ def verified(out: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("stage", CASES)
+@pytest.mark.spec(32)
+@pytest.mark.fault("A2", "B7")
 def test_killed_while_a_checkpoint_is_published(
     stage: str, images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -88,6 +93,7 @@ def test_killed_while_a_checkpoint_is_published(
     assert not list((out / "checkpoints").glob("*.part*")), "a leftover was not swept"
 
 
+@pytest.mark.fault("A3")
 def test_killed_in_the_middle_of_an_evaluation(
     images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +104,7 @@ def test_killed_in_the_middle_of_an_evaluation(
     assert toy.facts(out)["best"] == toy.facts(reference)["best"]
 
 
+@pytest.mark.fault("A3")
 def test_killed_in_the_final_evaluation(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert toy.run(toy.command(images, out, faults=("--evaluation", "5"))).status == -signal.SIGKILL
@@ -107,6 +114,7 @@ def test_killed_in_the_final_evaluation(images: Path, reference: Path, tmp_path:
 
 
 @pytest.mark.full
+@pytest.mark.fault("A4")
 def test_ten_kills_in_one_run(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for step in np.linspace(3, toy.STEPS - 4, 10).astype(int):
@@ -122,6 +130,7 @@ def test_ten_kills_in_one_run(images: Path, reference: Path, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.spec("A8")
 def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(
     images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -153,6 +162,7 @@ def test_time_limit_saves_and_exits_75(images: Path, reference: Path, tmp_path: 
     "broken",
     ["position", *(pytest.param(part, marks=pytest.mark.full) for part in ("optimizer", "layout"))],
 )
+@pytest.mark.fault("A1")
 def test_control_a_broken_resume_is_noticed(
     broken: str, images: Path, reference: Path, half_done: Path, tmp_path: Path
 ) -> None:

@@ -89,6 +89,8 @@ def read(out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("seed", POINTS)
+@pytest.mark.spec(2)
+@pytest.mark.fault("A3", "E4")
 def test_killed_at_a_random_point_the_same_command_ends_identical(
     seed: int, source: Path, clean: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_files_that_a_power_cut_left_torn_are_written_again(
     assert read(out) == clean
 
 
+@pytest.mark.fault("E4")
 def test_two_at_once_the_second_is_refused_and_a_dead_one_holds_no_lock(
     source: Path, clean: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_stall_saves_first_and_shows_what_every_thread_does(
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
+@pytest.mark.fault("B5")
 def test_a_run_folder_that_is_gone_ends_the_run_and_is_not_made_anew(
     how: str, images: Path, tmp_path: Path, at_step: AtStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_run_folder_that_is_gone_ends_the_run_and_is_not_made_anew(
     assert not out.exists() if how == "deleted" else not list(out.iterdir())
 
 
+@pytest.mark.fault("B5")
 def test_a_folder_of_checkpoints_that_cannot_be_written_is_an_alarm_until_the_third_time(
     images: Path, tmp_path: Path, at_step: AtStep
 ) -> None:
@@ -138,6 +140,7 @@ def test_a_folder_of_checkpoints_that_cannot_be_written_is_an_alarm_until_the_th
 
 
 @pytest.mark.full
+@pytest.mark.fault("A8")
 def test_a_process_that_pauses_goes_on(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = toy.start_and_reach(toy.command(images, out), out, 10)

@@ -31,6 +31,7 @@ def limited(kind: int, most: int, cwd: Path, *arguments: str) -> Done:
 @pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to these limits")
 @pytest.mark.parametrize("model", ["vgg16", "resnet50"])
+@pytest.mark.fault("H2")
 def test_too_little_memory_is_named_and_nothing_is_left_behind(model: str, tmp_path: Path) -> None:
     flags = (
         "photos-small",
@@ -52,6 +53,7 @@ def test_too_little_memory_is_named_and_nothing_is_left_behind(model: str, tmp_p
 @pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to these limits")
 @pytest.mark.parametrize(("most", "statuses"), [(64, (0,)), (12, (74, 78))])
+@pytest.mark.fault("H2")
 def test_few_open_files_are_enough_or_are_named(
     most: int, statuses: tuple[int, ...], tmp_path: Path
 ) -> None:
@@ -65,6 +67,7 @@ def test_few_open_files_are_enough_or_are_named(
     "error",
     [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")],
 )
+@pytest.mark.fault("H1")
 def test_memory_that_ends_while_the_network_is_made_is_a_finding(error: Exception) -> None:
     config = preview(Request(["resnet8"]))
     with (

@@ -68,6 +68,7 @@ def without(images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return toy.digest(out)
 
 
+@pytest.mark.fault("G1")
 def test_a_skipped_step_never_happened_even_for_a_run_that_was_killed_after_it(
     images: Path, without: str, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_skipped_step_never_happened_even_for_a_run_that_was_killed_after_it(
     assert [e["step"] for e in read_events(out / "log.jsonl") if e["event"] == "skipped"] == [BAD]
 
 
+@pytest.mark.fault("G1")
 def test_all_ranks_skip_what_is_bad_on_one_of_them(
     images: Path, without: str, tmp_path: Path
 ) -> None:
@@ -97,6 +99,7 @@ def test_all_ranks_skip_what_is_bad_on_one_of_them(
 
 
 @pytest.mark.parametrize("start", [one_rank, two_ranks])
+@pytest.mark.fault("G1")
 def test_a_run_stops_at_a_bad_step_by_itself(
     images: Path, tmp_path: Path, start: Callable[[list[str]], list[Done]]
 ) -> None:
@@ -118,6 +121,7 @@ def test_too_many_skipped_steps_end_the_run(images: Path, tmp_path: Path) -> Non
     assert attempt.status == 76 and "2 steps were skipped before it" in attempt.stderr
 
 
+@pytest.mark.fault("G2")
 def test_a_burst_of_wrong_labels_leaves_no_trace_even_for_a_run_that_was_killed_in_it(
     images: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[Done, float]:
 
 
 @pytest.mark.full
+@pytest.mark.fault("A6")
 def test_two_ranks_stopped_by_sigterm_to_one_end_as_one_rank(
     images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -81,6 +82,8 @@ def test_two_ranks_stopped_by_sigterm_to_one_end_as_one_rank(
     assert toy.digest(out) == toy.digest(reference)
 
 
+@pytest.mark.spec("A1")
+@pytest.mark.fault("A5")
 def test_a_killed_rank_ends_all_within_seconds_with_the_cause(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running(toy.command(images, out, *TWO), out, 17) as process:
@@ -128,6 +131,7 @@ def test_a_killed_launcher_leaves_no_rank_behind(
 
 
 @pytest.mark.full
+@pytest.mark.fault("A8")
 def test_a_rank_that_pauses_goes_on(images: Path, reference: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running(
@@ -143,6 +147,7 @@ def test_a_rank_that_pauses_goes_on(images: Path, reference: Path, tmp_path: Pat
 
 @pytest.mark.full
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.fault("A8")
 def test_a_rank_that_stops_for_good_ends_all(rank: int, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with running(
@@ -156,6 +161,7 @@ def test_a_rank_that_stops_for_good_ends_all(rank: int, images: Path, tmp_path: 
 
 
 @pytest.mark.full
+@pytest.mark.fault("C5")
 def test_a_bad_image_on_one_rank_stops_all_with_its_name(images: Path, tmp_path: Path) -> None:
     copy, out = tmp_path / "images", tmp_path / "run"
     shutil.copytree(images, copy)
@@ -186,6 +192,8 @@ LENET = ("--model", "lenet5", "--set", "model.drop_path=null", "--set", "augment
 @pytest.mark.parametrize(
     ("network", "limit"), [(LENET, 1e-3), ((), 0.05)], ids=["lenet5", "resnet8"]
 )
+@pytest.mark.spec(31)
+@pytest.mark.fault("C2")
 def test_resume_on_other_numbers_of_ranks_continues_the_same_order(
     network: tuple[str, ...], limit: float, images: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +214,7 @@ def test_resume_on_other_numbers_of_ranks_continues_the_same_order(
 
 
 @pytest.mark.full
+@pytest.mark.fault("C2")
 def test_control_other_images_are_further_apart_than_rounding(images: Path, tmp_path: Path) -> None:
     plain = ("--set", "batch.cell=8", "--set", "ema.half_life=", "--precision", "fp32", *LENET)
     out, other = tmp_path / "run", tmp_path / "other"
@@ -255,6 +264,7 @@ def test_tasks_of_srun_train_together(images: Path, reference: Path, tmp_path: P
 
 
 @pytest.mark.full
+@pytest.mark.fault("C6")
 def test_ranks_with_other_settings_or_other_images_are_refused(
     images: Path, tmp_path: Path
 ) -> None:
@@ -318,6 +328,7 @@ def test_an_image_that_only_one_rank_cannot_read_stops_all(images: Path, tmp_pat
     ("kind", "words"),
     [("bug", "RuntimeError: the loader broke"), ("dry", "the loader ended at step 20 of 60")],
 )
+@pytest.mark.fault("C5")
 def test_a_loader_that_breaks_or_runs_dry_on_one_rank_stops_all(
     kind: str, words: str, images: Path, tmp_path: Path
 ) -> None:
@@ -336,6 +347,7 @@ def test_a_loader_that_breaks_or_runs_dry_on_one_rank_stops_all(
 
 
 @pytest.mark.full
+@pytest.mark.spec(29)
 def test_two_agents_meet_over_a_port_as_two_hosts_would(
     images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -369,6 +381,7 @@ def test_two_agents_meet_over_a_port_as_two_hosts_would(
 
 
 @pytest.mark.full
+@pytest.mark.spec(29, "A1")
 def test_what_cannot_work_is_refused_within_seconds(images: Path, tmp_path: Path) -> None:
     begun = time.monotonic()
     cells = toy.run(toy.command(images, tmp_path / "run", "--devices", "cpu:3"))

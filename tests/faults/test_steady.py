@@ -31,6 +31,7 @@ def resident_bytes() -> int:
 @pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.fault("H3")
 def test_a_thousand_epochs_leave_no_trace(packed: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(64):
@@ -57,6 +58,7 @@ def test_a_thousand_epochs_leave_no_trace(packed: bool, tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+@pytest.mark.fault("H3")
 def test_a_thousand_epochs_of_training_leave_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

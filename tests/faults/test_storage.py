@@ -37,6 +37,7 @@ def flip(path: Path, draw: float) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.fault("B1")
 def test_every_flipped_bit_is_noticed(half_done: Path, tmp_path: Path) -> None:
     source = toy.checkpoints(half_done)[0]
     names = sorted(p.name for p in source.iterdir())
@@ -55,6 +56,7 @@ def test_every_flipped_bit_is_noticed(half_done: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [FILES[0], *(pytest.param(n, marks=pytest.mark.full) for n in FILES[1:])]
 )
+@pytest.mark.fault("B1")
 def test_resume_falls_back_past_a_flipped_bit_and_ends_identical(
     name: str, images: Path, reference: Path, copy: Path
 ) -> None:
@@ -72,6 +74,7 @@ def test_resume_falls_back_past_a_flipped_bit_and_ends_identical(
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["cut in half", "one byte short", "emptied", "deleted"])
+@pytest.mark.fault("B2")
 def test_a_cut_or_missing_file_is_refused_by_name(name: str, damage: str, copy: Path) -> None:
     victim = toy.checkpoints(copy)[0]
     path = victim / name
@@ -91,6 +94,7 @@ def test_a_cut_or_missing_file_is_refused_by_name(name: str, damage: str, copy: 
     assert [Path(e.where).name for e in errors] == [victim.name]
 
 
+@pytest.mark.fault("B3")
 def test_no_good_checkpoint_left_exits_66_and_does_not_start_over(images: Path, copy: Path) -> None:
     for folder in toy.checkpoints(copy):
         flip(folder / "model.safetensors", 0.5)
@@ -113,6 +117,8 @@ class Canary:
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.spec(32)
+@pytest.mark.fault("F1")
 def test_a_pickle_in_a_checkpoint_is_never_executed(name: str, copy: Path, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     bomb = pickle.dumps(Canary(canary))
@@ -138,6 +144,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"}
 
 
+@pytest.mark.fault("F3")
 def test_a_checkpoint_with_a_renamed_layer_is_refused_with_both_names(
     images: Path, copy: Path
 ) -> None:
@@ -155,6 +162,7 @@ def test_a_checkpoint_with_a_renamed_layer_is_refused_with_both_names(
     )
 
 
+@pytest.mark.fault("F3")
 def test_a_checkpoint_of_another_version_is_refused(copy: Path) -> None:
     newest = toy.checkpoints(copy)[0]
     contents = contents_of(newest)
@@ -165,6 +173,7 @@ def test_a_checkpoint_of_another_version_is_refused(copy: Path) -> None:
         checkpoint.read(newest)
 
 
+@pytest.mark.fault("F3")
 def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
     images: Path, copy: Path
 ) -> None:
@@ -174,6 +183,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
     assert attempt.status == 66 and "float32[32, 3, 3, 3] here" in attempt.stderr
 
 
+@pytest.mark.fault("C3")
 def test_more_reading_threads_after_a_resume_change_nothing(
     images: Path, reference: Path, copy: Path
 ) -> None:

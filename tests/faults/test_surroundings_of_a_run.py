@@ -51,6 +51,7 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("full_saves", [1, 2])
+@pytest.mark.fault("B4")
 def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(
     full_saves: int, usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(
         checkpoint.read(tmp_path / "run" / "checkpoints" / f"step_{step:08d}")
 
 
+@pytest.mark.fault("H4")
 def test_clock_rights_zone_and_path_change_nothing(
     usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_an_unknown_folder_beside_train_is_no_validation_split(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("usual")
+@pytest.mark.spec(6)
 def test_a_class_missing_in_validation_is_refused(tmp_path: Path) -> None:
     lacking = make_set(tmp_path / "lacking", changed(USUAL, "val", cat=2, owl=2))
     status, said = refusal(lacking)
@@ -130,6 +131,7 @@ def test_a_learning_rate_that_is_too_high_ends_as_diverged(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("method", ["sgd", "adamw", "muon"])
+@pytest.mark.fault("G3")
 def test_a_rate_beyond_all_reason_ends_before_the_first_step(method: str, tmp_path: Path) -> None:
     data = make_set(tmp_path / "set", USUAL)
     status, said = refusal(data, "--lr", "1e12", "--set", f"optimizer.name={method}")
@@ -143,6 +145,7 @@ def test_a_rate_beyond_all_reason_ends_before_the_first_step(method: str, tmp_pa
 
 
 @pytest.mark.parametrize("side", ["train", "val"])
+@pytest.mark.fault("G3")
 def test_images_that_show_nothing_are_refused(side: str, tmp_path: Path) -> None:
     """What a broken converter or a disk full of zeros leaves: sound files, all black, each of
     another size.
@@ -162,12 +165,14 @@ def test_images_of_one_colour_each_are_no_blank_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("usual")
+@pytest.mark.fault("G3")
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
     alone = make_set(tmp_path / "alone", {"train": {"cat": 8}, "val": {"cat": 2}})
     status, said = refusal(alone)
     assert (status, "[one-class]" in said, "cat" in said) == (65, True, True), said
 
 
+@pytest.mark.fault("G3")
 def test_a_label_that_is_no_class_is_refused_where_the_split_is_made() -> None:
     split = api.open_source("digits").splits["train"]
     for wrong in (10, -1):
@@ -281,6 +286,7 @@ def test_a_resume_inside_an_epoch_sees_every_other_sample_once(
     assert seen[:24] != seen[24:48]
 
 
+@pytest.mark.spec(6, "A9", "A18")
 def test_three_classes_get_a_head_of_three(usual: Path) -> None:
     status, said = refusal(
         usual.with_name("wide"), "--data", str(usual), "--set", "model.num_classes=1000"
@@ -300,6 +306,7 @@ def test_the_same_image_on_both_sides_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("usual")
+@pytest.mark.spec("A12")
 def test_broken_images_are_named_all_at_once(tmp_path: Path) -> None:
     broken = make_set(tmp_path / "broken", USUAL)
     path = broken / "train" / "owl" / "5.jpg"

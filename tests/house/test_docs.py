@@ -113,6 +113,7 @@ def shown_blocks() -> list[Block]:
     return list(blocks(pages(ROOT), ROOT))
 
 
+@pytest.mark.spec(48, "A20")
 def test_every_command_in_the_documentation_exists() -> None:
     require_none("docs-command", wrong([c for block in shown_blocks() for c in commands(block)]))
 
@@ -152,6 +153,7 @@ def test_control_a_wrong_command_inside_a_sentence_is_seen(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "block", [b for b in shown_blocks() if b.runs], ids=lambda b: f"{b.place}:{b.line}"
 )
+@pytest.mark.spec("A20")
 def test_blocks_marked_run_really_run(block: Block, tmp_path: Path) -> None:
     shim = tmp_path / "bin" / "saccade"
     shim.parent.mkdir()

@@ -21,6 +21,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(10)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -28,6 +29,7 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     assert counts.last_map == (13, 13)
 
 
+@pytest.mark.spec(9)
 def test_the_names_of_others_mean_the_same() -> None:
     assert find("alexnet1").name == find("AlexNet-V1").name == "alexnet_v1"
     assert find("alexnet2").name == find("alexnetv2").name == "alexnet_v2"
@@ -50,6 +52,7 @@ def test_logits_equal_torchvision_with_the_same_weights(side: int) -> None:
 @pytest.mark.parametrize(
     ("name", "widths"), [("alexnet_v1", (96, 256, 384)), ("alexnet_v2", (64, 192, 384))]
 )
+@pytest.mark.spec(10)
 def test_logits_equal_those_of_the_layers_of_the_paper(
     name: str, widths: tuple[int, int, int]
 ) -> None:
@@ -86,6 +89,7 @@ def test_logits_equal_those_of_the_layers_of_the_paper(
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(10, "A7")
 def test_it_leaves_chance_level_with_dropout(name: str) -> None:
     assert (
         steps_to_leave_chance(create_model(name, num_classes=2, image_size=16, seed=1), 16, lr=0.01)

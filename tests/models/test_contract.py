@@ -88,6 +88,7 @@ def test_every_family_has_its_smallest_member_here() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.spec(27)
 def test_forward_gives_logits_in_both_modes_and_in_bf16(family: str) -> None:
     model, batch = built(family), images(SMALLEST[family])
     for training in (False, True):
@@ -114,6 +115,7 @@ def test_backward_reaches_every_parameter(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.spec(44)
 def test_features_are_as_the_levels_say(family: str) -> None:
     model, batch = built(family).eval(), images(SMALLEST[family], 2)
     with torch.no_grad():
@@ -184,6 +186,7 @@ def test_norms_and_biases_take_no_weight_decay_and_filters_do(family: str) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.spec(19)
 def test_recomputing_activations_changes_no_gradient_and_no_buffer(family: str) -> None:
     gradients, buffers = [], []
     start = awake(deepcopy(built(family)))
@@ -209,6 +212,7 @@ def test_recomputing_is_asked_for_when_a_network_is_built() -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", all_of_ours())
+@pytest.mark.spec(9)
 def test_every_name_builds_and_counts(name: str) -> None:
     model = meta_model(name, num_classes=1000)
     assert isinstance(model, Network)
@@ -238,6 +242,7 @@ def test_every_name_takes_its_smallest_image_and_forty_and_seventy_pixels(name: 
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", all_of_ours())
+@pytest.mark.spec("A7")
 def test_every_network_leaves_chance_level(name: str) -> None:
     """Two classes that differ in a wide pattern, full depth, smallest size: half of ln 2 within
     the steps.

@@ -66,6 +66,7 @@ class Layers(nn.Module):
         ("torchvision:googlenet", 224, 13_004_888, 1.4984),
     ],
 )
+@pytest.mark.spec(21)
 def test_published_counts_with_the_products_of_attention(
     name: str, side: int, params: int, giga: float
 ) -> None:

@@ -11,6 +11,7 @@ from saccade.models import create_model, find, meta_model
 from saccade.models.parts.cost import cost
 
 
+@pytest.mark.spec(20)
 def test_parameters_and_macs_are_the_published_ones() -> None:
     counts = cost(meta_model("darknet53", num_classes=1000), 256)
     assert counts.params == 41_609_928

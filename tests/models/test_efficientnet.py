@@ -30,6 +30,7 @@ TABLE = {
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(14)
 def test_parameters_macs_and_resolution_are_the_published_ones(name: str) -> None:
     params, side, gmacs = TABLE[name]
     assert find(name).image_size == side
@@ -59,6 +60,7 @@ def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 @pytest.mark.models
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_b2"])
+@pytest.mark.spec(14)
 def test_logits_equal_torchvision_with_the_same_weights(name: str, training: bool) -> None:
     theirs = getattr(torchvision.models, name)(num_classes=7)
     assert parity(name, theirs, "torchvision", training=training) <= 1e-4
@@ -106,5 +108,6 @@ def test_small_images_keep_a_map_worth_looking_at(size: int, last: int) -> None:
     )
 
 
+@pytest.mark.spec(9, 14)
 def test_names_of_other_systems_resolve() -> None:
     assert find("EfficientNet-B3").name == find("EfficientNetB3").name == "efficientnet_b3"

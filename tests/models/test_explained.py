@@ -63,6 +63,7 @@ def test_every_figure_is_small_and_shown_on_a_page() -> None:
 
 
 @pytest.mark.models
+@pytest.mark.spec(54)
 def test_the_figures_are_what_the_scripts_draw(tmp_path: Path) -> None:
     for script in ("figures.py", "windows.py"):
         subprocess.run(

@@ -51,6 +51,7 @@ def test_windows_of_the_auxiliary_heads_are_five_wide_as_published() -> None:
     assert [window_means(x[..., :side, :side], 4).shape[-1] for side in (2, 3, 4, 7, 13)] == [4] * 5
 
 
+@pytest.mark.spec(12)
 def test_auxiliary_logits_come_in_training_only() -> None:
     model = create_model("inception_v1", num_classes=5, image_size=8)
     assert isinstance(model, Network) and model.aux_weight == 0.3
@@ -138,6 +139,7 @@ def test_logits_equal_those_of_the_layers_of_the_paper() -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(12)
 def test_it_leaves_chance_level_with_dropout(name: str) -> None:
     assert (
         steps_to_leave_chance(create_model(name, num_classes=2, image_size=8, seed=1), 8, lr=0.01)

@@ -12,6 +12,7 @@ from saccade.models import create_model, find, meta_model
 from saccade.models.parts.cost import cost
 
 
+@pytest.mark.spec(12)
 def test_parameters_and_macs_are_the_published_ones() -> None:
     counts = cost(meta_model("inception_v3", num_classes=1000), 299)
     assert counts.params == 27_161_264
@@ -43,6 +44,7 @@ def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.models
+@pytest.mark.spec(12)
 def test_logits_equal_torchvision_with_the_same_weights(theirs: nn.Module) -> None:
     ours = transplanted("inception_v3", theirs, "torchvision", dropout=0.0)
     images = torch.randn(4, 3, 299, 299)

@@ -12,6 +12,7 @@ from saccade.models import create_model, find, meta_model
 from saccade.models.parts.cost import cost
 
 
+@pytest.mark.spec(20)
 def test_parameters_and_maps_are_those_of_the_paper() -> None:
     counts = cost(meta_model("LeNet-5", num_classes=10), 32)
     assert counts.params == 62_006 and counts.last_map == (10, 10)
@@ -47,6 +48,7 @@ def test_logits_equal_those_of_the_network_written_down_by_hand(side: int, paddi
     torch.testing.assert_close(ours(images), theirs(images))
 
 
+@pytest.mark.spec(20)
 def test_it_learns_pictures_by_heart() -> None:
     assert (
         steps_to_leave_chance(create_model("lenet5", num_classes=2, seed=1), 32, lr=0.1) is not None

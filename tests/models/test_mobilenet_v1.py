@@ -20,6 +20,7 @@ from saccade.models.parts.cost import cost
         ("mobilenet_v1_xp25", 470_072, 0.041),
     ],
 )
+@pytest.mark.spec(16)
 def test_parameters_and_macs_are_the_published_ones(name: str, params: int, gmacs: float) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == params
@@ -45,6 +46,7 @@ def test_the_paper_has_relu_and_timm_relu6() -> None:
         assert found == {act}
 
 
+@pytest.mark.spec(16)
 def test_a_suffix_multiplies_the_channels_to_multiples_of_eight() -> None:
     for width in ("p25", "p5", "p75", "1p4", "2", "p33"):
         levels = meta_model(f"mobilenetv1_x{width}", num_classes=2).levels
@@ -53,6 +55,7 @@ def test_a_suffix_multiplies_the_channels_to_multiples_of_eight() -> None:
         assert all(level.channels % 8 == 0 for level in levels)
 
 
+@pytest.mark.spec(9)
 def test_names_of_other_systems_resolve() -> None:
     for name in ("mobilenet1", "MobileNetV1", "mobilenetv1_x1", "MobileNet-V1"):
         assert find(name).name == "mobilenet_v1"

@@ -28,6 +28,7 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     assert counts.macs / 1e9 == pytest.approx(TABLE[name][1], abs=1e-4)
 
 
+@pytest.mark.spec(7, "A9")
 def test_cifar_sizes_are_those_of_edgeai_torchvision() -> None:
     counts = cost(meta_model("mobilenetv2_tv_x1", num_classes=100, image_size=32), 32)
     assert counts.params == 2_351_972
@@ -71,6 +72,7 @@ def test_the_paper_has_relu6_and_dropout_and_edgeai_torchvision_relu_without() -
         assert model.dropout.p == dropout
 
 
+@pytest.mark.spec(16, 17)
 def test_suffixes_multiply_the_channels_and_set_the_expansion() -> None:
     for width in ("p25", "p5", "p75", "1p4", "2"):
         levels = meta_model(f"mobilenet_v2_x{width}", num_classes=2).levels

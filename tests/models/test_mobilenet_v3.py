@@ -53,6 +53,7 @@ def test_suffixes_equal_torchvision_with_the_same_weights(
     assert parity(f"mobilenet_v3_{size}{suffix}", theirs, "torchvision", training=True) <= 1e-4
 
 
+@pytest.mark.spec(16)
 def test_lite_has_neither_hard_swish_nor_gates() -> None:
     lite = meta_model("mobilenetv3_lite_large_x1", num_classes=2)
     assert not [m for m in lite.modules() if isinstance(m, nn.Hardswish | SqueezeExcitation)]
@@ -70,6 +71,7 @@ def test_a_reduced_tail_halves_the_last_stage_and_what_follows() -> None:
     assert (model.last[0].out_channels, model.head.in_features) == (960, 1280)
 
 
+@pytest.mark.spec(9)
 def test_names_of_other_systems_resolve() -> None:
     assert find("MobileNetV3-Large").name == "mobilenet_v3_large"
     assert find("mobilenetv3_lite_small").name == "mobilenetv3_lite_small_x1"

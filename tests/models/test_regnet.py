@@ -57,6 +57,7 @@ QUICK = ("regnet_x_400mf", "regnet_y_800mf")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.models) for n in TABLE]
 )
+@pytest.mark.spec(18)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -134,6 +135,7 @@ def test_logits_equal_timm_with_the_same_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "regnet_y_800mf"])
+@pytest.mark.spec(18)
 def test_state_names_translate_to_those_of_pycls(name: str) -> None:
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     wanted = {"stem.conv.weight", "head.fc.weight", "head.fc.bias"} | {f"stem.bn.{n}" for n in norm}
@@ -220,5 +222,6 @@ def test_maps_are_those_of_the_four_stages() -> None:
         ("regnety_32gf", "regnet_y_32gf"),
     ],
 )
+@pytest.mark.spec(8, 9)
 def test_every_spelling_finds_the_network(spelling: str, name: str) -> None:
     assert find(spelling).name == name

@@ -24,6 +24,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(13, 17)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -33,6 +34,7 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.spec(13)
 def test_logits_equal_torchvision_with_the_same_weights(name: str, training: bool) -> None:
     theirs = getattr(torchvision.models, name)(num_classes=7)
     torch.manual_seed(0)
@@ -112,6 +114,7 @@ def test_stages_give_maps_at_falling_resolution() -> None:
     ]
 
 
+@pytest.mark.spec(9)
 def test_names_resolve_whatever_their_case_and_a_near_miss_is_suggested() -> None:
     assert find("ResNet-50").name == "resnet50" == find("RESNET50_X1").name
     with pytest.raises(ConfigError, match="resnet50"):

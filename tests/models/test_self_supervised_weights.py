@@ -166,6 +166,7 @@ def simmim(model: nn.Module) -> dict[str, Any]:
     return {"model": prefixed("encoder.", published_swin(model)) | rest | index, "epoch": 99}
 
 
+@pytest.mark.spec(43)
 def test_simmims_swin_at_192_px_starts_one_at_224_and_says_what_was_resized() -> None:
     source = create_model("swin_t_w6", num_classes=10, image_size=192, seed=1)
     model = create_model("swin_t", num_classes=7, image_size=224, seed=2)

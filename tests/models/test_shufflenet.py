@@ -20,6 +20,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(20)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -35,6 +36,7 @@ def test_logits_equal_torchvision_with_the_same_weights(name: str, training: boo
     assert parity(name, theirs, "torchvision", training=training) == 0
 
 
+@pytest.mark.spec(9)
 def test_names_of_other_systems_resolve() -> None:
     for spelling in ("shufflenetv2_x1p0", "ShuffleNetV2_x1", "shufflenet_v2_x1_0"):
         assert find(spelling).name == "shufflenet_v2_x1_0"

@@ -41,6 +41,7 @@ STRIDES_OF_STAGES = (1, 2, 2, 2, 1, 2, 1)
 @pytest.mark.parametrize(
     "name", ["SpatialNet:0", *(pytest.param(n, marks=pytest.mark.models) for n in [*TABLE][1:])]
 )
+@pytest.mark.spec(14, 15)
 def test_parameters_and_macs_are_those_of_the_description(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -105,6 +106,7 @@ def in_steps(model: Network, x: Tensor, spatial: bool, training: bool) -> Tensor
 @pytest.mark.parametrize("name", BOTH)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.models
+@pytest.mark.spec(15)
 def test_logits_are_those_of_the_described_steps(name: str, training: bool) -> None:
     model = randomised(create_model(name, num_classes=7, image_size=224)).double().train(training)
     images = torch.randn(2, 3, 224, 224, dtype=torch.float64)
@@ -176,6 +178,7 @@ def test_every_cell_of_the_grid_gates_its_part_of_the_map(height: int, width: in
 
 
 @pytest.mark.parametrize(("before", "after"), [(224, 128), (32, 64), (64, 8)])
+@pytest.mark.spec(15)
 def test_weights_of_one_image_size_load_at_another(before: int, after: int) -> None:
     old = randomised(create_model("spatialnet_0", num_classes=3, image_size=before, seed=1)).eval()
     new = create_model("spatialnet_0", num_classes=3, image_size=after, seed=2).eval()
@@ -279,6 +282,7 @@ def _normed(layers: nn.Sequential) -> bool:
     return len(layers) > 1 and isinstance(layers[1], nn.BatchNorm2d)
 
 
+@pytest.mark.spec(9)
 def test_every_spelling_finds_the_network() -> None:
     assert {
         find(n).name for n in ("SpatialNet:3", "spatialnet3", "SPATIALNET-3", "spatialnet_3")

@@ -42,6 +42,7 @@ SMALL = Design(16, (2, 2, 2, 2), (1, 2, 4, 8), 0.0)
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(19)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     size = find(name).image_size
     counts = cost(meta_model(name, num_classes=1000), size)
@@ -87,6 +88,7 @@ def test_windows_come_apart_and_together_again(
 @pytest.mark.parametrize(
     ("height", "width", "side"), [(8, 12, 4), (9, 6, 3), (14, 21, 7), (4, 12, 4)]
 )
+@pytest.mark.spec(54)
 def test_in_shifted_windows_only_neighbours_meet(height: int, width: int, side: int) -> None:
     windows = Windows(height, width, side, shifted=True)
     places = torch.cartesian_prod(torch.arange(height), torch.arange(width)).view(
@@ -107,6 +109,7 @@ def test_one_window_is_neither_shifted_nor_masked() -> None:
     assert Windows(7, 14, 7, shifted=True).shifts == (0, 3)
 
 
+@pytest.mark.spec(54)
 def test_pairs_at_the_same_distance_share_a_row_of_the_table() -> None:
     index = relative_positions(3)
     seen: dict[tuple[int, int], int] = {}
@@ -192,6 +195,7 @@ def test_patches_of_another_side_are_taken_unless_they_leave_a_single_one() -> N
         create_model("swin_t", num_classes=3, image_size=32, patch_size=32)
 
 
+@pytest.mark.spec(9)
 def test_names_of_others_are_understood() -> None:
     assert find("swin-b").name == find("swin-base-patch-4-window-7").name == "swin_b"
     assert find("Swin-Base-Patch-4-Window-6").name == find("swin_b_w6").name == "swin_b_w6"
@@ -204,6 +208,7 @@ def test_tables_take_no_weight_decay() -> None:
     assert {"position", "stages.1.0.attn.relative_position_bias_table"} <= undecayed(model)
 
 
+@pytest.mark.spec(19)
 def test_drop_path_is_the_papers() -> None:
     rates = [
         m.rate for m in meta_model("swin_t", num_classes=3).modules() if isinstance(m, DropPath)
@@ -225,6 +230,7 @@ def test_two_classes_are_learned_from_the_start_in_bfloat16() -> None:
     assert loss_after(model, 32, 5, 5e-4, bfloat16=True) < 0.3
 
 
+@pytest.mark.spec(54)
 def test_the_pages_on_windows_show_what_the_code_does() -> None:
     for page in ("relative-position-bias.md", "shifted-windows.md"):
         done = doctest.testfile(str(EXPLAIN / page), module_relative=False)

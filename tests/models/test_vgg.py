@@ -31,6 +31,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(11)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -38,6 +39,7 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     assert counts.last_map == (14, 14)
 
 
+@pytest.mark.spec(17)
 def test_suffixes_multiply_the_widths() -> None:
     assert find("VGG16_x1").name == "vgg16" and find("vgg-19-bn").name == "vgg19_bn"
     half = meta_model("vgg16_bn_xp5", num_classes=1000)
@@ -70,6 +72,7 @@ def test_logits_equal_torchvision_at_the_full_image() -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", ["vgg11", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn"])
+@pytest.mark.spec(11, "A7")
 def test_it_leaves_chance_level_at_full_depth_with_dropout(name: str) -> None:
     model = create_model(f"{name}_xp25", num_classes=2, image_size=8, seed=1)
     assert steps_to_leave_chance(model, 8, lr=0.01) is not None

@@ -36,6 +36,7 @@ TABLE = {
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.spec(19)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counts = cost(meta_model(name, num_classes=1000, image_size=224), 224)
     assert counts.params == TABLE[name][0]
@@ -73,6 +74,7 @@ def test_logits_equal_timm_with_the_same_weights(
     assert gap(ours, theirs, torch.randn(2, 3, 96, 96)) < 1e-5
 
 
+@pytest.mark.spec(19)
 def test_the_variant_without_biases_is_what_its_authors_draw() -> None:
     model = VisionTransformer(Design(24, 2, 3, 16, plain=False), Options(5, 32)).eval()
     randomised(model)
@@ -184,6 +186,7 @@ def test_a_patch_that_leaves_one_token_is_refused() -> None:
         create_model("vit_ti_16", num_classes=3, image_size=32, patch_size=32)
 
 
+@pytest.mark.spec(9)
 def test_names_of_others_are_understood() -> None:
     assert (
         find("ViT-B16").name

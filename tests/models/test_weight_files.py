@@ -47,6 +47,7 @@ class Harmful:
         return os.mkdir, ("harmed",)
 
 
+@pytest.mark.fault("F1")
 def test_a_file_that_needs_code_is_refused_unread_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_zip_that_would_unpack_to_more_than_it_has_is_refused_unread(tmp_path:
         load_weights(create_model("resnet8", num_classes=10), tmp_path / "bomb.pth")
 
 
+@pytest.mark.fault("F2")
 def test_a_tensor_that_claims_more_bytes_than_the_file_has_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(7)}, tmp_path / "w.pth")
     with (
@@ -120,6 +122,7 @@ def test_a_tensor_that_claims_more_bytes_than_the_file_has_is_refused(tmp_path: 
 @pytest.mark.parametrize(
     "remark", ["[1]", "[" * 100_000, '{"classes": 3}', '{"classes": [1]}', "x"]
 )
+@pytest.mark.fault("F2")
 def test_odd_facts_in_a_safetensors_file_are_refused(remark: str, tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(1)}, file, {"saccade": remark})

@@ -35,6 +35,7 @@ from saccade.models.weights.readings import unwrapped
         "model.module.backbone.",
     ],
 )
+@pytest.mark.spec(34, "A4")
 def test_prefixes_are_stripped(prefix: str) -> None:
     model = create_model("resnet8", num_classes=10)
     state = state_of(model)
@@ -90,6 +91,7 @@ def test_the_average_of_the_weights_is_preferred() -> None:
     assert "[model]" in load_weights(model, {"model": state_of(model), "model_ema": half}).source
 
 
+@pytest.mark.spec(34)
 def test_names_of_another_library_are_translated_and_swapped_ones_not_confused() -> None:
     model = Small()
     state = state_of(model)
@@ -217,6 +219,7 @@ def test_counters_and_what_code_computes_are_neither_missing_nor_unused() -> Non
     assert not report.missing and not report.unused
 
 
+@pytest.mark.spec(34)
 def test_everything_that_is_left_over_is_reported_by_name() -> None:
     model = create_model("resnet8", num_classes=10)
     source = state_of(model)
@@ -242,6 +245,7 @@ def test_everything_that_is_left_over_is_reported_by_name() -> None:
 @pytest.mark.parametrize(
     "source", [{}, {"epoch": 3}, {"weird": torch.zeros(3)}, {"a": {"b": torch.zeros(2)}}]
 )
+@pytest.mark.spec(34)
 def test_what_does_not_fit_at_all_is_refused_and_nothing_changes(source: dict[str, Any]) -> None:
     model = create_model("resnet8", num_classes=10)
     before = {n: t.clone() for n, t in model.state_dict().items()}
@@ -376,6 +380,7 @@ def test_averages_of_gradients_are_not_taken_for_weights(place: str, buffers: bo
     assert equal(model, state)
 
 
+@pytest.mark.spec(32, "A4")
 def test_names_that_wrappers_put_into_a_model_are_stripped_there_too() -> None:
     state, model = (
         state_of(create_model("resnet8", num_classes=10)),

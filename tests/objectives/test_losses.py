@@ -30,6 +30,7 @@ def test_plain_cross_entropy_is_torchs() -> None:
 
 @pytest.mark.parametrize("lam", [1.0, 0.7])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.spec(23)
 def test_cross_entropy_of_a_mix_is_that_of_the_mixed_targets(lam: float, smoothing: float) -> None:
     logits, labels = cell()
     targets = lam * F.one_hot(labels, 5) + (1 - lam) * F.one_hot(labels.flip(0), 5)

@@ -109,6 +109,7 @@ def test_the_loss_of_mae_is_that_of_the_paper() -> None:
     assert torch.allclose(objective.total_of_heads(answer, target, 0.0), expected, rtol=1e-5)
 
 
+@pytest.mark.spec(43)
 def test_the_loss_of_simmim_is_that_of_the_paper() -> None:
     objective, learner = made(SimMim, "swin_t")
     seen, target = objective.prepare(cell())
@@ -221,6 +222,7 @@ def test_a_constant_answer_is_the_yardstick(kind: type[MaskedImages], name: str)
 
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 @pytest.mark.parametrize(("kind", "name"), WAYS)
+@pytest.mark.spec(43)
 def test_pictures_show_the_image_its_mask_and_what_is_filled_in(
     kind: type[MaskedImages], name: str, channels: str
 ) -> None:

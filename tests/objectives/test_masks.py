@@ -11,6 +11,7 @@ from saccade.objectives.masks import Masking, masking, usual_unit
 SOME = np.arange(64, dtype=np.int64)
 
 
+@pytest.mark.spec(43)
 def test_every_image_has_exactly_as_many_hidden_patches() -> None:
     for form, hidden in (
         # 75 % of 14 x 14 patches; 60 % of 6 x 6 units of 8 x 8 patches, which is 21.6

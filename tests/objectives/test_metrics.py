@@ -46,6 +46,7 @@ def slow_rank(row: list[float], label: int) -> int:
 
 @given(batches())
 @settings(max_examples=100, deadline=None)
+@pytest.mark.spec(50)
 def test_rank_is_the_place_in_a_stable_sort(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, labels = batch
     expected = [
@@ -72,6 +73,7 @@ def test_confusion_trace_is_the_number_correct_even_with_ties(
 
 @given(batches(), st.integers(0, 12), st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
+@pytest.mark.spec("A13")
 def test_score_does_not_depend_on_batches_or_their_order(batch, cut, random) -> None:  # type: ignore[no-untyped-def]
     logits, labels = batch
     order = list(range(len(labels)))
@@ -120,6 +122,7 @@ def test_a_batch_of_padding_alone_adds_nothing() -> None:
         _ = score.top1
 
 
+@pytest.mark.spec(50)
 def test_top_5_of_three_classes_is_always_correct() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0]] * 3)
     labels = torch.tensor([0, 1, 2])
@@ -128,6 +131,7 @@ def test_top_5_of_three_classes_is_always_correct() -> None:
     assert top_k_accuracy(logits, labels) == pytest.approx(1 / 3)
 
 
+@pytest.mark.spec(50)
 def test_top_k_refuses_a_k_of_zero_and_an_empty_set() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         top_k_accuracy(torch.zeros(1, 2), torch.tensor([0]), (1, 0))

@@ -92,6 +92,7 @@ def test_the_encoder_alone_is_kept_under_its_own_names(run: Path) -> None:
     assert set(network.state_dict()) - set(kept) == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.spec(43)
 def test_a_run_that_starts_from_it_knows_how_it_learned(run: Path, tmp_path: Path) -> None:
     started = saccade.train(
         init=run, epochs="1step", batch_size=32, image_size=16, out=tmp_path / "run", quiet=True

@@ -166,6 +166,7 @@ CASES: list[tuple[str, dict[str, Any], Reference]] = [
 @pytest.mark.parametrize(
     ("name", "more", "reference"), CASES, ids=lambda v: str(v) if isinstance(v, str | dict) else ""
 )
+@pytest.mark.spec(24)
 def test_a_method_follows_its_formula(
     name: str, more: dict[str, Any], reference: Reference
 ) -> None:
@@ -260,6 +261,7 @@ def test_a_fixed_norm_keeps_each_filter_as_large_as_its_rows_ask_for() -> None:
     assert abs(norms[True] / 16**0.5 - 1) < 0.2 and norms[False] > 1.5 * norms[True]
 
 
+@pytest.mark.spec(24)
 def test_decay_spares_vectors_and_tables_unless_all_is_asked_for() -> None:
     for wanted in ("weights", "all"):
         net = Transformer()
@@ -352,6 +354,7 @@ def test_state_exists_from_step_0_in_the_layout_of_its_parameter(name: str) -> N
     )
 
 
+@pytest.mark.spec(28, "A2")
 def test_a_rate_follows_the_batch_as_suits_its_method() -> None:
     for name in NAMES:
         lr, formula = optim.peak(
@@ -427,6 +430,7 @@ def test_a_run_goes_on_bit_for_bit_after_a_checkpoint(name: str, tmp_path: Path)
     )
 
 
+@pytest.mark.spec(28)
 def test_clipping_bounds_the_gradients_of_the_whole_batch_and_leaves_small_ones_alone() -> None:
     moves = []
     for clip in (0.0, 0.1, 1e6):

@@ -50,6 +50,7 @@ def make(
 
 
 @pytest.mark.parametrize("name", CURVES)
+@pytest.mark.spec(25, "A6")
 def test_a_curve_is_what_it_was(name: str) -> None:
     curve = make(name)
     assert [curve.factor(s) for s in LOOKED_AT] == pytest.approx(GOLDEN[name], abs=1e-6)
@@ -113,6 +114,7 @@ def torch_factors(make_peer: Any, steps: int) -> list[float]:
         ),
     ],
 )
+@pytest.mark.spec(25)
 def test_torch_computes_the_same(name: str, peer: Any, parameters: dict[str, Any]) -> None:
     curve = make(name, **{"total": 100, "warmup": 0, **parameters})
     assert [curve.factor(s) for s in range(curve.total)] == pytest.approx(
@@ -120,6 +122,7 @@ def test_torch_computes_the_same(name: str, peer: Any, parameters: dict[str, Any
     )
 
 
+@pytest.mark.spec(25)
 def test_the_warmup_is_torchs_linear_one() -> None:
     rise = torch_factors(lambda o: peers.LinearLR(o, 1 / 10, 1.0, 9), 20)
     curve = make("constant")
@@ -198,6 +201,7 @@ def evaluations(*top1: float) -> list[Evaluation]:
 
 @pytest.mark.parametrize("watch", ["top1", "loss"])
 @pytest.mark.parametrize("patience", [0, 1, 3])
+@pytest.mark.spec(25)
 def test_plateau_drops_when_torch_does(watch: str, patience: int) -> None:
     values = [round(0.5 + 0.3 * math.sin(1.7 * i) - 0.004 * i, 2) for i in range(40)]
     curve = make("plateau", warmup=0, patience=patience, watch=watch, gamma=0.5)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from saccade.data import packing
 from saccade.data.sources import open_source
 from saccade.log import Log
@@ -20,6 +22,7 @@ def advice(found: bench_loader.Diagnosis) -> str:
     return " | ".join(bench_loader._advice(found, compose(Request()).config))
 
 
+@pytest.mark.spec(52)
 def test_the_figures_add_up_on_real_data() -> None:
     found = bench_loader.diagnose(compose(Request()), Log())
     assert found.images == 1437 and found.loader > 0 and found.step > 0 and found.packed_s > 0
@@ -43,6 +46,7 @@ def test_a_pack_is_not_advised_for_a_pack(tmp_path: Path) -> None:
     assert found.packed_s == 0 and "saccade pack" not in bench_loader.show(found)
 
 
+@pytest.mark.spec(52)
 def test_the_advice_names_the_limit() -> None:
     assert "4 reading threads" in advice(FOUND) and "saccade pack --max-side 500" in advice(FOUND)
     assert "would not help" in advice(replace(FOUND, loader=9000.0))

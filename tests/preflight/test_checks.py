@@ -47,6 +47,7 @@ def test_classes_of_one_side_that_differ_in_case_alone_are_named(tmp_path: Path)
     assert findings["class-case-differs"].items == ("'Cat' / 'cat'",)
 
 
+@pytest.mark.spec(6)
 def test_classes_are_compared_by_name_in_both_directions(tmp_path: Path) -> None:
     layout = {"train": {"a": 4, "b": 4, "Cat": 4}, "val": {"a": 2, "d": 2, "cat": 2}}
     findings = found(asked(make_set(tmp_path / "set", layout)))

@@ -128,6 +128,7 @@ class Hungry(Own):
         return super().forward(x)
 
 
+@pytest.mark.fault("H1")
 def test_a_cell_that_does_not_fit_names_the_way_out(tmp_path: Path) -> None:
     composed = asked(make_set(tmp_path / "set"), **{"batch.global": 8})
     with pytest.raises(ConfigError) as caught:
@@ -137,6 +138,8 @@ def test_a_cell_that_does_not_fit_names_the_way_out(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.spec("A5")
+@pytest.mark.fault("H1")
 def test_the_largest_cell_that_fits_is_found(tmp_path: Path) -> None:
     hungry = Hungry()
     hungry.room = 3
@@ -149,6 +152,7 @@ def test_the_largest_cell_that_fits_is_found(tmp_path: Path) -> None:
     assert "--set batch.cell=2 fits (tried)" in caught.value.fix
 
 
+@pytest.mark.spec("A5")
 def test_memory_that_runs_out_later_is_explained(tmp_path: Path) -> None:
     run = built(asked(make_set(tmp_path / "set"), **{"batch.global": 8}), tmp_path / "run")
     with (
@@ -177,6 +181,7 @@ def test_the_trial_can_be_stopped(tmp_path: Path) -> None:
     run.readers.close()
 
 
+@pytest.mark.spec("A11")
 def test_checkpoints_that_do_not_fit_onto_the_disk_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

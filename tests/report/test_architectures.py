@@ -18,6 +18,7 @@ def models(*arguments: str, columns: int = 140, status: int = 0) -> tuple[str, s
     return answer.stdout, answer.stderr
 
 
+@pytest.mark.spec(21)
 def test_the_table_has_costs_sources_and_what_they_mean() -> None:
     out, _ = models("resnet1?")
     line = next(line for line in out.splitlines() if line.startswith("resnet18"))
@@ -74,5 +75,6 @@ def test_every_network_is_in_the_list() -> None:
 
 
 @pytest.mark.models
+@pytest.mark.spec(21)
 def test_the_whole_table_is_counted() -> None:
     assert len(json.loads(models("*", "--json")[0])) == len(names())

@@ -24,6 +24,7 @@ NAMES = get_args(ScheduleSection.model_fields["name"].annotation)
 COMMAND = re.compile(r"^saccade lr photos (--set .*) --out (\w+)\.svg$", re.M)
 
 
+@pytest.mark.spec(26)
 def test_the_numbers_are_those_of_the_run_to_come() -> None:
     found = rates.follow("photos", {"epochs": "9ep"}, ["schedule.warmup=1ep"], num_images=10_240)
     assert (found.total_steps, found.global_batch, found.step) == (90, 1024, tuple(range(90)))
@@ -57,6 +58,7 @@ def test_a_run_folder_knows_its_images(tmp_path: Path) -> None:
     assert rates.follow(str(tmp_path), {}, []).total_steps == 19
 
 
+@pytest.mark.spec(26)
 def test_the_verb_draws_what_the_suffix_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_recipes_that_are_too_different_are_drawn_as_shares() -> None:
     assert rates.draw(far, "svg") == rates.draw(far, "svg"), "the same bytes every time"
 
 
+@pytest.mark.spec(26)
 def test_the_documentation_shows_every_schedule_as_it_is() -> None:
     shown = dict(reversed(found) for found in COMMAND.findall((DOCS / "schedules.md").read_text()))
     assert set(shown) == set(NAMES)

@@ -202,6 +202,7 @@ def test_page_needs_nothing_from_outside(report: tuple[Fake, Page]) -> None:
     )
 
 
+@pytest.mark.spec(26, 36)
 def test_every_plot_is_written_and_embedded(report: tuple[Fake, Page]) -> None:
     run, page = report
     written = {path.stem: path.read_bytes() for path in (run.folder / "plots").iterdir()}
@@ -265,6 +266,7 @@ def test_classes_are_listed_worst_first(report: tuple[Fake, Page]) -> None:
     assert [float(a) for _, a in accuracies] == [0.0, 0.0] + [100.0] * 8
 
 
+@pytest.mark.spec(36)
 def test_unfinished_run_gets_a_report_of_what_is_there(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run", finished=False)
     page = Page(write_report(run.folder, None))

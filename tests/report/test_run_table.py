@@ -58,6 +58,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
+@pytest.mark.spec(53)
 def test_no_cell_is_blank_and_every_link_leads_to_a_file(runs: Runs, tmp_path: Path) -> None:
     out = tmp_path / "docs" / "runs.md"
     paths = [str(run) for run in (runs.done, runs.named, runs.stopped)]
@@ -71,6 +72,7 @@ def test_no_cell_is_blank_and_every_link_leads_to_a_file(runs: Runs, tmp_path: P
     assert all((out.parent / link).is_file() for link in links)
 
 
+@pytest.mark.spec(53)
 def test_the_figures_are_those_of_the_run_and_of_the_model(runs: Runs) -> None:
     said = run_here("report", runs.done.name, "--table", "csv", cwd=runs.done.parent)
     (row,) = csv.DictReader(io.StringIO(said.stdout))

@@ -21,6 +21,7 @@ def written(folder: Path, softmax: np.ndarray, labels: np.ndarray) -> Path:  # t
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.spec(44)
 def test_a_softmax_file_of_others_gives_its_accuracy_and_loss(kind: type, tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     shares = draws.dirichlet(np.full(7, 0.3), 5000).astype(kind)

@@ -73,6 +73,7 @@ def weights(tmp_path: Path) -> Path:
         (("photos",) * 3, tuple(f"{w}_some_name" for w in WNIDS)),
     ],
 )
+@pytest.mark.spec(30)
 def test_imagenets_classes_are_known_by_wnid_and_by_name(
     folders: tuple[str, ...], names: tuple[str, ...], weights: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_head_of_other_classes_is_said_in_words(
         saccade.evaluate(tmp_path / "three.pth", in_order, module=Painter(3), image_size=8)
 
 
+@pytest.mark.spec(30)
 def test_nothing_random_is_scored(tmp_path: Path) -> None:
     state = create_model("resnet8", num_classes=10, seed=1).state_dict()
     data = ("--data", "digits", "--image-size", "16")
@@ -180,6 +182,7 @@ def test_weights_of_ours_say_themselves_what_they_are(tmp_path: Path) -> None:
                 saccade.evaluate(weights, **keywords)
 
 
+@pytest.mark.spec(38)
 def test_predict_takes_weights_of_others(weights: Path, tmp_path: Path) -> None:
     data = pictures(tmp_path / "set", WNIDS)
     answers = saccade.predict(weights, data, module=Painter(), image_size=8, top=1)
@@ -203,6 +206,7 @@ def test_a_wrong_name_of_a_network_is_answered(remarks: dict[str, str], tmp_path
 
 
 @pytest.mark.models
+@pytest.mark.spec(30)
 def test_published_weights_have_their_published_accuracy() -> None:
     pytest.importorskip("timm")
     file = SHARED / "efficientnet_lite0.safetensors"

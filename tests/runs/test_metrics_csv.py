@@ -42,6 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saccade.train(out=tmp_path_factory.mktemp("table") / "run", **SETTINGS).folder
 
 
+@pytest.mark.spec(35, "A6", "A17")
 def test_there_is_one_row_for_each_evaluation_and_it_agrees_with_log_and_result(
     whole: Path,
 ) -> None:
@@ -73,6 +74,7 @@ def test_there_is_one_row_for_each_evaluation_and_it_agrees_with_log_and_result(
     assert table[-1]["train_loss"] == table[-2]["train_loss"]
 
 
+@pytest.mark.spec(35, "A8")
 def test_kills_and_resumes_leave_no_row_twice_and_none_out(
     whole: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
@@ -138,6 +140,7 @@ def test_a_table_that_cannot_be_written_ends_nothing_and_is_whole_the_next_time(
     assert [row["step"] for row in rows(tmp_path)] == ["1", "2"]
 
 
+@pytest.mark.spec(35)
 def test_log_txt_holds_all_that_was_said_over_all_attempts(
     tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:

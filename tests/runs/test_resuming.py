@@ -53,6 +53,7 @@ def longer(run: Path, **more: Any) -> Outcome:
     return saccade.train(epochs=3, quiet=True, resume=run, resume_changed=True, **more)
 
 
+@pytest.mark.spec(31)
 def test_a_finished_run_is_extended_in_place_and_the_jump_of_the_rate_is_told(run: Path) -> None:
     before = (run / "run.json").read_bytes()
     refused = train("--resume", str(run), "--epochs", "3", status=78)
@@ -142,6 +143,7 @@ def test_only_advice_that_works_is_given(
         assert command.status in (66, 78) and facts(run)["status"] == "done"
 
 
+@pytest.mark.spec(31)
 def test_what_resume_may_name(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for named in (run, run / "checkpoints", run / "checkpoints" / "step_00000023"):
         outcome = saccade.train(resume=named, quiet=True)

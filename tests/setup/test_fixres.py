@@ -49,6 +49,7 @@ def correct_at(run: Path, side: int) -> int:
     return int(saccade.evaluate(Classifier(known.network, recipe), "digits").correct)
 
 
+@pytest.mark.spec(45)
 def test_both_sizes_are_judged_before_and_after(source: Path, fixed: Path) -> None:
     facts = files.read_json(fixed / "run.json")
     told = {(entry["when"], entry["side"]): entry["correct"] for entry in facts["sizes"]}
@@ -66,6 +67,7 @@ def test_both_sizes_are_judged_before_and_after(source: Path, fixed: Path) -> No
     assert f"at 24 px: before {shown}" in (fixed / "log.txt").read_text()
 
 
+@pytest.mark.spec(45)
 def test_nothing_but_the_head_and_the_last_norm_is_changed(source: Path, fixed: Path) -> None:
     before, after = (
         safetensors.torch.load_file(folder / "model.safetensors") for folder in (source, fixed)

@@ -135,6 +135,7 @@ def test_a_first_signal_ends_a_command_that_does_not_come_back_for_it(
     assert "Traceback" not in said
 
 
+@pytest.mark.fault("A7")
 def test_a_second_control_c_means_now_while_saving() -> None:
     process = worker("saving", DEEP)
     process.send_signal(TERM)
@@ -156,6 +157,7 @@ def test_a_second_sigterm_means_now_until_the_saving_begins(number: signal.Signa
     ("phase", "pause_s", "environment"),
     [("working", 0.1, {}), ("saving", 0.5, {}), ("working", 0.5, {"SLURM_JOB_ID": "7"})],
 )
+@pytest.mark.fault("A7")
 def test_a_second_sigterm_that_is_an_echo_or_comes_while_saving_or_from_slurm_is_ignored(
     phase: str, pause_s: float, environment: dict[str, str]
 ) -> None:

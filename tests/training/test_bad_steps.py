@@ -66,6 +66,8 @@ def trained(name: str, steps: int, bad: int | None, where: str) -> State:
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.spec("A19")
+@pytest.mark.fault("G1")
 def test_a_skipped_step_never_happened(name: str) -> None:
     without = trained(name, 4, BAD, "")
     assert without.skipped == []
@@ -127,6 +129,7 @@ def test_when_the_bound_is_spent_the_run_ends() -> None:
     assert caught.value.status == 76 and state.skipped == [0, 1]
 
 
+@pytest.mark.fault("G1")
 def test_the_batch_is_kept_with_the_names_of_its_images(tmp_path: Path) -> None:
     state, runner = make(8)
     archive = Archive(tmp_path, lambda sample: f"cats/{sample}.jpg", seed=7)
@@ -176,6 +179,7 @@ def with_scale() -> tuple[State, StepRunner]:
     return state, runner
 
 
+@pytest.mark.spec(27, "A19")
 def test_a_scaled_loss_gives_the_same_step() -> None:
     plain, runner = make(8, optimizer__clip=1.0)
     runner.step(plain, batch())
@@ -187,6 +191,7 @@ def test_a_scaled_loss_gives_the_same_step() -> None:
     )
 
 
+@pytest.mark.spec(27)
 def test_an_overflow_lowers_the_scale_and_is_no_bad_step_until_it_is_exhausted() -> None:
     state, runner = with_scale()
     assert state.scale
@@ -208,6 +213,7 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_at_any_scale() -> None:
         runner.step(state, batch())
 
 
+@pytest.mark.spec(27)
 def test_fp16_is_refused_where_there_is_no_gpu() -> None:
     with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
         precision.choose("fp16", CPU)

@@ -87,6 +87,7 @@ def test_candidates_are_of_one_split_and_one_view_and_the_last_model_is_among_th
     assert (f"saccade eval {ruined} --best" in (ruined / "said").read_text()) != is_last
 
 
+@pytest.mark.spec(32, "A11")
 def test_the_best_is_kept_when_it_is_found_however_rare_checkpoints_are(ruined: Path) -> None:
     best = facts(ruined)["best"]["step"]
     assert checkpoint.steps_on_disk(ruined / "checkpoints") == sorted({best, 61}, reverse=True)

@@ -41,6 +41,7 @@ def trained(data: Path, out: Path, **flags: Any) -> saccade.Outcome:
     return saccade.train("photos-small", data=data, out=out, **settings | flags)
 
 
+@pytest.mark.spec(8)
 def test_blue_first_is_the_same_as_files_with_the_colours_exchanged(
     sets: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_the_contact_sheet_shows_true_colours(sets: tuple[Path, Path], tmp_path:
     assert np.abs(shown[0] - shown[1]).max() <= 1
 
 
+@pytest.mark.spec(8)
 def test_the_mean_stays_that_of_red_green_and_blue() -> None:
     images = torch.randint(0, 256, (2, 3, 5, 5), dtype=torch.uint8)
     images = images.contiguous(memory_format=torch.channels_last)

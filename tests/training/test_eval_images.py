@@ -31,6 +31,7 @@ def evaluations(run: Path) -> list[tuple[int, str, int, int]]:
 
 
 @pytest.mark.parametrize(("amount", "count"), [(90, 90), (0.25, 90), (1, 1), (0.0001, 1)])
+@pytest.mark.spec(42)
 def test_a_count_or_a_fraction_is_exactly_so_many_images(amount: float, count: int) -> None:
     data = opened(amount)
     assert len(data.chosen_on) == count and len(data.val) == 360 and len(data.train) == 1437
@@ -49,6 +50,7 @@ def test_the_part_follows_from_the_seed_and_holds_every_kind_of_image() -> None:
     assert len(set(first.labels.tolist())) == 10, "images in the order of their classes"
 
 
+@pytest.mark.spec(42)
 def test_the_best_is_chosen_on_the_part_and_the_result_is_of_all(
     tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:

@@ -79,6 +79,7 @@ class NoNorm(nn.Module):
         return self.fc(self.conv(x).relu().mean((2, 3)))
 
 
+@pytest.mark.spec(28)
 def test_without_batchnorm_cells_only_change_the_order_of_summation() -> None:
     weights = []
     for cell in (16, 8, 4):

@@ -301,6 +301,7 @@ def small_cifar() -> dict[str, bytes]:
     ("name", "content"),
     [("mnist", small_mnist), ("fashion-mnist", small_mnist), ("cifar10", small_cifar)],
 )
+@pytest.mark.spec(1)
 def test_a_known_name_is_downloaded_once(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,

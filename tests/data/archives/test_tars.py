@@ -142,6 +142,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.fault("E1")
 def test_damage_is_refused_with_the_file_and_the_offset(damage: str) -> None:
     tar, offset = DAMAGES[damage]
     with pytest.raises(DataError) as caught:
@@ -170,6 +171,7 @@ def test_the_folders_of_a_backup_hold_lists_of_names_that_are_no_files() -> None
     assert (members.names, members.folders) == (["train/a/1.jpg"], ["train/a"])
 
 
+@pytest.mark.fault("E1")
 def test_a_flipped_bit_of_the_data_cannot_be_seen_in_a_tar() -> None:
     assert index_tar(flip(TAR, MIDDLE + 600, 0), "x.tar").names == list(FILES)
 
@@ -206,6 +208,7 @@ def test_a_flipped_bit_of_the_data_cannot_be_seen_in_a_tar() -> None:
         (b"", "not a tar archive"),
     ],
 )
+@pytest.mark.fault("E2")
 def test_a_hostile_header_is_refused_before_anything_is_allocated(tar: bytes, reason: str) -> None:
     tracemalloc.start()
     with pytest.raises(DataError, match=reason.replace("(", r"\(")):
@@ -214,6 +217,7 @@ def test_a_hostile_header_is_refused_before_anything_is_allocated(tar: bytes, re
     tracemalloc.stop()
 
 
+@pytest.mark.fault("E2")
 def test_a_name_that_occurs_twice_is_refused() -> None:
     for names in (
         (b"a/1.jpg", b"a/1.jpg"),
@@ -223,6 +227,7 @@ def test_a_name_that_occurs_twice_is_refused() -> None:
             index_tar(header(names[0]) + header(names[1]) + END, "x.tar")
 
 
+@pytest.mark.fault("E2")
 def test_links_and_devices_are_counted_and_folders_listed() -> None:
     kinds = (b"1", b"2", b"2", b"3", b"4", b"6", b"5")
     tar = (

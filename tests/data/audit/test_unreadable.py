@@ -53,6 +53,7 @@ def test_a_repaired_image_comes_back() -> None:
     assert len(without_unreadable(repaired)[0]) == len(digits) - 1
 
 
+@pytest.mark.fault("D6")
 def test_too_many_are_refused() -> None:
     digits = open_source("digits").splits["train"]
     with pytest.raises(DataError, match="20 of 1,437"):
@@ -60,6 +61,7 @@ def test_too_many_are_refused() -> None:
 
 
 @pytest.mark.full
+@pytest.mark.fault("D6")
 def test_training_drops_them_by_name_and_validation_never_does(tmp_path: Path) -> None:
     for split, count in (("train", 220), ("val", 20)):
         for i in range(count):

@@ -126,6 +126,7 @@ def test_a_sound_set_has_no_findings_and_the_right_figures(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.fault("D1")
 def test_every_kind_is_found_by_name_and_counted_exactly(tmp_path: Path, count: int) -> None:
     assert {*BROKEN, "unreadable"} == set(ERRORS) and set(ODD) == set(NOTES)
     wanted: dict[str, list[str]] = {}
@@ -180,6 +181,7 @@ def test_an_overlap_up_to_a_thousandth_of_validation_is_only_listed(
     assert verdict.failed == failed
 
 
+@pytest.mark.fault("D3")
 def test_a_cut_at_every_percent_is_called_truncated(tmp_path: Path) -> None:
     cuts = {f"train/a/{p:02d}.jpg": JPEG[: len(JPEG) * p // 100] for p in range(1, 100)}
     cuts["train/a/no-end.jpg"] = JPEG[:-2]
@@ -193,6 +195,7 @@ def test_a_cut_at_every_percent_is_called_truncated(tmp_path: Path) -> None:
     assert names(verdict, "truncated") == sorted(cuts)
 
 
+@pytest.mark.fault("D4")
 def test_what_the_header_promises_wrongly_is_damage_or_a_bomb(tmp_path: Path) -> None:
     false = {"doubled": resized_header(JPEG, 71, 106), "nothing": resized_header(JPEG, 0, 0)}
     tree = {f"train/a/{name}.jpg": data for name, data in false.items()}
@@ -202,6 +205,7 @@ def test_what_the_header_promises_wrongly_is_damage_or_a_bomb(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("share", [1, 10, 200])
+@pytest.mark.fault("D6")
 def test_bad_images_of_any_share_are_counted_exactly(tmp_path: Path, share: int) -> None:
     maps = {f"train/{i % 2}/{i:04d}.pgm": f"P5 4 1 255\n{i:04d}".encode() for i in range(1000)}
     bad = sorted(maps)[:: 1000 // share][:share]
@@ -327,6 +331,7 @@ def test_known_sets_are_told_by_their_classes(
     assert (found and found.name) == name
 
 
+@pytest.mark.spec(3)
 def test_a_known_set_with_other_numbers_is_a_finding_and_no_error(tmp_path: Path) -> None:
     digits = {
         f"{split}/{i % 9}/{i}.pgm": b"P5 28 28 255\n" + bytes([i]) * 783 + bytes([split == "test"])
@@ -343,6 +348,8 @@ def test_a_known_set_with_other_numbers_is_a_finding_and_no_error(tmp_path: Path
     ]
 
 
+@pytest.mark.spec(2)
+@pytest.mark.fault("E3")
 def test_the_md5_of_a_known_archive_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_settings_and_documentation_have_the_order_in_which_augmentations_are_ap
 
 @pytest.mark.parametrize("how", ["crop", "squash", "pad"])
 @pytest.mark.parametrize("crop", ["central", "none"])
+@pytest.mark.spec(23)
 def test_a_crop_without_chance_shows_what_evaluation_or_the_whole_image_shows(
     crop: Literal["central", "none"], how: Literal["crop", "squash", "pad"]
 ) -> None:

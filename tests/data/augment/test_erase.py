@@ -12,6 +12,7 @@ from saccade import rng
 from saccade.data.augment import erase as erasing
 
 
+@pytest.mark.spec(23)
 def test_erased_boxes_have_the_distribution_of_torchvision() -> None:
     n, side = 6000, 64
     quarter = erasing.erased_boxes(0.25, views(n), side)

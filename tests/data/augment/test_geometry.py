@@ -37,6 +37,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     )
 
 
+@pytest.mark.spec(23)
 def test_crops_have_the_distribution_of_torchvision() -> None:
     n, width, height = 20_000, 500, 375
     draws = geometry.crop_draws(views(n))
@@ -93,6 +94,7 @@ def photo(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("width", "height"), [(500, 375), (375, 500), (224, 224), (301, 299), (640, 100)]
 )
+@pytest.mark.spec("A14")
 def test_the_evaluation_crop_is_bit_equal_to_torchvision(width: int, height: int) -> None:
     pixels = photo(width, height)
     reference = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224)])
@@ -192,6 +194,7 @@ def test_the_area_of_a_crop_can_follow_a_beta_distribution() -> None:
     assert areas[0] == pytest.approx(0.13909914842535, abs=1e-12)
 
 
+@pytest.mark.spec(23)
 def test_mixing_keeps_the_share_it_reports() -> None:
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 16, 16).clone()
     mixed, share = apply_mix(images, Mix(0.7))

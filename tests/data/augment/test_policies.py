@@ -51,6 +51,7 @@ def difference(a: Image.Image, b: Image.Image) -> int:
 
 
 @pytest.mark.parametrize("name", [*STANDARD, "invert"])
+@pytest.mark.spec(23)
 def test_an_operation_is_torchvisions_pixel_for_pixel(name: str) -> None:
     image, reference = photo(), v2.RandAugment(interpolation=BILINEAR)
     scales = [space[name] for space in (STANDARD, WIDE) if name in space]
@@ -132,6 +133,7 @@ def test_the_magnitudes_are_torchvisions(space: dict, reference: type, bins: int
 
 
 @pytest.mark.parametrize("name", policies.AUTOAUGMENT)
+@pytest.mark.spec(23)
 def test_the_autoaugment_tables_are_torchvisions(name: str) -> None:
     reference = v2.AutoAugment(v2.AutoAugmentPolicy(name.removeprefix("autoaugment-")))._policies
     ours = [
@@ -176,6 +178,7 @@ def test_randaugment_draws_as_many_operations_as_asked_with_noise_on_the_strengt
     assert {abs(m) for steps in half for name, m in steps if name == "rotate"} == {27.0}
 
 
+@pytest.mark.spec(23)
 def test_randaugment_has_the_frequencies_of_torchvision() -> None:
     """Compare how often whole chains change an image, and by how much on average, with
     torchvision's own draws.
@@ -225,6 +228,7 @@ def test_three_augment_and_gray_have_their_chances() -> None:
     assert np.mean(turned) == pytest.approx(0.2, abs=0.015)
 
 
+@pytest.mark.spec(23)
 def test_jitter_has_every_order_and_the_ranges_of_torchvision() -> None:
     lists = drawn(jitter=(0.4, 0.3, 0.2, 0.1))
     assert_even(Counter(tuple(name for name, _ in steps) for steps in lists), 24)

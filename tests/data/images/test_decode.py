@@ -45,6 +45,7 @@ from saccade.errors import ConfigError
 
 
 @pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.fault("D1")
 def test_every_kind_of_jpeg_decodes_as_pillow_does(kind: str) -> None:
     assert difference(JPEGS[kind], pillow(JPEGS[kind])) <= 1
     view = memoryview(bytearray(JPEGS[kind])).toreadonly()
@@ -73,6 +74,7 @@ def test_probe_refuses_everything_that_ends_before_the_frame_header() -> None:
 
 
 @pytest.mark.parametrize("kind", ["4:2:0", "progressive", "gray", "true CMYK"])
+@pytest.mark.fault("D3")
 def test_a_damaged_jpeg_is_refused(kind: str) -> None:
     data = JPEGS[kind]
     cuts = {f"cut at {p} %": data[: len(data) * p // 100] for p in range(1, 100, 7)}
@@ -88,6 +90,7 @@ def test_a_damaged_jpeg_is_refused(kind: str) -> None:
     assert accepted == []
 
 
+@pytest.mark.fault("D3")
 def test_garbage_after_the_end_of_a_jpeg_changes_nothing() -> None:
     assert np.array_equal(decode.decode(JPEG + b"garbage" * 200), decode.decode(JPEG))
 
@@ -99,6 +102,7 @@ def test_a_jpeg_with_two_components_is_refused() -> None:
 
 
 @pytest.mark.parametrize("call", [decode.decode, decode.size])
+@pytest.mark.fault("D4")
 def test_a_header_bomb_is_refused_without_memory(call: Callable[[bytes], object]) -> None:
     bomb = with_header_size(encode(RGB.resize((1000, 1000)), "JPEG"), 65500, 65500)
     tracemalloc.start()
@@ -167,6 +171,7 @@ def transparent_palette(form: str) -> bytes:
         "palette GIF",
     ],
 )
+@pytest.mark.fault("D1")
 def test_transparency_is_composited_on_white(data: bytes) -> None:
     rgba = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.float64)
     assert (rgba[..., 3] < 255).any()
@@ -195,6 +200,7 @@ DEEP = RNG.integers(0, 65536, (5, 6, 4))
     ],
     ids=["gray PNG", "RGB PNG", "RGBA PNG", "gray alpha PNG", "TIFF", "PGM", "PPM"],
 )
+@pytest.mark.fault("D1")
 def test_16_bits_become_8_by_shifting(data: bytes, expected: NDArray[Any]) -> None:
     assert difference(data, expected) <= 1
 

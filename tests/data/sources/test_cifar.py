@@ -219,6 +219,7 @@ def test_the_writer_of_these_tests_writes_what_pickle_reads() -> None:
             assert bytes(found[b"name"]) == b"x" * 300
 
 
+@pytest.mark.fault("F1")
 def test_a_pickle_cannot_run_anything(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
 
@@ -317,6 +318,7 @@ def test_two_sets_in_one_folder_are_not_chosen_between(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.spec(7)
 def test_the_command_line_trains_on_the_archive(tmp_path: Path) -> None:
     tar_gz(tmp_path / "cifar-10-python.tar.gz", "cifar-10-batches-py", Set(10).python())
     command = [

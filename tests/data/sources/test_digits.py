@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from saccade.data.images import decode
 from saccade.data.sources import open_source
 
 
+@pytest.mark.spec(39)
 def test_digits_are_the_1797_images_in_their_own_order() -> None:
     source = open_source("digits")
     train, test = source.splits["train"], source.splits["test"]

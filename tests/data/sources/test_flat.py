@@ -48,6 +48,7 @@ def refused(path: Path, labels: Path | str = "") -> DataError:
     return caught.value
 
 
+@pytest.mark.spec(5)
 def test_a_flattened_tree_is_the_arranged_one(tmp_path: Path) -> None:
     arranged = open_source(make_folder(tmp_path / "arranged", ARRANGED))
     named = FLAT | {"synsets.txt": SYNSETS}
@@ -90,6 +91,7 @@ def test_flat_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "1 classes of the file names are not in synsets.txt, the first: n01440764" in error.what
 
 
+@pytest.mark.spec(5)
 def test_flat_split_folders_count_only_with_wordnet_ids_and_synsets(tmp_path: Path) -> None:
     short = flattened("")
     for number, tree in enumerate(

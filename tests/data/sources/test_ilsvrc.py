@@ -141,6 +141,7 @@ def expected(tmp_path: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     "kinds", [[DEVKIT], [SOLUTION], ["val"], [DEVKIT, SOLUTION, "val"]], ids=str
 )
+@pytest.mark.spec(2, 3, "A3")
 def test_the_published_tars_are_the_arranged_folder(
     tmp_path: Path, expected: dict[str, object], kinds: list[str]
 ) -> None:
@@ -172,6 +173,7 @@ def test_the_published_tars_are_the_arranged_folder(
         ("whole", "", ""),
     ],
 )
+@pytest.mark.fault("E3")
 def test_a_class_tar_that_is_missing_or_too_many_is_refused_by_name(
     change: str, finding: str, wnid: str, tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_split_without_its_tar_may_lie_beside_as_a_folder(
 
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.spec(3)
 def test_every_writing_of_meta_mat_is_read(
     tmp_path: Path, expected: dict[str, object], wide: bool, packed: bool
 ) -> None:
@@ -218,6 +221,8 @@ def test_every_writing_of_meta_mat_is_read(
 
 
 @pytest.mark.parametrize(("one", "other"), [(DEVKIT, SOLUTION), (DEVKIT, "val"), (SOLUTION, "val")])
+@pytest.mark.spec(3)
+@pytest.mark.fault("E3")
 def test_labels_that_disagree_are_refused_with_the_first_image(
     tmp_path: Path, one: str, other: str
 ) -> None:
@@ -236,6 +241,7 @@ def test_labels_that_disagree_are_refused_with_the_first_image(
     )
 
 
+@pytest.mark.spec(3)
 def test_missing_labels_are_explained_with_what_to_get_and_where_to_put_it(tmp_path: Path) -> None:
     path = make_folder(tmp_path / "x", {TARS["val"]: VAL_TAR}) / TARS["val"]
     for spec in (path, path.parent):
@@ -417,6 +423,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.fault("E1")
 def test_a_damaged_inner_tar_is_refused_with_its_name_and_both_offsets(
     tmp_path: Path, damage: str
 ) -> None:
@@ -439,6 +446,7 @@ OUTER_DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", OUTER_DAMAGES)
+@pytest.mark.fault("E1")
 def test_the_same_damage_around_an_inner_tar_is_refused(damage: str) -> None:
     with pytest.raises(DataError, match=f"at byte {OUTER} of") as caught:
         index_tar(OUTER_DAMAGES[damage], "x.tar")

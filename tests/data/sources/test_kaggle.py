@@ -80,6 +80,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.spec(4, "A3")
 def test_every_form_is_the_arranged_folder(tmp_path: Path, form: str) -> None:
     arranged = open_source(make_folder(tmp_path / "arranged", ARRANGED))
     source = open_source(FORMS[form](tmp_path))
@@ -90,6 +91,7 @@ def test_every_form_is_the_arranged_folder(tmp_path: Path, form: str) -> None:
     assert chosen is not None and chosen.name == "val"
 
 
+@pytest.mark.spec(4)
 def test_what_is_not_used_is_counted_and_classes_have_titles(tmp_path: Path) -> None:
     folder, packed = (
         open_source(FORMS[form](tmp_path)) for form in ("the competition folder", "the zip")
@@ -107,6 +109,7 @@ def test_what_is_not_used_is_counted_and_classes_have_titles(tmp_path: Path) -> 
     assert open_source(make_folder(tmp_path / "arranged", ARRANGED)).class_titles == {}
 
 
+@pytest.mark.spec(4)
 def test_a_val_that_was_half_sorted_into_classes_is_read_as_it_is(tmp_path: Path) -> None:
     first = "ILSVRC2012_val_00000001"
     moved = without(COMPETITION, f"{ROOT}val/{first}.JPEG") | {
@@ -136,6 +139,7 @@ def test_missing_labels_are_named_with_the_place_for_them(tmp_path: Path) -> Non
         assert CSV in caught.value.what and CSV in caught.value.fix and "ILSVRC" in caught.value.fix
 
 
+@pytest.mark.spec(4)
 def test_rows_and_images_must_be_the_same(tmp_path: Path) -> None:
     more, fewer = ANSWERS | {"ILSVRC2012_val_00000009": WNIDS[0]}, dict(list(ANSWERS.items())[2:])
     twice = {f"{ROOT}val/ILSVRC2012_val_00000002.jpeg": b"x"}

@@ -267,6 +267,7 @@ def test_every_file_is_either_indexed_once_or_counted(paths: list[str]) -> None:
         ([], {}),
     ],
 )
+@pytest.mark.spec(6)
 def test_splits_and_classes_of_a_tree(paths: list[str], splits: dict[str, list[str]]) -> None:
     assert {name: list(part.classes) for name, part in arrange(paths).parts.items()} == splits
 

@@ -77,6 +77,7 @@ def test_split_folders_of_any_usual_spelling_are_the_splits(
 @pytest.mark.parametrize(
     "name", ["val_images", "Validation Set", "valid_data", "dev", "eval", "valset"]
 )
+@pytest.mark.spec(6)
 def test_validation_folders_of_any_usual_spelling_validate(name: str) -> None:
     assert list(arrange([f"Training/{p}" for p in PETS] + [f"{name}/{p}" for p in PETS]).parts) == [
         "train",
