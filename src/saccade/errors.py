@@ -60,6 +60,10 @@ class CheckpointError(SaccadeError):
     status = 66
 
 
+class OtherVersionError(CheckpointError):
+    """Another version of Saccade wrote these files; nothing about them is damaged."""
+
+
 class ExportError(SaccadeError):
     """An exported file cannot be made, or its outputs differ from the classifier's."""
 

@@ -157,12 +157,12 @@ def test_a_model_sees_images_as_it_was_trained_to_see_them(
 def test_models_from_before_there_was_a_choice_see_the_central_square() -> None:
     old = Recipe("custom:N", ("a", "b"), 40, 0.875, (0.5, 0.25, 0.0), (0.2, 0.2, 0.2), "ignore")
     stored = {key: value for key, value in asdict(old).items() if key != "fit"}
-    assert Recipe.parse(json.dumps(stored)) == old and old.framing == Fit(
+    assert Recipe.parse(json.dumps(stored), "") == old and old.framing == Fit(
         "crop", 0.875, (128, 64, 0)
     )
-    assert Recipe.parse(json.dumps(stored | {"fit": "pad"})).framing.how == "pad"
+    assert Recipe.parse(json.dumps(stored | {"fit": "pad"}), "").framing.how == "pad"
     with pytest.raises(ValueError, match=r"^fit"):
-        Recipe.parse(json.dumps(stored | {"fit": "stretch"}))
+        Recipe.parse(json.dumps(stored | {"fit": "stretch"}), "")
 
 
 def test_no_image_at_all_is_an_error(classifier: Classifier, tmp_path: Path) -> None:
@@ -206,4 +206,4 @@ def test_an_answer_that_is_no_number_is_an_error_and_no_probability() -> None:
     with pytest.raises(CheckpointError, match="NaN or infinity"):
         list(saccade.predict(Classifier(network, recipe), PIXELS))
     with pytest.raises(ValueError, match="std"):
-        Recipe.parse(json.dumps(asdict(replace(recipe, std=(1e-300, 0.2, 0.2)))))
+        Recipe.parse(json.dumps(asdict(replace(recipe, std=(1e-300, 0.2, 0.2)))), "")

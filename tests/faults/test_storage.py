@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_version_is_refused(copy: Path) -> None:
     state = json.loads(contents["state.json"])
     contents["state.json"] = files.json_bytes(state | {"format": 0})
     republish(newest, contents)
-    with pytest.raises(CheckpointError, match="another version"):
+    with pytest.raises(CheckpointError, match="an older version"):
         checkpoint.read(newest)
 
 

@@ -37,7 +37,7 @@ UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 def objection(arguments: list[str]) -> str:
     """Say what is wrong with the arguments of ``saccade``; the empty string when they are fine."""
-    if not arguments or arguments[0] in {"--help", "-h"}:
+    if not arguments or arguments[0] in {"--help", "-h", "--version"}:
         return ""
     verb, *rest = arguments
     if verb not in VERBS:

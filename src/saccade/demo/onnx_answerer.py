@@ -80,7 +80,7 @@ def _recipe(path: Path, remarks: Mapping[str, str]) -> Recipe:
             "objective": about["objective"],
             **{name: way[name] for name in ("mean", "std", "exif", "fit", "channels")},
         }
-        return Recipe.parse(json.dumps(facts))
+        return Recipe.parse(json.dumps(facts), str(path))
     except KeyError as error:
         raise _strange(path, f"its metadata has no {error}") from error
     except (ValueError, TypeError, ArithmeticError) as error:

@@ -17,9 +17,10 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from torch import Tensor, nn
 
 from saccade import objectives
+from saccade._version import UPDATE, __version__
 from saccade.data.augment.mix import normalise
 from saccade.data.images.fit import Fit, How
-from saccade.errors import CheckpointError, ConfigError
+from saccade.errors import CheckpointError, ConfigError, OtherVersionError
 from saccade.models import Network, create_model, meta_model
 from saccade.models.parts.learner import headless
 from saccade.models.weights import stored
@@ -81,10 +82,11 @@ class Recipe:
     channels: Literal["rgb", "bgr"] = "rgb"
 
     @classmethod
-    def parse(cls, text: str) -> Recipe:
-        """Read the recipe from JSON.
+    def parse(cls, text: str, where: str) -> Recipe:
+        """Read the recipe from JSON, which is in the file ``where``.
 
-        Raises ValueError that begins with the field that is not as it must be.
+        Raises ValueError that begins with the field that is not as it must be, and
+        OtherVersionError for a field that only another version can know.
         """
         try:
             return _recipes().validate_json(text, strict=True)
@@ -92,6 +94,13 @@ class Recipe:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "metadata"
             got = repr(first["input"])[:LONGEST_SHOWN]
+            if first["type"] == "unexpected_keyword_argument":
+                raise OtherVersionError(
+                    f"this model says '{place[:LONGEST_SHOWN]}', which Saccade {__version__} does "
+                    "not know: a newer version wrote it",
+                    where=where,
+                    fix=UPDATE,
+                ) from error
             raise ValueError(f"{place}: {first['msg']} (got {got})") from error
 
     @property
@@ -177,7 +186,7 @@ def _read(
     try:
         if known is None and "saccade" not in header.remarks:
             raise ValueError("its metadata has no 'saccade'")
-        recipe = known or Recipe.parse(header.remarks["saccade"])
+        recipe = known or Recipe.parse(header.remarks["saccade"], str(file))
     except ValueError as error:
         raise CheckpointError(
             f"this file is not a valid saccade model: {error}",

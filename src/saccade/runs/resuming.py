@@ -86,6 +86,8 @@ def _short(path: Path) -> Path:
 def based(request: Request, resume: str) -> Request:
     """Use the settings of the run that ``--resume`` names if no recipe, file or model is named."""
     run = None if request.words else run_of(resume)
+    if run:
+        recorded.settings(run)  # whether they can be read at all, said better than of any file
     return replace(request, words=[str(run / "config.yaml")]) if run else request
 
 

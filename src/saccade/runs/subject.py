@@ -25,7 +25,7 @@ from saccade.evaluation.classifier import Classifier, Recipe, no_model
 from saccade.log import Log
 from saccade.models.weights.loading import MODEL_FILE
 from saccade.objectives.evaluation import Evaluation, best_of
-from saccade.training import checkpoint, recorded
+from saccade.training import checkpoint, recorded, state_json
 from saccade.training.checkpoint import Saved
 
 SETTINGS_FILE = "config.yaml"
@@ -107,7 +107,8 @@ class Subject:
             return Classifier.load(self.path, module)
         try:
             # a stranger's checkpoint: it goes through the same checks as a file's head
-            recipe = Recipe.parse(json.dumps(self.saved.meta["recipe"]))
+            state = self.path / "state.json"
+            recipe = Recipe.parse(json.dumps(self.saved.meta["recipe"]), str(state))
         except (KeyError, ValueError) as error:
             reason = str(error) if isinstance(error, ValueError) else "an earlier version wrote it"
             raise CheckpointError(
@@ -126,7 +127,7 @@ def best_checkpoint(folder: Path) -> Path:
     saved, _ = checkpoint.newest(place)
     evaluations: list[Evaluation] = []
     if saved:
-        primary = checkpoint.primary_of(saved.meta)
+        primary = state_json.primary_of(saved.meta)
         evaluations = [Evaluation.parse(entry, primary) for entry in saved.meta["evaluations"]]
 
     best = best_of(evaluations)

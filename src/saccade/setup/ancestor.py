@@ -264,7 +264,7 @@ def _of_file(text: str, file: Path) -> Ancestor:
         return replace(known, settings=said, said_by="the file")
 
     try:
-        recipe = Recipe.parse(facts)
+        recipe = Recipe.parse(facts, str(file))
     except ValueError as error:
         raise CheckpointError(
             f"this file is not a valid saccade model: {error}",

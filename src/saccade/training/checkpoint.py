@@ -8,26 +8,24 @@ manifest does not verify is ignored. Nothing in a checkpoint is ever executed.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from saccade import files, objectives, rng
-from saccade.errors import CheckpointError
+from saccade import files, rng
+from saccade._version import __version__
+from saccade.errors import CheckpointError, OtherVersionError
 from saccade.models.weights.tensor_bytes import form, separate
 from saccade.objectives.evaluation import Evaluation
-from saccade.objectives.objective import Primary
+from saccade.training import state_json
 from saccade.training.state import State
 
-FORMAT = 1
 WIDEST_LAYOUT = 64
 """How many times the memory of its values a tensor may span; most need once."""
 _STEP = re.compile(r"^step_(\d{8})$")
@@ -62,7 +60,8 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
     groups = state.tensors()
     contents = {f"{group}.safetensors": _pack(tensors) for group, tensors in groups.items()}
     facts = {
-        "format": FORMAT,
+        "saccade": __version__,
+        "format": state_json.FORMAT,
         "draws_version": rng.DRAWS_VERSION,
         "step": state.step,
         "evaluations": [e.to_json() for e in state.evaluations],
@@ -121,13 +120,14 @@ OLDER = (
 def read(path: Path, fix: str = OLDER) -> Saved:
     """Verify and read one checkpoint.
 
-    Raises CheckpointError with the damaged file and field. Only files in the manifest are read.
+    Raises CheckpointError with the damaged file and field, and OtherVersionError if another
+    version wrote it. Only files in the manifest are read.
     """
     try:
         names = files.verify_folder(path)
         if missing := {"model.safetensors", "optimizer.safetensors", "state.json"} - set(names):
             raise ValueError(f"{min(missing)} is not listed in manifest.json")
-        meta = _meta(path / "state.json")
+        meta = state_json.read(path / "state.json")
         tensors = [path / name for name in names if name.endswith(".safetensors")]
         groups = {file.stem: safetensors.torch.load(file.read_bytes()) for file in tensors}
         _check_layout(meta["layout"], groups)
@@ -140,61 +140,6 @@ def read(path: Path, fix: str = OLDER) -> Saved:
     return Saved(path, groups, meta)
 
 
-class _Evaluation(BaseModel):
-    """The fields of an evaluation that are used again."""
-
-    step: int = Field(ge=0)
-    epoch: float = 0.0
-    split: str = ""
-    views: int = 1
-
-
-class _Choice(BaseModel):
-    """One automatic choice."""
-
-    value: str | int | bool | None
-    reason: str = ""
-
-
-class _Threads(_Choice):
-    value: int = Field(ge=1, le=1024)
-
-
-class _Choices(BaseModel):
-    """The automatic choices that a resumed run takes over."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Choice]
-    device: _Choice
-    precision: _Choice
-    optimizer: _Choice
-    compute_threads: _Threads
-    reader_threads: _Threads
-
-
-class _Meta(BaseModel):
-    """``state.json``, which is not trusted. Optional fields are checked if they are present."""
-
-    format: int
-    draws_version: int
-    step: int = Field(ge=0, lt=100_000_000)
-    layout: dict[str, dict[str, list[Annotated[int, Field(ge=0)]]]]
-    evaluations: list[_Evaluation]
-    skipped: list[int] = []
-    position: int = 0
-    attempt: int = Field(0, ge=0)
-    seconds: float = Field(0, ge=0)
-    dataset: str = ""
-    config: dict[str, Any] = {}
-    environment: dict[str, Any] = {}
-    lineage: list[Any] = []
-    init: dict[str, Any] = {}
-    untrained: dict[str, float] = {}
-    sizes: list[dict[str, Any]] = []
-    optimizer: dict[str, Any] = {}
-    resolved: _Choices | None = None
-
-
 def read_meta(path: Path) -> dict[str, Any]:
     """Verify a checkpoint and return its ``state.json`` alone.
 
@@ -203,55 +148,13 @@ def read_meta(path: Path) -> dict[str, Any]:
     try:
         if "state.json" not in files.verify_folder(path):
             raise ValueError("state.json is not listed in manifest.json")
-        return _meta(path / "state.json")
+        return state_json.read(path / "state.json")
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"this checkpoint is damaged or incomplete: {error}",
             where=str(path),
             fix="name another checkpoint, or the run folder",
         ) from error
-
-
-def _meta(file: Path) -> dict[str, Any]:
-    """Return ``state.json`` after checking its form; raises ValueError with the name of the
-    field."""
-    facts = files.read_json(file)
-    try:
-        checked = _Meta.model_validate(facts)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ValueError(
-            f"{file.name}, {'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
-        ) from error
-    if checked.format != FORMAT:
-        raise ValueError(
-            f"format {checked.format} is not {FORMAT}: another version of saccade wrote it"
-        )
-    if checked.draws_version != rng.DRAWS_VERSION:
-        raise ValueError(
-            f"draws_version {checked.draws_version} is not {rng.DRAWS_VERSION}: other random draws"
-        )
-    _require_figures(facts, file)
-    return dict(facts)
-
-
-def primary_of(meta: Mapping[str, Any]) -> Primary:
-    """Return the primary figure of a run, from the facts of one of its checkpoints.
-
-    Raises CheckpointError if this version does not know the objective.
-    """
-    recipe = meta.get("recipe")
-    known = recipe.get("objective") if isinstance(recipe, Mapping) else None
-    return objectives.primary(str(known)) if known else objectives.primary()
-
-
-def _require_figures(facts: Mapping[str, Any], file: Path) -> None:
-    """Raise ValueError if an evaluation lacks the primary figure."""
-    name = primary_of(facts).name
-    for place, entry in enumerate(facts["evaluations"]):
-        value = entry.get(name)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"{file.name}, evaluations.{place}.{name}: must be a number")
 
 
 def _check_layout(
@@ -280,16 +183,19 @@ def _check_layout(
 def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
     """Find the newest checkpoint that verifies.
 
-    Damaged ones are set aside by renaming and returned as errors.
+    Damaged ones are returned as errors.
 
     Raises CheckpointError if there are checkpoints but none is valid: a new start would hide the
-    loss.
+    loss. Raises OtherVersionError if another version wrote one: using an older checkpoint beside
+    it would lose steps.
     """
     errors: list[CheckpointError] = []
     for step in steps_on_disk(folder):
         path = folder / f"step_{step:08d}"
         try:
             return read(path), errors
+        except OtherVersionError:
+            raise
         except CheckpointError as error:
             errors.append(error)
     if errors:

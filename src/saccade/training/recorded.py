@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from saccade import files, objectives
+from saccade._version import UPDATE, __version__, is_newer
 from saccade.config.layers import Layers
 from saccade.config.schema import Config
-from saccade.errors import CheckpointError, ConfigError
+from saccade.errors import CheckpointError, ConfigError, OtherVersionError
 
 
 class _Open(BaseModel):
@@ -116,6 +117,12 @@ def resolved(tree: Mapping[str, Any], path: Path) -> Config:
 
 
 def _odd(path: Path, reason: str) -> CheckpointError:
+    if writer := _newer_writer(path.parent):
+        return OtherVersionError(
+            f"Saccade {writer} wrote this run, and {__version__} cannot read it: {reason}",
+            where=str(path),
+            fix=UPDATE,
+        )
     return CheckpointError(
         f"this file was changed or damaged: {reason}",
         where=str(path),
@@ -124,3 +131,13 @@ def _odd(path: Path, reason: str) -> CheckpointError:
             "continues from the newest checkpoint"
         ),
     )
+
+
+def _newer_writer(folder: Path) -> str:
+    """Return the version that wrote a run, where it is newer than this one; else nothing."""
+    try:
+        facts = files.read_json(folder / "run.json")
+    except (OSError, ValueError):
+        return ""
+    writer = facts.get("saccade") if isinstance(facts, Mapping) else None
+    return writer if isinstance(writer, str) and is_newer(writer) else ""
