@@ -2,7 +2,7 @@
 # make install      set up, and nothing else
 # make train_resnet50 DATA=photos.zip ARGS="--holdout 10%"    any recipe or model by its name
 # make resume_resnet50 DATA=photos.zip ARGS="--holdout 10%"   the same: a run that was stopped continues by itself
-# make visualize RUN=runs/resnet50-photos-1a2b3c4d            plots and the page of a run
+# make visualize RUN=runs/resnet50-photos-1a2b3c4d            plots, page and notebook of a run
 # make docs         build the documentation into build/site, and check its links, commands and Python blocks
 # make format       format the code, and repair what can be repaired
 # make test         set up and run the tests
@@ -83,7 +83,7 @@ train_% resume_%: $(VENV)/.installed
 
 visualize: $(VENV)/.installed
 	@test -n "$(RUN)" || { echo "Which run? make visualize RUN=runs/..." >&2; exit 2; }
-	$(BIN)/saccade report "$(RUN)" $(ARGS)
+	$(BIN)/saccade report "$(RUN)" --notebook $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

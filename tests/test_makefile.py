@@ -64,7 +64,8 @@ def test_no_target_asks_for_rights_or_knows_a_place_of_its_author() -> None:
         assert "sudo" not in said and "nohup" not in said and "/home/" not in said
     assert any("pytest" in line for line in dry("test"))
     assert any(
-        "saccade report runs/x" in line.replace('"', "") for line in dry("visualize", "RUN=runs/x")
+        "saccade report runs/x --notebook" in line.replace('"', "")
+        for line in dry("visualize", "RUN=runs/x")
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from saccade.api import predict as predict
     from saccade.api import pretrain as pretrain
     from saccade.api import train as train
+    from saccade.api import validation_images as validation_images
     from saccade.errors import SaccadeError as SaccadeError
     from saccade.errors import StopTraining as StopTraining
     from saccade.frozen import embed as embed
@@ -79,6 +80,7 @@ _HOMES = {
     "register_model": "saccade.models",
     "top_k_accuracy": "saccade.objectives.metrics",
     "train": "saccade.api",
+    "validation_images": "saccade.api",
     "verify_resume": "saccade.proof",
 }
 __all__ = [
@@ -110,6 +112,7 @@ __all__ = [
     "register_model",
     "top_k_accuracy",
     "train",
+    "validation_images",
     "verify_resume",
 ]
 

@@ -307,6 +307,22 @@ def _network(model: Any) -> Any:
     return unwrapped(model) if isinstance(model, nn.Module) else model
 
 
+def validation_images(run: str | Path) -> Split:
+    """Return the images that a run was validated on, in the order of its saved answers.
+
+    Raises DataError where they are not found, CheckpointError where this is no run.
+    """
+    return scoring.own_split(Subject.of(Path(run)).config)
+
+
+def write_notebook(run: Path) -> tuple[Path, bool]:
+    """Write the notebook of a run, and tell whether it is new; raises UsageError for no run."""
+    try:
+        return report.write_notebook(run, validation_images(run))
+    except SaccadeError:  # as in write_page
+        return report.write_notebook(run)
+
+
 def write_page(run: Path, best: bool = False) -> Path:
     """Write the page of a run, or of one of its checkpoints, which is evaluated for it.
 
@@ -373,4 +389,5 @@ __all__ = [
     "predict",
     "pretrain",
     "train",
+    "validation_images",
 ]

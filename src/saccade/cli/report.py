@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from saccade.cli import options
-from saccade.cli.app import app, explained, print_json, show
+from saccade.cli.app import app, complain, explained, print_json, show
 from saccade.errors import UsageError
 
 
@@ -39,6 +39,9 @@ def report(
             "--out", help="File for the comparison (comparison.html) or the table (stdout)."
         ),
     ] = None,
+    notebook: Annotated[
+        bool, typer.Option("--notebook", help="Also write notebook.ipynb, unless it was changed.")
+    ] = False,
     json_out: options.Json = False,
 ) -> None:
     """Write the page and the plots of a run, one page that compares several, or a table of runs."""
@@ -48,6 +51,10 @@ def report(
                 "a table and a comparison show the results of runs, not of their checkpoints",
                 where="--best",
                 fix="remove --best, or name one run without --table",
+            )
+        if notebook and (table or len(runs) > 1):
+            raise UsageError(
+                "a notebook is about one run", where="--notebook", fix="name one run alone"
             )
         if table:
             _tabulate(runs, table, out, json_out)
@@ -60,11 +67,25 @@ def report(
             page = api.write_page(runs[0], best)
         else:
             page = compare_runs(runs, out or Path("comparison.html"))
+        written = {"report": str(page)}
+        if notebook:
+            written["notebook"] = _notebook(runs[0])
 
         if json_out:
-            print_json({"report": str(page)})
+            print_json(written)
         else:
-            show(str(page))
+            show("\n".join(written.values()))
+
+
+def _notebook(run: Path) -> str:
+    from saccade import api
+
+    path, is_new = api.write_notebook(run)
+    if not is_new:
+        complain(
+            f"{path} was changed since it was written, and is kept; rename it to get a new one"
+        )
+    return str(path)
 
 
 def _tabulate(runs: list[Path], kind: Table, out: Path | None, json_out: bool) -> None:

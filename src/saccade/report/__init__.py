@@ -1,6 +1,7 @@
 """Reports: what a run folder says, as pictures and as one page that opens without a network."""
 
 from saccade.report.comparison import compare_runs
+from saccade.report.notebook import write_notebook
 from saccade.report.page import write_report
 
-__all__ = ["compare_runs", "write_report"]
+__all__ = ["compare_runs", "write_notebook", "write_report"]
