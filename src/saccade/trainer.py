@@ -31,6 +31,7 @@ from saccade.report import write_report
 from saccade.runs import resuming, run_folder
 from saccade.setup import agreement, build, sizes, weighing
 from saccade.setup.compose import Composed
+from saccade.setup.head_start import eased
 from saccade.setup.initial_weights import initialise
 from saccade.training import datasets, saving, watching
 from saccade.training.behaviour import AS_SET, Behaviour
@@ -269,7 +270,7 @@ def _try_out(
 
     A resumed run has no ``begun``: it keeps the choices of its first trial.
     """
-    choices = run.plan.choices
+    run, choices = eased(run), run.plan.choices
     # before the trial: what is left of a time that was set is fitted at its end
     look_s = 0.0
     if begun is not None:

@@ -15,10 +15,11 @@ from saccade.evaluation import passes, probe
 from saccade.evaluation.features import features_of
 from saccade.log import Log
 from saccade.models import create_model
-from saccade.setup import build
+from saccade.setup import build, head_start
 from saccade.setup.choosing import decide
 from saccade.setup.compose import Request, compose
 from saccade.setup.initial_weights import initialise
+from saccade.setup.steps import Length, lengthened
 from saccade.training import datasets
 from saccade.training.run import Run
 
@@ -133,3 +134,40 @@ def test_a_short_run_does_not_undo_the_probe_in_one_step(
 
 def test_a_warm_up_that_is_named_in_steps_is_taken_as_it_is(ready: Callable[..., Run]) -> None:
     assert ready("resnet8", epochs="40step", schedule__warmup="1step").stepper.schedule.warmup == 1
+
+
+def test_rates_are_lower_where_frozen_features_answer_nearly_all(
+    ready: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # of drawn weights the features answer less than nearly all
+    monkeypatch.setattr(head_start, "FULL_RATE_ERROR", 0.9)
+    run = ready("resnet8")
+    plan = run.plan
+    seen = features_of(
+        run.state.model,
+        plan.recipe,
+        plan.data.train,
+        run.readers,
+        precision="fp32",
+        device=plan.device,
+    )
+    wrong = 1 - probe.fit(seen, 10, plan.config.seed).held_out_top1
+    assert run.history.init["rate_scale"] == pytest.approx(max(wrong / 0.9, 0.2), abs=1e-3)
+
+    # the whole curve is lower, also when the run gets another length
+    full, gentle = run.stepper, head_start.eased(run).stepper
+    other = lengthened(run.state, gentle, Length(100, 77))
+    assert lengthened(run.state, full, Length(100, 77)).schedule.factor(20) > 0
+    for step in (0, 20, 76):
+        low, high = gentle.schedule.factor(step), full.schedule.factor(step)
+        assert low == pytest.approx(run.history.init["rate_scale"] * high)
+    assert other.schedule.scale == gentle.schedule.scale
+
+
+def test_a_rate_that_the_user_gave_is_never_scaled(
+    ready: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_start, "FULL_RATE_ERROR", 0.9)
+    run = ready("resnet8", optimizer__lr="0.001")
+    assert "rate_scale" not in run.history.init
+    assert head_start.eased(run).stepper.schedule.scale == 1

@@ -29,7 +29,7 @@ class Schedule:
     ``total``, ``warmup``, ``every``, ``milestones`` and ``decay`` are in steps; ``every`` may be a
     fraction, such as 2.4 epochs. Each curve's function says which of them it takes. Where the batch
     changed in mid-run, the number of steps no longer says how much was consumed; ``ahead``, in
-    steps, is added to it.
+    steps, is added to it. ``scale`` multiplies the whole curve.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Schedule:
     patience: int = 0
     watch: str = "top1"
     ahead: float = 0
+    scale: float = 1.0
 
     def factor(self, step: int, evaluations: Sequence[Judged] = ()) -> float:
         """Return the factor, 0..1, for a step of the run, counted from 0.
@@ -54,8 +55,10 @@ class Schedule:
         """
         place = step + self.ahead
         if self.name == "plateau":
-            return self._rise(place) * max(Plateau.after(evaluations, self).factor, self.end)
-        return self._rise(place) * CURVES[self.name](self, place)
+            height = max(Plateau.after(evaluations, self).factor, self.end)
+        else:
+            height = CURVES[self.name](self, place)
+        return self.scale * self._rise(place) * height
 
     def momentum_drop(self, step: int) -> float:
         """Return how far every momentum lies below its setting.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from saccade import files
+from saccade.config.schema import Config
 from saccade.errors import ConfigError
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import TOP1
 from saccade.optim import optimizers, schedule
 from saccade.report import canvas, plots
 from saccade.setup.compose import Request, settings
+from saccade.setup.head_start import rate_scale
 from saccade.setup.steps import total_steps
 
 IMAGENET = 1_281_167
@@ -68,6 +70,7 @@ def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images:
     total = total_steps(config, images, _fitted(word, folder) if config.within else "")
 
     curve = schedule.build(config.schedule, images, batch, total)
+    curve = replace(curve, scale=_scale(folder, config))
     peak, formula = optimizers.peak(config.optimizer, batch)
     # so many points are finer than the picture, and a run may have millions of steps
     steps = np.unique(np.linspace(0, total - 1, MOST_POINTS).round().astype(int)).tolist()
@@ -103,6 +106,12 @@ def _fitted(word: str, folder: Path | None) -> str:
         where=word,
         fix="set the length, such as --epochs 20",
     )
+
+
+def _scale(folder: Path | None, config: Config) -> float:
+    """Return what a run multiplied its rates by when it saw its weights; 1 for a recipe."""
+    init = files.read_json(folder / "run.json").get("init") or {} if folder else {}
+    return rate_scale(init, config)
 
 
 def _images_of(folder: Path) -> int:

@@ -7,12 +7,14 @@ to use them. *Source:* Kumar et al. 2022, arXiv 2202.10054 (LP-FT).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saccade.config.schema import Config
 from saccade.evaluation import passes, probe
 from saccade.evaluation.features import Features, sample
 from saccade.evaluation.kept_features import features_once
@@ -22,7 +24,10 @@ from saccade.log import Log
 from saccade.models.parts.embedding import embed, head_name
 from saccade.objectives.classification import Classification
 from saccade.objectives.objective import heads
+from saccade.optim.optimizers import peak
+from saccade.recipes import FEW_TO_TUNE
 from saccade.training.run import Plan, Run
+from saccade.units import Rate
 
 MOST_IMAGES = 5_000
 """Largest number of training images for the probe."""
@@ -34,6 +39,11 @@ ALIKE = 0.999
 """Cosine of the logits that a head should give and those that the network then gives."""
 
 RIDGE = 1e-3
+
+FULL_RATE_ERROR, LEAST_SCALE = 0.1, 0.2
+"""Share of held-out images that the probe gets wrong, from which on rates are full; and the least
+they are multiplied by below. Measured on two sets only: docs/finetuning.md.
+"""
 
 Head = nn.Linear | nn.Conv2d
 
@@ -67,8 +77,39 @@ def start_head(run: Run, worth: Worth | None, log: Log, poll: Callable[[], None]
         init["head"] = "probe"
         text = f"starts as the linear probe of {len(seen):,} training images"
         log.fact("head", f"{text}, top-1 {found.held_out_top1:.1%} on held-out training images")
+        _ease(run, found, log)
     else:
         log.fact("head", "starts at zero: more than one layer follows the features")
+
+
+def _ease(run: Run, found: Probe, log: Log) -> None:
+    """Lower the learning rates of a small set whose frozen features answer nearly all of it.
+
+    There is little to gain there, and full rates lose more than they gain. A rate that the user
+    gave is never scaled.
+    """
+    plan = run.plan
+    is_given = not Rate.parse(plan.config.optimizer.lr).per
+    scale = min(max((1 - found.held_out_top1) / FULL_RATE_ERROR, LEAST_SCALE), 1.0)
+    if scale == 1 or is_given or len(plan.data.train) >= FEW_TO_TUNE:
+        return
+    run.history.init["rate_scale"] = round(scale, 3)
+    full, _ = peak(plan.config.optimizer, plan.global_batch)
+    text = f"lr {full * scale:.2g} = {full:g} x {scale:.2g}: frozen features leave little to learn"
+    log.fact("rate", f"{text} (--lr sets your own rate)")
+
+
+def rate_scale(init: Mapping[str, Any], config: Config) -> float:
+    """Return what the rates are multiplied by in a run that began with these weights."""
+    return float(init.get("rate_scale", 1.0)) if Rate.parse(config.optimizer.lr).per else 1.0
+
+
+def eased(run: Run) -> Run:
+    """Return a run whose rates are scaled as its weights ask for; on all ranks alike."""
+    plan, init = run.plan, run.history.init
+    scale = plan.world.broadcast(lambda: rate_scale(init, plan.config))
+    rates = replace(run.stepper.schedule, scale=scale)
+    return replace(run, stepper=replace(run.stepper, schedule=rates))
 
 
 def _features(run: Run, limit: int, log: Log, poll: Callable[[], None]) -> Features:

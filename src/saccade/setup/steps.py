@@ -174,7 +174,7 @@ def lengthened(state: State, stepper: StepRunner, length: Length) -> StepRunner:
     if config.finetune.unfreeze:
         rest = freezing.plan(state.model, config.finetune, _wake_steps(config, length))
         state.freezing = freezing.Freezing(state.model, rest)
-    return replace(stepper, schedule=_rates(config, length))
+    return replace(stepper, schedule=replace(_rates(config, length), scale=stepper.schedule.scale))
 
 
 def _rates(config: Config, length: Length) -> Schedule:
