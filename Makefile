@@ -12,6 +12,8 @@
 # make test-mutants  broken copies of the product: each must turn its test red
 # make test-gpu     what must hold on a GPU, killed and resumed runs among it; needs one
 # make wheel        build the wheel and the source distribution into dist/
+# make test-wheel   install that wheel into an empty environment and use it; takes minutes
+# make licences     write the table of docs/licences.md from the installed packages
 # make check        format, lint, types and the rules of the house
 # make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"    the recipe that fits the data
 # make clean        remove the environment and the caches; runs/ stays
@@ -22,7 +24,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo install create test test-faults test-sample test-models test-mutants test-gpu check wheel format docs \
+.PHONY: demo install create test test-faults test-sample test-models test-mutants test-gpu check wheel test-wheel licences format docs \
   train visualize clean
 .DEFAULT_GOAL := demo
 
@@ -61,6 +63,13 @@ check: $(VENV)/.installed-dev
 wheel: $(VENV)/.installed-dev
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
+
+# downloads torch once more; another interpreter: make test-wheel PYTHON=python3.12
+test-wheel: wheel
+	$(BIN)/python tests/release/smoke.py dist --python $(PYTHON)
+
+licences: $(VENV)/.installed-dev
+	$(BIN)/python docs/tools/licences.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

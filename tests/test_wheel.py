@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -73,6 +74,13 @@ def test_the_wheel_names_project_version_and_command(wheel: Path, metadata: Mess
     with zipfile.ZipFile(wheel) as archive:
         commands = archive.read(f"{INFO}/entry_points.txt").decode()
     assert commands.split("\n")[:2] == ["[console_scripts]", "saccade = saccade.__main__:start"]
+
+
+def test_the_size_of_the_wheel_is_the_one_on_the_page(wheel: Path) -> None:
+    page = (ROOT / "docs" / "releasing.md").read_text(encoding="utf-8")
+    stated = re.search(r"The wheel is ([\d.]+) MB", page)
+    assert stated is not None
+    assert wheel.stat().st_size / 1e6 == pytest.approx(float(stated[1]), abs=0.1)
 
 
 @pytest.mark.spec(49)
