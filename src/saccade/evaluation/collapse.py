@@ -38,6 +38,7 @@ LEAST_RANK, FALLEN_RANK = 0.25, 0.8
 """Of the rank before training, and of the highest since norms settled: of what the loss sees, where
 a BatchNorm behind it keeps its spread. *Source:* measured, docs/LOG.md: forced collapse 0.14 to
 0.24 and 0.33 to 0.66; SimCLR on photographs, at the least, 0.21 at its first look and then 0.87.
+DINO, whose bottleneck has no norm, went down to 0.11 while it learned.
 """
 
 NEAR_CONSTANT = 0.98
@@ -47,22 +48,23 @@ GRACE, PATIENCE = 0.1, 0.25
 """Of the run, before the loss, and the neighbours, are compared with those of no training."""
 
 
-def has_collapsed(looks: Sequence[Look]) -> str:
+def has_collapsed(looks: Sequence[Look], *, normed: bool) -> str:
     """Say how a representation has collapsed at the two latest of several looks.
 
-    Empty if it has not. The first look is that before training.
+    Empty if it has not. The first look is that before training. ``normed``: what the loss sees
+    comes out of a BatchNorm, which keeps its spread in a collapse, so its directions count, too.
     """
     latest = looks[1:][-2:]
     if len(latest) < 2 or latest[0].step < SETTLED:
         return ""
     # one look may be odd: a network that has just begun
-    signs = [_sign(looks[: len(looks) - back]) for back in (1, 0)]
+    signs = [_sign(looks[: len(looks) - back], normed=normed) for back in (1, 0)]
     return signs[1] if all(signs) else ""
 
 
-def _sign(looks: Sequence[Look]) -> str:
+def _sign(looks: Sequence[Look], *, normed: bool) -> str:
     """Say how the latest look is one at a collapsed representation; empty if it is not."""
-    return _alike(looks) or _narrow(looks)
+    return _alike(looks) or (_narrow(looks) if normed else "")
 
 
 def _alike(looks: Sequence[Look]) -> str:
@@ -96,16 +98,18 @@ def _narrow(looks: Sequence[Look]) -> str:
 
 
 def doubts(
-    looks: Sequence[Look], *, joins: bool, progress: float, queries: int = 0
+    looks: Sequence[Look], *, joins: bool, normed: bool, progress: float, queries: int = 0
 ) -> dict[str, str]:
     """Return what is doubtful about the latest of several looks, by the name of the doubt.
 
-    The first look is that before training. ``joins``: views of an image are drawn together.
-    ``progress`` is how much of the run is done, 0..1, ``queries`` how many images have a ``knn``.
+    The first look is that before training. ``joins``: views of an image are drawn together;
+    ``normed`` as for ``has_collapsed``. ``progress`` is how much of the run is done, 0..1,
+    ``queries`` how many images have a ``knn``.
     """
     start, now = looks[0].figures, looks[-1].figures
     found = {}
-    reason = _sign(looks) if joins and looks[-1].step >= SETTLED else ""
+    settled = looks[-1].step >= SETTLED
+    reason = _sign(looks, normed=normed) if joins and settled else ""
     if reason:
         found["collapse-near"] = f"{reason}: a second check like this means a collapse"
 

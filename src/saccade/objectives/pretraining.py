@@ -33,6 +33,8 @@ class Pretraining(Objective):
     answers: ClassVar[bool] = False
     joins: ClassVar[bool] = False
     """Whether views of an image are pulled together, so that the representation can collapse."""
+    normed: ClassVar[bool] = False
+    """Whether what the loss sees comes out of a BatchNorm, which keeps its spread in a collapse."""
     noun: ClassVar[str] = "features"
     primary: ClassVar[Primary] = Primary(
         "loss", "loss", "loss on held-out images", higher_is_better=False, show=".4f"

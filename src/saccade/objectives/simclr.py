@@ -27,6 +27,7 @@ class SimClr(JointEmbedding):
     """The contrastive loss of a projector's outputs; negatives are the other images of a cell."""
 
     name: ClassVar[str] = "simclr"
+    normed: ClassVar[bool] = True
 
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:

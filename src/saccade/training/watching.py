@@ -69,10 +69,12 @@ def after_look(run: Run, meter: Meter, log: Log) -> None:
     log.say(f"  epoch {plan.epochs_done(state.step):.2f}  {shown}")
     picture(run, log)
 
-    reason = collapse.has_collapsed(looks) if objective.joins else ""
+    normed = objective.normed
+    reason = collapse.has_collapsed(looks, normed=normed) if objective.joins else ""
     doubts = collapse.doubts(
         looks,
         joins=objective.joins,
+        normed=normed,
         progress=state.step / plan.total_steps,
         queries=len(plan.looked_at.queries),
     )
