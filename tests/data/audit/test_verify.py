@@ -348,6 +348,27 @@ def test_a_known_set_with_other_numbers_is_a_finding_and_no_error(tmp_path: Path
     ]
 
 
+@pytest.mark.spec(3)
+@pytest.mark.fault("E3")
+def test_classes_of_another_size_than_in_the_known_set_are_named(tmp_path: Path) -> None:
+    imagenet = next(known for known in known_sets.KNOWN if known.name == "ILSVRC2012")
+    classes, counts = [f"n{i:08d}" for i in range(1000)], np.full(1000, 50)
+    assert imagenet.uneven("val", classes, counts) is None
+    counts[[7, 8]] = 49, 51
+    assert imagenet.uneven("train", classes, counts) is None, "the training classes are uneven"
+    assert imagenet.uneven("val", classes, counts) == (
+        2,
+        "ILSVRC2012 has 50 images in each class; 'n00000007' has 49, 'n00000008' has 51",
+    )
+
+    cifar = known_sets.KNOWN[2]
+    tree = {f"test/{name}/0.ppm": b"P6 32 32 255\n" + bytes(3072) for name in cifar.marks}
+    verdict = ledger(make(tmp_path / "set", tree))
+    (found,) = (e for e in verdict.entries if e.kind == "class-size-differs")
+    assert found.text.startswith("CIFAR-10 has 1,000 images in each class; 'airplane' has 1")
+    assert found.count == 10 and found.text.endswith("and 7 more differ")
+
+
 @pytest.mark.spec(2)
 @pytest.mark.fault("E3")
 def test_the_md5_of_a_known_archive_is_checked(

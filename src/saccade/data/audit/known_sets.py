@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 ARCHIVES = {
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
@@ -22,7 +25,8 @@ class Known(NamedTuple):
     """A well-known set: some of its class names, and its numbers.
 
     ``marks`` are class names, ``side`` is the width and height of all images in pixels or 0,
-    ``images`` the number of images by the name of the split.
+    ``images`` the number of images by the name of the split. In the splits of ``even`` all classes
+    have equally many.
     """
 
     name: str
@@ -30,6 +34,25 @@ class Known(NamedTuple):
     num_classes: int
     side: int
     images: dict[str, int]
+    even: tuple[str, ...] = ()
+
+    def uneven(
+        self, split: str, classes: Sequence[str], counts: NDArray[np.int64]
+    ) -> tuple[int, str] | None:
+        """Return how many classes of a split have another size than in this set, and which.
+
+        ``counts`` is int64 (classes,), the images of each. None where all sizes are right or may
+        be any. Labels that were mixed up leave the number of all images as it was.
+        """
+        if split not in self.even:
+            return None
+        wanted = self.images[split] // self.num_classes
+        wrong = np.flatnonzero(counts != wanted).tolist()
+        if not wrong:
+            return None
+        first = ", ".join(f"'{classes[i]}' has {counts[i]:,}" for i in wrong[:3])
+        more = f" and {len(wrong) - 3:,} more differ" * (len(wrong) > 3)
+        return len(wrong), f"{self.name} has {wanted:,} images in each class; {first}{more}"
 
 
 _CIFAR100 = "apple beaver castle dolphin keyboard lion maple_tree orchid wolf"
@@ -48,10 +71,16 @@ def _known(
 
 
 KNOWN = (
-    _known("ILSVRC2012", _IMAGENETTE, 1000, 0, 1_281_167, 50_000, "val", "validation", "valid"),
+    _known(
+        "ILSVRC2012", _IMAGENETTE, 1000, 0, 1_281_167, 50_000, "val", "validation", "valid"
+    )._replace(even=("val", "validation", "valid")),
     _known("Imagenette", _IMAGENETTE, 10, 0, 9_469, 3_925, "val", "validation", "valid", "test"),
-    _known("CIFAR-10", _CIFAR10, 10, 32, 50_000, 10_000, "test", "val"),
-    _known("CIFAR-100", _CIFAR100, 100, 32, 50_000, 10_000, "test", "val"),
+    _known("CIFAR-10", _CIFAR10, 10, 32, 50_000, 10_000, "test", "val")._replace(
+        even=("train", "test", "val")
+    ),
+    _known("CIFAR-100", _CIFAR100, 100, 32, 50_000, 10_000, "test", "val")._replace(
+        even=("train", "test", "val")
+    ),
     _known("MNIST", "0 1 2 3 4 5 6 7 8 9", 10, 28, 60_000, 10_000, "test", "val"),
 )
 """*Source:* image-net.org; github.com/fastai/imagenette; Krizhevsky 2009; LeCun et al. 1998."""

@@ -301,6 +301,10 @@ def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:
         if is_now != wanted:
             text = f"{is_now:,} {unit}; {looks_like.name} has {wanted:,}"
             yield Entry("warning", kind, split.name, count=abs(is_now - wanted), text=text)
+    counts = np.bincount(split.labels, minlength=len(split.classes))
+    if wrong := looks_like.uneven(split.name.lower(), split.classes, counts):
+        count, text = wrong
+        yield Entry("warning", "class-size-differs", split.name, count=count, text=text)
 
 
 def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
