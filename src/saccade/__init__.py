@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from saccade.frozen import embed as embed
     from saccade.frozen import probe as probe
     from saccade.leaving import export as export
+    from saccade.leaving import quantize as quantize
     from saccade.models import create_model as create_model
     from saccade.models import foreign_state as foreign_state
     from saccade.models import list_models as list_models
@@ -77,6 +78,7 @@ _HOMES = {
     "predict": "saccade.api",
     "pretrain": "saccade.api",
     "probe": "saccade.frozen",
+    "quantize": "saccade.leaving",
     "register_model": "saccade.models",
     "top_k_accuracy": "saccade.objectives.metrics",
     "train": "saccade.api",
@@ -109,6 +111,7 @@ __all__ = [
     "predict",
     "pretrain",
     "probe",
+    "quantize",
     "register_model",
     "top_k_accuracy",
     "train",

@@ -1,21 +1,32 @@
-"""The Python interface for exported files: ``export``."""
+"""The Python interface for exported files: ``export``, and ``quantize`` before it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from saccade import files
+from saccade import files, trainer, units
+from saccade.device import determinism
+from saccade.distributed.world import joined
 from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier
-from saccade.exporting import writing
+from saccade.exporting import trained_int8, writing
 from saccade.exporting.formats import chosen
 from saccade.exporting.int8 import CALIBRATION, MAX_DROP, Int8, refuse
 from saccade.exporting.whole import INPUTS, Input
-from saccade.runs import scoring
+from saccade.listeners import Callback, require_callable
+from saccade.log import Log
+from saccade.runs import quantizing, scoring
 from saccade.runs.foreign import Expected
+from saccade.setup import keywords
+from saccade.setup.agreement import settings_of
+from saccade.setup.compose import compose
+from saccade.setup.flags import FLAGS
+from saccade.trainer import Outcome
 from saccade.training import recorded
 
 
@@ -60,7 +71,7 @@ def export(
         labels=labels,
         split_names=split_names,
     )
-
+    trained_int8.refuse(found.classifier, kinds, int8=int8)
     folder = Path(out) if out is not None else _beside(found)
     _require_head(found)
     in_8_bits = None
@@ -79,6 +90,56 @@ def export(
         in_8_bits=in_8_bits,
     )
     return {"folder": str(folder), **receipt}
+
+
+def quantize(
+    run: str | Path,
+    *,
+    scheme: str = "int8",
+    epochs: int | float | str = quantizing.EPOCHS,
+    lr: float = quantizing.RATE,
+    data: Any = None,
+    val: Any = None,
+    best: bool = False,
+    out: str | Path = "",
+    resume: str | Path = "auto",
+    resume_changed: bool = False,
+    set: str | Sequence[str] = (),
+    quiet: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Outcome:
+    """Train a finished run on, computing as in 8 bits, as ``saccade quantize`` does.
+
+    ``scheme`` is ``"int8"``: weights with a scale for each output channel; or ``"power-of-two"``:
+    one for each layer, each a power of two. ``data`` and ``val`` are needed where those of the run
+    were handed over. Other settings go by their dotted names with ``__`` for the dot. Returns the
+    folder and figures of the new run, which ``evaluate``, ``predict`` and ``export`` take as any
+    other. Raises a SaccadeError with the reason and what to do.
+    """
+    begun = time.monotonic()
+    require_callable(callbacks)
+    given = {"epochs": epochs, "lr": lr, "data": data, "val": val}
+    flags = {name: given[name] if name in given else settings.pop(name, None) for name in FLAGS}
+    asked = keywords.request((), flags, set, settings)
+    request = quantizing.request(
+        Path(run), scheme, asked.flags, asked.sets, best=best, out=str(out)
+    )
+
+    with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
+        log = Log(rank=world.rank, quiet=quiet)
+        log.listeners.around = determinism.kept
+        for callback in callbacks if world.leads else ():
+            log.listeners.add(callback)
+        return trainer.train(
+            compose(keywords.with_sources(request, data, val, log)),
+            out=request.out,
+            resume=str(resume),
+            resume_changed=resume_changed,
+            log=log,
+            world=world,
+            begun=begun,
+        )
 
 
 def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
@@ -117,4 +178,4 @@ def _beside(found: scoring.Opened) -> Path:
     return (found.folder or Path(found.path).parent) / "export"
 
 
-__all__ = ["Classifier", "export"]
+__all__ = ["Classifier", "Outcome", "export", "quantize"]

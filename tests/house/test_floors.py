@@ -21,7 +21,7 @@ FLOORS = {
     1: "system.*",
     2: "files listeners log findings cache",
     3: "config.* distributed.* data.images.* models.parts.* plugins",
-    4: "device.* recipes.* data.archives.* data.augment.* models.weights.*",
+    4: "device.* recipes.* data.archives.* data.augment.* models.quantized.* models.weights.*",
     5: "optim.* data.sources.* models.*",
     6: "data.audit.* objectives.*",
     7: "data.*",

@@ -110,12 +110,15 @@ def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
     )
     rounds = min(took["n"] for took in fact["milliseconds"].values())
     judged = f"{fact['images']:,}{some} images of '{fact['split']}'"
+
     apart = (
         f"logits differ by at most {fact['largest_difference_of_std']:.1g} of their standard "
         "deviation"
     )
     if "drop_points" in fact:
         apart = _lost(fact)
+    elif "scheme" in fact:
+        apart += f", {fact['other_best_class']} images with another best class"
     return (
         f"{fact['file']}  {fact['bytes'] / 1e6:.1f} MB  {primary.title} {own} -> {exported}  "
         f"({judged}; {apart}; {milliseconds}; n = {rounds}, {threads} thread{'s' * (threads > 1)})"

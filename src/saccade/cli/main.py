@@ -19,6 +19,7 @@ from saccade.cli import predict as predict
 from saccade.cli import probe as probe
 from saccade.cli import embed as embed
 from saccade.cli import export as export
+from saccade.cli import quantize as quantize
 from saccade.cli import demo as demo
 from saccade.cli import report as report
 from saccade.cli import models as models

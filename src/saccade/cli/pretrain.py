@@ -23,4 +23,10 @@ def pretrain(
 
     The first word is the method: simclr, dino, mae or simmim. Without it, the network decides.
     """
-    start(asked, out, resume, resume_changed, dry_run=dry_run, json_out=json_out, pretrains=True)
+    start(
+        lambda: asked.request(out, pretrains=True),
+        resume,
+        resume_changed,
+        dry_run=dry_run,
+        json_out=json_out,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +16,7 @@ from saccade.system import startup
 if TYPE_CHECKING:
     from saccade.config.schema import Config
     from saccade.distributed.world import World
+    from saccade.setup.compose import Request
 
 
 Out = Annotated[
@@ -48,20 +49,24 @@ def train(
 
     Without arguments: the built-in digits.
     """
-    start(asked, out, resume, resume_changed, dry_run=dry_run, json_out=json_out, pretrains=False)
+    start(
+        lambda: asked.request(out, pretrains=False),
+        resume,
+        resume_changed,
+        dry_run=dry_run,
+        json_out=json_out,
+    )
 
 
 def start(
-    asked: Asked,
-    out: str,
+    wanted: Callable[[], Request],
     resume: str,
     resume_changed: bool,
     *,
-    dry_run: bool,
+    dry_run: bool = False,
     json_out: bool,
-    pretrains: bool,
 ) -> None:
-    """Run the verbs ``train`` and ``pretrain``."""
+    """Run the verbs ``train``, ``pretrain`` and ``quantize``."""
     begun = startup.begun()
     with explained(json_out):
         # imported here: torch takes seconds, and `--help` and typing errors should not
@@ -70,7 +75,7 @@ def start(
         from saccade.setup.compose import compose
         from saccade.setup.compose import dry_run as settled
 
-        request = resuming.based(asked.request(out, pretrains=pretrains), resume)
+        request = resuming.based(wanted(), resume)
         if dry_run:
             _print_config(settled(request))
             return
@@ -83,7 +88,7 @@ def start(
             log = Log(rank=world.rank)
             outcome = trainer.train(
                 compose(request),
-                out=out,
+                out=request.out,
                 resume=resume,
                 resume_changed=resume_changed,
                 log=log,

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from saccade._version import __version__
 from saccade.errors import ExportError, UsageError
 from saccade.evaluation.classifier import Classifier
-from saccade.exporting import onnx_file, state_file, timm_folder
+from saccade.exporting import onnx_file, state_file, timm_folder, trained_int8
 from saccade.exporting.answers import Ask, asking
 from saccade.exporting.facts import METADATA
 from saccade.exporting.graph import captured
@@ -71,7 +71,8 @@ def _in_a_process(kind: str) -> Asked:
 
 def _onnx(material: Material) -> tuple[Contents, dict[str, Any]]:
     data = onnx_file.onnx_bytes(material.program, {METADATA: material.said})
-    return {"model.onnx": data}, {"opset": onnx_file.opset(data)}
+    said = {"opset": onnx_file.opset(data)}
+    return {"model.onnx": data}, said | trained_int8.read_back(data, material.classifier)
 
 
 def _pt2(material: Material) -> tuple[Contents, dict[str, Any]]:

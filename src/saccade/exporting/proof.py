@@ -72,8 +72,8 @@ class Exam:
     """What an exported file is asked: the images of a split, as ``given`` says it takes them.
 
     ``own`` is what the classifier answers about them itself, in float32 on the CPU: it is asked
-    once for all files. ``batch_limit`` is how far the batch may move a logit, as a share of the
-    logits' standard deviation.
+    once for all files. ``limit`` is how far a logit may be from the classifier's, ``batch_limit``
+    how far the batch may move it, both as a share of the logits' standard deviation.
     """
 
     classifier: Classifier
@@ -81,6 +81,7 @@ class Exam:
     split: Split
     readers: Readers
     own: Own
+    limit: float = FLOAT_LIMIT
     batch_limit: float = FLOAT_LIMIT
 
     def of(self, ask: Ask) -> Proof:
@@ -197,12 +198,12 @@ def require_equal(proof: Proof, exam: Exam) -> None:
         before, after = (primary.score(one.figures) for one in (proof.own, proof.exported))
         is_well = after >= before - IMAGE_DROP
     else:
-        is_well = proof.difference <= FLOAT_LIMIT
+        is_well = proof.difference <= exam.limit
     if not is_well:
         raise ExportError(
             f"the exported file differs from the classifier: {primary.title} "
             f"{primary.shown(proof.exported.figures)} instead of "
             f"{primary.shown(proof.own.figures)} on {proof.images:,} images, logits differ by up "
-            f"to {proof.difference:.2g} of their standard deviation ({FLOAT_LIMIT:g} is allowed)",
+            f"to {proof.difference:.2g} of their standard deviation ({exam.limit:g} is allowed)",
             fix="nothing was written; use another --format, and report this network",
         )

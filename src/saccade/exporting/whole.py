@@ -13,6 +13,7 @@ from torch.nn import functional
 from saccade.data.augment.mix import scale_and_shift
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.views import views
+from saccade.exporting import qdq
 
 Input = Literal["uint8", "image", "float"]
 INPUTS: tuple[Input, ...] = get_args(Input)
@@ -35,7 +36,8 @@ class Whole(nn.Module):
         # Graphs of channels_last tensors are full of as_strided. Attention of Swin cannot be
         # decomposed while its parameters want gradients.
         network = copy.deepcopy(classifier.network).cpu().float()
-        self.network = network.to(memory_format=torch.contiguous_format).eval()
+        network = network.to(memory_format=torch.contiguous_format).eval()
+        self.network = qdq.stored(network) if qdq.is_quantized(network) else network
         # kept as buffers: what normalisation holds in a cache would be a tensor of the capture
         mean, std = colours_seen(self.recipe)
         scale, shift = scale_and_shift(mean, std, torch.device("cpu"))

@@ -17,7 +17,7 @@ from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.errors import ExportError
 from saccade.evaluation.classifier import Classifier
-from saccade.exporting import int8, parity, proof
+from saccade.exporting import int8, parity, proof, trained_int8
 from saccade.exporting.answers import asking
 from saccade.exporting.card import card
 from saccade.exporting.facts import facts
@@ -69,7 +69,7 @@ def export(
             # all of them first: one that cannot be made is refused before minutes of proofs
             made = {name: _made(name, material, aside) for name in formats}
             own = Own.of(classifier, split, readers)
-            exam = Exam(classifier, given, split, readers=readers, own=own)
+            exam = trained_int8.asked(Exam(classifier, given, split, readers=readers, own=own))
             proved = {name: _proved(name, made[name], material, exam) for name in formats}
             if in_8_bits is not None:
                 proved[int8.NAME] = _quantised(in_8_bits, exam, aside)

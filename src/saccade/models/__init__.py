@@ -30,6 +30,7 @@ from saccade.models import vit as vit
 from saccade.models.parts.layers import initialise
 from saccade.models.parts.network import Network
 from saccade.models.parts.registry import Options, find, names
+from saccade.models.quantized import building as building
 from saccade.models.registered import is_foreign as is_foreign
 from saccade.models.registered import is_registered as is_registered
 from saccade.models.registered import register_model

@@ -21,6 +21,7 @@ from saccade.errors import ConfigError, UsageError
 from saccade.models import backends
 from saccade.models.parts import registry
 from saccade.models.parts.registry import Entry, Options, folded
+from saccade.models.quantized.naming import base_of
 
 PLAIN_NAME = re.compile(r"[a-z][a-z0-9_.]*")
 
@@ -83,14 +84,14 @@ def register_model(
 
 
 def is_registered(name: str) -> bool:
-    """Tell whether a name means a network that others made known."""
-    key = folded(name)
+    """Tell whether a name means a network that others made known, quantised or not."""
+    key = folded(base_of(name))
     return key not in registry.aliases() and _seek_name(key) is not None
 
 
 def is_foreign(name: str) -> bool:
     """Tell whether a name means a network that is not of this program."""
-    return backends.is_backend(name) or is_registered(name)
+    return backends.is_backend(base_of(name)) or is_registered(name)
 
 
 def names(pattern: str = "*") -> list[str]:

@@ -21,7 +21,9 @@ from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.parts.learner import Learner
 from saccade.models.parts.whitening import IMAGES, Whitening
+from saccade.models.quantized.naming import parsed
 from saccade.models.weights.readings import heads_of, plain_name, state_of
+from saccade.setup import quantized_start
 from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
 from saccade.setup.head_start import start_head
 from saccade.setup.weighing import judge, weigh
@@ -45,6 +47,9 @@ def initialise(run: Run, log: Log, poll: Callable[[], None] = lambda: None) -> l
     raises.
     """
     model, average = run.state.model, run.state.ema
+    if parsed(run.plan.recipe.model)[0] is not None:
+        run.history.init = quantized_start.begin(run, _ancestor(run.plan.config), log)
+        return []
     # before weights from elsewhere, which may replace what was fitted
     fit_whitening(model, run.plan, run.readers)
     learner = model if isinstance(model, Learner) else None
@@ -159,6 +164,12 @@ def empty_heads(model: nn.Module, report: Report, outputs: int) -> str:
 def _ancestor(config: Config) -> Ancestor:
     """Find the weights again; raises CheckpointError if they are gone or have changed."""
     init = config.model.init
+    if not init:
+        raise ConfigError(
+            "a network in 8 bits begins with trained weights",
+            where=f"--model {config.model.name}",
+            fix="train it in floats, then: saccade quantize RUN",
+        )
     try:
         found = find_weights(init)
     except FileNotFoundError as error:

@@ -1,0 +1,1 @@
+"""Networks that compute as in 8 bits, made from the graph of any other network."""

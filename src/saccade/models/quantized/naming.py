@@ -1,0 +1,26 @@
+"""Names of quantised networks: ``quantized:SCHEME:NAME``."""
+
+from __future__ import annotations
+
+from saccade.models.quantized.schemes import SCHEMES, Scheme
+
+PREFIX = "quantized"
+
+
+def name_of(scheme: str, base: str) -> str:
+    """Return the name of the network ``base`` where it is quantised by a scheme."""
+    return f"{PREFIX}:{scheme}:{base}"
+
+
+def parsed(name: str) -> tuple[Scheme | None, str]:
+    """Return the scheme of a name, None where it is not quantised, and the name without it."""
+    start, _, rest = name.partition(":")
+    scheme, _, base = rest.partition(":")
+    if start.lower() != PREFIX or scheme not in SCHEMES or not base:
+        return None, name
+    return SCHEMES[scheme], base
+
+
+def base_of(name: str) -> str:
+    """Return the name of the network that a quantised one is made from; any other name as it is."""
+    return parsed(name)[1]

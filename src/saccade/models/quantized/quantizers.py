@@ -1,0 +1,156 @@
+"""Rounding to 8 bits in the middle of a network, which still computes in float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from saccade.models.quantized.schemes import Scheme
+
+MOMENTUM = 0.01
+"""Share of a step in the running ranges. *Source:* the averaging constant of torch's
+MovingAverageMinMaxObserver; Jacob et al. 2018, section 3.1, wants a small one.
+"""
+
+LEVELS = 255
+"""Steps of an activation: uint8, 0 to 255."""
+
+MIDDLE = 128
+"""Zero point of a power-of-two range with negative numbers: the same as int8 around zero."""
+
+MOST_WEIGHT = 127
+"""The largest weight: int8, -127 to 127."""
+
+LEAST_SHARE = 1e-4
+"""A channel's scale is at least this share of the largest one: where all weights are zero its bias
+would not fit into 32 bits.
+"""
+
+TINY = 1e-12
+
+
+class Activations(nn.Module):
+    """Rounds activations to 8 bits within ranges that follow the batches in training.
+
+    ``running_low`` and ``running_high``, scalars, are averaged over the cells (micro-batches) of a
+    step as those of BatchNorm are. After ``until`` steps they stay as they are; ``steps`` counts
+    them. While it is ``watching`` they grow to hold all that is seen, and nothing is rounded.
+    """
+
+    running_low: Tensor
+    running_high: Tensor
+    steps: Tensor
+    until: Tensor
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.watching = False
+        self.register_buffer("running_low", torch.zeros(()))
+        self.register_buffer("running_high", torch.zeros(()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("until", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return activations of any shape ``(...)``, float32, rounded."""
+        # torch's kernels know no tensors without memory
+        if x.is_meta:
+            return x
+        if self.watching:
+            low, high = torch.aminmax(x.detach())
+            torch.minimum(self.running_low, low, out=self.running_low)
+            torch.maximum(self.running_high, high, out=self.running_high)
+            return x
+
+        if self.training:
+            with torch.no_grad():
+                # the decision stays on the device: nothing waits for it
+                share = (self.steps < self.until) * MOMENTUM
+                low, high = torch.aminmax(x)
+                self.running_low.lerp_(low, share)
+                self.running_high.lerp_(high, share)
+                self.steps += 1
+        scale, zero = self.scale_and_zero()
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, LEVELS)
+
+    @torch.no_grad()
+    def scale_and_zero(self) -> tuple[Tensor, Tensor]:
+        """Return the size of a step, a float32 scalar, and the step that is zero, an int32 one."""
+        low, high = self.running_low.clamp(max=0), self.running_high.clamp(min=0)
+        if self.scheme.power_of_two:
+            signed = low < 0
+            largest = torch.maximum(-low / MIDDLE, high / (LEVELS - MIDDLE))
+            scale = power_of_two_above(torch.where(signed, largest, high / LEVELS))
+            return scale, (signed * MIDDLE).to(torch.int32)
+        zero = (-low * LEVELS / (high - low).clamp(min=TINY)).round().clamp(0, LEVELS)
+        # Both ends become whole steps: an image has many pixels of the smallest value, and half a
+        # step would be rounded up by one program and down by another.
+        below = torch.where(zero > 0, -low / zero.clamp(min=1), 0.0)
+        above = torch.where(zero < LEVELS, high / (LEVELS - zero).clamp(min=1), 0.0)
+        return torch.maximum(below, above).clamp(min=TINY), zero.to(torch.int32)
+
+
+class Weights(nn.Module):
+    """Rounds weights to 8 bits, around zero, by their largest magnitude of the moment."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__()
+        self.scheme = scheme
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return weights (outputs, ...), float32, rounded."""
+        if weight.is_meta:
+            return weight
+        scale = self.scale(weight)
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        least, most = -MOST_WEIGHT, MOST_WEIGHT
+        if self.scheme.per_channel:
+            return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, least, most)
+        return torch.fake_quantize_per_tensor_affine(weight, scale, zero, least, most)
+
+    @torch.no_grad()
+    def scale(self, weight: Tensor) -> Tensor:
+        """Return the size of a step: float32 (outputs,), or a scalar."""
+        largest = (
+            weight.abs().flatten(1).amax(1) if self.scheme.per_channel else weight.abs().amax()
+        )
+        scale = torch.maximum(largest, LEAST_SHARE * largest.amax()).clamp(min=TINY) / MOST_WEIGHT
+        return power_of_two_above(scale) if self.scheme.power_of_two else scale
+
+
+class Bias(nn.Module):
+    """Rounds a bias to 32 bits: whole steps of the layer's inputs times steps of its weights.
+
+    So integer kernels add it up; without it, their answers would be others now and then.
+    """
+
+    def __init__(self, given: Activations, weights: Weights) -> None:
+        super().__init__()
+        # beside, not within: each is a part of the network once
+        self._beside = given, weights
+
+    def forward(self, bias: Tensor, weight: Tensor) -> Tensor:
+        """Return a bias, float32 (outputs,), of a layer with weights (outputs, ...), rounded."""
+        if bias.is_meta:
+            return bias
+        with torch.no_grad():
+            scale = self.scale(weight)
+            lost = (bias.double() / scale).round() * scale - bias
+        return bias + lost.float()
+
+    @torch.no_grad()
+    def scale(self, weight: Tensor) -> Tensor:
+        """Return the size of a step: float64 (outputs,), or a scalar."""
+        given, weights = self._beside
+        return given.scale_and_zero()[0].double() * weights.scale(weight).double()
+
+
+def power_of_two_above(numbers: Tensor) -> Tensor:
+    """Return the smallest power of two not below each positive number, of any shape.
+
+    By the bits of the numbers, as exp2 may miss a last one; what is below 2^-126 becomes that.
+    """
+    bits = numbers.float().contiguous().view(torch.int32)
+    exponent = (bits >> 23) & 0xFF
+    exponent = exponent + ((bits & 0x7FFFFF) > 0).to(torch.int32)
+    return (exponent.clamp(1, 254) << 23).view(torch.float32)
