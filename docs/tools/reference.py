@@ -111,10 +111,12 @@ def findings() -> str:
     for name in sorted(known):
         severity, cause = told[name]
         lines += [f"## {name}", "", f"*{severity}*", "", f"**Found when** {cause}", ""]
-        for said in known[name]:
-            if re.search(r"\w", said.message):
-                lines += [f"- says: {shown(said.message)}"]
-                lines += [f"  **do:** {shown(said.fix)}"] * bool(re.search(r"\w", said.fix))
+        ways = [said for said in known[name] if re.search(r"\w", said.message)]
+        lines += ["**It says**", ""] if ways else []
+        for said in ways:
+            lines.append(f"- {shown(said.message)}")
+            if re.search(r"\w", said.fix):
+                lines.append(f"    - do: {shown(said.fix)}")
         lines.append("")
     return "\n".join(lines)
 
