@@ -106,7 +106,7 @@ def draw(lines: str, place: Path) -> None:
         if row.theirs:
             dot(above, (row.theirs.middle, row.theirs.low, row.theirs.high), height, THEIRS)
             above.annotate(row.peer, (row.theirs.middle, height), (0, -14), **CENTRED)
-    above.set_xlim(50, 95)
+    above.set_xlim(50, 101)
     finish(above, right, "top-1 in %; bars from the smallest to the largest of n runs")
 
     for height, row in enumerate(reversed(fast)):
