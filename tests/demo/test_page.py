@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import saccade
+from saccade.demo import examples, opening
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.models import create_model
 
@@ -187,6 +188,25 @@ def test_wrong_and_huge_files_get_a_sentence_and_the_next_one_an_answer(
     page.set_input_files("#file", tmp_path / "a.jpg")
     assert set(answered(page)) == set(CLASSES)
     assert not page.is_visible("#error")
+
+
+def test_a_file_in_its_run_folder_has_the_examples_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    saccade.train("digits", model="lenet5", epochs="20step", out="run", quiet=True)
+    saccade.export("run")
+    shown = []
+    for path in ("run", "run/export/model.onnx"):
+        answerer, split = opening.opened(Path(path), False, None)
+        assert answerer.name == path and split is not None
+        shown.append([example.shows for example in examples.of(split, "ignore")])
+    assert shown[0] == shown[1] == ["0", "0", *"123456789", "9"]
+
+    # alone, it answers and has none
+    (tmp_path / "model.onnx").write_bytes(Path("run/export/model.onnx").read_bytes())
+    assert opening.opened(Path("model.onnx"), False, None)[1] is None
 
 
 def test_ctrl_c_while_a_picture_is_computed_ends_it_without_a_traceback(folder: Path) -> None:
