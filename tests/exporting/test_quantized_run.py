@@ -41,6 +41,7 @@ def run(floats: Path, request: pytest.FixtureRequest) -> Path:
     return out
 
 
+@pytest.mark.spec(40, "A16")
 def test_eval_and_predict_take_it_without_extra_flags(
     run: Path, floats: Path, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_eval_and_predict_take_it_without_extra_flags(
     assert answer.label in map(str, range(10))
 
 
+@pytest.mark.spec(40)
 def test_the_file_answers_every_image_as_the_run_does(run: Path) -> None:
     scheme = run.name
     done = run_here("export", str(run), "--json")
@@ -91,6 +93,7 @@ def test_a_file_whose_scale_is_no_power_of_two_is_refused(floats: Path, run: Pat
         trained_int8.read_back(model.SerializeToString(), classifier)
 
 
+@pytest.mark.spec(40)
 def test_it_is_trained_as_the_run_that_it_begins_with(run: Path, floats: Path) -> None:
     def settings(folder: Path) -> Any:
         import yaml
@@ -104,6 +107,7 @@ def test_it_is_trained_as_the_run_that_it_begins_with(run: Path, floats: Path) -
     assert ours["precision"] == "fp32" and ours["optimizer"]["lr"] == "1e-05"
 
 
+@pytest.mark.spec(40)
 def test_ranges_rest_in_the_second_half(run: Path) -> None:
     network = saccade.load(run).network
     found = [part for part in network.modules() if isinstance(part, Activations)]

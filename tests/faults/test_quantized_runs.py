@@ -21,6 +21,7 @@ def command(run: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, str(toy.VICTIM), "--", *words]
 
 
+@pytest.mark.spec(40)
 def test_killed_and_resumed_it_ends_as_if_nothing_had_been(reference: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert toy.run(command(reference, whole)).status == 0

@@ -169,6 +169,7 @@ def test_ranges_follow_the_batches_as_torch_has_it_and_rest_after_half() -> None
 
 
 @pytest.mark.parametrize("low", [0.0, -3.0])
+@pytest.mark.spec(40)
 def test_scales_of_two_are_the_smallest_that_hold_the_range(low: float) -> None:
     quantizer = Activations(SHIFTS).eval()
     quantizer.running_low.fill_(low)
@@ -199,6 +200,7 @@ def test_powers_of_two_are_exact() -> None:
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.spec(40)
 def test_weights_are_rounded_by_hand_the_same(per_channel: bool) -> None:
     weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
     scheme = INT8 if per_channel else SHIFTS

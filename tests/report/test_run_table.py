@@ -37,6 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     for copy in (named, stopped):
         for name in ("run.json", "log.jsonl", "config.yaml"):
             files.write_bytes(copy / name, (done / name).read_bytes())
+    files.write_bytes(done / "notebook.ipynb", b"{}")
     facts = files.read_json(named / "run.json")
     facts["dataset"]["classes"] = ["no", "yes"]
     facts["model"]["name"] = "custom:<b>|*Net*"
@@ -68,7 +69,7 @@ def test_no_cell_is_blank_and_every_link_leads_to_a_file(runs: Runs, tmp_path: P
     for line in lines:
         assert len(cells(line)) == len(cells(head)) == len(cells(rule)) and all(cells(line))
     links = re.findall(r"\]\(<([^>]*)>\)", "".join(lines))
-    assert len(links) == 3 + 1 + 1  # only what is there
+    assert len(links) == 4 + 1 + 1  # only what is there
     assert all((out.parent / link).is_file() for link in links)
 
 
@@ -93,7 +94,7 @@ def test_what_a_run_does_not_say_is_said_to_be_missing(runs: Runs) -> None:
     said = run_here("report", str(runs.stopped), str(runs.named), "--table", "csv")
     stopped, named = csv.DictReader(io.StringIO(said.stdout))
     missing = {name for name, value in stopped.items() if value == "n/a"}
-    assert missing == {"epochs", "top1", "top5", "seconds", "report", "weights"}
+    assert missing == {"epochs", "top1", "top5", "seconds", "report", "weights", "notebook"}
     assert stopped["status"] == "running or killed"
     # of two classes the true one is always among the first five; an own network is not counted
     assert named["top5"] == named["macs"] == "n/a" and named["top1"] != "n/a"

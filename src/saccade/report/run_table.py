@@ -13,6 +13,7 @@ from typing import Any
 from saccade import units
 from saccade.errors import SaccadeError
 from saccade.printable import cell, printable
+from saccade.report.notebook import NAME
 from saccade.report.record import Record
 from saccade.report.sections import ending
 from saccade.training import recorded
@@ -21,7 +22,12 @@ from saccade.training.run import image_macs
 NOT_KNOWN = "n/a"
 """What stands in a cell where the run says nothing; readers of CSV take it for a missing value."""
 
-LINKS = {"report": "report.html", "log": "log.jsonl", "weights": "model.safetensors"}
+LINKS = {
+    "report": "report.html",
+    "log": "log.jsonl",
+    "weights": "model.safetensors",
+    "notebook": NAME,
+}
 """The files of a run that a table points to."""
 
 _TITLES = {"params": "params (M)", "macs": "MACs (G)", "seconds": "time"}
