@@ -39,7 +39,7 @@ def drawn(train: Split, judged: Split, count: int) -> Split:
         raise UsageError(
             f"{len(chosen)} training images are too few for calibration",
             where="--calibration",
-            fix=f"use at least {FEWEST}",
+            fix=f"use more: at least {FEWEST} are needed, of all classes in proportion",
         )
     return chosen
 
