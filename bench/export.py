@@ -76,7 +76,15 @@ def network(name: str) -> nn.Module:
 
 def ours(made: nn.Module, name: str, side: int) -> tuple[bytes, bytes]:
     """Return the files of ``saccade export --int8``; drawn images show the ranges."""
-    recipe = Recipe(f"timm:{name}", tuple("abcdefghij"), side, 1.0, MEAN, STD, "ignore")
+    recipe = Recipe(
+        model=f"timm:{name}",
+        classes=tuple("abcdefghij"),
+        image_size=side,
+        eval_crop=1.0,
+        mean=MEAN,
+        std=STD,
+        exif="ignore",
+    )
     data = onnx_bytes(captured(Whole(Classifier(made, recipe), "uint8")), {})
     shown = np.random.default_rng(1).integers(0, 256, (4, 8, side, side, 3), np.uint8)
     return data, int8_file.int8_bytes(
