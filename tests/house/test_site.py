@@ -196,6 +196,17 @@ def test_blocks_of_code_are_blocks_on_the_site_too(site: Path) -> None:
         assert "```" not in code.sub("", page.read_text(encoding="utf-8")), page.name
 
 
+def test_notebooks_are_pages_with_their_code_and_the_file_itself(site: Path) -> None:
+    notebooks = list((DOCS / "notebooks").glob("*.ipynb"))
+    overview = (site / "notebooks.html").read_text(encoding="utf-8")
+    for notebook in notebooks:
+        page = (site / "notebooks" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert f'href="notebooks/{notebook.stem}.html"' in overview
+        assert f'href="{notebook.name}"' in page and "import" in page and "saccade" in page
+        assert (site / "notebooks" / notebook.name).read_bytes() == notebook.read_bytes()
+    assert len(notebooks) == 3
+
+
 def test_control_a_broken_link_stops_the_build(site: Path, copy: Path) -> None:
     page = copy / "docs" / "index.md"
     links = ["[a](nowhere.md)", "[a](data.md#nowhere)", "![a](images/nowhere.png)"]
