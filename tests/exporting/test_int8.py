@@ -132,6 +132,18 @@ def test_ranges_are_those_of_the_training_images_and_of_no_other(left: Any) -> N
     assert left[1]["files"]["int8"]["calibration"]["images"] == 48
 
 
+@pytest.mark.parametrize(
+    ("per_tensor", "advice"),
+    [(False, "saccade quantize RUN;"), (True, "saccade quantize RUN --scheme power-of-two")],
+)
+def test_what_loses_too_much_is_told_to_be_trained_in_8_bits(
+    per_tensor: bool, advice: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="loses") as refused:
+        export(classifier("resnet8_x2"), tmp_path / "out", per_tensor=per_tensor, max_drop=-100.0)
+    assert advice in refused.value.fix
+
+
 @pytest.mark.full
 def test_one_scale_for_a_mobilenet_is_refused_and_one_for_each_channel_is_not(
     tmp_path: Path,

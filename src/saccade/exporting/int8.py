@@ -65,9 +65,12 @@ class Int8:
         """Return what the classifier loses, as JSON; raises ExportError where that is too much."""
         drop = Drop.of(proof, exam.classifier.recipe.learned)
         if drop.points > self.max_drop:
-            advice = "calibrate on more images, or allow more with --max-drop"
+            advice = "train in 8 bits: saccade quantize RUN; or allow more with --max-drop"
             if not self.per_channel:
-                advice = "remove --per-tensor: one scale per channel is more accurate"
+                advice = (
+                    "remove --per-tensor: one scale per channel is more accurate; or equalise the "
+                    "channels and train: saccade quantize RUN --scheme power-of-two"
+                )
             raise ExportError(
                 f"in 8 bits the classifier loses {drop.shown} of {proof.images:,} images; "
                 f"--max-drop allows {self.max_drop:g}",
