@@ -17,9 +17,7 @@ MOST_BELOW = 4 / 360
 @pytest.mark.full
 @pytest.mark.spec(51, 39)
 def test_the_default_run_reaches_the_accuracy_of_its_receipt(tmp_path: Path) -> None:
-    receipt = receipts.read("digits")
-    assert receipt is not None
     done = console.run_process("train", "--json", cwd=tmp_path)
     assert done.status == 0, done.stderr
-    lowest = min(run.top1 for run in receipt.runs)
+    lowest = min(run.top1 for receipt in receipts.read("digits") for run in receipt.runs)
     assert json.loads(done.stdout)["top1"] >= lowest - MOST_BELOW
