@@ -1,1 +1,1 @@
-"""How good a model is: exact evaluation, prediction, metrics."""
+"""Evaluation and prediction: exact figures, frozen features, classifiers."""

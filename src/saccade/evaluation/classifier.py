@@ -1,6 +1,4 @@
-"""A trained classifier: weights, class names and the one preprocessing, in a single safetensors
-file.
-"""
+"""A trained classifier: weights, class names and preprocessing in a single safetensors file."""
 
 from __future__ import annotations
 
@@ -46,19 +44,18 @@ def _differ(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What must be known to use the weights: architecture, classes and preprocessing.
+    """Everything needed to use the weights: architecture, classes and preprocessing.
 
     ``image_size`` is the side in pixels, ``mean`` and ``std`` are for RGB values in 0..1,
     ``eval_crop`` is the side of the central crop over the short side; ``strides`` and
-    ``patch_size`` are empty where the size decides them. ``eval_size`` is the side at evaluation
-    and prediction where that is not ``image_size``, else 0; ``eval_views`` is how many views of an
-    image are averaged, ``precision`` what the run computed in, empty where that is not known.
-    ``fit`` is how an image becomes a square, see ``saccade.data.images.fit``; ``objective`` is what
-    the network learned, and so what its answers mean. ``channels`` is the order in which the
-    network sees red, green and blue; ``mean`` and ``std`` are in the order RGB all the same.
-
-    The limits are checked when a file is read: it may come from anybody. A field that this version
-    does not know is refused, as it may change what the pixels mean.
+    ``patch_size`` are empty if the image size decides them. ``eval_size`` is the side at evaluation
+    and prediction if it is not ``image_size``, else 0; ``eval_views`` is the number of averaged
+    views of an image, ``precision`` the number format of the run, empty if unknown. ``fit`` is how
+    an image becomes a square, see ``saccade.data.images.fit``; ``objective`` is what the network
+    learned, which defines the meaning of its outputs. ``channels`` is the order in which the
+    network sees red, green and blue; ``mean`` and ``std`` are always in the order RGB. The limits
+    are checked when a file is read, because files are not trusted. An unknown field is refused,
+    because it can change the meaning of the pixels.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -110,19 +107,19 @@ class Recipe:
 
     @property
     def learned(self) -> Objective:
-        """What the network learned: it judges and words its answers.
+        """The objective of the network, which evaluates and names its outputs.
 
-        Raises CheckpointError where this version does not know it.
+        Raises CheckpointError if this version does not know it.
         """
         return objectives.named(self.objective, self.classes)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Return images, uint8 RGB (B, 3, S, S), as the network sees them: float32, same shape."""
+        """Return images, uint8 RGB (B, 3, S, S), as input of the network: float32, same shape."""
         return normalise(images, self.mean, self.std, self.channels)
 
     @property
     def framing(self) -> Fit:
-        """How an image becomes the square that the network sees."""
+        """How an image becomes the square input of the network."""
         return Fit.of(self.fit, self.eval_crop, self.mean)
 
 
@@ -144,9 +141,9 @@ class Classifier:
     ) -> Classifier:
         """Read a classifier from a ``.safetensors`` file or a run folder.
 
-        ``module`` is needed when the network is the user's own: the weights are copied into it;
-        ``recipe`` where the file does not hold it. Raises CheckpointError when the file is missing,
-        damaged or of another network.
+        ``module`` is needed for the user's own network: the weights are copied into it; ``recipe``
+        is needed if the file does not have it. Raises CheckpointError if the file is missing,
+        damaged or belongs to another network.
         """
         file = path / MODEL_FILE if path.is_dir() else path
         # torch.compile and DataParallel put words before every name
@@ -162,7 +159,7 @@ def _recipes() -> TypeAdapter[Recipe]:
 
 
 def no_model(file: Path) -> CheckpointError:
-    """Return the error about a model file that is not there."""
+    """Return the error for a missing model file."""
     unfinished = (file.parent / "checkpoints").is_dir()
     return CheckpointError(
         "there is no trained model at this path"
@@ -177,8 +174,8 @@ def no_model(file: Path) -> CheckpointError:
 def _read(
     file: Path, module: nn.Module | None, known: Recipe | None = None
 ) -> tuple[Recipe, dict[str, Tensor], nn.Module]:
-    """Return the recipe, the tensors by the network's names, and the network, made only when all
-    of it fits.
+    """Return the recipe, the tensors by the network's names, and the network, which is built only
+    if everything fits.
     """
     if not file.is_file():
         raise no_model(file)
@@ -234,7 +231,7 @@ def _refuse_others(
 def _refuse_holes(tensors: Mapping[str, Tensor], network: nn.Module, file: Path) -> None:
     """Raise CheckpointError where a weight is NaN or infinite.
 
-    A buffer of the user's own network may well be.
+    Buffers of the user's own network may be.
     """
     weights = {plain_name(name) for name, _ in network.named_parameters()}
     if isinstance(network, Network):
@@ -250,9 +247,9 @@ def _refuse_holes(tensors: Mapping[str, Tensor], network: nn.Module, file: Path)
 
 
 def _build(recipe: Recipe, file: Path, *, is_real: bool) -> nn.Module:
-    """Make the network of a recipe, without memory unless ``is_real``.
+    """Build the network of a recipe, without memory unless ``is_real``.
 
-    Raises CheckpointError saying what is wrong.
+    Raises CheckpointError with the reason.
     """
     if recipe.model.startswith("custom:"):
         raise CheckpointError(

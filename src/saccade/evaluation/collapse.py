@@ -1,7 +1,7 @@
-"""Whether a representation has collapsed: all images get (nearly) the same features.
+"""Detecting a collapsed representation: all images get (nearly) the same features.
 
-A loss that falls says nothing of it: where all features are alike, it falls to its least value.
-What the loss sees tells it, compared with what it was like earlier in the same run.
+The loss does not show it: if all features are the same, the loss falls to its minimum. The
+projections that the loss sees show it, compared with earlier in the same run.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 
 class Look(Protocol):
-    """What was seen of an encoder after ``step`` steps."""
+    """The figures of an encoder after ``step`` steps."""
 
     @property
     def step(self) -> int:
-        """Optimiser steps that were done."""
+        """Number of finished optimiser steps."""
 
     @property
     def figures(self) -> Mapping[str, Any]:
@@ -68,7 +68,7 @@ def _sign(looks: Sequence[Look], *, normed: bool) -> str:
 
 
 def _alike(looks: Sequence[Look]) -> str:
-    """Say how alike all images are to the loss at the latest look; empty if they are not."""
+    """Say how similar the projections are at the latest check; empty if they are not."""
     now = looks[-1].figures
     spreads = [look.figures["projector_spread"] for look in looks]
     variances = [look.figures["projector_variance"] for look in looks]
@@ -85,7 +85,8 @@ def _alike(looks: Sequence[Look]) -> str:
 
 
 def _narrow(looks: Sequence[Look]) -> str:
-    """Say how few directions are left at the latest look, and ever fewer; empty if it is not so."""
+    """Say how few directions are left at the latest check, if they keep falling; empty
+    otherwise."""
     name = "projector_rank"
     now, start = looks[-1].figures[name], looks[0].figures[name]
     most = max(look.figures[name] for look in looks if look.step >= SETTLED or look is looks[-1])
@@ -100,7 +101,7 @@ def _narrow(looks: Sequence[Look]) -> str:
 def doubts(
     looks: Sequence[Look], *, joins: bool, normed: bool, progress: float, queries: int = 0
 ) -> dict[str, str]:
-    """Return what is doubtful about the latest of several looks, by the name of the doubt.
+    """Return warnings about the latest check, by their ids.
 
     The first look is that before training. ``joins``: views of an image are drawn together;
     ``normed`` as for ``has_collapsed``. ``progress`` is how much of the run is done, 0..1,
@@ -132,5 +133,5 @@ def doubts(
 
 
 def _standard_error(share: float, count: int) -> float:
-    """Return that of a share of so many, 0..1; 0 where the number is not known."""
+    """Return the standard error of a proportion, 0..1; 0 if the number of images is unknown."""
     return math.sqrt(share * (1 - share) / count) if count else 0.0

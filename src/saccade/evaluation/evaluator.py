@@ -1,4 +1,4 @@
-"""Evaluation: every image exactly once, judged by the objective on logits in float32."""
+"""Evaluation: every image exactly once, with figures of the objective from float32 logits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def evaluate(
     world: World = ALONE,
     decoded: Decoded | None = None,
 ) -> Result:
-    """Score a classifier on a whole split; labels are matched by name.
+    """Evaluate a classifier on a whole split; labels are matched by name.
 
-    Each rank takes its share of the cells; all get the same figures, and the first one the logits
-    of every image. ``poll`` is called with the number of images done after every cell and may raise
-    to stop; ``decoded`` holds small images of a split that is scored again and again. Raises
-    DataError on an unknown class and DivergedError on logits that are not finite.
+    Each rank computes a part of the cells; all get the same figures, and the first one gets the
+    logits of every image. ``poll`` is called with the number of finished images after every cell
+    and can raise to stop; ``decoded`` caches small images of a split that is evaluated often.
+    Raises DataError on an unknown class and DivergedError on logits that are not finite.
     """
     recipe, network = classifier.recipe, classifier.network
     objective = recipe.learned
@@ -62,7 +62,7 @@ def evaluate(
 
 
 def _judged(objective: Objective, logits: Tensor, truth: Tensor) -> Result:
-    """Let an objective judge; raises ConfigError where it lacks a figure that every run needs."""
+    """Compute the figures of an objective; raises ConfigError if a required figure is missing."""
     result = objective.judge(logits, truth)
     if lacking := {objective.primary.name, "loss", "n"} - set(result.figures):
         raise ConfigError(

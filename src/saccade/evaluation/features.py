@@ -1,4 +1,4 @@
-"""Frozen features: what a network makes of every image of a split before its head."""
+"""Frozen features: the output of a network before its head for every image of a split."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def features_of(
 ) -> Features:
     """Return the features of a split, seen through the evaluation's preprocessing.
 
-    Labels are those of the split. ``limit`` takes about so many images, drawn from each class in
-    proportion, always the same ones. Modes of the network are as they were afterwards. Each rank
-    takes its share of the cells; the first one gets all features, the others none. ``poll`` is
+    Labels are those of the split. ``limit`` selects about this many images, from each class in
+    proportion, always the same ones. The modes of the network are restored afterwards. Each rank
+    computes a part of the cells; the first one gets all features, the others none. ``poll`` is
     called with the number of images done and may raise to stop. Raises DivergedError where a
     feature is NaN or infinite.
     """
@@ -82,7 +82,7 @@ def features_of(
 
 def sample(split: Split, limit: int | None) -> Split:
     """Return about ``limit`` images of a split, of each class in proportion and at least one; all
-    of them where that is not fewer.
+    of them if there are not more.
     """
     if limit is None or limit >= len(split):
         return split

@@ -1,6 +1,6 @@
-"""Features that were computed before: the same weights on the same images give them again.
+"""A cache of features: the same weights on the same images give the same features.
 
-They lie in the user's cache folder. Losing them costs time and nothing else.
+They are in the user's cache folder. Losing them costs only time.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def features_once(
     poll: Callable[[int], None] = lambda _done: None,
     limit: int | None = None,
 ) -> Features:
-    """Return features as ``features_of`` does, from the cache where they were computed before.
+    """Return features as ``features_of`` does, from the cache if possible.
 
-    Those of your own network are computed each time: its code may have changed.
+    Those of your own network are computed each time, because its code can change.
     """
     drawn = sample(split, limit)
     place = None
@@ -69,7 +69,7 @@ def features_once(
 
 
 def _key(network: nn.Module, recipe: Recipe, split: Split, how: str) -> str:
-    """Return what decides the features, as 32 hexadecimal digits."""
+    """Return the key of the features, 32 hexadecimal digits."""
     seen = {n: v for n, v in asdict(recipe).items() if n not in ("classes", "objective")}
     facts = [__version__, torch.__version__, split.fingerprint, split.stamp, how, seen]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
@@ -83,7 +83,7 @@ def _key(network: nn.Module, recipe: Recipe, split: Split, how: str) -> str:
 
 
 def _kept(place: Path, count: int) -> Tensor | None:
-    """Return vectors, float32 (count, d), where a sound file has them."""
+    """Return vectors, float32 (count, d), if a valid file has them."""
     try:
         vectors = safetensors.torch.load(place.read_bytes())["vectors"]
     except (OSError, KeyError, ValueError, SafetensorError):
@@ -93,7 +93,7 @@ def _kept(place: Path, count: int) -> Tensor | None:
 
 
 def _keep(place: Path, vectors: Tensor) -> None:
-    """Keep vectors, float32 (n, d), if that can be done, and let the oldest ones go."""
+    """Store vectors, float32 (n, d), if possible, and remove the oldest ones."""
     with suppress(SaccadeError, OSError):
         files.write_bytes(place, safetensors.torch.save({"vectors": vectors.contiguous()}))
         aged = sorted(place.parent.glob("*.safetensors"), key=lambda p: p.lstat().st_mtime)

@@ -1,4 +1,4 @@
-"""Nearest neighbours: what the most similar training images say of an image, without training.
+"""Nearest neighbours: classification by the most similar training images, without training.
 
 *Source:* Wu et al. 2018, arXiv 1805.01978, section 3.4; k and temperature as in Caron et al. 2021,
 arXiv 2104.14294 (eval_knn.py).
@@ -54,7 +54,8 @@ def top1(
     temperature: float = TEMPERATURE,
     num_classes: int,
 ) -> float:
-    """Return the share, 0..1, of judged images whose class gets the most votes of the bank."""
+    """Return the fraction, 0..1, of evaluated images whose class gets the most votes of the
+    bank."""
     votes = vote(bank, judged.vectors, k=k, temperature=temperature, num_classes=num_classes)
     return float((votes.argmax(1) == judged.labels).double().mean())
 

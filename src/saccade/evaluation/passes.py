@@ -33,12 +33,13 @@ def rows(
     world: World = ALONE,
     decoded: Decoded | None = None,
 ) -> Tensor:
-    """Return what ``ask`` makes of every image, float32 (n, k) on the CPU, in the split's order.
+    """Return the result of ``ask`` for every image, float32 (n, k) on the CPU, in the split's
+    order.
 
     ``ask`` gets normalised images, float32 (100, 3, S, S), in evaluation mode, and returns a row
-    for each. Each rank takes its share of the cells; the first one gets all rows, the others none,
+    for each. Each rank computes a part of the cells; the first one gets all rows, the others none,
     (0, k). ``poll`` is called with the number of images done after every cell and may raise to
-    stop; ``decoded`` holds small images of a split that is looked at again and again.
+    stop; ``decoded`` caches small images of a split that is used often.
     """
     return through(
         network,
@@ -62,8 +63,8 @@ def row_by_row(
     precision: str,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """Yield what `rows` returns in parts, float32 (up to 100, k): all of it may not fit into
-    memory.
+    """Yield what `rows` returns in parts, float32 (up to 100, k): the whole result can be too large
+    for memory.
     """
     own = cells(recipe, split, readers)
     left, wanted = len(split), _normalised(ask, recipe, device)
@@ -83,7 +84,7 @@ def looked_at(
     ask: Callable[[Tensor], Tensor],
     poll: Callable[[int], None] = lambda _done: None,
 ) -> Tensor:
-    """Return what ``ask`` makes of the pixels of every image, float32 (n, k), in float32.
+    """Return the result of ``ask`` for the pixels of every image, float32 (n, k), in float32.
 
     As `rows`, on the CPU; ``ask`` gets uint8 (100, 3, S, S).
     """
@@ -126,7 +127,8 @@ def _normalised(
 
 
 def cells_of(split: Split, world: World) -> int:
-    """Return how many cells of a pass over a split each rank takes; the last may be padded."""
+    """Return the number of cells of each rank in a pass over a split; the last one can be
+    padded."""
     return -(-len(split) // (CELL * world.size))
 
 
@@ -141,9 +143,9 @@ def through(
     poll: Callable[[int], None] = lambda _done: None,
     world: World = ALONE,
 ) -> Tensor:
-    """Return what ``ask`` makes of the images of cells, float32 (``count``, k) on the CPU.
+    """Return the result of ``ask`` for the images of cells, float32 (``count``, k) on the CPU.
 
-    As `rows`, for cells of any view: every rank gives those that are its own, in order.
+    As `rows`, for cells of any view: every rank passes its own cells, in order.
     """
     at_once = CELL * world.size
     found: list[Tensor] = []
@@ -170,7 +172,7 @@ def _asked(
     precision: str,
     device: torch.device,
 ) -> Generator[Tensor]:
-    """Yield what ``ask`` makes of each cell, float32 (B, k) on the CPU.
+    """Yield the result of ``ask`` for each cell, float32 (B, k) on the CPU.
 
     The network is in evaluation mode meanwhile.
     """
@@ -189,7 +191,7 @@ def _asked(
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its modules back into its own at the end."""
+    """Put a network into evaluation mode, and restore the mode of each module at the end."""
     # a run goes on training the same network, parts of which may rest in evaluation mode
     was_training = network.training
     modes = [(part, part.training) for part in network.modules()]

@@ -1,6 +1,4 @@
-"""Prediction: classes and probabilities for image files, and for images that are in memory
-already.
-"""
+"""Prediction: classes and probabilities for image files and for images in memory."""
 
 from __future__ import annotations
 
@@ -41,8 +39,8 @@ _READ_FIX = (
 class Prediction:
     """The most probable classes of one image, best first, as (class name, probability in 0..1).
 
-    ``path`` is its file, or ``image 3`` for the fourth of those given otherwise. An image that
-    cannot be read has no classes, and ``error`` says why.
+    ``path`` is its file, or ``image 3`` for the fourth image in memory. An image that cannot be
+    read has no classes, and ``error`` says why.
     """
 
     path: str
@@ -51,7 +49,7 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable class, empty where the network names none.
+        """The most probable class, empty if the network predicts none.
 
         Raises DataError for an image that could not be read.
         """
@@ -72,9 +70,9 @@ def predict(
     in float32.
 
     ``top`` classes are given for each. Folders are searched for images. An image that cannot be
-    read gets a prediction with an ``error``; with ``strict`` it raises DataError instead, as the
-    lack of any image does. Raises UsageError for another ``top`` than 1 or more, CheckpointError
-    where the network's answer is no number.
+    read gets a prediction with an ``error``; with ``strict`` it raises DataError instead, as for a
+    lack of images. Raises UsageError for a ``top`` below 1, CheckpointError if the network's output
+    is not finite.
     """
     if not isinstance(top, int) or top < 1:
         raise UsageError(
@@ -98,7 +96,7 @@ def predict(
 
 
 def several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
-    """Return one image as a list of itself; an array of four dimensions is several images."""
+    """Return a list of images; an array with four dimensions is several images."""
     if isinstance(pictures, str | Path | bytes | bytearray | memoryview | Image.Image):
         return [pictures]  # type: ignore[list-item]
     if isinstance(pictures, np.ndarray):
@@ -128,7 +126,7 @@ def _answers(
 
 
 def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
-    """Yield each image with its name, folders searched to the bottom.
+    """Yield each image with its name; folders are searched recursively.
 
     Raises DataError when there is none.
     """
@@ -156,7 +154,7 @@ def _listed(pictures: Iterable[Picture]) -> Iterator[tuple[str, Picture]]:
 
 
 def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tensor | DataError:
-    """Return what the network sees of an image, uint8 (3, S, S), or the reason why it cannot be
+    """Return the network's input for an image, uint8 (3, S, S), or the reason why it cannot be
     read.
     """
     recipe = classifier.recipe

@@ -1,4 +1,4 @@
-"""Linear probe: a logistic regression on frozen features, its strength chosen on held-out
+"""Linear probe: a logistic regression on frozen features; its penalty is chosen on held-out
 training images.
 """
 
@@ -39,8 +39,8 @@ class Probe:
     """A linear classifier of raw features: logits = vectors @ weight.T + bias.
 
     ``weight`` is float32 (C, d), ``bias`` float32 (C,): they can be copied into a linear head.
-    ``strength`` is the penalty that was chosen, ``held_out_top1`` its share of right answers, 0..1,
-    on training images that were held out for that.
+    ``strength`` is the chosen penalty, ``held_out_top1`` its accuracy, 0..1, on the held-out
+    training images.
     """
 
     weight: Tensor
@@ -53,7 +53,7 @@ class Probe:
         return F.linear(vectors, self.weight, self.bias)
 
     def top1(self, judged: Features) -> float:
-        """Return the share, 0..1, of judged images that it names rightly."""
+        """Return its accuracy, 0..1, on the evaluated images."""
         return float((self.logits(judged.vectors).argmax(1) == judged.labels).double().mean())
 
 
@@ -63,8 +63,8 @@ def fit(features: Features, num_classes: int, seed: int = 0) -> Probe:
     """Fit a linear probe to the features of training images; deterministic, in float64.
 
     It minimises the mean cross entropy + strength / 2 * the squared weights, of features that are
-    centred and divided by their deviation (`LEAST_DEVIATION`). The strength is the one with the
-    lowest loss on held-out images, which the seed draws from each class in proportion.
+    centred and divided by their standard deviation (`LEAST_DEVIATION`). The strength is the one
+    with the lowest loss on held-out images, which the seed draws from each class in proportion.
     """
     folds = _folds(features.labels, num_classes, seed)
     held = range(FOLDS) if len(features) <= MOST_FOLDED else range(1)
@@ -95,7 +95,7 @@ def fit(features: Features, num_classes: int, seed: int = 0) -> Probe:
 
 
 def _folds(labels: Tensor, num_classes: int, seed: int) -> Tensor:
-    """Return which of the folds each image belongs to, int64 (n,): of each class in turn."""
+    """Return the fold of each image, int64 (n,), balanced over the classes."""
     keys = torch.from_numpy(rng.uniform(rng.key(seed, Purpose.FOLD, range(len(labels))), 1)[:, 0])
     folds = torch.empty_like(labels)
     dealt = 0
@@ -108,7 +108,7 @@ def _folds(labels: Tensor, num_classes: int, seed: int) -> Tensor:
 
 
 class _Regression:
-    """A logistic regression that starts where its last solution was."""
+    """A logistic regression that starts at its last solution."""
 
     def __init__(self, features: Features, num_classes: int) -> None:
         raw = features.vectors.double()
@@ -127,7 +127,7 @@ class _Regression:
         self.bias = raw.new_zeros(num_classes, requires_grad=True)
 
     def solved(self, strength: float, gradient: float) -> _Regression:
-        """Go to the solution with this penalty, where no entry of the gradient is larger."""
+        """Find the solution with this penalty, up to the tolerance of the gradient."""
         optimizer = torch.optim.LBFGS(
             [self.weight, self.bias],
             max_iter=STEPS,

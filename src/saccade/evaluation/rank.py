@@ -1,4 +1,4 @@
-"""How many directions features use, and how far apart they lie: what falls when they collapse."""
+"""The number of directions that features use, and their spread: both fall in a collapse."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SMALLEST_SHARE = 1e-7
 def effective_rank(vectors: Tensor) -> float:
     """Return the effective rank of vectors, float32 (n, d): from 1 to min(n, d).
 
-    exp of the entropy of the singular values as shares of their sum.
-    *Source:* Garrido et al. 2023, "RankMe", arXiv 2210.02885, equation 1.
+    exp of the entropy of the singular values, normalised to a sum of 1. *Source:* Garrido et al.
+    2023, "RankMe", arXiv 2210.02885, equation 1.
     """
     tall = vectors.double() if len(vectors) >= vectors.shape[1] else vectors.double().T
     # eigenvalues of the small square: many times faster than singular values of the whole
@@ -28,10 +28,10 @@ def effective_rank(vectors: Tensor) -> float:
 
 
 def spread(vectors: Tensor) -> float:
-    """Return how far vectors, float32 (n, d), lie apart: 0 where all are alike, 1 where their
-    directions are even.
+    """Return the spread of vectors, float32 (n, d): 0 if all are the same, 1 if their directions
+    are even.
 
-    The deviation of each number of the L2-normalised vectors, averaged, times sqrt(d).
+    The standard deviation of each component of the L2-normalised vectors, averaged, times sqrt(d).
     *Source:* Chen and He 2021, "SimSiam", arXiv 2011.10566, section 4.1.
     """
     deviation = F.normalize(vectors.double()).std(0, unbiased=False)

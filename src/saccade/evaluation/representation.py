@@ -1,4 +1,4 @@
-"""What an encoder that learns without labels is like: loss on images held out, neighbours, rank."""
+"""Checking an encoder without labels: loss on held-out images, nearest neighbours, rank."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ NORM_CELLS = 4
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What looks are made with: the objective and settings of a run, and what computes.
+    """The tools of a check: the objective and settings of a run, and its device.
 
-    ``recipe`` says how images are seen at evaluation.
+    ``recipe`` is the preprocessing at evaluation.
     """
 
     objective: Objective
@@ -58,9 +58,10 @@ class Means:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The images of a look: the ``bank``, and ``queries`` whose classes it is asked for.
+    """The images of a check: the ``bank``, and ``queries`` that it classifies.
 
-    ``has_labels`` says whether there are classes to ask for; else the queries are more of the bank.
+    ``has_labels`` says whether there are classes; without them the queries are further images of
+    the bank's split.
     """
 
     bank: Split
@@ -69,10 +70,10 @@ class Sample:
 
     @classmethod
     def of(cls, train: Split, val: Split, config: Config) -> Sample:
-        """Draw the images by key, bounded by the settings: the same ones at every look.
+        """Draw the images by key, limited by the settings: the same ones at every check.
 
-        The bank is of the training images, the queries of the validation images. Where only one of
-        the two has labels, or there are too few to validate, both are of one set.
+        The bank is from the training images, the queries from the validation images. If only one of
+        the two has labels, or there are too few validation images, both are from one set.
         """
         size = config.pretrain.bank
         asked = max(size // QUERIES, 1)
@@ -105,11 +106,11 @@ def drawn(split: Split, count: int, seed: int) -> Split:
 def qualities(
     model: nn.Module, sample: Sample, means: Means, poll: Callable[[int], None]
 ) -> dict[str, float]:
-    """Return what the features of a learner are like, in evaluation mode, the same on all ranks.
+    """Return the figures of a learner's features, in evaluation mode, the same on all ranks.
 
-    ``knn`` is the top-1, 0..1, of the 20 nearest neighbours, where there are labels. ``rank`` and
+    ``knn`` is the top-1, 0..1, of the 20 nearest neighbours, if there are labels. ``rank`` and
     ``spread`` are those of the encoder's features; ``projector_rank``, ``projector_spread`` and
-    ``projector_variance`` those of what the loss sees of them.
+    ``projector_variance`` those of their projections, which the loss sees.
     """
     bank, projected = _seen(model, sample.bank, means, poll)
     queries, _ = _seen(model, sample.queries, means, poll)
@@ -134,7 +135,7 @@ def qualities(
 def _seen(
     model: nn.Module, split: Split, means: Means, poll: Callable[[int], None]
 ) -> tuple[Features, Tensor]:
-    """Return features of a split and what the loss sees of them, float32 (n, d) and (n, p).
+    """Return features of a split and their projections, float32 (n, d) and (n, p).
 
     The first rank gets all, the others none.
     """
@@ -168,9 +169,9 @@ def held_out_loss(
 ) -> dict[str, float]:
     """Return the mean loss of a learner on images of a split, in evaluation mode.
 
-    They are seen as in training, with the draws of epoch 0: the same crops and masks at every look.
-    Where the objective has a yardstick its loss is there as ``constant``. ``poll`` is called with
-    the number of images done, after every cell.
+    They are augmented as in training, with the draws of epoch 0: the same crops and masks at every
+    check. If the objective has a baseline, its loss is ``constant``. ``poll`` is called with the
+    number of images done, after every cell.
     """
     config, world = means.config, means.world
     repeats = config.augment.repeats
@@ -205,10 +206,10 @@ def held_out_loss(
 
 
 def pictured(model: nn.Module, split: Split, means: Means) -> NDArray[np.uint8] | None:
-    """Return what a learner makes of the first images of a split: uint8 (n, columns, S, S, 3).
+    """Return a learner's pictures of the first images of a split, uint8 (n, columns, S, S, 3).
 
-    They are seen as in training, with the draws of epoch 0, so it is the same at every look. None
-    where there is nothing to show. This process does it alone.
+    They are augmented as in training, with the draws of epoch 0, so they are the same at every
+    check. None if there is nothing to show. Only this process computes it.
     """
     count = min(means.config.pretrain.pictures, len(split))
     if not count:
@@ -228,7 +229,8 @@ def pictured(model: nn.Module, split: Split, means: Means) -> NDArray[np.uint8] 
 def fit_norms(model: nn.Module, split: Split, means: Means, poll: Callable[[int], None]) -> None:
     """Set the statistics of BatchNorms to those of some training images, in place.
 
-    Without them the features of an untrained network are no yardstick. The same on all ranks.
+    Without this the features of an untrained network are not a fair baseline. The same on all
+    ranks.
     """
     alone = replace(means, world=ALONE)
     cell = means.config.cell
@@ -252,7 +254,7 @@ def cell_loss(model: nn.Module, cell: Cell, objective: Objective, precision: str
 
 
 def _view(split: Split, means: Means, cell: int) -> TrainingView:
-    """Return the images of a split as training sees them, at their final size, in such cells."""
+    """Return the images of a split as in training, at their final size, in cells of this size."""
     config, world = means.config, means.world
     section = config.data
     return TrainingView(

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the answer of a network as the mean over several views of each image."""
+"""Test-time augmentation: the output of a network as the mean over several views of each image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SHIFT = 1 / 32
 
 
 def views(images: Tensor, count: int) -> Iterator[Tensor]:
-    """Yield so many views of images, float32 (B, 3, S, S), each of the same shape.
+    """Yield 1, 2 or 6 views of images, float32 (B, 3, S, S), each of the same shape.
 
-    1 is the images alone; 2 adds their mirror images; 6 adds both moved to the upper left and to
-    the lower right, where what comes in from outside mirrors the border.
+    1 is the images alone; 2 adds their horizontal flips; 6 adds both shifted to the upper left and
+    to the lower right, with a mirrored border.
     """
     assert count in (1, 2, 6)
     yield images
@@ -37,13 +37,11 @@ def views(images: Tensor, count: int) -> Iterator[Tensor]:
 
 
 def mean_logits(network: nn.Module, images: Tensor, count: int) -> Tensor:
-    """Return the logits of images (B, 3, S, S), float32 (B, C), averaged over so many views of
-    each.
-    """
+    """Return the logits of images (B, 3, S, S), float32 (B, C), averaged over the views of each."""
     laid_out = (view.contiguous(memory_format=torch.channels_last) for view in views(images, count))
     return reduce(torch.add, (network(view).float() for view in laid_out)) / count
 
 
 def phrase(count: int) -> str:
-    """Return what has to stand beside a figure that several views gave; nothing for one."""
+    """Return the note for a figure of several views; empty for one view."""
     return f", mean of {count} views of each" if count > 1 else ""

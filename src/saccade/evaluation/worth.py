@@ -1,7 +1,7 @@
-"""What weights are worth on a set of images before anything is trained: frozen features, beside
-those of the same network untrained.
+"""A test of weights on a set of images before training: their frozen features, beside those of the
+same network untrained.
 
-Without the untrained network a figure misleads: random filters on fitted patches reach far more
+Without the untrained network the figure misleads: random filters on fitted patches reach far more
 than chance.
 """
 
@@ -49,7 +49,7 @@ Poll = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What frozen features are good for: top-1, 0..1, of images that were not learned from.
+    """The accuracy of frozen features: top-1, 0..1, on images that were not used for learning.
 
     ``knn`` is that of weighted nearest neighbours, ``probe`` that of a linear probe.
     """
@@ -65,13 +65,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What weights are worth on a set of images.
+    """The test result of weights on a set of images.
 
-    ``frozen`` is the network's score, ``untrained`` that of the same network as it would be drawn,
-    None where there is none. ``learned`` and ``judged`` count the images behind it. ``probe`` and
-    ``features`` are those of the training images that were learned from. ``pixels`` has the top-1
-    of nearest neighbours for each way to normalise, on fewer images, and ``better`` names the one
-    that beats the recipe's own beyond doubt, empty where none does.
+    ``frozen`` is the network's score, ``untrained`` that of the same network with random weights,
+    None if there is none. ``learned`` and ``judged`` are the numbers of images to learn from and to
+    evaluate on. ``probe`` and ``features`` are those of the training images. ``pixels`` has the
+    top-1 of nearest neighbours for each way to normalise, on fewer images, and ``better`` names the
+    one that is significantly better than the recipe's own, empty if none is.
     """
 
     frozen: Score
@@ -85,7 +85,8 @@ class Worth:
 
     @property
     def helps(self) -> bool | None:
-        """Whether the weights beat the untrained network beyond doubt; None where nothing tells."""
+        """Whether the weights are significantly better than the untrained network; None if
+        unknown."""
         if self.untrained is None:
             return None
         high, low = self.frozen.best, self.untrained.best
@@ -117,11 +118,11 @@ def worth(
     device: torch.device,
     poll: Poll = lambda _done: None,
 ) -> Worth:
-    """Say what the weights of a network are worth, beside ``other``, the same network untrained.
+    """Test the weights of a network, beside ``other``, the same network untrained.
 
-    ``sides`` are the images to learn from and to judge on, labelled by the same classes; bounded
-    samples of them are looked at, always the same ones. ``poll`` is called with the number of
-    images done of ``total`` and may raise to stop.
+    ``sides`` are the images to learn from and to evaluate on, with the same classes; limited
+    samples of them are used, always the same ones. ``poll`` is called with the number of images
+    done of ``total`` and may raise to stop.
     """
     train, val = sample(sides[0], LEARNED), sample(sides[1], JUDGED)
     classes = len(train.classes)
@@ -162,16 +163,14 @@ def _every(count: int, most: int) -> NDArray[np.int64]:
 
 
 def total(recipe: Recipe, sides: tuple[Split, Split], *, beside: bool) -> int:
-    """Return how many images are looked at; ``beside`` counts an untrained network, too."""
+    """Return the number of images used; ``beside`` also counts an untrained network."""
     learned, judged = (len(sample(*side)) for side in zip(sides, (LEARNED, JUDGED), strict=True))
     checked = len(_every(learned, CHECKED)) + len(_every(judged, CHECKED))
     return (learned + judged) * (1 + beside) + checked * (len(ways(recipe)) - 1)
 
 
 def ways(recipe: Recipe) -> dict[str, Recipe]:
-    """Return the ways to normalise that weights may have been trained with, by name: the recipe's
-    first.
-    """
+    """Return common normalisations of trained weights, by name: the recipe's first."""
     found = {"as set": recipe}
     for name, (mean, std) in (("ImageNet's mean and deviation", IMAGENET), ("0.5", HALVES)):
         found[name] = replace(recipe, mean=mean, std=std)
@@ -187,11 +186,11 @@ def ways(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def untrained(recipe: Recipe, train: Split, readers: Readers, *, device: torch.device) -> nn.Module:
-    """Return the network of a recipe as it is drawn, in evaluation mode.
+    """Return the untrained network of a recipe, in evaluation mode.
 
-    What is fitted to images and not trained, is fitted to some of ``train``: a whitening layer, and
-    the statistics of BatchNorm. Without that it would look worse than it is. Raises ConfigError for
-    a network that has no name.
+    Its whitening layer and the statistics of BatchNorm are fitted to some images of ``train``;
+    otherwise it would look worse than it is. Raises ConfigError for a network that is not
+    registered.
     """
     network = create_model(
         recipe.model,
@@ -235,15 +234,15 @@ def _score(learned: Features, judged: Features, head: Probe, classes: int) -> Sc
 
 
 def _right(bank: Features, judged: Features, classes: int) -> Tensor:
-    """Return which judged images their nearest neighbours name rightly, bool (n,)."""
+    """Return which evaluated images their nearest neighbours classify correctly, bool (n,)."""
     votes = neighbours.vote(bank, judged.vectors, num_classes=classes)
     return votes.argmax(1) == judged.labels
 
 
 def _better(answers: dict[str, Tensor]) -> str:
-    """Return which way of normalising beats the first one beyond doubt, empty where none does.
+    """Return the normalisation that is significantly better than the first one, empty if none is.
 
-    ``answers`` says for each which judged images, bool (n,), were named rightly.
+    ``answers`` says for each which evaluated images, bool (n,), were classified correctly.
     """
     first, *others = answers
     best = max(others, key=lambda name: int(answers[name].sum()), default=first)
@@ -254,7 +253,7 @@ def _better(answers: dict[str, Tensor]) -> str:
 
 
 class _Look:
-    """Features of one split after the other, and how many images are done by then."""
+    """Features of one split after the other, and the number of finished images."""
 
     def __init__(self, readers: Readers, precision: str, device: torch.device, poll: Poll) -> None:
         self.readers, self.precision, self.device = readers, precision, device

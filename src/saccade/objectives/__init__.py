@@ -1,4 +1,4 @@
-"""Objectives by name, and which one the labels of a set ask for.
+"""Objectives by name, and the choice of one by the labels of a data set.
 
 An objective is one file here and one entry below.
 """
@@ -31,9 +31,9 @@ _HANDED: dict[str, type[Objective]] = {}
 
 
 def know(kind: type[Objective]) -> None:
-    """Let model files of this process name an objective that was handed over from Python.
+    """Register the user's own objective, so that model files of this process can name it.
 
-    Raises UsageError for what is no objective, or not a whole one.
+    Raises UsageError for an invalid or incomplete objective.
     """
     where = "objective"
     if isinstance(kind, Objective):
@@ -73,16 +73,16 @@ def know(kind: type[Objective]) -> None:
 
 
 def build(config: Config, train: Split) -> Objective:
-    """Return what a run on these training images learns."""
+    """Return the objective of a run on these training images."""
     if config.pretrain.method != "none":
         return METHODS[config.pretrain.method].of(config, train)
     return next(kind for kind in OBJECTIVES if kind.fits(train)).of(config, train)
 
 
 def named(name: str, outputs: Sequence[str]) -> Objective:
-    """Return an objective by its name in a model file, to judge and to answer.
+    """Return an objective by its name in a model file, for evaluation and prediction.
 
-    Raises CheckpointError for one that is not known here.
+    Raises CheckpointError for an unknown one.
     """
     for kind in (*OBJECTIVES, *METHODS.values(), *_HANDED.values()):
         if kind.name == name:
@@ -96,14 +96,14 @@ def named(name: str, outputs: Sequence[str]) -> Objective:
 
 
 def primary(name: str = Classification.name) -> Primary:
-    """Return the figure that decides for an objective; raises CheckpointError as :func:`named`."""
+    """Return the primary figure of an objective; raises CheckpointError as :func:`named`."""
     return named(name, ()).primary
 
 
 def of_facts(facts: Mapping[str, Any]) -> Objective:
     """Return the objective that a ``run.json`` names.
 
-    Runs that say nothing are of classification, the only one there was.
+    Runs without a name are classification, which was once the only objective.
     """
     dataset = facts.get("dataset")
     classes = dataset.get("classes") if isinstance(dataset, dict) else ()

@@ -1,4 +1,4 @@
-"""Whether training and validation have the same classes."""
+"""Comparing the classes of training and validation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def doubles(names: set[str]) -> list[str]:
 def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
     """Compare the classes of both sides by name.
 
-    A class without an image does not count as there.
+    A class without an image does not count.
     """
     known, judged = _present(train), _present(val)
     missing, extra = known - judged, judged - known
@@ -60,7 +60,7 @@ def class_maps(train: Split, val: Split, *, held_out: bool) -> list[Finding]:
 def _case(
     pairs: Sequence[tuple[str, str]], known: set[str], train: Split, val: Split
 ) -> list[Finding]:
-    """Name the classes that differ only in upper and lower case, on two sides or on one."""
+    """List the classes that differ only in upper and lower case, between splits or within one."""
     findings = []
     if pairs:
         names = [f"'{a}' / '{b}'" for a, b in pairs]
@@ -106,7 +106,7 @@ def _extra(names: Sequence[str], train: Split, val: Split) -> Finding:
 
 
 def _hollow(used: set[str], train: Split, val: Split) -> list[Finding]:
-    """Name the class folders without an image: those with other files are refused."""
+    """List the class folders without an image: those with other files are refused."""
     findings = []
     unread = sorted({*train.left_out, *val.left_out})
     if unread:

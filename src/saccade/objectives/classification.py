@@ -1,4 +1,4 @@
-"""Classification: each image is of one class."""
+"""Classification: each image has one class."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Mixed(NamedTuple):
 
 @dataclass(frozen=True)
 class Classification(Objective):
-    """Softmax or binary cross-entropy against one class per image; top-1 decides.
+    """Softmax or binary cross-entropy with one class per image; top-1 is the primary figure.
 
-    ``class_weights`` is float32 (C,), None where all classes count the same.
+    ``class_weights`` is float32 (C,), None if all classes have the same weight.
     """
 
     class_weights: Tensor | None = None
@@ -53,7 +53,7 @@ class Classification(Objective):
 
     @classmethod
     def fits(cls, train: Split) -> bool:
-        """Any labels will do: a class is what its name says."""
+        """All labels fit: each different label is a class."""
         return True
 
     @classmethod
@@ -70,7 +70,7 @@ class Classification(Objective):
         return class_maps(train, val, held_out=held_out)
 
     def facts(self) -> dict[str, Any]:
-        """Return the weight of each class, or null where all count the same."""
+        """Return the weight of each class, or null if all are the same."""
         weights = self.class_weights
         return {
             "class_weights": None if weights is None else [round(w, 6) for w in weights.tolist()]
@@ -86,7 +86,7 @@ class Classification(Objective):
         return self.total(outputs, targets) / len(outputs)
 
     def total(self, outputs: Tensor, targets: Mixed) -> Tensor:
-        """Return the loss that the settings ask for, summed over a cell, a float32 scalar."""
+        """Return the loss of the settings, summed over a cell, a float32 scalar."""
         return mixed_loss(
             outputs,
             targets.labels,
@@ -105,7 +105,7 @@ class Classification(Objective):
         return math.log(self.head), f"ln({self.head})"
 
     def matched(self, split: Split) -> Split:
-        """Return the split labelled by the places of these classes."""
+        """Return the split with the indices of these classes as labels."""
         return split.with_classes(self.outputs)
 
     def judge(self, logits: Tensor, truth: Tensor) -> Result:
@@ -115,7 +115,7 @@ class Classification(Objective):
         return Result(score.to_json(), logits.cpu(), truth.cpu())
 
     def shown(self, figures: Mapping[str, Any]) -> list[str]:
-        """Return top-1 and, where it can be wrong, top-5."""
+        """Return top-1 and, with more than five classes, top-5."""
         found = [f"top-1 {figures['top1']:.2%}"]
         return found + [f"top-5 {figures['top5']:.2%}"] * self._has_top5
 
@@ -142,7 +142,8 @@ class Classification(Objective):
         ]
 
     def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return images, correct ones, top-5 where it can be wrong, and the loss."""
+        """Return the numbers of images and of correct ones, top-5 with more than five classes, and
+        the loss."""
         forms: list[tuple[str, str, Callable[[float], str]]] = [
             ("n", "images", "{:,.0f}".format),
             ("correct", "correct", "{:,.0f}".format),
@@ -157,11 +158,11 @@ class Classification(Objective):
 
     @property
     def curves(self) -> tuple[Measure, ...]:
-        """Return top-1 and, where it can be wrong, top-5."""
+        """Return top-1 and, with more than five classes, top-5."""
         return self.measures if self._has_top5 else self.measures[:1]
 
     def page(self, seen: Seen) -> list[Part]:
-        """Return what is taken for what, each class, and the surest mistakes."""
+        """Return the confusions, the accuracy of each class, and the most confident mistakes."""
         return confusions(seen)
 
     @property
@@ -170,5 +171,5 @@ class Classification(Objective):
 
 
 def of_settings(config: Config, num_classes: int = 0) -> Classification:
-    """Return classification without data, for a step that is made by hand."""
+    """Return classification without data, for a manual step."""
     return replace(Classification(tuple(map(str, range(num_classes)))), config=config)

@@ -1,4 +1,4 @@
-"""What the report of a classification shows: what is taken for what, each class, the mistakes."""
+"""The report of a classification: confusions, accuracy per class, mistakes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def confusions(seen: Seen) -> list[Part]:
 
 
 def _confused(counts: Counts, seen: Seen) -> Part:
-    """Return the matrix with the commonest mistakes beside it, or these alone for many classes."""
+    """Return the matrix and the most common mistakes, or only these if there are many classes."""
     if len(seen.titles) > HEAT_MAP_CLASSES:
         pairs = _pairs(counts, seen, PAIRS_ALONE)
         return Part("Most confused classes", blocks=(pairs,) if pairs.rows else ())
@@ -41,7 +41,7 @@ def _confused(counts: Counts, seen: Seen) -> Part:
 
 
 def _pairs(counts: Counts, seen: Seen, count: int) -> Table:
-    """Return the ``count`` classes most often taken for another."""
+    """Return the ``count`` classes that are confused most often."""
     wrong, images = counts.copy(), counts.sum(1)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -60,7 +60,7 @@ def _pairs(counts: Counts, seen: Seen, count: int) -> Table:
 
 
 def _per_class(counts: Counts, seen: Seen) -> Part:
-    """Return the accuracy of each class, worst first, and what it is taken for."""
+    """Return the accuracy of each class, worst first, and its most common confusion."""
     accuracies = per_class_accuracy(counts)
     # classes without an image come last: they have no accuracy
     order = sorted(

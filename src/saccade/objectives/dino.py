@@ -1,7 +1,7 @@
-"""DINO: a student learns from its own slow average what the views of an image have in common.
+"""DINO: a student learns to predict the output of its own slow average for other views of an image.
 
 Caron et al. 2021, *Emerging Properties in Self-Supervised Vision Transformers*, arXiv 2104.14294.
-The teacher sees the large views, the student all; the teacher is the encoder that is kept.
+The teacher sees the large views, the student all views; the teacher is saved as the encoder.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Dino(JointEmbedding):
         return learner
 
     def encoder(self, model: nn.Module) -> nn.Module:
-        """Return the teacher, which is better than the student all the way."""
+        """Return the teacher, which is better than the student throughout training."""
         assert isinstance(model, SelfDistillation)
         return model.teacher
 
     def rows(self, inputs: Seen) -> int:
-        """Return for how many images the student's stochastic depth is drawn."""
+        """Return the number of images for which the student's stochastic depth is drawn."""
         return len(inputs)
 
     def prepare(self, cell: Cell) -> tuple[Seen, float]:
@@ -81,10 +81,10 @@ class Dino(JointEmbedding):
         return distil(student, teacher, centre, views=self.views, temperatures=temperatures)
 
     def after_update(self, model: nn.Module, step: int, good: Tensor) -> None:
-        """Let the teacher follow the student, ever more slowly towards the end of the run.
+        """Let the teacher follow the student, more slowly towards the end of the run.
 
-        It stays where it is where ``good``, a bool scalar, is False.
-        *Source:* Caron et al. 2021, section 3.1 (half a cosine to 1).
+        It does not change if ``good``, a bool scalar, is False. *Source:* Caron et al. 2021,
+        section 3.1 (half a cosine to 1).
         """
         assert isinstance(model, SelfDistillation)
         first = self.config.pretrain.teacher_momentum
@@ -92,7 +92,7 @@ class Dino(JointEmbedding):
         model.follow(1.0 - (1.0 - first) * share, good)
 
     def sharpness(self, step: int) -> float:
-        """Return the teacher's temperature at a step: a straight line, then as it is.
+        """Return the teacher's temperature at a step: a linear change, then constant.
 
         *Source:* main_dino.py moves it once an epoch; this is the same line, step by step.
         """
@@ -109,7 +109,7 @@ class Dino(JointEmbedding):
         return Duration.parse(duration).steps(epoch, batch, self.total_steps)
 
     def announced(self) -> list[tuple[str, str]]:
-        """Say what each image is seen as, and which network is kept."""
+        """Describe the views of each image, and the saved network."""
         count, section = self.config.augment.local_views, self.config.augment
         small = local_side(section, self.config.data.image_size)
         text = f"{self.views} large" + (f" and {count} small ones of {small} px" if count else "")
@@ -117,6 +117,6 @@ class Dino(JointEmbedding):
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:
-        """The loss of a student that has no opinion: ln of the number of prototypes."""
+        """The loss of a uniform student: ln of the number of prototypes."""
         prototypes = self.config.pretrain.projector[-1]
         return math.log(prototypes), f"ln({prototypes})"

@@ -1,4 +1,4 @@
-"""One evaluation of a run, as it is remembered, compared and written down."""
+"""One evaluation of a run: stored, compared and recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLACE = ("step", "epoch", "split", "views")
 class Evaluation:
     """The figures of one split after ``step`` optimiser steps, with ``views`` of each image.
 
-    ``figures`` are numbers by name; ``primary`` says which of them decides. ``final`` is the
+    ``figures`` are numbers by name; ``primary`` is the one that chooses the best. ``final`` is the
     evaluation of the saved weights.
     """
 
@@ -38,21 +38,21 @@ class Evaluation:
         return self.primary.shown(self.figures)
 
     def score(self, watch: str = "") -> float:
-        """Return a number that is higher for the better evaluation.
+        """Return a number that is higher for a better evaluation.
 
-        It is the primary figure, or the loss where that is to be watched.
+        It is from the primary figure, or from the loss if that is watched.
         """
         if watch == "loss":
             return -float(self.figures["loss"])
         return self.primary.score(self.figures)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what checkpoints, ``run.json`` and ``log.jsonl`` hold."""
+        """Return the form in checkpoints, ``run.json`` and ``log.jsonl``."""
         return {name: getattr(self, name) for name in _PLACE} | dict(self.figures)
 
     @classmethod
     def parse(cls, entry: Mapping[str, Any], primary: Primary) -> Self:
-        """Read what :meth:`to_json` wrote; runs of earlier versions say less."""
+        """Read the form of :meth:`to_json`; earlier versions have fewer fields."""
         figures = {name: value for name, value in entry.items() if name not in _PLACE}
         return cls(
             int(entry["step"]),

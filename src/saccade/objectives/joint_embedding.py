@@ -1,4 +1,5 @@
-"""Joint embedding: what the methods share in which views of one image are to look alike."""
+"""Joint embedding: the common part of methods that learn the same embedding for views of an
+image."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from saccade.objectives.pretraining import Pretraining
 
 @dataclass(frozen=True)
 class JointEmbedding(Pretraining):
-    """Views of an image lie side by side in a cell (micro-batch); others tell it from the rest."""
+    """Views of an image are side by side in a cell (micro-batch), among those of other images."""
 
     joins: ClassVar[bool] = True
     columns_of_pictures: ClassVar[tuple[str, ...]] = ("the large views, which are compared",)
@@ -26,7 +27,7 @@ class JointEmbedding(Pretraining):
     def of(cls, config: Config, train: Split) -> Self:
         """Return the objective of a run on these training images, whose labels it never sees.
 
-        Raises ConfigError where an image has one view, or views are mixed with other images.
+        Raises ConfigError if an image has only one view, or if views are mixed with other images.
         """
         section = config.augment
         if section.repeats < 2:
@@ -52,5 +53,5 @@ class JointEmbedding(Pretraining):
 
     @property
     def views(self) -> int:
-        """How many views of an image lie side by side."""
+        """Number of views of an image side by side."""
         return self.config.augment.repeats

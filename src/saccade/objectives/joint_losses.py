@@ -1,4 +1,4 @@
-"""The losses of joint embedding: views of one image are to look alike."""
+"""The losses of joint embedding: views of one image must have similar embeddings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 def contrast(projected: Tensor, views: int, temperature: float) -> Tensor:
     """Return the NT-Xent loss summed over the views of a cell, a float32 scalar.
 
-    ``projected`` is (B, p), the ``views`` of an image side by side. Each view is told from all
-    others of the cell by its cosine with the other views of its image; where these are several,
+    ``projected`` is (B, p), the ``views`` of an image side by side. Each view is distinguished from
+    all others of the cell by its cosine similarity to the other views of its image; for several,
     their mean counts. *Source:* Chen et al. 2020, "SimCLR", equation 1; for several, Khosla et al.
     2020, "SupCon", equation 2.
     """
@@ -37,10 +37,10 @@ def distil(
 ) -> Tensor:
     """Return DINO's loss summed over the large views of a cell, a float32 scalar.
 
-    ``student`` is (B + M, K), the ``views`` of each image side by side and behind them its small
-    views, as many for each; ``teacher`` (B, K) and ``centre`` (K,); ``temperatures`` are the
-    student's and the teacher's. Every large view of the teacher is compared with every view of the
-    student but itself; the mean over these counts. *Source:* Caron et al. 2021, algorithm 1.
+    ``student`` is (B + M, K), the ``views`` of each image side by side, followed by its small
+    views, the same number for each; ``teacher`` (B, K) and ``centre`` (K,); ``temperatures`` are
+    the student's and the teacher's. Every large view of the teacher is compared with every other
+    view of the student; the mean over these counts. *Source:* Caron et al. 2021, algorithm 1.
     """
     cool, sharp = temperatures
     images = len(teacher) // views

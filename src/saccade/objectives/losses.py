@@ -16,7 +16,7 @@ def balanced_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.
 
     Their mean over labels is 1.
 
-    A class without a label weighs nothing. *Source:* King and Zeng 2001, section 4.2.
+    A class without labels has weight 0. *Source:* King and Zeng 2001, section 4.2.
     """
     counts = np.bincount(labels, minlength=num_classes)
     weights = np.zeros(num_classes)

@@ -1,7 +1,7 @@
-"""MAE: most patches are left out, and a small decoder fills them in.
+"""MAE: most patches are removed, and a small decoder predicts them.
 
 He, Chen, Xie, Li, Dollar, Girshick, *Masked Autoencoders Are Scalable Vision Learners*, 2022:
-figure 1, section 3. The encoder sees the visible quarter alone, which makes it cheap.
+figure 1, section 3. The encoder sees only the visible quarter, which makes it cheap.
 
 Shapes: B batch, N patches of an image, n visible ones, C channels of the encoder, D of the decoder,
 h and w of the map of patches, P side of a patch, S side of an image.
@@ -33,7 +33,7 @@ SMALL = 1e-6
 
 
 class Decoder(nn.Module):
-    """What turns tokens of the visible patches into pixels of all patches.
+    """The decoder: from tokens of the visible patches to pixels of all patches.
 
     *Source:* He et al. 2022, section 3; the published code.
     """
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor, masked: Masked) -> Tensor:
         """Map the tokens of the visible patches to pixels (B, 3, h P, w P).
 
-        ``tokens`` is (B, n, C), or (B, 1 + n, C) with a class token, which stays in front.
+        ``tokens`` is (B, n, C), or (B, 1 + n, C) with a class token, which stays first.
         """
         x = self.embed(tokens)
         hidden = masked.hidden.flatten(1)
@@ -84,16 +84,15 @@ class MaskedAutoencoder(Learner):
         self.decoder = decoder
 
     def forward(self, masked: Masked) -> Tensor:
-        """Return what every patch may look like, (B, 3, h P, w P), each with mean 0 and deviation
-        1.
-        """
+        """Return predictions for every patch, (B, 3, h P, w P), each with mean 0 and deviation
+        1."""
         patches = self.encoder.patches(masked.images)
         return self.decoder(self.encoder.encode(patches, masked.visible), masked)
 
 
 @dataclass(frozen=True)
 class Mae(MaskedImages):
-    """The squared error of hidden patches, each with its own mean and deviation taken out.
+    """The squared error of hidden patches, each normalised by its own mean and deviation.
 
     *Source:* He et al. 2022, section 3, "reconstruction target".
     """
@@ -140,7 +139,7 @@ class Mae(MaskedImages):
     def as_pixels(self, predicted: Tensor, images: Tensor) -> Tensor:
         """Give each predicted patch (B, 3, S, S) the mean and deviation of the original one.
 
-        These are no predictions: the network is never asked for them.
+        The network does not predict these two values.
         """
         mean, deviation = _moments(pixel_unshuffle(images, self.patch))
         return pixel_shuffle(pixel_unshuffle(predicted, self.patch) * deviation + mean, self.patch)

@@ -1,8 +1,8 @@
-"""Masked images: some patches are hidden, and a network tells from the others what they show.
+"""Masked images: some patches are hidden, and a network predicts them from the others.
 
 This is what MAE (`mae.py`) and SimMIM (`simmim.py`) share: the hidden patches of a cell, a loss
-over hidden pixels alone, and the pictures. Each image has the same number of hidden patches, so
-the loss is a sum over images: it does not matter how a batch is split into cells.
+over hidden pixels alone, and the pictures. Each image has the same number of hidden patches, so the
+loss is a sum over images and does not depend on the split of a batch into cells.
 
 Shapes: B batch, n visible patches of an image, S side of an image in pixels, h and w of the map of
 patches.
@@ -31,10 +31,10 @@ from saccade.objectives.pretraining import Pretraining
 
 
 class Masked(NamedTuple):
-    """Images, and which of their patches are hidden.
+    """Images and their hidden patches.
 
-    ``images`` is float32 (B, 3, S, S), normalised; ``hidden`` bool (B, h, w); ``visible`` int64
-    (B, n), the places of the visible patches, row by row.
+    ``images`` is float32 (B, 3, S, S), normalised; ``hidden`` bool (B, h, w); ``visible`` int64 (B,
+    n), the places of the visible patches, row by row.
     """
 
     images: Tensor
@@ -43,9 +43,7 @@ class Masked(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What hidden pixels are compared with: float32 (B, 3, S, S), and bool (B, 1, S, S), where
-    they are.
-    """
+    """The target of hidden pixels, float32 (B, 3, S, S), and their mask, bool (B, 1, S, S)."""
 
     pixels: Tensor
     hidden: Tensor
@@ -53,7 +51,7 @@ class Target(NamedTuple):
 
 @runtime_checkable
 class Patched(Protocol):
-    """A network that takes patches in place of images."""
+    """A network whose input can be patches instead of images."""
 
     levels: tuple[Level, ...]
 
@@ -62,15 +60,15 @@ class Patched(Protocol):
         ...
 
     def last_map(self, patches: Tensor) -> Tensor:
-        """Return the last map (B, C', h', w'), normed, that comes of patches (B, h, w, C)."""
+        """Return the last map (B, C', h', w'), normalised, for patches (B, h, w, C)."""
         ...
 
 
 @dataclass(frozen=True)
 class MaskedImages(Pretraining):
-    """Tell hidden patches from visible ones.
+    """Learn to predict hidden patches from visible ones.
 
-    ``patch`` is the side of the network's patches in pixels, 0 where nothing says it.
+    ``patch`` is the side of the network's patches in pixels, 0 if unknown.
     """
 
     patch: int = 0
@@ -94,15 +92,15 @@ class MaskedImages(Pretraining):
 
     @abstractmethod
     def usual_unit(self) -> int:
-        """Return the side of a unit of the mask, in pixels, where the settings leave it open."""
+        """Return the default side of a unit of the mask, in pixels."""
 
     @abstractmethod
     def target(self, images: Tensor) -> Tensor:
-        """Return what pixels are compared with, for normalised images, both (B, 3, S, S)."""
+        """Return the target pixels of normalised images, both (B, 3, S, S)."""
 
     @abstractmethod
     def distance(self, difference: Tensor) -> Tensor:
-        """Return how wrong each pixel is, for differences from the target of any shape (...)."""
+        """Return the error of each pixel for differences from the target, of any shape (...)."""
 
     @abstractmethod
     def best_constant(self, target: Target) -> Tensor:
@@ -143,7 +141,7 @@ class MaskedImages(Pretraining):
         return network.levels
 
     def _require_single_images(self) -> None:
-        """Raise ConfigError where images are mixed, or their size changes: masks are for neither.
+        """Raise ConfigError if images are mixed or their size changes: masks do not support this.
 
         A mixed image would depend on the others of its cell.
         """
@@ -159,7 +157,7 @@ class MaskedImages(Pretraining):
             raise ConfigError(what, where=where, fix=fix)
 
     def prepare(self, cell: Cell) -> tuple[Masked, Target]:
-        """Hide patches of a cell, and say what is under them."""
+        """Hide patches of a cell, and return their content as the target."""
         images, _ = self.present(cell)
         hidden = self.masking.draw(self.config.seed, cell.epochs, cell.samples)
         visible = np.nonzero(~hidden.reshape(len(hidden), -1))[1].reshape(len(hidden), -1)
@@ -181,7 +179,7 @@ class MaskedImages(Pretraining):
 
     @property
     def _hidden_values(self) -> int:
-        """How many numbers are hidden of each image: three for a pixel."""
+        """Number of hidden values per image: three per pixel."""
         form = self.masking
         return 3 * form.hidden * (form.patches * self.patch) ** 2
 
@@ -193,9 +191,7 @@ class MaskedImages(Pretraining):
     # ------------------------------------------------------------------ evaluation
 
     def constant(self, cell: Cell) -> Tensor | None:
-        """Return the loss, summed over a cell, of the best guess that is the same everywhere: a
-        scalar.
-        """
+        """Return the loss of the best constant prediction, summed over a cell, a scalar."""
         _, target = self.prepare(cell)
         guess = self.best_constant(target).expand_as(target.pixels)
         return self.total_of_heads(guess, target, 0.0)
@@ -203,8 +199,8 @@ class MaskedImages(Pretraining):
     def pictures(self, model: nn.Module, cell: Cell) -> Tensor | None:
         """Return the columns of a picture of each image, uint8 (n, 4, 3, S, S).
 
-        They are the image, what is left of it, that with the hidden patches filled in, and all
-        that is predicted.
+        They are the image, its visible part, that part with predicted patches, and the full
+        prediction.
         """
         seen, target = self.prepare(cell)
         section = self.config.data
@@ -220,5 +216,5 @@ class MaskedImages(Pretraining):
 
 
 def _on(images: Tensor, values: Any) -> Tensor:
-    """Return an array of any shape (...) beside the images."""
+    """Return an array of any shape (...) on the device of the images."""
     return torch.from_numpy(values).to(images.device, non_blocking=True)

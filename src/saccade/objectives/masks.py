@@ -1,4 +1,4 @@
-"""Which patches of an image are hidden: masks from counter keys, the same number for each image."""
+"""The hidden patches of an image: masks from counter keys, the same number for each image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ of 192.
 
 @dataclass(frozen=True, slots=True)
 class Masking:
-    """How images are masked: in square units, of which the same number is hidden in each image.
+    """The masking of images: in square units, of which the same number is hidden in each image.
 
     An image has ``side`` x ``side`` units, each of ``patches`` x ``patches`` patches; ``hidden`` of
     the units are masked.
@@ -35,14 +35,14 @@ class Masking:
 
     @property
     def visible_patches(self) -> int:
-        """How many patches of each image stay visible."""
+        """Number of visible patches per image."""
         return (self.side**2 - self.hidden) * self.patches**2
 
     def draw(self, seed: int, epochs: Numbers, samples: Numbers) -> Mask:
         """Return the masks of training views, True where a patch is hidden: (B, h, w).
 
-        ``epochs`` and ``samples``, int64 (B,), say which views these are. A mask depends on the
-        seed and on these two alone: it is the same in any cell, on any rank.
+        ``epochs`` and ``samples``, int64 (B,), identify the views. A mask depends only on these two
+        and the seed: it is the same in any cell, on any rank.
         """
         draws = rng.uniform(rng.key(seed, Purpose.MASK, epochs, samples), self.side**2)
         # the places of the smallest draws: exactly so many, and every choice is equally likely

@@ -1,8 +1,7 @@
-"""How good a classifier is: exact counts, ranks with ties resolved, confusion, and how sure the
-figure is.
+"""Metrics of a classifier: exact counts, ranks with ties resolved, confusions, and intervals.
 
 A network whose logits are all equal must not look good, so a tie counts against the target unless
-its class comes first. A logit that is not a number raises: it can neither be right nor silently
+its class comes first. A logit that is not finite raises an error: it is neither right nor silently
 wrong.
 """
 
@@ -47,7 +46,7 @@ class Score:
         """Count one batch.
 
         ``logits`` is float32 (b, C), ``labels`` int64 (b,) in 0..C-1, ``mask`` bool (b,): rows
-        where it is False are padding, whatever they hold. Raises DivergedError when a logit of a
+        where it is False are padding and are ignored. Raises DivergedError when a logit of a
         counted row is not finite.
         """
         if mask is not None:
@@ -61,17 +60,17 @@ class Score:
 
     @property
     def top1(self) -> float:
-        """Share of the images whose class has rank 0, from 0 to 1.
+        """Fraction of the images whose class has rank 0, from 0 to 1.
 
-        Raises DataError when none was counted.
+        Raises DataError if none was counted.
         """
         return self.correct / self._counted()
 
     @property
     def top5(self) -> float:
-        """Share of the images whose class is among the first five, from 0 to 1.
+        """Fraction of the images whose class is among the first five, from 0 to 1.
 
-        Raises DataError on none.
+        Raises DataError if none was counted.
         """
         return self.correct5 / self._counted()
 
@@ -116,10 +115,10 @@ def top_k_accuracy(logits: Tensor, labels: Tensor, k: tuple[int, ...]) -> tuple[
 def top_k_accuracy(
     logits: Tensor, labels: Tensor, k: int | tuple[int, ...] = 1
 ) -> float | tuple[float, ...]:
-    """Return the share of rows, 0..1, whose target is among the ``k`` classes with the largest
+    """Return the fraction of rows, 0..1, whose target is among the ``k`` classes with the largest
     logits.
 
-    ``logits`` is float32 (n, C), ``labels`` int64 (n,); several ``k`` give as many shares. With
+    ``logits`` is float32 (n, C), ``labels`` int64 (n,); several ``k`` give one fraction each. With
     ``k`` of at least C every row counts as correct. Raises DivergedError on logits that are not
     finite, DataError when there is no row, ValueError when ``k`` is below 1.
     """
@@ -134,8 +133,7 @@ def top_k_accuracy(
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
-    """Return the counts, int64 (C, C), of images of the row's class that were taken for the
-    column's class.
+    """Return the confusion matrix, int64 (C, C): rows are true classes, columns predictions.
 
     ``logits`` is float32 (n, C), ``labels`` int64 (n,). Of equal logits the smallest index is the
     prediction, so the trace equals the number correct. Raises DivergedError when a logit is not
@@ -150,7 +148,7 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> NDArray[np.int64]:
 
 
 def per_class_accuracy(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the share correct of each class, float64 (C,) in 0..1, NaN for a class without images.
+    """Return the accuracy of each class, float64 (C,) in 0..1, NaN for a class without images.
 
     ``confusion`` is int64 (C, C), rows true, columns predicted.
     """
@@ -165,9 +163,8 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 
     Raises ValueError.
 
-    It says how far the figure may be from that on unlimited images of the same kind; it says
-    nothing about the spread between training runs. *Source:* Wilson 1927, equation for the interval
-    of a proportion.
+    It describes the uncertainty from the limited number of images, not the spread between training
+    runs. *Source:* Wilson 1927, equation for the interval of a proportion.
     """
     if not 0 <= correct <= n or n == 0:
         raise ValueError(f"{correct} of {n} is not a valid proportion")

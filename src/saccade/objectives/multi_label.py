@@ -1,4 +1,4 @@
-"""Multi-label classification: an image has any number of labels, none included."""
+"""Multi-label classification: an image has any number of labels, including none."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ THRESHOLD = per_label.THRESHOLD
 
 @dataclass(frozen=True)
 class MultiLabel(Objective):
-    """Binary cross-entropy of every label; the mean average precision (mAP) decides.
+    """Binary cross-entropy of every label; mean average precision (mAP) is the primary figure.
 
-    ``table`` is float32 (K, C): the labels of each of the K sets that training images have, as
-    zeros and ones. A class of the split is a set, see ``saccade.data.sources.label_sets``.
+    ``table`` is float32 (K, C): the labels of each of the K label sets of training images, as zeros
+    and ones. A class of the split is a label set, see ``saccade.data.sources.label_sets``.
     """
 
     table: Tensor | None = None
@@ -53,7 +53,7 @@ class MultiLabel(Objective):
 
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:
-        """Return the objective of a run; raises ConfigError for what has no meaning here."""
+        """Return the objective of a run; raises ConfigError for settings that do not apply."""
         if config.loss.class_weights != "none":
             raise ConfigError(
                 "class weights need one class per image; here each label is a separate decision",
@@ -65,18 +65,18 @@ class MultiLabel(Objective):
         return cls(tuple(labels), config, table)
 
     def inspect(self, train: Split, val: Split, *, held_out: bool) -> list[Finding]:
-        """Compare the labels of both sides, and say how many an image has."""
+        """Compare the labels of both sides, and say how many labels an image has."""
         return [*_sides(self, train, val), *_labels(self, train)]
 
     def prevalence(self, split: Split) -> tuple[Sequence[str], Numbers]:
-        """Return the labels and how many images of a split have each, int64 (C,)."""
+        """Return the labels and the number of images of a split with each, int64 (C,)."""
         return self.outputs, self._marks(split).sum(0, dtype=np.int64)
 
     def prepare(self, cell: Cell) -> tuple[Tensor, Tensor]:
         """Return what the network sees, float32 (B, 3, S, S), and a target per label (B, C).
 
-        A mixed image has the labels of both, each by its weight in the mix; with ``loss=bce`` those
-        above ``loss.bce_threshold`` count as wholly there. Label smoothing moves every target
+        A mixed image has the labels of both, each with its weight in the mix; with ``loss=bce``
+        those above ``loss.bce_threshold`` are full targets. Label smoothing moves every target
         towards one half. *Source:* mixup: Zhang et al. 2018, equation 1.
         """
         assert self.table is not None
@@ -107,11 +107,11 @@ class MultiLabel(Objective):
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:
-        """Return ln 2: every label is a coin."""
+        """Return ln 2: a guess of one half for every label."""
         return math.log(2), "ln(2)"
 
     def matched(self, split: Split) -> Split:
-        """Return the split; raises DataError where it has labels that the network does not know."""
+        """Return the split; raises DataError if it has labels that the network does not know."""
         known = set(self.outputs)
         foreign = sorted({name for one in split.classes for name in labels_in(one)} - known)
         if foreign:
@@ -133,19 +133,19 @@ class MultiLabel(Objective):
         return Result(per_label.figures(logits, truth), logits.cpu(), truth.cpu())
 
     def shown(self, figures: Mapping[str, Any]) -> list[str]:
-        """Return mAP and both F1, and how many labels they are of where some have no image."""
+        """Return mAP and both F1, and the number of evaluated labels if some have no image."""
         found = [f"{one.label} {figures[one.name]:.2%}" for one in self.measures]
         some = figures["judged"] < self.head
         return found + [f"of {figures['judged']} of {self.head} labels"] * some
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the sigmoid of logits (B, C): each label by itself."""
+        """Return the sigmoid of logits (B, C): each label separately."""
         return logits.sigmoid()
 
     def answer(self, probabilities: Tensor, top: int) -> list[tuple[tuple[str, float], ...]]:
-        """Return the labels of probability one half and more, the most probable first.
+        """Return the labels with a probability of at least one half, the most probable first.
 
-        ``probabilities`` is (B, C); an image may have none.
+        ``probabilities`` is (B, C); an image can have none.
         """
         rows = []
         for row in probabilities.tolist():
@@ -162,16 +162,16 @@ class MultiLabel(Objective):
         return found
 
     def page(self, seen: Seen) -> list[Part]:
-        """Return what was reached for each label, and the surest mistakes."""
+        """Return the results of each label, and the most confident mistakes."""
         return per_label.page(seen)
 
     def _marks(self, split: Split) -> Any:
-        """Return the labels of each image, uint8 (n, C); labels that are not known are left out."""
+        """Return the labels of each image, uint8 (n, C); unknown labels are skipped."""
         return _table(split.classes, self.outputs)[split.labels]
 
 
 def _table(classes: Sequence[str], labels: Sequence[str]) -> Any:
-    """Return which labels (C) each set (K) holds, as zeros and ones, uint8 (K, C)."""
+    """Return the labels (C) of each label set (K), as zeros and ones, uint8 (K, C)."""
     place = {label: i for i, label in enumerate(labels)}
     table = np.zeros((len(classes), len(labels)), np.uint8)
     for row, name in enumerate(classes):
@@ -182,7 +182,7 @@ def _table(classes: Sequence[str], labels: Sequence[str]) -> Any:
 
 
 def _sides(objective: MultiLabel, train: Split, val: Split) -> list[Finding]:
-    """Name the labels that one side never has."""
+    """List the labels that one side never has."""
     learned = {name for name, count in zip(*objective.prevalence(train), strict=True) if count}
     used = {val.classes[i] for i in np.unique(val.labels)}
     judged = {label for name in used for label in labels_in(name)}
@@ -216,7 +216,7 @@ def _sides(objective: MultiLabel, train: Split, val: Split) -> list[Finding]:
 
 
 def _labels(objective: MultiLabel, train: Split) -> list[Finding]:
-    """Say how many labels an image has, and name those that cannot be learned."""
+    """Say how many labels an image has, and list those that cannot be learned."""
     names, counts = objective.prevalence(train)
     findings = []
     if always := [name for name, count in zip(names, counts, strict=True) if count == len(train)]:

@@ -1,6 +1,6 @@
-"""What is learned: the seam between an objective and everything that trains, judges and shows it.
+"""The interface between an objective and the code that trains, evaluates and shows it.
 
-Loop, step, resume, ranks, guard, checkpoints and report know an :class:`Objective` and never ask
+Loop, step, resume, ranks, guard, checkpoints and report use an :class:`Objective` and do not know
 which one it is.
 """
 
@@ -29,10 +29,10 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Primary:
-    """The figure that decides which evaluation is the best, and that people see first.
+    """The primary figure: it chooses the best evaluation and is shown first.
 
-    ``name`` is its key among the figures, ``title`` what people read, ``long`` the same in words;
-    ``show`` is a format such as ``.2%``.
+    ``name`` is its key among the figures, ``title`` its short name for people, ``long`` its full
+    name; ``show`` is a format such as ``.2%``.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Primary:
     show: str = ".2%"
 
     def score(self, figures: Mapping[str, Any]) -> float:
-        """Return the figure with the sign that makes higher better."""
+        """Return the figure, with a sign so that higher is better."""
         value = float(figures[self.name])
         return value if self.higher_is_better else -value
 
@@ -51,7 +51,7 @@ class Primary:
         return format(float(figures[self.name]), self.show)
 
     def parted(self, figures: Mapping[str, Any]) -> tuple[str, str]:
-        """Return the figure and its unit apart: ``("98.06", "%")``."""
+        """Return the figure and its unit separately: ``("98.06", "%")``."""
         shown = self.shown(figures)
         return shown.removesuffix("%"), "%" * shown.endswith("%")
 
@@ -64,11 +64,11 @@ TOP1 = Primary("top1", "top-1", "top-1 accuracy")
 class Cell:
     """One cell (micro-batch) as the loader gives it, on the device of the run.
 
-    ``images`` is uint8 (B, 3, S, S), or features that are held, float32 (B, d), of a backbone at
-    rest; ``labels`` is int64 (B,). ``epochs`` and ``samples``, int64 (B,)
-    on the CPU, say which views these are; ``step`` and ``number`` are the place of the cell in the
-    run. These four and the seed are the counter keys of every draw. ``small`` holds the small views
-    of these images, uint8 (images x local views, 3, s, s), where there are any.
+    ``images`` is uint8 (B, 3, S, S), or cached features, float32 (B, d), of a frozen backbone;
+    ``labels`` is int64 (B,). ``epochs`` and ``samples``, int64 (B,) on the CPU, identify the views;
+    ``step`` and ``number`` are the place of the cell in the run. These four and the seed are the
+    counter keys of every draw. ``small`` holds the small views of these images, uint8 (images x
+    local views, 3, s, s), if there are any.
     """
 
     images: Tensor
@@ -82,11 +82,11 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """An evaluation of a whole split, with everything needed to look into it.
+    """An evaluation of a whole split, with its logits and labels for further analysis.
 
     ``figures`` are the numbers of the objective, ``loss`` and the number of images ``n`` among
-    them; each is an attribute, too: ``result.top1``. ``logits`` float32 (n, C) and ``labels``
-    (n,) or (n, C) are on the CPU in the order of the split.
+    them; each is an attribute, too: ``result.top1``. ``logits`` float32 (n, C) and ``labels`` (n,)
+    or (n, C) are on the CPU in the order of the split.
     """
 
     figures: Mapping[str, Any]
@@ -108,10 +108,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """What a network learns, how that is measured, and what people see of it.
+    """What a network learns, how it is evaluated, and what people see of it.
 
-    ``outputs`` names what the head answers, in order. ``config`` decides the loss and what happens
-    to a cell on the device; to judge finished weights the default one does.
+    ``outputs`` are the names of the head's outputs, in order. ``config`` decides the loss and the
+    processing of a cell on the device; for evaluation, the default one is enough.
     """
 
     outputs: tuple[str, ...]
@@ -138,9 +138,9 @@ class Objective(ABC):
 
     @classmethod
     def fits(cls, train: Split) -> bool:
-        """Tell whether this is what the labels of a training split ask for.
+        """Tell whether this objective fits the labels of a training split.
 
-        Never by itself, where it is handed over from Python.
+        False for one that is only passed from Python.
         """
         return False
 
@@ -151,18 +151,18 @@ class Objective(ABC):
 
     @property
     def head(self) -> int:
-        """How many numbers the network answers for one image."""
+        """Number of outputs of the network per image."""
         return len(self.outputs)
 
     def inspect(self, train: Split, val: Split, *, held_out: bool) -> list[Finding]:
-        """Return what is wrong with the labels of both sides.
+        """Return the problems of the labels of both sides.
 
-        ``held_out`` says that ``val`` was taken out of the training images.
+        ``held_out`` says that ``val`` was held out of the training images.
         """
         return []
 
     def prevalence(self, split: Split) -> tuple[Sequence[str], Numbers]:
-        """Return the C labels that people count and how many images have each, int64 (C,)."""
+        """Return the C labels for people, and the number of images with each, int64 (C,)."""
         return split.classes, np.bincount(split.labels, minlength=len(split.classes))
 
     def to(self, device: torch.device) -> Self:
@@ -174,26 +174,26 @@ class Objective(ABC):
         return replace(self, **moved)
 
     def announced(self) -> list[tuple[str, str]]:
-        """Return what people should know of it at the start: lines of a name and a text."""
+        """Return lines for the start of a run: a name and a text each."""
         return []
 
     def facts(self) -> dict[str, Any]:
-        """Return what ``run.json`` says of it, as JSON."""
+        """Return its facts for ``run.json``, as JSON."""
         return {"class_weights": None}
 
     def over(self, total_steps: int, epoch_steps: float) -> Self:
-        """Return the objective of a run of so many steps, an epoch being so many of them."""
+        """Return the objective for a run of this many steps, with this many steps per epoch."""
         return self
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """Return what is trained: the network, or a ``Learner`` around it.
+        """Return the trained module: the network, or a ``Learner`` around it.
 
-        Raises ConfigError where this network cannot learn it.
+        Raises ConfigError if this network cannot learn it.
         """
         return network
 
     def encoder(self, model: nn.Module) -> nn.Module:
-        """Return the part of what was trained that is kept at the end: all of it."""
+        """Return the part of the trained module that is saved at the end: all of it."""
         return model
 
     # ------------------------------------------------------------------ the step
@@ -202,7 +202,7 @@ class Objective(ABC):
         """Normalise, erase and mix a cell as the settings say: float32 (B, 3, S, S), and ``lam``.
 
         Where ``lam`` is below 1, the inputs are ``lam * images + (1 - lam) * images.flip(0)``.
-        Features that are held, float32 (B, d), come as they are.
+        Cached features, float32 (B, d), stay unchanged.
         """
         if cell.images.is_floating_point():
             return cell.images, 1.0
@@ -214,13 +214,13 @@ class Objective(ABC):
     def prepare(self, cell: Cell) -> tuple[Any, Any]:
         """Return what the network sees, float32 (B, 3, S, S), and the targets in any form.
 
-        Computed on the device. Every draw is a function of the seed and the counter keys. What a
-        ``Learner`` sees may have any form.
+        Computed on the device. Every draw is a function of the seed and the counter keys. The input
+        of a ``Learner`` can have any form.
         """
 
     def rows(self, inputs: Any) -> int:
-        """Return how many images pass through the network at once, which have draws of their
-        own there.
+        """Return the number of images that pass through the network at once, each with its own
+        draws.
         """
         return len(inputs)
 
@@ -228,19 +228,19 @@ class Objective(ABC):
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the mean loss of a cell, a float32 scalar.
 
-        ``outputs`` is one answer of the network, (B, C) in the precision of the run; ``targets``
-        is what ``prepare`` returned.
+        ``outputs`` is one output of the network, (B, C) in the precision of the run; ``targets`` is
+        what ``prepare`` returned.
         """
 
     def total(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the loss summed over the images of a cell, a float32 scalar.
 
-        An objective that sums by itself overrides it, and saves the rounding of a division.
+        An objective that computes a sum overrides it, which avoids the rounding of a division.
         """
         return self.loss(outputs, targets) * len(outputs)
 
     def total_of_heads(self, answer: Any, targets: Any, auxiliary_weight: float) -> Tensor:
-        """Return the summed loss of a network's answer, auxiliary heads included, a scalar."""
+        """Return the summed loss of a network's output, including auxiliary heads, a scalar."""
         main, *auxiliary = heads(answer)
         loss = self.total(main, targets)
         for other in auxiliary:
@@ -248,10 +248,10 @@ class Objective(ABC):
         return loss
 
     def after_update(self, model: nn.Module, step: int, good: Tensor) -> None:
-        """Change what follows the weights, such as a teacher, once they were updated.
+        """Update what follows the weights, such as a teacher, after an update.
 
-        ``step`` counts from 0. Where ``good``, a bool scalar on the device, is False the step left
-        no trace, and neither must this; nothing waits for the flag.
+        ``step`` counts from 0. If ``good``, a bool scalar on the device, is False, the step was
+        skipped, and nothing must change here; nothing waits for the flag.
         """
         return
 
@@ -263,7 +263,8 @@ class Objective(ABC):
         """
 
     def pictures(self, model: nn.Module, cell: Cell) -> Tensor | None:
-        """Return what a learner makes of images: uint8 (B, columns, 3, S, S); None for nothing.
+        """Return a learner's pictures of images, uint8 (B, columns, 3, S, S); None if there are
+        none.
 
         In evaluation mode.
         """
@@ -272,37 +273,36 @@ class Objective(ABC):
     def constant(self, cell: Cell) -> Tensor | None:
         """Return the loss of the best constant answer, summed over a cell, a scalar.
 
-        None where a constant is no yardstick.
+        None if a constant is not a useful baseline.
         """
         return None
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:
-        """The plain loss of a network that knows nothing and is sure of nothing, and its formula.
-
-        Such as ``(2.303, "ln(10)")``; NaN and the name of the loss where that is not known.
+        """The plain loss of a network that guesses, and its formula, such as ``(2.303, "ln(10)")``;
+        NaN and the name of the loss if unknown.
         """
         return math.nan, f"of {self.name}"
 
     # ------------------------------------------------------------------ evaluation and prediction
 
     def matched(self, split: Split) -> Split:
-        """Return the same images labelled in terms of ``outputs``, compared by name.
+        """Return the same images with labels in the order of ``outputs``, matched by name.
 
         Raises DataError on a label that is not among them.
         """
         return split
 
     def truth(self, split: Split) -> Tensor:
-        """Return the labels of a matched split as figures need them: (n,) or (n, C)."""
+        """Return the labels of a matched split for evaluation: (n,) or (n, C)."""
         return torch.from_numpy(split.labels)
 
     @abstractmethod
     def judge(self, logits: Tensor, truth: Tensor) -> Result:
-        """Return the figures of a whole split from logits, float32 (n, C), and its truth.
+        """Return the figures of a whole split from logits, float32 (n, C), and its labels.
 
-        Among them are the primary one, ``loss``, and ``n``, the number of images.
-        Raises DivergedError when a logit is not finite, DataError when there is no image.
+        Among them are the primary one, ``loss``, and ``n``, the number of images. Raises
+        DivergedError when a logit is not finite, DataError when there is no image.
         """
 
     def shown(self, figures: Mapping[str, Any]) -> list[str]:
@@ -310,11 +310,11 @@ class Objective(ABC):
         return [f"{self.primary.title} {self.primary.shown(figures)}"]
 
     def counted(self, figures: Mapping[str, Any]) -> str:
-        """Say what the figures were counted over: ``353 of 360 images``."""
+        """Say the counts behind the figures: ``353 of 360 images``."""
         return f"{figures['n']} images"
 
     def interval(self, figures: Mapping[str, Any]) -> tuple[float, float] | None:
-        """Return the 95 % interval of the primary figure, None where none is known."""
+        """Return the 95 % interval of the primary figure, None if there is none."""
         return None
 
     @abstractmethod
@@ -323,7 +323,7 @@ class Objective(ABC):
 
     @abstractmethod
     def answer(self, probabilities: Tensor, top: int) -> list[tuple[tuple[str, float], ...]]:
-        """Return what is said of each image: at most ``top`` (name, probability), best first.
+        """Return the predictions for each image: at most ``top`` (name, probability), best first.
 
         ``probabilities`` is (B, C) on the CPU.
         """
@@ -331,29 +331,29 @@ class Objective(ABC):
     # ------------------------------------------------------------------ the report
 
     def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return names and values of the figures that stand beside the primary one."""
+        """Return names and values of the figures that are shown beside the primary one."""
         return [(name, f"{figures[name]:,.4g}") for name in ("n", "loss") if name in figures]
 
     @property
     def curves(self) -> tuple[Measure, ...]:
-        """The measures that say something here: their course over the run is drawn."""
+        """The measures that are plotted over the run."""
         return self.measures
 
     def columns(self) -> dict[str, str]:
-        """Return the columns of ``metrics.csv``, each with its figure, empty for one left out."""
+        """Return the columns of ``metrics.csv``, each with its figure, empty for a missing one."""
         first = {self.primary.name: self.primary.name}
         others = {course.name: course.name for course in self.courses}
         return first | {m.name: m.name if m in self.curves else "" for m in self.measures} | others
 
     def page(self, seen: Seen) -> list[Part]:
-        """Return what the report shows of the answers on the validation images."""
+        """Return the report's sections about the predictions on the validation images."""
         return []
 
 
 def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
-    """Return the logits (B, C) that a network gave: the main head's, then those of auxiliary heads.
+    """Return the logits (B, C) of a network: the main head's, then those of auxiliary heads.
 
-    Raises ConfigError when it gave something else in training.
+    Raises ConfigError for any other output in training.
     """
     found = tuple(output) if isinstance(output, tuple | list) else (output,)
     if found and all(isinstance(logits, Tensor) for logits in found):
@@ -372,7 +372,7 @@ def heads(output: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, .
 
 
 def require_finite(logits: Tensor) -> None:
-    """Raise DivergedError where one of the logits (n, C) is NaN or infinite."""
+    """Raise DivergedError if one of the logits (n, C) is NaN or infinite."""
     if not bool(torch.isfinite(logits).all()):
         raise DivergedError(
             "the network's output holds NaN or Infinity, so it cannot be scored",

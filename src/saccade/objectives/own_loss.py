@@ -1,4 +1,4 @@
-"""Classification by a loss that the user hands over: everything else stays as it is."""
+"""Classification with the user's own loss; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class OwnLoss(Classification):
     """Minimises ``own(logits, targets)``, which is ``called`` so: the mean loss of a cell.
 
-    The function gets logits, float32 (B, C), and targets, int64 (B,). Where a cell is mixed
-    (mixup, cutmix) it is called for each side's targets, and the results are weighted as the images
-    are. The settings ``loss.*`` do not apply.
+    The function gets logits, float32 (B, C), and targets, int64 (B,). If a cell is mixed (mixup,
+    cutmix), it is called for both sets of targets, and the results are weighted like the images.
+    The settings ``loss.*`` do not apply.
     """
 
     own: Loss | None = None
@@ -33,15 +33,15 @@ class OwnLoss(Classification):
 
     @classmethod
     def fits(cls, train: Split) -> bool:
-        """Never by itself: the user hands it over."""
+        """Never chosen automatically: the user passes it."""
         return False
 
     @classmethod
     def handed(cls, config: Config, train: Split, own: Loss, called: str) -> OwnLoss:
-        """Return the objective of a run on these images with a loss that was handed over, which
-        takes logits (B, C) and targets (B,).
+        """Return the objective of a run on these images with the user's own loss of logits (B, C)
+        and targets (B,).
 
-        Raises ConfigError where an image may have several labels.
+        Raises ConfigError if images have several labels.
         """
         if are_sets(train.classes):
             raise ConfigError(
@@ -69,9 +69,8 @@ class OwnLoss(Classification):
     def plain_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the user's loss without mixing, a float32 scalar.
 
-        Raises ConfigError where it is not finite before anything was learned, or depends on
-        parameters that no step would change: its own, or those of a network of which the run trains
-        a copy.
+        Raises ConfigError if it is not finite before training, or depends on parameters that no
+        step changes: its own, or those of a network of which the run trains a copy.
         """
         with torch.enable_grad():
             loss = self._checked(outputs.float().detach(), labels)
@@ -87,7 +86,7 @@ class OwnLoss(Classification):
         return loss
 
     def _checked(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Call the function, and refuse an answer from which nothing can be learned."""
+        """Call the function, and refuse an unusable result."""
         assert self.own is not None, "made by handed() alone"
         try:
             # copies, which it may change: a mixed cell needs both a second time

@@ -1,4 +1,5 @@
-"""What an objective shows in a report, as data: the report room draws it and knows no objective."""
+"""The content of an objective's report, as data: the report draws it without knowing the
+objective."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The answers that a page is about.
+    """The predictions of a page.
 
     ``logits`` is float32 (n, C), ``labels`` (n,) or (n, C), both in the order of the validation
-    images; ``titles`` are the outputs as people call them.
+    images; ``titles`` are the names of the outputs for people.
     """
 
     logits: Tensor
@@ -38,7 +39,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A figure of any size whose course over a run is drawn: its ``name``, ``label`` and a note."""
+    """A figure that is plotted over a run: its ``name``, ``label`` and a note."""
 
     name: str
     label: str
@@ -55,9 +56,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows below a head; the columns in ``numbers`` stand at the right.
+    """A table with a head; the columns in ``numbers`` are right-aligned.
 
-    Rows after the first ``open_rows`` are folded away, under the words ``the other 12 classes``.
+    Rows after the first ``open_rows`` are folded, under the title ``the other 12 classes``.
     """
 
     head: Sequence[str]
@@ -78,7 +79,8 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One validation image by its place, with what was ``said`` of it and what is ``true``."""
+    """One validation image by its index, with its prediction (``said``) and its true label
+    (``true``)."""
 
     place: int
     said: str
@@ -95,9 +97,9 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A titled part of the page: a note, then blocks; two blocks may stand ``beside`` each other.
+    """A section of the page: a note, then blocks; two blocks can be ``beside`` each other.
 
-    It is left out when it has neither.
+    An empty section is omitted.
     """
 
     title: str

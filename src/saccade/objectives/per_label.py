@@ -1,7 +1,7 @@
-"""How good a network is at many labels: average precision, F1, and where it was wrong.
+"""Metrics for several labels per image: average precision, F1, and mistakes.
 
 All figures are of whole splits and do not depend on the order of the images: equal scores count
-together, and losses are rounded before they are summed. A label that no image has is not judged.
+together, and losses are rounded before they are summed. A label that no image has is not evaluated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Marks = NDArray[np.bool_]
 
 
 class Counts(NamedTuple):
-    """Right, wrongly said and missed labels, int64 (C,) each."""
+    """True positives, false positives and false negatives, int64 (C,) each."""
 
     right: NDArray[np.int64]
     wrong: NDArray[np.int64]
@@ -36,7 +36,7 @@ class Counts(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The threshold, 0..1, that gives the best F1 on the images at hand, and that F1."""
+    """The threshold, 0..1, with the best F1 on these images, and that F1."""
 
     threshold: float
     f1: float
@@ -46,9 +46,9 @@ def figures(logits: Tensor, truth: Tensor) -> dict[str, Any]:
     """Return the figures of a split from logits, float32 (n, C), and its labels, (n, C) of 0 and 1.
 
     ``map`` is the mean average precision and ``f1_macro`` the mean F1 over the ``judged`` labels,
-    those that an image has; ``f1_micro`` is the F1 over all answers; ``loss`` is the mean binary
-    cross-entropy in nats. Raises DivergedError on a logit that is not finite, DataError when there
-    is no image or no label to judge.
+    those that some image has; ``f1_micro`` is the F1 over all predictions; ``loss`` is the mean
+    binary cross-entropy in nats. Raises DivergedError on a logit that is not finite, DataError when
+    there is no image or no label to judge.
     """
     require_finite(logits)
     marks = truth.bool().cpu().numpy()
@@ -76,7 +76,7 @@ def figures(logits: Tensor, truth: Tensor) -> dict[str, Any]:
 
 
 def average_precision(scores: Floats, marks: Marks) -> float:
-    """Return the average precision of one label from scores (n,) and whether it is there (n,).
+    """Return the average precision of one label from scores (n,) and its presence (n,).
 
     The mean of the precision over the recall, without interpolation; equal scores are one step.
     *Source:* Zhu 2004, "Recall, precision and average precision", as in scikit-learn.
@@ -87,7 +87,8 @@ def average_precision(scores: Floats, marks: Marks) -> float:
 
 
 def counted(logits: Tensor, marks: Marks) -> Counts:
-    """Count right, wrongly said and missed labels at :data:`THRESHOLD`, of logits (n, C)."""
+    """Count true positives, false positives and false negatives at :data:`THRESHOLD`, of logits (n,
+    C)."""
     said = (logits >= 0).cpu().numpy()
     return Counts(
         (said & marks).sum(0, dtype=np.int64),
@@ -97,7 +98,7 @@ def counted(logits: Tensor, marks: Marks) -> Counts:
 
 
 def f1(counts: Counts) -> Floats:
-    """Return the harmonic mean of precision and recall, float64 (C,); 0 where nothing is right."""
+    """Return the harmonic mean of precision and recall, float64 (C,); 0 if nothing is right."""
     double = 2.0 * counts.right
     return np.asarray(double / np.maximum(double + counts.wrong + counts.missed, 1.0))
 
@@ -105,7 +106,7 @@ def f1(counts: Counts) -> Floats:
 def best_threshold(scores: Floats, marks: Marks) -> Best:
     """Return the threshold with the best F1 for one label, from logits (n,) and labels (n,).
 
-    Of equal ones the highest. It is chosen on the images that it is judged by: optimistic.
+    Of equal ones the highest. It is optimistic, because it is chosen on the evaluated images.
     """
     hits, said = _steps(scores, marks)
     f1s = 2 * hits / (said + hits[-1])
@@ -115,9 +116,10 @@ def best_threshold(scores: Floats, marks: Marks) -> Best:
 
 
 def _steps(scores: Floats, marks: Marks) -> tuple[Floats, Floats]:
-    """Return how many are right and how many are said, float64 (k,), at each of k thresholds.
+    """Return the numbers of true and of all positive predictions, float64 (k,), at each of k
+    thresholds.
 
-    A threshold is a distinct score, the highest first.
+    The thresholds are the distinct scores, the highest first.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
@@ -127,7 +129,8 @@ def _steps(scores: Floats, marks: Marks) -> tuple[Floats, Floats]:
 
 
 def page(seen: Seen) -> list[Part]:
-    """Return the table of the labels and the surest mistakes, of logits and labels (n, C)."""
+    """Return the table of the labels and the most confident mistakes, of logits and labels (n,
+    C)."""
     marks = seen.labels.bool().numpy()
     return [_table(seen, marks), _mistakes(seen, marks)]
 
@@ -172,7 +175,7 @@ def _table(seen: Seen, marks: Marks) -> Part:
 
 
 def _mistakes(seen: Seen, marks: Marks) -> Part:
-    """Return the images with the surest wrong answers, one answer for each image."""
+    """Return the images with the most confident wrong predictions, one per image."""
     probabilities = seen.logits.double().sigmoid().numpy()
     wrong = (probabilities >= THRESHOLD) != marks
     sure = np.where(wrong, np.abs(probabilities - marks), 0.0)

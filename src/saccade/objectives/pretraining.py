@@ -1,4 +1,4 @@
-"""Learning without labels: what every method of self-supervised pretraining has in common."""
+"""Learning without labels: the common part of all methods of self-supervised pretraining."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from saccade.objectives.page import Course, Measure
 
 @dataclass(frozen=True)
 class Pretraining(Objective):
-    """An encoder that learns from images alone; the loss on images held out decides.
+    """An encoder that learns from images only; the loss on held-out images is the primary figure.
 
-    A method says how the network is wrapped (``wrap``), what becomes of a cell (``prepare``) and
-    its loss (``total_of_heads``). ``total_steps`` is the length of the run and ``epoch_steps`` that
-    of an epoch, in optimiser steps.
+    A method defines the learner (``wrap``), the processing of a cell (``prepare``) and the loss
+    (``total_of_heads``). ``total_steps`` is the length of the run and ``epoch_steps`` that of an
+    epoch, in optimiser steps.
     """
 
     total_steps: int = 1
@@ -63,26 +63,26 @@ class Pretraining(Objective):
 
     @abstractmethod
     def wrap(self, network: nn.Module) -> Learner:
-        """Return the learner around a network, its own modules drawn from the seed.
+        """Return the learner around a network, with its own modules initialised from the seed.
 
-        Raises ConfigError where this network cannot learn so.
+        Raises ConfigError if this network cannot use the method.
         """
 
     def encoder(self, model: nn.Module) -> nn.Module:
-        """Return the part of the learner that is kept at the end, under its own names."""
+        """Return the part of the learner that is saved at the end, under its own names."""
         assert isinstance(model, Learner)
         return model.encoder
 
     @abstractmethod
     def prepare(self, cell: Cell) -> tuple[Any, Any]:
-        """Return what the learner's ``forward`` takes, in any form, and the targets.
+        """Return the input of the learner's ``forward``, in any form, and the targets.
 
         Computed on the device. Every draw is a function of the seed and the counter keys.
         """
 
     @abstractmethod
     def total_of_heads(self, answer: Any, targets: Any, auxiliary_weight: float) -> Tensor:
-        """Return the loss of the learner's answer, summed over the images of a cell, a float32
+        """Return the loss of the learner's output, summed over the images of a cell, a float32
         scalar.
         """
 
@@ -115,15 +115,15 @@ class Pretraining(Objective):
     # ------------------------------------------------------------------ what people read
 
     def shown(self, figures: Mapping[str, Any]) -> list[str]:
-        """Return the figures of a look for people: loss, kNN, rank and spread.
+        """Return the figures of a check for people: loss, kNN, rank and spread.
 
-        Beside the loss that of the best constant answer, where it is a yardstick.
+        Beside the loss is that of the best constant prediction, if it is a useful baseline.
         """
         beside = f" (a constant {figures['constant']:.4f})" if "constant" in figures else ""
         return [f"loss {figures['loss']:.4f}{beside}", *phrases(figures)]
 
     def details(self, figures: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Return names and values of the figures that stand beside the loss."""
+        """Return names and values of the figures that are shown beside the loss."""
         found = [("images", f"{figures['n']:,.0f}")] if "n" in figures else []
         if "constant" in figures:
             found.append(("loss of the best constant answer", f"{figures['constant']:.4f}"))
@@ -138,13 +138,13 @@ class Pretraining(Objective):
 
 
 def phrases(figures: Mapping[str, Any]) -> list[str]:
-    """Return what is known of an encoder for people: ``["kNN 46.20%", "rank 201", ...]``."""
+    """Return the figures of an encoder for people: ``["kNN 46.20%", "rank 201", ...]``."""
     forms = {"knn": "kNN {:.2%}", "rank": "rank {:.1f}", "spread": "spread {:.2f}"}
     return [form.format(figures[name]) for name, form in forms.items() if name in figures]
 
 
 def no_answers(method: str) -> NoReturn:
-    """Raise UsageError: a pretrained encoder names no classes."""
+    """Raise UsageError: a pretrained encoder has no classes."""
     raise UsageError(
         f"this encoder was pretrained without labels ({method}): it returns features, not classes",
         fix="use `saccade probe RUN --data LABELLED` to evaluate the features, `saccade "

@@ -1,4 +1,4 @@
-"""SimCLR: a view of an image is to be told from all other images of its cell.
+"""SimCLR: a view of an image must be distinguished from all other images of its cell.
 
 Chen et al. 2020, *A Simple Framework for Contrastive Learning of Visual Representations*, arXiv
 2002.05709. For every network; convolutional ones learn most in little time.
@@ -31,7 +31,7 @@ class SimClr(JointEmbedding):
 
     @classmethod
     def of(cls, config: Config, train: Split) -> Self:
-        """Return the objective; raises ConfigError also where a cell (micro-batch) is one image."""
+        """Return the objective; raises ConfigError also if a cell (micro-batch) is one image."""
         if config.cell <= config.augment.repeats:
             raise ConfigError(
                 "simclr compares an image with the others of its cell (micro-batch), but a cell "
@@ -62,12 +62,12 @@ class SimClr(JointEmbedding):
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:
-        """The loss where all views of a cell look alike: ln(cell - 1)."""
+        """The loss if all views of a cell have the same embedding: ln(cell - 1)."""
         others = self.config.cell - 1
         return math.log(others), f"ln({others})"
 
     def announced(self) -> list[tuple[str, str]]:
-        """Say which images a view is told from: a cell is where they all are."""
+        """Say how many views a view is compared with: those of its cell."""
         count, cell, batch = self.negatives, self.config.cell, self.config.batch.global_
         text = f"each view is compared with {count:,} others of its cell (micro-batch)"
         if cell < batch:
@@ -76,9 +76,9 @@ class SimClr(JointEmbedding):
 
     @property
     def negatives(self) -> int:
-        """How many views of other images each view is told from."""
+        """Number of views of other images that each view is compared with."""
         return self.config.cell - self.views
 
     def facts(self) -> dict[str, Any]:
-        """Return what ``run.json`` says of it: how many views each is told from."""
+        """Return its facts for ``run.json``: the number of views that each is compared with."""
         return {**super().facts(), "negatives": self.negatives}

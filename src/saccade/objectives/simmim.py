@@ -1,4 +1,4 @@
-"""SimMIM: hidden patches become one learned token, and a linear layer tells the pixels.
+"""SimMIM: hidden patches become one learned token, and a linear layer predicts the pixels.
 
 Xie, Zhang, Cao, Lin, Bao, Yao, Dai, Hu, *SimMIM: A Simple Framework for Masked Image Modeling*,
 2022: figure 1, section 3. The encoder sees the whole map, so Swin can learn this way, too.
@@ -24,7 +24,7 @@ from saccade.objectives.masks import usual_unit
 
 
 class Filler(nn.Module):
-    """The token of hidden patches, and the layer that makes pixels.
+    """The token of hidden patches, and the layer that predicts pixels.
 
     ``channels`` is the width of a patch, ``last`` the last map of the encoder. *Source:* Xie et al.
     2022, sections 3.2 and 3.3; the published code.
@@ -40,7 +40,7 @@ class Filler(nn.Module):
         self.pixels = starting(nn.Conv2d(last.channels, 3 * last.stride**2, 1), weight=(0.0, STD))
 
     def hide(self, patches: Tensor, hidden: Tensor) -> Tensor:
-        """Put the token in the place of the patches (B, h, w, C) that are ``hidden`` (B, h, w)."""
+        """Replace the patches (B, h, w, C) that are ``hidden`` (B, h, w) by the token."""
         return torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Filler(nn.Module):
 
 
 class MaskedModel(Learner):
-    """A ViT or a Swin that sees a learned token in the place of each hidden patch."""
+    """A ViT or a Swin that sees a learned token instead of each hidden patch."""
 
     encoder: Any
 
@@ -58,7 +58,7 @@ class MaskedModel(Learner):
         self.filler = filler
 
     def forward(self, masked: Masked) -> Tensor:
-        """Return what the whole image may look like, (B, 3, S, S), normalised."""
+        """Return the predicted image, (B, 3, S, S), normalised."""
         patches = self.filler.hide(self.encoder.patches(masked.images), masked.hidden)
         pixels = self.filler(self.encoder.last_map(patches))
         # a map of odd sides was padded, and its pixels reach beyond the image
@@ -77,7 +77,8 @@ class SimMim(MaskedImages):
     ratio: ClassVar[float] = 0.6
 
     def wrap(self, network: nn.Module) -> MaskedModel:
-        """Return a ViT or Swin with what fills in pixels; raises ConfigError for any other."""
+        """Return a ViT or Swin with the layer that predicts pixels; raises ConfigError for any
+        other network."""
         levels = self.require_patches(network)
         encoder, _ = headless(network)
         filler = Filler(levels[0].channels, levels[-1])
@@ -89,7 +90,7 @@ class SimMim(MaskedImages):
         return usual_unit(self.config.data.image_size, self.patch)
 
     def target(self, images: Tensor) -> Tensor:
-        """Return the normalised images (B, 3, S, S) as they are."""
+        """Return the normalised images (B, 3, S, S) unchanged."""
         return images
 
     def distance(self, difference: Tensor) -> Tensor:

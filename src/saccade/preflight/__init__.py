@@ -1,1 +1,1 @@
-"""What would make a run fail, found before its first step; and proofs on the user's own set-up."""
+"""Checks before the first step, and proofs on the user's own set-up."""

@@ -1,4 +1,4 @@
-"""Where the input pipeline spends its time on the user's data, and what would help."""
+"""A benchmark of the input pipeline on the user's data, with advice."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ PACK_SIDE_PER_PIXEL = 2.25
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Seconds per image on one thread, images per second of the whole, and the advice.
+    """Seconds per image on one thread, images per second in total, and the advice.
 
-    ``read_again_s`` is reading the same files a second time, from the system's memory; ``loader``
-    is all threads together; ``step`` is what training consumes; ``packed_s`` is decoding after
-    ``saccade pack``, 0 if not tried.
+    ``read_again_s`` is a second read of the same files, from the system's memory; ``loader`` is for
+    all threads together; ``step`` is the training step; ``packed_s`` is decoding after ``saccade
+    pack``, 0 if not tried.
     """
 
     images: int
@@ -137,7 +137,7 @@ def _stages(plan: Plan) -> tuple[float, float, float, float, float]:
 
 
 def _crops(plan: Plan, most: int) -> tuple[list[int], crops.Choose]:
-    """Return the first samples of the run, and what chooses their crops."""
+    """Return the first samples of the run, and the augmentation that chooses their crops."""
     section, order = plan.view.augment, plan.view.order
     epochs, samples = order.at(0, min(most, len(plan.data.train)))
     views, side = Views(order.seed, epochs, samples), plan.view.size_at(plan.total_steps - 1)
@@ -179,7 +179,7 @@ def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
 
 
 def _advice(found: Diagnosis, config: Config) -> tuple[str, ...]:
-    """Turn the figures into sentences, the most useful first."""
+    """Turn the figures into advice, the most useful first."""
     one = found.read_again_s + found.decode_s + found.resize_s + found.rest_s
     lines = []
     if found.shared:

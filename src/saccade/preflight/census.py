@@ -1,4 +1,4 @@
-"""What a set is taken for, in a few lines: its classes and the images of each split."""
+"""A summary of a data set in a few lines: its classes and the images of each split."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ LONGEST = 24
 def tell(data: Data, objective: Objective, log: Log) -> None:
     """Print the classes, then one line for each split with its rarest and commonest class.
 
-    A wrong reading of a folder is seen here: classes called ``train`` and ``test``, or one class
-    too many.
+    It shows a misread folder: classes named ``train`` and ``test``, or one class too many.
     """
     if objective.answers:
         log.fact(objective.noun, f"{objective.head:,}: {names(objective.outputs)}")
@@ -46,7 +45,7 @@ def names(classes: Sequence[str]) -> str:
 
 
 def spread(split: Split, objective: Objective) -> str:
-    """Say how many images a split has, and how few and how many of one class."""
+    """Say how many images a split has, and the smallest and largest number per class."""
     named, counts = objective.prevalence(split)
     fewest, most = int(counts.argmin()), int(counts.argmax())
     low, high = int(counts[fewest]), int(counts[most])

@@ -1,4 +1,4 @@
-"""What would make a run fail, or end with a meaningless number: found before the first step.
+"""All checks before the first step: problems that make a run fail, or its result meaningless.
 
 Names and sizes are always checked completely, contents by :mod:`saccade.data.audit.sample`, the
 model without memory, and speed and the first loss by :mod:`saccade.preflight.trial`.
@@ -40,11 +40,10 @@ def examine(
     *,
     objective: Objective | None = None,
 ) -> list[Finding]:
-    """Return what is found by everything that needs no training step, errors included.
+    """Return the findings of all checks that need no training step, including errors.
 
-    ``module`` is the user's own network, ``objective`` what it learns where that
-    is not for the labels to say, ``shrunk`` the sentence about a default batch that was
-    made smaller. Prints what the data is taken for.
+    ``module`` is the user's own network, ``objective`` the user's own objective, ``shrunk`` the
+    sentence about a reduced default batch. Prints a summary of the data.
     """
     objective = objective or objectives.build(config, data.train)
     census.tell(data, objective, log)
@@ -65,12 +64,10 @@ def examine(
 
 
 def check(composed: Composed, log: Log, begun: float | None = None) -> list[Finding]:
-    """Check all that training would check, the trial step included, and print it.
+    """Do all checks of training, including the trial step, and print them.
 
-    Errors are returned, not raised.
-
-    Leaves no run folder behind, and torch's number of threads as it was. ``begun``, in seconds of
-    the monotonic clock, is when the user asked; now without it.
+    Errors are returned, not raised. Leaves no run folder, and restores torch's number of threads.
+    ``begun``, in seconds of the monotonic clock, is the start time; by default now.
     """
     findings: list[Finding] = []
     begun = time.monotonic() if begun is None else begun
@@ -97,7 +94,7 @@ def check(composed: Composed, log: Log, begun: float | None = None) -> list[Find
 
 
 def _rehearse(config: Config, data: Data, log: Log, *, begun: float) -> list[Finding]:
-    """Build the run as training would and try a step; its folder is never made."""
+    """Build the run as training does and try a step; its folder is not created."""
     folder = build.folder_for(config, data, build.model_name(config, None), "", fresh=False)
     with determinism.compute_threads():
         with out_of_memory.building(config):

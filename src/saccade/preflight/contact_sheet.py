@@ -1,4 +1,4 @@
-"""A picture of what the network will see, in training (erased, mixed) and in evaluation."""
+"""A picture of the network's input, in training (erased, mixed) and in evaluation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Sheet:
 
 
 class _SameImages(Order):
-    """A stream of the same images at every step, each time in another epoch."""
+    """A stream of the same images at every step, each time in the next epoch."""
 
     def __init__(self, chosen: Indices, num_samples: int, seed: int) -> None:
         super().__init__(num_samples, seed)
@@ -58,7 +58,8 @@ class _SameImages(Order):
 
 
 def contact_sheet(config: Config, train: Split, num_images: int, num_views: int) -> Sheet:
-    """Draw images of a training split as rows: as evaluated, then as trained on in epochs.
+    """Draw images of a training split as rows: as in evaluation, then as in several epochs of
+    training.
 
     The columns also walk through the image sizes of the run. Each column is one cell, mixed as one.
     Raises DataError for an image that cannot be read.
@@ -123,7 +124,8 @@ def _mixing(mix: Mix, lam: float) -> str:
 
 
 def _lines(caption: str, width: int) -> str:
-    """Break a caption at its last comma where it would touch the next one, so many pixels away."""
+    """Break a caption at its last comma if it would touch the next one, at this distance in
+    pixels."""
     wide = ImageDraw.Draw(Image.new("L", (1, 1))).textlength(caption) > width - 8
     return "\n".join(caption.rsplit(", ", 1)) if wide else caption
 

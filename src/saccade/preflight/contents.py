@@ -1,4 +1,4 @@
-"""What is wrong with the images themselves: unreadable, doubled, blank, or too few."""
+"""Problems of the images themselves: unreadable, duplicate, blank, or too few."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ USUAL_SMALLEST = 32
 
 
 def findings(data: Data, config: Config, log: Log, primary: Primary = TOP1) -> list[Finding]:
-    """Read the images, or a sample of a large set, and return what is wrong with them.
+    """Read the images, or a sample of a large set, and return their problems.
 
-    ``primary`` is the figure that the run is judged by.
+    ``primary`` is the primary figure of the run.
     """
     read = _read(data, log)
     return [
@@ -63,7 +63,7 @@ def _both(data: Data) -> str:
 
 
 def changes(read: Ledger, data: Data) -> Iterator[Finding]:
-    """Yield what was damaged: images left out, changed since the last look, or unreadable."""
+    """Yield damaged images: skipped, changed since the last check, or unreadable."""
     if names := data.dropped:
         yield Finding(
             "dropped-images",
@@ -101,7 +101,7 @@ def changes(read: Ledger, data: Data) -> Iterator[Finding]:
 
 
 def copies(read: Ledger, data: Data) -> Iterator[Finding]:
-    """Yield images that exist twice: on both sides, or in training with different labels."""
+    """Yield duplicate images: on both sides, or in training with different labels."""
     if twice := read.overlap:
         much = twice.count > OVERLAP_LIMIT * read.compared
         yield Finding(
@@ -127,7 +127,7 @@ def copies(read: Ledger, data: Data) -> Iterator[Finding]:
 
 
 def views(read: Ledger, config: Config, data: Data) -> Iterator[Finding]:
-    """Yield where the network sees images otherwise than people expect: turned, cut, enlarged."""
+    """Yield unexpected preprocessing: rotated, cropped or enlarged images."""
     section = config.data
     if read.turned and section.exif == "ignore":
         yield Finding(
@@ -163,7 +163,7 @@ def views(read: Ledger, config: Config, data: Data) -> Iterator[Finding]:
 
 
 def _smallest_size(config: Config) -> int:
-    """Return the smallest side in pixels that the network takes and still has a map to look at."""
+    """Return the smallest side in pixels for which the network has a useful last feature map."""
     name = config.model.name
     if name.startswith("custom:"):
         return USUAL_SMALLEST

@@ -1,4 +1,4 @@
-"""Whether the weights that a run starts from were trained on the images that validate it."""
+"""Checking whether the initial weights were trained on the validation images."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def findings(config: Config, data: Data) -> list[Finding]:
     """Compare the validation images with what each ancestor of the weights was trained on.
 
     The images of ``--minival`` are compared too; they only choose the best model, so copies among
-    them are a warning. Weights that are gone were checked when the run began. Nobody knows what
-    foreign weights have seen.
+    them are a warning. Weights that are gone were checked when the run began. The training images
+    of foreign weights are unknown.
     """
     if not config.model.init:
         return []
@@ -52,9 +52,9 @@ def findings(config: Config, data: Data) -> list[Finding]:
 
 
 def _images(entry: Mapping[str, Any], config: Config) -> Split | None:
-    """Return what a run was trained on, from where it lay then or lies now.
+    """Return the training images of a run, from their old or current place.
 
-    None where neither is the same set.
+    None if neither has the same set.
     """
     for places in _places(entry, config):
         settings = {"data": entry["data"] | places, "seed": entry["seed"]}
@@ -73,7 +73,7 @@ def _images(entry: Mapping[str, Any], config: Config) -> Split | None:
 
 
 def _places(entry: Mapping[str, Any], config: Config) -> Iterator[dict[str, Any]]:
-    """Yield where the data of a run may lie: where it was, and where this run has its own."""
+    """Yield possible places of a run's data: its old place, and the place of this run's data."""
     here = {name: str(getattr(config.data, name)) for name in ("train", "val", "labels")}
     then, folder = entry["data"], Path(entry["folder"] or ".")
     there = {name: str(then.get(name) or "") for name in here}
@@ -115,7 +115,7 @@ def _judged(entry: Mapping[str, Any], read: Ledger, config: Config, data: Data) 
 
 
 def _chosen(entry: Mapping[str, Any], read: Ledger) -> list[Finding]:
-    """Warn where weights that the run starts from have seen images that choose the best model."""
+    """Warn if the initial weights were trained on images that choose the best checkpoint."""
     twice = read.overlap
     if not twice:
         return []

@@ -1,7 +1,7 @@
-"""The loss before the first step: what it should be, and what is wrong where it is not.
+"""The loss before the first step: its expected value, and likely causes of another one.
 
-With weights from elsewhere a wrong first loss is an error, as the heads that they do not give start
-at zero: then it is exactly that of guessing, and a head that they do give should do better.
+With initial weights, a wrong first loss is an error: a new head starts at zero, so the loss is
+exactly that of guessing, and a head from the weights must be better.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NORMALISATIONS = {"ImageNet's": IMAGENET, "one half": HALVES, "none": _PLAIN}
 def judge(loss: float, run: Run, poll: Poll) -> list[Finding]:
     """Compare the first loss, in nats per image, with that of a network that guesses.
 
-    Raises DivergedError where it is not finite.
+    Raises DivergedError if it is not finite.
     """
     plan, head = run.plan, run.history.init.get("head")
     expected, formula = plan.objective.expected_first_loss
@@ -78,7 +78,7 @@ def judge(loss: float, run: Run, poll: Poll) -> list[Finding]:
 def _with_weights(
     loss: float, expected: float, head: str, *, run: Run, poll: Poll
 ) -> list[Finding]:
-    """Refuse a first loss that sound weights cannot have, with the likely cause."""
+    """Refuse a first loss that valid weights cannot have, with the likely cause."""
     low = USUAL_LOSS[0] * expected if head == "zero" else 0.0
     cell, state = None, None
     if head == "loaded":
@@ -114,7 +114,7 @@ def _with_weights(
 
 
 def _likely_cause(state: State, run: Run, cell: Batch) -> tuple[str, str]:
-    """Say what is wrong with a trained head that does worse than guessing, and what to do."""
+    """Say the likely cause of a trained head that is worse than guessing, and what to do."""
     plan, known = run.plan, run.history.init.get("settings", {})
     losses = {
         flags: (first_loss(state, _seen_as(plan, changes), cell), what)
@@ -135,9 +135,9 @@ def _likely_cause(state: State, run: Run, cell: Batch) -> tuple[str, str]:
 def _other_pixels(
     section: DataSection, known: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield flags, words and settings of pixels that weights are often trained with.
+    """Yield flags, texts and settings of common preprocessing.
 
-    ``known`` has what is known of the very weights, by dotted name: that comes first.
+    ``known`` has the known settings of these weights, by dotted name: they come first.
     """
     ways = dict(NORMALISATIONS)
     if "data.mean" in known and "data.std" in known:

@@ -1,4 +1,4 @@
-"""How long a run may be to end within a given time: ``--within 3m``.
+"""Choosing the length of a run that ends within a given time: ``--within 3m``.
 
 It is measured once, before the first step, and turned into a number of steps. The schedule is made
 for that number, and a resumed run keeps it.
@@ -39,7 +39,7 @@ MOST_STEPS = 99_999_999
 def settle(
     run: Run, log: Log, poll: Poll, *, begun: float, look_s: float = 0.0
 ) -> tuple[Run, list[Finding]]:
-    """Return a run before its first step with the length that ends in time, and what was found.
+    """Return a run before its first step with a length that ends in time, and findings.
 
     All ranks take part, the first one decides. The time counts from ``begun``, in seconds of the
     monotonic clock. ``look_s`` and ``poll`` are as in `pace.measure`.
@@ -60,10 +60,9 @@ def settle(
 
 
 def fit(plan: Plan, pace: Pace, spent_s: float) -> tuple[Choice[str], list[Finding]]:
-    """Return the longest duration that ends in time, in samples, and a doubt about a short one.
+    """Return the longest duration that ends in time, in samples, and a warning about a short one.
 
-    ``spent_s`` are the seconds since the run was started. Raises ConfigError where not even a step
-    fits.
+    ``spent_s`` are the seconds since the start. Raises ConfigError if not even one step fits.
     """
     within = plan.config.within
     left_s = (1 - MARGIN) * units.seconds(within) - spent_s - END_S
@@ -101,12 +100,12 @@ def total_s(plan: Plan, pace: Pace) -> float:
 
 
 def of_length(plan: Plan, steps: int) -> Plan:
-    """Return a plan of so many steps."""
+    """Return a plan with this many steps."""
     return replace(plan, total_steps=steps, view=replace(plan.view, total_steps=steps))
 
 
 def _most_steps(plan: Plan, pace: Pace, left_s: float) -> int:
-    """Return the largest number of steps that takes no longer than ``left_s``, 0 where none is."""
+    """Return the largest number of steps that takes at most ``left_s``, 0 if there is none."""
 
     def fits(steps: int) -> bool:
         return total_s(of_length(plan, steps), pace) <= left_s
@@ -122,7 +121,7 @@ def _most_steps(plan: Plan, pace: Pace, left_s: float) -> int:
 
 
 def _too_short(plan: Plan, pace: Pace, spent_s: float, steps: int) -> Finding:
-    """Say that not one epoch fits: an error where nothing does, else a warning."""
+    """Say that not even one epoch fits: an error if no step fits, else a warning."""
     epoch = -(-plan.epoch_size // plan.global_batch)
     whole_s = total_s(of_length(plan, epoch), pace) + spent_s + END_S
     # what is advised has to work, on a machine that is not always equally fast
@@ -149,7 +148,7 @@ def _round_time(duration_s: float) -> str:
 
 
 def overran(within: str, seconds: float) -> str:
-    """Say by how much a run took longer than it was given; empty where it did not."""
+    """Say how much longer a run took than requested; empty if it did not."""
     asked_s = units.seconds(within) if within else math.inf
     if seconds <= asked_s:
         return ""

@@ -1,6 +1,6 @@
-"""Whether the network fits the data: the width of its head and its last feature map.
+"""Checking that the network fits the data: the width of its head and its last feature map.
 
-Networks of ours are looked at without memory for weights, on torch's device "meta".
+Built-in networks are checked without memory for weights, on torch's "meta" device.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def findings(
 ) -> list[Finding]:
     """Check the head and the last feature map at every image size of the run.
 
-    ``module`` is a network that was handed over, None where the model has a name.
+    ``module`` is the user's own network, None for a registered one.
     """
     classes, wanted = objective.head, config.model.num_classes
     if objective.answers and wanted not in (0, classes):
@@ -68,9 +68,9 @@ def findings(
 
 
 def rest_untrained(config: Config, module: nn.Module | None) -> list[Finding]:
-    """Warn where a part rests that has learned nothing: no weights are named to start from.
+    """Warn if a frozen part has random weights, because no initial weights are named.
 
-    It is an error where almost all of the network rests for the sake of these weights.
+    It is an error if almost all of the network is frozen.
     """
     section = config.finetune
     # a network that is handed over may bring its weights
@@ -90,7 +90,7 @@ def rest_untrained(config: Config, module: nn.Module | None) -> list[Finding]:
 
 
 def _at(finding: Finding, side: int, eval_size: int, image_size: int) -> Finding:
-    """Blame the setting that asks for another size than ``image_size`` pixels, which works."""
+    """Name the setting that requests another size than ``image_size`` pixels, which works."""
     if side == eval_size:
         where = "data.eval_size"
         fix = "remove --freeze, or use a model that accepts images of any size"
@@ -119,9 +119,9 @@ def _named(config: Config, side: int, classes: int) -> list[Finding]:
 
 
 def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
-    """Run a copy of the user's network on one image, without memory where it can do that.
+    """Run a copy of the user's network on one image, without memory if possible.
 
-    With 0 ``classes`` its head is taken out, and of any width.
+    With 0 ``classes`` its head is removed and can have any width.
     """
     if found := own_network.unusable(module):
         return found
@@ -146,9 +146,10 @@ def _handed_over(module: nn.Module, side: int, classes: int) -> list[Finding]:
 
 
 def _answer(module: nn.Module, side: int) -> tuple[object, tuple[int, int]]:
-    """Return what a copy of a network answers to one image, and its last map's height and width.
+    """Return the output of a copy of a network for one image, and the height and width of its last
+    map.
 
-    The map is (0, 0) where it is not known.
+    The map is (0, 0) if unknown.
     """
     answers: list[object] = []
     try:
@@ -168,7 +169,7 @@ def _width(width: int, classes: int, where: str, fix: str) -> Finding:
 
 
 def _last_map(last: tuple[int, int], side: int, name: str, *, own: bool) -> list[Finding]:
-    """Refuse a last feature map of one place; warn only where the user built the network so."""
+    """Refuse a last feature map with almost no resolution; only warn for the user's own network."""
     if last == (0, 0) or min(last) >= SMALLEST_MAP:
         return []
     # rounded up; the map grows in proportion to the side

@@ -1,4 +1,4 @@
-"""Running out of memory: recognised in all its forms, and answered with a cell that fits."""
+"""Out-of-memory errors: recognised in all forms, with a cell that fits as advice."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def smaller_cells(config: Config) -> list[int]:
 
 
 def too_large(plan: Plan, side: int, fitting: int) -> ConfigError:
-    """Return the refusal of a cell of images of ``side`` px.
+    """Return the error for a cell of images of ``side`` px.
 
-    ``fitting`` is the largest that was seen to fit, or 0.
+    ``fitting`` is the largest cell that was found to fit, or 0.
     """
     if fitting:
         fix = (
@@ -82,7 +82,7 @@ def building(config: Config) -> Iterator[None]:
 
 @contextmanager
 def explained(plan: Plan, state: State) -> Iterator[None]:
-    """Turn out-of-memory errors in mid-run into ConfigError with the step and the cell."""
+    """Turn out-of-memory errors during a run into ConfigError with the step and the cell."""
     try:
         yield
     except Exception as error:

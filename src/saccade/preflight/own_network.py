@@ -1,6 +1,5 @@
-"""Networks of other people: whether they can be trained, copied and saved, as far as one can see.
-
-:mod:`saccade.preflight.rehearsal` then tries them.
+"""Checking the user's own network: whether it can be trained, copied and saved.
+:mod:`saccade.preflight.rehearsal` then tries it.
 """
 
 from __future__ import annotations
@@ -22,16 +21,13 @@ from saccade.training import identity
 
 
 def identify(module: nn.Module) -> dict[str, str]:
-    """Return the identity of a network that was handed over.
-
-    Raises ConfigError where it cannot be trained.
-    """
+    """Return the identity of the user's own network. Raises ConfigError if it cannot be trained."""
     refuse(unusable(module))
     return identity.identify(module)
 
 
 def give_back(module: nn.Module, final: nn.Module) -> None:
-    """Copy what a run has learned into the network that was handed over, in evaluation mode."""
+    """Copy the trained weights into the user's own network, in evaluation mode."""
     # an encoder that was pretrained has no head to give back
     module.load_state_dict(final.state_dict(), strict=False)
     learned = dict(final.named_buffers())
@@ -78,10 +74,11 @@ def unusable(module: nn.Module) -> list[Finding]:
 
 
 def functions_holding(module: nn.Module) -> list[str]:
-    """Return the names of attributes with functions that hold parts of the network, as closures do.
+    """Return the names of attributes with functions that refer to parts of the network, such as
+    closures.
 
-    ``copy.deepcopy`` copies no function and no weak reference: average and trial would use the
-    original's weights.
+    ``copy.deepcopy`` does not copy functions and weak references: the average and the trial would
+    use the original's weights.
     """
     own = {id(part) for part in (*module.modules(), *module.parameters(), *module.buffers())}
     found = []
@@ -93,7 +90,7 @@ def functions_holding(module: nn.Module) -> list[str]:
 
 
 def _leads_to(own: set[int], value: Any, seen: set[int], *, shared: bool) -> bool:
-    """Tell whether a value leads to what is ``own`` through something that copies share."""
+    """Tell whether a value refers to ``own`` parts through an object that copies share."""
     if id(value) in own or id(value) in seen:
         return shared and id(value) in own
 
@@ -224,7 +221,7 @@ def doubtful(module: nn.Module) -> list[Finding]:
 
 
 def _overlaps(tensor: Tensor) -> bool:
-    """Tell whether several elements lie in one place, as after ``expand``."""
+    """Tell whether several elements share memory, as after ``expand``."""
     return any(
         stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
     )
@@ -236,10 +233,10 @@ def _error(kind: str, module: nn.Module, what: str, fix: str) -> Finding:
 
 
 def few(names: list[str]) -> str:
-    """Return the first few of some names as a phrase."""
+    """Return the first few names as a phrase."""
     return listed(names, len(names))
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error, or its type where it says nothing."""
+    """Return the first line of an error, or its type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""What the parts of a run take, measured before its first step on all of its ranks together."""
+"""The time of the parts of a run, measured before its first step on all ranks together."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ extra."""
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What the parts of a run take, in seconds.
+    """The time of the parts of a run, in seconds.
 
-    ``steps_s`` are those of a step by the side of its images, in pixels; ``once_s`` what the first
-    step takes more, and all else before it; ``judge_s`` an evaluation on the way, ``save_s`` a
-    checkpoint, ``end_s`` all that comes after the last step.
+    ``steps_s`` has the time of a step by the side of its images, in pixels; ``once_s`` is the extra
+    time of the first step and of everything before it; ``judge_s`` is an evaluation during
+    training, ``save_s`` a checkpoint, ``end_s`` everything after the last step.
     """
 
     steps_s: Mapping[int, float]
@@ -59,7 +59,7 @@ class Pace:
     end_s: float
 
     def step_s(self, side: int) -> float:
-        """Return the seconds of a step with images of a side: in between they follow the area."""
+        """Return the seconds of a step with images of a side, interpolated by area."""
         areas, seconds = zip(
             *sorted((s * s, each) for s, each in self.steps_s.items()), strict=True
         )
@@ -69,9 +69,9 @@ class Pace:
 def measure(run: Run, poll: Poll, look_s: float = 0.0) -> Pace:
     """Take real steps on a copy, evaluate some images and save the copy; all ranks take part.
 
-    Small and large images are both measured: small ones cost more than their area says, and ranks
-    wait for each other. ``look_s`` is what a look took at an encoder that learns without labels;
-    it is taken here where that is not known. ``poll`` is called by all ranks alike.
+    Small and large images are both measured, because small ones cost more than their area suggests,
+    and ranks wait for each other. ``look_s`` is the time of a check of an encoder without labels;
+    it is measured here if unknown. ``poll`` is called by all ranks.
     """
     plan = run.plan
     with global_state_kept(plan.device):
@@ -90,7 +90,7 @@ def measure(run: Run, poll: Poll, look_s: float = 0.0) -> Pace:
 
 
 def _copy_as_it_trains(run: Run) -> tuple[State, StepRunner]:
-    """Return a copy of the state, and what steps it together with the other ranks."""
+    """Return a copy of the state, and its stepper together with the other ranks."""
     state, stepper = copy_of(run)
     world = run.plan.world
     build.join(state.model, run.plan)
@@ -99,7 +99,7 @@ def _copy_as_it_trains(run: Run) -> tuple[State, StepRunner]:
 
 
 def _no_features(run: Run) -> HeldFeatures:
-    """Return zeros in place of features, and let the head alone compute: it takes as long."""
+    """Return zeros instead of features, and let only the head compute: it takes the same time."""
     plan, model = run.plan, run.state.model
     name = head_name(model)
     head = model.get_submodule(name)
@@ -117,7 +117,7 @@ def _no_features(run: Run) -> HeldFeatures:
 
 def _steps(run: Run, stepper: StepRunner, poll: Poll) -> tuple[dict[int, float], float]:
     """Return the seconds of a step with the largest and with the smallest images, by their side,
-    and what the first step takes more.
+    and the extra time of the first step.
     """
     plan, parts = run.plan, sorted(part_starts(run.plan), key=run.plan.view.size_at)
     firsts = {plan.view.size_at(step): step for step in (parts[-1], parts[0])}
@@ -144,7 +144,7 @@ def _steps(run: Run, stepper: StepRunner, poll: Poll) -> tuple[dict[int, float],
 
 
 def _take(run: Run, stepper: StepRunner, view: View, *, first: int, count: int, poll: Poll) -> None:
-    """Take some steps as the loop of a run does."""
+    """Take some steps like the loop of a run."""
     plan = run.plan
     loss = None
     for batch in batches(
@@ -159,8 +159,8 @@ def _take(run: Run, stepper: StepRunner, view: View, *, first: int, count: int, 
 
 
 def _judging(run: Run, poll: Poll, look_s: float) -> tuple[float, float, float]:
-    """Return the seconds of an evaluation on the way, and of the final one; and what looking takes
-    more once, before the first step or at the first evaluation.
+    """Return the seconds of an evaluation during training, and of the final one; and the extra time
+    of the first one.
     """
     plan, world = run.plan, run.plan.world
     own = plan.recipe.eval_side
@@ -185,8 +185,8 @@ def _judging(run: Run, poll: Poll, look_s: float) -> tuple[float, float, float]:
 
 
 def _cell_s(run: Run, split: Split, poll: Poll) -> tuple[float, float]:
-    """Return the seconds that a cell of an evaluation takes on each rank, at the first look at its
-    images and at a later one.
+    """Return the seconds of a cell of an evaluation on each rank, for the first pass over its
+    images and for later ones.
     """
     world = run.plan.world
     classifier = Classifier(run.state.final_model, replace(run.plan.recipe, eval_views=1))
@@ -207,8 +207,8 @@ def _cell_s(run: Run, split: Split, poll: Poll) -> tuple[float, float]:
 
 
 def _saving_s(run: Run) -> float:
-    """Return the seconds of saving the copy, and of removing it, on the disk of the run where its
-    folder is there already.
+    """Return the seconds of saving the copy and of removing it, on the disk of the run if its
+    folder exists.
     """
     folder = run.plan.folder
 

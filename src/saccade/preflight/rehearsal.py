@@ -1,4 +1,5 @@
-"""Networks of other people, tried on copies before the first step: all that a run will do."""
+"""A rehearsal of the user's or a library's network: everything that a run does, on copies, before
+the first step."""
 
 from __future__ import annotations
 
@@ -32,13 +33,13 @@ Copies = Callable[[], tuple[State, StepRunner]]
 
 
 def is_foreign(plan: Plan) -> bool:
-    """Tell whether the network is not one of ours: handed over, or of timm or torchvision."""
+    """Tell whether the network is foreign: the user's own, or from timm or torchvision."""
     return plan.recipe.model.startswith("custom:") or models.is_foreign(plan.recipe.model)
 
 
 @contextmanager
 def explained(plan: Plan, when: str = "") -> Iterator[None]:
-    """Turn what a foreign network raises when it is tried into ConfigError.
+    """Turn the exceptions of a foreign network in a trial into ConfigError.
 
     ``when`` follows "it fails".
     """
@@ -82,11 +83,12 @@ def _failing(plan: Plan, error: Exception, when: str) -> ConfigError:
 
 
 def rehearse(run: Run, copies: Copies, cell: Batch) -> list[Finding]:
-    """Do with copies of a foreign network all that the run will do, and compare what was saved.
+    """Do everything that the run will do with copies of a foreign network, and compare the results.
 
-    Two steps, an evaluation between them, a checkpoint and the final file, written and read in
-    memory. Returns doubts about buffers. Raises ConfigError where one of these fails, and
-    DivergedError.
+    There are two steps, an evaluation between them, a checkpoint and the final file, written and
+    read in memory.
+
+    Returns warnings about buffers. Raises ConfigError if one of these fails, and DivergedError.
     """
     # two copies: one steps and is saved, the other has to become it from what was saved
     (state, stepper), (fresh, other) = copies(), copies()
@@ -142,7 +144,8 @@ def _saved(one: nn.Module, other: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def require_logits(answer: Any, count: int, plan: Plan) -> None:
-    """Raise ConfigError unless an answer is logits (B, C), or a tuple or list of several heads'."""
+    """Raise ConfigError unless an output is logits (B, C), or a tuple or list of several heads'
+    logits."""
     wanted = (count, len(plan.recipe.classes))
     for logits in heads(answer):
         if tuple(logits.shape) != wanted:
@@ -184,7 +187,7 @@ def _lost(plan: Plan, what: str) -> ConfigError:
 
 
 def _changing_buffers(plan: Plan, real: State, tried: State) -> list[Finding]:
-    """Name what training changes in a way that people may not expect."""
+    """Warn of buffers that training changes in unexpected ways."""
     before, after = dict(real.model.named_buffers()), dict(tried.model.named_buffers())
     raw = {n for n in before if not torch.equal(_bytes(before[n]), _bytes(after[n]))}
     kept = set(tried.model.state_dict())
@@ -217,6 +220,6 @@ def _changing_buffers(plan: Plan, real: State, tried: State) -> list[Finding]:
 def _bytes(tensor: Tensor) -> Tensor:
     """Return the values of a tensor of any shape ``(...)`` as uint8 (n,).
 
-    Floats would not do: NaN is unequal to itself.
+    Floats cannot be compared: NaN is unequal to itself.
     """
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -73,14 +73,14 @@ class Estimate:
 
     @property
     def limit(self) -> str:
-        """Which of the two the other one waits for."""
+        """The slower one of the two: loading or training."""
         return "loading" if self.load_s > self.compute_s else "compute"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the first steps of a run showed: the first loss, in nats per image, its speed, and
-    whether all its operations repeat themselves to the bit.
+    """The result of the first steps of a run: the first loss, in nats per image, its speed, and
+    whether all operations are deterministic.
     """
 
     loss: float
@@ -133,7 +133,7 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
 
 
 def evaluations(plan: Plan) -> int:
-    """Return how often a run is judged on its way; the final evaluation is not counted."""
+    """Return the number of evaluations during training, without the final one."""
     # one after each epoch, or each part of pretraining; that of the last step is the final one
     steps, looks = plan.total_steps, plan.config.pretrain.evaluations
     count = min(int(plan.epochs_done(steps - 1)), steps - 1)
@@ -143,7 +143,7 @@ def evaluations(plan: Plan) -> int:
 
 
 def _with_held_features(plan: Plan, speed: Speed) -> Estimate:
-    """Return how long it takes to compute all features once, and then to train the head alone."""
+    """Return the time to compute all features once and then train only the head."""
     count = plan.config.finetune.views * len(plan.data.train)
     count += len(plan.data.chosen_on) + plan.recipe.eval_views * len(plan.data.val)
     # what was measured is hardly more than a forward pass: the backward pass ends in the head
@@ -153,19 +153,19 @@ def _with_held_features(plan: Plan, speed: Speed) -> Estimate:
 
 
 def part_starts(plan: Plan) -> list[int]:
-    """Return the first step of each part of the run that has its own image size."""
+    """Return the first step of each part of the run with its own image size."""
     parts, total = len(plan.config.augment.sizes), plan.total_steps
     return [min(-(-total * part // parts), total - 1) for part in range(parts)]
 
 
 def largest_step(plan: Plan) -> int:
-    """Return a step at which the images of the run are largest."""
+    """Return a step with the largest images of the run."""
     return max(part_starts(plan), key=plan.view.size_at)
 
 
 @contextmanager
 def global_state_kept(device: torch.device) -> Iterator[None]:
-    """Give torch's random generators back as they were."""
+    """Restore torch's random generators."""
     devices = [device] if device.type == "cuda" else []
     # the caller may have switched gradients off
     with torch.random.fork_rng(devices), torch.enable_grad():
@@ -173,10 +173,7 @@ def global_state_kept(device: torch.device) -> Iterator[None]:
 
 
 def load_cells(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
-    """Load up to three cells, stopping after a second.
-
-    Return them and the seconds that an image took.
-    """
+    """Load up to three cells, for at most a second. Return them and the seconds per image."""
     cell = run.plan.config.cell
     loaded: list[Batch] = []
     begun = time.perf_counter()
@@ -190,7 +187,7 @@ def load_cells(run: Run, first: int, poll: Poll) -> tuple[list[Batch], float]:
 
 
 def _compute(run: Run, cells: list[Batch], load_s: float, poll: Poll) -> Measured:
-    """Measure on a copy, and a second time without exactness where an operation has none.
+    """Measure on a copy, and again without determinism if an operation does not support it.
 
     Raises ConfigError when memory is too small.
     """
@@ -256,7 +253,7 @@ def _repeat(
 
 
 def copy_of(run: Run) -> tuple[State, StepRunner]:
-    """Return a state and a stepper that share nothing that changes with the run."""
+    """Return a state and a stepper that share no changing state with the run."""
     model = duplicate(run.state.model).train()
     # the half-life does not matter: only its cost is measured
     average = Ema(model, 1.0) if run.state.ema else None
@@ -282,7 +279,7 @@ def copy_of(run: Run) -> tuple[State, StepRunner]:
 def first_loss(state: State, plan: Plan, cell: Batch) -> float:
     """Return the plain loss, in nats per image, of a cell in train mode.
 
-    No mixing, no label smoothing. Without labels it is the loss that is trained on.
+    No mixing, no label smoothing. Without labels it is the training loss.
     """
     section = plan.config.data
     if not plan.objective.answers:
@@ -319,10 +316,7 @@ def _joined(one: Batch, other: Batch) -> Batch:
 
 
 def _largest_that_fits(run: Run, batch: Batch, poll: Poll) -> int:
-    """Return the largest smaller cell, in images, with which a step does not run out of memory.
-
-    0 if none was found.
-    """
+    """Return the largest smaller cell, in images, that fits into memory. 0 if none was found."""
     deadline = time.perf_counter() + BUDGET_MOST_S
     for cell in smaller_cells(run.plan.config):
         config = run.plan.config.model_copy(

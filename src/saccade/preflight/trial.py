@@ -1,7 +1,7 @@
 """The last check before training: a few real steps on a copy of the model.
 
-They tell the first loss, how long the run will take, how many threads should read, and whether
-compiling pays.
+They show the first loss, the duration of the run, the number of reading threads, and whether
+compiling is faster.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ SHORT_RUN_S = 120.0
 
 
 def trial(run: Run, log: Log, poll: Poll) -> tuple[list[Finding], Choices]:
-    """Take a few cells through a copy of the model and say how long the run will take.
+    """Run a few cells through a copy of the model and estimate the duration of the run.
 
-    Returns what was found, and the choices of the run with those that the trial has made: reading
-    threads, compilation, exactness. How long a run is whose length follows ``within`` is not known
-    yet, nor said. Stays within 2 % of the run's time (at least a second, at most twenty, and one
-    cell whatever it takes). Raises DivergedError on an absurd first loss, ConfigError when a cell
-    does not fit into memory, DiskError when the checkpoints would not fit onto the disk.
+    Returns findings, and the choices of the run with those of the trial: reading threads,
+    compilation, determinism. The length of a run with ``within`` is not known yet. Stays within 2 %
+    of the run's time (at least a second, at most twenty, and one cell whatever it takes). Raises
+    DivergedError on an impossible first loss, ConfigError if a cell does not fit into memory,
+    DiskError if the checkpoints would not fit on the disk.
     """
     plan = run.plan
     findings = _disk_space(plan, run.state)
@@ -105,7 +105,7 @@ def _rehearse(run: Run, poll: Poll) -> list[Finding]:
 def _try_compiling(run: Run, speed: Speed, run_s: float) -> tuple[Choice[bool], Speed]:
     """Decide once, by a trial on a copy, whether the network is compiled.
 
-    Returns the speed that the run has then, too.
+    Also returns the resulting speed.
     """
     pays, reason = compile.worth_trying(run.plan.device.type, run_s, len(set(run.plan.view.sides)))
     if pays:
@@ -135,11 +135,10 @@ def _try_compiling(run: Run, speed: Speed, run_s: float) -> tuple[Choice[bool], 
 
 
 def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[int], float]:
-    """Take as many reading threads as this training needs, and half as many again in reserve.
+    """Choose as many reading threads as this training needs, plus half in reserve.
 
-    Where all cores are too slow, two threads are tried: threads that read tiny images mostly wait
-    for Python's lock, and the waiting itself takes time. Returns the choice and the
-    loader's seconds per image.
+    If all cores are too slow, two threads are tried: threads that read tiny images mostly wait for
+    Python's lock, and waiting costs time. Returns the choice and the loader's seconds per image.
     """
     plan, choices = run.plan, run.plan.choices
     if plan.config.data.threads:
@@ -168,7 +167,7 @@ def _fit_readers(run: Run, speed: Speed, log: Log, poll: Poll) -> tuple[Choice[i
 
 
 def _changing_itself(run: Run) -> list[Finding]:
-    """Warn of what was handed over and is another thing after it was called."""
+    """Warn of the user's own functions that change their state when called."""
     now = run.plan.behaviour.identity()
     changed = [name for name, digest in now.items() if digest != run.history.network[name]]
     if not changed:
@@ -182,7 +181,7 @@ def _changing_itself(run: Run) -> list[Finding]:
 
 
 def _exactness(choice: Choice[bool], plan: Plan) -> list[Finding]:
-    """Warn where two runs of the same command will differ in their last bits."""
+    """Warn if two runs of the same command will differ in their last bits."""
     if choice.value:
         return []
     text = (

@@ -1,4 +1,4 @@
-"""What of the sources of a run is not used."""
+"""Splits of the data that a run does not use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from saccade.training.datasets import Data
 
 
 def left_out(data: Data) -> list[Finding]:
-    """Say what of the sources is not used."""
+    """Say which splits of the data are not used."""
     sources: list[Source] = (
         [data.source] if data.val_source is data.source else [data.source, data.val_source]
     )

@@ -1,4 +1,5 @@
-"""Proof of exact resume on the user's own setup: kill a short run, resume it, compare every bit."""
+"""Proof of exact resume on the user's own set-up: kill a short run, resume it, compare every
+bit."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ ATTEMPT_LIMIT_S = 3600.0
 
 
 def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> dict[str, Any]:
-    """Train twice, once undisturbed and once killed ``kills`` times, and compare every bit.
+    """Train twice, once without interruption and once killed ``kills`` times, and compare every
+    bit.
 
     ``arguments`` are those of ``saccade train``. Each kill is a SIGKILL at a step drawn from the
     pid. Returns the common digest and the steps at which runs were resumed; raises CheckpointError
@@ -58,7 +60,7 @@ def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> d
 
 
 def _compared(whole: Path, broken: Path, *, kills: int, steps: int, fix: str) -> dict[str, Any]:
-    """Return what was proved by two finished runs.
+    """Return the proof from two finished runs.
 
     Raises CheckpointError, with what to do in ``fix``, when their digests differ.
     """
@@ -85,11 +87,11 @@ Training = Callable[[Path, int | None], object]
 
 
 def prove_here(train: Training, *, kills: int, steps: int, log: Log) -> dict[str, Any]:
-    """Prove the same within this process, for a set-up that no command line can name.
+    """Prove the same within this process, for a set-up that exists only in Python.
 
-    ``train`` raises StopTraining where it is to end early. What a kill would lose is taken away
-    then: the checkpoints of the last steps. Returns what :func:`prove_resume` returns; raises
-    CheckpointError when the digests differ.
+    ``train`` raises StopTraining to end early. Then the checkpoints of the last steps are removed,
+    as a kill would lose them. Returns what :func:`prove_resume` returns; raises CheckpointError
+    when the digests differ.
     """
     with files.scratch_folder() as scratch:
         whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
@@ -124,7 +126,7 @@ def _resumed_at(folder: Path) -> list[int]:
 
 
 def _attempt(arguments: list[str], kill_after_step: int | None, folder: Path, log: Log) -> None:
-    """Run ``saccade train`` to its end, or kill it when its log says that a step is done."""
+    """Run ``saccade train`` to its end, or kill it when its log shows a finished step."""
     command = [sys.executable, "-m", "saccade", "train", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + ATTEMPT_LIMIT_S
