@@ -99,7 +99,7 @@ def test_the_same_contents_find_their_run_again_and_others_are_refused(
         with pytest.raises(DataError, match=r"saccade.evaluate\(run, data=...\)"):
             call()
     typed = console.run_here("eval", str(done.folder))
-    assert typed.status == 65 and "handed over from Python" in typed.stderr
+    assert typed.status == 65 and "passed from Python" in typed.stderr
     assert saccade.evaluate(done.folder, given["val"]).correct == done.result["correct"]
     assert saccade.evaluate(done.folder, {"val": given["val"]}).n == 20
 

@@ -181,7 +181,7 @@ def test_a_file_of_gigabytes_is_refused_before_it_is_read(server: Server) -> Non
 def test_other_pages_of_the_browser_may_not_ask(server: Server, headers: dict[str, str]) -> None:
     for method, path in (("GET", "/"), ("GET", "/about"), ("POST", "/answer")):
         status, said = ask(server, method, path, picture(), **headers)
-        assert status == 403 and said == {"error": "Only the page itself may ask."}
+        assert status == 403 and said == {"error": "Only the page itself may send requests."}
     own = f"127.0.0.1:{server.server_port}"
     assert ask(server, "GET", "/about", Host=own, Origin=f"http://{own}")[0] == 200
     # as it looks through a tunnel
@@ -314,7 +314,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.onnx").write_bytes(b"a letter")
     with pytest.raises(CheckpointError, match="onnxruntime cannot read it"):
         onnx_answerer.open_file(tmp_path / "letter.onnx")
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="file does not exist"):
         onnx_answerer.open_file(tmp_path / "none.onnx")
 
     one = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])
@@ -354,7 +354,7 @@ def test_an_answer_that_is_no_number_is_refused_in_a_sentence() -> None:
 def test_a_port_that_is_taken_is_refused(server: Server, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(classifier().to_bytes())
     done = console.run_here("demo", str(tmp_path), "--port", str(server.server_port))
-    assert done.status == 2 and "is taken by another program" in done.stderr
+    assert done.status == 2 and "is used by another program" in done.stderr
     assert "--port 0" in done.stderr
     done = console.run_here("demo", str(tmp_path), "--port", "70000")
     assert done.status == 2 and "port 70000 cannot be used" in done.stderr

@@ -74,7 +74,7 @@ def test_damaged_files_are_refused(content: bytes, suffix: str, tmp_path: Path) 
     with pytest.raises(CheckpointError) as caught:
         load_weights(create_model("resnet8", num_classes=10), file)
     assert caught.value.where == str(file) and caught.value.status == 66
-    with pytest.raises(CheckpointError, match="no weights here"):
+    with pytest.raises(CheckpointError, match="no weights at this path"):
         load_weights(create_model("resnet8", num_classes=10), tmp_path / "nothing.pth")
 
 

@@ -109,7 +109,7 @@ def test_a_run_of_ours_is_a_start_and_its_head_too_where_the_classes_are_the_sam
 def test_weights_of_another_architecture_are_refused(file: Path, ready: Callable[..., Run]) -> None:
     with pytest.raises(CheckpointError, match="of another architecture"):
         ready(model__name="resnet8_x2", model__init=str(file))
-    with pytest.raises(CheckpointError, match="no weights here"):
+    with pytest.raises(CheckpointError, match="no weights at this path"):
         ready(model__init="nowhere.pth")
 
 

@@ -143,7 +143,7 @@ def answer(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Usag
     told = _with_one_data(told)
 
     lines = [
-        f"{given}  ->  {ours or 'leave it out'}" + (f"  ({why})" if why else "")
+        f"{given} -> {ours or 'remove it'}" + (f" ({why})" if why else "")
         for given, ours, why in told
         if why or given != ours
     ]

@@ -110,7 +110,7 @@ def download(
     names = [remote.name for remote in own]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise UsageError(
-            f"two addresses lead to a file called {twice}",
+            f"two addresses have a file named {twice}",
             where=str(out / twice),
             fix="download one of them into another folder with --out",
         )
@@ -149,13 +149,12 @@ def _only_by_hand() -> DataError:
         f"{name}  (about {size}, MD5 {md5})" for name, (size, md5) in IMAGENET_FILES.items()
     )
     return DataError(
-        "ImageNet is only given to people who have registered and accepted its terms; get\n"
-        f"{wanted}\n"
-        "from https://image-net.org/download-images, or the archive of Kaggle's "
+        "ImageNet is available only after registration and acceptance of its terms; "
+        f"get\n{wanted}\nfrom https://image-net.org/download-images, or the archive of Kaggle's "
         "imagenet-object-localization-challenge",
         fix="put the three files into one folder, imagenet/, and run: saccade train --data "
-        "imagenet/ (Kaggle's archive is read as it is). With addresses of your own: "
-        "saccade download URL URL --out imagenet",
+        "imagenet/ (Kaggle's archive is read directly). With your own addresses: saccade "
+        "download URL URL --out imagenet",
     )
 
 
@@ -174,7 +173,7 @@ def _own(address: str) -> Remote:
     name = files.safe_name(unquote(PurePosixPath(parts.path).name))
     if not PurePosixPath(parts.path).name:
         raise UsageError(
-            "this address ends in no file name",
+            "this address does not end in a file name",
             where=address.partition("?")[0],
             fix="give the address of a file, such as https://host/photos.zip",
         )
@@ -182,7 +181,7 @@ def _own(address: str) -> Remote:
     kind, _, digits = parts.fragment.lower().partition("=")
     if parts.fragment and not (len(digits) == _DIGITS.get(kind) and digits.isalnum()):
         raise UsageError(
-            f"'#{parts.fragment}' is no checksum",
+            f"'#{parts.fragment}' is not a checksum",
             where=address.partition("?")[0],
             fix="end the address in #sha256= and 64 digits, or #md5= and 32",
         )
@@ -218,12 +217,14 @@ def _refuse_other(remote: Remote, folder: Path, page: str) -> None:
     else:
         size = measured(remote, folder, page).size_bytes
         found, wanted = str(path.stat().st_size), str(size)
-        differs = f"it has {found} bytes, and the server's {'' if size is None else size} bytes"
+        differs = (
+            f"it has {found} bytes, but the server's file has {'' if size is None else size} bytes"
+        )
         if size is None:
-            differs = "the server does not say how long its file is"
+            differs = "the server does not say the size of its file"
     if found != wanted:
         raise DataError(
-            f"a file of this name is there already, and is never overwritten: {differs}",
+            f"a file with this name exists, and it is never overwritten: {differs}",
             where=str(path),
-            fix="move it away, or choose another folder with --out",
+            fix="move it, or choose another folder with --out",
         )

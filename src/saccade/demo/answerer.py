@@ -34,7 +34,7 @@ class Answerer:
         recipe, network = classifier.recipe, classifier.network
         if not recipe.learned.answers:
             raise CheckpointError(
-                "this encoder has no head, so it names no classes",
+                "this encoder has no head, so it cannot predict classes",
                 where=name,
                 fix="train it on labelled images first: saccade train --init RUN --data IMAGES",
             )
@@ -66,8 +66,8 @@ class Answerer:
         shares = self.recipe.learned.probabilities(logits.float())
         if not bool(torch.isfinite(shares).all()):
             raise CheckpointError(
-                "the network's answer holds NaN or infinity",
+                "the network's output contains NaN or infinity",
                 where=self.name,
-                fix="take weights from before they broke",
+                fix="use an earlier checkpoint",
             )
         return shares

@@ -38,7 +38,7 @@ def open_file(path: Path) -> Answerer:
         ) from error
 
     if not path.is_file():
-        raise CheckpointError("there is no such file", where=str(path), fix="name an ONNX file")
+        raise CheckpointError("this file does not exist", where=str(path), fix="name an ONNX file")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
     try:
@@ -84,7 +84,7 @@ def _recipe(path: Path, remarks: Mapping[str, str]) -> Recipe:
     except KeyError as error:
         raise _strange(path, f"its metadata has no {error}") from error
     except (ValueError, TypeError, ArithmeticError) as error:
-        raise _strange(path, f"its metadata makes no sense: {error}") from error
+        raise _strange(path, f"its metadata is invalid: {error}") from error
 
 
 def _one_by_one(run: Callable[[Any], Tensor], recipe: Recipe) -> Callable[[Tensor], Tensor]:
@@ -109,7 +109,7 @@ def _channels_last(squares: Tensor) -> Pixels:
 
 def _strange(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"this is no ONNX file of saccade: {what}",
+        f"this is not an ONNX file of saccade: {what}",
         where=str(path),
         fix="name a run folder, or a file that `saccade export` wrote",
     )

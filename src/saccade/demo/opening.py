@@ -22,9 +22,9 @@ def opened(path: Path, best: bool, data: str | None) -> tuple[Answerer, Split | 
     if path.suffix.lower() == onnx_answerer.SUFFIX:
         if best:
             raise UsageError(
-                "an exported file is one set of weights",
+                "an exported file has only one set of weights",
                 where="--best",
-                fix="leave it out, or name the run",
+                fix="remove it, or name the run",
             )
         answerer = onnx_answerer.open_file(path)
         # an export lies in its run folder, unless it was sent elsewhere

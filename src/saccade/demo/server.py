@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif (place := self._example(path)) is not None:
             self._send(self.server.conversation.examples[place].thumbnail, "image/png")
         else:
-            self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+            self._refuse(HTTPStatus.NOT_FOUND, "This page does not exist.")
 
     def do_POST(self) -> None:
         """Answer for the picture that is sent, or for an example: ``/answer``, ``/heat``,
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         ask = {"answer": asked.answer, "heat": asked.heat}.get(path.split("/")[1])
         place = self._example(path.removeprefix("/answer").removeprefix("/heat"))
         if ask is None:
-            self._refuse(HTTPStatus.NOT_FOUND, "There is no such page.")
+            self._refuse(HTTPStatus.NOT_FOUND, "This page does not exist.")
             return
         data = asked.examples[place].data if place is not None else self._body()
         if data is None:
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (Abandoned, CancelledError):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The program ends.")
         except MemoryError:
-            self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, "There is not enough memory for it.")
+            self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, "There is not enough memory.")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep quiet: each picture would be a line."""
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if urlsplit(f"//{host}").hostname in OWN_NAMES and origin in (None, f"http://{host}"):
             return True
-        self._refuse(HTTPStatus.FORBIDDEN, "Only the page itself may ask.")
+        self._refuse(HTTPStatus.FORBIDDEN, "Only the page itself may send requests.")
         return False
 
     def _example(self, path: str) -> int | None:
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _refused(port: int, error: OSError | OverflowError) -> UsageError:
-    fix = "give another one, or --port 0, which takes a free one"
+    fix = "use another port, or --port 0 for a free one"
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return UsageError(f"port {port} is taken by another program", where="--port", fix=fix)
+        return UsageError(f"port {port} is used by another program", where="--port", fix=fix)
     return UsageError(f"port {port} cannot be used: {error}", where="--port", fix=fix)

@@ -60,7 +60,7 @@ class Answers:
         self.complaints.seek(0)
         said = self.complaints.read().decode(errors="replace").strip().splitlines() or [""]
         return ExportError(
-            f"the exported file cannot be used: {said[-1][:SHOWN] or 'its process ended'}",
+            f"the exported file cannot be opened: {said[-1][:SHOWN] or 'its process ended'}",
             fix="use another --format, or report this with the name of the network",
         )
 

@@ -133,7 +133,7 @@ class Airbench(Network):
             raise ConfigError(
                 "airbench networks have no strides to set",
                 where="model.strides",
-                fix="leave model.strides out, or take resnet18",
+                fix="remove model.strides, or use resnet18",
             )
         self.whiten = Whitening(options.in_channels, patch, stride, padding=(patch - 1) // 2)
         self.gelu = nn.GELU()

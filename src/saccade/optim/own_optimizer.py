@@ -242,4 +242,4 @@ def _decode(form: Mapping[str, Any], param: Tensor | None) -> Any:
         return made if kind == "list" else tuple(made)
     if kind == "dict":
         return {key: _decode(one, param) for key, one in value.items()}
-    raise ValueError(f"'{kind}' is no kind of value")
+    raise ValueError(f"'{kind}' is not a kind of value")

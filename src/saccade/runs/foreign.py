@@ -186,7 +186,7 @@ def _source(weights: str, network: str | nn.Module | None) -> tuple[Ancestor, st
         known = find_weights(weights)
     except FileNotFoundError as error:
         raise CheckpointError(
-            "there are no weights here",
+            "there are no weights at this path",
             where=weights,
             fix="give a .safetensors, .pth or .pt file, timm:NAME or torchvision:NAME",
         ) from error

@@ -135,7 +135,7 @@ def best_checkpoint(folder: Path) -> Path:
         raise CheckpointError(
             "there is no best checkpoint yet: nothing was evaluated"
             if saved
-            else "there is no checkpoint here",
+            else "there is no checkpoint at this path",
             where=str(place),
             fix="train at least one epoch: evaluations happen at the end of an epoch",
         )

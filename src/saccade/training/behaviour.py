@@ -167,7 +167,7 @@ class Behaviour:
         """Return the automatic choices; the user's own optimiser decides its own."""
         if self.optimizer is None:
             return choices
-        return replace(choices, optimizer=Choice("own", "handed over from Python"))
+        return replace(choices, optimizer=Choice("own", "passed from Python"))
 
     def own_augment(self, seed: int) -> OwnAugment | None:
         """Return the augmentation with the seed of the run, or None."""
