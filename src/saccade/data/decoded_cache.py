@@ -1,6 +1,4 @@
-"""Small images stay in memory once they are decoded: decoding one again takes longer than cutting
-it.
-"""
+"""A cache of small decoded images: decoding takes longer than cropping."""
 
 from __future__ import annotations
 
@@ -22,10 +20,9 @@ MOST_BYTES = 1 << 30
 
 
 class Decoded:
-    """The pixels of a split whose images are all of one small size, decoded when they are first
-    asked for.
+    """The pixels of a split whose images all have the same small size, decoded when first needed.
 
-    When an image of another size turns up nothing more is held.
+    After an image of another size, no more images are cached.
     """
 
     def __init__(self, split: Split, height: int, width: int, exif: Exif) -> None:

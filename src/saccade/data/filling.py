@@ -1,4 +1,4 @@
-"""How the places of one batch are filled: read, decode as little as needed, cut, augment."""
+"""Filling the places of one batch: read, decode as little as needed, crop, augment."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ class Filling:
 
 
 def runs(sizes: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Cut files of these sizes, int64 (k,), into runs [first, last) of at most so many bytes, or
-    of one file.
+    """Split files of these sizes, int64 (k,), into ranges [first, last) of at most this many bytes,
+    or of one file.
     """
     first, total = 0, 0
     for i, size in enumerate(sizes.tolist()):

@@ -50,9 +50,9 @@ class Batch:
     """Images as the network's input before normalisation.
 
     ``images`` is uint8 (B, 3, S, S) in channels_last order, ``labels`` int64 (B,); ``samples`` and
-    ``epochs``, int64 (B,), tell which images of the split these are and in which epoch;
-    ``waited_s`` is how long the caller waited. ``small`` holds the small views, uint8
-    (images x local views, 3, s, s), where there are any.
+    ``epochs``, int64 (B,), identify the images of the split and their epochs; ``waited_s`` is how
+    long the caller waited. ``small`` holds the small views, uint8 (images x local views, 3, s, s),
+    where there are any.
     """
 
     images: Tensor
@@ -103,10 +103,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """How training images are seen: which, when, and through which crop, flip and operations.
+    """The training view of a split: the order of the images, and their crops, flips and operations.
 
-    The run is ``total_steps`` long; where the batch changed in mid-run, ``ahead`` is added to the
-    number of a step, so that it says how much was consumed.
+    The run is ``total_steps`` long; if the batch changed during the run, ``ahead`` is added to the
+    step number, so that it matches the consumed samples.
     """
 
     split: Split
@@ -138,7 +138,7 @@ class TrainingView:
         return sides[min(int((step + self.ahead) * len(sides) // self.total_steps), len(sides) - 1)]
 
     def small_room(self, num_views: int, step: int) -> tuple[int, int]:
-        """Return how many small views go with so many large ones, and their side in pixels."""
+        """Return the number of small views for this many large ones, and their side in pixels."""
         count = num_views // self.order.repeats * self.augment.local_views
         return count, local_side(self.augment, self.size_at(step)) if count else 0
 
@@ -182,7 +182,7 @@ class TrainingView:
         )
 
     def _room(self, readers: Readers, num_views: int, step: int) -> tuple[Tensor, Tensor | None]:
-        """Return new memory for so many images of a step, and for their small views."""
+        """Return new memory for this many images of a step, and for their small views."""
         room = readers.memory.take(num_views, self.size_at(step))
         count, side = self.small_room(num_views, step)
         return room, readers.small_memory.take(count, side) if count else None
@@ -190,7 +190,7 @@ class TrainingView:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """How images are seen at evaluation: all of them once, in order, each fitted into the square.
+    """The evaluation view of a split: all images once, in order, each fitted into the square.
 
     Of every ``ranks`` cells in a row, ``rank`` takes one.
     """
@@ -234,7 +234,7 @@ class EvaluationView:
 
 
 class View(Protocol):
-    """What can begin to fill the batch of a step."""
+    """An object that can begin to fill the batch of a step."""
 
     def start(
         self, readers: Readers, step: int, batch_size: int, /
@@ -243,9 +243,7 @@ class View(Protocol):
 
 
 def batches_ahead(threads: int, num_images: int) -> int:
-    """Return how many batches of so many images are prepared ahead: enough for two tasks of each
-    thread.
-    """
+    """Return the number of batches to prepare ahead: enough for two tasks per thread."""
     return max(BATCHES_AHEAD, -(-2 * threads * IMAGES_PER_TASK // num_images))
 
 

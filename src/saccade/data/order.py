@@ -1,4 +1,4 @@
-"""Which sample comes when: one endless stream of epoch permutations, addressed by position."""
+"""The order of samples: one endless stream of epoch permutations, addressed by position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RankSlice:
-    """Which cells (micro-batches) of each global batch are a rank's.
+    """The cells (micro-batches) of each global batch that belong to a rank.
 
     They are ``rank``, ``rank + ranks`` and so on; by default all of them.
     """
@@ -41,14 +41,14 @@ class Order:
     """The endless stream over a set of ``num_samples`` samples.
 
     The position is one integer, the samples consumed so far. Step k of global batch B consumes [kB,
-    (k+1)B); a batch may straddle two epochs, nothing is dropped and there is no partial batch. With
+    (k+1)B); a batch can span two epochs, nothing is dropped and there is no partial batch. With
     ``repeats`` R each sample comes R times in a row, so that R epochs of ``num_samples`` views hold
     every sample R times. *Source:* Hoffer et al. 2020, "Augment Your Batch"; Berman et al. 2019,
     "MultiGrain", section 3.2. With an ``epoch_size`` E an epoch is the first E of its permutation:
     another part of the set each time.
 
-    Where the batch changed in mid-run, steps are counted on, and ``offset`` samples are added: step
-    k consumes [offset + kB, offset + (k+1)B), so that no sample is seen twice or left out.
+    If the batch changed during the run, the step count continues, and ``offset`` samples are added:
+    step k consumes [offset + kB, offset + (k+1)B), so that no sample is seen twice or skipped.
     """
 
     def __init__(
@@ -94,11 +94,11 @@ class Order:
 
 
 def _argsort(keys: NDArray[np.uint64]) -> Indices:
-    """Sort as a stable argsort would, in a tenth of its time.
+    """Sort like a stable argsort, in a tenth of its time.
 
     Numbers sort much faster than places: each key gives up its lowest bits to its own place. Keys
-    alike in all other bits, where the result could differ, hardly ever occur and are sorted the
-    slow way.
+    that are equal in all other bits, where the result could differ, are very rare and are sorted
+    the slow way.
     """
     bits = np.uint64(max(len(keys) - 1, 1).bit_length())
     ranked = np.sort(keys >> bits << bits | np.arange(len(keys), dtype=np.uint64))

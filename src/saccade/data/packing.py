@@ -1,9 +1,9 @@
-"""Packs: a dataset in few large files, its photographs smaller and in tiles, so that training reads
-and decodes less.
+"""Packs: a data set in a few large files, with smaller and tiled photographs, so that training
+reads and decodes less.
 
 A pack is a folder of shards (``shards.py``) with ``pack.json``: classes, counts, digests, settings,
-and what it was made of. It is made shard by shard, each published whole, so that a second run goes
-on where a killed one stopped; the bytes depend on the source and the settings alone.
+and what it was made of. It is made shard by shard, each published when complete, so that a second
+run continues where a killed one stopped; the bytes depend only on the source and the settings.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What came out: images and bytes before and after, and the shards that were already there."""
+    """The result: images and bytes before and after, and the number of reused shards."""
 
     folder: Path
     images: int
@@ -98,8 +98,8 @@ def pack(
 ) -> Packed:
     """Write a pack of all splits of a source; ``tick`` is told how many images are done.
 
-    Goes on where an earlier run with the same source and settings stopped. Raises DataError on an
-    image that cannot be read, ConfigError when the folder holds something else, DiskError.
+    Continues where an earlier run with the same source and settings stopped. Raises DataError on an
+    image that cannot be read, ConfigError if the folder has other contents, DiskError.
     """
     settings.check()
     done, reused, entries = 0, 0, {}
@@ -147,7 +147,7 @@ def pack(
 
 
 def _facts(shard: Path, count: int) -> dict[str, str | int]:
-    """Return what the manifest says of a shard."""
+    """Return the manifest's entry of a shard."""
     return {
         "file": shard.name,
         "count": count,
@@ -199,7 +199,7 @@ def _runs(split: Split) -> Iterator[tuple[int, int]]:
 
 
 def _words(split: Split, settings: Settings, first: int, last: int) -> dict[str, str]:
-    """Return what a shard is known by: it may be kept if these words are the same."""
+    """Return the identity of a shard: it is reused if this is the same."""
     chosen = (
         {"original": "true"}
         if settings.original

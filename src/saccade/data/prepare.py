@@ -1,9 +1,9 @@
-"""An ordinary tree of image files, ``train/<class>/<image>``, out of any source.
+"""A folder of image files, ``train/<class>/<image>``, from any source.
 
-Each file is written aside and renamed, so that a name means a whole file; the disk is waited for
-once, at the end. Until then ``saccade-prepare.json`` says that the tree is begun: a file of the
-wrong size is then what a power cut left of ours, and is written again. In any other folder it
-belongs to somebody else and is never touched.
+Each file is written under a temporary name and renamed, so that a name means a complete file; there
+is one sync of the disk, at the end. Until then ``saccade-prepare.json`` says that the tree is
+begun: a file of the wrong size is then what a power cut left of ours, and is written again. In any
+other folder it belongs to somebody else and is never touched.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def prepare(source: Source, target: Path, log: Log) -> dict[str, Any]:
     """Write what is missing of a source as a tree of files under ``target``, and return what was
     done.
 
-    What is there already is never changed: a file of the same name and other content, an image that
-    is not of the source, and a link raise DataError, as do names that the tree could not give back.
+    Existing files are never changed: a file of the same name and other content, an image that is
+    not of the source, and a link raise DataError, as do names that the tree could not give back.
     Raises ConfigError while another process is at work there, DiskError where the space is too
     small.
     """
@@ -204,7 +204,7 @@ def _refuse_inside(source: Source, target: Path) -> None:
 
 
 def _refuse_misread(plans: Sequence[_Plan], paths: Sequence[str]) -> None:
-    """Raise DataError if the tree would not be read back as what it is made of."""
+    """Raise DataError if the folder would not be read back as the same data set."""
     owners = [(plan, i) for plan in plans for i in range(len(plan.paths))]
 
     def head(place: int) -> Data:

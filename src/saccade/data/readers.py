@@ -1,4 +1,4 @@
-"""The threads that fill batches, and the memory that they fill."""
+"""The threads that fill batches, and their memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Memory:
 class Readers:
     """The pool of reading threads.
 
-    Knows what each thread is reading, to name it when nothing moves any more. The number of compute
+    Knows what each thread is reading, to report it when nothing moves. The number of compute
     threads stays as the caller had it, whatever happens to the pool.
     """
 
@@ -70,10 +70,7 @@ class Readers:
         self._start(threads)
 
     def resize(self, threads: int) -> None:
-        """Go on with another number of threads; nothing may be under way.
-
-        Batches do not depend on it.
-        """
+        """Change the number of threads; no task may be in progress. Batches do not depend on it."""
         self.close()
         self._start(threads)
 

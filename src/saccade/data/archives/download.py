@@ -1,6 +1,6 @@
-"""Files of public datasets from the network: continued after a cut, and checked.
+"""Downloads of public data sets: continued after an interruption, and checked.
 
-A file has its name only when it is whole.
+A file gets its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Tick = Callable[[int], None]
 class Remote:
     """A file in the network: size in bytes, MD5 (32 hexadecimal digits), addresses, best first.
 
-    The size is None where only the server knows it. ``md5`` and ``sha256`` (64 digits) are empty
-    where nobody has published them.
+    The size is None if only the server knows it. ``md5`` and ``sha256`` (64 digits) are empty if
+    they were not published.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Remote:
 def fetch(
     remotes: Sequence[Remote], folder: Path, page: str, log: Log, connections: int = CONNECTIONS
 ) -> None:
-    """Bring the files that are not in ``folder`` yet; ``page`` is where a person would find them.
+    """Download the files that are not in ``folder`` yet; ``page`` is the web page for people.
 
-    Of several processes one downloads while the others wait. What has arrived before a crash or a
-    cut connection is not asked for again. A large file comes by several ``connections`` where the
-    server allows that. Raises DataError when no mirror gives a file as it should be, and DiskError.
+    Of several processes one downloads while the others wait. Bytes that arrived before a crash or
+    an interruption are not requested again. A large file uses several ``connections`` if the server
+    allows it. Raises DataError if no mirror returns a correct file, and DiskError.
     """
     with _alone(folder, log):
         # looked for under the lock: another process may have brought them meanwhile
@@ -91,7 +91,7 @@ def fetch(
 
 
 def measured(remote: Remote, folder: Path, page: str) -> Remote:
-    """Return a file with its size, which the server is asked for where nobody else knows it."""
+    """Return a file with its size, which is requested from the server if unknown."""
     reasons: dict[str, str] = {}
     for attempt in range(ROUNDS):
         for address in remote.addresses if remote.size_bytes is None else ():
@@ -140,7 +140,7 @@ def _known(remote: Remote) -> str:
 
 @contextmanager
 def _alone(folder: Path, log: Log) -> Iterator[None]:
-    """Hold the lock of a folder, after the process that holds it now."""
+    """Hold the lock of a folder, after waiting for the process that has it."""
     begun = said = time.monotonic()
     with ExitStack() as stack:
         while True:
@@ -158,7 +158,8 @@ def _alone(folder: Path, log: Log) -> Iterator[None]:
 
 
 def _fetch(remote: Remote, part: files.Partial, tick: Tick, connections: int) -> dict[str, str]:
-    """Try the mirrors in turn until the file is there; returns why each failed, or nothing."""
+    """Try one mirror after the other until the file is there; returns why each failed, or
+    nothing."""
     useful = list(remote.addresses)
     reasons: dict[str, str] = {}
     most, rounds = part.size, 0
@@ -192,7 +193,7 @@ def _receive(
 ) -> None:
     """Complete a file from one address.
 
-    Raises Useless, Changed, or an error after which it may be tried again.
+    Raises Useless, Changed, or an error after which a retry makes sense.
     """
     size, (kind, digits) = remote.size_bytes, remote.checksum
     if size is not None and part.size > size:

@@ -1,4 +1,4 @@
-"""Links inside an archive: another name for a member, or a way out that is not taken."""
+"""Links inside an archive: another name for a member, or a link outwards that is not followed."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ class Link(NamedTuple):
 
     @property
     def aim(self) -> str:
-        """The name that it leads to, without any ``..``.
-
-        Empty where that is outside the archive.
-        """
+        """The name of its target, without any ``..``. Empty if that is outside the archive."""
         parts = self.name.split("/")[:-1] if self.symbolic else []
         if self.target.startswith("/"):
             return ""
@@ -55,11 +52,10 @@ class Link(NamedTuple):
 def follow(
     links: Sequence[Link], places: Mapping[str, int]
 ) -> tuple[list[tuple[str, int]], dict[str, str]]:
-    """Return the names that links give to files, and why the other links lead nowhere.
+    """Return the names that links give to files, and why the other links are broken.
 
     ``places`` are those of the files by name. A link to a folder gives names to all files in it. A
-    file that links to itself, as tar writes it when it is told the same file twice, is no second
-    one.
+    file that links to itself, as tar writes a repeated file, is not a second file.
     """
     aims = {link.name: link.aim for link in links}
     found: dict[tuple[str, int], None] = {}

@@ -2,8 +2,8 @@
 
 A shard is laid out as a safetensors file. ``bytes`` holds the records one after the other;
 ``offsets`` (n + 1), ``crcs`` (CRC-32 of each record), ``labels`` and ``name_ends`` say where and
-what they are, ``names`` are the file names in UTF-8. The manifest says which shards there are, with
-the digests of each and of its index, and ends with its own.
+what they are, ``names`` are the file names in UTF-8. The manifest lists the shards with the digests
+of each and of its index, and ends with its own digest.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def to_bytes(
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard into memory; raises DataError on anything that does not fit together."""
+    """Map a shard into memory; raises DataError on any inconsistency."""
     try:
         with open(path, "rb") as file:
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -197,9 +197,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path, tick: Tick = lambda _done: None) -> Iterator[str]:
-    """Read every byte of a pack and name what is no longer as it was written.
+    """Read every byte of a pack and name what was changed.
 
-    ``tick`` is told the images done.
+    ``tick`` gets the number of finished images.
     """
     manifest, done = read_manifest(folder), 0
     for entry in manifest["splits"].values():

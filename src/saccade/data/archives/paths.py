@@ -1,4 +1,4 @@
-"""Names of files: what a clean one is, and a million of them in little memory."""
+"""File names: cleaning them, and storing a million of them in little memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Names(Sequence[str]):
-    """A sequence of strings that are cut out of one UTF-8 ``text`` when they are asked for.
+    """A sequence of strings that are slices of one UTF-8 ``text``.
 
     ``starts`` and ``ends`` are int64 of shape (n,): byte places in the text. Several sequences may
     share a text.
@@ -79,9 +79,9 @@ class Names(Sequence[str]):
 
 
 def decoded(raw: bytes) -> str:
-    """Return a path as text: UTF-8, or else what old systems in western Europe wrote.
+    """Return a path as text: UTF-8, or else cp1252.
 
-    Each part of it for itself: folders and files may have been named on different systems.
+    Each part is decoded separately: folders and files can have been named on different systems.
     """
     try:
         return raw.decode()
@@ -132,7 +132,7 @@ def file_name(raw: str) -> str:
 
 
 def refuse_duplicates(names: Sequence[str], where: str) -> None:
-    """Raise DataError if a name occurs twice: no order of reading could be called the right one."""
+    """Raise DataError if a name occurs twice: no reading order would be the right one."""
     if len(set(names)) != len(names):
         name, times = Counter(names).most_common(1)[0]
         raise DataError(

@@ -1,4 +1,4 @@
-"""One file from one address: what the server says of it, and its parts by several connections.
+"""One file from one address: the server's facts about it, and its parts by several connections.
 
 The parts arrive in order, so what is there after a kill is always the beginning of the file.
 """
@@ -31,24 +31,24 @@ _TRY_AGAIN = (408, 416, 429)
 
 
 class Useless(Exception):
-    """This address will not give the file, however often it is asked."""
+    """This address does not return the file, so a retry makes no sense."""
 
 
 class Changed(Exception):
-    """The server has another version of the file than the one whose beginning is here."""
+    """The server has another version of the file than the one that was begun."""
 
 
 class NoParts(Exception):
-    """The server gives the whole file where a part of it was asked for."""
+    """The server returns the whole file instead of the requested part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a server says of a file.
+    """The server's facts about a file.
 
-    ``size_bytes`` is None where it does not say; ``version`` is the ETag or the date of the last
-    change, empty without both; ``has_end`` tells whether a cut would be noticed, ``gives_parts``
-    whether other connections may fetch parts, ``is_part`` whether this answer is one.
+    ``size_bytes`` is None if unknown; ``version`` is the ETag or the date of the last change, empty
+    without both; ``has_end`` tells whether a cut would be noticed, ``gives_parts`` whether other
+    connections may fetch parts, ``is_part`` whether this answer is one.
     """
 
     size_bytes: int | None

@@ -1,8 +1,8 @@
-"""Stamps: what tells whether files are still those that were looked at, without reading them.
+"""Stamps: they tell whether files are unchanged, without reading them.
 
 A stamp is a digest of size, times of content and of the entry (mtime, ctime; ns) and inode of every
-file. Setting the mtime back after a change is easy, and does not help: that, too, changes the
-ctime, which no program can set.
+file. Resetting the mtime after a change does not help: it changes the ctime, which no program can
+set.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def facts_of(status: stat_result) -> tuple[int, int, int, int]:
 def stamp(facts: array[int]) -> str:
     """Return the stamp (64 hexadecimal digits) of files.
 
-    Empty where one has changed this moment, or without files.
+    Empty if a file has just changed, or without files.
 
     ``facts`` holds those of ``facts_of`` one after the other, as unsigned 64-bit integers: 32 MB
     for a million files.

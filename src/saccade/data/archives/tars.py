@@ -1,8 +1,7 @@
-"""Strict tar indexing: where each member lies in the file. Nothing is ever extracted.
+"""Strict tar indexing: the position of each member in the file. Nothing is ever extracted.
 
-Python's ``tarfile`` ends its loop without an error at a damaged or missing header and so loses the
-rest of the archive. Here every byte between the first header and the end of the file must be
-accounted for.
+Python's ``tarfile`` stops without an error at a damaged or missing header and so loses the rest of
+the archive. Here every byte between the first header and the end of the file is checked.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Members:
     shape (n,), in bytes: where the data of a tar member (the local header of a zip member) starts
     and how long the file is. ``folders`` are the folder entries and the tars inside a tar, ``tars``
     those alone; ``skipped`` counts devices by kind. A link to a member is that member under another
-    name; ``lost`` says of each other link where it leads.
+    name; ``lost`` says where each other link leads.
     """
 
     names: Sequence[str]
@@ -101,7 +100,7 @@ def index_tar(buffer: mmap | memoryview | bytes, where: str) -> Members:
 
 
 def begins_like_tar(head: bytes) -> bool:
-    """Tell whether the first block of a file is a sound header of a tar."""
+    """Tell whether the first block of a file is a valid header of a tar."""
     try:
         _check_header(head[:BLOCK_BYTES])
     except ValueError:

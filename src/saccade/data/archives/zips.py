@@ -1,4 +1,4 @@
-"""Strict zip indexing: where each member lies in the file, as its directory says.
+"""Strict zip indexing: the position of each member in the file, from its directory.
 
 Nothing is ever extracted.
 """
@@ -46,12 +46,12 @@ _UNUSABLE = (
 
 
 class _TooMuch(ValueError):
-    """A member that would take more memory than its bytes in the archive justify."""
+    """A member that would need more memory than its compressed size justifies."""
 
 
 @dataclass(frozen=True, eq=False)
 class ZipMembers:
-    """The regular files of a zip archive, and what the archive's directory says of each.
+    """The regular files of a zip archive, with the facts of its directory.
 
     ``members`` are as for a tar. ``packed`` (size in bytes), ``deflated`` and ``crcs`` have shape
     (n,), and so have ``aims``: the places of the members themselves, or of those that links lead
@@ -197,7 +197,7 @@ def index_zip(path: Path) -> ZipMembers:
 
 
 def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Compare with the number of entries that the archive says it has; ``zipfile`` can lose some.
+    """Compare with the declared number of entries; ``zipfile`` can lose some.
 
     The end record is looked for as ``zipfile`` does: there may be other bytes behind it, such as a
     newline. *Source:* PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16.

@@ -1,1 +1,1 @@
-"""What is wrong with the images of a dataset."""
+"""Finding problems of the images of a data set."""

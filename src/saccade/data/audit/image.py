@@ -1,7 +1,7 @@
-"""What one image file is and what is odd about it; the same for many on all cores.
+"""The properties and problems of one image file, or of many on all cores.
 
-The preflight (:mod:`saccade.data.audit.sample`) looks at a sample,
-``saccade verify`` (:mod:`saccade.data.audit.verify`) at all.
+The preflight (:mod:`saccade.data.audit.sample`) checks a sample, ``saccade verify``
+(:mod:`saccade.data.audit.verify`) all.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _TIFF_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
 
 class Images(Protocol):
-    """A split as far as it matters here."""
+    """The parts of a split that are needed here."""
 
     @property
     def sizes(self) -> Integers:
@@ -102,7 +102,7 @@ class Images(Protocol):
 
     @property
     def stamp(self) -> str:
-        """A digest of what tells whether the files are still the same, empty where nothing does."""
+        """A digest that changes when the files change, empty if unknown."""
 
     def __len__(self) -> int: ...
 
@@ -115,7 +115,7 @@ S = TypeVar("S", bound=Images)
 
 class Look(NamedTuple):
     """One image file: SHA-256 of its bytes, size in pixels, EXIF orientation, format, colours, and
-    what is odd.
+    problems.
 
     ``problem`` is the kind in ``ERRORS`` and ``reason`` the sentence about it; both are empty for a
     usable image, and only that has a size, a format and colours. ``notes`` are kinds in ``NOTES``.
@@ -133,9 +133,9 @@ class Look(NamedTuple):
 
 
 def look(data: Data, name: str = "") -> Look:
-    """Hash and decode the image file ``data``, called ``name``.
+    """Hash and decode the image file ``data`` with the name ``name``.
 
-    What is wrong is returned, not raised.
+    Problems are returned, not raised.
     """
     digest = hashlib.sha256(data).digest()
     try:
@@ -227,7 +227,7 @@ def _is_sound_exif(block: bytes) -> bool:
 
 @dataclass(slots=True)
 class Part(Generic[S]):
-    """One split, the places that are to be looked at (int64 (k,)), and what was seen there.
+    """One split, the places to check (int64 (k,)), and the results.
 
     ``rows`` has a ``ROW`` for each place; ``forms`` and ``colours`` count the usable images;
     ``kinds`` holds, for each kind of oddity, the indices into ``rows`` with the reason, in rising
@@ -273,9 +273,9 @@ def survey(
     shuffled: bool = False,
     deadline: float = math.inf,
 ) -> None:
-    """Look at all places of all parts with all cores.
+    """Check all places of all parts with all cores.
 
-    ``progress`` is told how many images are done.
+    ``progress`` gets the number of finished images.
 
     ``deadline`` is a time of the monotonic clock; with ``shuffled`` what was seen until then is a
     fair sample.

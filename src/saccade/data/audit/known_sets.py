@@ -1,4 +1,4 @@
-"""The well-known sets: how to recognise one by its classes, and how many images it has."""
+"""Well-known data sets: recognising one by its classes, and its number of images."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ KNOWN = (
 def recognise(classes: Collection[str], smallest: int, largest: int) -> Known | None:
     """Return the set that this looks like, by class names and image sides in pixels.
 
-    ``smallest`` and ``largest`` are the sides of all images. A set of which nearly half the classes
-    are missing is still recognised, so that it can be said what is missing.
+    ``smallest`` and ``largest`` are the sides of all images. A set with nearly half its classes
+    missing is still recognised, so that the missing ones can be named.
     """
     for known in KNOWN:
         # more than half of the marks, as some classes may be what is missing

@@ -1,4 +1,4 @@
-"""What is wrong with the images of a dataset, counted and named.
+"""Problems of the images of a data set, counted and named.
 
 Every file is read, hashed and decoded.
 
@@ -78,8 +78,7 @@ class Ledger:
     compared with the training images by SHA-256. ``conflicts`` are equal training images with
     different labels, ``turned`` counts images with an EXIF orientation, ``short_side`` is the
     median in pixels, ``shape`` that of the short side over the long one (both 0 if nothing could be
-    read). ``changed`` are images that are not what they were when the same files were last looked
-    at.
+    read). ``changed`` are images that changed since the last check of the same files.
     """
 
     read: int
@@ -98,18 +97,18 @@ class Ledger:
 
     @property
     def scope(self) -> str:
-        """What the figures are based on, as a phrase."""
+        """The scope of the check, as a phrase."""
         if self.read == self.total:
             return f"all {self.total:,} images"
         return f"{self.read:,} of {self.total:,} images sampled"
 
 
 def audit(train: Images, val: Images, progress: Tick = lambda _done: None) -> Ledger:
-    """Look into the images of both splits, at most ``LIMIT_S`` seconds.
+    """Check the images of both splits, for at most ``LIMIT_S`` seconds.
 
-    ``progress`` is told how many are done. A clean result is kept in the user's cache folder and
-    found again while every file has the same size, times and inode. Even then a few images are read
-    again: where one has other bytes, everything is looked at anew.
+    ``progress`` gets the number of finished images. A clean result is cached while every file has
+    the same size, times and inode. Even then a few images are read again: if one has changed,
+    everything is checked again.
     """
     begun = time.monotonic()
     place = (
@@ -214,7 +213,7 @@ def _digests(part: Part[Images]) -> list[list[Any]]:
 
 
 def _recall(place: Path, train: Images, val: Images) -> tuple[Ledger | None, Named]:
-    """Return what was found before, if anything, and which of a few images have changed since."""
+    """Return the cached result, if any, and which of a few images have changed since."""
     try:
         facts: dict[str, Any] = files.read_json(place)
         fields = facts["ledger"]
@@ -258,7 +257,7 @@ def contents(*splits: Images) -> str:
 
 
 def _bounded(split: Images, places: Integers) -> Integers:
-    """Cut a sample where its files have ``SAMPLE_BYTES``, but not before the first."""
+    """Limit a sample to ``SAMPLE_BYTES``, but keep at least one file."""
     within = np.cumsum(split.sizes[places]) <= SAMPLE_BYTES
     within[:1] = True
     return places[within]

@@ -1,4 +1,4 @@
-"""Images that are of no use: unreadable ones, and sets whose images all show nothing."""
+"""Unusable images: unreadable ones, and sets of blank images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def without_unreadable(
 
 
 def is_blank(split: Split) -> bool:
-    """Tell whether a split shows nothing: its images, sampled, have one and the same colour."""
+    """Tell whether a split is blank: its sampled images all have the same single colour."""
     colour: bytes | None = None
     for i in np.linspace(0, len(split) - 1, min(BLANK_SAMPLE, len(split))).astype(int):
         try:
@@ -78,7 +78,7 @@ def is_blank(split: Split) -> bool:
 
 
 def _known(kept: Path, count: int) -> Integers:
-    """Return the places to look at, int64 (k,): those that were bad the last time, or all."""
+    """Return the places to check, int64 (k,): those that were bad the last time, or all."""
     try:
         places = np.array(files.read_json(kept), np.int64)
         return places if ((places >= 0) & (places < count)).all() else np.arange(count)

@@ -1,4 +1,4 @@
-"""The complete check of a dataset: every byte is read once, every oddity is named.
+"""The complete check of a data set: every byte is read once, every problem is named.
 
 The result is made of plain values and sorted, so that the ledgers of two copies of a set can be
 compared.
@@ -42,7 +42,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One kind of oddity in one split: how often, and the images by name.
+    """One kind of problem in one split: the number and the names of the images.
 
     ``docs/data.md`` explains the kinds.
     """
@@ -71,7 +71,8 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether an image is unreadable, splits overlap too much, or an archive is another one."""
+        """Whether an image is unreadable, splits overlap too much, or an archive is not the
+        original."""
         return any(entry.severity == "error" for entry in self.entries)
 
     def to_json(self) -> Facts:
@@ -224,7 +225,7 @@ def _content(part: Part[Split]) -> str:
 
 
 def _oddities(part: Part[Split]) -> Iterator[Entry]:
-    """Yield what the images themselves show, and the copies inside the split."""
+    """Yield the problems of the images, and duplicates inside the split."""
     name = part.split.name
     yield from (
         Entry.of("error", kind, name, part.named(kind)) for kind in ERRORS if kind in part.kinds
@@ -264,7 +265,7 @@ def _overlap(first: Part[Split], second: Part[Split]) -> Iterator[Entry]:
 
 
 def _left_out(source: Source) -> Iterator[Entry]:
-    """Yield what of the source is not read at all."""
+    """Yield the files of the source that are not read."""
     for split in source.splits.values():
         if split.left_out:
             text = (
@@ -290,7 +291,7 @@ def _left_out(source: Source) -> Iterator[Entry]:
 
 
 def _counts(part: Part[Split], looks_like: Known | None) -> Iterator[Entry]:
-    """Yield where the numbers are not those of the set that this looks like."""
+    """Yield differences in number from the known set that this looks like."""
     split = part.split
     if looks_like is None or split.name.lower() not in looks_like.images:
         return
@@ -324,7 +325,7 @@ def _changed(kept: Path, facts: Facts) -> Iterator[Entry]:
 
 
 def show(verdict: Verdict) -> None:
-    """Print the ledger for people on stdout: the splits side by side, then what was found."""
+    """Print the result for people on stdout: the splits side by side, then the problems."""
     facts = verdict.facts
     title = f"{facts['source']}" + (
         f" (looks like {facts['looks_like']})" if facts["looks_like"] else ""

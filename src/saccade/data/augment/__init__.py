@@ -1,1 +1,1 @@
-"""What augmentation does to an image and to a cell (micro-batch)."""
+"""Augmentation of an image and of a cell (micro-batch)."""

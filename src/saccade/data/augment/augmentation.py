@@ -1,4 +1,4 @@
-"""What an augmentation is: one class with its settings, its draws and what it does.
+"""The definition of an augmentation: one class with its settings, its draws and its operation.
 
 There are two kinds. An ``ImageAugmentation`` works in the reading threads, on one image of 8-bit
 pixels. A ``CellAugmentation`` works on the device, on the normalised images of a cell
@@ -27,7 +27,7 @@ class Views:
     """The views that a batch or a cell holds: one (epoch, sample) pair, int64 ``(n,)``, for each
     place.
 
-    Every draw follows from the seed, what it is for, and these two numbers alone.
+    Every draw depends only on the seed, its purpose, and these two numbers.
     """
 
     seed: int
@@ -45,7 +45,7 @@ class Views:
     def in_turn(self, values: Sequence[float], repeats: int) -> Floats:
         """Return a setting for each place, float64 ``(n,)``, where it differs between the views.
 
-        The views of an image have its values in turn; the last value holds for all further ones.
+        Each view of an image has its own value; the last value holds for all further ones.
         """
         # copies of an image are numbered as epochs: `data.order.Order`
         turns = np.minimum(self.epochs % repeats, len(values) - 1)
@@ -59,7 +59,7 @@ class Augmentation(ABC):
 
     @classmethod
     def is_on(cls, section: AugmentSection) -> bool:
-        """Tell whether these settings ask for it: one of its switches is neither 0 nor "none"."""
+        """Tell whether these settings turn it on: one of its switches is neither 0 nor "none"."""
         return any(_is_set(getattr(section, name)) for name in cls.switches)
 
 
@@ -74,8 +74,7 @@ class ImageAugmentation(Augmentation):
     def apply(self, image: Picture, place: int) -> Picture:
         """Return the RGB image at a place of the batch, changed by the draws of that place.
 
-        Several threads call this at the same time. An image that is not changed is returned as it
-        is.
+        Several threads call this at the same time. An unchanged image is returned itself.
         """
 
 

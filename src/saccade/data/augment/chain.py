@@ -50,7 +50,7 @@ The mix changes the labels too, so it is last.
 
 
 class Chain:
-    """What the images of one batch go through in the reading threads, with its draws made."""
+    """The augmentations of one batch in the reading threads, with their draws."""
 
     def __init__(
         self, section: AugmentSection, views: Views, side: int, fit: Fit = CENTRAL
@@ -94,7 +94,7 @@ def cuts_decoded_images(section: AugmentSection) -> bool:
 def present(
     images: Tensor, epochs: Numbers, samples: Numbers, config: Config, step: int, cell: int
 ) -> tuple[Tensor, float]:
-    """Turn a cell as loaded into what the network is trained on.
+    """Turn a loaded cell into the network's training input.
 
     Return it with lambda, the weight of each image's own label.
 
@@ -111,7 +111,7 @@ def present(
 
 
 def describe(section: AugmentSection) -> list[str]:
-    """Return what the images go through under these settings, in order, as ``setting=value``."""
+    """Return the augmentations of these settings, in order, as ``setting=value``."""
     values = section.model_dump(mode="json")
     return [
         f"{name}={values[name]}"
@@ -125,7 +125,7 @@ def describe(section: AugmentSection) -> list[str]:
 def _around_the_crop(
     section: AugmentSection,
 ) -> tuple[list[type[ImageAugmentation]], list[type[ImageAugmentation]]]:
-    """Return what is on of the augmentations of images before the crop, and after it."""
+    """Return the active augmentations of images before the crop, and after it."""
     crop = ORDER.index(Crops)
     before, after = (
         [kind for kind in kinds if issubclass(kind, ImageAugmentation) and kind.is_on(section)]

@@ -52,7 +52,7 @@ class Gray(ImageAugmentation):
 
 
 class Solarize(ImageAugmentation):
-    """What is bright in some images becomes its negative."""
+    """Solarisation: bright pixels of some images are inverted."""
 
     switches = ("solarize",)
 

@@ -1,4 +1,4 @@
-"""An augmentation that the user hands over: a function of an image and a generator."""
+"""The user's own augmentation: a function of an image and a generator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OwnAugment:
     The function gets an image, uint8 (H, W, 3), and a generator, and returns an image of the same
     form. It comes after crop, flip, rotation and our operations on colours, and before the image
     goes to the device, where it is erased, mixed and normalised. Reading threads call it, several
-    at a time and in any order, so each image has a generator of its own.
+    at a time and in any order, so each image has its own generator.
     """
 
     function: Augment

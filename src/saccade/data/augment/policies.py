@@ -1,4 +1,4 @@
-"""Policies: which operations an image goes through, and how strong they are, from its draws."""
+"""Policies: the operations for an image and their strengths, from its draws."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Decode only what random crops need: tiles of tiled JPEGs, low frequencies of large crops.
 
-While one thread holds Python's lock all others wait. So the crops of all files of a task are
-planned together, by few calls of numpy, and each file is then one call of the decoder, which lets
-go of the lock.
+While one thread holds Python's lock, all others wait. So the crops of all files of a task are
+planned together, with few calls of numpy, and each file is then one call of the decoder, which
+releases the lock.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def decode(
     ``side`` is the side of the output in pixels, one for all copies or int64 (copies,); ``whole``
     asks for every pixel. Pixels are uint8 (height, width, 3). Reduced pixels make boxes fractional:
     they are rounded, half a reduced pixel of shift at most. The pixels are valid until the next
-    ones are asked for. Raises BadImage when the turn comes to a file that is none.
+    ones are asked for. Raises BadImage at a file that is not an image.
     """
     plan = {} if whole else _plan(files, choose, side, exif)
     for i, data in enumerate(files):
@@ -81,7 +81,7 @@ def decode(
 def _plan(
     files: Sequence[Data], choose: Choose, side: Sides, exif: Exif
 ) -> dict[int, _Part | BadImage]:
-    """Plan what to decode of each usual JPEG that need not be turned, or say what is wrong."""
+    """Plan what to decode of each common JPEG without rotation, or return its error."""
     plan: dict[int, _Part | BadImage] = {}
     tiled, plain, sizes = [], [], []
     for i, data in enumerate(files):

@@ -1,8 +1,8 @@
 """From the bytes of an image file to RGB: one policy for training, evaluation and prediction.
 
-The format is told by the first bytes, never by the name. Gray is replicated; CMYK is converted as
-Pillow does; transparency is composited on white; 16 bits become 8 by ``>> 8``; of an animation the
-first frame is taken.
+The format is recognised by the first bytes, not by the name. Gray is replicated; CMYK is converted
+as Pillow does; transparency is composited on white; 16 bits become 8 by ``>> 8``; of an animation
+the first frame is taken.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How an image becomes the square that the network sees: cropped, squashed or padded."""
+"""How an image becomes the square input of the network: cropped, squashed or padded."""
 
 from __future__ import annotations
 

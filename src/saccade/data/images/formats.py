@@ -1,4 +1,4 @@
-"""Which image format a file has, told by its first bytes, never by its name."""
+"""The image format of a file, recognised by its first bytes, not by its name."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def format_of(data: Data) -> str:
 
 
 def _other_format(head: bytes) -> str:
-    """Return the name of an image format that is not read, or nothing."""
+    """Return the name of an unsupported image format, or nothing."""
     if head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS:
         return "HEIC"
     return next((name for magic, name in _OTHER_MAGICS if head.startswith(magic)), "")

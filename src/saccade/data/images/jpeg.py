@@ -38,7 +38,7 @@ _END = b"\xff\xd9"
 
 
 class Header(NamedTuple):
-    """What the first bytes of a JPEG say.
+    """The header of a JPEG.
 
     ``width`` and ``height`` are pixels; ``components`` is 1 for gray, 3 for colour, 4 for CMYK and
     YCCK; ``adobe`` is the colour transform of the Adobe marker or -1 without one; ``exif`` is the
@@ -58,7 +58,7 @@ class Header(NamedTuple):
 
     @property
     def chroma(self) -> str:
-        """How finely colour is stored, ``4:2:0`` and the like; ``gray`` where there is none."""
+        """The chroma subsampling, such as ``4:2:0``; ``gray`` without colour."""
         if self.components == 1:
             return "gray"
         luma, *rest = self.sampling
@@ -200,7 +200,8 @@ def decode_part(
 
 
 def tidied(data: bytes | bytearray | memoryview) -> bytes | None:
-    """Return a JPEG without what libjpeg warns about and then ignores; None if nothing is.
+    """Return a JPEG without the fields that libjpeg warns about and then ignores; None if there are
+    none.
 
     That is a JFIF revision other than 1, an unknown colour transform in the Adobe segment, and the
     bounds of the frequencies in a scan of a JPEG that is not progressive. They are set to what

@@ -1,4 +1,5 @@
-"""What no image may be: why its bytes cannot be used, and how much work its header may promise."""
+"""The limits of images: errors for unusable bytes, and the largest work that a header may
+declare."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ take no bytes at all.
 
 
 class BadImage(ValueError):
-    """These bytes are not an image that can be used; the text says why.
+    """These bytes are not a usable image; the text says why.
 
     ``kind`` is stable: ``empty``, ``not-an-image``, ``too-large``, ``truncated``, ``damaged`` or
     ``unsupported``.
@@ -33,7 +34,7 @@ class BadImage(ValueError):
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise BadImage for sides in pixels that make no image, or one that is too large."""
+    """Raise BadImage for invalid or too large sides in pixels."""
     if width <= 0 or height <= 0:
         raise BadImage(f"the header says {width} x {height} pixels")
     if width * height > MAX_PIXELS:
@@ -49,7 +50,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def check_scans(width: int, height: int, scans: int) -> None:
-    """Raise BadImage for a JPEG whose many scans over so many pixels are work without bound."""
+    """Raise BadImage for a JPEG whose scans and pixels need unlimited work."""
     if width * height * scans > MAX_SCANNED:
         raise BadImage(
             f"too large: {scans} scans over {width} x {height} pixels, the limit is "

@@ -1,8 +1,7 @@
-"""TIFF: which of its many kinds Pillow reads rightly, and what is said about the others.
+"""TIFF: the kinds that Pillow reads correctly, and errors for the others.
 
-Pillow knows a kind by its tags and, for some, gives other pixels than the file holds. Those are put
-right here, or refused as unsupported: a picture that is not the one in the file must never be
-trained on.
+For some kinds Pillow returns wrong pixels. These are corrected here, or refused as unsupported:
+wrong pixels must never be used for training.
 
 *Source:* TIFF 6.0; the pixels of each kind were compared with those of tifffile.
 """

@@ -1,4 +1,4 @@
-"""Where images come from: one index and one ``read(i)`` for built-in sets, folders and archives."""
+"""Data sources: one index and one ``read(i)`` for built-in sets, folders and archives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KNOWN = (DIGITS, *OFFICIAL)
 def open_source(spec: str | Path, labels: str | Path = "", split_names: str = "") -> Source:
     """Open a dataset: a known name, a folder, a tar (plain, gzip or xz) or zip, or shards.
 
-    What is none of these may be data of a plug-in, which is asked last. Raises DataError.
+    Plug-ins are asked last about anything else. Raises DataError.
 
     Known names are ``digits``, which is built in, and those of ``OFFICIAL``, whose files are found
     or downloaded. They mean the known set even where a folder of that name exists; write
@@ -56,9 +56,9 @@ def open_source(spec: str | Path, labels: str | Path = "", split_names: str = ""
 
 
 def open_unlabelled(spec: str, split_names: str = "") -> tuple[Source, str]:
-    """Open images to learn from without labels, and return what `data.labels` has to say.
+    """Open images for training without labels, and return the value of `data.labels`.
 
-    Labels are kept where every image has one, and there are two or more. Raises DataError.
+    Labels are kept if every image has one, and if there are at least two. Raises DataError.
     """
     refused: DataError | None = None
     try:
@@ -112,7 +112,7 @@ def _open_ours(spec: str | Path, labels: str | Path, split_names: str) -> Source
 
 
 def _meant(path: Path) -> str:
-    """Say what could stand instead of a path where nothing is: near names first."""
+    """Say what to write instead of a path without data: similar names first."""
     beside = {
         str(path.with_name(name)): name
         for name in (os.listdir(path.parent) if path.parent.is_dir() else ())

@@ -1,5 +1,5 @@
-"""Tiny-ImageNet as it comes: ``val/images/`` is flat, and ``val/val_annotations.txt`` says which
-class each image has.
+"""Tiny-ImageNet in its original form: ``val/images/`` is flat, and ``val/val_annotations.txt`` has
+the class of each image.
 
 *Source:* Le and Yang 2015, "Tiny ImageNet Visual Recognition Challenge"; the layout is that of its
 zip.

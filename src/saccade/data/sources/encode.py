@@ -1,4 +1,4 @@
-"""Images that are in memory, as the bytes of image files: pixels without loss, files as they are.
+"""Images in memory as the bytes of image files: pixels without loss, files unchanged.
 
 The loader reads files. An image that was handed over as pixels becomes a PGM or PPM file (gray or
 RGB of 8 bits, decoded as fast as it is copied), or a PNG or TIFF where it has transparency, a
@@ -25,7 +25,7 @@ _TIFF_MODES = frozenset(("CMYK", "I;16B", "PA", "YCbCr"))
 
 
 class NoImage(ValueError):
-    """Something that is no image which can be trained on; ``fix`` is what to do about it."""
+    """An object that is not a usable image; ``fix`` is what to do about it."""
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
@@ -91,7 +91,7 @@ def as_array(value: Any) -> NDArray[np.uint8]:
 
 
 def _conversion(kind: str, tensor: bool) -> str:
-    """Say how pixels of another type become uint8."""
+    """Say how to convert pixels of another type to uint8."""
     cast = "to(torch.uint8)" if tensor else "astype('uint8')"
     if "float" in kind:
         return (

@@ -1,5 +1,5 @@
-"""Files that hold no images to be read here: what they are, by their first bytes or their
-ending, and the way out.
+"""Files without readable images: what they are, by their first bytes or their suffix, and what to
+do.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _REFUSED = frozenset((".bz2", ".zst", ".7z", ".rar", ".z", ".lzma", ".lz4"))
 
 
 def recognise(head: bytes, name: str) -> Foreign | None:
-    """Tell what a file is that is no archive of ours. Returns None if that is unknown.
+    """Tell what a file is that is not a supported archive. Returns None if unknown.
 
     ``name`` is its name, ``head`` its first ``HEAD_BYTES``, fewer where the file is shorter.
     """

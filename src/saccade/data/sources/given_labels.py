@@ -1,4 +1,4 @@
-"""Labels that were handed over from Python, as names of classes: one of an image, or several."""
+"""Labels from Python as class names: one per image, or several."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Data that was handed over from Python: images and labels in objects of other libraries.
+"""Data from Python: images and labels in objects of other libraries.
+:mod:`saccade.data.sources.recognise` finds out what they are; here they become splits.
 
-What they are is told in :mod:`saccade.data.sources.recognise`; here they become splits. An image's
-name is its number and a digest of its content, so the fingerprint of such a set is that of what is
-in it: the same images again are the same set, in another process and in an object of another
-library, and other ones are another set.
+An image's name is its number and a digest of its content, so the fingerprint of such a set is that
+of what is in it: the same images again are the same set, in another process and in an object of
+another library, and other ones are another set.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _PROBES = 16
 
 
 def is_handed(where: str) -> bool:
-    """Tell whether the place of a set says that it was handed over from Python."""
+    """Tell whether the place of a set says that it came from Python."""
     return where.startswith(PREFIX)
 
 
 def gone(where: str) -> DataError:
-    """Return the refusal to open again what only a Python program has in its hands."""
+    """Return the error for data that only a Python program can open."""
     return DataError(
         "this data was passed from Python, so it is not on disk for another program",
         where=where,
@@ -66,7 +66,7 @@ def place(given: Any, name: str) -> Any:
 
 
 def opened(given: Any, name: str, split: str, log: Log) -> Source | None:
-    """Return the source of what was handed over, None for a name or a path.
+    """Return the source of an object from Python, None for a name or a path.
 
     A split alone becomes the one called ``split``. Raises as ``open_handed``.
     """
@@ -236,7 +236,7 @@ class _Reading:
         return classes, np.array([place[text] for text in texts], np.int64)
 
     def _probe(self, read: Read, names: Sequence[str], labels: Sequence[Any]) -> None:
-        """Raise DataError where an image or its label is another one when it is fetched again.
+        """Raise DataError if an image or its label differs when it is read again.
 
         A transform that mirrors half of the images passes unseen with a chance of one in 65,536.
         """

@@ -1,5 +1,5 @@
-"""ImageNet as it is published (ILSVRC2012): a tar of 1,000 class tars, and a flat tar whose labels
-lie beside it.
+"""ImageNet as published (ILSVRC2012): a tar of 1,000 class tars, and a flat tar with labels beside
+it.
 
 *Source:* Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", and the
 readme of its development kit.
@@ -78,10 +78,10 @@ def prefix(path: Path, members: Members) -> str:
 
 
 def labelled(source: Source, path: Path) -> Source:
-    """Return a source with the validation labels that lie beside the flat tar at ``path``.
+    """Return a source with the validation labels beside the flat tar at ``path``.
 
     Any other source is returned unchanged. Raises DataError if there are no labels, if two files
-    disagree, and if they do not label exactly the images of the tar.
+    contradict each other, and if they do not label exactly the images of the tar.
     """
     split = source.splits.get("val")
     if split is None or split.classes != (_UNLABELLED,):

@@ -1,5 +1,5 @@
-"""ImageNet as Kaggle gives it: ``ILSVRC/Data/CLS-LOC`` with a flat ``val/``, whose labels lie in a
-CSV beside it.
+"""ImageNet from Kaggle: ``ILSVRC/Data/CLS-LOC`` with a flat ``val/``, whose labels are in a CSV
+beside it.
 
 The paths are read as if each validation image lay in the folder of its class: the set is the same
 as an arranged one.

@@ -252,8 +252,8 @@ def _answers(
 
 
 def refuse_odd_labels(counts: Mapping[str, int], where: str) -> None:
-    """Refuse labels that would become classes by mistake: no value, several in one cell, two
-    spellings of one.
+    """Refuse labels that would become wrong classes: missing values, several labels in one cell,
+    two spellings of one.
 
     ``counts`` says how many images each label has. Raises DataError that names them.
     """

@@ -1,6 +1,4 @@
-"""Which split, class and name each file of a tree has: one pure function for folders, tars and
-zips.
-"""
+"""The split, class and name of each file: one pure function for folders, tars and zips."""
 
 from __future__ import annotations
 
@@ -34,8 +32,8 @@ class Part:
 
     ``places`` are int64 indices into the listing, shape (n,).
 
-    ``empty_classes`` are class folders without any image, ``left_out`` those of them that hold
-    files all the same. ``fingerprint`` is that of the split where it is known already.
+    ``empty_classes`` are class folders without any image, ``left_out`` those of them that contain
+    files. ``fingerprint`` is that of the split where it is known already.
     """
 
     folder: str
@@ -160,7 +158,7 @@ class _Files:
     full: set[Folder] = field(default_factory=set)
 
     def leave(self, reason: str, path: str) -> None:
-        """Count a file that is left out, and keep its name."""
+        """Count a skipped file, and keep its name."""
         self.ignored[reason] += 1
         self.leftovers.append(path)
 
@@ -217,7 +215,7 @@ def _refuse_inner_split(name: str, inner: Folder, folder: Folder) -> None:
 
 
 def _notes(roots: Roots, files: _Files, loose: Counter[str]) -> Iterable[str]:
-    """Say which folders are called like splits and hold nothing that is labelled."""
+    """Say which folders have the names of splits but no labelled images."""
     depth = len(roots.wrappers)
     inside = {root[depth] for root in roots.splits.values() if len(root) > depth}
     seen = {

@@ -1,6 +1,4 @@
-"""The sets that have a name: found where they lie already, or downloaded from their official
-sites.
-"""
+"""The known data sets: found locally, or downloaded from their official sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images whose names do not say so: told by their first bytes."""
+"""Images without the suffix of an image: recognised by their first bytes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from saccade.errors import SaccadeError
 
 
 def open_plugged(spec: str) -> Source | None:
-    """Return what the first plug-in opens that knows this name or path; None where none does.
+    """Return the source from the first plug-in that knows this name or path; None if none does.
 
     Each is a function that gets the text behind ``--data`` and returns a source, or None. One that
     fails is named in a warning, and the next is asked; its own refusals, a SaccadeError, are told.

@@ -1,4 +1,4 @@
-"""What an object with images and labels is, told by what it can do.
+"""Recognising an object with images and labels by its interface.
 
 The libraries behind these objects are not imported: a data frame has columns that become lists, a
 Hugging Face data set has features, a map-style torch data set has a length and items.

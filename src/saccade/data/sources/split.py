@@ -163,7 +163,7 @@ class Split:
 class Source:
     """A dataset: its splits by name, and what is known about the rest.
 
-    ``ignored`` counts what was left out by reason, ``ignored_names`` are the first such paths and
+    ``ignored`` counts skipped files by reason, ``ignored_names`` are the first such paths and
     ``notes`` are remarks for people. ``class_titles`` says what classes mean to people, where the
     data says so: ``n01440764`` is ``tench, Tinca tinca``. ``read_as`` says how a table of several
     labels was read.
@@ -180,13 +180,12 @@ class Source:
 
     @property
     def lacks_images(self) -> bool:
-        """Whether something that is an image, or may lead to one, was left out."""
+        """Whether something that is an image, or may lead to one, was skipped."""
         return any(reason.startswith(_MISSED) for reason in self.ignored)
 
     def ignored_text(self) -> str:
-        """Say how much was left out, and why: ``3 file(s) are ignored (2 x broken link, 1 x
-        ...)``.
-        """
+        """Say how much was skipped, and why: ``3 file(s) are skipped (2 x broken link, 1 x
+        ...)``."""
         reasons = ", ".join(
             f"{count:,} x {reason}" for reason, count in sorted(self.ignored.items())
         )
@@ -240,7 +239,7 @@ def arranged(
 ) -> Layout:
     """Sort a listing into splits and classes.
 
-    ``ignored`` counts what the listing has left out already. Raises DataError as ``assemble`` does.
+    ``ignored`` counts what the listing has already skipped. Raises DataError as ``assemble`` does.
     """
     try:
         layout = arrange(paths, folders, named, peeked=peeked, lost=lost)
