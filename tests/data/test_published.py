@@ -162,7 +162,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_arrived(
         time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
-    assert process.returncode == 130 and "the same command goes on" in said, said
+    assert process.returncode == 130 and "the same command continues" in said, said
     assert "Traceback" not in said and (tmp_path / ".set.bin.partial").exists()
     assert not (tmp_path / "set.bin").exists()
 

@@ -244,7 +244,7 @@ def test_flags_for_the_length_take_each_others_place(tmp_path: Path) -> None:
     assert ends(settled("digits")) == ("30ep", "")
 
     for wrong, word in (
-        (("--within", "3m", "--epochs", "5"), "leave one of"),
+        (("--within", "3m", "--epochs", "5"), "remove one of"),
         (("--epochs", "auto"), "--within 3m"),
         (("--within", "0s"), "write 3m"),
         (("--within", "soon"), "not a time"),
