@@ -165,7 +165,7 @@ def test_other_settings_unfinished_runs_and_a_seed_twice_are_refused(
 def test_a_run_with_functions_of_its_own_is_no_measurement_of_a_recipe(shelf: Path) -> None:
     place = run_folder(shelf, 0) / "run.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | {"handed_over": {"loss": "focal"}}))
-    with pytest.raises(ConfigError, match="its own loss"):
+    with pytest.raises(ConfigError, match="your own loss"):
         receipts.record([place.parent])
     assert receipts.read("tiny") == () and receipts.judge(place.parent, 0.9) == ""
 
