@@ -1,1 +1,1 @@
-"""The device that computes: which one, in which number format, how fast, how exactly."""
+"""The device: its choice, number format, speed and determinism."""

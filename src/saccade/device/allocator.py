@@ -1,4 +1,4 @@
-"""Memory that a step has freed stays with the process, for the next step to use."""
+"""Memory that a step has freed stays in the process for the next step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """Tell the allocator not to hand large freed blocks back to the system, where it is one that
-    can be told (glibc).
+    """Tell the allocator not to return large freed blocks to the system, if it supports this
+    (glibc).
 
-    A training step allocates and frees the same hundreds of megabytes each time. Handed back, they
-    come as fresh pages that the system has to clear: 20,000 page faults a step of ResNet-18 at 112
-    px, 7 to 10 % of its time (`docs/LOG.md`, 2026-11-26). The peak of the memory in use does not
-    change.
+    A training step allocates and frees the same hundreds of megabytes each time. Returned blocks
+    come back as new pages that the system has to clear: 20,000 page faults a step of ResNet-18 at
+    112 px, 7 to 10 % of its time (`docs/LOG.md`, 2026-11-26). The peak of the memory in use does
+    not change.
     """
     if platform.libc_ver()[0] != "glibc":
         return

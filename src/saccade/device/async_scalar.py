@@ -1,4 +1,4 @@
-"""Reading a number from the device without making the step that follows wait."""
+"""Reading a number from the device without delaying the next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device a run computes on."""
+"""The choice of the device of a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from saccade.errors import ConfigError
 
 
 def pick_device(wanted: str, local_rank: int = 0) -> tuple[str, str]:
-    """Return (device type, the reason) for what ``--devices`` says, and make a GPU the current one.
+    """Return (device type, the reason) for the value of ``--devices``, and make a GPU the current
+    one.
 
-    Raises ConfigError when it is not there.
+    Raises ConfigError if it does not exist.
     """
     available = {
         "cuda": torch.cuda.is_available(),

@@ -1,4 +1,4 @@
-"""Whether ``torch.compile`` is tried and kept: decided once, with the reason."""
+"""The decision about ``torch.compile``: made once, with the reason."""
 
 from __future__ import annotations
 

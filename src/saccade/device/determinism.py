@@ -1,6 +1,4 @@
-"""The same bits from the same run on a GPU, where many kernels come in a quicker kind that adds
-up in any order.
-"""
+"""Deterministic runs on a GPU, where many faster kernels sum in any order."""
 
 from __future__ import annotations
 
@@ -18,12 +16,12 @@ _REFUSAL = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def switch_on(*, strict: bool = True) -> None:
-    """Take only kernels that repeat their results.
+    """Use only deterministic kernels.
 
     It costs less than 1 % of a step of ResNet-50 (docs/LOG.md).
 
-    Where an operation has none, torch raises RuntimeError, or with ``strict`` off warns. Off,
-    attention does not repeat itself either: torch takes its quick kind then.
+    If an operation has none, torch raises RuntimeError, or warns with ``strict`` off. Then
+    attention is not deterministic either: torch uses its fast kernel.
     """
     # read when the first matrix is multiplied
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -36,10 +34,9 @@ _TAKEN = threading.Lock()
 
 @contextmanager
 def owned() -> Iterator[None]:
-    """Own what a process has only once, and leave it as it was: generators, number of threads,
-    switches.
+    """Use the global state of the process and restore it: generators, number of threads, switches.
 
-    Raises ConfigError where another training of this process has it.
+    Raises ConfigError if another training of this process uses it.
     """
     if not _TAKEN.acquire(blocking=False):
         raise ConfigError(
@@ -77,9 +74,7 @@ def compute_threads(count: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Leave the switches afterwards as they were: whoever calls us from Python may not want
-    them.
-    """
+    """Restore the switches afterwards, because a calling Python program may not want them."""
     strictness = torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
@@ -91,7 +86,7 @@ def put_back() -> Iterator[None]:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Let somebody else's code run in here, and give the run back what its bits depend on."""
+    """Run the user's code in this context, and restore the state that the run's bits depend on."""
     grads, default = torch.is_grad_enabled(), torch.get_default_dtype()
     with compute_threads(), put_back():
         try:
@@ -102,8 +97,8 @@ def kept() -> Iterator[None]:
 
 
 def refused(error: BaseException) -> str:
-    """Return the operation for which torch has no kernel that repeats itself, or nothing for any
-    other error.
+    """Return the operation for which torch has no deterministic kernel, or nothing for any other
+    error.
     """
     found = _REFUSAL.search(str(error)) if isinstance(error, RuntimeError) else None
     return found[1] if found else ""

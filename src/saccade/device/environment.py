@@ -1,4 +1,4 @@
-"""What a run depends on besides its settings and images: versions, processor, threads, devices."""
+"""The environment of a run: versions, processor, threads, devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from saccade.distributed.world import ALONE, World
 
 
 def environment(world: World = ALONE) -> dict[str, Any]:
-    """Return what decides the last bits of a run besides its settings, and what a receipt needs."""
+    """Return the facts that affect the last bits of a run besides its settings, and those of a
+    receipt."""
     import platform
 
     return {
@@ -46,8 +47,7 @@ def _commit() -> str | None:
 
 
 def bit_exactness_lost(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what changed since an earlier attempt that may change the last bits, one phrase
-    each.
-    """
+    """Return the changes since an earlier attempt that can change the last bits, one phrase
+    each."""
     names = ("torch", "processor", "threads", "gpu", "saccade_draws", "ranks")
     return [f"{n}: {before.get(n)} -> {now[n]}" for n in names if before.get(n) != now[n]]

@@ -16,8 +16,8 @@ GROW_AFTER = 2000
 
 
 class LossScale:
-    """A power of two that doubles after 2,000 good steps and halves at an overflow: the step is
-    then left out.
+    """A power of two that doubles after 2,000 good steps and halves at an overflow; that step is
+    skipped.
 
     Both are scalars on the device, so that nothing waits for them.
     """
@@ -31,13 +31,13 @@ class LossScale:
         return {"factor": self.factor, "good_steps": self.good_steps}
 
     def is_exhausted(self) -> Tensor:
-        """Tell, as a bool scalar, whether the factor can fall no further: then an overflow is a
-        fault of the model.
+        """Tell, as a bool scalar, whether the factor is at its minimum: then an overflow is a
+        problem of the model.
         """
         return self.factor <= LEAST
 
     def update(self, finite: Tensor) -> None:
-        """Take note of a step whose gradients were finite or not, a bool scalar."""
+        """Record whether the gradients of a step were finite, a bool scalar."""
         factor, good_steps = following(self.factor, self.good_steps, finite)
         self.factor.copy_(factor)
         self.good_steps.copy_(good_steps)

@@ -1,4 +1,4 @@
-"""How much of what a GPU could multiply a training really does."""
+"""The utilisation of a GPU: the fraction of its peak that a training uses."""
 
 from __future__ import annotations
 

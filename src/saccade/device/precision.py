@@ -1,4 +1,4 @@
-"""Which number format the forward and backward pass run in."""
+"""The number format of the forward and backward pass."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ def has_bf16(device: torch.device) -> bool:
 def choose(wanted: str, device: torch.device) -> tuple[str, str]:
     """Return ("bf16" | "fp16" | "fp32", the reason).
 
-    Raises ConfigError when the device cannot do what is wanted.
-
-    fp16 is never chosen unasked: it needs a loss scale, and where there is no bf16 it has not been
-    measured.
+    Raises ConfigError if the device does not support the requested format. fp16 is never chosen
+    automatically: it needs a loss scale, and it was not measured on devices without bf16.
     """
     able = has_bf16(device)
     if wanted == "auto":

@@ -1,4 +1,4 @@
-"""Convolutions over small maps: on a CPU they are faster when the maps of many images lie side by
+"""Convolutions over small maps: on a CPU they are faster if the maps of many images are side by
 side in one strip.
 """
 

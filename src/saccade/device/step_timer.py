@@ -1,4 +1,5 @@
-"""Where the time of a step goes: forward and backward pass, waiting for other ranks, the update."""
+"""The time of the phases of a step: forward and backward pass, waiting for other ranks, the
+update."""
 
 from __future__ import annotations
 

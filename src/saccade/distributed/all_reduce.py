@@ -3,7 +3,7 @@ others.
 
 Not torch's DistributedDataParallel: that one rearranges its buckets after the first step, and with
 more than two ranks the order of a sum depends on the buckets, so a resumed run would differ in the
-last bits from an undisturbed one.
+last bits from an uninterrupted one.
 """
 
 from __future__ import annotations

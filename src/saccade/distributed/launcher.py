@@ -32,7 +32,7 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
     """Run ``saccade`` with these arguments as ``count`` ranks on this machine and return the exit
     status of the ranks.
 
-    SIGTERM, SIGHUP and Ctrl-C are passed on to the ranks, which agree, save and end. Raises
+    SIGTERM, SIGHUP and Ctrl-C are forwarded to the ranks, which agree, save and end. Raises
     StalledError naming a rank that was killed from outside; the others are stopped.
     """
     logging.disable(logging.CRITICAL)  # of this process alone: the ranks explain themselves
@@ -84,9 +84,9 @@ def start_ranks(arguments: Sequence[str], count: int) -> int:
 
 
 class _Forward:
-    """Passes signals on to the ranks.
+    """Forwards signals to the ranks.
 
-    These have sessions of their own: Ctrl-C on a terminal does not reach them.
+    These have their own sessions: Ctrl-C on a terminal does not reach them.
     """
 
     def __init__(self, agent: LocalElasticAgent) -> None:
@@ -111,7 +111,7 @@ class _Forward:
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """What SLURM is asked for; empty texts and zeros leave it to the cluster's defaults."""
+    """The request to SLURM; empty texts and zeros mean the cluster's defaults."""
 
     nodes: int = 1
     ranks_per_node: int = 1
@@ -126,8 +126,8 @@ class SlurmJob:
 
         Two minutes before the time limit all ranks are asked to save; a job that saved is queued
         again. Without ``--out`` the run folder is named after the arguments, because the script
-        must know it: what srun says of several ranks is the status of one of them, how the run
-        ended stands in ``run.json``.
+        must know it: srun returns the status of only one rank, and ``run.json`` has the status of
+        the run.
         """
         options = {
             "job-name": "saccade",

@@ -1,9 +1,7 @@
-"""Where ranks leave notes for each other: who is there, what they agree on, why one gave
-up.
+"""Messages between ranks: who is there, what they agree on, why one failed.
 
-It lives in torch's key-value store, apart from the collectives, so that it still works when these
-do not. Nothing here waits without a limit, and everything that waits looks for the note of a rank
-that failed.
+They use torch's key-value store, separate from the collectives, so they still work when these fail.
+Every wait has a time limit, and every wait checks for the message of a failed rank.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ class Rendezvous:
     def __init__(
         self, store: Store, rank: int, size: int, *, hosts_store: bool, under_agent: bool
     ) -> None:
-        """Start to look for notes.
+        """Start to read messages.
 
         ``under_agent`` ends this process when the agent that started it is gone.
         """
@@ -118,9 +116,9 @@ class Rendezvous:
             pause_s = min(2 * pause_s, 0.05)
 
     def report(self, error: Explained) -> Explained | None:
-        """Tell all ranks why this one gives up.
+        """Tell all ranks why this one fails.
 
-        Returns the error of a rank that was first, which is everyone's.
+        Returns the error of the first rank that failed, which all ranks use.
         """
         fields = {
             "what": error.what,
@@ -150,8 +148,8 @@ class Rendezvous:
         return error
 
     def explain(self, error: BaseException) -> Explained:
-        """Say why a collective failed: the error of another rank, or the ranks that do not
-        answer any more.
+        """Say why a collective failed: the error of another rank, or the ranks that no longer
+        answer.
         """
         try:
             # whoever is alive answers this call from its watching thread, whatever else it does
@@ -233,10 +231,7 @@ class Rendezvous:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Let this rank save after a failure.
-
-        The others, and what would end it, have patience meanwhile.
-        """
+        """Let this rank save after a failure. The other ranks and the watchdog wait meanwhile."""
         self._patience_s = SAVE_S
         try:
             # the others look for this note before they leave
@@ -266,7 +261,7 @@ class Rendezvous:
                 time.sleep(LOOK_EVERY_S / 5)
 
     def close(self) -> None:
-        """Leave; the rank whose process holds the store waits a few seconds for the others."""
+        """Disconnect; the rank that hosts the store waits a few seconds for the others."""
         if self.rank == 0:
             self._note(SAVING, "done")
         try:

@@ -21,7 +21,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
     world: ClassVar[World] = ALONE
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape; B, H and W must be alike on all ranks."""
+        """Map (B, C, H, W) to the same shape; B, H and W must be the same on all ranks."""
         if not self.training or self.world.size == 1:
             return super().forward(x)
         count = x.numel() // x.shape[1] * self.world.size

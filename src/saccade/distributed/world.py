@@ -1,8 +1,8 @@
-"""Many processes that train as one: which this is, what they add up, and where they agree.
+"""Many processes that train as one: their ranks, their sums, and their agreements.
 
 Started by ``saccade train --devices N``, by torchrun or by srun, a process finds in its environment
 that it is one of several *ranks*. All of them run the same program; only the first one writes files
-and talks to people.
+and prints messages.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """What ``--devices`` asks for: a kind, how many of it, and which ones where that was said.
+    """The value of ``--devices``: a kind, a number, and perhaps which ones.
 
-    ``count`` is 0 where it is left to whoever starts the ranks.
+    ``count`` is 0 if the launcher of the ranks decides it.
     """
 
     kind: str
@@ -61,8 +61,8 @@ class Devices:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the environment says: this process's rank of ``size``, its place on this machine, and
-    where to meet.
+    """The environment of a rank: its rank of ``size``, its place on this machine, and the address
+    to connect to.
     """
 
     rank: int = 0
@@ -138,7 +138,7 @@ def first_host(nodes: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The ranks of a run as one of them sees them; the default is a process on its own.
+    """The ranks of a run from the view of one of them; the default is a single process.
 
     Every method that takes part in something must be called by all ranks in the same order. When
     another rank fails or is lost meanwhile, it raises that rank's error, or StalledError naming the
@@ -153,7 +153,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this rank writes files and talks to people."""
+        """Whether this rank writes files and prints messages."""
         return self.rank == 0
 
     def exchange(self, note: Any, limit_s: float = ALONE_S) -> list[Any]:
@@ -161,7 +161,7 @@ class World:
         return self.rendezvous.exchange(note, limit_s) if self.rendezvous else [note]
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """Return what the first rank makes, a JSON value, on every rank; the others wait for it."""
+        """Return the first rank's result, a JSON value, on every rank; the others wait for it."""
         if self.rendezvous is None:
             return make()
         value: T = self.exchange(make() if self.leads else None)[0]
@@ -172,8 +172,8 @@ class World:
         self.exchange(None)
 
     def saving(self) -> AbstractContextManager[None]:
-        """Return a context in which the other ranks give this one time to save, although the run
-        is over.
+        """Return a context in which the other ranks wait for this one to save, although the run is
+        over.
         """
         return self.rendezvous.saving() if self.rendezvous else nullcontext()
 
@@ -287,10 +287,9 @@ ALONE = World()
 
 @contextmanager
 def joined(start_limit_s: float) -> Iterator[World]:
-    """Meet the other ranks, if this process is one of several, and tell them when it fails.
+    """Connect to the other ranks, if this process is one of several, and tell them when it fails.
 
-    Raises ConfigError when the port to meet at is taken, StalledError when ranks are missing after
-    the limit.
+    Raises ConfigError if the port is in use, StalledError if ranks are missing after the limit.
     """
     start = Start.read()
     if start.size == 1:

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights; when it is on, it is the model."""
+"""An exponential moving average of the weights; if it is on, it is the model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Ema:
         self._copied = [(a, b) for a, b in pairs if id(b) not in slow]
 
     def slow_to(self, half_life_steps: float) -> None:
-        """Follow with another half-life, in optimiser steps."""
+        """Change the half-life, in optimiser steps."""
         self._decay = 2.0 ** (-1.0 / half_life_steps)
 
     @torch.no_grad()
@@ -42,8 +42,9 @@ class Ema:
         """Move towards the model after optimiser step ``step`` (from 0).
 
         It does not move where ``mask``, a bool scalar on the device, is False; nothing waits for
-        the mask. Tensors of the model whose ``id`` is in ``still`` rest, and so does their average.
-        The first steps use the smaller decay (1 + t) / (10 + t), so that the start is forgotten.
+        the mask. Tensors of the model whose ``id`` is in ``still`` are frozen, and so is their
+        average. The first steps use the smaller decay (1 + t) / (10 + t), so that the start is
+        forgotten.
 
         *Source:* TensorFlow's ExponentialMovingAverage.
         """

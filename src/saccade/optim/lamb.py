@@ -1,4 +1,5 @@
-"""LAMB: Adam whose step for each tensor is as long as the tensor itself, for very large batches."""
+"""LAMB: Adam with the step of each tensor scaled to the norm of the tensor, for very large
+batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimisers by name: one entry in ``METHODS`` is all that the program knows of one."""
+"""The optimisers by name: one entry in ``METHODS`` defines everything about one."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """An optimiser: how it is made, and what the program has to know of it.
+    """An optimiser: how it is made, and its properties.
 
-    ``rule`` says how its rate follows the global batch. ``slots`` are the tensors that it remembers
-    for each parameter, with the value that they start with; with ``counts_steps`` also a scalar
-    ``step``. ``drops_momentum``: without momentum it has no ``momentum_buffer``. ``fused``: torch
-    has a fused kernel. ``takes`` returns the names of the parameters that it is for, None for all;
-    what it does not take goes to the method ``optimizer.rest``.
+    ``rule`` says how its rate scales with the global batch. ``slots`` are the tensors that it
+    stores for each parameter, with the value that they start with; with ``counts_steps`` also a
+    scalar ``step``. ``drops_momentum``: without momentum it has no ``momentum_buffer``. ``fused``:
+    torch has a fused kernel. ``takes`` returns the names of the parameters that it is for, None for
+    all; all others go to the method ``optimizer.rest``.
     """
 
     title: str
@@ -207,7 +207,7 @@ def check(section: OptimizerSection, where: Callable[[str], str]) -> None:
     """Check the names of the optimisers in the settings.
 
     ``where`` tells who set a setting. Raises ConfigError for an unknown name, and for a ``rest``
-    that would leave parameters to nobody.
+    that does not accept all parameters.
     """
     find(section.name, where=where("optimizer.name"))
     if find(section.rest, "optimizer.rest", where("optimizer.rest")).takes:

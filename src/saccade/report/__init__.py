@@ -1,4 +1,4 @@
-"""Reports: what a run folder says, as pictures and as one page that opens without a network."""
+"""Reports: a run folder as plots and as one page that opens without a network."""
 
 from saccade.report.comparison import compare_runs
 from saccade.report.notebook import write_notebook

@@ -1,4 +1,4 @@
-"""Architectures for the terminal: what each costs, and one drawn stage by stage.
+"""Architectures for the terminal: a table of costs, and one architecture stage by stage.
 
 No memory is allocated for any.
 """
@@ -33,11 +33,11 @@ LEGEND = (
 def rows(
     names: list[str], num_classes: int, image_size: int | None, log: Log, with_stages: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return one row per model: what one image of ``image_size`` pixels (None = its usual size)
-    costs.
+    """Return one row per model: the cost of one image of ``image_size`` pixels (None = its usual
+    size).
 
-    The second list says which of several models cannot take that size, and why; of one model that
-    is a ConfigError.
+    The second list has the models that cannot use that size, with the reason; for a single model
+    that is a ConfigError.
     """
     found, left_out = [], []
     counted = _Counted() if len(names) > 1 else None
@@ -65,10 +65,10 @@ def rows(
 
 
 class _Counted:
-    """Rows that were counted before, in the user's cache folder.
+    """A cache of rows, because counting all takes ten seconds.
 
-    To count all takes ten seconds. Believed only for the same source of all networks and the same
-    torch; networks of other libraries are counted anew each time.
+    It is valid only for the same source code of all networks and the same torch; networks of other
+    libraries are counted each time.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class _Counted:
         return self._rows[key]
 
     def keep(self) -> None:
-        """Write what was counted anew."""
+        """Write the new rows."""
         if len(self._rows) > self._before:
             cache.remember(self._path, self._rows)
 
@@ -124,9 +124,9 @@ def _row(name: str, num_classes: int, image_size: int | None, with_stages: bool)
 
 
 def shown(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with the columns that people get.
+    """Return rows with the columns for people.
 
-    A narrow terminal has no room for family and source.
+    A narrow terminal has no space for family and source.
     """
     wide = console().width >= WIDE
     return [

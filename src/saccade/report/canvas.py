@@ -1,4 +1,4 @@
-"""What every plot is drawn on: colours for light and dark screens, axes, fonts, and PNG bytes.
+"""The base of all plots: colours for light and dark screens, axes, fonts, and PNG bytes.
 
 Nothing here touches the global state of matplotlib. A curve is as wide as a phone, so three stand
 beside each other on a large screen and their text keeps its size.
@@ -66,7 +66,8 @@ DARK = Theme(
 def new_axes(
     theme: Theme, axis: str, *, width: float = 3.6, height: float = 2.7, right: float = 0.79
 ) -> tuple[Figure, Axes]:
-    """Return a figure of so many inches and its axes, which end at ``right``, a share of it."""
+    """Return a figure of this size in inches and its axes, which end at ``right``, a fraction of
+    the width."""
     figure = Figure(figsize=(width, height), dpi=DPI)
     left = 0.46 / width
     axes = figure.add_axes((left, 0.44 / height, right - left, 1 - (0.44 + 0.14) / height))

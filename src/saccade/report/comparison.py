@@ -1,6 +1,4 @@
-"""Several runs beside each other: overlaid curves, the figures with their uncertainty, and what
-was set differently.
-"""
+"""Several runs side by side: overlaid curves, results with intervals, and different settings."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from saccade.report.record import Record
 def compare_runs(runs: Sequence[Path], out: Path) -> Path:
     """Write one self-contained page that compares runs to ``out`` and return its path.
 
-    Raises UsageError when a folder is no run, DiskError.
+    Raises UsageError if a folder is not a run, DiskError.
     """
     records = [Record.read(run) for run in runs]
     names = _names(records)
@@ -65,7 +63,7 @@ def _names(records: Sequence[Record]) -> list[str]:
 def _by_objective(
     records: Sequence[Record], names: Sequence[str]
 ) -> list[list[tuple[str, Record]]]:
-    """Return the runs with their names in groups that learned the same, in the order given."""
+    """Return the runs with their names in groups with the same objective, in the given order."""
     groups: dict[str, list[tuple[str, Record]]] = {}
     for name, record in zip(names, records, strict=True):
         groups.setdefault(record.objective.name, []).append((name, record))

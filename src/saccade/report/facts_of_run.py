@@ -1,6 +1,6 @@
-"""The end of the report: findings, where the time went, choices, environment, configuration.
+"""The end of the report: findings, time, choices, environment, configuration.
 
-Each is empty when the run folder has nothing for it.
+Each is empty if the run folder has no data for it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _NOTHING = Html("")
 
 
 def findings(record: Record) -> Html:
-    """Return what the preflight found, what was warned of in the run, and what of the folder
-    could not be read.
+    """Return the findings of the preflight, the warnings of the run, and unreadable files of the
+    folder.
     """
     listed = [f for f in record.facts.get("findings") or [] if isinstance(f, dict)]
     order = {"error": 0, "warning": 1}
@@ -46,7 +46,7 @@ def _finding(severity: str, message: str, name: str = "") -> Html:
 
 
 def time_spent(record: Record) -> Html:
-    """Return where the time went: preflight, the parts of a step, evaluation, the rest."""
+    """Return the use of time: preflight, the parts of a step, evaluation, the rest."""
     spent = {
         k: v for k, v in record.section("time").items() if isinstance(v, int | float) and v >= 0
     }

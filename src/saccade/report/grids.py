@@ -1,4 +1,4 @@
-"""The pictures of a run that are no curves: the confusion matrix, and the worst mistakes."""
+"""The pictures of a run besides curves: the confusion matrix, and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Floats = NDArray[np.float64]
 def confusion(counts: NDArray[np.int64], classes: Sequence[str], theme: Theme) -> bytes:
     """Draw a confusion matrix, int64 (C, C) with true classes as rows.
 
-    The colour is the share of the row: blue where right, orange where wrong, on a scale of its own
-    so that rare mistakes are seen too.
+    The colour is the fraction of the row: blue if right, orange if wrong, with separate scales so
+    that rare mistakes are visible, too.
     """
     n = len(classes)
     side = max(3.2, 0.44 * n) if n <= COUNTED_CLASSES else 0.27 * n
@@ -84,8 +84,8 @@ def _name_sides(axes: Axes, names: Sequence[str], theme: Theme) -> None:
 
 
 def pictures(shown: Sequence[tuple[NDArray[np.uint8], str, str]], theme: Theme) -> bytes:
-    """Draw pictures, each uint8 (height, width, 3) with what was said and what is true below it, as
-    a grid.
+    """Draw pictures, each uint8 (height, width, 3) with prediction and true label below it, as a
+    grid.
     """
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)

@@ -1,5 +1,5 @@
-"""HTML that is escaped by construction: a plain string becomes text, only ``Html`` is taken as
-it is.
+"""HTML that is escaped by construction: a plain string becomes text, only ``Html`` is used
+unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EMPTY = frozenset({"img", "meta"})
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
 
 def element(tag: str, *children: str | Iterable[str], **attributes: str | int) -> Html:
@@ -47,7 +47,7 @@ def _text(child: str | Iterable[str]) -> str:
 def _shown(text: str) -> str:
     """Escape a text for a page.
 
-    A mark of writing direction in a name would turn round what stands beside it.
+    A mark of writing direction in a name would reverse the text beside it.
     """
     return escape(printable(text))
 
@@ -76,7 +76,7 @@ def table(
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Html:
-    """Return a list of names and values; pairs with an empty value are left out."""
+    """Return a list of names and values; pairs with an empty value are omitted."""
     rows = [
         element("div", element("dt", name), element("dd", value)) for name, value in pairs if value
     ]
@@ -107,7 +107,7 @@ def image(
 
 
 def page(title: str, *sections: Html) -> bytes:
-    """Return a whole document that needs nothing from outside."""
+    """Return a complete document without external resources."""
     style = resources.files("saccade.report").joinpath("page.css").read_text(encoding="utf-8")
     head = element(
         "head",

@@ -1,4 +1,4 @@
-"""The pictures that a pretraining drew of its looks, in the report."""
+"""The images of the checks of a pretraining, in the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_BYTES = 16_000_000
 
 
 def shown(record: Record) -> Html:
-    """Return the pictures of the latest look, empty where there are none."""
+    """Return the images of the latest check, empty if there are none."""
     columns = record.objective.columns_of_pictures
     folder = record.folder / "visuals"
     sheets = sorted(p for p in folder.glob("step-*.png") if re.fullmatch(r"step-\d+", p.stem))

@@ -1,6 +1,4 @@
-"""The report of one run: the pictures under ``plots/`` and one page that needs nothing from
-outside.
-"""
+"""The report of one run: the plots under ``plots/`` and one page without external resources."""
 
 from __future__ import annotations
 
@@ -26,14 +24,14 @@ _LOSS_NOTE = (
 def write_report(
     run: Path, split: Split | None = None, result: Result | None = None, checkpoint: str = ""
 ) -> Path:
-    """Write ``plots/*.png`` and ``report.html`` from what is in a run folder.
+    """Write ``plots/*.png`` and ``report.html`` from a run folder.
 
     Returns the path of the page.
 
-    ``split`` is the validation set, for the pictures of the worst mistakes. A run that is not
-    finished gets a report of what is there. ``result`` on that split is of one of the run's
-    checkpoints: its page stands beside the run's, as ``report-<checkpoint>.html``. Raises
-    UsageError when the folder is no run, DiskError.
+    ``split`` is the validation set, for the pictures of the worst mistakes. An unfinished run gets
+    a report of the existing data. ``result`` on that split is of one of the run's checkpoints: its
+    page stands beside the run's, as ``report-<checkpoint>.html``. Raises UsageError when the folder
+    is no run, DiskError.
     """
     record = Record.read(run, split)
     if result is not None and split is not None:
@@ -86,7 +84,7 @@ def _page(record: Record, drawn: dict[str, Plot], answers: list[parts.DrawnPart]
 
 
 def _curves(record: Record) -> dict[str, Plot]:
-    """Draw what the run has of loss, figures of the objective, and learning rate."""
+    """Draw loss, figures of the objective, and learning rate, as far as the run has them."""
     drawn = {}
     axis = record.axis
 

@@ -47,7 +47,8 @@ def both_themes(title: str, alt: str, draw: Callable[[Theme], bytes], note: str 
 
 
 def drawn(record: Record) -> list[DrawnPart]:
-    """Return what the objective of a run shows of its answers; nothing without answers."""
+    """Return the objective's sections about the predictions of a run; nothing without
+    predictions."""
     return [_drawn(part, record) for part in record.parts]
 
 

@@ -1,4 +1,4 @@
-"""The learning rate of a recipe over a run that has not begun: the numbers, and their picture."""
+"""The learning rate of a recipe over a run that has not begun: the numbers and their plot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMPARABLE = 10
 class Rates:
     """The rate ``lr`` before each of ``step`` (both in order) of a run of ``total_steps``.
 
-    ``notes`` say what was assumed and what of the schedule cannot take place.
+    ``notes`` say what was assumed, and which parts of the schedule have no effect.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Rates:
 
 
 def follow(word: str, flags: Mapping[str, Any], sets: Sequence[str], num_images: int = 0) -> Rates:
-    """Work out the rates of a recipe, a YAML file or a run folder; raises ConfigError.
+    """Compute the rates of a recipe, a YAML file or a run folder; raises ConfigError.
 
     ``num_images`` is the number of training images, 0 that of the run or else ImageNet's.
     """
@@ -134,7 +134,7 @@ def _stalled(step: int, batch: int, images: int) -> list[Evaluation]:
 def draw(curves: Sequence[Rates], form: str) -> bytes:
     """Draw rates over epochs, as ``png`` or ``svg``.
 
-    Where they are too different, as shares of their peaks.
+    If they are too different, as fractions of their peaks.
     """
     peaks = [max(c.lr) for c in curves]
     shares = min(peaks) <= 0 or max(peaks) / min(peaks) > COMPARABLE

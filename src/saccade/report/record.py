@@ -1,4 +1,4 @@
-"""What a run folder holds, read once; whatever is missing or damaged is left out and said."""
+"""The contents of a run folder, read once; missing or damaged parts are skipped and reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FILES = ("run.json", "log.jsonl", "config.yaml")
 
 @dataclass(frozen=True)
 class Answers:
-    """The network's answers on the validation set.
+    """The network's predictions on the validation set.
 
     ``logits`` is float32 (n, C), ``labels`` (n,) or (n, C), both in the order of the split.
     """
@@ -46,7 +46,7 @@ class Record:
     ``facts`` is ``run.json``, ``config`` the resolved settings and ``config_text`` the file they
     came from, ``steps`` and ``evals`` the events of these kinds in order, ``split`` the validation
     images if they are at hand and are the ones that were scored, ``problems`` says what could not
-    be read, ``weights`` whose answers these are.
+    be read, ``weights`` which weights made the predictions.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path, split: Split | None = None) -> Record:
-        """Read a run folder; raises UsageError when it holds none of the files of a run."""
+        """Read a run folder; raises UsageError if it has none of the files of a run."""
         if not any((folder / name).is_file() for name in _FILES):
             raise UsageError(
                 "this is not a run folder",
@@ -80,7 +80,7 @@ class Record:
         return record
 
     def judge(self, result: Result, split: Split, checkpoint: str) -> None:
-        """Show the figures and answers of a checkpoint on a split instead of those of the final
+        """Show the figures and predictions of a checkpoint on a split instead of those of the final
         weights.
         """
         self.split, self.weights = split, f"weights of {checkpoint}"
@@ -109,7 +109,7 @@ class Record:
 
     @cached_property
     def objective(self) -> Objective:
-        """What the network learned; runs that say nothing are of classification."""
+        """The objective; runs without one are of classification."""
         name = self.facts.get("objective") or self._model_facts().get("objective")
         if name is None:
             return objectives.of_facts({"dataset": {"classes": self.classes}})
@@ -117,7 +117,7 @@ class Record:
 
     @property
     def parts(self) -> list[Part]:
-        """What the objective shows of the answers; nothing where there are none."""
+        """The objective's sections about the predictions; nothing if there are none."""
         if self.answers is None:
             return []
         return self.objective.page(Seen(self.answers.logits, self.answers.labels, self.titles))
@@ -145,9 +145,7 @@ class Record:
 
     @cached_property
     def titles(self) -> list[str]:
-        """What the classes mean to people: ImageNet's by their English names, all others as they
-        are called.
-        """
+        """The class names for people: ImageNet's in English, all others unchanged."""
         return [class_name(name) for name in self.classes]
 
     def section(self, name: str) -> dict[str, Any]:
@@ -262,7 +260,7 @@ class Record:
         self._compare_answers(answers)
 
     def _compare_answers(self, answers: Answers) -> None:
-        """Say so where the answers do not give the figures of ``run.json``."""
+        """Report if the predictions do not give the figures of ``run.json``."""
         said = self.section("result")
         found = self.objective.judge(answers.logits, answers.labels).figures
         primary = self.objective.primary.name

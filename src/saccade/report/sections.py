@@ -1,6 +1,6 @@
-"""The beginning of the report: what the run is, what came out, what was trained.
+"""The beginning of the report: the run, its result, and its model and data.
 
-Each is empty when the run folder has nothing for it.
+Each is empty if the run folder has no data for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def section(title: str, *children: Html) -> Html:
 
 
 def heading(record: Record) -> Html:
-    """Return the name of the run, how it ended, and what it is about."""
+    """Return the name of the run, its status, and its model and data."""
     said, kind = ending(record)
     model, data = record.section("model").get("name"), record.section("dataset").get("name")
     about = [f"{model} on {data}" if model and data else str(model or data or "")]
@@ -130,7 +130,8 @@ def sizes(record: Record) -> Html:
 
 
 def trained(record: Record) -> Html:
-    """Return what was trained: data, model, batch, learning rate, precision, time, speed."""
+    """Return the facts of the training: data, model, batch, learning rate, precision, time,
+    speed."""
     flat = flatten(record.config)
     data, model = record.section("dataset"), record.section("model")
     classes = data.get("classes")

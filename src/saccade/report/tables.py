@@ -31,9 +31,7 @@ RECIPES_LEGEND = (
 
 
 def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
-    """Return one row per recipe: its status, what it reached here or is claimed to have reached,
-    what it is for.
-    """
+    """Return one row per recipe: its status, its measured or claimed result, its purpose."""
     rows = []
     for name in names:
         recipe, stored = recipes.find(name), receipts.read(name)
@@ -53,7 +51,7 @@ def recipe_rows(names: list[str]) -> list[dict[str, Any]]:
 
 
 def shown_recipes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of recipes as people get them: one line each, those measured here first."""
+    """Return rows of recipes for people: one line each, measured ones first."""
     ordered = sorted(rows, key=lambda row: SHELVES.index(row["status"]))
     wide = console().width >= WIDE
     return [
@@ -70,7 +68,7 @@ def shown_recipes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _in_short(reached: str, status: str) -> str:
-    """Return the first percentage of a sentence, in brackets where it is not ours."""
+    """Return the first percentage of a sentence, in brackets if it was not measured by us."""
     found = re.match(r"[\d.]+ %", reached)
     if not found:
         return ""
@@ -119,8 +117,8 @@ def _cut(text: str, room: int) -> str:
 
 
 def console() -> Console:
-    """Return the way to stdout: as wide as the terminal, or wide enough for a table when it goes
-    to a program.
+    """Return a console for stdout: as wide as the terminal, or wide enough for a table if a program
+    reads it.
     """
     found = consoles.console()
     return (

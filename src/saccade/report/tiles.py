@@ -20,7 +20,7 @@ _TINY_PIXELS = 64
 
 @dataclass(frozen=True)
 class Tile:
-    """One validation image with what was ``said`` of it and what is ``true``.
+    """One validation image with its prediction (``said``) and its true label (``true``).
 
     ``pixels`` is uint8 (h, w, 3), or None where the image is not at hand.
     """
@@ -33,7 +33,7 @@ class Tile:
 
 
 def of(pictures: Pictures, record: Record) -> list[Tile]:
-    """Return the pictures that an objective asks for, read at the size of a tile."""
+    """Return the pictures that an objective requests, read at the size of a tile."""
     return [
         Tile(
             _name(record, one.place),

@@ -1,1 +1,1 @@
-"""What a process asks of its system: signals, streams, folders, links, locks, cores."""
+"""The operating system: signals, streams, folders, links, locks, cores."""

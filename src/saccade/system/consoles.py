@@ -1,4 +1,4 @@
-"""Consoles of rich that print names of files as text: control characters in them do nothing."""
+"""Rich consoles that print file names as text: control characters in them have no effect."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""How existing files are touched: never through a link, never a pipe or device, never more than was
-asked for.
+"""Access to existing files: never through a link, never a pipe or device, never more than
+requested.
 
-A run folder or the cache folder may itself be a link that its owner made. What lies inside may not:
-whoever can put a link there would otherwise choose which files outside are emptied, continued or
-deleted.
+A run folder or the cache folder can itself be a link by its owner. Files inside must not be links:
+otherwise someone could choose which files outside are emptied, continued or deleted.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ LOCK_BYTES = 20
 
 
 class LinkError(OSError):
-    """Something inside a folder of ours is a link, or no ordinary file."""
+    """Something inside a run or cache folder is a link, or not a regular file."""
 
 
 @contextlib.contextmanager
@@ -52,9 +51,9 @@ def explained(path: Path, fix: str = "free some space, or choose another folder"
 
 
 def within(root: Path, *names: str) -> Path:
-    """Return a path inside a folder of ours.
+    """Return a path inside a run or cache folder.
 
-    Raises DiskError where a part of it below the folder is a link.
+    Raises DiskError if a part of it below the folder is a link.
     """
     path = root
     with explained(root):
@@ -91,12 +90,10 @@ def fresh(path: Path) -> BinaryIO:
 
 
 def growing(path: Path) -> BinaryIO:
-    """Open a file for reading and appending, new or ours, unbuffered.
+    """Open a file for reading and appending, new or existing, unbuffered.
 
-    Raises OSError on anything but a file.
-
-    One with a second name (``cp -l``, a backup) is given its own copy first: its other name belongs
-    to somebody else.
+    Raises OSError on anything but a file. A file with a second name (``cp -l``, a backup) gets its
+    own copy first, because the other name belongs to another program.
     """
     descriptor = _ordinary(path, os.O_CREAT | os.O_APPEND)
     if os.fstat(descriptor).st_nlink > 1:
@@ -140,7 +137,7 @@ def _ordinary(path: Path, flags: int) -> int:
 
 
 def _part_from_twin(path: Path) -> None:
-    """Give a file that has several names a copy of its own under this one."""
+    """Give a file with several names a separate copy under this one."""
     copy = path.with_name(f".{path.name}.{os.getpid()}.part")
     with fresh(copy) as target, open(path, "rb") as source:
         shutil.copyfileobj(source, target)
@@ -168,7 +165,7 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder safely to the disk."""
+    """Flush the names in a folder to the disk."""
     if sys.platform == "win32":  # Windows cannot open a folder; NTFS journals the rename itself
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -16,11 +16,11 @@ PENDING_BYTES = 1 << 22
 
 
 class Appender:
-    """A file of lines that only grows, and that never ends a run.
+    """A file of lines that only grows and whose errors never end a run.
 
-    A line cut off by a crash is repaired when the file is opened again. What cannot be written, as
-    on a full disk, waits in memory for the next line; ``trouble`` says why, and ``lost`` counts the
-    lines that found no room there.
+    A line that a crash cut is repaired when the file is opened again. Lines that cannot be written,
+    such as on a full disk, wait in memory for the next line; ``trouble`` says why, and ``lost``
+    counts the dropped lines.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class Appender:
             self.trouble = os.strerror(error.errno) if error.errno else str(error)
 
     def close(self) -> None:
-        """Flush to the disk and close; what still cannot be written is given up."""
+        """Flush to the disk and close; lines that still cannot be written are dropped."""
         if self._file.closed:
             return
         self._write()
@@ -67,7 +67,7 @@ class Appender:
 
 
 class Partial:
-    """A file that arrives piece by piece and has its name only when it is whole.
+    """A file that arrives piece by piece and gets its name only when it is complete.
 
     Several processes may bring it, one after the other. What has arrived survives a crash. The
     caller holds the lock of the folder. Methods raise DiskError.
@@ -90,12 +90,12 @@ class Partial:
             file.write(block)
 
     def clear(self) -> None:
-        """Forget what has arrived."""
+        """Discard what has arrived."""
         with explained(self._final):
             self.path.unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Bring everything safely to the disk and give it its name."""
+        """Flush everything to the disk and give the file its name."""
         with explained(self._final):
             with doors.growing(self.path) as file:
                 os.fsync(file.fileno())

@@ -1,7 +1,6 @@
-"""Folders that this process works in alone: whether they are still the ones that it took.
+"""Folders that only this process uses: checks that they are still the same.
 
-Somebody who deletes a folder in use does it on purpose or by mistake. A new folder of the same name
-would hide either.
+If someone deletes a folder in use, a new folder of the same name would hide it.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def check(path: Path) -> None:
-    """Raise DiskError if ``path`` is, or lies in, a held folder that is gone or was replaced by
-    another one.
-    """
+    """Raise DiskError if ``path`` is, or is inside, a held folder that was deleted or replaced."""
     place = Path(os.path.abspath(path))
     for folder, identity in list(_held.items()):
         if folder != place and folder not in place.parents:

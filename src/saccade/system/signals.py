@@ -1,11 +1,11 @@
-"""Asked to stop: what SIGTERM, SIGHUP and Ctrl-C do from the first moment of a command to the last.
+"""Stop requests: the effect of SIGTERM, SIGHUP and Ctrl-C from the start of a command to its end.
 
 While there is nothing to save, the first signal ends the command at once. In the training loop it
-is a request that is met between two steps: the run saves and ends. A second Ctrl-C always means
-*now*. A second SIGTERM or SIGHUP means *now* until the saving begins; from then on it is ignored,
-and so is one that comes within a second of the first, because systemd, SLURM and others send two
-for one. Under SLURM all further ones are ignored: the scheduler repeats itself, and what it means
-by *now* is SIGKILL. Whatever comes, a checkpoint is whole or not there.
+is a request that takes effect between two steps: the run saves and ends. A second Ctrl-C always
+means *now*. A second SIGTERM or SIGHUP means *now* until the saving begins; from then on it is
+ignored, and so is one that comes within a second of the first, because systemd, SLURM and others
+send two for one. Under SLURM all further ones are ignored: the scheduler repeats signals, and uses
+SIGKILL for *now*. In any case a checkpoint is complete or absent.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Signals:
 
     @property
     def caught(self) -> bool:
-        """Whether signals come here."""
+        """Whether this object handles the signals."""
         return bool(self._before)
 
     def catch(self) -> None:
-        """Take the signals, unless this is no main thread, as in some notebooks: there they stay as
-        they are.
+        """Handle the signals, unless this is not the main thread, as in some notebooks: there they
+        are unchanged.
 
         SIGHUP stays ignored where ``nohup`` has made it so.
         """
@@ -100,8 +100,8 @@ class Signals:
         ).start()
 
     def over(self) -> None:
-        """Ignore what comes late: the status is known, and Python's own end would give signals
-        their old meaning.
+        """Ignore late signals: the exit status is known, and Python's shutdown would restore their
+        old meaning.
         """
         self.phase = "saving"
         for number in self._before:
@@ -109,7 +109,7 @@ class Signals:
                 signal.signal(number, signal.SIG_IGN)
 
     def release(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before = {}

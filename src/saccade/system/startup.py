@@ -1,4 +1,4 @@
-"""When the program was started: a time that was asked for counts from there."""
+"""The start time of the program: time limits count from there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def mark() -> None:
 def begun() -> float:
     """Return when the program was started, in seconds of the monotonic clock.
 
-    Now, where this is a part of another program.
+    The current time if this is a part of another program.
     """
     return _marked[0] if _marked else time.monotonic()
 

@@ -1,5 +1,5 @@
-"""The standard streams: a process goes on when one of them is gone, and says so where it still
-can.
+"""The standard streams: a process continues if one of them is gone, and reports this where
+possible.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def open_missing() -> None:
 
 
 class UnheardError(Exception):
-    """Standard output cannot be written: nobody reads it any more, it is closed, its disk is full.
+    """Standard output cannot be written: its reader ended, it is closed, or its disk is full.
 
-    No OSError, which other libraries answer in ways of their own.
+    Not an OSError, which other libraries handle in their own ways.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -123,9 +123,7 @@ def _standard_error() -> TextIO | None:
 
 
 def show_threads(title: str) -> None:
-    """Show on standard error what every thread of this process is doing, for whoever looks for
-    what is stuck.
-    """
+    """Print the stack of every thread on standard error, to find out what is stuck."""
     try:
         print(title, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=2, all_threads=True)
@@ -134,7 +132,7 @@ def show_threads(title: str) -> None:
 
 
 def failure(stream: TextIO | None) -> UnheardError | None:
-    """Return why what was written to a stream does not arrive, or None."""
+    """Return why writes to a stream do not arrive, or None."""
     try:
         if stream is not None:
             stream.flush()
@@ -148,9 +146,7 @@ def failure(stream: TextIO | None) -> UnheardError | None:
 
 
 def give_up(stream: TextIO | None) -> None:
-    """Send what a broken stream still holds nowhere: else the interpreter fails at its end, with
-    status 120.
-    """
+    """Discard the buffer of a broken stream: otherwise the interpreter exits with status 120."""
     if stream is not None and failure(stream) is not None:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
