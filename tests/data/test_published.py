@@ -241,6 +241,7 @@ def test_without_a_network_the_reason_is_said(tmp_path: Path) -> None:
     ("words", "status", "said"),
     [
         (["cifar11"], 2, "did you mean 'cifar10'?"),
+        (["unlike-all"], 2, "there is no known data set 'unlike-all'"),
         (["ftp://host/set.bin"], 2, "'ftp' addresses cannot be downloaded"),
         (["file:///etc/passwd"], 2, "no server"),
         (["https://host/"], 2, "does not end in a file name"),

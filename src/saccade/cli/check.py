@@ -29,5 +29,6 @@ def check(asked: Asked, json_out: Json = False) -> None:
         if not errors:
             log.say("nothing found that stops the run")
             return
-        log.say(f"{len(errors)} finding(s) stop the run")
+        one = len(errors) == 1
+        log.say(f"{len(errors)} finding{' stops' if one else 's stop'} the run")
         raise typer.Exit(errors[0].status)

@@ -137,9 +137,10 @@ def _is_set(word: str) -> bool:
     if "://" in word:
         return False
     near = difflib.get_close_matches(word, PUBLISHED, 1)
+    meant = f"; did you mean '{near[0]}'?" if near else ""
     known = ", ".join([*PUBLISHED, IMAGENET])
     raise UsageError(
-        f"there is no known set '{word}'" + f"; did you mean '{near[0]}'?" * bool(near),
+        f"there is no known data set '{word}'{meant}",
         fix=f"name one of {known}, or give addresses that begin with https://",
     )
 
