@@ -221,10 +221,10 @@ def test_weights_that_cannot_be_had_are_an_explained_error(monkeypatch: pytest.M
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
-        CheckpointError, match="cannot be loaded:  We couldn't connect to the hub\n"
+        CheckpointError, match="cannot be loaded: We couldn't connect to the hub\n"
     ) as caught:
         backends.pretrained("timm:test_vit")
-    assert "give a downloaded .safetensors or .pth" in caught.value.fix
+    assert "use a downloaded .safetensors or .pth" in caught.value.fix
     with pytest.raises(ConfigError, match="no model"):
         backends.pretrained("timm:test_tiv")
 
@@ -242,10 +242,10 @@ def test_a_hub_out_of_reach_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> 
             time, "sleep", lambda seconds: pytest.fail(f"it wants to wait {seconds} s")
         )
         with pytest.raises(
-            CheckpointError, match="cannot be loaded:  localhost cannot be reached"
+            CheckpointError, match="cannot be loaded: localhost cannot be reached"
         ) as caught:
             backends.pretrained("timm:resnet18.a1_in1k")
-    assert "give a downloaded .safetensors or .pth" in caught.value.fix
+    assert "use a downloaded .safetensors or .pth" in caught.value.fix
     assert not constants.HF_HUB_OFFLINE
 
 

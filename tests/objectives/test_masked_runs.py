@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_exactly(
     assert [p.read_bytes() for p in sheets[0]] == [p.read_bytes() for p in sheets[1]]
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "original, masked, filled, predicted" in page and "Effective rank" in page
-    assert "looks" in page and "1 features" not in page
+    assert "checks" in page and "1 features" not in page
 
 
 @pytest.mark.full

@@ -314,7 +314,7 @@ def test_eval_gives_the_figures_of_the_run_and_an_image_may_have_no_label(
 def test_the_report_has_a_row_for_each_label_and_says_what_is_optimistic(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "mean average precision" in page and "Labels, worst first" in page
-    assert "that is optimistic" in page and "Confusion matrix" not in page
+    assert "it is optimistic" in page and "Confusion matrix" not in page
     for name in LABELS:
         assert f"<td>{name}</td>" in page
 

@@ -178,7 +178,7 @@ class Namesake(Estimate):
         (Brief, UsageError, r"name \(a text\), primary \(a saccade.Primary\)"),
         (Estimate(("a",)), UsageError, "pass the class: objective=Estimate"),
         (nn.Linear, UsageError, "objective=Linear is not a subclass of saccade.Objective"),
-        ("mae", UsageError, "objective='mae' is no class"),
+        ("mae", UsageError, "objective='mae' is not a subclass"),
         (Namesake, UsageError, "has the name 'classification', which one of Saccade's"),
         (Twice, ConfigError, r"it returned: \('a', 'a'\)"),
     ],

@@ -89,7 +89,7 @@ def test_no_link_in_a_run_folder_reaches_anything_outside(
         if done is not None:
             assert done.status == 74, (name, done.stderr)
             assert f"{run / name}" in done.stderr and "this is a link" in done.stderr
-            assert "remove it" in done.stderr
+            assert "remove or move it" in done.stderr
         assert contents(outside) == before, name
         assert (run / name).is_symlink(), "the link itself is somebody's evidence"
 
