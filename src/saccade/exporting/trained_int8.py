@@ -26,7 +26,7 @@ def refuse(classifier: Classifier, formats: Sequence[str], *, int8: bool) -> Non
     if parsed(classifier.recipe.model)[0] is None:
         return
     if int8:
-        raise UsageError("this run computes in 8 bits already", where="--int8", fix="leave it out")
+        raise UsageError("this run already computes in 8 bits", where="--int8", fix="remove it")
     others = [name for name in formats if name != "onnx"]
     if others:
         raise UsageError(
@@ -50,7 +50,7 @@ def read_back(data: bytes, classifier: Classifier) -> dict[str, Any]:
         for name, scale in int8_file.scales(data).items():
             if (np.frexp(scale)[0] != 0.5).any():
                 raise ExportError(
-                    f"the scale of '{name}' in the file is no power of two",
+                    f"the scale of '{name}' in the file is not a power of two",
                     fix="report this network",
                 )
     return {"scheme": scheme.name, **said}

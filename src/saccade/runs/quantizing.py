@@ -67,7 +67,7 @@ def _require_floats(config: Config, run: Path) -> None:
         )
     if config.model.name.startswith("custom:"):
         raise UsageError(
-            "this is a network of your own that was handed over from Python",
+            "this is your own network, which was passed from Python",
             where=str(run),
             fix="give it a name (saccade.register_model), and train and quantise it by that name",
         )
