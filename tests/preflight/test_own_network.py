@@ -262,7 +262,7 @@ REFUSED = {
     "view": (
         changed(lambda net: net.register_buffer("row", net.out.weight.data[:1])),
         "not-saved",
-        "memory of",
+        "share memory",
     ),
     "expanded": (
         changed(lambda net: net.register_buffer("one", torch.zeros(1).expand(3))),

@@ -122,7 +122,7 @@ def test_an_own_cross_entropy_is_ours_mixed_cells_included(lam: float) -> None:
         (lambda a, b: F.cross_entropy(a, b, reduction="none"), "(8,) numbers instead of one"),
         (lambda a, b: F.cross_entropy(a, b).item(), "returned a float instead of a tensor"),
         (lambda a, b: F.cross_entropy(a, b).detach(), "a number without gradients"),
-        (lambda a, b: (a.argmax(1) == b).sum(), "torch.int64, and a loss is a floating-point"),
+        (lambda a, b: (a.argmax(1) == b).sum(), "torch.int64, but a loss must be a floating-point"),
         (lambda a, b: F.cross_entropy(a, b).to("meta"), "returned a tensor on meta"),
         (lambda a: a, "failed: TypeError"),
     ],
@@ -249,7 +249,7 @@ def test_what_cannot_be_meant_gets_a_sentence(given: dict[str, Any], words: str)
 def test_a_rate_beside_an_optimizer_and_callbacks_that_are_no_list_are_refused() -> None:
     with pytest.raises(UsageError, match="write callbacks="):
         saccade.train(callbacks=print, dry_run=True)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="brings its own rate"):
+    with pytest.raises(UsageError, match="sets its own rate"):
         Behaviour(optimizer=adamw).check(lr=0.1)
 
 
