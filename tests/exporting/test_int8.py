@@ -174,7 +174,7 @@ def test_validation_images_are_not_calibrated_on(tmp_path: Path) -> None:
     same = {"train": (x, named(one, x)), "val": (x, named(one, x))}
     with pytest.raises(UsageError, match="also the evaluation images"):
         saccade.export(one, out=tmp_path, data=same, split="val", int8=True)
-    with pytest.raises(UsageError, match="learned from"):
+    with pytest.raises(UsageError, match="training images of the network"):
         saccade.export(one, out=tmp_path, data={"val": same["val"]}, split="val", int8=True)
 
 

@@ -163,7 +163,7 @@ def test_memory_that_runs_out_later_is_explained(tmp_path: Path) -> None:
             "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"
         )
     assert (
-        "the same command continues" in caught.value.fix and caught.value.finding == "out-of-memory"
+        "run the same command again" in caught.value.fix and caught.value.finding == "out-of-memory"
     )
     with pytest.raises(RuntimeError, match="sizes"), out_of_memory.explained(run.plan, run.state):
         raise RuntimeError("sizes differ")

@@ -78,9 +78,9 @@ def test_the_verb_draws_what_the_suffix_says(
 
 def test_recipes_that_are_too_different_are_drawn_as_shares() -> None:
     same = [rates.follow("photos", {"epochs": "3ep"}, [f"optimizer.lr={lr}"]) for lr in (0.1, 0.5)]
-    assert b"share of its peak" not in rates.draw(same, "svg")
+    assert b"fraction of its peak" not in rates.draw(same, "svg")
     far = [*same, rates.follow("photos", {"epochs": "3ep"}, ["optimizer.lr=0.001"])]
-    assert b"share of its peak" in rates.draw(far, "svg")
+    assert b"fraction of its peak" in rates.draw(far, "svg")
     assert rates.draw(far, "svg") == rates.draw(far, "svg"), "the same bytes every time"
 
 

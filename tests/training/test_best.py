@@ -219,10 +219,10 @@ def test_a_run_that_was_killed_has_a_best_checkpoint_too(
 
 
 def test_what_has_no_best_checkpoint_is_told(ruined: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint in this folder"):
+    with pytest.raises(CheckpointError, match="there is no checkpoint at this path"):
         saccade.load(tmp_path, best=True)
     place = ruined / "checkpoints" / f"step_{facts(ruined)['best']['step']:08d}"
-    with pytest.raises(CheckpointError, match="only a run has a best one"):
+    with pytest.raises(CheckpointError, match="only a run has a best checkpoint"):
         saccade.load(place, best=True)
     hidden = place.rename(tmp_path / "hidden")
     try:
