@@ -102,6 +102,7 @@ __all__ = [
     "create_model",
     "embed",
     "evaluate",
+    "export",
     "foreign_state",
     "list_models",
     "load",

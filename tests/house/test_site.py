@@ -152,6 +152,7 @@ def test_the_reference_has_every_verb_option_and_function(site: Path) -> None:
             assert one.hidden or one.opts[0] in commands or one.name.upper() in commands
 
     python = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    assert set(saccade.__all__) == {"__version__", *saccade._HOMES}
     assert all(f'id="{name.lower()}"' in python for name in saccade.__all__ if name[0] != "_")
 
 
