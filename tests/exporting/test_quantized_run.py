@@ -125,7 +125,7 @@ def test_what_cannot_be_quantised_is_refused_in_a_sentence(run: Path, floats: Pa
         saccade.quantize(run)
     with pytest.raises(UsageError, match="no scheme 'int4'"):
         saccade.quantize(floats, scheme="int4")
-    with pytest.raises(UsageError, match="in 8 bits already"):
+    with pytest.raises(UsageError, match="already computes in 8 bits"):
         saccade.export(run, int8=True)
     with pytest.raises(UsageError, match="leaves as ONNX alone"):
         saccade.export(run, formats="onnx,pt2")
