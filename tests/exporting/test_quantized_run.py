@@ -41,6 +41,15 @@ def run(floats: Path, request: pytest.FixtureRequest) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def exported(run: Path) -> dict[str, Any]:
+    """What the export of that run says of its file."""
+    done = run_here("export", str(run), "--json")
+    assert done.status == 0, done.stderr
+    (fact,) = json.loads(done.stdout)["files"].values()
+    return dict(fact)
+
+
 @pytest.mark.spec(40, "A16")
 def test_eval_and_predict_take_it_without_extra_flags(
     run: Path, floats: Path, tmp_path: Path
@@ -56,14 +65,10 @@ def test_eval_and_predict_take_it_without_extra_flags(
 
 
 @pytest.mark.spec(40)
-def test_the_file_answers_every_image_as_the_run_does(run: Path) -> None:
-    scheme = run.name
-    done = run_here("export", str(run), "--json")
-    assert done.status == 0, done.stderr
-    (fact,) = json.loads(done.stdout)["files"].values()
-    assert fact["images"] == fact["of_images"] == 360
-    assert fact["other_best_class"] == 0
-    assert fact["scheme"] == scheme and fact["weights"] == "int8"
+def test_the_file_answers_every_image_as_the_run_does(run: Path, exported: dict[str, Any]) -> None:
+    assert exported["images"] == exported["of_images"] == 360
+    assert exported["other_best_class"] == 0
+    assert exported["scheme"] == run.name and exported["weights"] == "int8"
 
     # read from the file: every layer has weights of int8 and a bias of int32
     model = onnx.load(run / "export" / "model.onnx")
@@ -76,10 +81,12 @@ def test_the_file_answers_every_image_as_the_run_does(run: Path) -> None:
         assert kinds == [onnx.TensorProto.INT8, onnx.TensorProto.INT32]
     scales = int8_file.scales(model.SerializeToString())
     exact = [float(np.log2(one)).is_integer() for s in scales.values() for one in np.ravel(s)]
-    assert all(exact) is (scheme == "power-of-two")
+    assert all(exact) is (run.name == "power-of-two")
 
 
-def test_a_file_whose_scale_is_no_power_of_two_is_refused(floats: Path, run: Path) -> None:
+def test_a_file_whose_scale_is_no_power_of_two_is_refused(
+    run: Path, exported: dict[str, Any]
+) -> None:
     if run.name != "power-of-two":
         pytest.skip("the other scheme has any scales")
     classifier = saccade.load(run)
