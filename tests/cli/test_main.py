@@ -237,6 +237,8 @@ def test_a_dry_run_prints_the_whole_configuration_and_writes_nothing(tmp_path: P
     settings = yaml.safe_load(done.stdout)
     assert settings["optimizer"]["lr"] == "0.5" and settings["data"]["holdout"] == 0.1
     assert list(tmp_path.iterdir()) == []
+    asked = ("train", "--dry-run", "--lr", "0.5", "--holdout", "10%", "--json")
+    assert json.loads(saccade(*asked, cwd=tmp_path).stdout) == settings
 
 
 @pytest.mark.parametrize(

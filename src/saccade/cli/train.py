@@ -77,7 +77,7 @@ def start(
 
         request = resuming.based(wanted(), resume)
         if dry_run:
-            _print_config(settled(request))
+            _print_config(settled(request), json_out)
             return
 
         from saccade import trainer
@@ -105,8 +105,12 @@ def start(
             print_json({"run": str(outcome.folder), "seconds": outcome.seconds, **outcome.result})
 
 
-def _print_config(config: Config) -> None:
+def _print_config(config: Config, json_out: bool) -> None:
     import yaml
+
+    if json_out:
+        print_json(config.dump())
+        return
 
     show(yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True), nl=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from saccade.models import find, is_foreign
 from saccade.models.parts import registry
 from saccade.optim import methods, optimizers
 from saccade.setup import default_recipe, pretraining
-from saccade.setup.ancestor import JUDGED_AT, seek
+from saccade.setup.ancestor import JUDGED_AT, PATCHED, seek
 from saccade.setup.image_side import side_for
 from saccade.training.datasets import open_training, open_unlabelled_training
 
@@ -292,11 +293,15 @@ def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
 
 
 def _leave_the_patch_of_a_recipe(layers: Layers) -> None:
-    """Remove a recipe's patch size if a network of another library is requested: it has its own."""
+    """Remove a recipe's patch size if a network is requested that has its own, or none."""
     name = layers.value("model.name")
     of_recipe = layers.origin("model.patch_size") in map(str, recipes.paths())
-    if of_recipe and isinstance(name, str) and is_foreign(name):
-        layers.forget("model.patch_size")
+    if not of_recipe or not isinstance(name, str):
+        return
+    # a name that means no network is refused later, with the nearest ones
+    with contextlib.suppress(ConfigError):
+        if is_foreign(name) or find(name).family not in PATCHED:
+            layers.forget("model.patch_size")
 
 
 def _settings_of(word: str) -> Path | None:

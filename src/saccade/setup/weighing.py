@@ -83,6 +83,8 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
     place = f"--init {plan.config.model.init}"
     if found.helps is False:
         fix = "use weights that were trained on more similar images, or train without --init"
+        if other is not None and frozen.best > other.best:
+            fix = "too few validation images to be sure: train without --init, too, and compare"
         findings = [Finding("weights-worth", "warning", text, where=place, fix=fix)]
     else:
         findings = [Finding("weights-worth", "note", text, where=place)]
