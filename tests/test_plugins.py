@@ -258,8 +258,8 @@ def test_the_weights_of_a_registered_model_follow_from_the_seed(own: dict[str, A
     [
         ("resnet50", Net, "a model of Saccade"),
         ("ResNet50_x1p5", Net, "a model of Saccade"),
-        ("timm:mine", Net, "cannot be the name"),
-        ("7net", Net, "cannot be the name"),
+        ("timm:mine", Net, "is not a valid name"),
+        ("7net", Net, "is not a valid name"),
         ("mine", lambda width: Net(width), "does not take num_classes"),
         ("mine", "Net", "does not take num_classes"),
         ("mine", nn.Linear(3, 2), "is a finished network"),
@@ -277,7 +277,7 @@ def test_a_builder_that_fails_or_takes_no_dropout_is_answered(own: dict[str, Any
     saccade.register_model("none", lambda num_classes: None)  # type: ignore[arg-type,return-value]
     saccade.register_model("net", Net)
     saccade.register_model("reads", lambda num_classes: Net(int(torch.ones(1) * num_classes)))
-    with pytest.raises(ConfigError, match="repair its builder; it is called on torch's meta"):
+    with pytest.raises(ConfigError, match="repair its builder; it is also called on torch's meta"):
         saccade.train(model="reads", data="digits", epochs="1step", quiet=True)
     with pytest.raises(ConfigError, match="returned a NoneType"):
         saccade.create_model("none", num_classes=2)

@@ -292,7 +292,7 @@ def test_a_dry_run_without_a_recipe_takes_the_one_that_fits_the_images(tmp_path:
         (("train", "--set", "batch.globl=3"), 78, "did you mean 'batch.global'"),
         (("train", "--data", "nowhere"), 65, "there is no data at 'nowhere'"),
         (("train", "--holdout", "120%"), 2, "is not a fraction"),
-        (("train", "--devices", "cuda"), 78, "there is no cuda here"),
+        (("train", "--devices", "cuda"), 78, "this machine has no cuda"),
         (("train", "--model", "resnet81"), 78, "did you mean resnet8"),
         (("eval", "nowhere"), 66, "there is no trained model at this path"),
         (("eval", "nowhere", "--labels", "x.csv"), 2, "--labels needs --data"),

@@ -195,7 +195,7 @@ def test_a_checksum_of_the_user_is_checked(
 ) -> None:
     done = get(server, tmp_path, name=f"set.bin{fragment}")
     assert done.status == status and (tmp_path / "set.bin").exists() == (status == 0)
-    said = {0: "is right", 65: "the file has another SHA256 than", 2: "is no checksum"}[status]
+    said = {0: "is right", 65: "the SHA256 of the file is not", 2: "is not a checksum"}[status]
     assert said in done.stdout + done.stderr
 
 

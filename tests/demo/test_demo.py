@@ -346,7 +346,7 @@ def test_an_encoder_is_refused() -> None:
 
 def test_an_answer_that_is_no_number_is_refused_in_a_sentence() -> None:
     talk = Conversation(Answerer("x", RECIPE, lambda s: torch.full((len(s), 3), np.nan)), [])
-    with pytest.raises(CheckpointError, match="holds NaN"):
+    with pytest.raises(CheckpointError, match="contains NaN"):
         talk.answer(picture())
     talk.close()
 

@@ -75,7 +75,7 @@ def test_an_odd_recipe_is_refused_by_field_before_anything_is_built(
     changes: dict[str, Any], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier, "create_model", None)
-    with pytest.raises(CheckpointError, match=f"not a valid saccade model:  {field}") as caught:
+    with pytest.raises(CheckpointError, match=f"not a valid saccade model: {field}") as caught:
         Classifier.load(written(tmp_path, **changes))
     assert caught.value.status == 66 and "model.safetensors" in caught.value.where
 

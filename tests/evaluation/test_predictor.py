@@ -108,7 +108,7 @@ BAD: list[tuple[Any, str]] = [
     (PIXELS[:0], "shape (0, 40, 4)"),
     (PIXELS.astype(np.int64), "an array of int64"),
     (Image.fromarray(GRAY.astype(np.float32)), "pixels of mode F"),
-    (7, "a int is no image"),
+    (7, "type int is not an image"),
     (Path("missing.jpg"), "this file does not exist"),
     (Image.open(io.BytesIO(png(FORMS["RGB"][0])[:200])), "truncated"),
 ]
@@ -194,7 +194,7 @@ def test_a_number_of_classes_that_means_nothing_is_refused(
 @pytest.mark.parametrize("given", [None, 3, io.BytesIO(b"a\nb\n"), torch.zeros(3, 4, 4)])
 def test_what_is_no_image_is_refused_as_one_in_words(given: Any, classifier: Classifier) -> None:
     (seen,) = saccade.predict(classifier, given)
-    assert f"a {type(given).__name__} is no image" in seen.error
+    assert f"type {type(given).__name__} is not an image" in seen.error
 
 
 def test_an_answer_that_is_no_number_is_an_error_and_no_probability() -> None:

@@ -64,7 +64,7 @@ def test_a_file_that_no_program_can_read_is_refused(
 ) -> None:
     broken = replace(formats.FORMATS["onnx"], make=lambda _: ({"model.onnx": b"no model"}, {}))
     monkeypatch.setitem(formats.FORMATS, "onnx", broken)
-    with pytest.raises(ExportError, match="cannot be used"):
+    with pytest.raises(ExportError, match="cannot be opened"):
         export(classifier("lenet5"), tmp_path)
     assert not (tmp_path / "model.onnx").exists()
 

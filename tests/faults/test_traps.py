@@ -178,7 +178,7 @@ def test_a_label_that_is_no_class_is_refused_where_the_split_is_made() -> None:
     for wrong in (10, -1):
         labels = split.labels.copy()
         labels[7] = wrong
-        with pytest.raises(DataError, match=f"none of its 10 classes, such as {wrong}"):
+        with pytest.raises(DataError, match=f"not among its 10 classes, such as {wrong}"):
             dataclasses.replace(split, labels=labels)
 
 

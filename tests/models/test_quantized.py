@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.ao.quantization import MovingAverageMinMaxObserver
 
-from saccade.models import create_model, meta_model, register_model
+from saccade.models import create_model, meta_model, register_model, registered
 from saccade.models.quantized import equalising
 from saccade.models.quantized.building import in_8_bits, take_weights, watch
 from saccade.models.quantized.capturing import captured, nodes_of
@@ -108,7 +108,11 @@ class Mine(nn.Module):
         return self.head(self.act(out).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def test_a_network_that_a_user_registered_is_quantised_by_its_name() -> None:
+def test_a_network_that_a_user_registered_is_quantised_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # other tests look at all names
+    monkeypatch.setattr(registered, "_OWN", dict(registered._OWN))
     register_model("mine_in_8_bits", Mine)
     made = create_model("quantized:int8:mine_in_8_bits", num_classes=4, image_size=SIDE)
     watch(made, [images()], 0)

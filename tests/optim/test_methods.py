@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
     ("assignment", "words"),
     [
         ("optimizer.name=sdg", ["optimizer.name", "'sdg'", "did you mean sgd?", *METHODS]),
-        ("optimizer.rest=muon", ["optimizer.rest", "muon does not take", "sgd, adam, adamw"]),
+        ("optimizer.rest=muon", ["optimizer.rest", "muon does not accept", "sgd, adam, adamw"]),
         ("optimizer.rest=adamx", ["optimizer.rest", "'adamx'", "did you mean adam or adamw?"]),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_damaged_state_is_refused() -> None:
     steps(model, optimizer, 0, 1)
     facts = optimizer.facts()
     facts["state"]["0.weight"]["dict"]["exp_avg"] = {"tensor": ["float31", [1], False]}
-    with pytest.raises(CheckpointError, match="another one, or damaged"):
+    with pytest.raises(CheckpointError, match="another optimiser, or is damaged"):
         own_optimizer.build(network(), FACTORIES["AdamW"], "mine").adopt(facts)
 
 

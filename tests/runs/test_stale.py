@@ -171,5 +171,5 @@ def test_a_finished_run_is_not_said_to_be_finished_on_images_with_other_bytes(
     path = data / "train" / "a" / "0.jpg"
     exchange(path, path.read_bytes()[:-3] + b"???")
     done = run_here(*words)
-    assert done.status == 78 and "the bytes of the images" in done.stderr, done.stderr
+    assert done.status == 78 and "the contents of the images" in done.stderr, done.stderr
     assert "run-changed" in done.stderr

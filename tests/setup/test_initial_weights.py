@@ -107,7 +107,7 @@ def test_a_run_of_ours_is_a_start_and_its_head_too_where_the_classes_are_the_sam
 
 
 def test_weights_of_another_architecture_are_refused(file: Path, ready: Callable[..., Run]) -> None:
-    with pytest.raises(CheckpointError, match="of another architecture"):
+    with pytest.raises(CheckpointError, match="belong to another architecture"):
         ready(model__name="resnet8_x2", model__init=str(file))
     with pytest.raises(CheckpointError, match="no weights at this path"):
         ready(model__init="nowhere.pth")
@@ -202,4 +202,4 @@ def test_layers_in_the_middle_that_weights_lack_are_warned_of(
         initial_weights._warn_of_drawn(model, load_weights(model, state), "w.pth", Log())
         told = capsys.readouterr().err
         # a head that is not there is no surprise
-        assert ("2 tensors that are no head" in told and "bn1.weight" in told) == (lacks == "bn1.")
+        assert ("2 tensors besides the head" in told and "bn1.weight" in told) == (lacks == "bn1.")

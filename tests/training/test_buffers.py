@@ -225,6 +225,6 @@ def test_a_buffer_that_changes_its_shape_is_refused_by_name() -> None:
 
     state, runner = make(Grows())
     with pytest.raises(
-        ConfigError, match=r"buffer 'queue' from float32\[4, 4\] into float32\[8, 4\]"
+        ConfigError, match=r"buffer 'queue' from float32\[4, 4\] to float32\[8, 4\]"
     ):
         runner.step(state, batch())

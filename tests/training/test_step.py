@@ -228,7 +228,7 @@ def test_a_step_made_by_hand_is_that_of_a_run() -> None:
     state, runner = make(16, optimizer__lr=0.1, **plain)
     assert state.model.training and state.ema is not None and runner.precision == "fp32"
     assert runner.schedule.factor(0) == runner.schedule.factor(1000) == 1
-    with pytest.raises(ConfigError, match="no cuda here"):
+    with pytest.raises(ConfigError, match="has no cuda"):
         make(16, device="cuda" if not torch.cuda.is_available() else "mps")
 
     before = {n: p.detach().clone() for n, p in state.model.named_parameters()}
