@@ -106,7 +106,7 @@ def train(
     flags = {name: value for name, value in locals().items() if name in FLAGS}
     module = model if isinstance(model, nn.Module) else None
     request = replace(keywords.request(recipe, flags, set, settings), out=str(out), pretrains=False)
-    return _started(
+    return started(
         request,
         (data, val),
         module,
@@ -147,7 +147,7 @@ def pretrain(
     given = {"data": data, "val": val, "model": model}
     flags = {name: given[name] if name in given else settings.pop(name, None) for name in FLAGS}
     request = replace(keywords.request(recipe, flags, set, settings), out=str(out), pretrains=True)
-    return _started(
+    return started(
         request,
         (data, val),
         model if isinstance(model, nn.Module) else None,
@@ -161,7 +161,7 @@ def pretrain(
     )
 
 
-def _started(
+def started(
     request: Request,
     sources: tuple[Any, Any],
     module: nn.Module | None,

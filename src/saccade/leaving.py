@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from saccade import files, trainer, units
-from saccade.device import determinism
-from saccade.distributed.world import joined
+from saccade import files
+from saccade.api import started
 from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import trained_int8, writing
@@ -19,15 +18,13 @@ from saccade.exporting.formats import chosen
 from saccade.exporting.int8 import CALIBRATION, MAX_DROP, Int8, refuse
 from saccade.exporting.whole import INPUTS, Input
 from saccade.listeners import Callback, require_callable
-from saccade.log import Log
 from saccade.runs import quantizing, scoring
 from saccade.runs.foreign import Expected
 from saccade.setup import keywords
-from saccade.setup.agreement import settings_of
-from saccade.setup.compose import compose
 from saccade.setup.flags import FLAGS
 from saccade.trainer import Outcome
 from saccade.training import recorded
+from saccade.training.behaviour import AS_SET
 
 
 def export(
@@ -122,24 +119,22 @@ def quantize(
     given = {"epochs": epochs, "lr": lr, "data": data, "val": val}
     flags = {name: given[name] if name in given else settings.pop(name, None) for name in FLAGS}
     asked = keywords.request((), flags, set, settings)
+
     request = quantizing.request(
         Path(run), scheme, asked.flags, asked.sets, best=best, out=str(out)
     )
-
-    with joined(units.seconds(settings_of(request).ranks.start_limit)) as world:
-        log = Log(rank=world.rank, quiet=quiet)
-        log.listeners.around = determinism.kept
-        for callback in callbacks if world.leads else ():
-            log.listeners.add(callback)
-        return trainer.train(
-            compose(keywords.with_sources(request, data, val, log)),
-            out=request.out,
-            resume=str(resume),
-            resume_changed=resume_changed,
-            log=log,
-            world=world,
-            begun=begun,
-        )
+    return started(
+        request,
+        (data, val),
+        None,
+        AS_SET,
+        resume=resume,
+        resume_changed=resume_changed,
+        dry_run=False,
+        quiet=quiet,
+        callbacks=callbacks,
+        begun=begun,
+    )
 
 
 def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:

@@ -12,8 +12,6 @@ from torch import nn
 
 from saccade.config.schema import Config, flatten
 from saccade.data.augment.mix import normalise
-from saccade.data.loader import batches
-from saccade.data.order import EVERYTHING
 from saccade.data.readers import Readers
 from saccade.errors import CheckpointError, ConfigError
 from saccade.findings import Finding, listed, tell
@@ -25,6 +23,7 @@ from saccade.models.quantized.naming import parsed
 from saccade.models.weights.readings import heads_of, plain_name, state_of
 from saccade.setup import quantized_start
 from saccade.setup.ancestor import FOLLOWED, PATCHED, Ancestor, find_weights
+from saccade.setup.first_images import first_images
 from saccade.setup.head_start import start_head
 from saccade.setup.weighing import judge, weigh
 from saccade.training.run import Plan, Run
@@ -76,12 +75,7 @@ def fit_whitening(model: nn.Module, plan: Plan, readers: Readers) -> None:
     if not layers:
         return
 
-    steps = min(-(-IMAGES // plan.global_batch), plan.total_steps)
-    view = replace(plan.view, rank_slice=EVERYTHING)  # the same images on any number of ranks
-    seen = [
-        batch.images
-        for batch in batches(view, readers, plan.global_batch, first_step=0, last_step=steps)
-    ]
+    seen = list(first_images(plan, readers, IMAGES))
     # a batch has one size, but the size may grow during the run
     alike = torch.cat([part for part in seen if part.shape[2:] == seen[0].shape[2:]])[:IMAGES]
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from saccade.data.augment.mix import normalise
-from saccade.data.loader import batches
-from saccade.data.order import EVERYTHING
 from saccade.errors import CheckpointError
 from saccade.log import Log
 from saccade.models import create_model, load_weights
 from saccade.models.quantized import building
 from saccade.models.quantized.naming import parsed
 from saccade.setup.ancestor import Ancestor
+from saccade.setup.first_images import first_images
 from saccade.training.run import Run
 
 WATCHED = 512
@@ -64,9 +62,6 @@ def _first_images(run: Run) -> Iterator[Tensor]:
     """Yield the first training images, normalised, float32 (B, 3, S, S), on the device."""
     plan = run.plan
     section = plan.config.data
-    steps = min(-(-WATCHED // plan.global_batch), plan.total_steps)
-    # the same images on any number of ranks
-    view = replace(plan.view, rank_slice=EVERYTHING)
-    for batch in batches(view, run.readers, plan.global_batch, first_step=0, last_step=steps):
-        for part in torch.split(batch.images, plan.config.cell):
+    for images in first_images(plan, run.readers, WATCHED):
+        for part in torch.split(images, plan.config.cell):
             yield normalise(part.to(plan.device), section.mean, section.std, section.channels)
