@@ -1,7 +1,7 @@
 """Fine-tuning beside what people use instead, from the same weights, on the same machine and run.
 
     python bench/finetune.py --data cats-dogs.tar --init efficientnet_lite0.safetensors
-        [--model tf_efficientnet_lite0] [--seeds 3] [--only saccade,keras]
+        [--model tf_efficientnet_lite0] [--seeds 0 1 2] [--only saccade,keras]
 
 Each sees as many training images as Saccade's recipe, at the same size:
 
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--init", type=Path, required=True)
     parser.add_argument("--model", default="tf_efficientnet_lite0")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--images", type=int, default=6400, help="training images that peers see")
     parser.add_argument("--only", default="saccade,scratch,fastai,keras,timm")
@@ -232,7 +232,7 @@ def main() -> None:
             if name not in jobs:
                 continue
             found, taken = [], []
-            for seed in range(given.seeds):
+            for seed in given.seeds:
                 begun = cpu_seconds()
                 found.append(float(jobs[name](seed)))
                 taken.append(cpu_seconds() - begun)

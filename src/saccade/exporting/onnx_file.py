@@ -12,6 +12,7 @@ from importlib import metadata
 from torch.export import ExportedProgram
 
 from saccade.errors import ExportError, UsageError
+from saccade.exporting.attention import translations
 
 INPUT, OUTPUT = "images", "logits"
 LARGEST_BYTES = 2_000_000_000
@@ -63,6 +64,7 @@ def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
             output_names=[OUTPUT],
             external_data=False,
             verbose=False,
+            custom_translation_table=translations(program),
         )
     assert made is not None, "without a file the program is returned"
     model = made.model_proto
