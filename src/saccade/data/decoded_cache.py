@@ -13,10 +13,10 @@ from saccade.data.images.decode import Exif
 from saccade.data.sources import Split
 
 MOST_SIDE = 64
-"""Of an image that is held, in pixels."""
+"""Largest side of a cached image, in pixels."""
 
 MOST_BYTES = 1 << 30
-"""Of all images of a split together."""
+"""Largest size of all cached images of a split together, in bytes."""
 
 
 class Decoded:
@@ -33,10 +33,10 @@ class Decoded:
 
     @classmethod
     def of(cls, split: Split, exif: Exif, side: int = MOST_SIDE) -> Decoded | None:
-        """Return the memory for a split, nothing decoded yet.
+        """Return the cache of a split, with nothing decoded yet.
 
-        None where the images are too large or too many, and where squares of ``side`` pixels would
-        be cut from images that the decoder halves (see `crops`).
+        None if the images are too large or too many, or if squares of ``side`` pixels would be cut
+        from images that the decoder halves (see `crops`).
         """
         try:
             height, width, _ = decode.decode(split.read(0), exif=exif).shape
@@ -53,10 +53,8 @@ class Decoded:
     def take(self, samples: NDArray[np.int64], places: Iterable[int]) -> NDArray[np.uint8] | None:
         """Return a copy of the images with these numbers, uint8 (k, height, width, 3).
 
-        None where they are not even.
-
-        What is not held yet is decoded, one for each step through ``places``. Raises BadImage at
-        one that is none.
+        None if their sizes differ. Images that are not in the cache yet are decoded, one for each
+        step through ``places``. Raises BadImage at one that cannot be decoded.
         """
         for _, sample in zip(places, samples.tolist(), strict=True):
             if self._known[sample] or not self._is_even:

@@ -1,4 +1,4 @@
-"""What answers for a picture: a trained network, or a file that was exported of one."""
+"""The model behind the demo: a trained network, or an exported file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from saccade.evaluation.views import mean_logits
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
-    """A classifier whatever computes it.
+    """A classifier, whatever computes it.
 
-    ``name`` is what people call it. ``ask`` maps squares as the network sees them, uint8 RGB (B, 3,
-    S, S), to logits, float32 (B, C). ``ask_whole`` maps one picture of any size, uint8 RGB (H, W,
-    3), to logits (1, C), for a file that makes the square itself; None for all others.
+    ``name`` is shown to people. ``ask`` maps square inputs of the network, uint8 RGB (B, 3, S, S),
+    to logits, float32 (B, C). ``ask_whole`` maps one picture of any size, uint8 RGB (H, W, 3), to
+    logits (1, C), for a file that resizes it itself; it is None for all others.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Answerer:
 
     @classmethod
     def of(cls, classifier: Classifier, name: str) -> Answerer:
-        """Let a network answer; raises CheckpointError for an encoder, which names no classes."""
+        """Wrap a network; raises CheckpointError for an encoder, which has no classes."""
         recipe, network = classifier.recipe, classifier.network
         if not recipe.learned.answers:
             raise CheckpointError(
@@ -46,7 +46,7 @@ class Answerer:
         return cls(name, recipe, ask)
 
     def square(self, pixels: Pixels) -> Tensor:
-        """Return a picture, uint8 RGB (H, W, 3), as the network sees it: uint8 (3, S, S)."""
+        """Return a picture, uint8 RGB (H, W, 3), as the input of the network: uint8 (3, S, S)."""
         return self.recipe.framing.square(pixels, self.recipe.eval_side)
 
     def of_picture(self, pixels: Pixels) -> Tensor:
@@ -56,9 +56,9 @@ class Answerer:
         return self._probabilities(self.ask_whole(pixels))
 
     def of_squares(self, squares: Tensor) -> Tensor:
-        """Return the probabilities (B, C) for squares, uint8 RGB (B, 3, S, S).
+        """Return the probabilities (B, C) for square inputs, uint8 RGB (B, 3, S, S).
 
-        Raises CheckpointError where an answer is no number.
+        Raises CheckpointError if an answer is not a number.
         """
         return self._probabilities(self.ask(squares))
 

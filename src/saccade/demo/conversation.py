@@ -1,4 +1,4 @@
-"""What the page asks and what it is told: values for JSON, nothing about the network protocol."""
+"""The requests of the page and their answers: values for JSON, independent of HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from saccade.errors import DataError, SaccadeError
 TOP = 5
 SHOWN_CLASSES = 12
 LARGEST_BYTES = 256 << 20
-"""Of a file that the page may send. A picture of the largest size has less as a JPEG."""
+"""Largest file that the page may send, in bytes. A picture of the largest size is smaller as a
+JPEG.
+"""
 
 HEAT = (226, 55, 24)
 """The colour of the map, RGB: it stands out from most photographs."""
@@ -45,7 +47,7 @@ class Conversation:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saccade-demo")
 
     def about(self) -> dict[str, Any]:
-        """Return what the page says before anything is asked."""
+        """Return the facts that the page shows before the first request."""
         recipe = self._answerer.recipe
         names = [class_name(name) for name in recipe.classes]
         return {
@@ -59,21 +61,21 @@ class Conversation:
         }
 
     def answer(self, data: bytes) -> dict[str, Any]:
-        """Return the best classes for an image file, and what the network sees of it.
+        """Return the best classes for an image file, and the network's view of it.
 
-        Raises DataError where it cannot be read, CheckpointError where the answer is no number.
+        Raises DataError if it cannot be read, CheckpointError if the answer is not a number.
         """
         return self._thread.submit(self._answer, data).result()
 
     def heat(self, data: bytes) -> dict[str, Any]:
-        """Return the map of where an image file decides, as a picture to lie over what is seen.
+        """Return the heat map of an image file, as a picture to lay over the network's view.
 
         Raises as ``answer`` does, and Abandoned at the end of the program.
         """
         return self._thread.submit(self._heat, data).result()
 
     def close(self) -> None:
-        """Let go of what is being computed."""
+        """End the computation in progress."""
         self._stop.set()
         self._thread.shutdown(cancel_futures=True)
 
@@ -117,12 +119,14 @@ def refusal(error: SaccadeError) -> Mapping[str, str]:
 
 
 def _rows(square: Tensor) -> decode.Pixels:
-    """Return a square, uint8 (3, S, S), as an image has it: uint8 (S, S, 3)."""
+    """Return a square, uint8 (3, S, S), in image order: uint8 (S, S, 3)."""
     return np.ascontiguousarray(square.permute(1, 2, 0).numpy())
 
 
 def _overlay(strength: Tensor) -> str:
-    """Return a map, float32 (S, S) in 0..1, as a picture: clear where nothing depends on it."""
+    """Return a map, float32 (S, S) in 0..1, as a picture that is transparent where nothing depends
+    on it.
+    """
     side = strength.shape[-1]
     colour = torch.tensor(HEAT, dtype=torch.uint8).expand(side, side, 3)
     opacity = (255 * STRONGEST * strength).round().to(torch.uint8)[..., None]
@@ -130,5 +134,5 @@ def _overlay(strength: Tensor) -> str:
 
 
 def _url(image: Image.Image) -> str:
-    """Return an image as an address that holds it."""
+    """Return an image as a data URL."""
     return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"

@@ -1,4 +1,4 @@
-"""Pictures to begin with: some of the validation images, and small copies of them."""
+"""Example pictures: some of the validation images, and small copies of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THUMBNAIL_PIXELS = 160
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A validation image: its file, a small PNG of it, and what it shows."""
+    """A validation image: its file, a small PNG of it, and its class."""
 
     data: bytes
     thumbnail: bytes
@@ -28,10 +28,10 @@ class Example:
 
 
 def of(split: Split, exif: decode.Exif) -> list[Example]:
-    """Return examples from the whole length of a split, which is sorted by class.
+    """Return examples spread over a split, which is sorted by class.
 
-    ``exif`` says whether the orientation in a file is applied. Images that cannot be read are left
-    out, with a line on standard error.
+    ``exif`` says whether the orientation in a file is applied. Images that cannot be read are
+    skipped, with a line on standard error.
     """
     wanted = np.unique(np.linspace(0, len(split) - 1, COUNT).round().astype(np.int64))
     found = []

@@ -1,7 +1,7 @@
-"""Where a picture decides: what happens to the answer when a part is covered.
+"""Where a picture decides: how the answer changes when a part is covered.
 
-Nothing is asked of the network but its answers, so any network has such a map, and any file that
-was exported. *Source:* Zeiler & Fergus 2014, section 4.2, "Occlusion sensitivity".
+Only the network's answers are used, so every network has such a map, and every exported file.
+*Source:* Zeiler & Fergus 2014, section 4.2, "Occlusion sensitivity".
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CELLS = 8
 
 BATCH = 7
 LEAST_FALL = 0.005
-"""A probability that falls by less, wherever the picture is covered, says nothing of places."""
+"""A smaller fall of the probability, wherever the picture is covered, counts as no map at all."""
 
 
 class Abandoned(Exception):
-    """The program ends, and nobody waits for the map any more."""
+    """The program ends, and nobody waits for the map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class HeatMap:
     """How much covering each part lowers the probability of a class.
 
     ``place`` is the class, ``before`` its probability for the whole picture and ``after`` that with
-    the worst part covered; ``falls`` is float32 (CELLS, CELLS): the mean over the covers that lie
-    on a cell.
+    the most important part covered; ``falls`` is float32 (CELLS, CELLS): for each cell the mean
+    over the covers that lie on it.
     """
 
     place: int
@@ -45,11 +45,11 @@ class HeatMap:
 
     @property
     def says_something(self) -> bool:
-        """Whether any part matters at all."""
+        """Whether any part matters."""
         return self.before - self.after >= LEAST_FALL
 
     def strength(self, side: int) -> Tensor:
-        """Return how strongly each pixel matters, float32 (side, side) in 0..1."""
+        """Return the importance of each pixel, float32 (side, side) in 0..1."""
         smooth = functional.interpolate(
             self.falls[None, None], (side, side), mode="bicubic", align_corners=False
         )[0, 0]
@@ -57,8 +57,8 @@ class HeatMap:
 
 
 def heat_map(answerer: Answerer, square: Tensor, stop: threading.Event) -> HeatMap:
-    """Cover the parts of a square, uint8 (3, S, S), one after another, and see what the best answer
-    loses.
+    """Cover the parts of a square, uint8 (3, S, S), one after another, and measure the fall of the
+    best class.
 
     Raises Abandoned as soon as ``stop`` is set.
     """
@@ -93,9 +93,7 @@ def covers(side: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _by_cell(falls: Tensor) -> Tensor:
-    """Return the falls of all covers, ((CELLS - 1)**2,), as the mean over the covers of each cell,
-    (CELLS, CELLS).
-    """
+    """Return the falls of all covers, ((CELLS - 1)**2,), as one mean per cell, (CELLS, CELLS)."""
     grid = falls.view(1, 1, CELLS - 1, CELLS - 1)
     both = torch.cat([grid, torch.ones_like(grid)])
     total, count = functional.conv2d(both, torch.ones(1, 1, 2, 2), padding=1)[:, 0]

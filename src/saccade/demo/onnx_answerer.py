@@ -1,4 +1,4 @@
-"""An exported ONNX file answers: what it says of itself in its metadata is all that is needed."""
+"""The demo of an exported ONNX file: its metadata is all that is needed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from saccade.exporting.facts import METADATA
 
 SUFFIX = ".onnx"
 _QUIET = 3
-"""onnxruntime's level at which it speaks of errors alone."""
+"""onnxruntime's log level for errors only."""
 
 
 def open_file(path: Path) -> Answerer:
-    """Let an ONNX file that `saccade export` wrote answer, with onnxruntime on the CPU.
+    """Open an ONNX file that `saccade export` wrote, with onnxruntime on the CPU.
 
-    Raises CheckpointError where it is another file or damaged, UsageError without onnxruntime.
+    Raises CheckpointError if it is another file or damaged, UsageError without onnxruntime.
     """
     try:
         import onnxruntime
@@ -63,7 +63,7 @@ def open_file(path: Path) -> Answerer:
 
 
 def _recipe(path: Path, remarks: Mapping[str, str]) -> Recipe:
-    """Return what a file says of its classes and preprocessing, checked as a model file's is.
+    """Return the classes and the preprocessing of a file, checked as for a model file.
 
     Raises CheckpointError.
     """
@@ -88,7 +88,7 @@ def _recipe(path: Path, remarks: Mapping[str, str]) -> Recipe:
 
 
 def _one_by_one(run: Callable[[Any], Tensor], recipe: Recipe) -> Callable[[Tensor], Tensor]:
-    """Return what asks a file that makes the square itself about squares, uint8 (B, 3, S, S)."""
+    """Return a function that runs a file with its own resizing on squares, uint8 (B, 3, S, S)."""
     side, fit = recipe.eval_side, recipe.framing
     around = fit.short_side(side) - side if fit.how == "crop" else 0
     # with what the file cuts off around it: then it changes nothing

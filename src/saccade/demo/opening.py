@@ -1,4 +1,4 @@
-"""What a demo is of: the classifier that a path names, and its validation images."""
+"""The subject of a demo: the classifier at a path, and its validation images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from saccade.runs.subject import SETTINGS_FILE, Subject
 
 
 def opened(path: Path, best: bool, data: str | None) -> tuple[Answerer, Split | None]:
-    """Return what answers, and the images to choose examples from: of ``data``, or of the run.
+    """Return the answerer, and the images from which examples are chosen: those of ``data``, or of
+    the run.
 
-    None where the images of the run are not found, which is said on standard error. Raises a
-    SaccadeError where the classifier cannot be loaded, or ``data`` not be used.
+    The images are None if those of the run are not found, which standard error reports. Raises a
+    SaccadeError if the classifier cannot be loaded, or if ``data`` cannot be used.
     """
     if path.suffix.lower() == onnx_answerer.SUFFIX:
         if best:

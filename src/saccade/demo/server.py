@@ -1,4 +1,4 @@
-"""The page over HTTP: on this machine alone, and nothing is fetched from elsewhere.
+"""The page over HTTP: for this machine only, and nothing is loaded from elsewhere.
 
 The server is Python's own; docs/architecture.md says why it is not gradio.
 """
@@ -56,11 +56,11 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{HOST}:{self.server_port}"
 
     def serve(self) -> None:
-        """Answer until Ctrl-C."""
+        """Serve requests until Ctrl-C."""
         try:
             self.serve_forever()
         except InterruptedRunError:
@@ -70,7 +70,7 @@ class Server(ThreadingHTTPServer):
             self.conversation.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong with a request; a browser that went away is no fault."""
+        """Report an error of a request; a browser that disconnects is not an error."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
             Log().warn(f"a request could not be answered: {type(error).__name__}: {error}")
@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60.0
 
     def do_GET(self) -> None:
-        """Send the page, what it says at first, or the small copy of an example."""
+        """Send the page, its first facts, or the small copy of an example."""
         if not self._is_own():
             return
         path = urlsplit(self.path).path
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "This page does not exist.")
 
     def do_POST(self) -> None:
-        """Answer for the picture that is sent, or for an example: ``/answer``, ``/heat``,
+        """Answer for the picture that was sent, or for an example: ``/answer``, ``/heat``,
         ``/answer/examples/3``.
         """
         if not self._is_own():
@@ -129,10 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet: each picture would be a line."""
 
     def _is_own(self) -> bool:
-        """Tell whether this page asks, by a name of this machine; refuse anybody else.
+        """Tell whether the request comes from this page, under a name of this machine; refuse all
+        others.
 
-        Another page in the same browser may send requests here, also by a name of its own that it
-        lets point to this machine.
+        Another page in the same browser may send requests here, also under a name of its own that
+        resolves to this machine.
         """
         host = self.headers.get("Host", "")
         origin = self.headers.get("Origin")
@@ -150,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         return place if place < len(self.server.conversation.examples) else None
 
     def _body(self) -> bytes | None:
-        """Return what was sent; None where it was refused, from its length alone."""
+        """Return the body of the request; None if it was refused by its length alone."""
         said = self.headers.get("Content-Length", "")
         length = int(said) if said.isascii() and said.isdecimal() and len(said) < 19 else -1
         if 0 <= length <= LARGEST_BYTES:
@@ -162,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _refuse(self, status: HTTPStatus, what: str) -> None:
-        """Send a sentence, and end the connection: what else was sent on it was not read."""
+        """Send a sentence and close the connection: the rest of the request was not read."""
         self.close_connection = True
         self._send_json({"error": what}, status)
 

@@ -1,9 +1,9 @@
-"""A program of its own: an exported file answers images that come through a pipe.
+"""A stand-alone program: it runs an exported file on images that arrive through a pipe.
 
-It runs in a fresh process and imports nothing of this package, as the programs of those who get
-the file do. Arrays come on standard input, one after another. Each is answered on standard output
-by the logits, float32 (B, C), and the seconds that they took. The arguments are the kind of the
-file, its path and the number of threads.
+It runs in a fresh process and imports nothing of this package, like the programs that will use the
+file. Arrays arrive on standard input, one after another. For each it writes the logits, float32 (B,
+C), and the seconds that they took to standard output. The arguments are the kind of the file, its
+path and the number of threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Answer = Callable[[Array], Array]
 
 
 def send(stream: IO[bytes], array: Any) -> None:
-    """Write an array after its length in bytes: NumPy reads and writes files, but no pipes."""
+    """Write an array after its length in bytes: NumPy reads and writes files, not pipes."""
     held = io.BytesIO()
     np.save(held, np.ascontiguousarray(array), allow_pickle=False)
     stream.write(len(held.getvalue()).to_bytes(8, "little") + held.getvalue())
@@ -30,7 +30,7 @@ def send(stream: IO[bytes], array: Any) -> None:
 
 
 def receive(stream: IO[bytes]) -> Array | None:
-    """Return the next array, of any shape ``(...)``, None at the end."""
+    """Return the next array, of any shape ``(...)``, or None at the end."""
     head = stream.read(8)
     if len(head) < 8:
         return None
@@ -40,7 +40,7 @@ def receive(stream: IO[bytes]) -> Array | None:
 
 
 def onnx(path: str, threads: int) -> Answer:
-    """Return what answers for an ONNX file: images (B, ...) in, logits (B, C) out."""
+    """Return a function that runs an ONNX file: images (B, ...) in, logits (B, C) out."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -52,23 +52,23 @@ def onnx(path: str, threads: int) -> Answer:
 
 
 def pt2(path: str, threads: int) -> Answer:
-    """Return what answers for a file of torch.export: images (B, ...) in, logits (B, C) out."""
+    """Return a function that runs a file of torch.export: images (B, ...) in, logits (B, C) out."""
     import torch
 
     return _asked(torch.export.load(path).module(), threads)
 
 
 def timm(path: str, threads: int) -> Answer:
-    """Return what answers for a folder of timm: images (B, 3, S, S) in, logits (B, C) out."""
+    """Return a function that runs a folder of timm: images (B, 3, S, S) in, logits (B, C) out."""
     from timm import create_model
 
     return _asked(create_model(f"local-dir:{path}", pretrained=True).eval(), threads)
 
 
 def pickle(path: str, threads: int) -> Answer:
-    """Return what answers for a pickled module: images (B, ...) in, logits (B, C) out.
+    """Return a function that runs a pickled module: images (B, ...) in, logits (B, C) out.
 
-    Only a file that was made a moment ago is read so.
+    Only a file that was written a moment ago is read in this way.
     """
     import torch
 
@@ -76,8 +76,8 @@ def pickle(path: str, threads: int) -> Answer:
 
 
 def snippet(path: str, _threads: int) -> Answer:
-    """Return what reads for a program ``classify.py``: the bytes of a file, uint8 (n,), in; what
-    its ONNX file takes out, (1, ...).
+    """Return the reading function of a program ``classify.py``: the bytes of a file, uint8 (n,),
+    in; the input of its ONNX file, (1, ...), out.
     """
     import runpy
 

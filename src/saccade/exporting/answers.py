@@ -1,4 +1,4 @@
-"""What an exported file answers, asked in a process of its own."""
+"""The answers of an exported file, computed in a separate process."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ SHOWN = 400
 
 
 class Ask(Protocol):
-    """What answers images as an exported file does; ``seconds`` is how long each answer took."""
+    """A function that answers images as an exported file does; ``seconds`` lists the time of each
+    answer.
+    """
 
     seconds: list[float]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return logits, float32 (B, C), of images (B, ...) as the file takes them."""
+        """Return logits, float32 (B, C), of images (B, ...) in the input format of the file."""
 
 
 @dataclass(slots=True)
 class Answers:
-    """A file that is asked in another process; ``seconds`` is how long each answer took there."""
+    """A file that runs in another process; ``seconds`` lists the time of each answer there."""
 
     process: subprocess.Popen[bytes]
     complaints: IO[bytes]
     seconds: list[float] = field(default_factory=list)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits, float32 (B, C), of images as the file takes them.
+        """Return the logits, float32 (B, C), of images in the input format of the file.
 
-        Raises ExportError where the process ended instead.
+        Raises ExportError if the process ended instead.
         """
         asked, answered = self.process.stdin, self.process.stdout
         assert asked is not None and answered is not None, "both are pipes"

@@ -20,13 +20,13 @@ Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, tuple[Array, Array]]
 
 FEWEST = 16
-"""With fewer images, the largest values say little about other images."""
+"""Smallest number of images: the largest values of fewer say little about other images."""
 
 
 def drawn(train: Split, judged: Split, count: int) -> Split:
-    """Return about ``count`` training images, of each class in proportion, always the same ones.
+    """Return about ``count`` training images, from each class in proportion, always the same ones.
 
-    Raises UsageError where they are too few, or are the images that the file is judged on.
+    Raises UsageError if they are too few, or if they are also the evaluation images.
     """
     if train.fingerprint == judged.fingerprint:
         raise UsageError(
@@ -45,9 +45,10 @@ def drawn(train: Split, judged: Split, count: int) -> Split:
 
 
 def fed(recipe: Recipe, split: Split, readers: Readers, given: Input) -> Iterable[Array]:
-    """Yield the images of a split as a file takes them, (up to 100, ...), as evaluation sees them.
+    """Yield the images of a split in the input format of a file, (up to 100, ...), in their
+    evaluation view.
 
-    They are uint8 (B, S, S, 3), or float32 (B, 3, S, S) where ``given`` is ``float``.
+    They are uint8 (B, S, S, 3), or float32 (B, 3, S, S) if ``given`` is ``float``.
     """
     left = len(split)
     for cell in passes.cells(recipe, split, readers):
@@ -61,10 +62,10 @@ def fed(recipe: Recipe, split: Split, readers: Readers, given: Input) -> Iterabl
 
 
 def ranges(model: Any, names: Iterable[str], batches: Iterable[Array]) -> Ranges:
-    """Return the smallest and the largest number, scalars of float32, of tensors of an ONNX model.
+    """Return the smallest and the largest value, float32 scalars, of tensors of an ONNX model.
 
-    ``names`` are tensors of floats in it, ``batches`` what it is given, (B, ...) each. Raises
-    ExportError where a number is not finite.
+    ``names`` are floating-point tensors in it, ``batches`` its inputs, (B, ...) each. Raises
+    ExportError if a value is not finite.
     """
     import onnx
     import onnxruntime

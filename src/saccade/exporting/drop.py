@@ -1,4 +1,4 @@
-"""What a classifier loses in a file of fewer bits, image by image."""
+"""The accuracy that a classifier loses in a file of fewer bits, image by image."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ small class."""
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """How far the primary figure fell, in percentage points; ``interval`` is its 95 % interval.
+    """The fall of the primary figure in percentage points; ``interval`` is its 95 % interval.
 
-    ``classes`` names those that lost much, with images that were right before and after, and all.
-    Where an image is not simply right or wrong there is no interval, and no class is named.
+    ``classes`` names the classes that lost much, with the images that were right before, after, and
+    in all. If an image is not simply right or wrong, there is no interval, and no class is named.
     """
 
     points: float
@@ -70,11 +70,11 @@ class Drop:
 
 
 def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of the share right before less the share right after.
+    """Return the 95 % interval of the share right before minus the share right after.
 
-    Of ``n`` images ``lost`` were right before alone, ``won`` after alone. *Source:* Agresti and Min
-    2005, "Simple improved confidence intervals for comparing matched proportions": Wald's interval
-    after half an image more in each of the four cells.
+    Of ``n`` images, ``lost`` were right only before and ``won`` only after. *Source:* Agresti and
+    Min 2005, "Simple improved confidence intervals for comparing matched proportions": Wald's
+    interval after half an image is added to each of the four cells.
     """
     total = n + 2
     difference = (lost - won) / total
@@ -86,7 +86,7 @@ def paired_interval(lost: int, won: int, n: int) -> tuple[float, float]:
 def _losers(
     names: tuple[str, ...], labels: Tensor, own: Tensor, exported: Tensor
 ) -> list[tuple[str, int, int, int]]:
-    """Return the classes that lost more than is usual, the worst first; all (n,)."""
+    """Return the classes that lost more than usual, worst first; all arguments are (n,)."""
     found = []
     for place, name in enumerate(names):
         images = labels == place

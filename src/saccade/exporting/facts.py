@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""The description that an exported file carries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _TAKES = {
 
 
 def facts(recipe: Recipe, given: Input) -> dict[str, Any]:
-    """Return what must be known to use a file, as JSON; it is in the metadata of the file, too."""
+    """Return everything that is needed to use a file, as JSON; the metadata of the file holds it,
+    too.
+    """
     fit = recipe.framing
     inside = {
         "uint8": "normalisation",

@@ -1,4 +1,4 @@
-"""The kinds of files that a classifier leaves as: how each is made, and how it is asked."""
+"""The formats of exported files: how each is written, and how it is run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Contents = dict[str, bytes]
 
 @dataclass(slots=True)
 class Material:
-    """What files are made from; the graph is captured when it is first asked for."""
+    """The inputs of all formats; the graph is captured when it is first needed."""
 
     classifier: Classifier
     whole: Whole
@@ -36,14 +36,14 @@ class Material:
 
     @property
     def program(self) -> ExportedProgram:
-        """The graph of the classifier; raises ExportError where there is none."""
+        """The graph of the classifier; raises ExportError if it cannot be captured."""
         if self._program is None:
             self._program = captured(self.whole)
         return self._program
 
     @property
     def said(self) -> str:
-        """What the file says of itself, as JSON."""
+        """The description that the file carries, as JSON."""
         return json.dumps(self.facts, ensure_ascii=False)
 
 
@@ -52,10 +52,10 @@ Asked = Callable[[Material, Path, int], AbstractContextManager[Ask]]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file or, without an ending, of folder.
+    """A format: a file or, without a suffix, a folder.
 
-    ``make`` returns the contents by file name and what the receipt says; ``asked`` opens it again
-    for so many threads; ``takes`` is what it is given where that cannot be chosen.
+    ``make`` returns the contents by file name and the entries of the receipt; ``asked`` opens it
+    again with a number of threads; ``takes`` is its input format if that cannot be chosen.
     """
 
     name: str
@@ -120,7 +120,7 @@ FORMATS = {
 
 
 def chosen(names: str) -> list[str]:
-    """Read a list of formats such as ``onnx,pt2``; raises UsageError for one that is not known."""
+    """Read a list of formats such as ``onnx,pt2``; raises UsageError for an unknown one."""
     wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in FORMATS:

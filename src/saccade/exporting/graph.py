@@ -1,4 +1,4 @@
-"""A classifier as a graph of plain operations, which every format is made from."""
+"""A classifier as a graph of plain operations, from which every format is made."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MOST_PIXELS = 1 << 15
 def captured(whole: Whole) -> ExportedProgram:
     """Capture a classifier for batches of any size, or for one image of any height and width.
 
-    Raises ExportError where it cannot be captured, or only for one batch size: `torch.onnx.export`
-    alone would fix that size without a word.
+    Raises ExportError if it cannot be captured, or only for one batch size: `torch.onnx.export`
+    alone would fix that size without a warning.
     """
     if whole.given == "image":
         axes = {1: Dim("height", max=MOST_PIXELS), 2: Dim("width", max=MOST_PIXELS)}

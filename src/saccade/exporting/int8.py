@@ -1,4 +1,4 @@
-"""8 bits for a trained classifier without training it again."""
+"""8 bits for a trained classifier, without further training."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ CALIBRATION, MAX_DROP = 512, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """How a file of 8 bits is made: on which training images, and what it may lose.
+    """The options of an 8-bit file.
 
-    ``images`` is how many of them are looked at, ``max_drop`` how many percentage points the
-    primary figure may fall; weights have one scale for each channel, or one in all.
+    ``images`` is the number of calibration images, ``max_drop`` the largest allowed fall of the
+    primary figure in percentage points. Weights have one scale per output channel, or one per
+    tensor.
     """
 
     train: Split
@@ -36,7 +37,7 @@ class Int8:
     per_channel: bool = True
 
     def made(self, data: bytes, exam: Exam) -> tuple[bytes, dict[str, Any]]:
-        """Return a float ONNX file in 8 bits, and what the receipt says of how it was made.
+        """Return a float ONNX file in 8 bits, and the receipt of how it was made.
 
         Raises ExportError, UsageError and DataError.
         """
@@ -62,7 +63,7 @@ class Int8:
         }
 
     def judged(self, proof: Proof, exam: Exam) -> dict[str, Any]:
-        """Return what the classifier loses, as JSON; raises ExportError where that is too much."""
+        """Return the loss of the classifier, as JSON; raises ExportError if it is too large."""
         drop = Drop.of(proof, exam.classifier.recipe.learned)
         if drop.points > self.max_drop:
             advice = "train in 8 bits: saccade quantize RUN; or allow more with --max-drop"
@@ -80,7 +81,7 @@ class Int8:
 
 
 def refuse(formats: list[str], given: str) -> None:
-    """Raise UsageError for what has no form in 8 bits."""
+    """Raise UsageError for a request that has no 8-bit form."""
     if "onnx" not in formats:
         raise UsageError(
             "--int8 works only with ONNX",

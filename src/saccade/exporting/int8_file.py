@@ -19,7 +19,8 @@ IN_8_BITS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalA
 """Operators whose inputs and outputs are quantised; scale and bias of a norm must stay floats."""
 
 SMALLER = 3
-"""The file must be smaller than the float file by this factor, or weights were left as floats."""
+"""The file must be smaller than the float file by this factor; otherwise weights are still floats.
+"""
 
 NODES_BYTES = 100_000
 """Bytes of the graph description, which the comparison ignores."""
@@ -30,11 +31,11 @@ _MARK = "onnx.infer"
 def int8_bytes(
     data: bytes, measured: Callable[[Any, list[str]], Ranges], *, per_channel: bool = True
 ) -> bytes:
-    """Return a float ONNX file in 8 bits, its metadata kept.
+    """Return a float ONNX file in 8 bits, with its metadata.
 
-    ``measured`` returns the ranges of the tensors that it is asked about. Weights have one scale
-    for each output channel, or one in all; min-max ranges decide the scales of activations. Raises
-    ExportError where the graph has nothing to quantise.
+    ``measured`` returns the ranges of the tensors that it is given. Weights have one scale per
+    output channel, or one per tensor; min-max ranges give the scales of activations. Raises
+    ExportError if the graph has nothing to quantise.
     """
     import onnx
     from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -70,7 +71,7 @@ def int8_bytes(
 
 
 def scales(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the scales in a file, float32 () or (channels,), by the tensor that each is of."""
+    """Return the scales in a file, float32 () or (channels,), by the name of the scaled tensor."""
     import onnx
 
     model = onnx.load_model_from_string(data)
@@ -83,10 +84,10 @@ def scales(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def read_back(data: bytes, float_bytes: int) -> dict[str, Any]:
-    """Return what the bytes of a file say of its 8 bits, as JSON.
+    """Return the 8-bit facts of a file, as JSON.
 
-    ``float_bytes`` is the size of the file it was made from. Raises ExportError where weights are
-    floats still, or a scale is no positive number.
+    ``float_bytes`` is the size of the float file. Raises ExportError if weights are still floats,
+    or if a scale is not a positive number.
     """
     import onnx
 
@@ -118,7 +119,7 @@ def read_back(data: bytes, float_bytes: int) -> dict[str, Any]:
 
 
 def _activations(model: Any) -> list[str]:
-    """Return the names of the tensors of floats at operators that are quantised, but weights."""
+    """Return the names of the float tensors, without weights, at operators that are quantised."""
     import onnx
 
     weights = {one.name for one in model.graph.initializer}
@@ -136,7 +137,7 @@ def _activations(model: Any) -> list[str]:
 
 
 def _before_weights(model: Any) -> list[str]:
-    """Return the names of the nodes ahead of the first weights: pixels are normalised as floats."""
+    """Return the names of the nodes before the first weights: pixels are normalised in floats."""
     behind: set[str] = set()
     ahead = []
     for node in model.graph.node:
@@ -149,7 +150,7 @@ def _before_weights(model: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Let the quantiser say nothing inside the ``with`` block: what matters is checked after."""
+    """Silence the quantiser inside the ``with`` block: the result is checked afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -16,14 +16,14 @@ from saccade.exporting.attention import translations
 
 INPUT, OUTPUT = "images", "logits"
 LARGEST_BYTES = 2_000_000_000
-"""Largest protobuf file, in bytes: above it the weights need a second file."""
+"""Largest protobuf file, in bytes: above it, the weights need a second file."""
 
 INSTALL = "pip install onnx onnxruntime 'onnxscript>=0.7.2'"
 OLDEST_ONNXSCRIPT = (0, 7, 2)
 
 
 def require() -> None:
-    """Raise UsageError where the packages for ONNX are missing, or one is too old."""
+    """Raise UsageError if a package for ONNX is missing or too old."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -46,10 +46,10 @@ def require() -> None:
 
 
 def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
-    """Return the file: standard operators alone, with ``remarks`` in its metadata.
+    """Return the file: standard operators only, with ``remarks`` in its metadata.
 
-    Raises ExportError where it is no valid ONNX, needs other operators, is too large for one file,
-    or where a dimension that has to be free became a constant.
+    Raises ExportError if it is not valid ONNX, needs other operators, is too large for one file, or
+    has a constant in place of a free dimension.
     """
     import onnx
     import torch.onnx
@@ -96,7 +96,7 @@ def opset(data: bytes) -> int:
 
 
 def _refuse_strangers(model: object) -> None:
-    """Raise ExportError where a node is not of the standard operators."""
+    """Raise ExportError if a node is not a standard operator."""
     nodes = list(model.graph.node)  # type: ignore[attr-defined]
     for function in model.functions:  # type: ignore[attr-defined]
         nodes += function.node
@@ -109,7 +109,7 @@ def _refuse_strangers(model: object) -> None:
 
 
 def _refuse_constants(model: object) -> None:
-    """Raise ExportError where no dimension of the input is free."""
+    """Raise ExportError if no dimension of the input is free."""
     shape = model.graph.input[0].type.tensor_type.shape.dim  # type: ignore[attr-defined]
     if not any(one.dim_param for one in shape):
         raise ExportError(

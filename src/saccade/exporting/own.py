@@ -1,4 +1,4 @@
-"""What a classifier itself answers about the images that its exported files are judged on."""
+"""The answers of the classifier itself to the images on which its exported files are checked."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from saccade.log import Log
 from saccade.objectives.objective import Result
 
 LONGEST_SECONDS = 60.0
-"""So long may the classifier take; a file takes about as long again."""
+"""Longest time of the classifier on the images; a file takes about as long again."""
 
 FEWEST = 1000
-"""So many images are judged at least where the whole split would take longer than that."""
+"""Smallest number of images if the whole split would take longer than that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """The classifier's own answers: it is asked once, however many files are made.
+    """The classifier's own answers: computed once for any number of files.
 
-    ``split`` are the images that are judged, ``few`` at most about a cell of them; ``result`` has
-    the logits, float32 (n, C), and the figures.
+    ``split`` holds the checked images, ``few`` at most about a cell of them; ``result`` has the
+    logits, float32 (n, C), and the figures.
     """
 
     split: Split
@@ -40,10 +40,10 @@ class Own:
 
     @classmethod
     def of(cls, classifier: Classifier, split: Split, readers: Readers) -> Own:
-        """Ask a classifier, in float32 on the CPU, about the images of a split.
+        """Evaluate a classifier, in float32 on the CPU, on the images of a split.
 
-        Of a split that would take longer than a minute about 1,000 images or more are judged, of
-        each class in proportion. Raises ExportError where an answer is NaN or infinite.
+        If this would take longer than a minute, it uses about 1,000 images or more, from each class
+        in proportion. Raises ExportError if an answer is NaN or infinite.
         """
         objective = classifier.recipe.learned
         split = objective.matched(split)
@@ -90,5 +90,5 @@ def logits_of(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 def spread(logits: Tensor) -> float:
-    """Return the standard deviation of logits (n, C); 1 where all of them are equal."""
+    """Return the standard deviation of logits (n, C); 1 if all of them are equal."""
     return float(logits.std()) or 1.0

@@ -1,4 +1,4 @@
-"""Whether the program beside an ONNX file reads files of every kind as this one does."""
+"""Check that the program beside an ONNX file reads files of every kind as this one does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saccade.exporting.whole import Input
 Array = np.ndarray[Any, Any]
 
 MEAN_LEVELS = 0.5
-"""So far may pixels be apart in the mean, in levels of 255: a shift by one pixel is more."""
+"""Largest mean distance of pixels, in levels of 255: a shift by one pixel is more."""
 
 LONG_SIDE, QUARTER_TURN = 512, 6
 
@@ -30,8 +30,8 @@ def require_same_pixels(
 ) -> dict[str, dict[str, float]]:
     """Return how far the pixels of the program are from ours, by the kind of file, in levels.
 
-    The files are made of one image, uint8 (height, width, 3). Raises ExportError where one is seen
-    otherwise.
+    The files are made from one image, uint8 (height, width, 3). Raises ExportError if the program
+    reads one of them differently.
     """
     found = {}
     with asking("snippet", program, threads=1) as ask:
@@ -78,12 +78,12 @@ def files_of(pixels: Array) -> dict[str, bytes]:
 
 
 def _apart(theirs: Array, ours: Array) -> Array:
-    """Return how far pixels, float (H, W, 3), are apart; without end where the sizes differ."""
+    """Return the distance of pixels, float (H, W, 3); infinite if the sizes differ."""
     return np.abs(theirs - ours) if theirs.shape == ours.shape else np.full((1, 1, 3), np.inf)
 
 
 def _ours(data: bytes, recipe: Recipe, given: Input) -> Array:
-    """Return what a file looks like to the classifier, float (H, W, 3) in levels."""
+    """Return a file in the classifier's view, float (H, W, 3) in levels."""
     pixels = decode.decode(data, exif=recipe.exif)
     if given == "image":
         return pixels.astype(np.float64)
@@ -92,7 +92,7 @@ def _ours(data: bytes, recipe: Recipe, given: Input) -> Array:
 
 
 def _levels(theirs: Array, recipe: Recipe, given: Input) -> Array:
-    """Return what the program hands to the ONNX file, one image, as float (H, W, 3) in levels."""
+    """Return the program's input for the ONNX file, one image, as float (H, W, 3) in levels."""
     if given != "float":
         return theirs[0].astype(np.float64)
     order = -1 if recipe.channels == "bgr" else 1

@@ -1,4 +1,4 @@
-"""The proof of an exported file: its answers beside the classifier's, on real images."""
+"""The check of an exported file: its answers beside the classifier's, on real images."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ FLOAT_LIMIT = 1e-3
 """Largest difference of a logit, as a share of the logits' standard deviation."""
 
 IMAGE_DROP = 0.01
-"""Largest drop of the primary figure where the file resizes images itself: one in a hundred."""
+"""Largest drop of the primary figure if the file resizes images itself: one in a hundred."""
 
 BATCHES = (1, 3, passes.CELL)
 TIMED_BATCHES = (1, 32)
 MOST_TIMED, FEWEST_TIMED, TIMED_SECONDS = 15, 3, 5.0
-"""So often both are timed in turn at each batch size: less often where that takes too long."""
+"""Number of timed turns at each batch size: the first, or down to the second if the turns take
+longer than the third.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was compared: figures of both, and how far they are apart.
+    """The result of a comparison: the figures of both, and their distance.
 
-    ``difference`` is the largest one of a logit, as a share of the standard deviation of all logits
-    of the classifier; ``changed`` is how many images have another best class. ``images`` of ``of``
-    images of the split were judged.
+    ``difference`` is the largest difference of a logit, as a share of the standard deviation of all
+    logits of the classifier; ``changed`` counts the images with another best class. ``images`` of
+    ``of`` images of the split were used.
     """
 
     own: Result
@@ -69,11 +71,11 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """What an exported file is asked: the images of a split, as ``given`` says it takes them.
+    """The questions to an exported file: the images of a split, in its input format ``given``.
 
-    ``own`` is what the classifier answers about them itself, in float32 on the CPU: it is asked
-    once for all files. ``limit`` is how far a logit may be from the classifier's, ``batch_limit``
-    how far the batch may move it, both as a share of the logits' standard deviation.
+    ``own`` holds the classifier's own answers, in float32 on the CPU; they are computed once for
+    all files. ``limit`` bounds the difference of a logit from the classifier's, ``batch_limit`` its
+    difference between batch sizes, both as a share of the logits' standard deviation.
     """
 
     classifier: Classifier
@@ -145,7 +147,7 @@ class Exam:
         return logits
 
     def _require_any_batch(self, ask: Ask) -> None:
-        """Raise ExportError where the file's logits of an image depend on its batch."""
+        """Raise ExportError if the file's logits of an image depend on its batch."""
         # the last cell of a small split is padded
         cells = passes.cells(self.classifier.recipe, self.own.few, self.readers)
         images = next(iter(cells)).images
@@ -161,7 +163,9 @@ class Exam:
                 )
 
     def _timed(self, ask: Ask) -> dict[str, dict[str, float]]:
-        """Return the median milliseconds of both at batch 1 and 32, in turns, and of how many."""
+        """Return the median milliseconds of both at batch 1 and 32, measured in turns, and the
+        number of turns.
+        """
         side, found = self.classifier.recipe.eval_side, {}
         for size in TIMED_BATCHES if self.given != "image" else (1,):
             images = torch.zeros(size, 3, side, side, dtype=torch.uint8)
@@ -188,10 +192,10 @@ class Exam:
 
 
 def require_equal(proof: Proof, exam: Exam) -> None:
-    """Raise ExportError where a file of floats does not answer as its classifier does.
+    """Raise ExportError if a file of floats does not answer as its classifier does.
 
-    A file that resizes images itself may differ by a grey level here and there: of it only the
-    primary figure is asked.
+    A file that resizes images itself may differ by a grey level here and there: for it only the
+    primary figure is compared.
     """
     primary = exam.classifier.recipe.learned.primary
     if exam.given == "image":

@@ -26,7 +26,7 @@ MOST_BIAS = 2**31 - 1
 
 
 class Rounded(nn.Module):
-    """Activations as 8 bits and back, by a scale and a zero point that are numbers."""
+    """Activations in 8 bits and back, with a constant scale and zero point."""
 
     def __init__(self, quantizer: Activations) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ def is_quantized(network: nn.Module) -> bool:
 
 @torch.no_grad()
 def stored(network: nn.Module) -> fx.GraphModule:
-    """Return a quantised network, which is changed for it, with weights that are stored as int8 and
-    biases as int32.
+    """Change a quantised network so that its weights are stored as int8 and its biases as int32,
+    and return it.
 
-    Raises ExportError where a bias does not fit into 32 bits.
+    Raises ExportError if a bias does not fit into 32 bits.
     """
     assert isinstance(network, fx.GraphModule)
     made: dict[Node, nn.Module] = {}

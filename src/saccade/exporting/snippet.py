@@ -7,11 +7,11 @@ from saccade.exporting.facts import METADATA
 from saccade.exporting.whole import Input, colours_seen
 
 READ = "pixels_of"
-"""The function in it that turns an image file into what the ONNX file takes."""
+"""The function in it that turns an image file into the input of the ONNX file."""
 
 
 def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
-    """Return the program. It needs onnxruntime, NumPy and Pillow alone."""
+    """Return the program. It needs only onnxruntime, NumPy and Pillow."""
     lines = [
         f'"""python classify.py IMAGE [MODEL]; without MODEL it takes {file} beside this file."""',
         "",
@@ -45,7 +45,7 @@ def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
 
 
 def _read(recipe: Recipe, given: Input) -> list[str]:
-    """Return the lines from a file to what the ONNX file takes."""
+    """Return the lines that turn a file into the input of the ONNX file."""
     opened = "Image.open(file)"
     if recipe.exif == "apply":
         opened = f"ImageOps.exif_transpose({opened})"
@@ -73,7 +73,7 @@ def _read(recipe: Recipe, given: Input) -> list[str]:
 
 
 def _squared(recipe: Recipe) -> list[str]:
-    """Return the lines that make a square of an image, with the roundings of `fit`."""
+    """Return the lines that make an image square, with the roundings of `fit`."""
     side, fit = recipe.eval_side, recipe.framing
     bilinear = "Image.Resampling.BILINEAR"
     if fit.how == "squash":

@@ -1,4 +1,4 @@
-"""Weights alone, under the names of torchvision where it has the network."""
+"""Weights only, under the names of torchvision if it has the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saccade.models.weights.loading import foreign_state
 
 
 def state_bytes(network: nn.Module) -> tuple[bytes, str]:
-    """Return a file that ``torch.load(..., weights_only=True)`` reads, and whose names it has."""
+    """Return a file for ``torch.load(..., weights_only=True)``, and whose names it uses."""
     state, names = network.state_dict(), "its own"
     if isinstance(network, Network) and network.foreign_names("torchvision"):
         state, names = foreign_state(network, "torchvision"), "torchvision"
@@ -32,7 +32,7 @@ def state_bytes(network: nn.Module) -> tuple[bytes, str]:
 
 @dataclass(slots=True)
 class _Again:
-    """A network whose weights were read from the file: it answers what a network is given."""
+    """A network whose weights were read from the file: it takes the input of a network."""
 
     network: nn.Module
     views: int
@@ -49,7 +49,7 @@ class _Again:
 
 @contextmanager
 def read_back(classifier: Classifier, path: Path) -> Iterator[_Again]:
-    """Open the file as the weights of a network that had none; raises CheckpointError."""
+    """Load the file into a network without weights; raises CheckpointError."""
     network = copy.deepcopy(classifier.network)
     with torch.no_grad():
         for tensor in network.state_dict().values():

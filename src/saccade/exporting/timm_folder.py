@@ -1,4 +1,4 @@
-"""A folder that timm loads, and transformers, too: ``config.json`` and ``model.safetensors``."""
+"""A folder that timm and transformers load: ``config.json`` and ``model.safetensors``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NAMES = {
     "swin_s": "swin_small_patch4_window7_224",
     "swin_b": "swin_base_patch4_window7_224",
 }
-"""What timm calls networks of ours that it names otherwise; other names are tried as they are."""
+"""timm's names for networks that have other names here; all other names are tried unchanged."""
 
 _CROPS = {"crop": "center", "squash": "squash", "pad": "border"}
 
 
 def require() -> None:
-    """Raise UsageError where timm is missing."""
+    """Raise UsageError if timm is missing."""
     if importlib.util.find_spec("timm") is None:
         raise UsageError(
             "a folder for timm needs timm to prove it",
@@ -45,9 +45,9 @@ def require() -> None:
 
 
 def contents(whole: Whole, recipe: Recipe) -> tuple[dict[str, bytes], str]:
-    """Return the files by their names, and what timm calls the network.
+    """Return the files by name, and timm's name of the network.
 
-    Raises ExportError where timm has no such network, or cannot say how it is used.
+    Raises ExportError if timm has no such network, or if its configuration cannot describe the use.
     """
     reason = _unsayable(recipe)
     if reason:
@@ -86,7 +86,7 @@ def contents(whole: Whole, recipe: Recipe) -> tuple[dict[str, bytes], str]:
 
 
 def _unsayable(recipe: Recipe) -> str:
-    """Return what timm's configuration has no word for, empty where it can say all."""
+    """Return what timm's configuration cannot describe; empty if nothing is missing."""
     if recipe.eval_views > 1:
         return f"the answer is the mean of {recipe.eval_views} views of an image"
     if recipe.channels != "rgb":
@@ -128,6 +128,6 @@ def _unknown(recipe: Recipe) -> ExportError:
 
 
 def _features(network: nn.Module) -> int:
-    """Return how wide the features before the head are."""
+    """Return the number of features before the head."""
     linear = [part for part in network.modules() if isinstance(part, nn.Linear)]
     return linear[-1].in_features if linear else 0

@@ -1,4 +1,4 @@
-"""What is asked of the file of a run that computes in 8 bits."""
+"""The checks of a file whose run computes in 8 bits."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from saccade.models.quantized.naming import parsed
 
 LIMIT = 0.1
 """Largest difference of a logit, as a share of the logits' standard deviation: integer kernels
-round a sum now and then to the next of 255 steps.
+sometimes round a sum to the next of 255 steps.
 """
 
 
 def refuse(classifier: Classifier, formats: Sequence[str], *, int8: bool) -> None:
-    """Raise UsageError for what a run in 8 bits cannot leave as."""
+    """Raise UsageError for a format in which a run in 8 bits cannot be exported."""
     if parsed(classifier.recipe.model)[0] is None:
         return
     if int8:
@@ -37,9 +37,9 @@ def refuse(classifier: Classifier, formats: Sequence[str], *, int8: bool) -> Non
 
 
 def read_back(data: bytes, classifier: Classifier) -> dict[str, Any]:
-    """Return what the bytes of a file say of its 8 bits, as JSON; nothing of one in floats.
+    """Return the 8-bit facts of a file, as JSON; empty for a file in floats.
 
-    Raises ExportError where weights are floats, or a scale is not as the scheme has it.
+    Raises ExportError if weights are floats, or if a scale does not follow the scheme.
     """
     scheme, _ = parsed(classifier.recipe.model)
     if scheme is None:
@@ -57,7 +57,7 @@ def read_back(data: bytes, classifier: Classifier) -> dict[str, Any]:
 
 
 def asked(exam: Exam) -> Exam:
-    """Return what a file is asked, with the limits of 8 bits where its run computes in these."""
+    """Return the exam of a file, with the limits of 8 bits if its run computes in 8 bits."""
     if parsed(exam.classifier.recipe.model)[0] is None:
         return exam
     return replace(exam, limit=LIMIT, batch_limit=BATCH_LIMIT)

@@ -1,4 +1,4 @@
-"""What leaves: preprocessing, views and the network as one module."""
+"""The exported whole: preprocessing, views and the network as one module."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ INPUTS: tuple[Input, ...] = get_args(Input)
 
 
 class Whole(nn.Module):
-    """A classifier from pixels to logits, float32 (B, C), as a graph can hold it.
+    """A classifier from pixels to logits, float32 (B, C), in a form that a graph can hold.
 
-    What it is given, ``given``, is ``uint8``: RGB images of the final size, uint8 (B, S, S, 3);
-    ``image``: one RGB image of any size, uint8 (1, H, W, 3), which it resizes and crops itself; or
-    ``float``: what the network sees, float32 (B, 3, S, S), normalised. Logits are the mean over the
-    views that the classifier is judged by.
+    ``given`` is its input: ``uint8``, RGB images of the final size, uint8 (B, S, S, 3); ``image``,
+    one RGB image of any size, uint8 (1, H, W, 3), which it resizes and crops itself; or ``float``,
+    the network's input, float32 (B, 3, S, S), normalised. Logits are the mean over the views with
+    which the classifier is evaluated.
     """
 
     def __init__(self, classifier: Classifier, given: Input) -> None:
@@ -47,7 +47,7 @@ class Whole(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map what is given, see the class, to logits, float32 (B, C)."""
+        """Map the input, see the class, to logits, float32 (B, C)."""
         recipe = self.recipe
         if self.given != "float":
             images = images.permute(0, 3, 1, 2)
@@ -62,7 +62,7 @@ class Whole(nn.Module):
         return total / recipe.eval_views if recipe.eval_views > 1 else total
 
     def example(self) -> Tensor:
-        """Return zeros that it takes, (2, ...) or one image, (1, H, W, 3)."""
+        """Return zeros as an example input, (2, ...) or one image, (1, H, W, 3)."""
         side = self.recipe.eval_side
         if self.given == "image":
             return torch.zeros(1, side * 2 + 1, side * 3 + 1, 3, dtype=torch.uint8)
@@ -72,16 +72,16 @@ class Whole(nn.Module):
 
 
 def colours_seen(recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation in the order of channels that the network sees."""
+    """Return mean and standard deviation in the channel order of the network."""
     step = -1 if recipe.channels == "bgr" else 1
     return recipe.mean[::step], recipe.std[::step]
 
 
 def _square(images: Tensor, recipe: Recipe) -> Tensor:
-    """Return images, float32 (1, 3, H, W) in levels, as the square that the network sees.
+    """Return images, float32 (1, 3, H, W) in levels, as the square input of the network.
 
-    As `saccade.data.images.fit` does it, but for the rounding between its two passes: a value may
-    differ by one level. All sizes are whole-number formulas, which hold in a graph for any H and W.
+    It follows `saccade.data.images.fit` except for the rounding between its two passes: a value may
+    differ by one level. All sizes are integer formulas, which hold in a graph for any H and W.
     """
     side, fit = recipe.eval_side, recipe.framing
     height, width = images.shape[-2:]
@@ -120,7 +120,7 @@ def _most(one: int, other: int) -> int:
 
 
 def _half(number: int) -> int:
-    """Return ``round(number / 2)``, halves to the even side, for a number of a graph."""
+    """Return ``round(number / 2)``, with halves rounded to even, for a number of a graph."""
     return number // 2 + number % 4 // 3
 
 

@@ -1,4 +1,4 @@
-"""From a classifier to files: made aside, proved, and only then given their names."""
+"""From a classifier to files: written to a temporary folder, checked, and only then named."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def export(
     run: Mapping[str, Any],
     in_8_bits: Int8 | None = None,
 ) -> dict[str, Any]:
-    """Write a classifier as files for other programs, each proved on a split; return the receipt.
+    """Write a classifier as files for other programs, each checked on a split; return the receipt.
 
-    ``origin`` says where the weights are from; the receipt, ``export.json``, holds it. ``run`` are
-    the facts of its run, empty where there is none, for the model card. A file gets
-    its name when it has answered the images of the split in a process of its own as the classifier
-    does; until then an older one stays. ``in_8_bits`` asks for one more, of the ONNX file. Raises
-    ExportError where one does not, or loses too much.
+    ``origin`` says where the weights come from; the receipt, ``export.json``, holds it. ``run``
+    holds the facts of its run for the model card, and is empty without a run. A file gets its name
+    after it has answered the images of the split, in a separate process, as the classifier does;
+    until then an older file stays. ``in_8_bits`` asks for an additional 8-bit copy of the ONNX
+    file. Raises ExportError if a file answers differently or loses too much.
     """
     _require_finite(classifier)
     classifier.network.cpu().float()
@@ -94,7 +94,7 @@ def export(
 
 
 def _require_finite(classifier: Classifier) -> None:
-    """Raise ExportError where a weight is NaN or infinite; buffers of a network may well be."""
+    """Raise ExportError if a weight is NaN or infinite; buffers of a network may be."""
     name = stored.first_not_finite(dict(classifier.network.named_parameters()))
     if name:
         raise ExportError(
@@ -105,7 +105,7 @@ def _require_finite(classifier: Classifier) -> None:
 
 
 def _made(name: str, material: Material, aside: Path) -> tuple[Path, dict[str, Any]]:
-    """Make a file in the folder ``aside``; return its place and what the receipt says of it."""
+    """Write a file into the folder ``aside``; return its path and its entry in the receipt."""
     kind = FORMATS[name]
     contents, more = kind.make(material)
     path = aside / kind.name
@@ -124,7 +124,7 @@ def _made(name: str, material: Material, aside: Path) -> tuple[Path, dict[str, A
 def _proved(
     name: str, made: tuple[Path, dict[str, Any]], material: Material, exam: Exam
 ) -> dict[str, Any]:
-    """Ask a file that was made, and return all that the receipt says of it."""
+    """Check a file that was written, and return its whole entry in the receipt."""
     kind, (path, said) = FORMATS[name], made
     exam = replace(exam, given=kind.takes or exam.given)
     with kind.asked(material, path, torch.get_num_threads()) as ask:
@@ -134,7 +134,9 @@ def _proved(
 
 
 def _quantised(how: Int8, exam: Exam, aside: Path) -> dict[str, Any]:
-    """Make the file of 8 bits from the ONNX file in the folder ``aside``, as `_proved` does."""
+    """Write the 8-bit file from the ONNX file in the folder ``aside``, and check it as `_proved`
+    does.
+    """
     data, more = how.made((aside / FORMATS["onnx"].name).read_bytes(), exam)
     path = aside / int8.FILE
     files.write_bytes(path, data)

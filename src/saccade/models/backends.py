@@ -2,8 +2,8 @@
 
 The only module that imports ``timm`` or ``torchvision.models``, and only when such a name is used.
 They are trained, evaluated and saved like ours, with two differences: their weights come from
-torch's generator, seeded from the run's seed, so that they depend on the version of torch; and
-their blocks keep what their authors gave them, strides and patches included.
+torch's generator, seeded from the run's seed, so they depend on the version of torch; and their
+strides and patches are fixed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table")
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What published weights of a network were trained and evaluated with.
+    """The preprocessing with which published weights of a network were trained and evaluated.
 
     ``mean`` and ``std`` are for RGB values in 0..1, ``image_size`` is the side in pixels at
     evaluation, and ``eval_crop`` the side of the central crop over the short side.
@@ -61,9 +61,10 @@ def names(pattern: str) -> list[str]:
 
 
 def preprocessing(name: str) -> Preprocessing | None:
-    """Return what the published weights of ``timm:NAME`` or ``torchvision:NAME`` expect.
+    """Return the preprocessing that the published weights of ``timm:NAME`` or ``torchvision:NAME``
+    expect.
 
-    Nothing is fetched. None where the library does not say it for RGB images.
+    Nothing is downloaded. None if the library does not say it for RGB images.
     """
     library, _, wanted = name.partition(":")
     return _LIBRARIES[library.lower()].preprocessing(wanted)
@@ -73,8 +74,8 @@ def pretrained(name: str) -> dict[str, Tensor]:
     """Fetch the published weights of ``timm:NAME`` or ``torchvision:NAME``, tensors of any shape
     ``(...)`` by name, from the cache or the network.
 
-    Raises ConfigError when there is no such network, CheckpointError when its weights cannot be
-    had.
+    Raises ConfigError if there is no such network, CheckpointError if its weights are not
+    available.
     """
     library, _, wanted = name.partition(":")
     source = _LIBRARIES[library.lower()]
@@ -98,8 +99,8 @@ def pretrained(name: str) -> dict[str, Tensor]:
 def timm_state(name: str, num_classes: int, **arguments: Any) -> dict[str, Tensor] | None:
     """Return the state of timm's network of a name, tensors of any shape ``(...)`` without memory.
 
-    ``arguments`` build it. None where timm has no such network, or it refuses them. Raises
-    ConfigError where timm is missing.
+    ``arguments`` build it. None if timm has no such network, or refuses them. Raises ConfigError if
+    timm is missing.
     """
     timm = _timm()
     if not timm.is_model(name):
@@ -312,7 +313,7 @@ def foreign_entry(
     image_size: int,
     smallest: int = SMALLEST,
 ) -> Entry:
-    """Return the entry of a network that others wrote: seeded, and with strides of its own."""
+    """Return the entry of a foreign network: seeded from torch's generator, with fixed strides."""
 
     def checked(options: Options) -> nn.Module:
         if options.strides or options.patch_size:
@@ -329,9 +330,9 @@ def foreign_entry(
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build with torch's generator seeded and left as it was.
+    """Build with torch's generator seeded, and restore the generator.
 
-    What cannot be built without memory is emptied after.
+    A network that cannot be built without memory is emptied afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(rng.integer(seed, Purpose.INIT))
@@ -352,10 +353,11 @@ def made(
     *,
     fix: str = "try another --image-size: many networks need a multiple of their patch or window",
 ) -> nn.Module:
-    """Call a constructor with what the user asked for and as much of what is offered as it takes.
+    """Call a constructor with the arguments that the user set, and with those offered that it
+    accepts.
 
-    ``fix`` is what to do where it fails. Raises ConfigError when it does not take what was asked
-    for, or cannot be built.
+    ``fix`` is the advice if it fails. Raises ConfigError if it does not accept the user's
+    arguments, or cannot be built.
     """
     settings = {n: v for n, v in (offered | asked).items() if v is not None}
     while True:

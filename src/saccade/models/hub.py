@@ -15,12 +15,11 @@ REACH_S = 5.0
 
 @contextmanager
 def within_reach() -> Iterator[None]:
-    """Look only into the hub client's cache while its server cannot be reached.
+    """Use only the cache of the hub client while its server cannot be reached.
 
-    It would try for a minute.
-
-    Behind a proxy nobody can tell beforehand; there the client does as it likes. Raises
-    ConnectionError when the server cannot be reached and the cache does not have what is asked for.
+    The client itself would try for a minute. Behind a proxy this cannot be known in advance; there
+    the client decides. Raises ConnectionError if the server cannot be reached and the cache lacks
+    the file.
     """
     from huggingface_hub import constants
 

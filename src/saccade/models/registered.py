@@ -1,8 +1,8 @@
-"""Networks that others make known by a name: ``saccade.register_model``, and plug-ins.
+"""Networks that users or plug-ins register under a name: ``saccade.register_model``.
 
-They are trained as those of other libraries are (:mod:`saccade.models.backends`): their weights
-come from torch's generator, seeded from the run's seed. What such a name means may change from one
-day to the next, so a run also remembers the network itself, as it does one that was handed over.
+They are trained like those of other libraries (:mod:`saccade.models.backends`): their weights come
+from torch's generator, seeded from the run's seed. The meaning of such a name may change, so a run
+also stores the identity of the network itself, as for a network passed from Python.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def register_model(
     smallest: int = 1,
     source: str = "",
 ) -> None:
-    """Make a network known by a name, for ``model=``, ``saccade.load`` and everything else here.
+    """Register a network under a name, for ``model=``, ``saccade.load`` and all other functions.
 
-    ``builder`` is called with ``num_classes`` and, as far as it takes them, ``image_size`` in
-    pixels, ``in_channels``, ``dropout`` and ``drop_path``; a class of networks will do. It draws
-    weights from torch's generator alone, which the run's seed sets. ``image_size`` is its usual
-    side and ``smallest`` the smallest, in pixels; ``source`` says where it is from. Registering a
-    name again replaces what was registered. Raises UsageError for a name that cannot be, or is
-    that of a model of this program.
+    ``builder`` is a function or a class. It is called with ``num_classes`` and, if it accepts them,
+    ``image_size`` in pixels, ``in_channels``, ``dropout`` and ``drop_path``. It draws weights only
+    from torch's generator, which the run's seed sets. ``image_size`` is its usual side and
+    ``smallest`` the smallest, in pixels; ``source`` says where it comes from. Registering a name
+    again replaces the earlier entry. Raises UsageError for an invalid name, or for the name of a
+    model of this program.
     """
     key = folded(str(name))
     if not PLAIN_NAME.fullmatch(key):
@@ -84,18 +84,18 @@ def register_model(
 
 
 def is_registered(name: str) -> bool:
-    """Tell whether a name means a network that others made known, quantised or not."""
+    """Tell whether a name means a registered network, quantised or not."""
     key = folded(base_of(name))
     return key not in registry.aliases() and _seek_name(key) is not None
 
 
 def is_foreign(name: str) -> bool:
-    """Tell whether a name means a network that is not of this program."""
+    """Tell whether a name means a network that is not part of this program."""
     return backends.is_backend(base_of(name)) or is_registered(name)
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Return the names that match a shell pattern, sorted; no plug-in is imported for that."""
+    """Return the names that match a shell pattern, sorted; no plug-in is imported."""
     plugged = {folded(name): name for name in plugins.names(plugins.MODELS)}
     known = {*_OWN, *(key for key, name in plugged.items() if not _taken(key, name))}
     return sorted(name for name in known if fnmatch.fnmatch(name, folded(pattern)))
@@ -106,7 +106,9 @@ def _seek(match: re.Match[str]) -> Entry | None:
 
 
 def _seek_name(key: str) -> Entry | None:
-    """Return what a folded name means: what was registered in this process before any plug-in."""
+    """Return the meaning of a folded name: networks registered in this process come before
+    plug-ins.
+    """
     if key in _OWN:
         return _OWN[key]
     for name in plugins.names(plugins.MODELS):
@@ -121,7 +123,7 @@ def _seek_name(key: str) -> Entry | None:
 
 @functools.cache
 def _taken(key: str, plug_in: str) -> bool:
-    """Tell whether a folded name is that of a model of this program; its plug-in is left out."""
+    """Tell whether a folded name is that of a model of this program; its plug-in is skipped."""
     taken = key in registry.aliases() or registry.is_grammatical(key, but=_seek)
     if taken:
         plugins.warn(plugins.MODELS, plug_in, "has the name of a model of Saccade")

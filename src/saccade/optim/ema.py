@@ -14,7 +14,7 @@ from saccade.models.parts.running_statistics import running_statistics
 class Ema:
     """A copy of the model whose parameters and running statistics follow the original slowly.
 
-    Every other buffer is the original's: masks, counters, queues have no average.
+    Every other buffer is the original's: masks, counters and queues have no average.
     """
 
     def __init__(self, model: nn.Module, half_life_steps: float) -> None:

@@ -1,4 +1,4 @@
-"""The optimisers by name: one entry in ``METHODS`` defines everything about one."""
+"""The optimisers by name: one entry in ``METHODS`` defines everything about an optimiser."""
 
 from __future__ import annotations
 

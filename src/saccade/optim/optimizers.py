@@ -1,4 +1,4 @@
-"""Optimisers: which tensor gets which, made once, with their state in place from step 0."""
+"""The optimisers of a run: which one updates which tensor, with their state present from step 0."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from saccade.units import Rate
 
 @dataclass(frozen=True, slots=True)
 class Optimizers:
-    """The optimisers of a run; one schedule factor drives the rates of all.
+    """The optimisers of a run; one schedule factor scales the rates of all.
 
     ``names`` maps every trained parameter, of any shape ``(...)``, to its name; ``formula`` says
-    how the rates came about.
+    how the rates were computed.
     """
 
     parts: tuple[torch.optim.Optimizer, ...]
@@ -32,8 +32,8 @@ class Optimizers:
     formula: str
 
     def follow(self, schedule: Schedule, step: int, evaluations: Sequence[Judged] = ()) -> None:
-        """Set every learning rate to that of a step of the run, and momentum and weight decay
-        where they move.
+        """Set every learning rate, and a changing momentum or weight decay, to the values of a
+        step.
         """
         factor, drop = schedule.factor(step, evaluations), schedule.momentum_drop(step)
         share = half_wave(schedule.share(step))
@@ -90,11 +90,13 @@ class Optimizers:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Return what of the state is no tensor, for JSON: nothing of the built-in methods."""
+        """Return the part of the state that is not a tensor, for JSON; empty for the built-in
+        methods.
+        """
         return {}
 
     def adopt(self, facts: Mapping[str, Any]) -> None:
-        """Make the tensors that a checkpoint with these facts has; ours are there from step 0."""
+        """Create the tensors that a checkpoint with these facts has; ours exist from step 0."""
 
 
 def flavour(section: OptimizerSection, device: torch.device) -> tuple[str, str]:
@@ -195,9 +197,9 @@ class _Grouping:
                 self._scale[name] = config.finetune.head_lr * self._scale.get(name, 1.0)
 
     def groups(self, params: Iterable[Tensor]) -> Groups:
-        """Return groups with ``params`` and what differs from the method's settings.
+        """Return groups with ``params`` and their differences from the method's settings.
 
-        The deepest weights first.
+        The deepest weights come first.
         """
         sorted_in: dict[tuple[float, bool], list[Tensor]] = {}
         for param in params:
@@ -233,8 +235,8 @@ def _make(method: Method, groups: Groups, settings: Settings) -> torch.optim.Opt
 def _fresh_state(method: Method, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
     """Return the state before the first step, in the parameter's own memory layout.
 
-    The layout matters: a fused CPU optimiser walks parameter and state in memory order, and state
-    laid out otherwise is applied to the wrong elements without an error.
+    The layout matters: a fused CPU optimiser walks parameter and state in memory order. State in
+    another layout would be applied to the wrong elements without an error.
     """
     slots = method.initial_slots(group["full_momentum"])
     state = {slot: torch.full_like(param, start) for slot, start in slots.items()}

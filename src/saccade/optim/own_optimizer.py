@@ -1,7 +1,7 @@
-"""An optimiser that the user hands over: a function from the trained parameters to one of torch's.
+"""An optimiser from the user: a function from the trained parameters to a torch optimiser.
 
-Its state is saved and restored whatever it holds: tensors, numbers and texts, lists of them, and
-what it changes in its groups. State that only appears in the first step is made anew at a resume.
+All of its state is saved and restored: tensors, numbers and texts, lists of them, and its changes
+to its groups. State that appears only in the first step is created again at a resume.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _PLAIN = (str, bool, int, float, type(None))
 
 @dataclass(frozen=True, slots=True)
 class OwnOptimizer(Optimizers):
-    """An optimiser of the user's own behind the face of ours.
+    """The user's own optimiser, with the interface of ours.
 
-    It is ``called`` so. ``begun`` holds what each group was made with, ``params`` aside. The
-    schedule scales the rate that each group began with.
+    ``called`` is its name in messages. ``begun`` holds the initial settings of each group, without
+    ``params``. The schedule scales the initial rate of each group.
     """
 
     begun: tuple[Mapping[str, Any], ...] = ()
@@ -60,9 +60,9 @@ class OwnOptimizer(Optimizers):
         return float(self.parts[0].param_groups[0]["lr"])
 
     def step(self, mask: Tensor | None = None) -> None:
-        """Take one step, or none where ``mask``, a bool scalar, is False.
+        """Take one step, or none if ``mask``, a bool scalar, is False.
 
-        The mask is read, so a GPU is waited for: nobody knows what would have to be undone.
+        The mask is read, which waits for a GPU: a step of unknown code cannot be undone.
         """
         if mask is not None and not bool(mask):
             return
@@ -88,8 +88,8 @@ class OwnOptimizer(Optimizers):
         return found
 
     def facts(self) -> dict[str, Any]:
-        """Return the rest of the state for JSON: its form, its plain values, and what the
-        optimiser has changed in its groups.
+        """Return the rest of the state for JSON: its form, its plain values, and the changes to the
+        groups.
         """
         groups = []
         for group, begun in zip(self.parts[0].param_groups, self.begun, strict=True):
@@ -106,9 +106,9 @@ class OwnOptimizer(Optimizers):
         }
 
     def adopt(self, facts: Mapping[str, Any]) -> None:
-        """Make the state that a checkpoint describes, its tensors still without their values.
+        """Create the state that a checkpoint describes; the values of its tensors follow later.
 
-        Raises CheckpointError where it belongs to another optimiser.
+        Raises CheckpointError if it belongs to another optimiser.
         """
         if not facts:
             return
@@ -146,9 +146,9 @@ class OwnOptimizer(Optimizers):
 
 
 def build(model: nn.Module, factory: Factory, called: str) -> OwnOptimizer:
-    """Make the optimiser of a model by the user's function, which is ``called`` so.
+    """Make the optimiser of a model with the user's function; ``called`` is its name in messages.
 
-    Raises ConfigError where what it returns cannot be trained with.
+    Raises ConfigError if its result cannot be used for training.
     """
     names: dict[Tensor, str] = {p: n for n, p in model.named_parameters() if p.requires_grad}
     try:

@@ -1,4 +1,4 @@
-"""Undoing an update on the device, where the host does not know yet whether it was good."""
+"""Undoing an update on the device, before the host knows whether it was good."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Schedule:
     def momentum_drop(self, step: int) -> float:
         """Return how far every momentum lies below its setting.
 
-        It is 0 but in a one-cycle run, where it rises to ``MOMENTUM_DROP`` with the rate.
+        It is 0 except in a one-cycle run, where it rises to ``MOMENTUM_DROP`` with the rate.
         """
         if self.name != "onecycle":
             return 0.0
@@ -90,7 +90,7 @@ class Schedule:
         return (1 - math.cos(math.pi * share)) / 2 if self.name == "onecycle" else share
 
     def notes(self) -> list[str]:
-        """Return what this run is too short for, one sentence each."""
+        """Return the settings for which this run is too short, one sentence each."""
         found = []
         if self.warmup >= self.total:
             found.append(
@@ -108,7 +108,7 @@ class Schedule:
 
 
 class Judged(Protocol):
-    """An evaluation, as far as a schedule looks at it."""
+    """The part of an evaluation that a schedule uses."""
 
     def score(self, watch: str = "") -> float:
         """Return a number that is higher for the better evaluation, by the loss if ``watch``ed."""

@@ -47,8 +47,8 @@ ROW = np.dtype(
         ("sound", "?"),
     ]
 )
-"""What is kept of each image: SHA-256, size in pixels, EXIF orientation, whether it was read,
-whether it is usable.
+"""The facts of each image: SHA-256, size in pixels, EXIF orientation, whether it was read, whether
+it is usable.
 """
 
 Integers = NDArray[np.int64]
@@ -90,7 +90,7 @@ class Images(Protocol):
 
     @property
     def read(self) -> Callable[[int], bytes | memoryview]:
-        """What returns the file of image i; it may be called from many threads."""
+        """Return the file of image i; many threads may call it."""
 
     @property
     def where(self) -> str:
@@ -275,10 +275,8 @@ def survey(
 ) -> None:
     """Check all places of all parts with all cores.
 
-    ``progress`` gets the number of finished images.
-
-    ``deadline`` is a time of the monotonic clock; with ``shuffled`` what was seen until then is a
-    fair sample.
+    ``progress`` gets the number of finished images. ``deadline`` is a time of the monotonic clock;
+    with ``shuffled``, the images that were checked until then are a fair sample.
     """
     blocks = [(part, start) for part in parts for start in range(0, len(part.places), BLOCK)]
     # by block and not by image: neighbours lie together on the disk

@@ -12,7 +12,8 @@ ARCHIVES = {
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
     "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
 }
-"""MD5 of archives that are handed around. *Source:* image-net.org, ILSVRC2012 download page."""
+"""MD5 of archives that are commonly passed on. *Source:* image-net.org, ILSVRC2012 download page.
+"""
 
 _IMAGENETTE = (
     "n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 "

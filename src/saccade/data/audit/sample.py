@@ -34,7 +34,9 @@ size.
 """
 
 OVERLAP_LIMIT = 0.001
-"""Share of the validation images that may also be training images before the figure is refused."""
+"""Largest share of the validation images that may also be training images; above it the run is
+refused.
+"""
 
 REREAD = 64
 """Images of each split that are read again where the rest is taken as found before: others at

@@ -160,10 +160,10 @@ class Crops(Augmentation):
 
 
 def whole_view(crop: str, fit: Fit) -> Fit | None:
-    """Return how a crop without chance shows an image, None for one that is drawn.
+    """Return how a crop without randomness shows an image, or None for a random one.
 
-    ``central`` shows what evaluation sees. ``none`` shows the whole image: squashed into the
-    square, or padded where evaluation pads it.
+    ``central`` shows the view of evaluation. ``none`` shows the whole image: squashed into the
+    square, or padded if evaluation pads it.
     """
     if crop == "central":
         return fit

@@ -69,7 +69,9 @@ def local_side(section: AugmentSection, side: int) -> int:
 
 
 def _settings(section: AugmentSection) -> AugmentSection:
-    """Return what a small view goes through: its own area, the last chance of each turn."""
+    """Return the settings of a small view: its own area, and the last value of settings with one
+    value per view.
+    """
     update = {
         "crop_area": section.local_area,
         "blur": section.blur[-1:],

@@ -1,4 +1,4 @@
-"""What happens to a whole cell on the device: normalisation, mixup and cutmix."""
+"""Operations on a whole cell on the device: normalisation, mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def normalise(
 def pixels(
     images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], channels: str = "rgb"
 ) -> Tensor:
-    """Turn what `normalise` makes, float32 (B, 3, H, W), into uint8 RGB images again."""
+    """Convert the result of `normalise`, float32 (B, 3, H, W), back to uint8 RGB images."""
     shift, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
     seen = images.flip(1) if channels == "bgr" else images
     return ((seen * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
@@ -79,9 +79,9 @@ def pixels(
 def scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return what an image is multiplied by and what is added, (1, 3, 1, 1) each.
+    """Return the factor and the summand that normalise an image, (1, 3, 1, 1) each.
 
-    They are sent to the device only once: each time would wait for a GPU.
+    They are sent to the device only once, because each transfer waits for a GPU.
     """
     scale = torch.tensor([1 / (255 * s) for s in std], device=device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)

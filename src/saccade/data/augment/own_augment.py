@@ -20,12 +20,12 @@ Augment = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class OwnAugment:
-    """A user's function, which is ``called`` so, and the seed of the run.
+    """A user's function and the seed of the run; ``called`` is its name in messages.
 
     The function gets an image, uint8 (H, W, 3), and a generator, and returns an image of the same
-    form. It comes after crop, flip, rotation and our operations on colours, and before the image
-    goes to the device, where it is erased, mixed and normalised. Reading threads call it, several
-    at a time and in any order, so each image has its own generator.
+    form. It runs after crop, flip, rotation and our colour operations, and before the image goes to
+    the device, where it is erased, mixed and normalised. Several reading threads call it at the
+    same time and in any order, so each image has its own generator.
     """
 
     function: Augment

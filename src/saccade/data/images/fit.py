@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
 _UNIT = 1 << 20
-"""Of the square in which a part of an image is chosen that is fitted as the whole image is."""
+"""Side of the square in which a part of an image is chosen that is fitted like the whole image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Fit:
 
 
 CENTRAL = Fit()
-"""What every image went through before there was a choice."""
+"""The fit of all models that were saved before there was a choice."""
 
 
 def places(sizes: Integers, side: int) -> Integers:

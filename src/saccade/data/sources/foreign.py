@@ -1,5 +1,5 @@
-"""Files without readable images: what they are, by their first bytes or their suffix, and what to
-do.
+"""Files without readable images: their format, recognised by the first bytes or the suffix, and
+advice.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def advice(names: Iterable[str], *, packed_up: bool = False) -> str:
 
 
 def _text(head: bytes) -> Foreign | None:
-    """Recognise what is written for people or browsers."""
+    """Recognise files that are text for people or browsers."""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
         return Foreign("a web page, not the data file", _AGAIN)

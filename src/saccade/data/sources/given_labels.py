@@ -16,7 +16,9 @@ from saccade.errors import DataError
 
 
 class Reading(Protocol):
-    """What is being read, for messages: ``where`` it was given and what is ``at`` a place."""
+    """The labels that are being read, for messages: ``where`` they were given, and the item ``at``
+    a place.
+    """
 
     @property
     def items(self) -> Items:

@@ -29,7 +29,7 @@ from saccade.errors import DataError
 from saccade.log import Log
 
 PREFIX = "python:"
-"""What the place of such data begins with, in settings and messages: nothing on a disk."""
+"""Prefix of the names of such data in settings and messages; it is not a path."""
 
 HASHED_BYTES = 2_000_000_000
 """Up to this size every image is part of the fingerprint with all its bytes; above, a sample."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 FORBIDDEN = frozenset("{}[](),|;'\"")
-"""What no label of a set may hold: it would be read as several, or as part of a list."""
+"""Characters that a label of a set must not contain: it would be read as several labels, or as part
+of a list.
+"""
 
 
 def written(labels: Iterable[str]) -> str:

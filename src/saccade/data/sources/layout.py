@@ -48,10 +48,10 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a listing holds.
+    """The contents of a listing.
 
-    Its splits, what was ignored by reason, the first ignored paths, remarks, class titles, and how
-    a table of several labels was read.
+    Its splits, the number of ignored files by reason, the first ignored paths, remarks, class
+    titles, and how a table of several labels was read.
     """
 
     parts: dict[str, Part]

@@ -19,7 +19,7 @@ OPCODES_LIMIT = 2_000_000
 
 
 class _Piece(Enum):
-    """What an array is put together from. A file may mention only the first three by name."""
+    """The parts of a pickled array. A file may mention only the first three by name."""
 
     RECONSTRUCT = "numpy.core.multiarray _reconstruct"
     NDARRAY = "numpy ndarray"

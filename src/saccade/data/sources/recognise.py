@@ -71,7 +71,7 @@ class Items:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a value stands for none: None, NaN, and what pandas has for it."""
+    """Tell whether a value means a missing one: None, NaN, and pandas' own."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float | np.floating) and bool(np.isnan(value))

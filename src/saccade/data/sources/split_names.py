@@ -17,7 +17,7 @@ SPLIT_FOLDERS = ("train", "val", "validation", "valid", "test")
 """Names of splits; the validation split is the first of the last four that exists."""
 
 NO_SPLITS = "none"
-"""What ``--split-names`` says where folders that look like splits are classes."""
+"""Value of ``--split-names`` if folders that look like splits are classes."""
 
 _EXAMPLE = "write train=FOLDER,val=FOLDER, or none if all folders are classes"
 _WORDS = {

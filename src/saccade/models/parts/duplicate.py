@@ -1,4 +1,4 @@
-"""Copies of a network that share nothing with it, whatever its forward pass has left behind."""
+"""Copies of a network that share nothing with it, whatever its forward pass has stored."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 TABLES = {"_parameters", "_buffers", "_modules"}
-"""Where torch keeps what it knows of; every other attribute of a module is a plain one."""
+"""The attributes in which torch registers things; every other attribute of a module is a plain one.
+"""
 
 
 def duplicate(model: M) -> M:
-    """Return a deep copy of a network, its ties between weights kept.
+    """Return a deep copy of a network, with its ties between weights.
 
-    Tensors that a forward pass stored in it (features, the weight that old ``weight_norm`` works
-    out) are copied by value: torch refuses to copy what has a history.
+    Tensors that a forward pass stored in it (features, the weight that old ``weight_norm``
+    computes) are copied by value: torch refuses to copy tensors with a history.
     """
     memo = {id(tensor): tensor.detach().clone() for tensor in left_behind(model)}
     return copy.deepcopy(model, memo)

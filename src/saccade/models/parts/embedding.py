@@ -1,4 +1,6 @@
-"""What any network makes of an image before its head: ours, those of libraries, and your own."""
+"""The features of an image before the head, for any network: ours, those of libraries, and your
+own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from saccade.models.parts.network import Network
 
 
 class NoHead(nn.Identity):
-    """What stands in the place of a head that was taken out: features pass through."""
+    """Replaces a head that was removed: features pass through."""
 
 
 def head_name(network: nn.Module) -> str:
@@ -33,11 +35,11 @@ def head_name(network: nn.Module) -> str:
 
 
 def embed(network: nn.Module, images: Tensor) -> Tensor:
-    """Return what the head of a network receives for images (B, 3, H, W): features, (B, d).
+    """Return the input of a network's head for images (B, 3, H, W): features, (B, d).
 
-    Tokens and places of a map are averaged. A network without a head answers with its features.
-    In training mode dropout may have touched them, so switch to evaluation first. Raises
-    ConfigError for a network whose features cannot be told.
+    Tokens and positions of a map are averaged. A network without a head returns its features. In
+    training mode dropout may have changed them, so switch to evaluation mode first. Raises
+    ConfigError for a network whose features cannot be found.
     """
     if isinstance(network, Network):
         return network.embed(images)
@@ -45,9 +47,9 @@ def embed(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def embed_and_answer(network: nn.Module, images: Tensor) -> tuple[Tensor, Any]:
-    """Return the features (B, d) of images (B, 3, H, W) and what the network answers, in one go.
+    """Return the features (B, d) of images (B, 3, H, W) and the output of the network, in one pass.
 
-    None is the answer of a network without a head. Raises ConfigError as ``embed`` does.
+    The output is None for a network without a head. Raises ConfigError as ``embed`` does.
     """
     name = head_name(network)
     head = network.get_submodule(name) if name else None
@@ -79,7 +81,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _without_head(network: nn.Module, images: Tensor) -> Any:
-    """Return what a network without one head answers: timm's features where it is of timm."""
+    """Return the output of a network without a single head; for timm's networks, their features."""
     if any(isinstance(module, NoHead) for module in network.modules()):
         return network(images)
     tokens, pooled = (getattr(network, n, None) for n in ("forward_features", "forward_head"))

@@ -1,4 +1,4 @@
-"""What is trained without labels: an encoder, and the modules that only training needs."""
+"""The networks of training without labels: an encoder, and the modules that only training needs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from saccade.models.parts.layers import initialise
 class Learner(nn.Module):
     """An ``encoder`` and the modules around it: projectors, decoders, teachers.
 
-    The encoder has no head: it maps images (B, 3, S, S) to features (B, d). All that must survive
-    an interruption is a parameter or a buffer of these modules; a teacher's parameters ask for no
-    gradient. In evaluation mode ``forward`` changes nothing.
+    The encoder has no head: it maps images (B, 3, S, S) to features (B, d). All state that a resume
+    needs is a parameter or a buffer of these modules; a teacher's parameters need no gradient. In
+    evaluation mode ``forward`` changes nothing.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -28,13 +28,13 @@ class Learner(nn.Module):
         return answer[0] if isinstance(answer, tuple | list) else answer
 
     def project(self, features: Tensor) -> Tensor:
-        """Return what the loss sees of features (B, d), as (B, p); by default these."""
+        """Return the input of the loss for features (B, d), as (B, p); by default the features."""
         return features
 
     def start(self) -> None:
-        """Take over what the encoder begins with: a teacher becomes its copy.
+        """Initialise from the encoder: a teacher becomes its copy.
 
-        Called once in a run, when initial weights are in their places.
+        Called once in a run, after initial weights are loaded.
         """
 
 

@@ -1,4 +1,4 @@
-"""What every architecture of ours can do besides giving logits: maps, embeddings, another head."""
+"""The common interface of our architectures: logits, feature maps, embeddings, another head."""
 
 from __future__ import annotations
 

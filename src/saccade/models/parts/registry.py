@@ -15,10 +15,10 @@ from saccade.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every architecture is built from.
+    """The arguments from which every architecture is built.
 
-    ``None``, 0 and an empty tuple stand for what the paper, or the size of the images, says.
-    ``strides`` are those of `strides_for`, ``patch_size`` the side of a ViT's or Swin's patch in
+    ``None``, 0 and an empty tuple stand for the value of the paper, or of the image size.
+    ``strides`` are those of `strides_for`, ``patch_size`` is the side of a ViT's or Swin's patch in
     pixels. ``seed`` is for networks that draw their weights while they are built, which none of
     ours do.
     """

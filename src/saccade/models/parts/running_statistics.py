@@ -52,8 +52,8 @@ def averaged_anew(model: nn.Module) -> Iterator[list[_BatchNorm]]:
 
 
 def has_batch_statistics(model: nn.Module) -> bool:
-    """Tell whether what a network makes of an image in training depends on the others of its
-    cell (micro-batch).
+    """Tell whether the output of a network for an image in training depends on the other images of
+    its cell (micro-batch).
     """
     averaged = running_statistics(model)
     for module in model.modules():

@@ -24,8 +24,8 @@ CENTRE_MOMENTUM = 0.9
 
 
 class Seen(NamedTuple):
-    """What a learner takes: normalised images (B, 3, S, S), and the small views of the same images
-    (M, 3, s, s) or None. ``fixed`` keeps the prototypes as they are.
+    """The input of a learner: normalised images (B, 3, S, S), and the small views of the same
+    images (M, 3, s, s) or None. ``fixed`` freezes the prototypes.
     """
 
     large: Tensor
@@ -37,10 +37,10 @@ class Seen(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What student and teacher say: scores for each of K prototypes.
+    """The scores of student and teacher for each of K prototypes.
 
     ``student`` is (B + M, K), large views first; ``teacher`` (B, K), without a gradient; ``centre``
-    (K,) is what the teacher's scores are taken relative to.
+    (K,) is subtracted from the teacher's scores.
     """
 
     student: Tensor
@@ -86,14 +86,15 @@ class PrototypeHead(nn.Module):
 
 
 class SelfDistillation(Learner):
-    """A student (``encoder`` and ``head``), its teacher, and the centre (K,) of what that says.
+    """A student (``encoder`` and ``head``), its teacher, and the centre (K,) of the teacher's
+    scores.
 
-    The teacher has no gradient and no stochastic depth. The head has BatchNorm where the encoder
-    has: what a convolutional network sees in different images differs little beside what it sees
-    in all, and without the norm the teacher soon says the same of every image.
+    The teacher has no gradient and no stochastic depth. The head has BatchNorm if the encoder has:
+    the features of different images in a convolutional network differ little compared with what
+    they share, and without the norm the teacher soon gives the same scores for every image.
 
-    ``running_centre`` is called as a running statistic, so the step averages it over all cells and
-    ranks, and checkpoints hold it.
+    ``running_centre`` has the name of a running statistic, so the step averages it over all cells
+    and ranks, and checkpoints hold it.
     """
 
     running_centre: Tensor
@@ -174,7 +175,7 @@ def _first(answer: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def _without_chance(network: nn.Module) -> nn.Module:
-    """Replace what drops anything by chance, in place; no parameter and no name changes."""
+    """Replace everything that drops at random, in place; parameters and names do not change."""
     for name, module in list(network.named_modules()):
         if isinstance(module, DropPath | nn.Dropout):
             network.set_submodule(name, nn.Identity())

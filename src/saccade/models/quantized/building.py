@@ -1,4 +1,4 @@
-"""From a network to the quantised one, and from its weights to the weights to begin with."""
+"""From a network to the quantised one, and from its weights to the initial weights."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from saccade.models.quantized.schemes import SCHEMES, Scheme
 
 
 def in_8_bits(network: nn.Module, scheme: Scheme, side: int, name: str) -> fx.GraphModule:
-    """Return a network that computes as one in 8 bits would, with the weights of another.
+    """Return a network that simulates 8-bit arithmetic, with the weights of another.
 
-    ``side`` is that of its images in pixels. The names of its tensors follow from the structure of
-    ``network`` alone. Its ranges are empty until `watch`. Raises ConfigError.
+    ``side`` is the side of its images in pixels. The names of its tensors depend only on the
+    structure of ``network``. Its ranges are empty until `watch`. Raises ConfigError.
     """
     return quantized(_in_floats(network, scheme, side, name), scheme)
 
 
 def take_weights(model: nn.Module, network: nn.Module, scheme: Scheme, side: int) -> None:
-    """Copy the weights of a network, as they are now, into the quantised one made from it."""
+    """Copy the present weights of a network into the quantised one that was made from it."""
     floats = _in_floats(network, scheme, side, type(network).__name__)
     if scheme.equalises:
         equalising.equalise(floats)
@@ -40,8 +40,9 @@ def take_weights(model: nn.Module, network: nn.Module, scheme: Scheme, side: int
 
 @torch.no_grad()
 def watch(model: nn.Module, batches: Iterable[Tensor], steps: int) -> None:
-    """Set the ranges of a quantised network to what it sees in normalised images, float32
-    (B, 3, S, S) each; in training they are to follow the batches for so many ``steps``.
+    """Set the ranges of a quantised network from normalised images, float32 (B, 3, S, S) each.
+
+    In training the ranges follow the batches for ``steps`` steps.
     """
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""Any network as a graph of plain operations, without dropout and changes in place."""
+"""Any network as a graph of plain operations, without dropout and in-place operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ATEN = torch.ops.aten
 MOST_BATCH = 1 << 16
 
 Node = Any
-"""A node of a graph, of torch.fx: what it is given may be anything."""
+"""A node of a torch.fx graph; its arguments may be anything."""
 
 
 def nodes_of(graph: fx.Graph) -> list[Node]:
@@ -25,10 +25,10 @@ def nodes_of(graph: fx.Graph) -> list[Node]:
 
 
 def captured(network: nn.Module, side: int, name: str) -> fx.GraphModule:
-    """Return a network as it computes in evaluation, as a graph for images of any number and size.
+    """Return a network in evaluation mode as a graph for images of any number and size.
 
-    ``side`` is that of an example in pixels. Parameters and buffers keep their names, and are those
-    of the network. Raises ConfigError where it cannot be captured.
+    ``side`` is the side of an example in pixels. Parameters and buffers keep their names, and are
+    shared with the network. Raises ConfigError if it cannot be captured.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     example = torch.zeros(2, 3, side, side, device=device)
@@ -58,8 +58,8 @@ def captured(network: nn.Module, side: int, name: str) -> fx.GraphModule:
 
 @contextmanager
 def _at_rest(network: nn.Module) -> Iterator[None]:
-    """Let a network be in evaluation, and want no gradients, inside the ``with`` block: attention
-    of some cannot be captured otherwise.
+    """Put a network into evaluation mode without gradients inside the ``with`` block: the attention
+    of some networks cannot be captured otherwise.
     """
     modes = {module: module.training for module in network.modules()}
     wanted = {p: p.requires_grad for p in network.parameters()}
@@ -75,7 +75,7 @@ def _at_rest(network: nn.Module) -> Iterator[None]:
 
 def held(module: nn.Module) -> dict[str, tuple[Tensor, bool]]:
     """Return every tensor of a module by its name, of any shape ``(...)``, and whether it is saved
-    with it.
+    with the module.
     """
     saved = set(module.state_dict())
     named: list[tuple[str, Tensor]] = [*module.named_parameters(remove_duplicate=False)]
@@ -88,7 +88,7 @@ def assembled(
 ) -> fx.GraphModule:
     """Return a module that computes a graph, with tensors of any shape by name, see `held`.
 
-    Those that are ``wanted`` are parameters that are trained.
+    The ``wanted`` ones are trained parameters.
     """
     root = nn.Module()
     for node in nodes_of(graph):
@@ -112,7 +112,7 @@ def assembled(
 
 
 def _only_numbers(graph: fx.Graph) -> None:
-    """Remove what checks shapes or does nothing in evaluation; one answer comes out alone."""
+    """Remove shape checks and operations without effect in evaluation; keep one output."""
     for node in nodes_of(graph):
         name = str(node.target)
         if node.op == "call_function" and node.target in (
@@ -130,7 +130,9 @@ def _only_numbers(graph: fx.Graph) -> None:
 
 
 def _nothing_in_place(graph: fx.Graph) -> None:
-    """Let operations that change their input make a new tensor, where nothing else looks at it."""
+    """Replace operations that change their input by ones that make a new tensor, if nothing else
+    uses it.
+    """
     for node in nodes_of(graph):
         made = _without_change(node)
         if made is not None and list(node.args[0].users) == [node]:
@@ -138,7 +140,9 @@ def _nothing_in_place(graph: fx.Graph) -> None:
 
 
 def _without_change(node: Node) -> Any:
-    """Return the operation that gives what one in place gives, None of any other."""
+    """Return the counterpart of an in-place operation that makes a new tensor; None for any other
+    operation.
+    """
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return None
     packet, _, overload = str(node.target).removeprefix("aten.").partition(".")

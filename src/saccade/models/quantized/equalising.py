@@ -1,4 +1,4 @@
-"""Channels of neighbouring layers scaled to like ranges, so that one scale fits them all."""
+"""Channels of neighbouring layers scaled to similar ranges, so that one scale fits all."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from saccade.models.quantized.capturing import ATEN, Node, nodes_of
 from saccade.models.quantized.folding import BIAS_PLACE, CONVOLUTIONS, LINEAR
 
 ROUNDS = 3
-"""A scale between two layers changes the ranges of their neighbours."""
+"""Repetitions: a scale between two layers changes the ranges of their neighbours."""
 
 HARMLESS = (ATEN.relu.default, ATEN.max_pool2d.default, ATEN.flatten.using_ints)
-"""What gives s times as much for s times as much, s > 0, channel by channel."""
+"""Operations whose output scales with their input, channel by channel, for a factor above 0."""
 
 CLIPPED = (ATEN.hardtanh.default, ATEN.relu6.default)
 
 
 def unclip(module: fx.GraphModule) -> None:
-    """Let ReLU6 be ReLU: a limit in the middle of a network does not scale with its channels.
+    """Replace ReLU6 by ReLU: a limit in the middle of a network does not scale with its channels.
 
     *Source:* Nagel et al. 2019, section 5.1.1. The ranges of 8 bits are limits, too.
     """
@@ -32,11 +32,11 @@ def unclip(module: fx.GraphModule) -> None:
 
 @torch.no_grad()
 def equalise(module: fx.GraphModule) -> int:
-    """Scale the channels between neighbouring layers of a folded network, with the same answers;
-    return how many pairs there are.
+    """Scale the channels between neighbouring layers of a folded network; its outputs do not
+    change.
 
-    *Source:* Nagel et al. 2019, "Data-free quantization through weight equalization and bias
-    correction", section 4.1.
+    Returns the number of pairs. *Source:* Nagel et al. 2019, "Data-free quantization through weight
+    equalization and bias correction", section 4.1.
     """
     pairs = list(_pairs(module.graph))
     for _ in range(ROUNDS):
@@ -46,7 +46,7 @@ def equalise(module: fx.GraphModule) -> int:
 
 
 def _pairs(graph: fx.Graph) -> list[tuple[Node, Node]]:
-    """Return the layers that give to one other layer alone, with that one."""
+    """Return the layers whose output goes to one other layer only, with that one."""
     found = []
     layers = [node for node in nodes_of(graph) if node.target in (*CONVOLUTIONS, LINEAR)]
     for first in layers:
@@ -61,7 +61,9 @@ def _pairs(graph: fx.Graph) -> list[tuple[Node, Node]]:
 
 
 def _is_alone(first: Node, second: Node) -> bool:
-    """Tell whether the weights of two layers are used nowhere else, and their channels meet."""
+    """Tell whether the weights of two layers are used nowhere else, and whether their channels
+    match.
+    """
     weights = [layer.args[1] for layer in (first, second)]
     if any(w.op != "get_attr" or len(w.users) != 1 for w in weights):
         return False
@@ -87,13 +89,13 @@ def _equalise(module: fx.GraphModule, first: Node, second: Node) -> None:
 
 
 def _largest(weight: Tensor) -> Tensor:
-    """Return the largest magnitude of each output of weights (outputs, ...): (outputs,)."""
+    """Return the largest magnitude of each output channel of weights (outputs, ...): (outputs,)."""
     return weight.abs().flatten(1).amax(1)
 
 
 def _largest_of_inputs(weight: Tensor, groups: int) -> Tensor:
-    """Return the largest magnitude at each input of weights (outputs, inputs / groups, ...):
-    (inputs,).
+    """Return the largest magnitude of each input channel of weights (outputs, inputs / groups,
+    ...): (inputs,).
     """
     outputs, inputs = weight.shape[:2]
     grouped = weight.abs().reshape(groups, outputs // groups, inputs, -1)

@@ -1,4 +1,4 @@
-"""Norms that follow a layer become a part of its weights."""
+"""BatchNorm folded into the weights of the layer before it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BIAS_PLACE = 2
 
 def folded(module: fx.GraphModule) -> fx.GraphModule:
     """Return a captured network whose BatchNorms are folded into the convolutions and linear layers
-    right before them, with the same answers.
+    right before them; its outputs do not change.
 
-    A norm behind something else keeps its statistics. Layers get a bias where they had none.
+    A norm behind something else keeps its statistics. Layers without a bias get one.
     """
     graph, tensors = module.graph, held(module)
     # it names tensors that this module does not have
@@ -41,7 +41,7 @@ def folded(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _takes(layer: Node) -> bool:
-    """Tell whether a layer gives to one place alone, with weights that are used once."""
+    """Tell whether the output of a layer goes to one place only, and its weights are used once."""
     if layer.target not in (*CONVOLUTIONS, LINEAR) or len(layer.users) != 1:
         return False
     weight = layer.args[1]
@@ -53,7 +53,7 @@ def _takes(layer: Node) -> bool:
 
 @torch.no_grad()
 def _fold(norm: Node, layer: Node, tensors: dict[str, tuple[Tensor, bool]]) -> str:
-    """Put new weights and a bias in the place of a layer's; return the name of the bias.
+    """Replace the weights and the bias of a layer; return the name of the bias.
 
     *Source:* Jacob et al. 2018, section 3.2.
     """
@@ -76,7 +76,9 @@ def _fold(norm: Node, layer: Node, tensors: dict[str, tuple[Tensor, bool]]) -> s
 
 
 def _value(given: Any, tensors: dict[str, tuple[Tensor, bool]]) -> Any:
-    """Return what a node gives that no image changes: a tensor ``(...)``, a number or None."""
+    """Return the value of a node that does not depend on the image: a tensor ``(...)``, a number or
+    None.
+    """
     if not isinstance(given, fx.Node):
         return given
     node: Node = given

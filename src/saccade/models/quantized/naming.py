@@ -8,12 +8,12 @@ PREFIX = "quantized"
 
 
 def name_of(scheme: str, base: str) -> str:
-    """Return the name of the network ``base`` where it is quantised by a scheme."""
+    """Return the name of the network ``base`` when a scheme quantises it."""
     return f"{PREFIX}:{scheme}:{base}"
 
 
 def parsed(name: str) -> tuple[Scheme | None, str]:
-    """Return the scheme of a name, None where it is not quantised, and the name without it."""
+    """Return the scheme of a name, or None without one, and the name of the network."""
     start, _, rest = name.partition(":")
     scheme, _, base = rest.partition(":")
     if start.lower() != PREFIX or scheme not in SCHEMES or not base:
@@ -22,5 +22,5 @@ def parsed(name: str) -> tuple[Scheme | None, str]:
 
 
 def base_of(name: str) -> str:
-    """Return the name of the network that a quantised one is made from; any other name as it is."""
+    """Return the name of the network behind a quantised one; any other name unchanged."""
     return parsed(name)[1]

@@ -1,4 +1,4 @@
-"""Where a captured network is rounded to 8 bits."""
+"""The places of a captured network that are rounded to 8 bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDERED = (
     ATEN.relu6.default,
     ATEN.max_pool2d.default,
 )
-"""What keeps the order of numbers: rounding may as well come behind it."""
+"""Operations that preserve the order of values: rounding can as well come behind them."""
 
 MOVED = (
     ATEN.max_pool2d.default,
@@ -30,17 +30,17 @@ MOVED = (
     ATEN.permute.default,
     ATEN.transpose.int,
 )
-"""What makes no new numbers: what was rounded before it still is."""
+"""Operations that only move values: what was rounded before is still rounded."""
 
 QUANTIZERS = "quantizers"
 
 
 def quantized(module: fx.GraphModule, scheme: Scheme) -> fx.GraphModule:
-    """Return a folded network that rounds what its layers take, their weights, and what
-    convolutions and the sums between them give.
+    """Return a folded network that rounds the inputs and the weights of its layers, and the outputs
+    of convolutions and of the sums between them.
 
-    Answers, and what no layer of weights stands next to, stay as they are. Its tensors are those of
-    ``module``.
+    The logits are not rounded, and neither is anything that is not next to a layer with weights.
+    Its tensors are those of ``module``.
     """
     graph = module.graph
     sums = _sums_of_maps(graph)
@@ -70,7 +70,7 @@ def quantized(module: fx.GraphModule, scheme: Scheme) -> fx.GraphModule:
 
 
 def _insert(module: fx.GraphModule, node: Node, quantizer: nn.Module, name: str) -> None:
-    """Let all that takes what a node gives take it rounded."""
+    """Replace the output of a node by its rounded value everywhere."""
     module.get_submodule(QUANTIZERS).add_module(name, quantizer)
     with module.graph.inserting_after(node):
         made = module.graph.call_module(f"{QUANTIZERS}.{name}", (node,))
@@ -78,7 +78,7 @@ def _insert(module: fx.GraphModule, node: Node, quantizer: nn.Module, name: str)
 
 
 def _round_layer(module: fx.GraphModule, layer: Node, scheme: Scheme, number: int) -> None:
-    """Round the weights of a layer, and its bias where there is one."""
+    """Round the weights of a layer, and its bias if it has one."""
     weight = layer.args[1]
     # weights that two layers share are rounded once
     if weight.op == "get_attr":
@@ -97,7 +97,7 @@ def _round_layer(module: fx.GraphModule, layer: Node, scheme: Scheme, number: in
 
 
 def _behind_ordered(node: Node) -> Node:
-    """Return the last of the operations behind a node that keep the order of its numbers."""
+    """Return the last of the order-preserving operations behind a node."""
     while len(node.users) == 1:
         (user,) = node.users
         if user.target not in ORDERED or user.args[0] is not node:
@@ -107,19 +107,19 @@ def _behind_ordered(node: Node) -> Node:
 
 
 def _source(node: Node) -> Node:
-    """Return where the numbers that a node gives were made."""
+    """Return the node that computed the values of a node."""
     while node.op == "call_function" and node.target in MOVED:
         node = node.args[0]
     return node
 
 
 def _is_answer(node: Node) -> bool:
-    """Tell whether what a node gives is the answer of the network."""
+    """Tell whether a node is the output of the network."""
     return any(user.op == "output" for user in node.users)
 
 
 def _sums_of_maps(graph: fx.Graph) -> list[Node]:
-    """Return the sums with a convolution, or with such a sum, right before them: those of residual
+    """Return the sums that directly follow a convolution or another such sum: those of residual
     blocks.
     """
     found: dict[Node, None] = {}
@@ -132,7 +132,7 @@ def _sums_of_maps(graph: fx.Graph) -> list[Node]:
 
 
 def _made_by(node: Node) -> Node:
-    """Return what stands before the operations that keep order or move numbers."""
+    """Return the node before the operations that preserve order or only move values."""
     while node.op == "call_function" and node.target in (*ORDERED, *MOVED):
         node = node.args[0]
     return node

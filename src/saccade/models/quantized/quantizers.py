@@ -1,4 +1,4 @@
-"""Rounding to 8 bits in the middle of a network, which still computes in float32."""
+"""Rounding to 8 bits inside a network that still computes in float32."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from saccade.models.quantized.schemes import Scheme
 
 MOMENTUM = 0.01
-"""Share of a step in the running ranges. *Source:* the averaging constant of torch's
-MovingAverageMinMaxObserver; Jacob et al. 2018, section 3.1, wants a small one.
+"""Weight of a new step in the running ranges. *Source:* the averaging constant of torch's
+MovingAverageMinMaxObserver; Jacob et al. 2018, section 3.1, asks for a small one.
 """
 
 LEVELS = 255
@@ -22,19 +22,20 @@ MOST_WEIGHT = 127
 """The largest weight: int8, -127 to 127."""
 
 LEAST_SHARE = 1e-4
-"""A channel's scale is at least this share of the largest one: where all weights are zero its bias
-would not fit into 32 bits.
+"""Smallest scale of a channel as a share of the largest one: the bias of a channel whose weights
+are all zero would not fit into 32 bits.
 """
 
 TINY = 1e-12
 
 
 class Activations(nn.Module):
-    """Rounds activations to 8 bits within ranges that follow the batches in training.
+    """Rounds activations to 8 bits, within ranges that follow the batches in training.
 
     ``running_low`` and ``running_high``, scalars, are averaged over the cells (micro-batches) of a
-    step as those of BatchNorm are. After ``until`` steps they stay as they are; ``steps`` counts
-    them. While it is ``watching`` they grow to hold all that is seen, and nothing is rounded.
+    step like the statistics of BatchNorm. After ``until`` steps they are frozen; ``steps`` counts
+    the steps. While it is ``watching``, the ranges grow to hold every value, and nothing is
+    rounded.
     """
 
     running_low: Tensor
@@ -75,7 +76,9 @@ class Activations(nn.Module):
 
     @torch.no_grad()
     def scale_and_zero(self) -> tuple[Tensor, Tensor]:
-        """Return the size of a step, a float32 scalar, and the step that is zero, an int32 one."""
+        """Return the size of a step, a float32 scalar, and the number of the step that means zero,
+        an int32 scalar.
+        """
         low, high = self.running_low.clamp(max=0), self.running_high.clamp(min=0)
         if self.scheme.power_of_two:
             signed = low < 0
@@ -91,7 +94,7 @@ class Activations(nn.Module):
 
 
 class Weights(nn.Module):
-    """Rounds weights to 8 bits, around zero, by their largest magnitude of the moment."""
+    """Rounds weights to 8 bits, around zero, by their present largest magnitude."""
 
     def __init__(self, scheme: Scheme) -> None:
         super().__init__()
@@ -119,9 +122,11 @@ class Weights(nn.Module):
 
 
 class Bias(nn.Module):
-    """Rounds a bias to 32 bits: whole steps of the layer's inputs times steps of its weights.
+    """Rounds a bias to 32 bits: whole multiples of (step of the layer's inputs x step of its
+    weights).
 
-    So integer kernels add it up; without it, their answers would be others now and then.
+    Integer kernels add the bias in this form; without the rounding, their results would sometimes
+    differ.
     """
 
     def __init__(self, given: Activations, weights: Weights) -> None:
@@ -146,9 +151,10 @@ class Bias(nn.Module):
 
 
 def power_of_two_above(numbers: Tensor) -> Tensor:
-    """Return the smallest power of two not below each positive number, of any shape.
+    """Return for each positive number the smallest power of two that is not below it, in any shape.
 
-    By the bits of the numbers, as exp2 may miss a last one; what is below 2^-126 becomes that.
+    It uses the bits of the numbers, because exp2 can be wrong in the last one; numbers below 2^-126
+    become 2^-126.
     """
     bits = numbers.float().contiguous().view(torch.int32)
     exponent = (bits >> 23) & 0xFF

@@ -1,4 +1,4 @@
-"""How numbers become 8 bits: the schemes that a network may be quantised by."""
+"""Quantisation schemes: how numbers become 8 bits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """Where scales stand, and what they may be.
+    """The places and the allowed values of scales.
 
-    ``per_channel``: weights have a scale for each output channel, else one for each layer.
+    ``per_channel``: weights have one scale per output channel, otherwise one per layer.
     ``power_of_two``: every scale is a power of two and every zero point is zero, so that a device
-    needs shifts alone. ``equalises``: the channels of neighbouring layers are scaled to like ranges
-    before training.
+    needs only shifts. ``equalises``: the channels of neighbouring layers are scaled to similar
+    ranges before training.
     """
 
     name: str

@@ -26,9 +26,9 @@ def form(tensor: Tensor) -> str:
 
 
 def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor, str] | None:
-    """Return a tensor in the shape of ours, any ``(...)``, and what was changed.
+    """Return a tensor in the shape of ours, any ``(...)``, and a description of the change.
 
-    None when it means something else.
+    None if it means something else.
     """
     if theirs.is_complex() != ours.is_complex():
         return None
@@ -103,9 +103,8 @@ def _resized_pooling(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
 def _resized_positions(theirs: Tensor, ours: Tensor) -> tuple[Tensor, str] | None:
     """Resize a position table (1, tokens + n, C), n = side^2.
 
-    Tokens that there are none of keep our values.
-
-    *Source:* Dosovitskiy et al. 2021, section 3.2; antialiased, as timm does it.
+    Tokens that are missing in it keep our values. *Source:* Dosovitskiy et al. 2021, section 3.2;
+    antialiased, as timm does it.
     """
     if min(theirs.dim(), ours.dim()) < 2 or theirs.shape[-1] != ours.shape[-1]:
         return None

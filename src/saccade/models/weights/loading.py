@@ -54,21 +54,22 @@ PLAIN_VALUES: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
-"""What many files have besides tensors, options and numpy numbers: reading these runs no code."""
+"""Types that many files hold besides tensors, options and numpy numbers: reading them runs no code.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of every tensor, by the model's names; ``unused`` by those of the source.
+    """The result for every tensor, by the model's names; ``unused`` by those of the source.
 
-    ``source`` is the file and the table in it, ``table`` that alone (empty = the file has but one),
-    ``dialect`` whose names it uses (empty = the model's own). ``fitted`` were changed to fit,
-    ``misshaped`` could not be, each with how; ``head`` stays as it starts because the classes are
-    others, and ``fresh`` are all parameters of heads that the source did not give. ``share`` of the
-    model's weights, heads aside, was loaded. ``others`` are tables and prefixes of the source that
-    would have fitted, too. ``first`` says how the layer that sees the pixels does not fit (empty =
-    it does), and ``patch`` is the side, in pixels, of the patches that the source's first layer
-    sees where it is another (0 = no).
+    ``source`` is the file and the table in it, ``table`` the table alone (empty = the file has only
+    one), ``dialect`` the library whose names it uses (empty = the model's own). ``fitted`` tensors
+    were changed to fit, ``misshaped`` ones could not be, each with the reason; ``head`` was not
+    loaded because the classes differ, and ``fresh`` are all parameters of heads that the source did
+    not give. ``share`` of the model's weights, without heads, was loaded. ``others`` are further
+    tables and prefixes of the source that would fit. ``first`` says how the first layer does not
+    fit (empty = it does), and ``patch`` is the side, in pixels, of the patches in the source's
+    first layer if it differs (0 = it does not).
     """
 
     source: str
@@ -141,15 +142,15 @@ def load_weights(
     classes: Sequence[str] = (),
     strict: bool = False,
 ) -> Report:
-    """Copy what fits of foreign weights, tensors of any shape ``(...)``, and report what does not.
+    """Copy the fitting tensors of foreign weights, of any shape ``(...)``, and report the others.
 
     ``source`` is a .safetensors, .pth or .pt file, a run folder, a checkpoint folder, or a mapping
-    such as a state dict; of a checkpoint with an average of the weights the average is taken, for
-    it is the model. Fitted are: linear layers to 1x1 convolutions and back, position tables to
+    such as a state dict. If a checkpoint has an average of the weights, it is taken: it is the
+    model. These are made to fit: linear layers to 1x1 convolutions and back, position tables to
     other image sizes, relative position tables to other windows, the first convolution to other
-    channels. A head of another number of classes is left alone, as is one of other ``classes``
-    where a file of ours names them. Raises CheckpointError, the model untouched, when the file
-    cannot be read, nothing fits or, if ``strict``, anything is left over.
+    channels. A head with other classes, by number or by name, is not loaded. Raises CheckpointError
+    and leaves the model unchanged if the file cannot be read, if nothing fits or, with ``strict``,
+    if anything is left over.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     tree, known = (source, ()) if isinstance(source, Mapping) else _read(Path(source))
@@ -184,8 +185,8 @@ def load_weights(
 
 
 def tensors_of(path: Path) -> Any:
-    """Return what a file of weights, a run folder or a checkpoint holds: tables of tensors of any
-    shape ``(...)``, nested as they are there.
+    """Return the contents of a file of weights, a run folder or a checkpoint: tables of tensors of
+    any shape ``(...)``, nested as in the file.
 
     Raises CheckpointError as `load_weights` does.
     """
@@ -193,10 +194,10 @@ def tensors_of(path: Path) -> Any:
 
 
 def head_width(model: nn.Module, tree: Any, where: str) -> int:
-    """Return how many classes the head in tables of tensors has, 0 where there is none.
+    """Return the number of classes of the head in tables of tensors, 0 without a head.
 
-    ``model`` is the network that they belong to, of any width, perhaps without memory. Raises
-    CheckpointError where none of them fits it.
+    ``model`` is their network, of any width, perhaps without memory. Raises CheckpointError if none
+    of them fits it.
     """
     reading = best(model, tree, where)
     if not reading.tensors:
@@ -207,12 +208,11 @@ def head_width(model: nn.Module, tree: Any, where: str) -> int:
 def foreign_state(
     model: nn.Module, dialect: str, like: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Return the state of a model, tensors of any shape ``(...)``, under the names that another
-    library uses.
+    """Return the state of a model, tensors of any shape ``(...)``, under another library's names.
 
     ``dialect`` is torchvision, timm or pycls. ``like`` is a state dict of theirs whose shapes are
-    taken, where they keep a linear layer for a 1x1 convolution. The tensors share memory with the
-    model. Raises ConfigError.
+    used, for example if they have a linear layer in place of a 1x1 convolution. The tensors share
+    memory with the model. Raises ConfigError.
     """
     if dialect not in DIALECTS:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The mean and deviation that a file of weights says it was trained with."""
+"""The mean and standard deviation that a file of weights names."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from saccade.models.weights import stored
 Colours = tuple[float, float, float]
 IMAGENET: tuple[Colours, Colours] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES: tuple[Colours, Colours] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and deviation that most published weights were trained with: torchvision's, and those of
-networks from TensorFlow.
+"""Mean and standard deviation of most published weights: torchvision's, and those of networks from
+TensorFlow.
 """
 PUBLISHED_AS = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights in folders of the Hugging Face hub, where other files describe them."""
+"""Names of weights in folders of the Hugging Face hub, which other files describe."""
 
 _PAIRS = (("mean", "std"), ("image_mean", "image_std"))
 _LONGEST_BYTES = 1 << 20
 
 
 def normalisation(file: Path) -> tuple[Colours, Colours] | None:
-    """Return mean and deviation, for RGB values in 0..1, or None where nothing says them.
+    """Return mean and standard deviation, for RGB values in 0..1, or None if nothing names them.
 
-    They are in the head of a ``.safetensors``, or in what the hub keeps beside the weights:
-    ``config.json`` of timm (``pretrained_cfg``), ``preprocessor_config.json`` of transformers.
+    They are in the header of a ``.safetensors``, or in files that the hub stores beside the
+    weights: ``config.json`` of timm (``pretrained_cfg``), ``preprocessor_config.json`` of
+    transformers.
     """
     for facts in _descriptions(file):
         for mean, std in _PAIRS:
@@ -38,7 +39,7 @@ def normalisation(file: Path) -> tuple[Colours, Colours] | None:
 
 
 def _descriptions(file: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield what describes the weights, what it keeps about pretraining first."""
+    """Yield the descriptions of the weights, those about pretraining first."""
     texts = []
     if file.suffix == ".safetensors":
         remarks = stored.header(file).remarks
@@ -72,7 +73,7 @@ def _mapping(text: str) -> Mapping[str, Any]:
 
 
 def _colours(value: Any) -> Colours | None:
-    """Return three finite numbers, from a list or from a text that holds one."""
+    """Return three finite numbers, from a list or from a text that contains one."""
     if isinstance(value, str):
         try:
             value = [float(part) for part in value.strip("[]() ").replace(",", " ").split()]

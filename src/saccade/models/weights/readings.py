@@ -1,13 +1,13 @@
 """Ways to read named tensors: which table, which prefix, whose names.
 
-The way that fits a model best is taken.
+The way that fits a model best is used.
 
-Many files hold several networks of one form: a student and the teacher that averages it, the
-weights and their moving average. The averaged one is the model its authors evaluated, so among ways
-that fit equally well it is taken.
+Many files hold several networks of one form: a student and the teacher that averages it, or the
+weights and their moving average. The averaged one is the model that its authors evaluated, so it is
+used among ways that fit equally well.
 
-Work is bounded whatever a file claims: its tables, the prefixes of its names and the names read in
-all have limits.
+The work is bounded, whatever a file claims: its tables, the prefixes of its names and the total
+number of names have limits.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from saccade.models.parts import embedding
 from saccade.models.weights.fitting import squeezed
 
 DIALECTS = ("torchvision", "timm", "pycls", "swin's authors", "lightly")
-"""Whose names are known.
+"""The libraries whose names are known.
 
-The last two are what self-supervised trainers keep: Swin as its authors published it, which SimMIM
-uses, and a ResNet cut into a list of its parts, as in the examples of lightly.
+The last two are formats of self-supervised trainers: Swin as its authors published it, which SimMIM
+uses, and a ResNet as a list of its parts, as in the examples of lightly.
 """
 WRAPPERS = {
     *("module", "model", "net", "network", "backbone", "encoder", "features", "trunk"),
@@ -37,22 +37,21 @@ WRAPPERS = {
     *("ema", "swa", "avg", "average", "averaged", "shadow"),
     *("", "wrapped", "embedding", "vit"),
 }
-"""Parts, joined by underscores, of the words that trainers put before the names of a network:
+"""Words, joined by underscores, that trainers put before the names of a network:
 ``teacher_backbone``, or lightly-train's ``student_embedding_model.wrapped_model._model``.
 """
 AVERAGES = {"ema", "teacher", "target", "average", "averaged", "avg", "swa", "shadow", "polyak"}
-"""Parts that say of a table or a prefix that it holds averaged weights."""
+"""Words in the name of a table or a prefix that mean averaged weights."""
 KEYS = {"k", "key", "momentum"}
-"""Parts of the names of averages that their authors made for the training alone.
-
-They hand over the other encoder.
+"""Words in the names of averages that their authors made for training only; they publish the other
+encoder.
 
 *Source:* He et al. 2020 and Chen et al. 2021 (MoCo, MoCo v3), the published ``main_lincls.py``.
 """
 MOMENTS = re.compile(
     r"optim(i[sz]er|[._]|$)|(^|[._])opt([._]|$)|(exp|square|grad)_avg|avg_(sq|grad)"
 )
-"""Places of an optimiser's averages, which are of gradients and not of weights."""
+"""Places of an optimiser's averages, which average gradients and not weights."""
 INSERTED = re.compile(r"(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "linear", "last_linear")
 COMPUTED = {"relative_position_index", "relative_coords_table", "attn_mask"}
@@ -61,20 +60,20 @@ COUNTERS = {"num_batches_tracked"}
 DEPTH = 4
 SHOWN = 6
 LONGEST_CHAIN = 6
-"""Words of a prefix; ``module.model.backbone.encoder`` is as long as they are seen."""
+"""Largest number of words in a prefix; ``module.model.backbone.encoder`` is the longest seen."""
 MOST_TABLES = 100
 MOST_PLACES = 100_000
-"""Entries of nested tables that are looked at."""
+"""Largest number of entries of nested tables that are searched."""
 MOST_NAMES = 400_000
-"""Names that are read in all ways together: a file of 1,000 names has some 20 ways."""
+"""Largest number of names read in all ways together: a file of 1,000 names has about 20 ways."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One way to read a source: tensors of any shape ``(...)`` by our names, and unused names.
 
-    ``place`` is the table and ``prefix`` what was stripped there; ``others`` names further ways
-    that would fit.
+    ``place`` is the table and ``prefix`` the removed prefix; ``others`` names further ways that
+    would fit.
     """
 
     place: str
@@ -86,8 +85,8 @@ class Reading:
 
     @property
     def rank(self) -> int:
-        """How much its authors meant it: 2 an average, 1 weights, 0 an average for training
-        alone, -1 no weights.
+        """How likely its authors meant this one: 2 an average, 1 weights, 0 an average for training
+        only, -1 no weights.
         """
         name = f"{self.place}.{self.prefix}".lower()
         if MOMENTS.search(name):
@@ -101,7 +100,7 @@ class Reading:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a tensor without what torch.compile and the like put between its words."""
+    """Return the name of a tensor without the parts that torch.compile and others insert."""
     return INSERTED.sub("", name)
 
 
@@ -119,10 +118,9 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def best(model: nn.Module, tree: Any, where: str) -> Reading:
     """Return the reading that fits most names.
 
-    Among equals an average of weights, then the model's own names.
-
-    An average of the parameters alone is taken with the running statistics of the weights that it
-    averages. Raises CheckpointError when there are no named tensors, or too many ways to read them.
+    Among equals, it prefers an average of weights, then the model's own names. An average of the
+    parameters only is used with the running statistics of the weights that it averages. Raises
+    CheckpointError if there are no named tensors, or too many ways to read them.
     """
     own, head = state_of(model), heads_of(model)[0]
     names = {dialect: names_in(model, dialect) for dialect in DIALECTS}
@@ -219,7 +217,7 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def names_in(model: nn.Module, dialect: str) -> dict[str, str]:
-    """Return the names of a model that another library spells otherwise, each with theirs."""
+    """Return the names of a model that another library spells differently, each with theirs."""
     if dialect == "swin's authors":
         return _authors_names(model)
     if dialect == "lightly":
@@ -245,8 +243,8 @@ def _authors_names(model: nn.Module) -> dict[str, str]:
 
 
 def _numbered_names(model: nn.Module) -> dict[str, str]:
-    """Return a ResNet's names where its parts stand in a list without their names: convolution,
-    norm, ReLU, pool, four stages.
+    """Return a ResNet's names in a numbered list without names: convolution, norm, ReLU, pool, four
+    stages.
     """
     names = state_of(model)
     if not all(any(n.startswith(f"{part}.") for n in names) for part in ("conv1", "bn1", "layer4")):

@@ -1,4 +1,4 @@
-"""Files of tensors from strangers: claims are checked before anything is allocated."""
+"""Files of tensors from unknown authors: claims are checked before anything is allocated."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from saccade.errors import CheckpointError
 
 LARGEST_TENSORS = 200_000
-"""Tensors in one file; the largest networks that anybody trains have a few thousand."""
+"""Largest number of tensors in one file; the largest networks in use have a few thousand."""
 
 LIST_OF_PARTS = ".index.json"
-"""How the list is called that Hugging Face's libraries write for weights in several files."""
+"""Name of the index that Hugging Face's libraries write for weights in several files."""
 
 _FLOATING = ("F", "BF")
 _ZIP = b"PK\x03\x04"
@@ -26,11 +26,11 @@ _ZIP = b"PK\x03\x04"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a ``.safetensors`` file says of itself: (type, shape) by name, any shape ``(...)``, and
-    its remarks.
+    """The header of a ``.safetensors`` file: (type, shape) by name, any shape ``(...)``, and its
+    metadata.
 
-    That the file is as long as the tensors together has been checked, so its size bounds what
-    reading it takes.
+    The length of the file was compared with that of the tensors, so its size bounds the memory for
+    reading it.
     """
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -44,7 +44,7 @@ class Header:
 def header(file: Path) -> Header:
     """Read the header of a ``.safetensors`` file.
 
-    Raises CheckpointError when there is none or it does not fit.
+    Raises CheckpointError if there is none, or if it does not fit the file.
     """
     try:
         with _spelled(file) as path, safetensors.safe_open(path, "pt") as handle:
@@ -65,7 +65,7 @@ def header(file: Path) -> Header:
 
 
 def refuse_list_of_parts(file: Path) -> None:
-    """Raise CheckpointError for the list of weights that lie in several files."""
+    """Raise CheckpointError for an index of weights that are spread over several files."""
     if file.name.endswith(LIST_OF_PARTS):
         raise CheckpointError(
             "this is an index of weights in several files; it contains no tensors",
@@ -77,8 +77,8 @@ def refuse_list_of_parts(file: Path) -> None:
 
 @contextlib.contextmanager
 def _spelled(file: Path) -> Iterator[str]:
-    """Return a path that safetensors can take: it knows none that is no UTF-8, and Linux has
-    another for each file.
+    """Return a path that safetensors accepts: it refuses one that is not UTF-8, and Linux has
+    another path for each file.
     """
     try:
         str(file).encode()
@@ -98,21 +98,18 @@ def read(file: Path) -> dict[str, Tensor]:
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor, of any shape ``(...)``, that holds NaN or infinity.
-
-    Empty for none.
+    """Return the name of the first tensor, of any shape ``(...)``, that holds NaN or infinity, or
+    an empty string.
     """
     floats = ((name, t) for name, t in tensors.items() if t.is_floating_point() or t.is_complex())
     return next((name for name, t in floats if not bool(torch.isfinite(t).all())), "")
 
 
 def is_honest_zip(file: Path) -> bool:
-    """Tell whether a .pth is a zip, as they are today.
+    """Tell whether a .pth is a zip, as today's files are.
 
-    Raises ValueError where it would unpack to more than it has.
-
-    ``torch.save`` stores and never compresses, so a small file that claims large tensors was made
-    to do harm.
+    Raises ValueError if it would unpack to more than its own size. ``torch.save`` stores without
+    compression, so a small file that claims large tensors was made to do harm.
     """
     with file.open("rb") as stream:
         # files of torch before 1.6 are no zips

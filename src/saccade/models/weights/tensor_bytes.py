@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of any shapes ``(...)`` as safetensors takes them: on the CPU, row-major, no
-    memory in common.
+    """Return tensors of any shapes ``(...)`` in a form that safetensors accepts: on the CPU,
+    row-major, without shared memory.
 
     Tied weights are one tensor under several names; each name gets its own copy.
     """
