@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import runpy
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from toy_classifiers import RECIPE, SIDE, classifier, export, images
 
 import saccade
+from saccade.data.images import decode
 from saccade.errors import ExportError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting.parity import require_same_pixels
@@ -79,9 +81,43 @@ def test_the_pixels_of_the_program_are_ours_in_files_of_every_kind(
     program.write_text(snippet(recipe, given))
     photo = np.asarray(Image.fromarray(images()[5]).resize(size))
     kinds = require_same_pixels(program, recipe, photo, given)
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     for kind, apart in kinds.items():
         assert apart["most_levels"] < 1.01, (kind, apart)
+
+
+def odd_files() -> dict[str, Image.Image]:
+    levels = np.asarray(Image.fromarray(images()[5]).convert("L").resize((75, 50)))
+    deep = levels.astype(np.uint16) * 257
+    return {
+        "float.tif": Image.fromarray(levels.astype(np.float32)),
+        "lab.tif": Image.fromarray(images()[5]).convert("LAB"),
+        "32-bit.tif": Image.fromarray(levels.astype(np.int32) * 1000),
+        "key.png": Image.fromarray(deep),
+    }
+
+
+@pytest.mark.parametrize("exif", ["ignore", "apply"])
+def test_what_saccade_cannot_read_the_program_refuses_instead_of_answering(
+    exif: Any, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, exif=exif)
+    program = tmp_path / "classify.py"
+    program.write_text(snippet(recipe, "uint8"))
+    read = runpy.run_path(str(program))["pixels_of"]
+    for name, image in odd_files().items():
+        path = tmp_path / name
+        more = {"transparency": int(np.asarray(image)[25, 40])} if name == "key.png" else {}
+        image.save(path, **more)
+        if name == "key.png":
+            pixels = decode.decode(path.read_bytes(), exif=exif)
+            wanted = recipe.framing.square(pixels, SIDE).permute(1, 2, 0).numpy()
+            assert np.abs(read(io.BytesIO(path.read_bytes()))[0].astype(int) - wanted).max() <= 1
+            continue
+        with pytest.raises(decode.BadImage):
+            decode.decode(path.read_bytes(), exif=exif)
+        with pytest.raises(ValueError, match="not supported"):
+            read(io.BytesIO(path.read_bytes()))
 
 
 def test_a_program_that_shifts_images_by_a_pixel_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ MEAN_LEVELS = 0.5
 """Largest mean distance of pixels, in levels of 255: a shift by one pixel is more."""
 
 LONG_SIDE, QUARTER_TURN = 512, 6
+PHOTOMETRIC_TAG = 262
+"""Of a TIFF, 0 where white is 0. *Source:* TIFF 6.0, section 8."""
 
 
 def require_same_pixels(
@@ -74,6 +76,7 @@ def files_of(pixels: Array) -> dict[str, bytes]:
         "palette": saved(image.convert("P"), "PNG"),
         "EXIF": saved(image, "JPEG", exif=turned),
         "16 bits": saved(deep, "PNG"),
+        "16 bits, white is 0": saved(deep, "TIFF", tiffinfo={PHOTOMETRIC_TAG: 0}),
     }
 
 

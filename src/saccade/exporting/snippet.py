@@ -46,13 +46,20 @@ def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
 
 def _read(recipe: Recipe, given: Input) -> list[str]:
     """Return the lines that turn a file into the input of the ONNX file."""
-    opened = "Image.open(file)"
-    if recipe.exif == "apply":
-        opened = f"ImageOps.exif_transpose({opened})"
+    turns = recipe.exif == "apply"
     lines = [
-        f"image = {opened}",
+        "image = opened = Image.open(file)",
+        *["image = ImageOps.exif_transpose(opened)"] * turns,
         'if image.mode.startswith("I"):  # 16 bits',
-        "    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))",
+        "    levels = np.asarray(image)",
+        "    if levels.min() < 0 or levels.max() > 65535:",
+        '        raise ValueError("gray values above 16 bits are not supported")',
+        '    if getattr(opened, "tag_v2", {}).get(262) == 0:  # a TIFF in which white is 0',
+        "        levels = 65535 - levels",
+        '    levels = np.where(levels == image.info.get("transparency"), 65535, levels)',
+        "    image = Image.fromarray((levels >> 8).astype(np.uint8))",
+        'if image.mode in ("F", "LAB", "HSV"):',
+        '    raise ValueError(f"pixels of mode {image.mode} are not supported")',
         "if image.has_transparency_data:  # on white, as a browser shows it",
         '    white = Image.new("RGBA", image.size, "white")',
         '    image = Image.alpha_composite(white, image.convert("RGBA"))',
