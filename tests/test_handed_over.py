@@ -113,7 +113,7 @@ def test_classes_are_matched_by_name_between_what_is_handed_over_and_files(tmp_p
     reversed_names = saccade.evaluate(run.folder, (X[60:], WORDS[60:]))
     assert reversed_names.correct == run.result["correct"] and run.result["n"] == 20
     assert saccade.load(out).recipe.classes == ("cat", "dog")
-    with pytest.raises(DataError, match="1 classes of the all split are not known: cow"):
+    with pytest.raises(DataError, match="unknown classes in the split 'all': cow"):
         saccade.evaluate(run.folder, (X[:4], ["cat", "dog", "cow", "cow"]))
 
 

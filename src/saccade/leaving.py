@@ -106,13 +106,13 @@ def quantize(
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Outcome:
-    """Train a finished run on, computing as in 8 bits, as ``saccade quantize`` does.
+    """Continue the training of a run in simulated 8-bit arithmetic, as ``saccade quantize`` does.
 
-    ``scheme`` is ``"int8"``: weights with a scale for each output channel; or ``"power-of-two"``:
-    one for each layer, each a power of two. ``data`` and ``val`` are needed where those of the run
-    were handed over. Other settings go by their dotted names with ``__`` for the dot. Returns the
-    folder and figures of the new run, which ``evaluate``, ``predict`` and ``export`` take as any
-    other. Raises a SaccadeError with the reason and what to do.
+    ``scheme`` is ``"int8"``: weights with one scale per output channel; or ``"power-of-two"``: one
+    per layer, each a power of two. ``data`` and ``val`` are needed if those of the run came from
+    Python. Other settings go by their dotted names with ``__`` for the dot. Returns the folder and
+    figures of the new run, which ``evaluate``, ``predict`` and ``export`` accept like any other.
+    Raises a SaccadeError with the reason and what to do.
     """
     begun = time.monotonic()
     require_callable(callbacks)
@@ -141,7 +141,7 @@ def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
     """Return the formats and their input; raises UsageError for unknown ones."""
     if given not in INPUTS:
         raise UsageError(
-            f"unknown input '{given}'", where="--input", fix=f"give {', '.join(INPUTS)}"
+            f"unknown input '{given}'", where="--input", fix=f"choose one of {', '.join(INPUTS)}"
         )
     kinds = chosen(formats)
     if int8:

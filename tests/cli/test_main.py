@@ -172,7 +172,7 @@ def test_one_bad_image_costs_no_other_answer(run: Path, place: Path) -> None:
     stopped = saccade("predict", str(run), str(folder), "--strict", cwd=place, status=65)
     assert (
         stopped.stdout.count("\n") == 1
-        and "this is not a readable image: truncated PNG" in stopped.stderr
+        and "this image cannot be read: truncated PNG" in stopped.stderr
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 import typer
 import typer.main
 
+from console import run_here
 from saccade import cli
 from saccade.cli.main import app
 from saccade.cli.options import KNOWN_DATA, Asked, asking
@@ -109,3 +110,23 @@ def test_the_help_of_pretrain_offers_nothing_that_it_refuses() -> None:
         for option in parameter.opts
     }
     assert "--freeze" not in offered and "--init" in offered
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "says", "never"),
+    [
+        ("train --precision fp17", 78, "precision: it must be 'auto', 'fp32'", "Input should be"),
+        ("train --epochs ten", 78, "do:    change epochs (length of the run", "(got "),
+        ("train missing.yaml", 78, "do:    check the path", "saccade models"),
+        ("train --dat digits", 2, "some options are misspelled:\n    --dat", "another trainer"),
+        ("pack digits p --quality 200", 78, "where: --quality\n  do:    use a value from 1", "500"),
+        ("pack digits p --chroma 4:1:1", 2, "'4:1:1' is not one of", "Value error"),
+        ("predict run a.jpg --top 0", 2, "it must be greater than", "Input should be"),
+        ("quantize nosuch", 66, "there is no run at this path", "these weights"),
+    ],
+)
+def test_wrong_values_are_answered_in_plain_words(
+    line: str, status: int, says: str, never: str, tmp_path: Path
+) -> None:
+    done = run_here(*line.split(), cwd=tmp_path)
+    assert done.status == status and says in done.stderr and never not in done.stderr, done.stderr

@@ -72,6 +72,14 @@ def test_rows_of_one_name_are_told_apart_by_their_size() -> None:
     ]
 
 
+def test_all_of_a_few_images_right_is_no_certainty() -> None:
+    drawn = Probed("one", "resnet8", 16, 64, {20: 1.0}, 1.0, 1.0, 0.5)
+    rows = (drawn, replace(drawn, name="two", knn={20: 0.75}, probe=0.75))
+    of_four, of_many = (Comparison(rows, learned=9, judged=n, judge="val") for n in (4, 4000))
+    assert "not clearly worse: two" in _table(of_four) and "not clearly" not in _table(of_many)
+    assert of_four.error(1.0) == of_four.error(0.0) > 0.1 and of_many.error(1.0) < 0.001
+
+
 @pytest.mark.spec(44)
 def test_the_figures_are_those_of_the_features_that_embed_writes(run: Path, tmp_path: Path) -> None:
     digits = saccade.open_source("digits")

@@ -234,7 +234,7 @@ def test_without_a_network_the_reason_is_said(tmp_path: Path) -> None:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}/set.bin"
         done = run_here("download", address, "--out", str(tmp_path))
     assert done.status == 65 and "set.bin could not be downloaded" in done.stderr
-    assert "refused" in done.stderr and "look at the network" in done.stderr
+    assert "refused" in done.stderr and "check the network" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_is_a_bad_step_at_any_scale() -> None:
 
 @pytest.mark.spec(27)
 def test_fp16_is_refused_where_there_is_no_gpu() -> None:
-    with pytest.raises(ConfigError, match="fp16 training needs a GPU"):
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         precision.choose("fp16", CPU)
 
 

@@ -47,7 +47,13 @@ class Verb(typer.core.TyperCommand):
             told = foreign_options.answer(str(self.name), args, own)
             if told:
                 raise told
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ").replace(
+                "Input should be", "it must be"
+            )
+            raise
 
 
 class _Application(typer.Typer):

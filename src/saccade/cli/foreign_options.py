@@ -147,9 +147,11 @@ def answer(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Usag
         for given, ours, why in told
         if why or given != ours
     ]
+    foreign = any(part.row for part in parts)
+    what = "some options are spelled as in another trainer; Saccade's are:"
     return UsageError(
-        "\n".join(["some options are spelled as in another trainer; Saccade's are:", *lines]),
-        where="docs/coming-from.md has the complete table",
+        "\n".join([what if foreign else "some options are misspelled:", *lines]),
+        where="docs/coming-from.md has the complete table" if foreign else "",
         fix=" ".join(["saccade", verb, *filter(None, dict.fromkeys(ours for _, ours, _ in told))]),
     )
 

@@ -1,4 +1,4 @@
-"""``saccade quantize``: training that lets a finished run compute in 8 bits."""
+"""``saccade quantize``: training of a finished run in simulated 8-bit arithmetic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Scheme = Annotated[
     ),
 ]
 Epochs = Annotated[
-    str, typer.Option("--epochs", help="Length: 2, 2ep or 500step. Ranges rest after half of it.")
+    str, typer.Option("--epochs", help="Length: 2, 2ep or 500step. Ranges freeze half way.")
 ]
 Rate = Annotated[float, typer.Option("--lr", help="Effective learning rate, never scaled.")]
 
@@ -43,10 +43,10 @@ def quantize(
     resume_changed: ResumeChanged = False,
     json_out: options.Json = False,
 ) -> None:
-    """Train a finished run on, computing as in 8 bits; `export` then writes it as int8.
+    """Continue the training of a run in simulated 8 bits; `export` then writes it as int8.
 
-    It is a run like any other, on the images and with the augmentation of the one that it begins
-    with. The same command goes on where it stopped.
+    It is a run like any other, with the images and the augmentation of the first run. The same
+    command continues it after a stop.
     """
 
     def wanted() -> Request:

@@ -56,7 +56,11 @@ class Layers:
                 if isinstance(error, plain_yaml.BadYaml) and error.line
                 else ""
             )
-            raise ConfigError(f"the file cannot be read: {error}", where=f"{path}{line}") from error
+            raise ConfigError(
+                f"the file cannot be read: {error}",
+                where=f"{path}{line}",
+                fix="correct the YAML there",
+            ) from error
         if not isinstance(tree, dict):
             raise ConfigError("the file must hold `name: value` settings", where=str(path))
         # what a recipe says of itself, and what a run chose by itself, are no settings
@@ -136,12 +140,18 @@ class Layers:
             name = str(first["msg"]).removeprefix("Value error, ").split(":")[0]
         if name not in kinds():
             return ConfigError(str(first["msg"]))
-        message = str(first["msg"]).removeprefix("Value error, ").removeprefix(name + ": ")
+        message = _plain(str(first["msg"])).removeprefix(name + ": ")
+        given = _short(repr(self._values.get(name)))
         return ConfigError(
-            f"{name}: {message} (got {_short(repr(self._values.get(name)))})",
+            f"{name}: {message}" + ("" if given in message else f" (got {given})"),
             where=self._origin.get(name, "defaults"),
-            fix=f"{name} is: {next(doc for n, _, doc, _ in fields() if n == name)}",
+            fix=f"change {name} ({next(doc for n, _, doc, _ in fields() if n == name)})",
         )
+
+
+def _plain(message: str) -> str:
+    """Return what pydantic says about a bad value in the words of this program."""
+    return message.removeprefix("Value error, ").replace("Input should be", "it must be")
 
 
 def _short(text: str, limit: int = 200) -> str:

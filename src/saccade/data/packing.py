@@ -55,15 +55,17 @@ class Settings:
 
     def check(self) -> Settings:
         """Return the settings; raises ConfigError on values that make no sense."""
-        if not (
-            0 <= self.max_side <= 65500 and 1 <= self.quality <= 100 and 8 <= self.tile <= 1024
+        for name, value, low, high in (
+            ("max_side", self.max_side, 0, 65500),
+            ("quality", self.quality, 1, 100),
+            ("tile", self.tile, 8, 1024),
         ):
-            raise ConfigError(
-                f"max side {self.max_side}, quality {self.quality} and tile {self.tile} are "
-                "out of range",
-                where="pack",
-                fix="max side 0 (never reduce) to 65500, quality 1 to 100, tile 8 to 1024 pixels",
-            )
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"{value} is out of range",
+                    where=f"--{name.replace('_', '-')}",
+                    fix=f"use a value from {low} to {high}",
+                )
         return self
 
 

@@ -37,13 +37,13 @@ def choose(wanted: str, device: torch.device) -> tuple[str, str]:
         )
     if wanted == "bf16" and device.type == "mps":
         raise ConfigError(
-            "bf16 training is not supported on mps", where="precision", fix="--precision fp32"
+            "bf16 is not supported on mps", where="precision", fix="use --precision fp32"
         )
     if wanted == "fp16" and device.type != "cuda":
         raise ConfigError(
-            f"fp16 training needs a GPU of NVIDIA or AMD; this is {device.type}",
+            f"fp16 needs a GPU of NVIDIA or AMD; this device is {device.type}",
             where="precision",
-            fix=f"--precision {'bf16' if able else 'fp32'}",
+            fix=f"use --precision {'bf16' if able else 'fp32'}",
         )
     slow = " (slow here: emulated)" if wanted == "bf16" and not able else ""
     return wanted, f"as asked{slow}"

@@ -161,7 +161,7 @@ def _prepare(picture: Picture, name: str, classifier: Classifier) -> torch.Tenso
     try:
         pixels = _pixels(picture, recipe.exif)
     except decode.BadImage as error:
-        return DataError(f"this is not a readable image: {error}", where=name, fix=_READ_FIX)
+        return DataError(f"this image cannot be read: {error}", where=name, fix=_READ_FIX)
     except FileNotFoundError:
         return DataError(
             "this file does not exist", where=name, fix="give image files or folders of images"

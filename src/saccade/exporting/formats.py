@@ -125,7 +125,9 @@ def chosen(names: str) -> list[str]:
     for name in wanted:
         if name not in FORMATS:
             raise UsageError(
-                f"there is no format '{name}'", where="--format", fix=f"use {', '.join(FORMATS)}"
+                f"there is no format '{name}'",
+                where="--format",
+                fix=f"choose from {', '.join(FORMATS)}",
             )
         FORMATS[name].require()
     if not wanted:

@@ -120,7 +120,7 @@ def _counterpart(network: nn.Module, recipe: Recipe) -> tuple[str, dict[str, Any
 
 def _unknown(recipe: Recipe) -> ExportError:
     return ExportError(
-        f"timm has no network that is {recipe.model} for images of {recipe.eval_side} px with "
+        f"timm has no network that equals {recipe.model} for images of {recipe.eval_side} px with "
         "these strides and patches",
         where="--format timm",
         fix="use --format onnx or pt2",

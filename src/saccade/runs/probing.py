@@ -102,7 +102,12 @@ class Comparison:
         }
 
     def error(self, share: float) -> float:
-        """Return one standard error of a proportion, 0..1, of the evaluated images."""
+        """Return one standard error of a proportion, 0..1, of the evaluated images.
+
+        All or none of a few images right is not certain: half an image is assumed otherwise.
+        """
+        half = 0.5 / max(self.judged, 1)
+        share = min(max(share, half), 1 - half)
         return math.sqrt(share * (1 - share) / max(self.judged, 1))
 
 

@@ -40,7 +40,9 @@ def request(
     subject = Subject.of(run, best)
     if subject.folder is None:
         raise CheckpointError(
-            "nothing says how these weights were trained",
+            "this is not a run, so the settings of its training are unknown"
+            if Path(run).exists()
+            else "there is no run at this path",
             where=str(run),
             fix="give a run folder, or one of its checkpoints",
         )

@@ -347,6 +347,8 @@ def _unknown_word(word: str) -> ConfigError:
         return ConfigError(what, where=place, fix=fix)
     fix = f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
     kinds = f"methods of `saccade pretrain` are {', '.join(objectives.METHODS)}"
+    if path.suffix in YAML_SUFFIXES:
+        fix = fix or "check the path"
     fix = fix or f"see `saccade recipes` and `saccade models`; {kinds}"
     return ConfigError(what, where=place, fix=fix)
 

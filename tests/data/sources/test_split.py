@@ -91,5 +91,5 @@ def test_what_is_held_out_depends_on_the_seed_and_the_purpose_alone() -> None:
 def test_labels_follow_the_class_names_of_another_list() -> None:
     split = counted([2, 1, 3])
     assert split.with_classes(("02", "xx", "00", "01")).labels.tolist() == [2, 2, 3, 0, 0, 0]
-    with pytest.raises(DataError, match="1 classes of the train split are not known: 01"):
+    with pytest.raises(DataError, match="unknown classes in the split 'train': 01"):
         split.with_classes(("00", "02"))

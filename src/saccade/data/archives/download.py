@@ -128,7 +128,7 @@ def _unavailable(
         where="; ".join(f"{at.partition('?')[0]}: {reason}" for at, reason in reasons.items()),
         fix=f"try again: what has arrived is kept{by_hand}"
         if page
-        else "look at the network and the address; the same command continues what has arrived",
+        else "check the network and the address; the same command continues the download",
     )
 
 

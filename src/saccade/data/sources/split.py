@@ -149,14 +149,19 @@ class Split:
         foreign = [name for name in self.classes if name not in number]
         if foreign:
             raise DataError(
-                f"{len(foreign)} classes of the {self.name} split are not known: "
-                f"{', '.join(foreign[:5])}",
+                f"unknown classes in the split '{self.name}': {_first(foreign)}",
                 where=self.where,
-                fix="give all splits the same class names: rename the class folders or the labels",
+                fix=f"the known classes are {_first(classes)}: use images of these, or rename the "
+                "class folders or labels",
                 finding="class-unknown",
             )
         table = np.array([number[name] for name in self.classes], np.int64)
         return replace(self, classes=tuple(classes), labels=table[self.labels])
+
+
+def _first(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 @dataclass(frozen=True, eq=False)
