@@ -330,6 +330,7 @@ def _finish(run: Run, meter: Meter, stop: Stop, log: Log) -> Outcome:
 
     # the last checkpoint comes after the judgement, and so it knows the final figure
     saving.save(run, meter, log)
+    saving.settle(run, log)
     watching.after_look(run, meter, log)
     if plan.world.leads:
         _hand_over(run, meter, result, entry, log=log)

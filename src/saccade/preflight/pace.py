@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from saccade import files, units
+from saccade import units
 from saccade.data.loader import View, batches
 from saccade.data.sources import Split
 from saccade.distributed.all_reduce import GradientSum
@@ -207,17 +206,13 @@ def _cell_s(run: Run, split: Split, poll: Poll) -> tuple[float, float]:
 
 
 def _saving_s(run: Run) -> float:
-    """Return the seconds of saving the copy and of removing it, on the disk of the run if its
-    folder exists.
-    """
-    folder = run.plan.folder
+    """Return the seconds for which a checkpoint keeps the steps waiting: those of its copy."""
 
-    def save() -> None:
-        with files.scratch_folder(folder if folder.is_dir() else None) as scratch:
-            checkpoint.save(Path(scratch) / "checkpoints", run.state, {})
+    def copy() -> None:
+        checkpoint.packed(run.state, {})
 
-    first_s = _seconds(save)
-    return first_s if first_s > WARMING_S else (first_s + _seconds(save) + _seconds(save)) / 3
+    first_s = _seconds(copy)
+    return first_s if first_s > WARMING_S else (first_s + _seconds(copy) + _seconds(copy)) / 3
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -49,10 +49,8 @@ class Saved:
         return int(self.meta["step"])
 
 
-def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
-    """Publish the state atomically as ``folder/step_XXXXXXXX`` and return that path.
-
-    Raises DiskError.
+def packed(state: State, meta: dict[str, Any]) -> dict[str, bytes]:
+    """Return the files of a checkpoint of this state by name: a copy that steps do not change.
 
     The strides of every tensor go into ``state.json``: safetensors stores row-major data and would
     forget them.
@@ -70,7 +68,15 @@ def save(folder: Path, state: State, meta: dict[str, Any]) -> Path:
         "optimizer": state.optimizers.facts(),
     }
     contents["state.json"] = files.json_bytes(meta | facts)
-    path = files.within(folder.parent, folder.name) / f"step_{state.step:08d}"
+    return contents
+
+
+def publish(folder: Path, step: int, contents: dict[str, bytes]) -> Path:
+    """Publish a checkpoint atomically as ``folder/step_XXXXXXXX`` and return that path.
+
+    Raises DiskError.
+    """
+    path = files.within(folder.parent, folder.name) / f"step_{step:08d}"
     files.publish_folder(path, contents)
     return path
 

@@ -72,7 +72,10 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A checkpoint was written and read back: ``path`` is its folder."""
+    """A checkpoint was written and read back: ``path`` is its folder.
+
+    It is written beside the steps, so this may come some steps after ``step``.
+    """
 
     step: int
     path: Path

@@ -48,6 +48,7 @@ def train_to_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> None:
 
             loss = stepper.step(state, batch)
             meter.step(loss, batch, bar)
+            saving.settle_if_written(run, log)
 
             stop.check()
             if plan.world.leads:

@@ -26,6 +26,7 @@ from saccade.training.behaviour import AS_SET, Behaviour
 from saccade.training.choices import Choices
 from saccade.training.datasets import Data
 from saccade.training.held_features import HeldFeatures
+from saccade.training.pending_save import PendingSave
 from saccade.training.state import State
 from saccade.training.step import StepRunner
 
@@ -120,8 +121,9 @@ class History:
     ``attempts`` are the numbers of the attempts of this process, ``lineage`` the changes of
     settings in mid-run, ``init`` the weights that the run began with. ``network`` is the identity
     of the user's own network, empty for a registered one. ``untrained`` are the figures of an
-    encoder before pretraining. ``failed_saves`` are those since the last successful one. ``sizes``
-    are figures at several image sizes, before and after.
+    encoder before pretraining. ``pending_save`` is the checkpoint that is being written beside the
+    steps; ``failed_saves`` are those since the last successful one. ``sizes`` are figures at
+    several image sizes, before and after.
     """
 
     network: dict[str, str] = field(default_factory=dict)
@@ -131,6 +133,7 @@ class History:
     findings: list[dict[str, Any]] = field(default_factory=list)
     untrained: dict[str, Any] = field(default_factory=dict)
     sizes: list[dict[str, Any]] = field(default_factory=list)
+    pending_save: PendingSave | None = None
     failed_saves: list[DiskError] = field(default_factory=list)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from saccade.system import held
 from saccade.training import checkpoint
 from saccade.training.events import CheckpointSaved
 from saccade.training.meter import Meter
+from saccade.training.pending_save import PendingSave
 from saccade.training.run import Run
 from saccade.training.stop import Stop
 from saccade.units import Duration
@@ -68,40 +70,68 @@ class Cadence:
 
 
 def save(run: Run, meter: Meter, log: Log, *, last: bool = False) -> None:
-    """Publish a checkpoint and remove older ones.
+    """Start writing a checkpoint beside the next steps; older ones are removed after it.
 
-    A failed save is a warning; the third in a row ends the run. The first one ends it if it is the
-    ``last`` action of the run. The first rank does it; the others wait for it at the end of their
-    next step.
+    The one before is waited for: two never overlap. If this is the ``last`` action of the run, this
+    one is waited for, too. The first rank does it. Raises what ``settle`` raises.
     """
-    plan, state, failed = run.plan, run.state, run.history.failed_saves
+    plan, state = run.plan, run.state
     # the last step may have been a bad one: nothing is saved before that is known
     run.stepper.guard.settle()
     meter.catch_up()
     if state.step == 0 or not plan.world.leads:
         return
 
+    begun = time.perf_counter()
+    settle(run, log)
     # a deleted folder is no alarm: nothing would ever be read from a new one
     held.check(plan.folder)
 
-    begun = time.perf_counter()
-    folder = plan.folder / "checkpoints"
+    best = state.best
+    run.history.pending_save = PendingSave(
+        plan.folder / "checkpoints",
+        checkpoint.packed(state, facts(run, meter)),
+        step=state.step,
+        keep=plan.config.checkpoint.keep,
+        best_step=best.step if best else None,
+    )
+    if last:
+        settle(run, log, last=True)
+    meter.pause(time.perf_counter() - begun)
+
+
+def settle_if_written(run: Run, log: Log) -> None:
+    """Do what ``settle`` does if that needs no waiting."""
+    pending = run.history.pending_save
+    if pending is not None and pending.is_done():
+        settle(run, log)
+
+
+def settle(run: Run, log: Log, *, last: bool = False) -> None:
+    """Wait for the checkpoint that is being written, if there is one, and report it.
+
+    A failed save is a warning; the third in a row ends the run with its DiskError. The first one
+    ends it if it is the ``last`` action of the run.
+    """
+    pending, failed = run.history.pending_save, run.history.failed_saves
+    if pending is None:
+        return
+    run.history.pending_save = None
+
     try:
-        # older ones go only after the new one was read back: a crash in between leaves one too many
-        path = checkpoint.save(folder, state, facts(run, meter))
-        best = state.best
-        checkpoint.prune(folder, plan.config.checkpoint.keep, best.step if best else None)
-        failed.clear()
-        log.event("checkpoint", step=state.step, path=path.name)
-        log.listeners.tell(CheckpointSaved(state.step, path))
+        path = pending.result()
     except DiskError as error:
         failed.append(error)
         log.warn(
-            f"the checkpoint of step {state.step} could not be saved: {error.what} ({error.where})"
+            f"the checkpoint of step {pending.step} could not be saved: {error.what} "
+            f"({error.where})"
         )
         if last or len(failed) >= FAILED_SAVES_ALLOWED:
             raise
-    meter.pause(time.perf_counter() - begun)
+        return
+    failed.clear()
+    log.event("checkpoint", step=pending.step, path=path.name)
+    log.listeners.tell(CheckpointSaved(pending.step, path))
 
 
 @contextmanager
@@ -121,6 +151,9 @@ def saved_at_the_end(run: Run, meter: Meter, stop: Stop, log: Log) -> Iterator[N
         stop.save()
         _rescue(run, meter, log)
         raise
+    finally:
+        # nothing is written any more once the lock on the folder is gone
+        _let_finish(run, log)
 
 
 def _save_and_leave(
@@ -156,6 +189,12 @@ def _rescue(run: Run, meter: Meter, log: Log) -> None:
             save(run, meter, log, last=True)
     except SaccadeError as error:
         log.warn(f"the steps since the last checkpoint are lost: {error.what}")
+
+
+def _let_finish(run: Run, log: Log) -> None:
+    """Wait for the checkpoint that is being written; its failure is a warning."""
+    with contextlib.suppress(DiskError):
+        settle(run, log)
 
 
 def facts(run: Run, meter: Meter) -> dict[str, Any]:
