@@ -83,4 +83,9 @@ def test_a_thousand_epochs_of_training_leave_no_trace(
     later = marks[2 * PART :: PART]
     slope = np.polyfit(range(len(later)), [mark[0] for mark in later], 1)[0]
     assert slope < 1_000_000, f"{slope / 1e6:.2f} MB per {PART} epochs"
-    assert len({mark[1:] for mark in marks[PART:]}) == 1, "open files or threads grow"
+    # a checkpoint may be on its way to the disk: one thread more, and the file that it writes
+    parts = [marks[at : at + PART] for at in range(PART, EPOCHS, PART)]
+    for which, more in ((1, 2), (2, 1)):
+        fewest = {min(mark[which] for mark in part) for part in parts}
+        assert len(fewest) == 1, "open files or threads grow"
+        assert max(mark[which] for mark in marks[PART:]) <= min(fewest) + more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -160,10 +161,8 @@ class Record:
         evaluations only those on ``watched``, with as many views, are taken: figures of two sets,
         or made in two ways, make no curve.
         """
-        place = axis or self.axis
-        events = (
-            self.steps if kind == "step" else [e for e in self.evals if _made(e) == self._usual]
-        )
+        place, usual = axis or self.axis, self._usual
+        events = self.steps if kind == "step" else [e for e in self.evals if _made(e) == usual]
         kept = [
             e
             for e in events
@@ -184,8 +183,8 @@ class Record:
     @property
     def _usual(self) -> tuple[str | None, int]:
         """How most evaluations were made; of equals the first."""
-        ways = [_made(e) for e in self.evals]
-        return max(ways, key=ways.count, default=(None, 1))
+        ways = Counter(_made(e) for e in self.evals)
+        return max(ways, key=ways.__getitem__, default=(None, 1))
 
     @property
     def axis(self) -> str:
