@@ -23,7 +23,7 @@ from saccade.evaluation.classifier import Classifier
 from saccade.findings import Finding, refuse, tell
 from saccade.log import Log
 from saccade.models.parts.duplicate import duplicate
-from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.weights.content import MODEL_FILE
 from saccade.objectives.evaluation import Evaluation
 from saccade.objectives.objective import Objective, Result
 from saccade.preflight import checks, length, out_of_memory, own_network

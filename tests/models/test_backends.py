@@ -306,3 +306,18 @@ def test_an_image_size_that_a_network_refuses_is_a_finding(tmp_path: Path) -> No
             model="torchvision:inception_v3", **QUICK | {"image_size": 40}, out=tmp_path / "run"
         )
     assert caught.value.finding == "model-fails"
+
+
+def test_what_torchvision_says_of_a_download_stays_off_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", _fail)
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        backends.pretrained("torchvision:resnet18")
+    said = capsys.readouterr()
+    assert not said.out and "Downloading" in said.err
+
+
+def _fail(*_given: Any, **_named: Any) -> None:
+    raise OSError("no network here")

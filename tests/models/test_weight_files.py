@@ -32,6 +32,7 @@ def test_files_of_every_kind_are_read(form: str, tmp_path: Path) -> None:
         tree = {
             "state_dict": state,
             "args": options,
+            "output": Path("runs/1"),
             "best_acc1": np.float64(71.0),
             "epoch": np.int64(3),
         }
@@ -76,6 +77,18 @@ def test_damaged_files_are_refused(content: bytes, suffix: str, tmp_path: Path) 
     assert caught.value.where == str(file) and caught.value.status == 66
     with pytest.raises(CheckpointError, match="no weights at this path"):
         load_weights(create_model("resnet8", num_classes=10), tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_was_cut_off_says_so(suffix: str, tmp_path: Path) -> None:
+    model = create_model("resnet8", num_classes=10)
+    file = tmp_path / f"w{suffix}"
+    save: Any = torch.save if suffix == ".pth" else safetensors.torch.save_file
+    save(state_of(model), file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="cut off or damaged") as caught:
+        load_weights(model, file)
+    assert "copy or download it again" in caught.value.fix
 
 
 def test_a_small_file_whose_tables_lie_in_each_other_is_read_quickly(tmp_path: Path) -> None:

@@ -448,6 +448,35 @@ def test_broken_weights_are_refused_by_name() -> None:
     assert load_weights(mask, mask.state_dict()).share == 1.0
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("bn1.running_mean", float("nan"), "contains NaN or infinity"),
+        ("layer2.0.bn1.running_var", float("inf"), "contains NaN or infinity"),
+        ("layer1.0.bn2.running_var", -1.0, "contains negative variances"),
+    ],
+)
+def test_statistics_that_no_norm_can_have_are_damage(name: str, value: float, what: str) -> None:
+    model, source = (create_model("resnet8", num_classes=10, seed=s) for s in (0, 1))
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    wrong = state_of(source)
+    wrong[name][0] = value
+    with pytest.raises(CheckpointError, match=f"{name} {what}"):
+        load_weights(model, wrong)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_whole_numbers_are_never_taken_for_weights() -> None:
+    model, source = (create_model("resnet8", num_classes=10, seed=s) for s in (0, 1))
+    state = state_of(source)
+    state["layer1.0.conv1.weight"] = (state["layer1.0.conv1.weight"] * 127).to(torch.int8)
+    with pytest.raises(CheckpointError, match=r"layer1\.0\.conv1.* whole numbers \(int8"):
+        load_weights(model, state)
+    half = {n: t.half() if t.is_floating_point() else t for n, t in state_of(source).items()}
+    assert load_weights(model, half).share == 1.0
+    assert model.get_parameter("conv1.weight").dtype == torch.float32
+
+
 def test_tensors_of_no_use_are_named_and_not_bent() -> None:
     source = {
         n: t.to(torch.complex64) if "layer1" in n else t

@@ -162,9 +162,14 @@ def test_nothing_random_is_scored(tmp_path: Path) -> None:
     assert done.status == 66 and "these weights have no head" in done.stderr
     partly = {n: t for n, t in state.items() if not n.startswith("layer2.0.bn1.running")}
     done = scored(partly, "--model", "resnet8")
-    assert done.status == 66 and "would stay random: layer2.0.bn1.running_mean" in done.stderr
+    assert done.status == 66 and "norms are missing: layer2.0.bn1.running_mean" in done.stderr
+    assert "buffers included" in done.stderr
     done = scored(state, "--model", "resnet14")
     assert done.status == 66 and "would stay random" in done.stderr
+    assert "resnet14 is not the network of these weights" in done.stderr
+    damaged = state | {"conv1.weight": torch.full_like(state["conv1.weight"], torch.nan)}
+    done = scored(damaged, "--model", "resnet8")
+    assert done.status == 66 and f"where: {tmp_path / 'w.pth'}" in done.stderr
     done = scored(state)
     assert done.status == 66 and "--model" in done.stderr
     (tmp_path / "w.pth").unlink()

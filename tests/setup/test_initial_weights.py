@@ -203,3 +203,16 @@ def test_layers_in_the_middle_that_weights_lack_are_warned_of(
         told = capsys.readouterr().err
         # a head that is not there is no surprise
         assert ("2 tensors besides the head" in told and "bn1.weight" in told) == (lacks == "bn1.")
+
+
+def test_norms_that_would_keep_statistics_of_no_images_are_refused(
+    file: Path, ready: Callable[..., Run], tmp_path: Path
+) -> None:
+    whole = torch.load(file, weights_only=True)["state_dict"]
+    lacking = tmp_path / "lacking.pth"
+    torch.save({n: t for n, t in whole.items() if "running" not in n}, lacking)
+    with pytest.raises(CheckpointError, match="no running statistics of BatchNorm") as caught:
+        ready(model__init=str(lacking), finetune__norms="frozen")
+    assert "--set finetune.norms=train" in caught.value.fix
+    run = ready(model__init=str(lacking), finetune__norms="train")
+    assert run.history.init["share"] == 1.0

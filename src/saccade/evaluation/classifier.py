@@ -22,7 +22,7 @@ from saccade.errors import CheckpointError, ConfigError, OtherVersionError
 from saccade.models import Network, create_model, meta_model
 from saccade.models.parts.learner import headless
 from saccade.models.weights import stored
-from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.weights.content import MODEL_FILE
 from saccade.models.weights.readings import plain_name, unwrapped
 from saccade.models.weights.tensor_bytes import separate
 from saccade.objectives.objective import Objective

@@ -8,9 +8,11 @@ strides and patches are fixed.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -258,7 +260,9 @@ def _fetch_torchvision(name: str) -> dict[str, Tensor]:
     from torchvision import models
 
     weights = models.get_model_weights(name)["DEFAULT"]
-    stored = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    # what it fetches is said on standard output, which belongs to results
+    with contextlib.redirect_stdout(sys.stderr):
+        stored = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     return {
         # names of old published DenseNets, which torchvision itself changes when it loads them
         re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", n): t

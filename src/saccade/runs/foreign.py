@@ -14,12 +14,14 @@ from saccade.data.sources import Split, ilsvrc
 from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
-from saccade.models import Report, backends, create_model, find, load_weights, meta_model
+from saccade.models import Report, backends, create_model, find, meta_model
 from saccade.models.parts.learner import headless
-from saccade.models.weights import loading, stored
-from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.parts.running_statistics import named_statistics
+from saccade.models.weights import content, loading, stored
+from saccade.models.weights.content import MODEL_FILE
+from saccade.models.weights.loading import load_tables
 from saccade.models.weights.preprocessing import IMAGENET
-from saccade.models.weights.readings import heads_of, listed, unwrapped
+from saccade.models.weights.readings import heads_of, listed, plain_name, unwrapped
 from saccade.setup.ancestor import Ancestor, find_weights, written
 from saccade.setup.flags import read_colours
 from saccade.training import checkpoint
@@ -131,8 +133,8 @@ def classifier(
         )
 
     model, recipe = _built(found.network, classes, expected, found.source)
-    report = load_weights(model, found.tree)
-    _refuse_random(model, report, str(weights))
+    report = load_tables(model, found.tree, str(weights))
+    _refuse_random(model, report, recipe.model, where=str(weights))
     return found.ready(model, recipe, report, log)
 
 
@@ -146,8 +148,8 @@ def encoder(weights: str | Path, expected: Expected, log: Log) -> Classifier:
     classes = _classes(found.head_width or 2, None, found.source)
 
     model, recipe = _built(found.network, classes, expected, found.source)
-    report = load_weights(model, found.tree)
-    _refuse_random(model, report, str(weights), but=report.fresh)
+    report = load_tables(model, found.tree, str(weights))
+    _refuse_random(model, report, recipe.model, where=str(weights), but=report.fresh)
     if report.fresh:
         model, _ = headless(model)
     return found.ready(model, recipe, report, log)
@@ -169,7 +171,7 @@ class _Found:
     def of(cls, weights: str, expected: Expected) -> _Found:
         """Read weights; raises CheckpointError if they do not fit the expected network."""
         source, network = _source(weights, expected.network)
-        tree = loading.tensors_of(source.path) if source.path else backends.pretrained(source.text)
+        tree = content.tensors_of(source.path) if source.path else backends.pretrained(source.text)
         shape = network if isinstance(network, nn.Module) else _meta(network, expected)
         return cls(source, network, tree, loading.head_width(shape, tree, weights))
 
@@ -284,21 +286,24 @@ def _headless(source: Ancestor, name: str) -> CheckpointError:
     )
 
 
-def _refuse_random(model: nn.Module, report: Report, where: str, but: Sequence[str] = ()) -> None:
-    """Raise CheckpointError if a tensor of the network is not in the file.
+def _refuse_random(
+    model: nn.Module, report: Report, name: str, *, where: str, but: Sequence[str] = ()
+) -> None:
+    """Raise CheckpointError if a tensor of the network, called ``name``, is not in the file.
 
     ``but`` are tensors that may be missing.
     """
     auxiliary = tuple(f"{name}." for name in heads_of(model)[1:])
     random = [
-        name
-        for name in (*report.missing, *report.head, *(n for n, _ in report.misshaped))
-        if not name.startswith(auxiliary or "\0") and name not in but
+        tensor
+        for tensor in (*report.missing, *report.head, *(n for n, _ in report.misshaped))
+        if not tensor.startswith(auxiliary or "\0") and tensor not in but
     ]
-    if random:
-        raise CheckpointError(
-            f"{len(random)} tensors of the network would stay random: "
-            f"{listed(random, loading.FEW)}",
-            where=where,
-            fix="name the architecture of these weights with --model",
-        )
+    if not random:
+        return
+    text = f"{len(random)} tensors of the network would stay random: {listed(random, loading.FEW)}"
+    fix = f"{name} is not the network of these weights; name theirs with --model"
+    if {*random} <= {plain_name(tensor) for tensor in named_statistics(model)}:
+        text = f"the running statistics of norms are missing: {listed(random, loading.FEW)}"
+        fix = "save all of model.state_dict(), buffers included, and use that file"
+    raise CheckpointError(text, where=where, fix=fix)

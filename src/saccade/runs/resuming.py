@@ -15,7 +15,7 @@ from saccade.device import environment
 from saccade.distributed.world import World
 from saccade.errors import CheckpointError, ConfigError
 from saccade.log import Log
-from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.weights.content import MODEL_FILE
 from saccade.objectives.evaluation import Evaluation
 from saccade.setup.compose import Request
 from saccade.training import checkpoint, identity, recorded

@@ -23,7 +23,7 @@ from saccade.device.choose import pick_device
 from saccade.errors import CheckpointError, ConfigError
 from saccade.evaluation.classifier import Classifier, Recipe, no_model
 from saccade.log import Log
-from saccade.models.weights.loading import MODEL_FILE
+from saccade.models.weights.content import MODEL_FILE
 from saccade.objectives.evaluation import Evaluation, best_of
 from saccade.training import checkpoint, recorded, state_json
 from saccade.training.checkpoint import Saved

@@ -20,7 +20,7 @@ from saccade.evaluation.classifier import Recipe
 from saccade.models import Network, backends, find, is_foreign, meta_model
 from saccade.models.parts.layers import strides_for
 from saccade.models.weights import preprocessing, stored
-from saccade.models.weights.loading import AVERAGE_FILE, MODEL_FILE
+from saccade.models.weights.content import AVERAGE_FILE, MODEL_FILE
 from saccade.training import checkpoint, recorded
 
 METHOD = "classification"

@@ -18,6 +18,7 @@ from saccade.findings import Finding, listed, tell
 from saccade.log import Log
 from saccade.models import Report, backends, find, load_weights
 from saccade.models.parts.learner import Learner
+from saccade.models.parts.running_statistics import named_statistics
 from saccade.models.parts.whitening import IMAGES, Whitening
 from saccade.models.quantized.naming import parsed
 from saccade.models.weights.readings import heads_of, plain_name, state_of
@@ -119,6 +120,7 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
     start = {"zero": "; the head starts at zero", "drawn": "; the head could not be found"}
     log.fact("from", f"{ancestor.phrase}; {report.summary}{start.get(head, '')}")
     _warn_of_drawn(model, report, init, log)
+    _refuse_no_statistics(model, report, plan.config)
     if report.dialect == "pycls" and plan.config.data.channels == "rgb":
         log.warn("the published weights of pycls were trained on BGR images: add --bgr")
     log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
@@ -133,6 +135,21 @@ def _warn_of_drawn(model: nn.Module, report: Report, init: str, log: Log) -> Non
         log.warn(
             f"{len(left):,} tensors besides the head are missing in --init {init} and start at "
             f"random values: {listed(left, len(left))}; the weights may belong to another network"
+        )
+
+
+def _refuse_no_statistics(model: nn.Module, report: Report, config: Config) -> None:
+    """Raise CheckpointError where norms would keep running statistics that nobody measured."""
+    kept = config.finetune.norms == "frozen" or config.finetune.rests
+    missing = {plain_name(name) for name in named_statistics(model)} & {*report.missing}
+    if missing and kept:
+        some = listed(sorted(missing), 2)
+        raise CheckpointError(
+            f"these weights have no running statistics of BatchNorm ({some}), and this run keeps "
+            "those that a norm starts with",
+            where=f"--init {config.model.init}",
+            fix="save all of model.state_dict(), buffers included, and use that file; or train "
+            "with new statistics: --set finetune.norms=train, without --freeze",
         )
 
 

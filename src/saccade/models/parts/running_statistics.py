@@ -24,14 +24,21 @@ def is_running_statistic(module: nn.Module, name: str, buffer: Tensor) -> bool:
     return isinstance(module, _NormBase) or bool(_RUNNING.match(name))
 
 
-def running_statistics(model: nn.Module) -> set[int]:
-    """Return the ``id`` of every buffer of a model that is a running statistic."""
+def named_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers of a model that are running statistics, of any shape ``(...)``, by
+    name.
+    """
     return {
-        id(buffer)
-        for module in model.modules()
+        f"{place}.{name}".lstrip("."): buffer
+        for place, module in model.named_modules()
         for name, buffer in module._buffers.items()
         if buffer is not None and is_running_statistic(module, name, buffer)
     }
+
+
+def running_statistics(model: nn.Module) -> set[int]:
+    """Return the ``id`` of every buffer of a model that is a running statistic."""
+    return {id(buffer) for buffer in named_statistics(model).values()}
 
 
 @contextmanager

@@ -32,6 +32,9 @@ def fit(last: str, theirs: Tensor, ours: Tensor, is_first: bool) -> tuple[Tensor
     """
     if theirs.is_complex() != ours.is_complex():
         return None
+    # quantised weights: their integers mean other numbers
+    if ours.is_floating_point() and not theirs.is_floating_point():
+        return None
     if theirs.shape == ours.shape:
         return theirs, ""
 

@@ -8,24 +8,19 @@ of the model's names is taken.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from saccade import files
 from saccade.errors import CheckpointError, ConfigError
+from saccade.models.parts.running_statistics import named_statistics
 from saccade.models.weights import stored
+from saccade.models.weights.content import tables_and_classes
 from saccade.models.weights.fitting import fit, form
 from saccade.models.weights.readings import (
     COMPUTED,
@@ -40,22 +35,8 @@ from saccade.models.weights.readings import (
     state_of,
 )
 
-MODEL_FILE = "model.safetensors"
-AVERAGE_FILE = "ema.safetensors"
 FEW = 3
 """Number of names in a list on one line."""
-_SCALAR = np.float64(0).__reduce__()[0]
-PLAIN_VALUES: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    np.dtypes.Int64DType,
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-]
-"""Types that many files hold besides tensors, options and numpy numbers: reading them runs no code.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +133,27 @@ def load_weights(
     and leaves the model unchanged if the file cannot be read, if nothing fits or, with ``strict``,
     if anything is left over.
     """
-    where = "the state dict" if isinstance(source, Mapping) else str(source)
-    tree, known = (source, ()) if isinstance(source, Mapping) else _read(Path(source))
+    if isinstance(source, Mapping):
+        return load_tables(model, source, "the state dict", strict=strict)
+    tree, known = tables_and_classes(Path(source))
+    others = bool(classes and known) and tuple(classes) != known
+    return load_tables(model, tree, str(source), other_classes=others, strict=strict)
 
-    reading, parameters = best(model, tree, where), [n for n, _ in model.named_parameters()]
-    other_classes = bool(classes and known) and tuple(classes) != known
+
+def load_tables(
+    model: nn.Module, tree: Any, where: str, *, other_classes: bool = False, strict: bool = False
+) -> Report:
+    """Copy what fits of nested tables of tensors, of any shape ``(...)``; ``where`` names them in
+    errors.
+
+    ``other_classes``: their head is of other classes. Raises as ``load_weights`` does.
+    """
+    reading = best(model, tree, where)
     values, report = _fit_all(model, reading, where, other_classes)
+    _refuse_whole_numbers(report, reading, where)
     if not values:
         raise _stranger(model, reading, where)
-
-    # parameters only: a buffer, such as a mask, may hold infinities
-    if hole := stored.first_not_finite(
-        {n: values[n] for n in map(plain_name, parameters) if n in values}
-    ):
-        fix = "use an earlier checkpoint"
-        raise CheckpointError(
-            f"these weights are damaged: {hole} contains NaN or infinity", where=where, fix=fix
-        )
+    _refuse_damaged(model, values, where)
 
     left = [*report.missing, *report.unused, *(n for n, _ in report.misshaped)]
     if strict and left:
@@ -184,13 +169,39 @@ def load_weights(
     return report
 
 
-def tensors_of(path: Path) -> Any:
-    """Return the contents of a file of weights, a run folder or a checkpoint: tables of tensors of
-    any shape ``(...)``, nested as in the file.
+def _refuse_damaged(model: nn.Module, values: Mapping[str, Tensor], where: str) -> None:
+    """Raise CheckpointError where tensors, of any shape ``(...)``, cannot be those of a network.
 
-    Raises CheckpointError as `load_weights` does.
+    Parameters and running statistics only: another buffer, such as a mask, may hold infinities.
     """
-    return _read(path)[0]
+    statistics = {plain_name(name) for name in named_statistics(model)}
+    looked_at = statistics | {plain_name(name) for name, _ in model.named_parameters()}
+    kept = {name: tensor for name, tensor in values.items() if name in looked_at}
+    damage = ""
+    if hole := stored.first_not_finite(kept):
+        damage = f"{hole} contains NaN or infinity"
+    variances = (n for n in kept if n in statistics and n.endswith("_var"))
+    if wrong := next((n for n in variances if bool((kept[n] < 0).any())), ""):
+        damage = damage or f"{wrong} contains negative variances"
+    if damage:
+        raise CheckpointError(
+            f"these weights are damaged: {damage}",
+            where=where,
+            fix="copy the file again, or use an earlier checkpoint",
+        )
+
+
+def _refuse_whole_numbers(report: Report, reading: Reading, where: str) -> None:
+    """Raise CheckpointError for quantised weights: their integers are not the numbers meant."""
+    kinds = {name: reading.tensors[name].dtype for name, _ in report.misshaped}
+    for name, kind in kinds.items():
+        if not (kind.is_floating_point or kind.is_complex):
+            raise CheckpointError(
+                f"{name} holds whole numbers ({str(kind).removeprefix('torch.')}): these weights "
+                "are quantized",
+                where=where,
+                fix="use the weights in floating point that they were made from",
+            )
 
 
 def head_width(model: nn.Module, tree: Any, where: str) -> int:
@@ -222,91 +233,6 @@ def foreign_state(
     state = {theirs.get(n, n): t for n, t in model.state_dict().items()}
     assert len(state) == len(model.state_dict()), "two tensors have the same name"
     return {n: t.reshape(like[n].shape) if like and n in like else t for n, t in state.items()}
-
-
-def _read(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """Return what a file holds and, where it is one of ours, the names of its classes."""
-    file = path / MODEL_FILE if path.is_dir() else path
-    if file.name == MODEL_FILE and file.with_name("manifest.json").is_file():
-        return _checkpoint(file.parent)
-    if not file.is_file():
-        fix = "give a run folder, a .safetensors, a .pth or a .pt file"
-        raise CheckpointError("there are no weights at this path", where=str(file), fix=fix)
-    stored.refuse_list_of_parts(file)
-    if file.suffix == ".safetensors":
-        remarks = stored.header(file).remarks
-        return stored.read(file), _classes(remarks, file)
-    try:
-        with torch.serialization.safe_globals(PLAIN_VALUES), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read raises
-            # A mapped file gives no tensor more bytes than it has; torch's other reader trusts what
-            # the file claims.
-            mapped = stored.is_honest_zip(file)
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped), ()
-    except Exception as error:  # a damaged or hostile file can break its reader in any way
-        raise _unreadable(file, error) from error
-
-
-def _checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], tuple[str, ...]]:
-    """Return the weights of a checkpoint and their average, tensors of any shape ``(...)``, once it
-    is verified.
-
-    The names of its classes are in ``run.json`` of the run around it; empty where there is none.
-    """
-    try:
-        names = files.verify_folder(folder)
-    except ValueError as error:
-        fix = "name another checkpoint, or the run folder"
-        raise CheckpointError(
-            f"this checkpoint is damaged: {error}", where=str(folder), fix=fix
-        ) from error
-    tables = {"model": MODEL_FILE, "ema": AVERAGE_FILE}
-    found = {table: stored.read(folder / name) for table, name in tables.items() if name in names}
-    try:
-        classes = files.read_json(folder.parent.parent / "run.json")["dataset"]["classes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return found, ()
-    return found, tuple(map(str, classes)) if isinstance(classes, list) else ()
-
-
-def _classes(remarks: Mapping[str, str], file: Path) -> tuple[str, ...]:
-    """Return the class names in the remarks of one of our files.
-
-    Raises CheckpointError when they are none.
-    """
-    try:
-        names = json.loads(remarks.get("saccade", "{}")).get("classes", ())
-        if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-            return tuple(names)
-        reason = "its classes are not a list of names"
-    except (ValueError, AttributeError, RecursionError) as error:
-        reason = f"its facts are not a JSON object ({type(error).__name__})"
-    raise CheckpointError(
-        f"this file is not a valid saccade model: {reason}",
-        where=f"{file}, metadata 'saccade'",
-        fix="use the original file, or a file with the tensors only",
-    )
-
-
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
-    text = str(error)
-    code = re.search(r"GLOBAL ([\w.]+)", text)
-    if type(error).__name__ == "UnpicklingError" or "TorchScript" in text:
-        return CheckpointError(
-            "this file contains more than tensors, perhaps a "
-            f"program{f' ({code[1]})' if code else ''}, so it is not read",
-            where=str(file),
-            fix=(
-                "load it in the program that made it, then write "
-                'torch.save(model.state_dict(), "weights.pth") and use that file'
-            ),
-        )
-    reason = text.strip().split("\n")[0]
-    return CheckpointError(
-        f"this is not a weights file: {type(error).__name__} {reason}",
-        where=str(file),
-        fix="use a .safetensors file, or a .pth or .pt that torch.save wrote",
-    )
 
 
 def _fit_all(

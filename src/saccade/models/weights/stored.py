@@ -58,9 +58,9 @@ def header(file: Path) -> Header:
             return Header(tensors, dict(handle.metadata() or {}))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
-            f"this is not a .safetensors file: {error}",
+            f"this is not a .safetensors file, or it is cut off or damaged ({error})",
             where=str(file),
-            fix="use a .safetensors file, or a run folder",
+            fix="copy or download it again, or use another file or a run folder",
         ) from error
 
 
