@@ -122,6 +122,8 @@ def test_the_help_of_pretrain_offers_nothing_that_it_refuses() -> None:
         ("pack digits p --quality 200", 78, "where: --quality\n  do:    use a value from 1", "500"),
         ("pack digits p --chroma 4:1:1", 2, "'4:1:1' is not one of", "Value error"),
         ("predict run a.jpg --top 0", 2, "it must be greater than", "Input should be"),
+        ("show-augment photos --out x.txt", 2, "'x.txt' does not end in .png", "order"),
+        ("recipes nosuch", 78, "do:    `saccade recipes` lists them", "mean"),
         ("quantize nosuch", 66, "there is no run at this path", "these weights"),
     ],
 )
@@ -130,3 +132,9 @@ def test_wrong_values_are_answered_in_plain_words(
 ) -> None:
     done = run_here(*line.split(), cwd=tmp_path)
     assert done.status == status and says in done.stderr and never not in done.stderr, done.stderr
+
+
+def test_verify_resume_tells_the_error_of_its_run(tmp_path: Path) -> None:
+    done = run_here("verify-resume", "resnet500", cwd=tmp_path)
+    assert done.status == 78, "the status is that of the run"
+    assert "\n  do:    did you mean resnet50" in done.stderr and "\\x0a" not in done.stderr

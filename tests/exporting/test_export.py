@@ -134,7 +134,7 @@ def test_timm_loads_the_folder_and_knows_the_classes(tmp_path: Path) -> None:
     [
         ({"eval_views": 2}, "mean of 2 views"),
         ({"channels": "bgr"}, "blue first"),
-        ({}, "no network that is resnet8"),
+        ({}, "no network that equals resnet8"),
     ],
 )
 def test_what_timm_cannot_say_is_refused(change: dict[str, Any], word: str, tmp_path: Path) -> None:

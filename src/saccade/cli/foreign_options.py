@@ -147,7 +147,7 @@ def answer(verb: str, arguments: Sequence[str], own: Mapping[str, bool]) -> Usag
         for given, ours, why in told
         if why or given != ours
     ]
-    foreign = any(part.row for part in parts)
+    foreign = any(part.row or "_" in part.name for part in parts)
     what = "some options are spelled as in another trainer; Saccade's are:"
     return UsageError(
         "\n".join([what if foreign else "some options are misspelled:", *lines]),

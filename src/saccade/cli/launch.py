@@ -92,5 +92,9 @@ def _submit(script: Path) -> str:
             fix=f"submit {script} on the cluster",
         ) from error
     if done.returncode != 0:
-        raise ConfigError(f"sbatch refused it: {done.stderr.strip()}", where=str(script))
+        raise ConfigError(
+            f"sbatch refused it: {done.stderr.strip()}",
+            where=str(script),
+            fix="correct the script, or submit it where sbatch reaches the cluster",
+        )
     return done.stdout.strip()

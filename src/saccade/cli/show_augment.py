@@ -9,6 +9,7 @@ import typer
 
 from saccade.cli import options
 from saccade.cli.app import app, explained, print_json, show
+from saccade.errors import UsageError
 
 
 @app.command(
@@ -36,6 +37,11 @@ def show_augment(
 ) -> None:
     """Draw the images as the network sees them: one row per image, its view at evaluation first."""
     with explained(json_out):
+        if out.suffix.lower() != ".png":
+            raise UsageError(
+                f"'{out}' does not end in .png", where="--out", fix="write --out views.png"
+            )
+
         from saccade import files
         from saccade.data.sources import train_split
         from saccade.preflight.contact_sheet import contact_sheet

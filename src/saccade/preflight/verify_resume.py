@@ -18,6 +18,8 @@ from saccade.log import Log, read_events
 from saccade.rng import Purpose
 
 ATTEMPT_LIMIT_S = 3600.0
+LAST_LINES = 6
+"""Lines of a run that failed which are shown: its error, at most."""
 
 
 def prove_resume(arguments: list[str], *, kills: int, steps: int, log: Log) -> dict[str, Any]:
@@ -137,10 +139,15 @@ def _attempt(arguments: list[str], kill_after_step: int | None, folder: Path, lo
         time.sleep(0.01)
     _, said = process.communicate()
     if kill_after_step is None and process.returncode != 0:
-        raise SaccadeError(
-            f"the training run ended with status {process.returncode}",
-            where=said.decode(errors="replace"),
+        # a run that ends early says why in its last lines
+        for line in said.decode(errors="replace").splitlines()[-LAST_LINES:]:
+            log.say(line)
+        error = SaccadeError(
+            f"the training run ended with status {process.returncode}; its last lines are above",
+            fix="do what they say, and run the same command again",
         )
+        error.status = process.returncode
+        raise error
 
 
 def _last_step(folder: Path) -> int:

@@ -64,7 +64,7 @@ def find(name: str) -> RecipeFile:
         near = difflib.get_close_matches(name, files, n=1)
         raise ConfigError(
             f"there is no recipe '{name}'",
-            fix=f"did you mean {near[0]}?" if near else "`saccade recipes`",
+            fix=f"did you mean {near[0]}?" if near else "`saccade recipes` lists them",
         )
     tree = plain_yaml.load(path.read_text(encoding="utf-8"))
     about, source, claims = (" ".join(str(tree.pop(word, "")).split()) for word in WORDS)
