@@ -47,8 +47,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: type[Quiet]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.does = Behaviour()
         self.asked: list[tuple[str, str | None]] = []
         self.sent = self.busy = self.busiest = 0
@@ -59,12 +59,16 @@ class Server(ThreadingHTTPServer):
         """Say nothing: clients go away here."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Quiet(BaseHTTPRequestHandler):
+    """An answer of the server, which leaves no line on the terminal."""
+
     server: Server
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
+
+class Handler(Quiet):
     def do_GET(self) -> None:
         with self.server.lock:
             self.server.busy += 1
@@ -135,9 +139,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving(handler: type[Quiet] = Handler) -> Iterator[Server]:
     """Serve until the end of the block."""
-    made = Server()
+    made = Server(handler)
     thread = threading.Thread(target=made.serve_forever, args=(0.01,))
     thread.start()
     try:

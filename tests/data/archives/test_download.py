@@ -10,17 +10,16 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from data.range_server import Quiet, Server, serving
 from saccade import cache, files
 from saccade.data.archives import download, ranges
 from saccade.data.archives.download import Remote, fetch
@@ -34,35 +33,14 @@ MD5 = hashlib.md5(DATA).hexdigest()
 PAGE = "the page of the set"
 
 
-class Server(ThreadingHTTPServer):
-    """Serves ``content`` by file name.
-
-    The first part of the path says how the server misbehaves.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = {"set.bin": DATA}
-        self.asked: list[tuple[str, str | None]] = []
-        self.site = f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients go away here."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+class Handler(Quiet):
+    """Gives a file by its name; the first part of the path says how it misbehaves."""
 
     def do_GET(self) -> None:
         _, how, name = self.path.split("/")
         wanted = self.headers.get("Range")
         self.server.asked.append((how, wanted))
-        data = self.server.content.get(name, b"")
+        data = self.server.does.content.get(name, b"")
         if how == "absent" or not data:
             self.send_error(404)
             return
@@ -91,13 +69,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with serving(Handler) as made:
+        made.does.content = {"set.bin": DATA}
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +247,7 @@ def offer(
     server: Server, name: str, content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let a known name stand for small files of this server."""
-    server.content = content
+    server.does.content = content
     remotes = tuple(
         Remote(file, len(data), hashlib.md5(data).hexdigest(), (f"{server.site}/good/{file}",))
         for file, data in content.items()
@@ -311,7 +285,7 @@ def test_a_known_name_is_downloaded_once(
     offer(server, name, content(), monkeypatch)
     first = open_source(name)
     again = open_source(name)
-    assert len(server.asked) == len(server.content)
+    assert len(server.asked) == len(server.does.content)
     assert (
         first.name == name
         and list(first.splits) == ["test", "train"]
@@ -326,11 +300,11 @@ def test_what_came_before_a_failure_is_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(server, "mnist", small_mnist(), monkeypatch)
-    lost = server.content.pop("t10k-images-idx3-ubyte.gz")
+    lost = server.does.content.pop("t10k-images-idx3-ubyte.gz")
     with pytest.raises(DataError, match="t10k-images") as caught:
         open_source("mnist")
     assert "t10k-labels" in caught.value.fix and "train-images" not in caught.value.fix
-    server.content["t10k-images-idx3-ubyte.gz"] = lost
+    server.does.content["t10k-images-idx3-ubyte.gz"] = lost
     open_source("mnist")
     assert len(server.asked) == 3 + 2
 
