@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from toy_classifiers import CLASSES, Array, classifier, export, images
 
 from saccade import files
@@ -68,6 +68,16 @@ def test_the_file_says_its_classes_and_needs_standard_operators_alone(left: Any)
     about = json.loads({p.key: p.value for p in model.metadata_props}["saccade"])
     assert about["classes"] == list(CLASSES) and about["views"] == 2
     assert receipt["files"]["onnx"]["opset"] == model.opset_import[0].version
+
+
+def test_norms_are_parts_of_the_weights_however_many_views_there_are(left: Any) -> None:
+    import onnx
+
+    one, out, _ = left
+    kinds = [node.op_type for node in onnx.load(out / "model.onnx").graph.node]
+    convolutions = sum(isinstance(part, nn.Conv2d) for part in one.network.modules())
+    # two calls of the network would share their weights: no norm could fold into them
+    assert kinds.count("Conv") == convolutions and "BatchNormalization" not in kinds
 
 
 def test_the_receipt_has_both_figures_and_vouches_for_the_bytes(left: Any) -> None:

@@ -73,6 +73,17 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return out, export(classifier("resnet8_x2"), out, max_drop=5.0)
 
 
+def test_what_stands_before_a_relu_is_not_rounded_by_itself(left: Any) -> None:
+    model = onnx.load(left[0] / "model-int8.onnx")
+    takers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node.op_type)
+    assert "Relu" not in {node.op_type for node in model.graph.node}
+    layers = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert layers and all(takers[node.output[0]] == ["QuantizeLinear"] for node in layers)
+
+
 @pytest.mark.spec(41, "A16")
 def test_a_file_of_8_bits_is_a_quarter_as_large_and_says_what_it_loses(left: Any) -> None:
     out, receipt = left

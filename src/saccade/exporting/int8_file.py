@@ -15,7 +15,21 @@ import numpy as np
 from saccade.errors import ExportError
 from saccade.exporting.calibration import Ranges
 
-IN_8_BITS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool")
+LIMITS = ("Relu", "Clip")
+"""Operators that become the ends of a range: otherwise what stands before them is rounded, too, to
+coarser steps, as it reaches further.
+"""
+
+IN_8_BITS = (
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    *LIMITS,
+)
 """Operators whose inputs and outputs are quantised; scale and bias of a norm must stay floats."""
 
 SMALLER = 3
