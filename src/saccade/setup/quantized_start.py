@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from saccade.data.augment.mix import normalise
 from saccade.errors import CheckpointError
 from saccade.log import Log
 from saccade.models import create_model, load_weights
-from saccade.models.quantized import building
+from saccade.models.quantized import building, compensating
 from saccade.models.quantized.naming import parsed
 from saccade.setup.ancestor import Ancestor
 from saccade.setup.first_images import first_images
@@ -53,6 +54,9 @@ def begin(run: Run, ancestor: Ancestor, log: Log) -> dict[str, Any]:
 
     building.take_weights(model, network, scheme, plan.config.data.image_size)
     building.watch(model, _first_images(run), int(plan.total_steps * FROZEN_AT))
+    if scheme.compensates:
+        assert isinstance(model, GraphModule)
+        compensating.compensate(model, _first_images(run))
     log.fact("from", f"{ancestor.phrase}; all of it, {scheme.name}")
     log.event("init", init=section.init, digest=ancestor.digest, share=1.0, report=str(report))
     return ancestor.record(report.source, report.share) | {"head": "loaded"}

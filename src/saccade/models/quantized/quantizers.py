@@ -21,6 +21,11 @@ MIDDLE = 128
 MOST_WEIGHT = 127
 """The largest weight: int8, -127 to 127."""
 
+BEYOND = 33 / 32
+"""How far the largest weight may lie beyond the last power-of-two step, and is clipped, before all
+steps double: a weight on the last step would double them by its first move in training.
+"""
+
 LEAST_SHARE = 1e-4
 """Smallest scale of a channel as a share of the largest one: the bias of a channel whose weights
 are all zero would not fit into 32 bits.
@@ -118,7 +123,7 @@ class Weights(nn.Module):
             weight.abs().flatten(1).amax(1) if self.scheme.per_channel else weight.abs().amax()
         )
         scale = torch.maximum(largest, LEAST_SHARE * largest.amax()).clamp(min=TINY) / MOST_WEIGHT
-        return power_of_two_above(scale) if self.scheme.power_of_two else scale
+        return power_of_two_above(scale / BEYOND) if self.scheme.power_of_two else scale
 
 
 class Bias(nn.Module):
