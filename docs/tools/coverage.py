@@ -27,12 +27,18 @@ HEAD = """# What works, row by row
 Written by `python docs/tools/coverage.py` from marks in the tests; a test checks that it is
 current. A row *works* when its tests pass; *open* says what is missing. Tests lie below `tests/`.
 Those of the long shelf run in `make test-faults`, those of the models' shelf in
-`make test-models`, all others in `make test`.
+`make test-models`, all others in `make test`. Each table counts the tests of a row; the list behind
+it names them.
 """
 TITLES = {
     "capabilities": "## What five public training projects can do",
     "annoyances": "## What annoyed in them",
     "faults": "## What breaks training systems",
+}
+LISTS = {
+    "capabilities": "Tests of what the projects can do",
+    "annoyances": "Tests of what annoyed",
+    "faults": "Tests of what breaks",
 }
 
 
@@ -127,15 +133,19 @@ def page() -> str:
             shown = [row.number, row.promise]
             shown += [f"`{row.command}`"] if with_command else []
             status = row.remark if row.is_open else "; ".join(filter(None, ("works", row.remark)))
-            lines.append([*shown, status, _shown(tests[MARKS[table], row.number])])
+            lines.append([*shown, status, str(len(tests[MARKS[table], row.number]))])
         parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts.append(f"### {LISTS[table]}\n")
+        parts.append("".join(_listed(row, tests[MARKS[table], row.number]) for row in mine))
     return "\n".join(parts)
 
 
-def _shown(tests: list[Marked]) -> str:
-    return "<br>".join(
-        f"`{test.place}`" + (f" ({test.shelf})" if test.shelf else "") for test in tests
-    )
+def _listed(row: Row, tests: list[Marked]) -> str:
+    """Return the tests of a row as a list: in a cell of the table nobody could read them."""
+    lines = [f"- **{row.number}**"] if tests else []
+    for test in tests:
+        lines.append(f"    - `{test.place}`" + (f" ({test.shelf})" if test.shelf else ""))
+    return "".join(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":
