@@ -14,6 +14,8 @@ import safetensors.torch
 from console import run_here
 from saccade.config.finetune import FinetuneSection
 from saccade.config.schema import Config
+from saccade.evaluation.worth import Score, Worth
+from saccade.findings import Finding
 from saccade.log import Log
 from saccade.models import create_model
 from saccade.objectives.classification import Classification
@@ -62,6 +64,22 @@ def test_the_start_says_what_weights_are_worth_and_a_second_one_has_it_cached(
     _, second = train(tmp_path, weights, "b", "--set", "finetune.head_start=zero")
     assert kept and [path.stat().st_mtime_ns for path in kept] == stamps
     assert second["init"]["worth"] == worth
+
+
+def test_few_validation_images_lead_to_no_conclusion() -> None:
+    plan: Any = SimpleNamespace(
+        config=Config(), data=SimpleNamespace(val=SimpleNamespace(name="val"))
+    )
+    nothing: Any = None
+
+    def found(judged: int, untrained: float) -> list[Finding]:
+        high, low = Score(1.0, 1.0), Score(untrained, untrained)
+        return weighing.judge(Worth(high, low, 16, judged, nothing, nothing, {}), plan)
+
+    (few,), (many,), (clear,) = found(4, 1.0), found(400, 1.0), found(4, 0.0)
+    assert few.severity == "note" and "too few images to tell" in few.message
+    assert many.severity == "warning" and "these weights do not help" in many.message
+    assert clear.severity == "note" and "these weights help" in clear.message
 
 
 def test_the_end_says_where_training_made_less_of_the_weights() -> None:

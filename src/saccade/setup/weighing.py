@@ -17,6 +17,9 @@ from saccade.training.run import Plan, Run
 MOST_CLASSES = weights.LEARNED
 """With more classes, some would have no image to learn from."""
 
+FEWEST_JUDGED = 30
+"""With fewer validation images one of them is more than three points, and nothing is concluded."""
+
 PIXELS = {
     "ImageNet's mean and deviation": "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
     "0.5": "--mean 0.5 --std 0.5",
@@ -74,14 +77,19 @@ def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
 def judge(found: Worth, plan: Plan) -> list[Finding]:
     """Say whether weights help, and whether they were trained with other pixels."""
     frozen, other = found.frozen, found.untrained
+    unknown = other is not None and not found.helps and found.judged < FEWEST_JUDGED
     text = f"frozen {frozen.best:.1%} (neighbours {frozen.knn:.1%}, linear {frozen.probe:.1%})"
     if other is not None:
         doubt = "do not clearly help" if frozen.best > other.best else "do not help"
         helps = f"these weights {'help' if found.helps else doubt}"
+        helps = "too few images to tell whether these weights help" if unknown else helps
         text += f", untrained {other.best:.1%}: {helps}"
     text += f" ({found.judged:,} images of '{plan.data.val.name}', {found.learned:,} to learn from)"
     place = f"--init {plan.config.model.init}"
-    if found.helps is False:
+    if unknown:
+        fix = "hold out more validation images, or train without --init, too, and compare"
+        findings = [Finding("weights-worth", "note", text, where=place, fix=fix)]
+    elif found.helps is False:
         fix = "use weights that were trained on more similar images, or train without --init"
         if other is not None and frozen.best > other.best:
             fix = "too few validation images to be sure: train without --init, too, and compare"
