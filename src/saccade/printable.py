@@ -16,6 +16,14 @@ _SPACES = (
     "\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 )
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_PLAIN = {
+    "Input should be": "it must be",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid list": "a list",
+    "a valid string": "a text",
+}
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -60,3 +68,11 @@ def cell(text: str, *, path: bool = False) -> str:
     if not text.startswith(_FORMULA):
         return shown
     return f"./{shown}" if path else f"'{shown}"
+
+
+def plain(message: str) -> str:
+    """Return what pydantic says about a bad value in the words of this program."""
+    message = message.removeprefix("Value error, ").partition(", unable to ")[0]
+    for theirs, ours in _PLAIN.items():
+        message = message.replace(theirs, ours)
+    return message

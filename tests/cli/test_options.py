@@ -117,6 +117,8 @@ def test_the_help_of_pretrain_offers_nothing_that_it_refuses() -> None:
     [
         ("train --precision fp17", 78, "precision: it must be 'auto', 'fp32'", "Input should be"),
         ("train --epochs ten", 78, "do:    change epochs (length of the run", "(got "),
+        ("train --set data.image_size=big", 78, "it must be a whole number (got 'big')", "valid"),
+        ("verify-resume --kills x", 2, "it must be a whole number", "parse"),
         ("train missing.yaml", 78, "do:    check the path", "saccade models"),
         ("train --dat digits", 2, "some options are misspelled:\n    --dat", "another trainer"),
         ("pack digits p --quality 200", 78, "where: --quality\n  do:    use a value from 1", "500"),

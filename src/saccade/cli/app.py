@@ -27,7 +27,7 @@ from saccade.errors import (
     StoppedEarlyError,
     UsageError,
 )
-from saccade.printable import printable, to_json
+from saccade.printable import plain, printable, to_json
 from saccade.system import signals
 from saccade.system.streams import UnheardError
 
@@ -50,9 +50,7 @@ class Verb(typer.core.TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
-            error.message = error.message.removeprefix("Value error, ").replace(
-                "Input should be", "it must be"
-            )
+            error.message = plain(error.message)
             raise
 
 

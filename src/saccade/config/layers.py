@@ -14,6 +14,7 @@ from saccade.config import plain_yaml
 from saccade.config.augment import AugmentSection as AugmentSection
 from saccade.config.schema import Config, fields, flatten, kinds
 from saccade.errors import ConfigError
+from saccade.printable import plain
 
 LONGEST_NAME = 8
 """Parts of a dotted name; no setting lies as deep."""
@@ -62,7 +63,11 @@ class Layers:
                 fix="correct the YAML there",
             ) from error
         if not isinstance(tree, dict):
-            raise ConfigError("the file must hold `name: value` settings", where=str(path))
+            raise ConfigError(
+                "the file must hold `name: value` settings",
+                where=str(path),
+                fix="`saccade recipes digits` prints an example",
+            )
         # what a recipe says of itself, and what a run chose by itself, are no settings
         tree = {k: v for k, v in tree.items() if k not in ("about", "source", "claims", "resolved")}
         self.add({"recipe": str(path.stem), **tree}, str(path))
@@ -140,18 +145,13 @@ class Layers:
             name = str(first["msg"]).removeprefix("Value error, ").split(":")[0]
         if name not in kinds():
             return ConfigError(str(first["msg"]))
-        message = _plain(str(first["msg"])).removeprefix(name + ": ")
+        message = plain(str(first["msg"])).removeprefix(name + ": ")
         given = _short(repr(self._values.get(name)))
         return ConfigError(
             f"{name}: {message}" + ("" if given in message else f" (got {given})"),
             where=self._origin.get(name, "defaults"),
             fix=f"change {name} ({next(doc for n, _, doc, _ in fields() if n == name)})",
         )
-
-
-def _plain(message: str) -> str:
-    """Return what pydantic says about a bad value in the words of this program."""
-    return message.removeprefix("Value error, ").replace("Input should be", "it must be")
 
 
 def _short(text: str, limit: int = 200) -> str:

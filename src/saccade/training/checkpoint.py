@@ -207,7 +207,7 @@ def newest(folder: Path) -> tuple[Saved | None, list[CheckpointError]]:
     if errors:
         reasons = "; ".join(f"{Path(e.where).name}: {e.what}" for e in errors)
         raise CheckpointError(
-            f"none of the {len(errors)} checkpoints can be used ({reasons})",
+            f"no checkpoint can be used ({reasons})",
             where=str(folder),
             fix="restore a checkpoint from a backup, or start a new run with `--resume never`",
         )

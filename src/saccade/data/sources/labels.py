@@ -74,7 +74,8 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
         raise DataError(
             counted(absent, "rows name a file that does not exist"),
             where=f"{source.where}, looked for in {listing.path}",
-            fix=f"write the paths as they are inside {listing.path.name}, or remove the rows",
+            fix=f"write the paths as they are inside {listing.path.resolve().name}, or remove "
+            "the rows",
         )
 
     places: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
