@@ -56,7 +56,10 @@ def shrink_batch(
     why = f"at most a quarter of {num_train} training images"
     if _rounded(quarter, repeats) < LEAST_CELL and needs_batches(config, module):
         least = LEAST_CELL
-        why = f"batch norm needs {LEAST_CELL} of the {num_train} training images, or all of them"
+        why = (
+            f"the set has only {num_train} training images; batch norm needs batches of at least "
+            f"{LEAST_CELL}, or of the whole set"
+        )
 
     # between what a norm or mixing needs and what the set has
     size = max(
