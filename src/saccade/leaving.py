@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from saccade import files
 from saccade.api import started
+from saccade.data.sources import Split
 from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import trained_int8, writing
@@ -26,6 +28,9 @@ from saccade.trainer import Outcome
 from saccade.training import recorded
 from saccade.training.behaviour import AS_SET
 
+VIEWS = (0, 1, 2, 6)
+"""What can be asked for; 0 is as many as the classifier is evaluated with."""
+
 
 def export(
     model: Classifier | str | Path,
@@ -38,6 +43,7 @@ def export(
     split_names: str = "",
     split: str = "",
     best: bool = False,
+    views: int = 0,
     int8: bool = False,
     calibration: int = CALIBRATION,
     max_drop: float = MAX_DROP,
@@ -52,13 +58,13 @@ def export(
     size), ``image`` (one image of any size) or ``float`` (normalised). ``out`` is the folder, by
     default ``export`` in the run folder. Each file is evaluated on the images of ``data``, or on
     the validation images of the run, in a separate process. The receipt, also ``export.json`` in
-    the folder, has both figures and the largest difference. ``int8`` writes ``model-int8.onnx``,
-    too: its ranges are those of ``calibration`` training images, and it may lose ``max_drop``
-    percentage points; ``per_tensor`` gives weights one scale instead of one for each channel.
-    Raises ExportError where a file is not the classifier, and other SaccadeErrors with the reason
-    and what to do.
+    the folder, has both figures and the largest difference. ``views`` are averaged, by default as
+    many as in its evaluation. ``int8`` writes ``model-int8.onnx``, too: its ranges are those of
+    ``calibration`` training images, and it may lose ``max_drop`` percentage points; ``per_tensor``
+    gives weights one scale. Raises ExportError where a file is not the classifier, and other
+    SaccadeErrors with the reason and what to do.
     """
-    kinds, takes = _wanted(formats, given, int8)
+    kinds, takes = _wanted(formats, given, int8, views)
     found = scoring.opened(
         model,
         Expected.of(module),
@@ -68,25 +74,29 @@ def export(
         labels=labels,
         split_names=split_names,
     )
-    trained_int8.refuse(found.classifier, kinds, int8=int8)
-    folder = Path(out) if out is not None else _beside(found)
+    classifier = _of_views(found.classifier, views)
+    trained_int8.refuse(classifier, kinds, int8=int8)
     _require_head(found)
-    in_8_bits = None
-    if int8:
-        train = scoring.training_split(model, data, str(labels), split_names)
-        in_8_bits = Int8(train, calibration, max_drop=max_drop, per_channel=not per_tensor)
+    folder = Path(out) if out is not None else _beside(found)
+    train = scoring.training_split(model, data, str(labels), split_names) if int8 else None
 
     receipt = writing.export(
-        found.classifier,
+        classifier,
         found.split,
         folder,
         formats=kinds,
         given=takes,
         origin=_origin(found.path),
         run=recorded.facts(found.folder) or {} if found.folder else {},
-        in_8_bits=in_8_bits,
+        in_8_bits=_in_8_bits(train, calibration, max_drop, per_tensor),
     )
     return {"folder": str(folder), **receipt}
+
+
+def _in_8_bits(train: Split | None, images: int, max_drop: float, per_tensor: bool) -> Int8 | None:
+    if train is None:
+        return None
+    return Int8(train, images, max_drop=max_drop, per_channel=not per_tensor)
 
 
 def quantize(
@@ -137,8 +147,20 @@ def quantize(
     )
 
 
-def _wanted(formats: str, given: str, int8: bool) -> tuple[list[str], Input]:
+def _of_views(classifier: Classifier, views: int) -> Classifier:
+    """Return a classifier that averages so many views of an image; 0 changes nothing."""
+    recipe = classifier.recipe
+    return Classifier(
+        classifier.network, replace(recipe, eval_views=cast(Any, views or recipe.eval_views))
+    )
+
+
+def _wanted(formats: str, given: str, int8: bool, views: int) -> tuple[list[str], Input]:
     """Return the formats and their input; raises UsageError for unknown ones."""
+    if views not in VIEWS:
+        raise UsageError(
+            f"{views} views are not possible", where="--views", fix="give 1, 2 or 6 views"
+        )
     if given not in INPUTS:
         raise UsageError(
             f"unknown input '{given}'", where="--input", fix=f"choose one of {', '.join(INPUTS)}"
@@ -159,9 +181,13 @@ def _require_head(found: scoring.Opened) -> None:
 
 
 def _origin(path: str) -> dict[str, str]:
-    """Return where weights come from, and their digest if that is a file."""
+    """Return where weights come from, and their digest if that is a file.
+
+    The receipt is published: of the folders of this machine only the last one is named.
+    """
     is_file = path != "" and Path(path).is_file()
-    return {"weights": path, **({"sha256": files.digest(Path(path))} if is_file else {})}
+    digest = {"sha256": files.digest(Path(path))} if is_file else {}
+    return {"weights": "/".join(Path(path).parts[-2:]), **digest}
 
 
 def _beside(found: scoring.Opened) -> Path:

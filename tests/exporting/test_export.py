@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from toy_classifiers import CLASSES, Array, classifier, export, images
 
 from saccade import files
-from saccade.errors import ExportError
+from saccade.errors import ExportError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
+from saccade.exporting import timm_folder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -137,6 +139,33 @@ def test_timm_loads_the_folder_and_knows_the_classes(tmp_path: Path) -> None:
     assert theirs.pretrained_cfg["label_names"] == list(CLASSES)
     config = timm.data.resolve_data_config({}, model=theirs)
     assert tuple(config["mean"]) == one.recipe.mean and config["crop_pct"] == 0.875
+
+
+def test_a_classifier_of_two_views_leaves_for_timm_as_that_of_one(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    one = classifier("resnet18", 64, strides=USUAL, eval_views=2)
+    with pytest.raises(ExportError, match="mean of 2 views") as refused:
+        export(one, tmp_path, formats="timm")
+    assert "--views 1" in refused.value.fix
+    receipt = export(one, tmp_path, formats="timm", views=1)
+    assert receipt["views"] == 1
+
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    x = one.recipe.normalised(torch.from_numpy(images(4, 64)).permute(0, 3, 1, 2))
+    with torch.inference_mode():
+        assert torch.allclose(theirs(x), one.network(x), atol=1e-4)
+    with pytest.raises(UsageError, match="3 views are not possible"):
+        export(one, tmp_path, views=3)
+
+
+@pytest.mark.parametrize("side", [64, 75, 97, 224])
+@pytest.mark.parametrize("crop", [0.875, 0.9, 0.95, 1.0])
+def test_timm_resizes_to_the_short_side_that_was_evaluated(side: int, crop: float) -> None:
+    data = pytest.importorskip("timm.data")
+    recipe = replace(classifier("resnet18", 64).recipe, image_size=side, eval_crop=crop)
+    config = data.resolve_data_config(timm_folder.says(recipe))
+    resize = data.create_transform(**config).transforms[0]
+    assert resize.size == recipe.framing.short_side(side)
 
 
 @pytest.mark.parametrize(

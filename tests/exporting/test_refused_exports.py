@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,57 @@ from saccade.exporting.whole import Whole
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+
+
+def with_classes_in_another_order(kind: str, contents: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the same files that name another order of the classes."""
+    if kind == "timm":
+        config = json.loads(contents["config.json"])
+        config["label_names"].reverse()
+        config["pretrained_cfg"]["label_names"].reverse()
+        return contents | {"config.json": json.dumps(config).encode()}
+    assert kind == "onnx"
+    import onnx
+
+    model = onnx.load_model_from_string(contents["model.onnx"])
+    about = json.loads(model.metadata_props[-1].value)
+    about["classes"].reverse()
+    model.metadata_props[-1].value = json.dumps(about)
+    return {"model.onnx": model.SerializeToString()}
+
+
+@pytest.mark.parametrize("kind", ["onnx", "timm"])
+def test_a_file_that_names_the_classes_in_another_order_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "timm":
+        pytest.importorskip("timm")
+    usual = formats.FORMATS[kind]
+
+    def swapped(material: Any) -> Any:
+        contents, more = usual.make(material)
+        return with_classes_in_another_order(kind, contents), more
+
+    monkeypatch.setitem(formats.FORMATS, kind, replace(usual, make=swapped))
+    with pytest.raises(ExportError, match="describes another classifier"):
+        export(classifier("resnet18", 64, strides=(2,) * 5), tmp_path, formats=kind)
+    assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_a_file_that_changes_on_the_disk_after_it_was_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = formats.FORMATS["pt"]
+
+    def spoilt(material: Any, path: Path, threads: int) -> Any:
+        with path.open("ab") as file:
+            file.write(b"\0")
+        return usual.asked(material, path, threads)
+
+    monkeypatch.setitem(formats.FORMATS, "pt", replace(usual, asked=spoilt))
+    with pytest.raises(ExportError, match=r"model\.pt changed after it was written"):
+        export(classifier("lenet5"), tmp_path, formats="pt")
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 @pytest.mark.spec(33)

@@ -41,6 +41,13 @@ PerTensor = Annotated[
         help="For --int8: one scale per layer instead of per channel; less accurate.",
     ),
 ]
+Views = Annotated[
+    int,
+    typer.Option(
+        "--views",
+        help="Views averaged by the files: 1, 2 or 6. Default: as many as the run's evaluation.",
+    ),
+]
 
 
 @app.command(epilog="Example: saccade export runs/resnet18-photos-1a2b3c4d --format onnx,pt2")
@@ -61,6 +68,7 @@ def export(
         str, typer.Option("--split", help="The split to check with; default: validation.")
     ] = "",
     best: options.Best = False,
+    views: Views = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="The folder. Default: export/ in the run folder.")
     ] = None,
@@ -83,6 +91,7 @@ def export(
             split_names=split_names or "",
             split=split,
             best=best,
+            views=views,
             int8=int8,
             calibration=calibration,
             max_drop=max_drop,
@@ -117,6 +126,8 @@ def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
     )
     if "drop_points" in fact:
         apart = _lost(fact)
+    elif "needs" in fact:
+        apart += f"; needs {fact['needs']}"
     elif "scheme" in fact:
         apart += f", {fact['other_best_class']} images with another best class"
     return (

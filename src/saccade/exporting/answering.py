@@ -1,7 +1,8 @@
 """A stand-alone program: it runs an exported file on images that arrive through a pipe.
 
 It runs in a fresh process and imports nothing of this package, like the programs that will use the
-file. Arrays arrive on standard input, one after another. For each it writes the logits, float32 (B,
+file. It first writes what the file says of itself, as JSON. Arrays arrive on standard input, one
+after another. For each it writes the logits, float32 (B,
 C), and the seconds that they took to standard output. The arguments are the kind of the file, its
 path and the number of threads.
 """
@@ -9,6 +10,7 @@ path and the number of threads.
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import time
@@ -19,6 +21,21 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Answer = Callable[[Array], Array]
+Opened = tuple[Answer, str]
+"""What runs a file, and what the file says of itself: JSON, empty where it says nothing."""
+
+METADATA = "saccade"
+SAID_BY_TIMM = (
+    "label_names",
+    "num_classes",
+    "input_size",
+    "interpolation",
+    "crop_pct",
+    "crop_mode",
+    "mean",
+    "std",
+)
+"""What of a network's configuration is used when timm classifies with it."""
 
 
 def send(stream: IO[bytes], array: Any) -> None:
@@ -39,7 +56,7 @@ def receive(stream: IO[bytes]) -> Array | None:
     return array
 
 
-def onnx(path: str, threads: int) -> Answer:
+def onnx(path: str, threads: int) -> Opened:
     """Return a function that runs an ONNX file: images (B, ...) in, logits (B, C) out."""
     import onnxruntime
 
@@ -48,41 +65,46 @@ def onnx(path: str, threads: int) -> Answer:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    said = session.get_modelmeta().custom_metadata_map.get(METADATA, "")
+    return lambda images: session.run(None, {name: images})[0], said
 
 
-def pt2(path: str, threads: int) -> Answer:
+def pt2(path: str, threads: int) -> Opened:
     """Return a function that runs a file of torch.export: images (B, ...) in, logits (B, C) out."""
     import torch
 
-    return _asked(torch.export.load(path).module(), threads)
+    extra = {f"{METADATA}.json": ""}
+    module = torch.export.load(path, extra_files=extra).module()
+    return _asked(module, threads), extra[f"{METADATA}.json"]
 
 
-def timm(path: str, threads: int) -> Answer:
+def timm(path: str, threads: int) -> Opened:
     """Return a function that runs a folder of timm: images (B, 3, S, S) in, logits (B, C) out."""
     from timm import create_model
 
-    return _asked(create_model(f"local-dir:{path}", pretrained=True).eval(), threads)
+    network: Any = create_model(f"local-dir:{path}", pretrained=True).eval()
+    said = {name: network.pretrained_cfg.get(name) for name in SAID_BY_TIMM}
+    return _asked(network, threads), json.dumps(said)
 
 
-def pickle(path: str, threads: int) -> Answer:
+def pickle(path: str, threads: int) -> Opened:
     """Return a function that runs a pickled module: images (B, ...) in, logits (B, C) out.
 
     Only a file that was written a moment ago is read in this way.
     """
     import torch
 
-    return _asked(torch.load(path, weights_only=False), threads)
+    return _asked(torch.load(path, weights_only=False), threads), ""
 
 
-def snippet(path: str, _threads: int) -> Answer:
+def snippet(path: str, _threads: int) -> Opened:
     """Return the reading function of a program ``classify.py``: the bytes of a file, uint8 (n,),
     in; the input of its ONNX file, (1, ...), out.
     """
     import runpy
 
     read = runpy.run_path(path)["pixels_of"]
-    return lambda data: read(io.BytesIO(data.tobytes()))
+    return lambda data: read(io.BytesIO(data.tobytes())), ""
 
 
 def _asked(module: Any, threads: int) -> Answer:
@@ -104,7 +126,8 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     kinds = {"onnx": onnx, "pt2": pt2, "timm": timm, "pickle": pickle, "snippet": snippet}
-    answer = kinds[kind](path, int(threads))
+    answer, said = kinds[kind](path, int(threads))
+    send(out, np.frombuffer(said.encode(), np.uint8))
     while (images := receive(sys.stdin.buffer)) is not None:
         begun = time.perf_counter()
         logits = answer(images)

@@ -22,10 +22,11 @@ SHOWN = 400
 
 class Ask(Protocol):
     """A function that answers images as an exported file does; ``seconds`` lists the time of each
-    answer.
+    answer, ``said`` is what the file says of itself, as JSON, empty where it says nothing.
     """
 
     seconds: list[float]
+    said: str
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits, float32 (B, C), of images (B, ...) in the input format of the file."""
@@ -33,11 +34,20 @@ class Ask(Protocol):
 
 @dataclass(slots=True)
 class Answers:
-    """A file that runs in another process; ``seconds`` lists the time of each answer there."""
+    """A file that runs in another process; ``seconds`` and ``said`` are those of `Ask`."""
 
     process: subprocess.Popen[bytes]
     complaints: IO[bytes]
     seconds: list[float] = field(default_factory=list)
+    said: str = ""
+
+    def open(self) -> None:
+        """Wait until the file is open; raises ExportError if the process ended instead."""
+        assert self.process.stdout is not None, "it is a pipe"
+        said = answering.receive(self.process.stdout)
+        if said is None:
+            raise self._silent()
+        self.said = said.tobytes().decode()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits, float32 (B, C), of images in the input format of the file.
@@ -76,7 +86,9 @@ def asking(kind: str, path: Path, threads: int) -> Iterator[Answers]:
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
         )
         try:
-            yield Answers(process, complaints)
+            answers = Answers(process, complaints)
+            answers.open()
+            yield answers
         finally:
             process.kill()
             # closes the pipes, too

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from saccade.data.sources.ilsvrc import class_name
 from saccade.evaluation.classifier import Recipe
+from saccade.evaluation.views import phrase
+from saccade.exporting.folder import TAG
+from saccade.models.weights.content import MODEL_FILE
+from saccade.printable import printable
+from saccade.recipes.receipts import without_place
 
 LONGEST_LIST = 20
+_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_LIBRARIES = {"onnx": "onnx", "timm": "timm"}
+"""What hubs call the programs that load a file; all others need torch."""
+
+_FITS = {
+    "crop": "The short side is resized to {short} px, and the central {side} x {side} px are kept",
+    "squash": "Width and height are resized to {side} px",
+    "pad": "The long side is resized to {side} px, and the image is centred on RGB {fill}",
+}
 
 
 def card(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) -> str:
@@ -22,12 +38,13 @@ def card(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) -> 
 def _head(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
     fact = _first(receipt)
     name = _data_name(run)
-    library = "timm" if "timm" in receipt["files"] else next(iter(receipt["files"]))
+    made = receipt["files"]
+    library = _LIBRARIES.get("timm" if "timm" in made else next(iter(made)), "pytorch")
     yield "---"
     yield f"library_name: {library}"
     yield "pipeline_tag: image-classification"
     yield "license: unknown"
-    yield "tags:\n- image-classification\n- saccade"
+    yield f"tags:\n- image-classification\n- {TAG}"
 
     # the form in which hubs show figures
     if "top1" in fact["exported"]:
@@ -43,9 +60,9 @@ def _head(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) ->
 def _body(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
     fact, objective = _first(receipt), recipe.learned
     shown, more = recipe.classes[:LONGEST_LIST], len(recipe.classes) - LONGEST_LIST
-    yield f"# {recipe.model}: {len(recipe.classes)} {objective.noun}"
+    yield f"# {_plain(recipe.model)}: {len(recipe.classes):,} {objective.noun}"
     yield ""
-    yield f"{', '.join(shown)}{f' and {more} more' * (more > 0)}."
+    yield f"{', '.join(map(_plain, shown))}{f' and {more:,} more' * (more > 0)}."
 
     yield "\n## Figures\n"
     interval = objective.interval(fact["exported"])
@@ -56,6 +73,10 @@ def _body(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) ->
         f"'{fact['split']}'{sure}. The exported files were evaluated on these images in a "
         "process without the training program; `export.json` has the results."
     )
+    yield from _of_run(recipe, receipt)
+
+    yield "\n## Preprocessing\n"
+    yield from _preprocessing(recipe, receipt)
 
     yield "\n## Training\n"
     yield from _training(run)
@@ -79,9 +100,43 @@ def _training(run: Mapping[str, Any]) -> Iterator[str]:
     data = run["dataset"]
     yield f"- {data['train']:,} training images of `{_data_name(run)}`, {data['val']:,} to validate"
     yield f"- {run['model']['params']:,} parameters, {run['steps']:,} steps"
-    yield f"- `saccade {run['command']}`" if run.get("command") else "- trained from Python"
+    # a card is published: folders of this machine are nobody's business
+    command = printable(without_place(run.get("command") or ""), keep="")
+    yield f"- ``saccade {command}``" if command else "- trained from Python"
     if run.get("init"):
         yield "- started from other weights (named in `run.json` of the run)"
+
+
+def _of_run(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the run itself counted where that differs: it may have computed in bfloat16."""
+    fact, result = _first(receipt), receipt["run_result"] or {}
+    is_final = str(receipt["from"].get("weights", "")).endswith(MODEL_FILE)
+    same_images = (result.get("split"), result.get("n")) == (fact["split"], fact["images"])
+    if not (is_final and same_images):
+        return
+    objective = recipe.learned
+    before, after = objective.shown(result), objective.shown(fact["classifier"])
+    if before != after:
+        how = f"in {recipe.precision or 'fp32'}{phrase(result.get('views', 1))}"
+        yield f"\nThe run itself, {how}, counted {'  '.join(before)}."
+
+
+def _preprocessing(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
+    fit, side = recipe.framing, recipe.eval_side
+    turns = "applied" if recipe.exif == "apply" else "ignored"
+    yield f"- The EXIF orientation of a file is {turns}. Transparency is put on white."
+    yield "- Gray becomes RGB. Of 16 bits the upper 8 are taken."
+    framed = _FITS[fit.how].format(short=fit.short_side(side), side=side, fill=fit.fill)
+    yield f"- {framed}, by bilinear interpolation with antialiasing."
+    order = "blue, green, red" if recipe.channels == "bgr" else "red, green, blue"
+    yield (
+        f"- Values in 0..1 are normalised by mean {list(recipe.mean)} and standard deviation "
+        f"{list(recipe.std)} (of red, green, blue). The network sees {order}."
+    )
+    if recipe.eval_views > 1:
+        yield f"- The answer is the mean of {recipe.eval_views} views of the image."
+    inside = receipt["inside"] or "nothing of this but the views"
+    yield f"- Inside the files: {inside}."
 
 
 def _use(receipt: Mapping[str, Any]) -> Iterator[str]:
@@ -94,14 +149,27 @@ def _use(receipt: Mapping[str, Any]) -> Iterator[str]:
         yield f"The same in 8 bits ({size}): `python classify.py IMAGE {file}`.\n"
     if "pt2" in made:
         yield "```python\nimport torch\n\nmodel = torch.export.load('model.pt2').module()\n```\n"
+
     if "timm" in made:
         yield (
             "```python\nimport timm\n\n"
             "model = timm.create_model('local-dir:timm', pretrained=True).eval()\n```\n"
         )
+        yield (
+            "The configuration of timm has no words for how a file is read: turn photographs as "
+            "described above before you pass them (transformers turns them by their EXIF note), "
+            "and put transparent ones on white.\n"
+        )
+    if "pt" in made:
+        yield f"`model.pt` holds weights alone, under {made['pt']['names']} names.\n"
     if "pickle" in made:
         yield f"`model.pickle` needs {made['pickle']['needs']}.\n"
     yield f"Input: {receipt['takes']}. Output: {receipt['answers']}."
+
+
+def _plain(name: str) -> str:
+    """Return a name as Markdown shows it, on one line; ImageNet's classes in English."""
+    return _MARKS.sub(r"\\\1", printable(class_name(name), keep=""))
 
 
 def _first(receipt: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from saccade._version import __version__
+from saccade.data.sources.ilsvrc import class_name
 from saccade.evaluation.classifier import Recipe
+from saccade.exporting.answering import METADATA as METADATA
 from saccade.exporting.whole import Input
-
-METADATA = "saccade"
 
 _TAKES = {
     "uint8": "RGB images of the final size: uint8 (batch, height, width, 3)",
@@ -28,8 +28,11 @@ def facts(recipe: Recipe, given: Input) -> dict[str, Any]:
         "float": "",
     }
 
+    names = [class_name(one) for one in recipe.classes]
     return {
         "classes": list(recipe.classes),
+        # what people call ImageNet's
+        **({"names": names} if names != list(recipe.classes) else {}),
         "takes": _TAKES[given],
         "answers": "logits: float32 (batch, classes)",
         "inside": inside[given],

@@ -55,7 +55,8 @@ class Format:
     """A format: a file or, without a suffix, a folder.
 
     ``make`` returns the contents by file name and the entries of the receipt; ``asked`` opens it
-    again with a number of threads; ``takes`` is its input format if that cannot be chosen.
+    again with a number of threads; ``takes`` is its input format if that cannot be chosen. ``says``
+    is what the file must say of itself when it is opened again.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Format:
     asked: Asked
     require: Callable[[], None] = lambda: None
     takes: Input | None = None
+    says: Callable[[Material], Mapping[str, Any]] = lambda _material: {}
 
 
 def _in_a_process(kind: str) -> Asked:
@@ -106,15 +108,24 @@ def _pickle(material: Material) -> tuple[Contents, dict[str, Any]]:
 
 
 FORMATS = {
-    "onnx": Format("model.onnx", _onnx, _in_a_process("onnx"), onnx_file.require),
-    "pt2": Format("model.pt2", _pt2, _in_a_process("pt2")),
+    "onnx": Format(
+        "model.onnx", _onnx, _in_a_process("onnx"), onnx_file.require, says=lambda made: made.facts
+    ),
+    "pt2": Format("model.pt2", _pt2, _in_a_process("pt2"), says=lambda made: made.facts),
     "pt": Format(
         "model.pt",
         _pt,
         lambda material, path, _threads: state_file.read_back(material.classifier, path),
         takes="float",
     ),
-    "timm": Format("timm", _timm, _in_a_process("timm"), timm_folder.require, takes="float"),
+    "timm": Format(
+        "timm",
+        _timm,
+        _in_a_process("timm"),
+        timm_folder.require,
+        takes="float",
+        says=lambda made: timm_folder.says(made.classifier.recipe),
+    ),
     "pickle": Format("model.pickle", _pickle, _in_a_process("pickle")),
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -189,6 +190,21 @@ class Exam:
                 "n": len(ours),
             }
         return found
+
+
+def require_said(said: str, wanted: Mapping[str, Any]) -> None:
+    """Raise ExportError if a file does not say of itself what its classifier is.
+
+    ``said`` is JSON that was read from the file; ``wanted`` is empty if such files say nothing.
+    """
+    found = json.loads(said) if wanted else {}
+    differing = [name for name, value in wanted.items() if found.get(name) != value]
+    if differing:
+        raise ExportError(
+            f"the exported file describes another classifier: its '{differing[0]}' is not that of "
+            "the classifier",
+            fix="nothing was written; use another --format, and report this network",
+        )
 
 
 def require_equal(proof: Proof, exam: Exam) -> None:

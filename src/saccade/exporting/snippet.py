@@ -38,8 +38,9 @@ def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
         f'    about = json.loads(session.get_modelmeta().custom_metadata_map["{METADATA}"])',
         f'    logits = session.run(None, {{"images": {READ}(sys.argv[1])}})[0][0]',
         *(f"    {line}" for line in _shares(recipe)),
+        "    names = about.get('names', about['classes'])",
         "    for place in np.argsort(-shares)[:5]:",
-        "        print(f\"{shares[place]:7.2%}  {about['classes'][place]}\")",
+        '        print(f"{shares[place]:7.2%}  {names[place]}")',
     ]
     return "\n".join(lines) + "\n"
 

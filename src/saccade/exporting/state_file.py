@@ -37,6 +37,7 @@ class _Again:
     network: nn.Module
     views: int
     seconds: list[float] = field(default_factory=list)
+    said: str = ""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits, float32 (B, C), of normalised images, float32 (B, 3, S, S)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from typing import Any
 
 import safetensors.torch
@@ -54,10 +55,14 @@ def contents(whole: Whole, recipe: Recipe) -> tuple[dict[str, bytes], str]:
         raise ExportError(
             f"a folder for timm cannot say that {reason}",
             where="--format timm",
-            fix="use --format onnx or pt2, which hold all of it",
+            fix=(
+                "--views 1 exports the classifier of a single view, and evaluates it; or use "
+                "--format onnx or pt2, which hold all views"
+                if recipe.eval_views > 1
+                else "use --format onnx or pt2, which hold all of it"
+            ),
         )
     name, arguments, state = _counterpart(whole.network, recipe)
-    side = recipe.eval_side
 
     # what timm's create_model and transformers' TimmWrapper read
     config = {
@@ -68,21 +73,42 @@ def contents(whole: Whole, recipe: Recipe) -> tuple[dict[str, bytes], str]:
         "label_names": list(recipe.classes),
         "pretrained_cfg": {
             "architecture": name,
-            "num_classes": len(recipe.classes),
-            "input_size": [3, side, side],
             "fixed_input_size": bool(arguments),
-            "interpolation": "bilinear",
-            "crop_pct": recipe.framing.crop_fraction if recipe.fit == "crop" else 1.0,
-            "crop_mode": _CROPS[recipe.fit],
-            "mean": list(recipe.mean),
-            "std": list(recipe.std),
-            "label_names": list(recipe.classes),
+            **says(recipe),
         },
     }
 
     weights = safetensors.torch.save(separate(state), {"format": "pt"})
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     return {"config.json": text.encode(), "model.safetensors": weights}, name
+
+
+def says(recipe: Recipe) -> dict[str, Any]:
+    """Return what timm has to know of the classes and the preprocessing."""
+    side = recipe.eval_side
+    return {
+        "label_names": list(recipe.classes),
+        "num_classes": len(recipe.classes),
+        "input_size": [3, side, side],
+        "interpolation": "bilinear",
+        "crop_pct": _crop_pct(recipe),
+        "crop_mode": _CROPS[recipe.fit],
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+    }
+
+
+def _crop_pct(recipe: Recipe) -> float:
+    """Return the side over the short side such that timm, which rounds the short side down, finds
+    ours.
+
+    *Source:* ``transforms_imagenet_eval`` of timm 1.0.31.
+    """
+    if recipe.fit != "crop":
+        return 1.0
+    side, short = recipe.eval_side, recipe.framing.short_side(recipe.eval_side)
+    usual = (recipe.framing.crop_fraction, side / short)
+    return next((one for one in usual if math.floor(side / one) == short), side / (short + 0.5))
 
 
 def _unsayable(recipe: Recipe) -> str:

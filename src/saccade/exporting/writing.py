@@ -17,10 +17,11 @@ from saccade.data.sources import Split
 from saccade.device import determinism
 from saccade.errors import ExportError
 from saccade.evaluation.classifier import Classifier
-from saccade.exporting import int8, parity, proof, trained_int8
+from saccade.exporting import folder, int8, parity, proof, trained_int8
 from saccade.exporting.answers import asking
 from saccade.exporting.card import card
 from saccade.exporting.facts import facts
+from saccade.exporting.folder import CARD, RECEIPT, SNIPPET
 from saccade.exporting.formats import FORMATS, Material
 from saccade.exporting.int8 import Int8
 from saccade.exporting.own import Own
@@ -29,7 +30,7 @@ from saccade.exporting.snippet import snippet
 from saccade.exporting.whole import Input, Whole
 from saccade.models.weights import stored
 
-RECEIPT, SNIPPET, CARD = "export.json", "classify.py", "README.md"
+_KNOWN = (SNIPPET, *(kind.name for kind in FORMATS.values()), int8.FILE)
 
 
 def export(
@@ -54,17 +55,19 @@ def export(
     _require_finite(classifier)
     classifier.network.cpu().float()
     material = Material(classifier, Whole(classifier, given), facts(classifier.recipe, given))
-    threads = torch.get_num_threads()
     receipt: dict[str, Any] = {
         "from": dict(origin),
         "run_result": run.get("result"),
         "input": given,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         **material.facts,
     }
 
+    written = _names(formats, in_8_bits)
+    folder.require_own(out, [*written, RECEIPT])
+
     with files.locked(out), files.staging(out) as aside, determinism.put_back():
-        readers = Readers(max(2, threads))
+        readers = Readers(max(2, receipt["threads"]))
         try:
             # all of them first: one that cannot be made is refused before minutes of proofs
             made = {name: _made(name, material, aside) for name in formats}
@@ -77,20 +80,33 @@ def export(
             readers.close()
 
         receipt["files"] = proved
-        beside = [CARD]
-        files.write_bytes(aside / CARD, card(classifier.recipe, receipt, run).encode())
-        if "onnx" in formats:
-            files.write_bytes(aside / SNIPPET, snippet(classifier.recipe, given).encode())
-            pixels = decode.decode(split.read(0), exif=classifier.recipe.exif)
-            receipt["pixels"] = parity.require_same_pixels(
-                aside / SNIPPET, classifier.recipe, pixels, given
-            )
-            beside.append(SNIPPET)
-        for name in (*beside, *(fact["file"] for fact in proved.values())):
+        text = card(classifier.recipe, receipt, run).encode("utf-8", "backslashreplace")
+        receipt["card_sha256"] = hashlib.sha256(text).hexdigest()
+        files.write_bytes(aside / CARD, text)
+        if SNIPPET in written:
+            receipt["pixels"] = _with_snippet(aside, material, split)
+
+        folder.keep_edited(out, text)
+        for name in written:
             files.move_in(aside / name, out / name)
-        # last: it vouches for the others by their digests
+        # last: it has the digests of the others
         files.write_json(out / RECEIPT, receipt)
+        folder.tell_others(out, written, _KNOWN)
     return receipt
+
+
+def _names(formats: Sequence[str], in_8_bits: Int8 | None) -> list[str]:
+    """Return what is written, in this order; the receipt follows."""
+    names = [CARD, *[SNIPPET] * ("onnx" in formats), *(FORMATS[one].name for one in formats)]
+    return names + [int8.FILE] * (in_8_bits is not None)
+
+
+def _with_snippet(aside: Path, material: Material, split: Split) -> dict[str, dict[str, float]]:
+    """Write the program into the folder ``aside``; return how far its pixels are from ours."""
+    recipe, given = material.classifier.recipe, material.whole.given
+    files.write_bytes(aside / SNIPPET, snippet(recipe, given).encode())
+    pixels = decode.decode(split.read(0), exif=recipe.exif)
+    return parity.require_same_pixels(aside / SNIPPET, recipe, pixels, given)
 
 
 def _require_finite(classifier: Classifier) -> None:
@@ -128,9 +144,21 @@ def _proved(
     kind, (path, said) = FORMATS[name], made
     exam = replace(exam, given=kind.takes or exam.given)
     with kind.asked(material, path, torch.get_num_threads()) as ask:
+        proof.require_said(ask.said, kind.says(material))
         found = exam.of(ask)
     proof.require_equal(found, exam)
+    _require_as_written(path, said["sha256"])
     return {**said, **found.to_json()}
+
+
+def _require_as_written(path: Path, digests: Mapping[str, str]) -> None:
+    """Raise ExportError if the bytes of a file or folder are not those that were written."""
+    for name, digest in digests.items():
+        if files.digest(path / name if path.is_dir() else path) != digest:
+            raise ExportError(
+                f"the bytes of {name} changed after it was written",
+                fix="nothing was written; check the disk, and export again",
+            )
 
 
 def _quantised(how: Int8, exam: Exam, aside: Path) -> dict[str, Any]:
@@ -143,11 +171,14 @@ def _quantised(how: Int8, exam: Exam, aside: Path) -> dict[str, Any]:
 
     exam = replace(exam, batch_limit=int8.BATCH_LIMIT)
     with asking("onnx", path, torch.get_num_threads()) as ask:
+        proof.require_said(ask.said, facts(exam.classifier.recipe, exam.given))
         found = exam.of(ask)
+    digests = {path.name: hashlib.sha256(data).hexdigest()}
+    _require_as_written(path, digests)
     return {
         "file": path.name,
         "bytes": len(data),
-        "sha256": {path.name: hashlib.sha256(data).hexdigest()},
+        "sha256": digests,
         **more,
         **how.judged(found, exam),
         **found.to_json(),

@@ -253,7 +253,7 @@ def _measurement(folder: Path, facts: Any, settings: Any, log: bytes) -> tuple[s
         machine=_machine(facts),
         torch=environment["torch"],
         data=_data(facts),
-        command=_without_place(facts.get("command", "")),
+        command=without_place(facts.get("command", "")),
         log=hashlib.sha256(log).hexdigest(),
     )
 
@@ -276,7 +276,7 @@ def _require_same(folder: Path, settings: dict[str, Any], recipe: RecipeFile) ->
         )
 
 
-def _without_place(command: str) -> str:
+def without_place(command: str) -> str:
     """Leave out where a run was put, and the folders of its data: those of one machine mean
     nothing on another.
     """
