@@ -80,6 +80,15 @@ def test_all_of_a_few_images_right_is_no_certainty() -> None:
     assert of_four.error(1.0) == of_four.error(0.0) > 0.1 and of_many.error(1.0) < 0.001
 
 
+def test_weights_that_are_not_clearly_better_than_untrained_are_named() -> None:
+    drawn = Probed("n untrained", "n", 16, 64, {20: 0.5}, 0.5, 1.0, 0.5, untrained=True)
+    rows = (replace(drawn, name="run", untrained=False, probe=0.55), drawn)
+    of_few, of_many = (Comparison(rows, learned=9, judged=n, judge="val") for n in (100, 4000))
+    assert "not clearly better than untrained: run" in _table(of_few)
+    assert "untrained:" not in _table(of_many)
+    assert not Comparison(rows[:1], learned=9, judged=9, judge="val").like_untrained()
+
+
 @pytest.mark.spec(44)
 def test_the_figures_are_those_of_the_features_that_embed_writes(run: Path, tmp_path: Path) -> None:
     digits = saccade.open_source("digits")

@@ -29,6 +29,7 @@ from saccade.demo.server import Server
 from saccade.errors import CheckpointError, UsageError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.models import create_model
+from saccade.runs.foreign import Expected
 
 CLASSES = ("ant", "bee", "cat")
 RECIPE = Recipe(
@@ -358,3 +359,33 @@ def test_a_port_that_is_taken_is_refused(server: Server, tmp_path: Path) -> None
     assert "--port 0" in done.stderr
     done = console.run_here("demo", str(tmp_path), "--port", "70000")
     assert done.status == 2 and "port 70000 cannot be used" in done.stderr
+
+
+def test_weights_of_another_program_are_answered_as_predict_answers(tmp_path: Path) -> None:
+    state = create_model("resnet8", num_classes=3, seed=2).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    pixels = {"mean": 0.3, "std": 0.7, "bgr": True, "image_size": 24}
+    expected = Expected.of("resnet8", **pixels)
+    answerer, images = opening.opened(tmp_path / "w.pth", False, None, expected)
+    assert images is None
+    talk = Conversation(answerer, [])
+    told = {one["class"]: one["probability"] for one in talk.answer(picture())["top"]}
+    talk.close()
+    theirs = saccade.load(tmp_path / "w.pth", "resnet8", **pixels)
+    (prediction,) = saccade.predict(theirs, picture())
+    assert told == pytest.approx(dict(prediction.top))
+
+
+def test_weights_of_another_program_need_their_network_and_nothing_else_takes_it(
+    tmp_path: Path,
+) -> None:
+    torch.save(create_model("resnet8", num_classes=3).state_dict(), tmp_path / "w.pth")
+    (tmp_path / "model.onnx").write_bytes(b"")
+    for words, said in (
+        (("w.pth",), "name the network: --model"),
+        (("w.pth", "--model", "resnet8", "--best"), "have no best checkpoint"),
+        (("model.onnx", "--model", "resnet8"), "an exported file already says its network"),
+        (("model.onnx", "--bgr"), "where: --bgr"),
+    ):
+        done = console.run_here("demo", *words, "--port", "0", cwd=tmp_path)
+        assert done.status in (2, 66) and said in done.stderr, done.stderr

@@ -150,6 +150,30 @@ def test_a_run_on_photographs_that_began_with_few_directions_is_left_alone(seen:
     assert "collapse-near" not in doubts(so_far, joins=True, progress=0.5)
 
 
+def test_a_run_whose_neighbours_end_as_untrained_says_so_at_its_end() -> None:
+    ends = {False: [*LEARNING, (2.4, 0.86, 31.0, 27.0, 0.86, 1.3)], True: LEARNING}
+    for is_alike, rows in ends.items():
+        for progress in (0.9, 1.0):
+            found = doubts(looks(rows), joins=True, progress=progress, queries=300)
+            assert ("knn-like-untrained" in found) == (is_alike and progress == 1)
+    # features of masked images are poor before fine-tuning, and without labels there are none
+    assert not doubts(looks(LEARNING), joins=False, progress=1.0, queries=300)
+    assert not doubts(looks(LEARNING), joins=True, progress=1.0)
+
+
+@pytest.mark.parametrize(("progress", "is_doubtful"), [(0.12, False), (0.25, True)])
+def test_a_loss_of_views_like_that_of_a_constant_answer_has_learned_nothing(
+    progress: float, is_doubtful: bool
+) -> None:
+    # DINO of resnet8_x2 on the digits with a teacher as hot as 0.5: ln(512) is 6.238
+    seen = looks([(6.24, 0.637, 20.0, 20.0, 0.52, 1.0)])
+    seen[-1] = Evaluation(
+        10, 0.0, "val", 1, figures={**seen[-1].figures, "constant": 6.238}, primary=seen[-1].primary
+    )
+    found = collapse.doubts(seen, joins=True, normed=False, progress=progress)
+    assert ("learns-nothing" in found) is is_doubtful
+
+
 @pytest.mark.parametrize(
     ("loss", "progress", "is_doubtful"),
     [(0.985, 0.5, True), (0.97, 0.5, False), (0.999, 0.05, False)],

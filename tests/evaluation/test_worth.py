@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import saccade
 from saccade.data.readers import Readers
 from saccade.data.sources import Split, train_split, validation_split
-from saccade.evaluation import kept_features, worth
+from saccade.evaluation import kept_features, probe, worth
 from saccade.evaluation.classifier import Recipe
+from saccade.evaluation.features import Features
 from saccade.evaluation.worth import HALVES, IMAGENET
 from saccade.models import create_model
 
@@ -139,6 +140,34 @@ def test_a_better_figure_within_chance_is_no_reason() -> None:
     assert worth._better({"as set": ours, "BGR": theirs}) == ""
     theirs[:120] = True
     assert worth._better({"as set": ours, "BGR": theirs}) == "BGR"
+
+
+def test_a_frequent_class_does_not_hide_what_features_know_of_a_rare_one() -> None:
+    """Judged by scikit-learn; 200 images of one class and 10 of the other, 60 of each judged."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = np.random.Generator(np.random.Philox(3))
+
+    def drawn(*counts: int) -> Features:
+        labels = torch.from_numpy(np.repeat(np.arange(2), counts))
+        noise = torch.from_numpy(draw.normal(size=(len(labels), 40))).float()
+        noise[:, 0] += 2.0 * labels
+        return Features(noise, labels)
+
+    learned, judged = drawn(200, 10), drawn(60, 60)
+    head = probe.fit(learned, 2)
+    found = worth.mean_recall(head, learned, judged)
+    prior = np.log(np.array([200, 10]))
+    answers = (head.logits(judged.vectors).double().numpy() - prior).argmax(1)
+    assert found == pytest.approx(metrics.balanced_accuracy_score(judged.labels, answers))
+    assert found > head.top1(judged) + 0.1
+
+    score = worth.Score(0.5, 0.5)
+    known = worth.Worth(
+        score, score, learned=210, judged=120, probe=head, features=learned, pixels={}
+    )
+    assert known.helps is False
+    assert replace(known, balanced=(0.888, 0.538)).helps is True
+    assert worth.is_uneven(learned.labels, 2) and not worth.is_uneven(judged.labels, 2)
 
 
 def test_features_are_computed_once_until_weights_images_or_pixels_change(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saccade.objectives.joint_losses import contrast, distil
+from saccade.objectives.joint_losses import (
+    constant_contrast,
+    constant_distil,
+    contrast,
+    distil,
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -84,3 +90,35 @@ def test_a_teacher_without_an_opinion_costs_at_least_the_entropy_of_all_prototyp
     assert float(
         distil(even, even, torch.zeros(50), views=2, temperatures=(0.1, 0.04))
     ) / 4 == pytest.approx(math.log(50), rel=1e-5)
+
+
+def test_the_best_constant_answer_of_simclr_is_one_embedding_for_all() -> None:
+    alike = contrast(torch.ones(12, 5), 2, 0.2)
+    assert float(alike) == pytest.approx(constant_contrast(12))
+    assert constant_contrast(1) == 0
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_the_best_constant_answer_of_dino_knows_nothing_of_its_image(views: int) -> None:
+    """Against a loop over images in numpy."""
+    teacher, centre = drawn(4 * views, 6) * 0.1, drawn(6, seed=1) * 0.1
+    wanted = ((teacher - centre) / 0.3).softmax(1).double().numpy().reshape(4, views, 6)
+    total = 0.0
+    for image in range(4):
+        guess = np.delete(wanted, image, 0).reshape(-1, 6).mean(0)
+        total -= sum(float(view @ np.log(guess)) for view in wanted[image])
+    found = constant_distil(teacher, centre, views=views, temperature=0.3)
+    assert float(found) == pytest.approx(min(total, 4 * views * math.log(6)), rel=1e-5)
+
+
+def test_a_teacher_that_says_the_same_of_all_images_leaves_nothing_to_learn() -> None:
+    same, centre = torch.tensor([[2.0, 0.0, -1.0]]).repeat(8, 1), torch.zeros(3)
+    found = constant_distil(same, centre, views=2, temperature=1.0)
+    best = distil(same, same, centre, views=2, temperatures=(1.0, 1.0))
+    assert float(found) == pytest.approx(float(best))
+
+    # of images that it tells apart a constant answer knows less than a student could
+    apart = 20 * torch.eye(4).repeat_interleave(2, 0)
+    found = constant_distil(apart, torch.zeros(4), views=2, temperature=1.0)
+    best = distil(apart, apart, torch.zeros(4), views=2, temperatures=(1.0, 1.0))
+    assert float(found) == pytest.approx(8 * math.log(4)) and float(best) < 0.01

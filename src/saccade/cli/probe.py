@@ -99,4 +99,6 @@ def _table(found: Comparison) -> str:
     lines += ["", f"best: {first.name}, {first.best:.1%} (standard error {error:.1%})"]
     if close:
         lines.append(f"not clearly worse: {', '.join(close)}")
+    if alike := found.like_untrained():
+        lines.append(f"not clearly better than untrained: {', '.join(alike)}")
     return "\n".join(lines)

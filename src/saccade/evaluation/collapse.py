@@ -45,7 +45,9 @@ NEAR_CONSTANT = 0.98
 """A loss above this fraction of the best constant answer's means that nothing was learned."""
 
 GRACE, PATIENCE = 0.1, 0.25
-"""Of the run, before the loss, and the neighbours, are compared with those of no training."""
+"""Of the run, before the loss, and the neighbours, are compared with those of no training; the loss
+of joint embedding waits as long as the neighbours: a teacher first has to become one.
+"""
 
 
 def has_collapsed(looks: Sequence[Look], *, normed: bool) -> str:
@@ -123,8 +125,22 @@ def doubts(
             "the second time"
         )
 
+    if joins and progress >= 1 and queries and latest and not found:
+        before = start["knn"]
+        error = math.hypot(*(_standard_error(share, queries) for share in (before, latest[-1])))
+        if latest[-1] - before < error:
+            found["knn-like-untrained"] = (
+                f"kNN {latest[-1]:.1%} is not clearly above the {before:.1%} of the untrained "
+                f"network (standard error {error:.1%}): it does not show that the run gained "
+                "anything"
+            )
+
     constant = now.get("constant", 0.0)
-    if constant and progress >= GRACE and now["loss"] > NEAR_CONSTANT * constant:
+    if (
+        constant
+        and progress >= (PATIENCE if joins else GRACE)
+        and now["loss"] > NEAR_CONSTANT * constant
+    ):
         found["learns-nothing"] = (
             f"the loss of {now['loss']:.4g} is not below that of a constant answer "
             f"({constant:.4g}): the network has not learned from the images yet"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,8 +194,10 @@ def held_out_loss(
             if number < count:
                 # not around the loader: what it fills would be inference tensors
                 with torch.inference_mode():
-                    losses[0, number] = cell_loss(model, loaded, means.objective, means.precision)
-                    constant = means.objective.constant(loaded)
+                    answer, losses[0, number] = _answered(
+                        model, loaded, means.objective, means.precision
+                    )
+                    constant = means.objective.constant_beside(loaded, answer)
                 if constant is not None:
                     losses[1, number] = constant
             poll(min((step + 1) * world.size, count) * cell // repeats)
@@ -247,10 +250,17 @@ def fit_norms(model: nn.Module, split: Split, means: Means, poll: Callable[[int]
 
 def cell_loss(model: nn.Module, cell: Cell, objective: Objective, precision: str) -> Tensor:
     """Return the loss of a learner summed over a cell, a float32 scalar."""
+    return _answered(model, cell, objective, precision)[1]
+
+
+def _answered(
+    model: nn.Module, cell: Cell, objective: Objective, precision: str
+) -> tuple[Any, Tensor]:
+    """Return the output of a learner for a cell, in any form, and its loss summed over the cell."""
     inputs, targets = objective.prepare(cell)
     with autocast(precision, cell.images.device):
         answer = model(inputs)
-    return objective.total_of_heads(answer, targets, 0.0)
+    return answer, objective.total_of_heads(answer, targets, 0.0)
 
 
 def _view(split: Split, means: Means, cell: int) -> TrainingView:

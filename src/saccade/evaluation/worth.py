@@ -41,6 +41,9 @@ CHECKED = 100
 FITTED = 200
 """Images that an untrained network is fitted to, where parts of it are."""
 
+UNEVEN = 3
+"""Times as many training images of one class as of another, from which on classes are uneven."""
+
 SURE = 2.5
 """Standard errors by which one result must be better than another."""
 
@@ -68,10 +71,12 @@ class Worth:
     """The test result of weights on a set of images.
 
     ``frozen`` is the network's score, ``untrained`` that of the same network with random weights,
-    None if there is none. ``learned`` and ``judged`` are the numbers of images to learn from and to
-    evaluate on. ``probe`` and ``features`` are those of the training images. ``pixels`` has the
-    top-1 of nearest neighbours for each way to normalise, on fewer images, and ``better`` names the
-    one that is significantly better than the recipe's own, empty if none is.
+    None if there is none. ``balanced`` are the mean recalls of both linear probes, with the same
+    weight for each class, if the classes are uneven: else the most frequent one hides the others.
+    ``learned`` and ``judged`` are the numbers of images to learn from and to evaluate on. ``probe``
+    and ``features`` are those of the training images. ``pixels`` has the top-1 of nearest
+    neighbours for each way to normalise, on fewer images, and ``better`` names the one that is
+    significantly better than the recipe's own, empty if none is.
     """
 
     frozen: Score
@@ -82,6 +87,7 @@ class Worth:
     features: Features
     pixels: dict[str, float]
     better: str = ""
+    balanced: tuple[float, float] | None = None
 
     @property
     def helps(self) -> bool | None:
@@ -89,7 +95,13 @@ class Worth:
         unknown."""
         if self.untrained is None:
             return None
-        high, low = self.frozen.best, self.untrained.best
+        pairs = [
+            (self.frozen.best, self.untrained.best),
+            *([self.balanced] if self.balanced else []),
+        ]
+        return any(self._is_above(high, low) for high, low in pairs)
+
+    def _is_above(self, high: float, low: float) -> bool:
         error = math.sqrt((high * (1 - high) + low * (1 - low)) / max(self.judged, 1))
         return high - low > max(SURE * error, 1e-9)
 
@@ -99,6 +111,7 @@ class Worth:
         return {
             "frozen": {"knn": self.frozen.knn, "probe": self.frozen.probe},
             "untrained": {"knn": other.knn, "probe": other.probe} if other else None,
+            "balanced": list(self.balanced) if self.balanced else None,
             "learned": self.learned,
             "judged": self.judged,
             "pixels": self.pixels,
@@ -130,10 +143,13 @@ def worth(
 
     learned, judged = look(network, recipe, train), look(network, recipe, val)
     head = probe.fit(learned, classes, seed)
-    beside = None
+    beside, balanced = None, None
     if other is not None:
         theirs = look(other, recipe, train), look(other, recipe, val)
-        beside = _score(*theirs, probe.fit(theirs[0], classes, seed), classes)
+        floor = probe.fit(theirs[0], classes, seed)
+        beside = _score(*theirs, floor, classes)
+        if is_uneven(learned.labels, classes):
+            balanced = mean_recall(head, learned, judged), mean_recall(floor, *theirs)
 
     # of images in the order of their classes, every k-th are some of every class
     few, known = [], []
@@ -155,6 +171,7 @@ def worth(
         features=learned,
         pixels={name: float(found.double().mean()) for name, found in answers.items()},
         better=_better(answers),
+        balanced=balanced,
     )
 
 
@@ -231,6 +248,25 @@ def untrained(recipe: Recipe, train: Split, readers: Readers, *, device: torch.d
 
 def _score(learned: Features, judged: Features, head: Probe, classes: int) -> Score:
     return Score(neighbours.top1(learned, judged, num_classes=classes), head.top1(judged))
+
+
+def is_uneven(labels: Tensor, classes: int) -> bool:
+    """Tell whether one class has many more of the labels, int64 (n,), than another."""
+    counts = torch.bincount(labels, minlength=classes)
+    return int(counts.max()) > UNEVEN * max(int(counts.min()), 1)
+
+
+def mean_recall(head: Probe, learned: Features, judged: Features) -> float:
+    """Return the mean over the classes of the share, 0..1, that a probe finds, each class with the
+    same weight: how often it was learned from is taken out of its logits.
+
+    *Source:* Menon et al. 2021, arXiv 2007.07314, section 4.2 (post-hoc logit adjustment).
+    """
+    counts = torch.bincount(learned.labels, minlength=len(head.bias)).clamp(min=1)
+    answers = (head.logits(judged.vectors) - counts.log()).argmax(1)
+    right = (answers == judged.labels).double()
+    there = sorted({*judged.labels.tolist()})
+    return float(torch.stack([right[judged.labels == label].mean() for label in there]).mean())
 
 
 def _right(bank: Features, judged: Features, classes: int) -> Tensor:

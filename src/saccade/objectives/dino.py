@@ -18,7 +18,7 @@ from saccade.errors import ConfigError
 from saccade.models.parts.learner import Learner, draw, headless
 from saccade.models.parts.self_distillation import Said, Seen, SelfDistillation
 from saccade.objectives.joint_embedding import JointEmbedding
-from saccade.objectives.joint_losses import distil
+from saccade.objectives.joint_losses import constant_distil, distil
 from saccade.objectives.objective import Cell
 from saccade.optim.schedule import half_wave
 from saccade.units import Duration
@@ -79,6 +79,15 @@ class Dino(JointEmbedding):
         temperatures = (self.config.pretrain.temperature, float(targets))
         student, teacher, centre = answer
         return distil(student, teacher, centre, views=self.views, temperatures=temperatures)
+
+    def constant_beside(self, cell: Cell, answer: Said) -> Tensor:
+        """Return the loss of a student that gives the same answer for all images, a scalar."""
+        return constant_distil(
+            answer.teacher,
+            answer.centre,
+            views=self.views,
+            temperature=self.sharpness(cell.step),
+        )
 
     def after_update(self, model: nn.Module, step: int, good: Tensor) -> None:
         """Let the teacher follow the student, more slowly towards the end of the run.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +27,30 @@ def contrast(projected: Tensor, views: int, temperature: float) -> Tensor:
     others = place[:, None] // views * views + (place[:, None] + turn) % views
     logs = F.log_softmax(cosines, dim=1).gather(1, others)
     return -logs.mean(1).sum()
+
+
+def constant_contrast(views: int) -> float:
+    """Return the NT-Xent loss summed over a cell of so many views that all have one embedding."""
+    return views * math.log(max(views - 1, 1))
+
+
+def constant_distil(teacher: Tensor, centre: Tensor, *, views: int, temperature: float) -> Tensor:
+    """Return DINO's loss of an answer that does not depend on the image, summed over the large
+    views of a cell, a float32 scalar.
+
+    ``teacher`` is (B, K), the ``views`` of each image side by side; ``centre`` (K,). The answer is
+    the mean of what the teacher returns for the other images, or the same for all prototypes if
+    that is better.
+    """
+    images, prototypes = len(teacher) // views, teacher.shape[1]
+    even = teacher.new_tensor(len(teacher) * math.log(prototypes), dtype=torch.float32)
+    if images < 2:
+        return even
+    wanted = ((teacher.float() - centre) / temperature).softmax(1).view(images, views, -1).sum(1)
+
+    # without the image itself: a mean that contains it knows something about it
+    others = (wanted.sum(0) - wanted) / (len(teacher) - views)
+    return torch.minimum(even, -(wanted * others.clamp(min=1e-12).log()).sum())
 
 
 def distil(

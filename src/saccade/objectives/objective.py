@@ -277,6 +277,12 @@ class Objective(ABC):
         """
         return None
 
+    def constant_beside(self, cell: Cell, answer: Any) -> Tensor | None:
+        """Return the same, a scalar, for a loss whose targets are in the network's output for the
+        cell, ``answer`` in any form.
+        """
+        return self.constant(cell)
+
     @property
     def expected_first_loss(self) -> tuple[float, str]:
         """The plain loss of a network that guesses, and its formula, such as ``(2.303, "ln(10)")``;

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from saccade.config.schema import Config
@@ -18,7 +19,7 @@ from saccade.errors import ConfigError
 from saccade.models.parts.contrastive import ContrastiveLearner
 from saccade.models.parts.learner import Learner, draw, headless
 from saccade.objectives.joint_embedding import JointEmbedding
-from saccade.objectives.joint_losses import contrast
+from saccade.objectives.joint_losses import constant_contrast, contrast
 from saccade.objectives.objective import Cell
 
 
@@ -59,6 +60,10 @@ class SimClr(JointEmbedding):
     def total_of_heads(self, answer: Any, targets: Any, auxiliary_weight: float) -> Tensor:
         """Return the contrastive loss of projections (B, p), summed over the views."""
         return contrast(answer, self.views, self.config.pretrain.temperature)
+
+    def constant(self, cell: Cell) -> Tensor | None:
+        """Return the loss if all views of a cell have the same embedding, a scalar."""
+        return torch.tensor(constant_contrast(len(cell.images)), device=cell.images.device)
 
     @property
     def expected_first_loss(self) -> tuple[float, str]:

@@ -101,6 +101,20 @@ class Comparison:
             "rows": [row.to_json() for row in self.rows],
         }
 
+    def like_untrained(self) -> list[str]:
+        """Return the names of weights whose best figure is not clearly above that of the same
+        network untrained.
+        """
+        floors = {(row.model, row.image_size): row.best for row in self.rows if row.untrained}
+        found = []
+        for row in self.trained:
+            floor = floors.get((row.model, row.image_size))
+            if floor is None:
+                continue
+            if row.best - floor < 2 * math.hypot(self.error(row.best), self.error(floor)):
+                found.append(row.name)
+        return found
+
     def error(self, share: float) -> float:
         """Return one standard error of a proportion, 0..1, of the evaluated images.
 

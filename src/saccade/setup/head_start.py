@@ -19,7 +19,7 @@ from saccade.evaluation import passes, probe
 from saccade.evaluation.features import Features, sample
 from saccade.evaluation.kept_features import features_once
 from saccade.evaluation.probe import Probe
-from saccade.evaluation.worth import Worth
+from saccade.evaluation.worth import Worth, is_uneven
 from saccade.log import Log
 from saccade.models.parts.embedding import embed, head_name
 from saccade.objectives.classification import Classification
@@ -92,6 +92,10 @@ def _ease(run: Run, found: Probe, log: Log) -> None:
     is_given = not Rate.parse(plan.config.optimizer.lr).per
     scale = min(max((1 - found.held_out_top1) / FULL_RATE_ERROR, LEAST_SCALE), 1.0)
     if scale == 1 or is_given or len(plan.data.train) >= FEW_TO_TUNE:
+        return
+    # a probe that always names the most frequent class is seldom wrong, and has much to learn
+    train = plan.data.train
+    if is_uneven(torch.from_numpy(train.labels), len(train.classes)):
         return
     run.history.init["rate_scale"] = round(scale, 3)
     full, _ = peak(plan.config.optimizer, plan.global_batch)

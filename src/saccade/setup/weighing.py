@@ -83,7 +83,11 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
         doubt = "do not clearly help" if frozen.best > other.best else "do not help"
         helps = f"these weights {'help' if found.helps else doubt}"
         helps = "too few images to tell whether these weights help" if unknown else helps
-        text += f", untrained {other.best:.1%}: {helps}"
+        text += f", untrained {other.best:.1%}"
+        if found.balanced:
+            ours, theirs = found.balanced
+            text += f"; each class with the same weight {ours:.1%}, untrained {theirs:.1%}"
+        text += f": {helps}"
     text += f" ({found.judged:,} images of '{plan.data.val.name}', {found.learned:,} to learn from)"
     place = f"--init {plan.config.model.init}"
     if unknown:
