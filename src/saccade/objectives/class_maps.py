@@ -96,8 +96,8 @@ def _extra(names: Sequence[str], train: Split, val: Split) -> Finding:
     return Finding(
         "class-missing-in-train",
         "error",
-        f"'{val.name}' has {len(names)} class(es) without images in the training split "
-        f"'{train.name}': {listed(names, len(names))}",
+        f"the training split '{train.name}' has no images of these classes of '{val.name}': "
+        f"{listed(names, len(names))}",
         where=val.where,
         fix=f"add training images of them, or remove them from '{val.name}'",
         items=tuple(names),
@@ -156,8 +156,8 @@ def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
         return Finding(
             "class-missing-in-val",
             "warning",
-            f"{len(names)} class(es) have a single image, which is used for training; they are "
-            f"not evaluated: {listed(names, len(names))}",
+            "classes with a single image, which is used for training and not evaluated: "
+            f"{listed(names, len(names))}",
             val.where,
             items=tuple(names),
         )
@@ -166,7 +166,7 @@ def _missing(names: Sequence[str], val: Split, held_out: bool) -> Finding:
     return Finding(
         "class-missing-in-val",
         "error",
-        f"'{val.name}' has no images of {len(names)} class(es) of the training split: "
+        f"'{val.name}' has no images of these classes of the training split: "
         f"{listed(names, len(names))}{hollow}",
         where=val.where,
         fix=f"add images of them to '{val.name}', or remove these classes from training",

@@ -49,7 +49,7 @@ def spread(split: Split, objective: Objective) -> str:
     named, counts = objective.prevalence(split)
     fewest, most = int(counts.argmin()), int(counts.argmax())
     low, high = int(counts[fewest]), int(counts[most])
-    total = f"{len(split):,} images"
+    total = f"{len(split):,} image{'s' * (len(split) > 1)}"
     if len(named) == 1 and not objective.answers:
         return f"{total} without labels"
     if low == high:
