@@ -32,7 +32,7 @@ def quantize(
     run: options.Run,
     scheme: Scheme = "int8",
     epochs: Epochs = "2",
-    lr: Rate = 1e-5,
+    lr: Rate = 1e-4,
     seed: options.Seed = None,
     devices: options.Devices = None,
     max_time: options.MaxTime = None,

@@ -17,10 +17,16 @@ from saccade.exporting.onnx_file import INPUT
 from saccade.exporting.whole import Input
 
 Array = np.ndarray[Any, Any]
-Ranges = Mapping[str, tuple[Array, Array]]
+Ranges = Mapping[str, tuple[np.float32, np.float32]]
 
 FEWEST = 16
 """Smallest number of images: the largest values of fewer say little about other images."""
+
+OUTSIDE = 0.01
+"""Share of the images whose smallest or largest number may lie outside a range, at each end.
+
+*Source:* measured, `docs/LOG.md`, 2026-11-29: of airbench_photo_s the error of the logits halves.
+"""
 
 
 def drawn(train: Split, judged: Split, count: int) -> Split:
@@ -62,38 +68,62 @@ def fed(recipe: Recipe, split: Split, readers: Readers, given: Input) -> Iterabl
 
 
 def ranges(model: Any, names: Iterable[str], batches: Iterable[Array]) -> Ranges:
-    """Return the smallest and the largest value, float32 scalars, of tensors of an ONNX model.
+    """Return the ends of the ranges, float32 scalars, of tensors of an ONNX model.
 
-    ``names`` are floating-point tensors in it, ``batches`` its inputs, (B, ...) each. Raises
-    ExportError if a value is not finite.
+    Each image has a smallest and a largest number in a tensor; of these, the ``OUTSIDE`` furthest
+    from the rest are left out. ``names`` are float tensors in the model, ``batches`` its inputs,
+    (B, ...) each. Raises ExportError where a number is not finite.
     """
-    import onnx
     import onnxruntime
 
     wanted = sorted(set(names))
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    del watched.graph.output[:]
-    for kind in ("Min", "Max"):
-        for name in wanted:
-            node = onnx.helper.make_node(f"Reduce{kind}", [name], [f"{name}:{kind}"], keepdims=0)
-            watched.graph.node.append(node)
-            watched.graph.output.append(
-                onnx.helper.make_tensor_value_info(f"{name}:{kind}", onnx.TensorProto.FLOAT, [])
-            )
-
     options = onnxruntime.SessionOptions()
     # every tensor has to be there: fusions would remove some
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        _watched(model, wanted).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    seen = np.stack([np.stack(session.run(None, {INPUT: batch})) for batch in batches])
-    low, high = seen[:, : len(wanted)].min(0), seen[:, len(wanted) :].max(0)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    answers = [session.run(None, {INPUT: batch}) for batch in batches]
+    seen = [
+        np.concatenate([np.atleast_1d(one) for one in rows]) for rows in zip(*answers, strict=True)
+    ]
+    if not all(np.isfinite(one).all() for one in seen):
         raise ExportError(
             "a number in the network is NaN or infinite on a training image",
             fix="export without --int8, or use an earlier checkpoint",
         )
-    return {n: (low[i], high[i]) for i, n in enumerate(wanted)}
+
+    lows, highs = seen[: len(wanted)], seen[len(wanted) :]
+    return {
+        name: (np.float32(np.quantile(low, OUTSIDE)), np.float32(np.quantile(high, 1 - OUTSIDE)))
+        for name, low, high in zip(wanted, lows, highs, strict=True)
+    }
+
+
+def _watched(model: Any, names: list[str]) -> Any:
+    """Return an ONNX model that answers with the smallest number of each image in each tensor,
+    (B,) each, then with the largest; of tensors without images, those of all of it, ().
+    """
+    import onnx
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    graph = watched.graph
+    told = (*graph.value_info, *graph.input, *graph.output)
+    sizes = {one.name: len(one.type.tensor_type.shape.dim) for one in told}
+    del graph.output[:]
+    for rank in sorted(set(sizes.values()) - {0, 1}):
+        axes = np.arange(1, rank, dtype=np.int64)
+        graph.initializer.append(onnx.numpy_helper.from_array(axes, f"within:{rank}"))
+
+    for kind in ("Min", "Max"):
+        for name in names:
+            rank = sizes.get(name, 0)
+            given = [name, f"within:{rank}"] if rank > 1 else [name]
+            made = f"{name}:{kind}"
+            graph.node.append(onnx.helper.make_node(f"Reduce{kind}", given, [made], keepdims=0))
+            graph.output.append(
+                onnx.helper.make_tensor_value_info(made, onnx.TensorProto.FLOAT, None)
+            )
+    return watched

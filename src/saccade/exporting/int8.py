@@ -56,7 +56,7 @@ class Int8:
                 "images": len(chosen),
                 "of_images": len(train),
                 "fingerprint": chosen.fingerprint,
-                "ranges": "min-max",
+                "ranges": "smallest and largest number of 99 % of the images",
             },
             "per_channel": self.per_channel,
             **int8_file.read_back(made, len(data)),

@@ -48,7 +48,7 @@ def int8_bytes(
     """Return a float ONNX file in 8 bits, with its metadata.
 
     ``measured`` returns the ranges of the tensors that it is given. Weights have one scale per
-    output channel, or one per tensor; min-max ranges give the scales of activations. Raises
+    output channel, or one per tensor; the ranges give the scales of activations. Raises
     ExportError if the graph has nothing to quantise.
     """
     import onnx

@@ -15,7 +15,7 @@ from saccade.models.quantized.schemes import SCHEMES
 from saccade.runs.subject import SETTINGS_FILE, Subject
 from saccade.setup.compose import Request
 
-EPOCHS, RATE = "2ep", 1e-5
+EPOCHS, RATE = "2ep", 1e-4
 
 
 def request(
