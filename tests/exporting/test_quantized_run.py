@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,17 @@ def test_what_cannot_be_quantised_is_refused_in_a_sentence(run: Path, floats: Pa
     alone.write_bytes((floats / "model.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="settings of its training are unknown"):
         saccade.quantize(alone)
+
+
+def test_swin_is_refused_as_nobody_measured_it(floats: Path, tmp_path: Path) -> None:
+    # its settings are read before its weights, which take long to train
+    swin = tmp_path / "swin"
+    shutil.copytree(floats, swin)
+    settings = (swin / "config.yaml").read_text()
+    assert "name: resnet8\n" in settings
+    (swin / "config.yaml").write_text(settings.replace("name: resnet8\n", "name: swin_t\n"))
+    with pytest.raises(UsageError, match="not been measured for Swin"):
+        saccade.quantize(swin)
 
 
 def test_a_network_in_8_bits_is_not_trained_from_scratch(tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def _require_floats(config: Config, run: Path) -> None:
             where=str(run),
             fix="train it on labelled images first: saccade train --init RUN --data IMAGES",
         )
+
+    if "swin" in config.model.name.lower():
+        raise UsageError(
+            "training in 8 bits has not been measured for Swin",
+            where=str(run),
+            fix="use saccade export RUN --int8, which measures what its file loses",
+        )
     if config.model.name.startswith("custom:"):
         raise UsageError(
             "this is your own network, which was passed from Python",
