@@ -161,7 +161,7 @@ def test_a_run_whose_neighbours_end_as_untrained_says_so_at_its_end() -> None:
     assert not doubts(looks(LEARNING), joins=True, progress=1.0)
 
 
-@pytest.mark.parametrize(("progress", "is_doubtful"), [(0.12, False), (0.25, True)])
+@pytest.mark.parametrize(("progress", "is_doubtful"), [(0.4, False), (0.5, True)])
 def test_a_loss_of_views_like_that_of_a_constant_answer_has_learned_nothing(
     progress: float, is_doubtful: bool
 ) -> None:

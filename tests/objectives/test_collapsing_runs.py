@@ -41,7 +41,6 @@ def pretrain(out: Path, network: str, seed: int, **changes: Any) -> None:
         model=network,
         out=out,
         seed=seed,
-        epochs="200step",
         precision="fp32",
         devices="cpu",
         image_size=16,
@@ -51,7 +50,7 @@ def pretrain(out: Path, network: str, seed: int, **changes: Any) -> None:
         augment__repeats=2,
         augment__mixup=0,
         quiet=True,
-        **{"batch_size": 64, "pretrain__method": "simclr"} | settings,
+        **{"batch_size": 64, "pretrain__method": "simclr", "epochs": "200step"} | settings,
     )
 
 
@@ -76,19 +75,29 @@ def test_simclr_is_not_taken_for_collapsed(tmp_path: Path, network: str, seed: i
     assert not {"collapse", "collapse-near"} & {each["id"] for each in facts["findings"]}
 
 
+DINO: dict[str, Any] = {
+    "batch_size": 128,
+    "pretrain__method": "dino",
+    "pretrain__projector": [256, 128, 512],
+    "pretrain__temperature": 0.1,
+    "augment__local_views": 2,
+    "augment__local_side": 0.5,
+}
+
+
+def test_dino_that_learns_nothing_behind_its_norms_says_so(tmp_path: Path) -> None:
+    """A teacher as hot as 0.5 says nearly the same of all images; their features stay apart."""
+    hot = {"pretrain__teacher_temperature": [0.5, 0.5], "optimizer__lr": 0.001}
+    pretrain(tmp_path / "run", "resnet8_x2", 0, epochs="80step", **DINO | hot)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert "learns-nothing" in {each["id"] for each in facts["findings"]}
+
+
 def test_dino_of_a_resnet_keeps_images_apart(tmp_path: Path) -> None:
     """Without BatchNorm in the head the answer is the same for all from step 40 on: ln(512)."""
-    pretrain(
-        tmp_path / "run",
-        "resnet8_x2",
-        0,
-        batch_size=128,
-        pretrain__method="dino",
-        pretrain__projector=[256, 128, 512],
-        pretrain__temperature=0.1,
-        augment__local_views=2,
-        augment__local_side=0.5,
-    )
+    pretrain(tmp_path / "run", "resnet8_x2", 0, **DINO)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert "learns-nothing" not in {each["id"] for each in facts["findings"]}
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     looks = [event for event in map(json.loads, lines) if event["event"] == "eval"]
     assert looks[-1]["loss"] < math.log(512) - 0.2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -216,3 +217,16 @@ def test_norms_that_would_keep_statistics_of_no_images_are_refused(
     assert "--set finetune.norms=train" in caught.value.fix
     run = ready(model__init=str(lacking), finetune__norms="train")
     assert run.history.init["share"] == 1.0
+
+
+def test_a_recipe_for_training_from_scratch_is_noted_beside_weights(file: Path) -> None:
+    def noted(*words: str) -> set[str]:
+        flags = {"model.init": str(file), "model.name": "resnet8"}
+        config = compose(Request(words=words, flags=flags)).config
+        objective = SimpleNamespace(answers=config.pretrain.method == "none")
+        plan: Any = SimpleNamespace(config=config, objective=objective)
+        return {finding.id for finding in initial_weights._unusual_recipe(plan)}
+
+    assert noted("digits") == noted("photos-few") == {"recipe-from-scratch"}
+    assert not noted() and not noted("finetune-small") and not noted("finetune-fixres")
+    assert not noted("simclr")

@@ -26,6 +26,8 @@ FEW, SMALL_SET = 3_000, 200_000
 FEW_TO_TUNE, SMALL_TO_TUNE = 1_000, 20_000
 TUNING = ("finetune-few", "finetune-small", "finetune")
 """The recipes for runs that start from weights, for ever more images."""
+OTHER_SIZE = "finetune-fixres"
+"""The recipe for another image size of the same weights."""
 LIKE_CIFAR = 20_000
 """So many small images fill batches of 1,000 often enough in an epoch."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from saccade import recipes
 from saccade.config.schema import Config, flatten
 from saccade.data.augment.mix import normalise
 from saccade.data.readers import Readers
@@ -55,12 +56,16 @@ def initialise(run: Run, log: Log, poll: Callable[[], None] = lambda: None) -> l
     learner = model if isinstance(model, Learner) else None
     run.history.init = load_initial(learner.encoder if learner else model, run.plan, log)
     findings: list[Finding] = []
+    if run.plan.world.leads:
+        findings = _unusual_recipe(run.plan)
+        tell(findings, log)
     if learner:
         learner.start()
     elif run.history.init and run.plan.world.leads:
         found = weigh(run, log, poll)
-        findings = judge(found, run.plan) if found else []
-        tell(findings, log)
+        worth = judge(found, run.plan) if found else []
+        tell(worth, log)
+        findings += worth
         start_head(run, found, log, poll)
     # else the average would begin with the draws that were just overwritten
     if average:
@@ -125,6 +130,24 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
         log.warn("the published weights of pycls were trained on BGR images: add --bgr")
     log.event("init", init=init, digest=ancestor.digest, share=report.share, report=str(report))
     return ancestor.record(report.source, report.share) | {"head": head}
+
+
+def _unusual_recipe(plan: Plan) -> list[Finding]:
+    """Note a recipe for training from scratch that was named with weights to start from."""
+    config = plan.config
+    scratch = {*recipes.names()} - {*recipes.TUNING, recipes.OTHER_SIZE}
+    if not config.model.init or not plan.objective.answers or config.recipe not in scratch:
+        return []
+    return [
+        Finding(
+            "recipe-from-scratch",
+            "note",
+            f"the recipe {config.recipe} is for training from scratch, and its rates can destroy "
+            "what the weights have learned",
+            where=f"--init {config.model.init}",
+            fix="without a named recipe, one for fine-tuning is chosen",
+        )
+    ]
 
 
 def _warn_of_drawn(model: nn.Module, report: Report, init: str, log: Log) -> None:
