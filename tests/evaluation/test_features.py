@@ -52,6 +52,17 @@ def test_the_head_turns_features_into_the_logits_of_an_evaluation(
     assert found.labels.tolist() == few.labels.tolist()
 
 
+def test_a_sample_of_classes_with_a_single_image_each_is_not_empty() -> None:
+    pixels = np.zeros((300, 4, 4, 3), np.uint8)
+    names = [f"class {i}" for i in range(300)]
+    data = {"train": (pixels, names), "val": (pixels, names)}
+    split = train_split(saccade.open_source(data))
+    drawn = sample(split, 100)
+    assert len(drawn) == len(set(drawn.labels.tolist())) == 100
+    assert drawn.classes == split.classes
+    assert sample(split, 100).fingerprint == drawn.fingerprint
+
+
 def test_modes_and_statistics_stay_as_they_were(
     classifier: Classifier, digits: saccade.Split, readers: Readers
 ) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saccade import rng
 from saccade.data.readers import Readers
 from saccade.data.sources import Split
 from saccade.data.sources.split import hold_out
@@ -81,10 +83,16 @@ def features_of(
 
 
 def sample(split: Split, limit: int | None) -> Split:
-    """Return about ``limit`` images of a split, of each class in proportion and at least one; all
-    of them if there are not more.
+    """Return about ``limit`` images of a split, all of them if there are not more.
+
+    They are of each class in proportion, and at least one. A class with a single image has none,
+    unless all classes are such.
     """
     if limit is None or limit >= len(split):
         return split
     _, drawn = hold_out(split, limit / len(split), SAMPLE_SEED, Purpose.PROBED)
-    return drawn
+    if len(drawn):
+        return drawn
+
+    keys = rng.key(SAMPLE_SEED, int(Purpose.PROBED), np.arange(len(split)))
+    return split.subset(np.sort(np.argsort(keys, kind="stable")[:limit]), drawn.name)
