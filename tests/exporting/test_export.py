@@ -20,6 +20,8 @@ from saccade.errors import ExportError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
 from saccade.exporting import timm_folder
+from saccade.models import create_model
+from saccade.models.weights.loading import foreign_state
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -180,3 +182,9 @@ def test_what_timm_cannot_say_is_refused(change: dict[str, Any], word: str, tmp_
     with pytest.raises(ExportError, match=word):
         export(classifier(**change), tmp_path, formats="timm")
     assert not (tmp_path / "timm").exists()
+
+
+def test_a_vit_of_another_size_keeps_its_own_table_of_positions() -> None:
+    one = create_model("vit_ti_16", num_classes=4, image_size=64, patch_size=16)
+    state = foreign_state(one, "timm", like={"pos_embed": torch.zeros(1, 197, 192)})
+    assert state["pos_embed"].shape == (1, 17, 192)

@@ -222,8 +222,8 @@ def foreign_state(
     """Return the state of a model, tensors of any shape ``(...)``, under another library's names.
 
     ``dialect`` is torchvision, timm or pycls. ``like`` is a state dict of theirs whose shapes are
-    used, for example if they have a linear layer in place of a 1x1 convolution. The tensors share
-    memory with the model. Raises ConfigError.
+    used where they have as many numbers, for example a linear layer in place of a 1x1 convolution.
+    The tensors share memory with the model. Raises ConfigError.
     """
     if dialect not in DIALECTS:
         raise ConfigError(
@@ -232,7 +232,8 @@ def foreign_state(
     theirs = names_in(model, dialect)
     state = {theirs.get(n, n): t for n, t in model.state_dict().items()}
     assert len(state) == len(model.state_dict()), "two tensors have the same name"
-    return {n: t.reshape(like[n].shape) if like and n in like else t for n, t in state.items()}
+    alike = {n for n, t in state.items() if like and n in like and t.numel() == like[n].numel()}
+    return {n: t.reshape(like[n].shape) if like and n in alike else t for n, t in state.items()}
 
 
 def _fit_all(
