@@ -13,11 +13,12 @@ from torch import nn
 from saccade import files
 from saccade.api import started
 from saccade.data.sources import Split
-from saccade.errors import CheckpointError, UsageError
+from saccade.errors import UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import trained_int8, writing
 from saccade.exporting.formats import chosen
 from saccade.exporting.int8 import CALIBRATION, MAX_DROP, Int8, refuse
+from saccade.exporting.outputs import Outputs
 from saccade.exporting.whole import INPUTS, Input
 from saccade.listeners import Callback, require_callable
 from saccade.runs import quantizing, scoring
@@ -50,9 +51,10 @@ def export(
     per_tensor: bool = False,
     module: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """Write a trained classifier as files for other programs; return the receipt.
+    """Write a trained classifier or encoder as files for other programs; return the receipt.
 
-    ``model`` is what ``load`` returns or takes. ``formats`` names file formats, separated by
+    ``model`` is what ``load`` returns or takes; a run of ``pretrain`` is an encoder, and its files
+    return the features of ``embed``. ``formats`` names file formats, separated by
     commas: ``onnx``; ``pt2`` (torch alone loads it); ``pt`` (weights alone); ``timm`` (a folder for
     timm and transformers); ``pickle``. ``given`` is their input: ``uint8`` (RGB pixels of the final
     size), ``image`` (one image of any size) or ``float`` (normalised). ``out`` is the folder, by
@@ -74,9 +76,8 @@ def export(
         labels=labels,
         split_names=split_names,
     )
-    classifier = _of_views(found.classifier, views)
+    classifier = _of_views(found.classifier, views, int8=int8)
     trained_int8.refuse(classifier, kinds, int8=int8)
-    _require_head(found)
     folder = Path(out) if out is not None else _beside(found)
     train = scoring.training_split(model, data, str(labels), split_names) if int8 else None
 
@@ -147,9 +148,14 @@ def quantize(
     )
 
 
-def _of_views(classifier: Classifier, views: int) -> Classifier:
-    """Return a classifier that averages so many views of an image; 0 changes nothing."""
+def _of_views(classifier: Classifier, views: int, *, int8: bool) -> Classifier:
+    """Return a classifier that averages so many views of an image; 0 changes nothing.
+
+    Raises UsageError for what an encoder does not have.
+    """
     recipe = classifier.recipe
+    if Outputs.of(recipe).are_features:
+        views = _of_encoder(views, int8=int8)
     return Classifier(
         classifier.network, replace(recipe, eval_views=cast(Any, views or recipe.eval_views))
     )
@@ -171,13 +177,19 @@ def _wanted(formats: str, given: str, int8: bool, views: int) -> tuple[list[str]
     return kinds, given
 
 
-def _require_head(found: scoring.Opened) -> None:
-    if not found.classifier.recipe.learned.answers:
-        raise CheckpointError(
-            "this encoder has no head, so it is not a classifier and cannot be exported",
-            where=found.path,
-            fix="train it on labelled images first: saccade train --init RUN --data IMAGES",
+def _of_encoder(views: int, *, int8: bool) -> int:
+    """Return the number of views of an encoder; raises UsageError for what it does not have."""
+    if int8:
+        raise UsageError(
+            "an encoder has no 8-bit file: its loss of accuracy is measured with classes",
+            where="--int8",
+            fix="remove it; or train a classifier first: saccade train --init RUN --data IMAGES",
         )
+    if views > 1:
+        raise UsageError(
+            "an encoder returns the features of a single view", where="--views", fix="remove it"
+        )
+    return 1
 
 
 def _origin(path: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""``saccade export``: a trained classifier as files for other programs, proved on real images."""
+"""``saccade export``: a trained network as files for other programs, proved on real images."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def export(
     ] = None,
     json_out: options.Json = False,
 ) -> None:
-    """Write a classifier as files for other programs, each checked on real images.
+    """Write a classifier or encoder as files for other programs, each checked on real images.
 
     Each file is evaluated on validation images in a separate process without this program. If its
-    outputs differ from the classifier's, nothing is written.
+    outputs differ from the network's, nothing is written.
     """
     with explained(json_out):
         from saccade import leaving, objectives
@@ -101,17 +101,23 @@ def export(
         if json_out:
             print_json(receipt)
             return
-        primary = objectives.named(receipt["objective"], tuple(receipt["classes"])).primary
+        primary = objectives.primary(receipt["objective"]) if "classes" in receipt else None
         for fact in receipt["files"].values():
             show(_line(fact, primary, receipt["threads"]))
         show(f"folder: {receipt['folder']}")
         if "pixels" in receipt:
-            show(f"classify an image: python {Path(receipt['folder']) / 'classify.py'} IMAGE")
+            show(_program(Path(receipt["folder"]), is_encoder=primary is None))
 
 
-def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
-    """Return what one file proved, for people."""
-    own, exported = primary.shown(fact["classifier"]), primary.shown(fact["exported"])
+def _program(folder: Path, *, is_encoder: bool) -> str:
+    """Return how the program beside the ONNX file is called, for people."""
+    if is_encoder:
+        return f"features of images: python {folder / 'embed.py'} OUT.npy IMAGE ..."
+    return f"classify an image: python {folder / 'classify.py'} IMAGE"
+
+
+def _line(fact: Mapping[str, Any], primary: Primary | None, threads: int) -> str:
+    """Return what one file proved, for people; an encoder has no ``primary`` figure."""
     some = "" if fact["images"] == fact["of_images"] else f" of {fact['of_images']:,}"
     milliseconds = ", ".join(
         f"batch {size}: {took['exported']:.2f} ms (torch {took['torch']:.2f})"
@@ -120,8 +126,12 @@ def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
     rounds = min(took["n"] for took in fact["milliseconds"].values())
     judged = f"{fact['images']:,}{some} images of '{fact['split']}'"
 
+    outputs, figures = "features", ""
+    if primary is not None:
+        own, exported = primary.shown(fact["classifier"]), primary.shown(fact["exported"])
+        outputs, figures = "logits", f"{primary.title} {own} -> {exported}  "
     apart = (
-        f"logits differ by at most {fact['largest_difference_of_std']:.1g} of their standard "
+        f"{outputs} differ by at most {fact['largest_difference_of_std']:.1g} of their standard "
         "deviation"
     )
     if "drop_points" in fact:
@@ -131,7 +141,7 @@ def _line(fact: Mapping[str, Any], primary: Primary, threads: int) -> str:
     elif "scheme" in fact:
         apart += f", {fact['other_best_class']} images with another best class"
     return (
-        f"{fact['file']}  {fact['bytes'] / 1e6:.1f} MB  {primary.title} {own} -> {exported}  "
+        f"{fact['file']}  {fact['bytes'] / 1e6:.1f} MB  {figures}"
         f"({judged}; {apart}; {milliseconds}; n = {rounds}, {threads} thread{'s' * (threads > 1)})"
     )
 

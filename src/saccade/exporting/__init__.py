@@ -1,1 +1,1 @@
-"""Trained classifiers as files for other programs, each proved on real images before it counts."""
+"""Trained networks as files for other programs, each proved on real images before it counts."""

@@ -11,6 +11,7 @@ from saccade.data.sources.ilsvrc import class_name
 from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.views import phrase
 from saccade.exporting.folder import TAG
+from saccade.exporting.outputs import Outputs
 from saccade.models.weights.content import MODEL_FILE
 from saccade.printable import printable
 from saccade.recipes.receipts import without_place
@@ -42,12 +43,14 @@ def _head(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) ->
     library = _LIBRARIES.get("timm" if "timm" in made else next(iter(made)), "pytorch")
     yield "---"
     yield f"library_name: {library}"
-    yield "pipeline_tag: image-classification"
+    outputs = Outputs.of(recipe)
+    task = "image-feature-extraction" if outputs.are_features else "image-classification"
+    yield f"pipeline_tag: {task}"
     yield "license: unknown"
-    yield f"tags:\n- image-classification\n- {TAG}"
+    yield f"tags:\n- {task}\n- {TAG}"
 
     # the form in which hubs show figures
-    if "top1" in fact["exported"]:
+    if not outputs.are_features and "top1" in fact["exported"]:
         yield "model-index:"
         yield f"- name: {json.dumps(recipe.model)}"
         yield "  results:"
@@ -58,22 +61,8 @@ def _head(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) ->
 
 
 def _body(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
-    fact, objective = _first(receipt), recipe.learned
-    shown, more = recipe.classes[:LONGEST_LIST], len(recipe.classes) - LONGEST_LIST
-    yield f"# {_plain(recipe.model)}: {len(recipe.classes):,} {objective.noun}"
-    yield ""
-    yield f"{', '.join(map(_plain, shown))}{f' and {more:,} more' * (more > 0)}."
-
-    yield "\n## Figures\n"
-    interval = objective.interval(fact["exported"])
-    sure = f", 95 % interval {interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
-    some = "" if fact["images"] == fact["of_images"] else f" of {fact['of_images']:,}"
-    yield (
-        f"{'  '.join(objective.shown(fact['exported']))} on {fact['images']:,}{some} images of "
-        f"'{fact['split']}'{sure}. The exported files were evaluated on these images in a "
-        "process without the training program; `export.json` has the results."
-    )
-    yield from _of_run(recipe, receipt)
+    is_encoder = Outputs.of(recipe).are_features
+    yield from (_encoder if is_encoder else _classifier)(recipe, receipt)
 
     yield "\n## Preprocessing\n"
     yield from _preprocessing(recipe, receipt)
@@ -85,12 +74,59 @@ def _body(recipe: Recipe, receipt: Mapping[str, Any], run: Mapping[str, Any]) ->
     yield from _use(receipt)
 
     yield "\n## Limits\n"
+    classes = ", and an image of none of the classes still gets one of them" * (not is_encoder)
+    figure = "What was measured" if is_encoder else "Accuracy"
     yield (
-        "The result holds for images like the evaluated ones. Accuracy may be lower on "
-        "photographs from other cameras, places or times, and an image of none of the classes "
-        "still gets one of them. This model was not tested for decisions about people."
+        f"The result holds for images like the evaluated ones. {figure} may be lower on "
+        f"photographs from other cameras, places or times{classes}. This model was not tested for "
+        "decisions about people."
     )
     yield "\nThe program does not know the licence: set `license` above before you publish."
+
+
+def _classifier(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
+    fact, objective = _first(receipt), recipe.learned
+    shown, more = recipe.classes[:LONGEST_LIST], len(recipe.classes) - LONGEST_LIST
+    yield f"# {_plain(recipe.model)}: {len(recipe.classes):,} {objective.noun}"
+    yield ""
+    yield f"{', '.join(map(_plain, shown))}{f' and {more:,} more' * (more > 0)}."
+
+    yield "\n## Figures\n"
+    interval = objective.interval(fact["exported"])
+    sure = f", 95 % interval {interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
+    yield (
+        f"{'  '.join(objective.shown(fact['exported']))} on {_images(fact)}{sure}. The exported "
+        "files were evaluated on these images in a process without the training program; "
+        "`export.json` has the results."
+    )
+    yield from _of_run(recipe, receipt)
+
+
+def _encoder(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
+    fact, result = _first(receipt), receipt["run_result"]
+    yield f"# {_plain(recipe.model)}: {receipt['width']:,} features"
+    yield ""
+    yield f"An encoder, pretrained without labels ({recipe.objective}). It has no classes."
+
+    yield "\n## Figures\n"
+    if result:
+        where = f"{result['n']:,} images of '{result['split']}'"
+        yield f"{'  '.join(recipe.learned.shown(result))} on {where}, as the run ended.\n"
+    yield (
+        f"The features of the exported files differ by at most {_apart(receipt)} of their standard "
+        f"deviation from those of the run, on {_images(fact)}. The files were evaluated on these "
+        "images in a process without the training program; `export.json` has the results."
+    )
+
+
+def _apart(receipt: Mapping[str, Any]) -> str:
+    largest = max(one["largest_difference_of_std"] for one in receipt["files"].values())
+    return f"{largest:.1g}"
+
+
+def _images(fact: Mapping[str, Any]) -> str:
+    some = "" if fact["images"] == fact["of_images"] else f" of {fact['of_images']:,}"
+    return f"{fact['images']:,}{some} images of '{fact['split']}'"
 
 
 def _training(run: Mapping[str, Any]) -> Iterator[str]:
@@ -142,7 +178,8 @@ def _preprocessing(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
 def _use(receipt: Mapping[str, Any]) -> Iterator[str]:
     made = receipt["files"]
     if "onnx" in made:
-        yield "`python classify.py IMAGE` needs onnxruntime, NumPy and Pillow.\n"
+        call = "classify.py IMAGE" if "classes" in receipt else "embed.py OUT.npy IMAGE ..."
+        yield f"`python {call}` needs onnxruntime, NumPy and Pillow.\n"
     if "int8" in made:
         size = f"{made['int8']['bytes'] / 1e6:.1f} MB"
         file = made["int8"]["file"]

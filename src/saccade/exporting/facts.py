@@ -8,6 +8,7 @@ from saccade._version import __version__
 from saccade.data.sources.ilsvrc import class_name
 from saccade.evaluation.classifier import Recipe
 from saccade.exporting.answering import METADATA as METADATA
+from saccade.exporting.outputs import Outputs
 from saccade.exporting.whole import Input
 
 _TAKES = {
@@ -17,9 +18,11 @@ _TAKES = {
 }
 
 
-def facts(recipe: Recipe, given: Input) -> dict[str, Any]:
+def facts(recipe: Recipe, given: Input, width: int = 0) -> dict[str, Any]:
     """Return everything that is needed to use a file, as JSON; the metadata of the file holds it,
     too.
+
+    ``width`` is the number of features of an encoder.
     """
     fit = recipe.framing
     inside = {
@@ -28,15 +31,10 @@ def facts(recipe: Recipe, given: Input) -> dict[str, Any]:
         "float": "",
     }
 
-    names = [class_name(one) for one in recipe.classes]
     return {
-        "classes": list(recipe.classes),
-        # what people call ImageNet's
-        **({"names": names} if names != list(recipe.classes) else {}),
+        **(_of_features(width) if Outputs.of(recipe).are_features else _of_classes(recipe)),
         "takes": _TAKES[given],
-        "answers": "logits: float32 (batch, classes)",
         "inside": inside[given],
-        "views": recipe.eval_views,
         "preprocessing": {
             "exif": recipe.exif,
             "fit": fit.how,
@@ -51,3 +49,18 @@ def facts(recipe: Recipe, given: Input) -> dict[str, Any]:
         "objective": recipe.objective,
         "saccade": __version__,
     }
+
+
+def _of_classes(recipe: Recipe) -> dict[str, Any]:
+    names = [class_name(one) for one in recipe.classes]
+    return {
+        "classes": list(recipe.classes),
+        # what people call ImageNet's
+        **({"names": names} if names != list(recipe.classes) else {}),
+        "answers": "logits: float32 (batch, classes)",
+        "views": recipe.eval_views,
+    }
+
+
+def _of_features(width: int) -> dict[str, Any]:
+    return {"width": width, "answers": f"features: float32 (batch, {width})"}

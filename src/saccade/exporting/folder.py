@@ -11,7 +11,7 @@ from saccade import files
 from saccade.errors import UsageError
 from saccade.log import Log
 
-RECEIPT, SNIPPET, CARD = "export.json", "classify.py", "README.md"
+RECEIPT, CARD = "export.json", "README.md"
 TAG = "saccade"
 """The tag in the head of each model card."""
 

@@ -18,8 +18,9 @@ from saccade.errors import ExportError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import onnx_file, state_file, timm_folder, trained_int8
 from saccade.exporting.answers import Ask, asking
-from saccade.exporting.facts import METADATA
+from saccade.exporting.facts import METADATA, facts
 from saccade.exporting.graph import captured
+from saccade.exporting.outputs import Outputs
 from saccade.exporting.whole import Input, Whole
 
 Contents = dict[str, bytes]
@@ -33,6 +34,13 @@ class Material:
     whole: Whole
     facts: Mapping[str, Any]
     _program: ExportedProgram | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, classifier: Classifier, given: Input) -> Material:
+        """Return the material of files with this input."""
+        whole = Whole(classifier, given)
+        width = whole.width if whole.encodes else 0
+        return cls(classifier, whole, facts(classifier.recipe, given, width))
 
     @property
     def program(self) -> ExportedProgram:
@@ -72,7 +80,8 @@ def _in_a_process(kind: str) -> Asked:
 
 
 def _onnx(material: Material) -> tuple[Contents, dict[str, Any]]:
-    data = onnx_file.onnx_bytes(material.program, {METADATA: material.said})
+    output = Outputs.of(material.classifier.recipe).name
+    data = onnx_file.onnx_bytes(material.program, {METADATA: material.said}, output)
     said = {"opset": onnx_file.opset(data)}
     return {"model.onnx": data}, said | trained_int8.read_back(data, material.classifier)
 

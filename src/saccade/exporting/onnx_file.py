@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from saccade.errors import ExportError, UsageError
 from saccade.exporting.attention import translations
 
-INPUT, OUTPUT = "images", "logits"
+INPUT = "images"
 LARGEST_BYTES = 2_000_000_000
 """Largest protobuf file, in bytes: above it, the weights need a second file."""
 
@@ -45,8 +45,12 @@ def require() -> None:
         )
 
 
-def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
+def onnx_bytes(
+    program: ExportedProgram, remarks: Mapping[str, str], output: str = "logits"
+) -> bytes:
     """Return the file: standard operators only, with ``remarks`` in its metadata.
+
+    ``output`` is the name of its output.
 
     Raises ExportError if it is not valid ONNX, needs other operators, is too large for one file, or
     has a constant in place of a free dimension.
@@ -61,7 +65,7 @@ def onnx_bytes(program: ExportedProgram, remarks: Mapping[str, str]) -> bytes:
             program,
             dynamo=True,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[output],
             external_data=False,
             verbose=False,
             custom_translation_table=translations(program),

@@ -1,4 +1,4 @@
-"""The answers of the classifier itself to the images on which its exported files are checked."""
+"""The answers of the network itself to the images on which its exported files are checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saccade.errors import ExportError
 from saccade.evaluation import passes
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.features import sample
-from saccade.evaluation.views import mean_logits
+from saccade.exporting.outputs import Outputs
 from saccade.log import Log
 from saccade.objectives.objective import Result
 
@@ -32,7 +32,7 @@ class Own:
     """The classifier's own answers: computed once for any number of files.
 
     ``split`` holds the checked images, ``few`` at most about a cell of them; ``result`` has the
-    logits, float32 (n, C), and the figures.
+    logits or features, float32 (n, k), and the figures.
     """
 
     split: Split
@@ -46,8 +46,8 @@ class Own:
         If this would take longer than a minute, it uses about 1,000 images or more, from each class
         in proportion. Raises ExportError if an answer is NaN or infinite.
         """
-        objective = classifier.recipe.learned
-        split = objective.matched(split)
+        outputs = Outputs.of(classifier.recipe)
+        split = outputs.matched(split)
         few = sample(split, passes.CELL)
         # one image of each of 1,000 classes would be ten times as many
         places = np.linspace(0, len(few) - 1, min(len(few), passes.CELL))
@@ -60,14 +60,14 @@ class Own:
         seconds = (time.perf_counter() - begun) / len(few)
         judged = sample(split, max(FEWEST, int(LONGEST_SECONDS / seconds)))
 
-        with Log().progress("classifier", len(judged)) as bar:
-            logits = answers(classifier, judged, readers, lambda done: bar.update(done, ""))
-        if not bool(torch.isfinite(logits).all()):
+        with Log().progress(outputs.noun, len(judged)) as bar:
+            found = answers(classifier, judged, readers, lambda done: bar.update(done, ""))
+        if not bool(torch.isfinite(found).all()):
             raise ExportError(
-                "the classifier itself answers NaN or infinity",
+                f"the {outputs.noun} itself answers NaN or infinity",
                 fix="take weights from before they broke, such as --best",
             )
-        return cls(judged, few, objective.judge(logits, objective.truth(judged)))
+        return cls(judged, few, outputs.judged(found, judged))
 
 
 def answers(
@@ -76,23 +76,24 @@ def answers(
     readers: Readers,
     poll: Callable[[int], None] = lambda _done: None,
 ) -> Tensor:
-    """Return the classifier's logits of every image, float32 (n, C)."""
+    """Return the network's logits or features of every image, float32 (n, k)."""
     return passes.looked_at(
         classifier.network,
         classifier.recipe,
         split,
         readers,
-        ask=lambda images: logits_of(classifier, images),
+        ask=lambda images: outputs_of(classifier, images),
         poll=poll,
     )
 
 
-def logits_of(classifier: Classifier, images: Tensor) -> Tensor:
-    """Return the classifier's logits, float32 (B, C), of images, uint8 (B, 3, S, S)."""
+def outputs_of(classifier: Classifier, images: Tensor) -> Tensor:
+    """Return the logits or features, float32 (B, k), of images, uint8 (B, 3, S, S)."""
     recipe = classifier.recipe
-    return mean_logits(classifier.network, recipe.normalised(images), recipe.eval_views)
+    seen = recipe.normalised(images)
+    return Outputs.of(recipe).asked(classifier.network, seen, recipe.eval_views)
 
 
-def spread(logits: Tensor) -> float:
-    """Return the standard deviation of logits (n, C); 1 if all of them are equal."""
-    return float(logits.std()) or 1.0
+def spread(outputs: Tensor) -> float:
+    """Return the standard deviation of outputs (n, k); 1 if all of them are equal."""
+    return float(outputs.std()) or 1.0

@@ -46,7 +46,7 @@ def require_same_pixels(
     worst = max(found, key=lambda kind: found[kind]["mean_levels"])
     if found[worst]["mean_levels"] > MEAN_LEVELS:
         raise ExportError(
-            f"{program.name} sees other pixels than the classifier in a file of the kind "
+            f"{program.name} sees other pixels than the network in a file of the kind "
             f"'{worst}': {found[worst]['mean_levels']:g} levels of 255 apart in the mean",
             fix="nothing was written; report this with the versions of Pillow and saccade",
         )

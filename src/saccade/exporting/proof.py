@@ -19,7 +19,8 @@ from saccade.errors import ExportError
 from saccade.evaluation import passes
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting.answers import Ask
-from saccade.exporting.own import Own, logits_of, spread
+from saccade.exporting.outputs import Outputs
+from saccade.exporting.own import Own, outputs_of, spread
 from saccade.exporting.whole import Input
 from saccade.log import Log
 from saccade.objectives.objective import Result
@@ -29,6 +30,11 @@ FLOAT_LIMIT = 1e-3
 
 IMAGE_DROP = 0.01
 """Largest drop of the primary figure if the file resizes images itself: one in a hundred."""
+
+IMAGE_FEATURES = 0.005
+"""Largest mean difference of features if the file resizes images itself, as a share of their
+standard deviation.
+"""
 
 BATCHES = (1, 3, passes.CELL)
 TIMED_BATCHES = (1, 32)
@@ -42,30 +48,37 @@ longer than the third.
 class Proof:
     """The result of a comparison: the figures of both, and their distance.
 
-    ``difference`` is the largest difference of a logit, as a share of the standard deviation of all
-    logits of the classifier; ``changed`` counts the images with another best class. ``images`` of
-    ``of`` images of the split were used.
+    ``difference`` is the largest difference of an output, as a share of the standard deviation of
+    all outputs of the network; ``mean_difference`` is the mean one. ``changed`` counts the images
+    with another best class, None for an encoder. ``images`` of ``of`` images of the split were
+    used.
     """
 
     own: Result
     exported: Result
     difference: float
-    changed: int
+    changed: int | None
     split: str
     images: int
     of: int
+    mean_difference: float = 0.0
     milliseconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
+        figures: dict[str, Any] = {"mean_difference_of_std": self.mean_difference}
+        if self.changed is not None:
+            figures = {
+                "classifier": self.own.to_json(),
+                "exported": self.exported.to_json(),
+                "other_best_class": self.changed,
+            }
         return {
             "split": self.split,
             "images": self.images,
             "of_images": self.of,
-            "classifier": self.own.to_json(),
-            "exported": self.exported.to_json(),
             "largest_difference_of_std": self.difference,
-            "other_best_class": self.changed,
+            **figures,
             "milliseconds": self.milliseconds,
         }
 
@@ -74,9 +87,9 @@ class Proof:
 class Exam:
     """The questions to an exported file: the images of a split, in its input format ``given``.
 
-    ``own`` holds the classifier's own answers, in float32 on the CPU; they are computed once for
-    all files. ``limit`` bounds the difference of a logit from the classifier's, ``batch_limit`` its
-    difference between batch sizes, both as a share of the logits' standard deviation.
+    ``own`` holds the network's own answers, in float32 on the CPU; they are computed once for all
+    files. ``limit`` bounds the difference of an output from the network's, ``batch_limit`` its
+    difference between batch sizes, both as a share of the outputs' standard deviation.
     """
 
     classifier: Classifier
@@ -92,7 +105,7 @@ class Exam:
 
         Raises ExportError where the file answers in another shape, or depends on the batch.
         """
-        objective, judged = self.classifier.recipe.learned, self.own.split
+        outputs, judged = Outputs.of(self.classifier.recipe), self.own.split
         if self.given != "image":
             self._require_any_batch(ask)
         with Log().progress("proof", len(judged)) as bar:
@@ -103,11 +116,14 @@ class Exam:
             )
 
         own = self.own.result.logits
+        apart = (own - exported).abs() / spread(own)
+        changed = int((own.argmax(1) != exported.argmax(1)).sum())
         return Proof(
             self.own.result,
-            objective.judge(exported, objective.truth(judged)),
-            difference=float((own - exported).abs().max() / spread(own)),
-            changed=int((own.argmax(1) != exported.argmax(1)).sum()),
+            outputs.judged(exported, judged),
+            difference=float(apart.max()),
+            mean_difference=float(apart.mean()),
+            changed=None if outputs.are_features else changed,
             split=judged.name,
             images=len(judged),
             of=len(self.split),
@@ -115,7 +131,7 @@ class Exam:
         )
 
     def _answers(self, ask: Ask, poll: Callable[[int], None]) -> Tensor:
-        """Return the file's logits of every image, float32 (n, C)."""
+        """Return the file's outputs of every image, float32 (n, k)."""
         recipe, judged = self.classifier.recipe, self.own.split
         if self.given != "image":
             return passes.looked_at(
@@ -135,20 +151,20 @@ class Exam:
         return torch.stack(rows)
 
     def _exported(self, ask: Ask, images: Tensor) -> Tensor:
-        """Return the file's logits, (B, C), of images, uint8 (B, 3, S, S)."""
+        """Return the file's outputs, (B, k), of images, uint8 (B, 3, S, S)."""
         if self.given == "float":
-            logits = ask(self.classifier.recipe.normalised(images))
+            found = ask(self.classifier.recipe.normalised(images))
         else:
-            logits = ask(images.permute(0, 2, 3, 1))
-        if logits.shape[0] != images.shape[0] or logits.ndim != 2:
+            found = ask(images.permute(0, 2, 3, 1))
+        if found.shape[0] != images.shape[0] or found.ndim != 2:
             raise ExportError(
-                f"the file answers {tuple(logits.shape)} for {images.shape[0]} images",
+                f"the file answers {tuple(found.shape)} for {images.shape[0]} images",
                 fix="report this network",
             )
-        return logits
+        return found
 
     def _require_any_batch(self, ask: Ask) -> None:
-        """Raise ExportError if the file's logits of an image depend on its batch."""
+        """Raise ExportError if the file's outputs of an image depend on its batch."""
         # the last cell of a small split is padded
         cells = passes.cells(self.classifier.recipe, self.own.few, self.readers)
         images = next(iter(cells)).images
@@ -157,8 +173,9 @@ class Exam:
             part = self._exported(ask, images[:size])
             apart = float((part - whole[:size]).abs().max() / spread(whole))
             if apart > self.batch_limit:
+                name = Outputs.of(self.classifier.recipe).name
                 raise ExportError(
-                    f"the file answers otherwise in a batch of {size}: logits differ by "
+                    f"the file answers otherwise in a batch of {size}: {name} differ by "
                     f"{apart:.2g} of their standard deviation",
                     fix="report this network",
                 )
@@ -179,7 +196,7 @@ class Exam:
             ):
                 begun = time.perf_counter()
                 with torch.inference_mode():
-                    logits_of(self.classifier, images)
+                    outputs_of(self.classifier, images)
                 ours.append(time.perf_counter() - begun)
                 self._exported(ask, images)
                 theirs.append(ask.seconds[-1])
@@ -192,8 +209,8 @@ class Exam:
         return found
 
 
-def require_said(said: str, wanted: Mapping[str, Any]) -> None:
-    """Raise ExportError if a file does not say of itself what its classifier is.
+def require_said(said: str, wanted: Mapping[str, Any], noun: str = "classifier") -> None:
+    """Raise ExportError if a file does not say of itself what its network, the ``noun``, is.
 
     ``said`` is JSON that was read from the file; ``wanted`` is empty if such files say nothing.
     """
@@ -201,29 +218,39 @@ def require_said(said: str, wanted: Mapping[str, Any]) -> None:
     differing = [name for name, value in wanted.items() if found.get(name) != value]
     if differing:
         raise ExportError(
-            f"the exported file describes another classifier: its '{differing[0]}' is not that of "
-            "the classifier",
+            f"the exported file describes another {noun}: its '{differing[0]}' is not that of "
+            f"the {noun}",
             fix="nothing was written; use another --format, and report this network",
         )
 
 
 def require_equal(proof: Proof, exam: Exam) -> None:
-    """Raise ExportError if a file of floats does not answer as its classifier does.
+    """Raise ExportError if a file of floats does not answer as its network does.
 
     A file that resizes images itself may differ by a grey level here and there: for it only the
-    primary figure is compared.
+    primary figure is compared, or the mean difference of features.
     """
-    primary = exam.classifier.recipe.learned.primary
-    if exam.given == "image":
-        before, after = (primary.score(one.figures) for one in (proof.own, proof.exported))
-        is_well = after >= before - IMAGE_DROP
+    outputs = Outputs.of(exam.classifier.recipe)
+    limit, resizes = exam.limit, exam.given == "image"
+    figures, largest = "", proof.difference
+    if outputs.are_features:
+        if resizes:
+            limit, largest = IMAGE_FEATURES, proof.mean_difference
+        is_well = largest <= limit
     else:
-        is_well = proof.difference <= exam.limit
+        primary = outputs.objective.primary
+        before, after = (primary.score(one.figures) for one in (proof.own, proof.exported))
+        is_well = after >= before - IMAGE_DROP if resizes else largest <= limit
+        figures = (
+            f"{primary.title} {primary.shown(proof.exported.figures)} instead of "
+            f"{primary.shown(proof.own.figures)}, "
+        )
+
     if not is_well:
+        how = "in the mean" if outputs.are_features and resizes else "by up to"
         raise ExportError(
-            f"the exported file differs from the classifier: {primary.title} "
-            f"{primary.shown(proof.exported.figures)} instead of "
-            f"{primary.shown(proof.own.figures)} on {proof.images:,} images, logits differ by up "
-            f"to {proof.difference:.2g} of their standard deviation ({exam.limit:g} is allowed)",
+            f"the exported file differs from the {outputs.noun}: {figures}{outputs.name} of "
+            f"{proof.images:,} images differ {how} {largest:.2g} of their standard deviation "
+            f"({limit:g} is allowed)",
             fix="nothing was written; use another --format, and report this network",
         )

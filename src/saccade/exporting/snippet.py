@@ -1,21 +1,30 @@
-"""``classify.py``: the program beside an ONNX file that classifies images with it."""
+"""``classify.py``: the program beside an ONNX file that classifies images with it.
+
+Beside an encoder it is ``embed.py``, which writes features.
+"""
 
 from __future__ import annotations
 
 from saccade.evaluation.classifier import Recipe
 from saccade.exporting.facts import METADATA
+from saccade.exporting.outputs import Outputs
 from saccade.exporting.whole import Input, colours_seen
 
+SNIPPETS = CLASSIFY, EMBED = "classify.py", "embed.py"
 READ = "pixels_of"
 """The function in it that turns an image file into the input of the ONNX file."""
 
 
 def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
     """Return the program. It needs only onnxruntime, NumPy and Pillow."""
+    features = Outputs.of(recipe).are_features
+    usage = "IMAGE [MODEL]; without MODEL it takes {file} beside this file."
+    if features:
+        usage = "OUT.npy IMAGE [IMAGE ...]; it takes {file} beside this file."
     lines = [
-        f'"""python classify.py IMAGE [MODEL]; without MODEL it takes {file} beside this file."""',
+        f'"""python {snippet_name(recipe)} {usage.format(file=file)}"""',
         "",
-        "import json",
+        *["import json"] * (not features),
         "import pathlib",
         "import sys",
         "",
@@ -31,18 +40,44 @@ def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
         "",
         "",
         'if __name__ == "__main__":',
-        "    if not sys.argv[1:]:",
-        "        sys.exit(__doc__)",
-        f'    model = sys.argv[2] if sys.argv[2:] else pathlib.Path(__file__).with_name("{file}")',
-        '    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])',
-        f'    about = json.loads(session.get_modelmeta().custom_metadata_map["{METADATA}"])',
-        f'    logits = session.run(None, {{"images": {READ}(sys.argv[1])}})[0][0]',
-        *(f"    {line}" for line in _shares(recipe)),
-        "    names = about.get('names', about['classes'])",
-        "    for place in np.argsort(-shares)[:5]:",
-        '        print(f"{shares[place]:7.2%}  {names[place]}")',
+        *(f"    {line}" for line in (_embedded(file) if features else _classified(recipe, file))),
     ]
     return "\n".join(lines) + "\n"
+
+
+def snippet_name(recipe: Recipe) -> str:
+    """Return the name of the program."""
+    return EMBED if Outputs.of(recipe).are_features else CLASSIFY
+
+
+def _embedded(file: str) -> list[str]:
+    """Return the lines that write the features of images."""
+    return [
+        "if not sys.argv[2:]:",
+        "    sys.exit(__doc__)",
+        f'model = pathlib.Path(__file__).with_name("{file}")',
+        'session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])',
+        f'rows = [session.run(None, {{"images": {READ}(one)}})[0] for one in sys.argv[2:]]',
+        "features = np.concatenate(rows)",
+        "np.save(sys.argv[1], features)",
+        "print(features.shape)",
+    ]
+
+
+def _classified(recipe: Recipe, file: str) -> list[str]:
+    """Return the lines that print the classes of an image."""
+    return [
+        "if not sys.argv[1:]:",
+        "    sys.exit(__doc__)",
+        f'model = sys.argv[2] if sys.argv[2:] else pathlib.Path(__file__).with_name("{file}")',
+        'session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])',
+        f'about = json.loads(session.get_modelmeta().custom_metadata_map["{METADATA}"])',
+        f'logits = session.run(None, {{"images": {READ}(sys.argv[1])}})[0][0]',
+        *_shares(recipe),
+        "names = about.get('names', about['classes'])",
+        "for place in np.argsort(-shares)[:5]:",
+        '    print(f"{shares[place]:7.2%}  {names[place]}")',
+    ]
 
 
 def _read(recipe: Recipe, given: Input) -> list[str]:

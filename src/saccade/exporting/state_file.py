@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.evaluation.classifier import Classifier
-from saccade.evaluation.views import mean_logits
+from saccade.exporting.outputs import Outputs
 from saccade.models import load_weights
 from saccade.models.parts.network import Network
 from saccade.models.weights.loading import foreign_state
@@ -35,17 +35,18 @@ class _Again:
     """A network whose weights were read from the file: it takes the input of a network."""
 
     network: nn.Module
+    outputs: Outputs
     views: int
     seconds: list[float] = field(default_factory=list)
     said: str = ""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return logits, float32 (B, C), of normalised images, float32 (B, 3, S, S)."""
+        """Return logits or features, float32 (B, k), of normalised images, float32 (B, 3, S, S)."""
         begun = time.perf_counter()
         with torch.inference_mode():
-            logits = mean_logits(self.network, images, self.views)
+            found = self.outputs.asked(self.network, images, self.views)
         self.seconds.append(time.perf_counter() - begun)
-        return logits
+        return found
 
 
 @contextmanager
@@ -56,4 +57,5 @@ def read_back(classifier: Classifier, path: Path) -> Iterator[_Again]:
         for tensor in network.state_dict().values():
             tensor.zero_()
     load_weights(network, path, strict=True)
-    yield _Again(network.eval(), classifier.recipe.eval_views)
+    recipe = classifier.recipe
+    yield _Again(network.eval(), Outputs.of(recipe), recipe.eval_views)

@@ -12,6 +12,7 @@ from torch import nn
 
 from saccade.errors import ExportError, UsageError
 from saccade.evaluation.classifier import Recipe
+from saccade.exporting.outputs import Outputs
 from saccade.exporting.whole import Whole
 from saccade.models import backends
 from saccade.models.weights.loading import foreign_state
@@ -67,16 +68,17 @@ def contents(whole: Whole, recipe: Recipe) -> tuple[dict[str, bytes], str]:
     # what timm's create_model and transformers' TimmWrapper read
     config = {
         "architecture": name,
-        "num_classes": len(recipe.classes),
-        "num_features": _features(whole.network),
+        "num_classes": _classes(recipe),
+        "num_features": whole.width if whole.encodes else _features(whole.network),
         "model_args": arguments,
-        "label_names": list(recipe.classes),
         "pretrained_cfg": {
             "architecture": name,
             "fixed_input_size": bool(arguments),
             **says(recipe),
         },
     }
+    if not whole.encodes:
+        config["label_names"] = list(recipe.classes)
 
     weights = safetensors.torch.save(separate(state), {"format": "pt"})
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -87,8 +89,8 @@ def says(recipe: Recipe) -> dict[str, Any]:
     """Return what timm has to know of the classes and the preprocessing."""
     side = recipe.eval_side
     return {
-        "label_names": list(recipe.classes),
-        "num_classes": len(recipe.classes),
+        "label_names": None if Outputs.of(recipe).are_features else list(recipe.classes),
+        "num_classes": _classes(recipe),
         "input_size": [3, side, side],
         "interpolation": "bilinear",
         "crop_pct": _crop_pct(recipe),
@@ -117,7 +119,7 @@ def _unsayable(recipe: Recipe) -> str:
         return f"the answer is the mean of {recipe.eval_views} views of an image"
     if recipe.channels != "rgb":
         return "the network sees blue first"
-    if recipe.objective != "classification":
+    if recipe.objective != "classification" and not Outputs.of(recipe).are_features:
         return f"its answers are those of {recipe.objective}"
     if recipe.model.startswith("custom:"):
         return "the network is your own"
@@ -135,7 +137,7 @@ def _counterpart(network: nn.Module, recipe: Recipe) -> tuple[str, dict[str, Any
 
     # a ViT's table of positions has the size of the images
     for arguments in ({}, {"img_size": recipe.eval_side}):
-        theirs = backends.timm_state(name, len(recipe.classes), **arguments)
+        theirs = backends.timm_state(name, _classes(recipe), **arguments)
         if theirs is None:
             continue
         state = network.state_dict() if is_theirs else foreign_state(network, "timm", like=theirs)
@@ -151,6 +153,11 @@ def _unknown(recipe: Recipe) -> ExportError:
         where="--format timm",
         fix="use --format onnx or pt2",
     )
+
+
+def _classes(recipe: Recipe) -> int:
+    """Return the number of classes, 0 for an encoder."""
+    return 0 if Outputs.of(recipe).are_features else len(recipe.classes)
 
 
 def _features(network: nn.Module) -> int:

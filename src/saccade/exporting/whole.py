@@ -13,13 +13,15 @@ from saccade.data.augment.mix import scale_and_shift
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.views import views
 from saccade.exporting import qdq
+from saccade.exporting.outputs import Outputs
+from saccade.models.parts.embedding import embed
 
 Input = Literal["uint8", "image", "float"]
 INPUTS: tuple[Input, ...] = get_args(Input)
 
 
 class Whole(nn.Module):
-    """A classifier from pixels to logits, float32 (B, C), in a form that a graph can hold.
+    """A network from pixels to logits or features, float32 (B, k), in a form that a graph can hold.
 
     ``given`` is its input: ``uint8``, RGB images of the final size, uint8 (B, S, S, 3); ``image``,
     one RGB image of any size, uint8 (1, H, W, 3), which it resizes and crops itself; or ``float``,
@@ -32,6 +34,7 @@ class Whole(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         self.recipe, self.given = classifier.recipe, given
+        self.encodes = Outputs.of(classifier.recipe).are_features
         # Graphs of channels_last tensors are full of as_strided. Attention of Swin cannot be
         # decomposed while its parameters want gradients.
         network = copy.deepcopy(classifier.network).cpu().float()
@@ -46,7 +49,7 @@ class Whole(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map the input, see the class, to logits, float32 (B, C)."""
+        """Map the input, see the class, to logits or features, float32 (B, k)."""
         recipe = self.recipe
         if self.given != "float":
             images = images.permute(0, 3, 1, 2)
@@ -56,11 +59,19 @@ class Whole(nn.Module):
                 images = images.flip(1)
             images = torch.addcmul(self.shift, images.float(), self.scale)
         images = images.contiguous()
+        if self.encodes:
+            return embed(self.network, images).float()
         if recipe.eval_views == 1:
             return cast(Tensor, self.network(images).float())
         # One call for all views: a norm folds only into weights that are used once in the graph.
         logits = self.network(torch.cat(list(views(images, recipe.eval_views)))).float()
         return cast(Tensor, logits.unflatten(0, (recipe.eval_views, -1)).mean(0))
+
+    @property
+    def width(self) -> int:
+        """The number of outputs of an image."""
+        with torch.inference_mode():
+            return int(self(self.example()).shape[1])
 
     def example(self) -> Tensor:
         """Return zeros as an example input, (2, ...) or one image, (1, H, W, 3)."""

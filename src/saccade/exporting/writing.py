@@ -21,16 +21,17 @@ from saccade.exporting import folder, int8, parity, proof, trained_int8
 from saccade.exporting.answers import asking
 from saccade.exporting.card import card
 from saccade.exporting.facts import facts
-from saccade.exporting.folder import CARD, RECEIPT, SNIPPET
+from saccade.exporting.folder import CARD, RECEIPT
 from saccade.exporting.formats import FORMATS, Material
 from saccade.exporting.int8 import Int8
+from saccade.exporting.outputs import Outputs
 from saccade.exporting.own import Own
 from saccade.exporting.proof import Exam
-from saccade.exporting.snippet import snippet
-from saccade.exporting.whole import Input, Whole
+from saccade.exporting.snippet import SNIPPETS, snippet, snippet_name
+from saccade.exporting.whole import Input
 from saccade.models.weights import stored
 
-_KNOWN = (SNIPPET, *(kind.name for kind in FORMATS.values()), int8.FILE)
+_KNOWN = (*SNIPPETS, *(kind.name for kind in FORMATS.values()), int8.FILE)
 
 
 def export(
@@ -44,17 +45,17 @@ def export(
     run: Mapping[str, Any],
     in_8_bits: Int8 | None = None,
 ) -> dict[str, Any]:
-    """Write a classifier as files for other programs, each checked on a split; return the receipt.
+    """Write a network as files for other programs, each checked on a split; return the receipt.
 
     ``origin`` says where the weights come from; the receipt, ``export.json``, holds it. ``run``
     holds the facts of its run for the model card, and is empty without a run. A file gets its name
-    after it has answered the images of the split, in a separate process, as the classifier does;
+    after it has answered the images of the split, in a separate process, as the network does;
     until then an older file stays. ``in_8_bits`` asks for an additional 8-bit copy of the ONNX
     file. Raises ExportError if a file answers differently or loses too much.
     """
     _require_finite(classifier)
     classifier.network.cpu().float()
-    material = Material(classifier, Whole(classifier, given), facts(classifier.recipe, given))
+    recipe, material = classifier.recipe, Material.of(classifier, given)
     receipt: dict[str, Any] = {
         "from": dict(origin),
         "run_result": run.get("result"),
@@ -63,7 +64,7 @@ def export(
         **material.facts,
     }
 
-    written = _names(formats, in_8_bits)
+    written = _names(formats, in_8_bits, snippet_name(recipe))
     folder.require_own(out, [*written, RECEIPT])
 
     with files.locked(out), files.staging(out) as aside, determinism.put_back():
@@ -80,10 +81,10 @@ def export(
             readers.close()
 
         receipt["files"] = proved
-        text = card(classifier.recipe, receipt, run).encode("utf-8", "backslashreplace")
+        text = card(recipe, receipt, run).encode("utf-8", "backslashreplace")
         receipt["card_sha256"] = hashlib.sha256(text).hexdigest()
         files.write_bytes(aside / CARD, text)
-        if SNIPPET in written:
+        if "onnx" in formats:
             receipt["pixels"] = _with_snippet(aside, material, split)
 
         folder.keep_edited(out, text)
@@ -95,18 +96,19 @@ def export(
     return receipt
 
 
-def _names(formats: Sequence[str], in_8_bits: Int8 | None) -> list[str]:
+def _names(formats: Sequence[str], in_8_bits: Int8 | None, program: str) -> list[str]:
     """Return what is written, in this order; the receipt follows."""
-    names = [CARD, *[SNIPPET] * ("onnx" in formats), *(FORMATS[one].name for one in formats)]
+    names = [CARD, *[program] * ("onnx" in formats), *(FORMATS[one].name for one in formats)]
     return names + [int8.FILE] * (in_8_bits is not None)
 
 
 def _with_snippet(aside: Path, material: Material, split: Split) -> dict[str, dict[str, float]]:
     """Write the program into the folder ``aside``; return how far its pixels are from ours."""
     recipe, given = material.classifier.recipe, material.whole.given
-    files.write_bytes(aside / SNIPPET, snippet(recipe, given).encode())
+    program = aside / snippet_name(recipe)
+    files.write_bytes(program, snippet(recipe, given).encode())
     pixels = decode.decode(split.read(0), exif=recipe.exif)
-    return parity.require_same_pixels(aside / SNIPPET, recipe, pixels, given)
+    return parity.require_same_pixels(program, recipe, pixels, given)
 
 
 def _require_finite(classifier: Classifier) -> None:
@@ -144,7 +146,8 @@ def _proved(
     kind, (path, said) = FORMATS[name], made
     exam = replace(exam, given=kind.takes or exam.given)
     with kind.asked(material, path, torch.get_num_threads()) as ask:
-        proof.require_said(ask.said, kind.says(material))
+        noun = Outputs.of(exam.classifier.recipe).noun
+        proof.require_said(ask.said, kind.says(material), noun)
         found = exam.of(ask)
     proof.require_equal(found, exam)
     _require_as_written(path, said["sha256"])

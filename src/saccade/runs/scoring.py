@@ -17,6 +17,7 @@ from saccade.data.sources import (
     handed,
     ilsvrc,
     open_source,
+    open_unlabelled,
     train_split,
     validation_split,
 )
@@ -71,7 +72,14 @@ def opened(
         subject = Subject.of(Path(weights), best)
         module = expected.network if isinstance(expected.network, nn.Module) else None
         classifier = subject.classifier(module)
-        chosen = judged_split(subject, data, split, labels=labels, split_names=split_names)
+        chosen = judged_split(
+            subject,
+            data,
+            split,
+            labels=labels,
+            split_names=split_names,
+            labelled=classifier.recipe.learned.needs_labels,
+        )
         phrase = subject.phrase if subject.saved else ""
         chosen = known_by_wnid(classifier, chosen)
         return Opened(
@@ -118,9 +126,12 @@ def judged_split(
     name: str = "",
     labels: str | Path = "",
     split_names: str = "",
+    *,
+    labelled: bool = True,
 ) -> Split:
     """Return the images to evaluate on: those of ``data``, or the validation images of a run.
 
+    Without ``labelled``, or for an encoder, images of ``data`` do not need labels.
     Raises DataError if there is no such split, CheckpointError if the images are unknown,
     UsageError.
     """
@@ -133,6 +144,12 @@ def judged_split(
             own = _handed_again(model, source)
             if own is not None:
                 return own
+
+        # features need no labels
+        if isinstance(model, Classifier):
+            labelled = model.recipe.learned.needs_labels
+        if source is None and not labelled and not labels:
+            source = open_unlabelled(str(data), str(split_names))[0]
         return find_split(source or str(data), name, str(labels), split_names)
     only_with_data(labels=labels, split_names=split_names)
     if isinstance(model, Classifier):
@@ -183,7 +200,7 @@ def own_split(config: Config, name: str = "") -> Split:
     """Return the split that a run validated on, or another of the same source, rebuilt from its
     configuration.
     """
-    data = datasets.open_data(config, datasets.open_training(config))
+    data = datasets.open_data(config, datasets.open_any_training(config))
     for split in (data.val, data.chosen_on):
         if name in ("", split.name):
             return split
