@@ -66,6 +66,9 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
         try:
             real(run, *rest)
+            # it is written beside the steps, and the disk is to be full until it has failed
+            while (pending := run.history.pending_save) and not pending.is_done():
+                time.sleep(0.01)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
