@@ -19,7 +19,7 @@ from toy_classifiers import Array, classifier, export, images
 import saccade
 from console import run_here
 from saccade.data.images import decode
-from saccade.errors import ExportError, UsageError
+from saccade.errors import CheckpointError, ExportError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import formats, whole
 from saccade.models.parts.learner import headless
@@ -166,3 +166,10 @@ def test_what_needs_classes_is_refused(asked: dict[str, Any], word: str, tmp_pat
     with pytest.raises(UsageError, match=word):
         export(encoder(), tmp_path, **asked)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_pretraining_is_refused_by_name(run: Path, photos: Path) -> None:
+    newest = max((run / "checkpoints").glob("step_*"))
+    with pytest.raises(CheckpointError, match="the encoder and what trains it") as refused:
+        saccade.export(newest, data=str(photos))
+    assert "name the run folder, without --best" in refused.value.fix

@@ -116,6 +116,12 @@ class Subject:
                 where=str(self.path / "state.json"),
                 fix="name the run folder",
             ) from error
+        if not recipe.learned.answers:
+            raise CheckpointError(
+                "a checkpoint of pretraining holds the encoder and what trains it as one network",
+                where=str(self.path),
+                fix="name the run folder, without --best: a finished run has its encoder there",
+            )
         group = "ema" if "ema" in self.saved.tensors else "model"
         return Classifier.load(self.path / f"{group}.safetensors", module, recipe)
 
