@@ -149,14 +149,22 @@ def signal_after_step(
 ) -> Done:
     """Send a signal as soon as the log says that ``step`` is done.
 
-    Fails if the process ended before.
+    A kill also waits for the checkpoint that was due before ``step``: it is written beside the
+    steps. Fails if the process ended before.
     """
     process = start_and_reach(arguments, out, step)
+    while number == signal.SIGKILL and not _is_saved_before(out, step) and process.poll() is None:
+        time.sleep(0.002)
     process.send_signal(number)
     attempt = finish(process)
     if number == signal.SIGKILL:
         assert attempt.status == -signal.SIGKILL, "the kill must hit a running process"
     return attempt
+
+
+def _is_saved_before(out: Path, step: int) -> bool:
+    due = EVERY * ((step - 1) // EVERY)
+    return due == 0 or any(int(one.name.removeprefix("step_")) >= due for one in checkpoints(out))
 
 
 def last_step(out: Path) -> int:
@@ -184,4 +192,5 @@ def resumed_at(out: Path) -> list[int]:
 
 def checkpoints(out: Path) -> list[Path]:
     """Return the checkpoint folders of a run, newest first."""
-    return sorted((out / "checkpoints").glob("step_*"), reverse=True)
+    named = (p for p in (out / "checkpoints").glob("step_*") if "." not in p.name)
+    return sorted(named, reverse=True)
