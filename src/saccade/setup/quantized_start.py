@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from saccade.models.quantized import building, compensating
 from saccade.models.quantized.naming import parsed
 from saccade.setup.ancestor import Ancestor
 from saccade.setup.first_images import first_images
-from saccade.training.run import Run
+from saccade.training.run import Plan, Run
 
 WATCHED = 512
 """Training images that show the first ranges."""
@@ -53,19 +53,22 @@ def begin(run: Run, ancestor: Ancestor, log: Log) -> dict[str, Any]:
         )
 
     building.take_weights(model, network, scheme, plan.config.data.image_size)
-    building.watch(model, _first_images(run), int(plan.total_steps * FROZEN_AT))
+    # decoded once: some schemes look at them twice
+    images = list(first_images(plan, run.readers, WATCHED))
+    building.watch(model, _seen(plan, images), int(plan.total_steps * FROZEN_AT))
     if scheme.compensates:
         assert isinstance(model, GraphModule)
-        compensating.compensate(model, _first_images(run))
+        compensating.compensate(model, _seen(plan, images))
     log.fact("from", f"{ancestor.phrase}; all of it, {scheme.name}")
     log.event("init", init=section.init, digest=ancestor.digest, share=1.0, report=str(report))
     return ancestor.record(report.source, report.share) | {"head": "loaded"}
 
 
-def _first_images(run: Run) -> Iterator[Tensor]:
-    """Yield the first training images, normalised, float32 (B, 3, S, S), on the device."""
-    plan = run.plan
+def _seen(plan: Plan, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield images, uint8 (B, 3, S, S), as the network sees them: cells of normalised float32
+    (b, 3, S, S), on the device.
+    """
     section = plan.config.data
-    for images in first_images(plan, run.readers, WATCHED):
+    for images in batches:
         for part in torch.split(images, plan.config.cell):
             yield normalise(part.to(plan.device), section.mean, section.std, section.channels)
