@@ -26,8 +26,6 @@ def opened(
     The images are None if those of the run are not found, which standard error reports. Raises a
     SaccadeError if the classifier cannot be loaded, or if ``data`` cannot be used.
     """
-    if path.suffix.lower() != onnx_answerer.SUFFIX and foreign.is_foreign(path, expected):
-        return _of_others(path, best, data, expected)
     if path.suffix.lower() == onnx_answerer.SUFFIX:
         _refuse_flags(expected)
         if best:
@@ -40,6 +38,8 @@ def opened(
         # an export lies in its run folder, unless it was sent elsewhere
         run = path.resolve().parent.parent
         subject = Subject.of(run) if (run / SETTINGS_FILE).is_file() else None
+    elif foreign.is_foreign(path, expected):
+        return _of_others(path, best, data, expected)
     else:
         subject = Subject.of(path, best)
         answerer = Answerer.of(subject.classifier(), str(path))
