@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from toy_classifiers import Array, classifier, export, images
+from toy_classifiers import Array, classifier, export, images, with_one_weight_changed
 
 import saccade
 from console import run_here
@@ -115,19 +115,11 @@ def test_without_data_the_images_held_out_by_the_run_are_the_proof(run: Path) ->
 def test_a_file_with_one_weight_changed_is_refused(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import onnx
-    from onnx import numpy_helper
-
     usual = formats.FORMATS["onnx"]
 
     def poisoned(material: Any) -> Any:
         contents, more = usual.make(material)
-        model = onnx.load_model_from_string(contents["model.onnx"])
-        weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
-        values = numpy_helper.to_array(weight).copy()
-        values.flat[0] += 0.5
-        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-        return {"model.onnx": model.SerializeToString()}, more
+        return {"model.onnx": with_one_weight_changed(contents["model.onnx"])}, more
 
     one = encoder()
     monkeypatch.setitem(formats.FORMATS, "onnx", replace(usual, make=poisoned))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_classifiers import CLASSES, RECIPE, classifier, export
+from toy_classifiers import CLASSES, RECIPE, classifier, export, with_one_weight_changed
 
 import saccade
 from saccade import files
@@ -81,9 +81,6 @@ def test_a_file_that_changes_on_the_disk_after_it_was_written_is_refused(
 def test_a_file_with_one_weight_changed_is_refused_and_the_old_one_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import onnx
-    from onnx import numpy_helper
-
     one = classifier("lenet5")
     export(one, tmp_path)
     before = (tmp_path / "model.onnx").read_bytes()
@@ -91,12 +88,7 @@ def test_a_file_with_one_weight_changed_is_refused_and_the_old_one_stays(
 
     def poisoned(material: Any) -> Any:
         contents, more = make(material)
-        model = onnx.load_model_from_string(contents["model.onnx"])
-        weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
-        values = numpy_helper.to_array(weight).copy()
-        values.flat[0] += 0.5
-        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-        return {"model.onnx": model.SerializeToString()}, more
+        return {"model.onnx": with_one_weight_changed(contents["model.onnx"])}, more
 
     poison = replace(formats.FORMATS["onnx"], make=poisoned)
     monkeypatch.setitem(formats.FORMATS, "onnx", poison)

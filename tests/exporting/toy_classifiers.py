@@ -41,6 +41,20 @@ def classifier(name: str = "resnet8", side: int = SIDE, **recipe: Any) -> Classi
     return Classifier(network.to(memory_format=torch.channels_last).eval(), about)
 
 
+def with_one_weight_changed(data: bytes) -> bytes:
+    """Return an ONNX file in which the first number of the first convolution is another."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_model_from_string(data)
+    weight = next(w for w in model.graph.initializer if len(w.dims) == 4)
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] += 0.5
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
 def images(count: int = 24, side: int = SIDE, seed: int = 1) -> Array:
     """Return images, uint8 (n, side, side, 3)."""
     draw = np.random.default_rng(seed)
