@@ -2,9 +2,8 @@
 
 It runs in a fresh process and imports nothing of this package, like the programs that will use the
 file. It first writes what the file says of itself, as JSON. Arrays arrive on standard input, one
-after another. For each it writes the logits, float32 (B,
-C), and the seconds that they took to standard output. The arguments are the kind of the file, its
-path and the number of threads.
+after another. For each it writes the logits, float32 (B, C), and the seconds that they took to
+standard output. The arguments are the kind of the file, its path and the number of threads.
 """
 
 from __future__ import annotations
