@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from saccade.models.quantized.rounding import rounded
 from saccade.models.quantized.schemes import Scheme
 
 MOMENTUM = 0.01
@@ -63,7 +64,7 @@ class Activations(nn.Module):
         if x.is_meta:
             return x
         if self.watching:
-            low, high = torch.aminmax(x.detach())
+            low, high = x.detach().amin(), x.detach().amax()
             torch.minimum(self.running_low, low, out=self.running_low)
             torch.maximum(self.running_high, high, out=self.running_high)
             return x
@@ -72,12 +73,12 @@ class Activations(nn.Module):
             with torch.no_grad():
                 # the decision stays on the device: nothing waits for it
                 share = (self.steps < self.until) * MOMENTUM
-                low, high = torch.aminmax(x)
-                self.running_low.lerp_(low, share)
-                self.running_high.lerp_(high, share)
+                # torch.aminmax would copy maps whose channels lie last
+                self.running_low.lerp_(x.amin(), share)
+                self.running_high.lerp_(x.amax(), share)
                 self.steps += 1
         scale, zero = self.scale_and_zero()
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, LEVELS)
+        return rounded(x, scale, zero, (0, LEVELS))
 
     @torch.no_grad()
     def scale_and_zero(self) -> tuple[Tensor, Tensor]:
@@ -111,10 +112,7 @@ class Weights(nn.Module):
             return weight
         scale = self.scale(weight)
         zero = torch.zeros_like(scale, dtype=torch.int32)
-        least, most = -MOST_WEIGHT, MOST_WEIGHT
-        if self.scheme.per_channel:
-            return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, least, most)
-        return torch.fake_quantize_per_tensor_affine(weight, scale, zero, least, most)
+        return rounded(weight, scale, zero, (-MOST_WEIGHT, MOST_WEIGHT))
 
     @torch.no_grad()
     def scale(self, weight: Tensor) -> Tensor:
