@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import runpy
 import subprocess
 import sys
@@ -41,6 +43,37 @@ def test_the_lines_that_come_with_it_name_what_saccade_names(given: str, tmp_pat
     share, name = said.stdout.splitlines()[0].split()
     assert name == ours.label
     assert abs(float(share.strip("%")) / 100 - ours.top[0][1]) < 0.02
+
+
+@pytest.mark.parametrize("given", ["uint8", "image", "float"])
+@pytest.mark.parametrize("exif", ["ignore", "apply"])
+def test_ten_lines_on_the_card_name_photographs_as_saccade_does(
+    given: str,
+    exif: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drawn = classifier("lenet5", eval_views=1)
+    one = Classifier(drawn.network, replace(drawn.recipe, exif=exif))
+    export(one, tmp_path, given=given)
+    _, lines, _ = re.split("```(?:python\n)?", (tmp_path / "README.md").read_text())
+    assert len(
+        [line for line in lines.splitlines() if line and "import " not in line]
+    ) <= 10 + 2 * (given == "float")
+    assert lines == json.loads((tmp_path / "export.json").read_text())["snippet"]
+
+    turned = Image.Exif()
+    turned[0x112] = 6
+    monkeypatch.chdir(tmp_path)
+    seen = set()
+    for image in images()[:8]:
+        Image.fromarray(image).resize((75, 50)).save("photo.jpg", exif=turned)
+        exec(compile(lines, "README.md", "exec"), {})
+        (ours,) = saccade.predict(one, "photo.jpg")
+        assert capsys.readouterr().out.strip() == ours.label
+        seen.add(ours.label)
+    assert len(seen) > 1, "a network with one answer would prove nothing"
 
 
 def test_these_lines_read_files_of_every_kind_as_saccade_does(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -107,6 +108,7 @@ def export(
         show(f"folder: {receipt['folder']}")
         if "pixels" in receipt:
             show(_program(Path(receipt["folder"]), is_encoder=primary is None))
+            show("the same in a program of your own:\n\n" + indent(receipt["snippet"], "    "))
 
 
 def _program(folder: Path, *, is_encoder: bool) -> str:

@@ -180,6 +180,8 @@ def _use(receipt: Mapping[str, Any]) -> Iterator[str]:
     if "onnx" in made:
         call = "classify.py IMAGE" if "classes" in receipt else "embed.py OUT.npy IMAGE ..."
         yield f"`python {call}` needs onnxruntime, NumPy and Pillow.\n"
+        yield "In a program of your own, for gray and RGB images of 8 bits:\n"
+        yield f"```python\n{receipt['snippet']}```\n"
     if "int8" in made:
         size = f"{made['int8']['bytes'] / 1e6:.1f} MB"
         file = made["int8"]["file"]

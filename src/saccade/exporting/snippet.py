@@ -5,6 +5,7 @@ Beside an encoder it is ``embed.py``, which writes features.
 
 from __future__ import annotations
 
+from saccade.data.sources.ilsvrc import class_name
 from saccade.evaluation.classifier import Recipe
 from saccade.exporting.facts import METADATA
 from saccade.exporting.outputs import Outputs
@@ -45,6 +46,41 @@ def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
     return "\n".join(lines) + "\n"
 
 
+def in_short(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
+    """Return the few lines that use the file from a program of one's own.
+
+    They are right for gray and RGB images of 8 bits; `snippet` takes every kind.
+    """
+    features = Outputs.of(recipe).are_features
+    opened = 'Image.open("photo.jpg")'
+    if recipe.exif == "apply":
+        opened = f"ImageOps.exif_transpose({opened})"
+    lines = [
+        *["import json", "from pathlib import Path", ""] * (not features),
+        "import numpy as np",
+        "import onnxruntime",
+        f"from PIL import Image{', ImageOps' * (recipe.exif == 'apply')}",
+        "",
+        f'image = {opened}.convert("RGB")',
+        *_pixels(recipe, given),
+        f'session = onnxruntime.InferenceSession("{file}")',
+        'answer = session.run(None, {"images": pixels})[0][0]',
+        *_named(recipe),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _named(recipe: Recipe) -> list[str]:
+    """Return the lines that print the answer for one image."""
+    if Outputs.of(recipe).are_features:
+        return ["print(answer)"]
+    names = "names" if any(class_name(one) != one for one in recipe.classes) else "classes"
+    known = f'names = json.loads(Path("export.json").read_bytes())["{names}"]'
+    if recipe.objective == "classification":
+        return [known, "print(names[answer.argmax()])"]
+    return [known, "print([name for name, logit in zip(names, answer) if logit > 0])"]
+
+
 def snippet_name(recipe: Recipe) -> str:
     """Return the name of the program."""
     return EMBED if Outputs.of(recipe).are_features else CLASSIFY
@@ -83,6 +119,7 @@ def _classified(recipe: Recipe, file: str) -> list[str]:
 def _read(recipe: Recipe, given: Input) -> list[str]:
     """Return the lines that turn a file into the input of the ONNX file."""
     turns = recipe.exif == "apply"
+
     lines = [
         "image = opened = Image.open(file)",
         *["image = ImageOps.exif_transpose(opened)"] * turns,
@@ -101,9 +138,12 @@ def _read(recipe: Recipe, given: Input) -> list[str]:
         '    image = Image.alpha_composite(white, image.convert("RGBA"))',
         'image = image.convert("RGB")',
     ]
+    return lines + _pixels(recipe, given)
 
-    if given != "image":
-        lines += _squared(recipe)
+
+def _pixels(recipe: Recipe, given: Input) -> list[str]:
+    """Return the lines that turn an RGB image into the input of the ONNX file."""
+    lines = _squared(recipe) if given != "image" else []
     lines.append("pixels = np.asarray(image)[None]")
     if given == "float":
         order = "[..., ::-1]" * (recipe.channels == "bgr")

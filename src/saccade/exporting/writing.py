@@ -27,7 +27,7 @@ from saccade.exporting.int8 import Int8
 from saccade.exporting.outputs import Outputs
 from saccade.exporting.own import Own
 from saccade.exporting.proof import Exam
-from saccade.exporting.snippet import SNIPPETS, snippet, snippet_name
+from saccade.exporting.snippet import SNIPPETS, in_short, snippet, snippet_name
 from saccade.exporting.whole import Input
 from saccade.models.weights import stored
 
@@ -59,9 +59,8 @@ def export(
     receipt: dict[str, Any] = {
         "from": dict(origin),
         "run_result": run.get("result"),
-        "input": given,
         "threads": torch.get_num_threads(),
-        **material.facts,
+        **_about(material, formats),
     }
 
     written = _names(formats, in_8_bits, snippet_name(recipe))
@@ -94,6 +93,13 @@ def export(
         files.write_json(out / RECEIPT, receipt)
         folder.tell_others(out, written, _KNOWN)
     return receipt
+
+
+def _about(material: Material, formats: Sequence[str]) -> dict[str, Any]:
+    """Return how the files are used."""
+    given = material.whole.given
+    lines = {"snippet": in_short(material.classifier.recipe, given)} if "onnx" in formats else {}
+    return {"input": given, **material.facts, **lines}
 
 
 def _names(formats: Sequence[str], in_8_bits: Int8 | None, program: str) -> list[str]:
