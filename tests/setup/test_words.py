@@ -45,3 +45,17 @@ def test_the_patch_of_a_method_is_asked_only_of_networks_that_have_patches() -> 
     for model, patch in (("timm:resnet10t", 0), ("resnet18", 0), ("vit_s_16", 8), ("swin_t", 8)):
         wanted = preview(Request(("dino",), {"model.name": model}, pretrains=True))
         assert wanted.model.patch_size == patch
+
+
+@pytest.mark.parametrize(
+    ("words", "side", "smallest_px"),
+    [(("photos-few",), 64, 64), (("photos-few",), 96, 64), (("photos-few",), 192, 96)],
+)
+def test_progressive_sizes_of_a_recipe_never_become_too_small_for_its_network(
+    words: tuple[str, ...], side: int, smallest_px: int
+) -> None:
+    sizes = preview(Request(words, {"data.image_size": side})).augment.sizes
+    assert round(min(sizes) * side) == smallest_px and max(sizes) <= 1
+    own = (0.25, 1.0)
+    asked = Request(words, {"data.image_size": side}, sets=("augment.sizes=[0.25, 1]",))
+    assert preview(asked).augment.sizes == own, "sizes that were asked for stay"

@@ -277,6 +277,7 @@ def _stack(*layers: Layers) -> Layers:
         total.merge(layer)
     _leave_the_cell_of_a_recipe(total)
     _leave_the_patch_of_a_recipe(total)
+    _keep_the_smallest_side_of_a_recipe(total)
     return total
 
 
@@ -302,6 +303,20 @@ def _leave_the_patch_of_a_recipe(layers: Layers) -> None:
     with contextlib.suppress(ConfigError):
         if is_foreign(name) or find(name).family not in PATCHED:
             layers.forget("model.patch_size")
+
+
+def _keep_the_smallest_side_of_a_recipe(layers: Layers) -> None:
+    """Raise a recipe's progressive sizes that a smaller image size would make smaller, in pixels,
+    than the smallest of the recipe: its network may have nothing left of such images.
+    """
+    origin, side = layers.origin("augment.sizes"), layers.value("data.image_size")
+    if origin not in map(str, recipes.paths()) or layers.origin("data.image_size") == origin:
+        return
+    recipe = default_recipe.read(Path(origin).stem)
+    own, sizes = recipe.value("data.image_size"), recipe.value("augment.sizes")
+    if isinstance(side, int) and 0 < side < own:
+        raised = [min(max(one, min(sizes) * own / side), 1.0) for one in sizes]
+        layers.add({"augment": {"sizes": raised}}, origin)
 
 
 def _settings_of(word: str) -> Path | None:
