@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 
@@ -80,3 +81,19 @@ def test_the_best_is_chosen_on_the_part_and_the_result_is_of_all(
 def test_a_minival_is_another_answer_to_the_same_question() -> None:
     done = console.run_here("train", "--minival", "10%", "--set", "data.eval_images=90")
     assert done.status == 78 and "data.eval_images and --minival" in done.stderr
+
+
+def test_a_small_set_is_evaluated_only_after_as_many_images_as_are_judged(tmp_path: Path) -> None:
+    """Else most of the time of a small set, judged on a large one, would be evaluations."""
+    pixels = np.random.default_rng(3).integers(0, 256, (460, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(460) % 10
+    data = {"train": (pixels[:100], labels[:100]), "val": (pixels[100:], labels[100:])}
+    settings: dict[str, Any] = {"model": "lenet5", "image_size": 28, "epochs": 9, "quiet": True}
+    settings |= {"batch": {"global": 50}, "data__eval_views": 1}
+    run = saccade.train(data=data, **settings, out=tmp_path / "run").folder
+    # four epochs, 8 steps, are the first that show 360 images
+    assert [step for step, *_ in evaluations(run)] == [8, 16, 18]
+    asked = saccade.train(
+        data=data, **settings, data__epoch_size=100, out=tmp_path / "asked"
+    ).folder
+    assert [step for step, *_ in evaluations(asked)] == [2, 4, 6, 8, 10, 12, 14, 16, 18]

@@ -134,9 +134,9 @@ def estimate(plan: Plan, speed: Speed) -> Estimate:
 
 def evaluations(plan: Plan) -> int:
     """Return the number of evaluations during training, without the final one."""
-    # one after each epoch, or each part of pretraining; that of the last step is the final one
+    # one after each round, or each part of pretraining; that of the last step is the final one
     steps, looks = plan.total_steps, plan.config.pretrain.evaluations
-    count = min(int(plan.epochs_done(steps - 1)), steps - 1)
+    count = min(plan.rounds_done(steps - 1), steps - 1)
     if not plan.objective.answers:
         count = min(looks, steps) - 1
     return count + (not plan.final_is_candidate)

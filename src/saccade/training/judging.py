@@ -1,4 +1,4 @@
-"""Evaluating a run: at the end of each epoch, and at the end of the run."""
+"""Evaluating a run: after its epochs, and at the end."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Plan:
         return self.data.chosen_on is self.data.val and self.recipe.eval_views == 1
 
     def evaluation_is_due(self, step: int) -> bool:
-        """Tell whether an epoch, a part of pretraining, or the run ended in the last step."""
+        """Tell whether a round, a part of pretraining, or the run ended in the last step."""
         # else the same weights would be judged twice on the same images
         if step == self.total_steps:
             return not self.final_is_candidate
@@ -111,7 +111,18 @@ class Plan:
             return step > 0 and step * looks // self.total_steps > (
                 (step - 1) * looks // self.total_steps
             )
-        return step > 0 and int(self.epochs_done(step)) > int(self.epochs_done(step - 1))
+        return step > 0 and self.rounds_done(step) > self.rounds_done(step - 1)
+
+    def rounds_done(self, step: int) -> int:
+        """Return how many rounds were completed after ``step`` steps: an evaluation follows each.
+
+        A round is one epoch. In a set with fewer training images than an evaluation has, it is as
+        many epochs as show the network that many images, unless ``data.epoch_size`` asks otherwise.
+        """
+        # else evaluations would take most of the time of a small set judged on a large one
+        is_asked = self.config.data.epoch_size != 0
+        epochs = 1 if is_asked else max(-(-len(self.data.chosen_on) // self.epoch_size), 1)
+        return int(self.epochs_done(step)) // epochs
 
 
 @dataclass(slots=True)
