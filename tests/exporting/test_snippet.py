@@ -106,17 +106,20 @@ def test_these_lines_read_files_of_every_kind_as_saccade_does(
 @pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
 @pytest.mark.parametrize("size", [(75, 50), (41, 76), (33, 131)])
 @pytest.mark.parametrize("given", ["uint8", "float", "image"])
+@pytest.mark.parametrize("resized", ["bilinear", "bicubic"])
 def test_the_pixels_of_the_program_are_ours_in_files_of_every_kind(
-    fit: Any, size: tuple[int, int], given: Any, tmp_path: Path
+    fit: Any, size: tuple[int, int], given: Any, resized: Any, tmp_path: Path
 ) -> None:
-    recipe = replace(RECIPE, fit=fit, channels="bgr")
+    recipe = replace(RECIPE, fit=fit, channels="bgr", interpolation=resized)
     program = tmp_path / "classify.py"
     program.write_text(snippet(recipe, given))
     photo = np.asarray(Image.fromarray(images()[5]).resize(size))
     kinds = require_same_pixels(program, recipe, photo, given)
     assert len(kinds) == 9
     for kind, apart in kinds.items():
-        assert apart["most_levels"] < 1.01, (kind, apart)
+        # the cubic filter overshoots at the hard edges of these images, and is cut off in between
+        assert apart["most_levels"] < (1.01 if resized == "bilinear" else 8), (kind, apart)
+        assert apart["mean_levels"] < 0.3, (kind, apart)
 
 
 def odd_files() -> dict[str, Image.Image]:
@@ -182,3 +185,14 @@ def test_a_graph_that_resizes_itself_sees_the_same_pixels(
         wanted = one.recipe.normalised(one.recipe.framing.square(x[0], SIDE)[None])[0]
     level = 1 / 255 / torch.tensor(one.recipe.std).view(3, 1, 1)
     assert float(((seen - wanted).abs() / level).max()) < 1.001
+
+
+def test_weights_that_expect_bicubic_resizing_leave_without_it_inside(tmp_path: Path) -> None:
+    drawn = classifier("lenet5", eval_views=1)
+    one = Classifier(drawn.network, replace(drawn.recipe, interpolation="bicubic"))
+    with pytest.raises(ExportError, match="cannot do it by bicubic"):
+        export(one, tmp_path, given="image")
+    receipt = export(one, tmp_path)
+    assert receipt["preprocessing"]["interpolation"] == "bicubic"
+    assert "by bicubic interpolation" in (tmp_path / "README.md").read_text()
+    assert "Image.Resampling.BICUBIC" in receipt["snippet"]

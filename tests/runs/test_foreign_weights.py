@@ -210,6 +210,28 @@ def test_a_wrong_name_of_a_network_is_answered(remarks: dict[str, str], tmp_path
         saccade.load(tmp_path / "w.pth", "resnet-fifty")
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t", "test_vit"])
+def test_images_are_resized_and_cut_as_timm_does_it_for_these_weights(
+    name: str, tmp_path: Path
+) -> None:
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "w.pth")
+    recipe = saccade.load(tmp_path / "w.pth", f"timm:{name}").recipe
+    assert recipe.interpolation == timm.get_pretrained_cfg(name).interpolation
+
+    photo = np.random.default_rng(2).integers(0, 256, (30, 40, 3), np.uint8)
+    image = Image.fromarray(photo).resize((411, 302), Image.Resampling.BICUBIC)
+    ours = recipe.framing.square(np.array(image), recipe.eval_side).numpy().astype(int)
+    facts = timm.get_pretrained_cfg(name).to_dict()
+    config = timm.data.resolve_data_config({}, facts, use_test_size=True)
+    *steps, _normalised = timm.data.create_transform(**config).transforms
+    theirs: Any = image
+    for step in steps:
+        theirs = step(theirs)
+    assert theirs.shape == ours.shape
+    assert np.abs(theirs.numpy() * 255 - ours).max() < 2.01
+
+
 @pytest.mark.models
 @pytest.mark.spec(30)
 def test_published_weights_have_their_published_accuracy() -> None:

@@ -79,6 +79,7 @@ def _recipe(path: Path, remarks: Mapping[str, str]) -> Recipe:
             "eval_views": about["views"],
             "objective": about["objective"],
             **{name: way[name] for name in ("mean", "std", "exif", "fit", "channels")},
+            "interpolation": way.get("interpolation", "bilinear"),
         }
         return Recipe.parse(json.dumps(facts), str(path))
     except KeyError as error:

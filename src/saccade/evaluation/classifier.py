@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from saccade import objectives
 from saccade._version import UPDATE, __version__
 from saccade.data.augment.mix import normalise
-from saccade.data.images.fit import Fit, How
+from saccade.data.images.fit import Fit, How, Interpolation
 from saccade.errors import CheckpointError, ConfigError, OtherVersionError
 from saccade.models import Network, create_model, meta_model
 from saccade.models.parts.learner import headless
@@ -53,7 +53,8 @@ class Recipe:
     views of an image, ``precision`` the number format of the run, empty if unknown. ``fit`` is how
     an image becomes a square, see ``saccade.data.images.fit``; ``objective`` is what the network
     learned, which defines the meaning of its outputs. ``channels`` is the order in which the
-    network sees red, green and blue; ``mean`` and ``std`` are always in the order RGB. The limits
+    network sees red, green and blue; ``mean`` and ``std`` are always in the order RGB.
+    ``interpolation`` is how images are resized: weights of others may expect bicubic. The limits
     are checked when a file is read, because files are not trusted. An unknown field is refused,
     because it can change the meaning of the pixels.
     """
@@ -77,6 +78,7 @@ class Recipe:
     fit: How = "crop"
     objective: Annotated[str, Field(min_length=1, max_length=100)] = "classification"
     channels: Literal["rgb", "bgr"] = "rgb"
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def parse(cls, text: str, where: str) -> Recipe:
@@ -120,7 +122,8 @@ class Recipe:
     @property
     def framing(self) -> Fit:
         """How an image becomes the square input of the network."""
-        return Fit.of(self.fit, self.eval_crop, self.mean)
+        fit = Fit.of(self.fit, self.eval_crop, self.mean)
+        return replace(fit, interpolation=self.interpolation)
 
 
 @dataclass(frozen=True, slots=True)

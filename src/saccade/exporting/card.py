@@ -163,7 +163,7 @@ def _preprocessing(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
     yield f"- The EXIF orientation of a file is {turns}. Transparency is put on white."
     yield "- Gray becomes RGB. Of 16 bits the upper 8 are taken."
     framed = _FITS[fit.how].format(short=fit.short_side(side), side=side, fill=fit.fill)
-    yield f"- {framed}, by bilinear interpolation with antialiasing."
+    yield f"- {framed}, by {recipe.interpolation} interpolation with antialiasing."
     order = "blue, green, red" if recipe.channels == "bgr" else "red, green, blue"
     yield (
         f"- Values in 0..1 are normalised by mean {list(recipe.mean)} and standard deviation "

@@ -38,6 +38,7 @@ def facts(recipe: Recipe, given: Input, width: int = 0) -> dict[str, Any]:
         "preprocessing": {
             "exif": recipe.exif,
             "fit": fit.how,
+            "interpolation": fit.interpolation,
             "short_side": fit.short_side(recipe.eval_side) if fit.how == "crop" else None,
             "size": recipe.eval_side,
             "fill": list(fit.fill) if fit.how == "pad" else None,

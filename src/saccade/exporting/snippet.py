@@ -158,9 +158,9 @@ def _pixels(recipe: Recipe, given: Input) -> list[str]:
 def _squared(recipe: Recipe) -> list[str]:
     """Return the lines that make an image square, with the roundings of `fit`."""
     side, fit = recipe.eval_side, recipe.framing
-    bilinear = "Image.Resampling.BILINEAR"
+    how = f"Image.Resampling.{recipe.interpolation.upper()}"
     if fit.how == "squash":
-        return [f"image = image.resize(({side}, {side}), {bilinear})"]
+        return [f"image = image.resize(({side}, {side}), {how})"]
 
     if fit.how == "pad":
         return [
@@ -168,14 +168,14 @@ def _squared(recipe: Recipe) -> list[str]:
             "size = [max(round(scale * length), 1) for length in image.size]",
             f'square = Image.new("RGB", ({side}, {side}), {fit.fill})',
             f"place = [({side} - length) // 2 for length in size]",
-            f"square.paste(image.resize(size, {bilinear}), place)",
+            f"square.paste(image.resize(size, {how}), place)",
             "image = square",
         ]
 
     short = fit.short_side(side)
     return [
         f"size = [{short} * length // min(image.size) for length in image.size]",
-        f"image = image.resize(size, {bilinear})",
+        f"image = image.resize(size, {how})",
         f"left, top = (round((length - {side}) / 2) for length in size)",
         f"image = image.crop((left, top, left + {side}, top + {side}))",
     ]

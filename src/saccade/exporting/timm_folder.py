@@ -92,7 +92,7 @@ def says(recipe: Recipe) -> dict[str, Any]:
         "label_names": None if Outputs.of(recipe).are_features else list(recipe.classes),
         "num_classes": _classes(recipe),
         "input_size": [3, side, side],
-        "interpolation": "bilinear",
+        "interpolation": recipe.interpolation,
         "crop_pct": _crop_pct(recipe),
         "crop_mode": _CROPS[recipe.fit],
         "mean": list(recipe.mean),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.data.augment.mix import scale_and_shift
+from saccade.errors import ExportError
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.evaluation.views import views
 from saccade.exporting import qdq
@@ -35,6 +36,14 @@ class Whole(nn.Module):
         self.shift: Tensor
         self.recipe, self.given = classifier.recipe, given
         self.encodes = Outputs.of(classifier.recipe).are_features
+        if given == "image" and self.recipe.interpolation != "bilinear":
+            # a graph does not cut off between its two passes what the cubic filter overshoots
+            raise ExportError(
+                f"a file that resizes images itself cannot do it by {self.recipe.interpolation} "
+                "interpolation, as these weights expect",
+                where="--input image",
+                fix="use --input uint8: classify.py beside the file resizes",
+            )
         # Graphs of channels_last tensors are full of as_strided. Attention of Swin cannot be
         # decomposed while its parameters want gradients.
         network = copy.deepcopy(classifier.network).cpu().float()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fnmatch
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from saccade import rng
 from saccade.errors import CheckpointError, ConfigError
 from saccade.models import hub
 from saccade.models.parts.registry import Builder, Entry, Options, register_grammar
+from saccade.models.weights.preprocessing import Preprocessing, interpolation
 from saccade.rng import Purpose
 
 SMALLEST = 8
@@ -34,20 +36,6 @@ AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 For Inception v3 torchvision's recipe.
 """
 UNDECAYED = ("class_token", "pos_embedding", "relative_position_bias_table")
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """The preprocessing with which published weights of a network were trained and evaluated.
-
-    ``mean`` and ``std`` are for RGB values in 0..1, ``image_size`` is the side in pixels at
-    evaluation, and ``eval_crop`` the side of the central crop over the short side.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int
-    eval_crop: float
 
 
 def is_backend(name: str) -> bool:
@@ -195,8 +183,11 @@ def _timm_preprocessing(name: str) -> Preprocessing | None:
     if not facts or len(facts.mean) != COLOURS or len(facts.std) != COLOURS:
         return None
     side = (facts.test_input_size or facts.input_size)[-1]
-    crop = facts.test_crop_pct or facts.crop_pct
-    return Preprocessing(tuple(facts.mean), tuple(facts.std), side, min(crop, 1.0))
+    crop = min(facts.test_crop_pct or facts.crop_pct, 1.0)
+    # timm rounds the short side down
+    crop = side / math.floor(side / crop)
+    colours = tuple(facts.mean), tuple(facts.std)
+    return Preprocessing(*colours, side, crop, interpolation(facts.interpolation))
 
 
 def _torchvision_names() -> list[str]:
@@ -253,7 +244,8 @@ def _torchvision_preprocessing(name: str) -> Preprocessing | None:
     transform = models.get_model_weights(name)["DEFAULT"].transforms()
     side = transform.crop_size[0]
     crop = side / max(transform.resize_size[0], side)
-    return Preprocessing(tuple(transform.mean), tuple(transform.std), side, crop)
+    colours = tuple(transform.mean), tuple(transform.std)
+    return Preprocessing(*colours, side, crop, interpolation(transform.interpolation.value))
 
 
 def _fetch_torchvision(name: str) -> dict[str, Tensor]:

@@ -178,7 +178,8 @@ class _Found:
     def ready(self, model: nn.Module, recipe: Recipe, report: Report, log: Log) -> Classifier:
         """Return the classifier with these weights, and log what was loaded."""
         said = f"{self.source.phrase}; {report.summary}; {_seen_as(recipe, self.source, log)}"
-        log.fact("weights", f"{said}{recipe.image_size} px")
+        resized = ", resized bicubically" * (recipe.interpolation == "bicubic")
+        log.fact("weights", f"{said}{recipe.image_size} px{resized}")
         return Classifier(model.to(memory_format=torch.channels_last).eval(), recipe)
 
 
@@ -249,6 +250,7 @@ def _built(
         # what others computed in is not known, and this loses nothing
         precision="fp32",
         channels="bgr" if expected.bgr else "rgb",
+        interpolation=facts.interpolation if facts else "bilinear",
     )
     return model, recipe
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -62,6 +62,16 @@ def test_squash_and_pad_are_torchvisions_resize(height: int, width: int) -> None
     top, left = (64 - down) // 2, (64 - across) // 2
     expected[:, top : top + down, left : left + across] = resized(down, across)
     assert (PADDED.square(pixels, 64).int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(300, 400), (50, 41)])
+def test_pixels_are_resized_as_pillow_does_it(how: Any, shape: tuple[int, int]) -> None:
+    image = Image.fromarray(wide(*shape))
+    ours = Fit("squash", interpolation=how).square(np.array(image), 64).permute(1, 2, 0).numpy()
+    theirs = np.asarray(image.resize((64, 64), Image.Resampling[how.upper()]))
+    # the two passes of one filter are not rounded in the same order
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2
 
 
 def test_what_is_padded_is_nothing_to_the_network() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 How = Literal["crop", "squash", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
 Colour = tuple[int, int, int]
 
 Pixels = NDArray[np.uint8]
@@ -18,6 +19,12 @@ Integers = NDArray[np.int64]
 
 _UNIT = 1 << 20
 """Side of the square in which a part of an image is chosen that is fitted like the whole image."""
+
+_RESIZES: dict[Interpolation, Callable[..., torch.Tensor]] = {
+    "bilinear": torch.ops.aten._upsample_bilinear2d_aa,
+    "bicubic": torch.ops.aten._upsample_bicubic2d_aa,
+}
+"""Those of Pillow: the cubic filter has a = -0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +34,14 @@ class Fit:
     ``crop`` cuts out the central square, ``crop_fraction`` times the short side wide. ``squash``
     changes width and height to the side of the square: shapes are distorted and nothing is lost.
     ``pad`` changes the long side to it and centres the image; the rest has the colour ``fill``, in
-    levels. The last two see all of an image and ignore ``crop_fraction``.
+    levels. The last two see all of an image and ignore ``crop_fraction``. ``interpolation`` is how
+    pixels are resized.
     """
 
     how: How = "crop"
     crop_fraction: float = 0.875
     fill: Colour = (0, 0, 0)
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def of(cls, how: How, crop_fraction: float, mean: Sequence[float]) -> Fit:
@@ -49,23 +58,51 @@ class Fit:
         3, side, side).
         """
         if self.how == "crop":
-            return central_crops(pixels, side, self.crop_fraction)
+            return self._central_crops(pixels, side)
         height, width = pixels.shape[1:3]
         if self.how == "squash":
-            return _resized(pixels, side, side)
+            return self._resized(pixels, side, side)
         ((left, top, new_width, new_height),) = places(np.array([[width, height]]), side).tolist()
         square = (
             torch.tensor(self.fill, dtype=torch.uint8).expand(len(pixels), side, side, 3).clone()
         )
         square = square.permute(0, 3, 1, 2)
-        square[..., top : top + new_height, left : left + new_width] = _resized(
+        square[..., top : top + new_height, left : left + new_width] = self._resized(
             pixels, new_height, new_width
         )
         return square
 
+    def _central_crops(self, pixels: Pixels, size: int) -> torch.Tensor:
+        """Resize the short side of images, uint8 (k, height, width, 3), and cut out the central
+        squares: (k, 3, size, size).
+
+        The pixels are those of torchvision's v2 transforms. *Source:* torchvision Resize (the long
+        side is truncated) and CenterCrop (offsets rounded to even).
+        """
+        height, width = pixels.shape[1:3]
+        short = self.short_side(size)
+        if height <= width:
+            new_height, new_width = short, int(short * width / height)
+        else:
+            new_height, new_width = int(short * height / width), short
+        image = self._resized(pixels, new_height, new_width)
+        top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+        return image[..., top : top + size, left : left + size]
+
+    def _resized(self, pixels: Pixels, height: int, width: int) -> torch.Tensor:
+        """Resize images, uint8 (k, h, w, 3), antialiased: (k, 3, height, width).
+
+        Equal sizes are not copied.
+        """
+        # torch takes no arrays with negative strides, as a mirrored view has
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+        if image.shape[-2:] == (height, width):
+            return image
+        return _RESIZES[self.interpolation](image, [height, width], False, None)
+
     def short_side(self, side: int) -> int:
         """Return to how many pixels ``crop`` resizes the short side, before the central square."""
-        return short_side(side, self.crop_fraction)
+        return max(round(side / self.crop_fraction), side)
 
     def seen(self, shape: float) -> float:
         """Return the fraction of an image that evaluation sees.
@@ -107,40 +144,3 @@ def stretched(boxes: Integers, sizes: Integers) -> Integers:
     inside = np.clip(np.rint(boxes[:, 2:] * sizes / _UNIT).astype(np.int64), 1, sizes)
     start = np.minimum(np.rint(boxes[:, :2] * sizes / _UNIT).astype(np.int64), sizes - inside)
     return np.concatenate([start, inside], axis=1)
-
-
-def central_crops(pixels: Pixels, size: int, crop: float) -> torch.Tensor:
-    """Resize the short side to ``size / crop`` pixels and cut out the central square.
-
-    The pixels are those of torchvision's v2 transforms.
-
-    ``pixels`` is uint8 (k, height, width, 3), images of one size; the result is uint8 (k, 3, size,
-    size). *Source:* torchvision Resize (the long side is truncated) and CenterCrop (offsets rounded
-    to even).
-    """
-    height, width = pixels.shape[1:3]
-    short = short_side(size, crop)
-    if height <= width:
-        new_height, new_width = short, int(short * width / height)
-    else:
-        new_height, new_width = int(short * height / width), short
-    image = _resized(pixels, new_height, new_width)
-    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    return image[..., top : top + size, left : left + size]
-
-
-def short_side(size: int, crop: float) -> int:
-    """Return the short side in pixels of which the central ``size`` is the fraction ``crop``."""
-    return max(round(size / crop), size)
-
-
-def _resized(pixels: Pixels, height: int, width: int) -> torch.Tensor:
-    """Resize images, uint8 (k, h, w, 3), antialiased: (k, 3, height, width).
-
-    Equal sizes are not copied.
-    """
-    # torch takes no arrays with negative strides, as a mirrored view has
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    if image.shape[-2:] == (height, width):
-        return image
-    return torch.ops.aten._upsample_bilinear2d_aa(image, [height, width], False, None)

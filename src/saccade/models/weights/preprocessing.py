@@ -1,16 +1,18 @@
-"""The mean and standard deviation that a file of weights names."""
+"""The preprocessing that weights expect, as a file of them or their library names it."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saccade.models.weights import stored
 
 Colours = tuple[float, float, float]
+Interpolation = Literal["bilinear", "bicubic"]
 IMAGENET: tuple[Colours, Colours] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES: tuple[Colours, Colours] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Mean and standard deviation of most published weights: torchvision's, and those of networks from
@@ -21,6 +23,27 @@ PUBLISHED_AS = ("model.safetensors", "pytorch_model.bin")
 
 _PAIRS = (("mean", "std"), ("image_mean", "image_std"))
 _LONGEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """The preprocessing with which published weights of a network were trained and evaluated.
+
+    ``mean`` and ``std`` are for RGB values in 0..1, ``image_size`` is the side in pixels at
+    evaluation, ``eval_crop`` the side of the central crop over the short side, and
+    ``interpolation`` how images are resized.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+    eval_crop: float
+    interpolation: Interpolation
+
+
+def interpolation(name: str) -> Interpolation:
+    """Return a library's way to resize images; bilinear for all but bicubic."""
+    return "bicubic" if name == "bicubic" else "bilinear"
 
 
 def normalisation(file: Path) -> tuple[Colours, Colours] | None:
