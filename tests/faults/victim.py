@@ -108,8 +108,8 @@ def plant_nan(steps: list[int]) -> None:
 def break_loader(kind: str) -> None:
     real = loop.batches
 
-    def batches(*arguments: Any) -> Any:
-        for number, batch in enumerate(real(*arguments)):
+    def batches(*arguments: Any, **more: Any) -> Any:
+        for number, batch in enumerate(real(*arguments, **more)):
             if number == BROKEN_LOADER_AT and kind == "bug":
                 raise RuntimeError("the loader broke")
             if number == BROKEN_LOADER_AT:
