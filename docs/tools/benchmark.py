@@ -104,8 +104,10 @@ def draw(lines: str, place: Path) -> None:
     for height, row in enumerate(reversed(right)):
         dot(above, (row.ours.middle, row.ours.low, row.ours.high), height, OURS)
         if row.theirs:
-            dot(above, (row.theirs.middle, row.theirs.low, row.theirs.high), height, THEIRS)
-            above.annotate(row.peer, (row.theirs.middle, height), (0, -14), **CENTRED)
+            bar(above, (row.theirs.middle, row.theirs.low, row.theirs.high), height, THEIRS)
+            # below: above, two near figures would cover each other
+            named = f"{row.peer}: {row.theirs.middle:.2f}"
+            above.annotate(named, (row.theirs.middle, height), (0, -14), **CENTRED)
     above.set_xlim(50, 101)
     finish(above, right, "top-1 in %; bars from the smallest to the largest of n runs")
 
@@ -122,10 +124,15 @@ def draw(lines: str, place: Path) -> None:
 
 def dot(axes: Axes, figures: tuple[float, float, float], height: int, colour: str) -> None:
     """Draw a middle with its figure, and a bar from the smallest to the largest."""
+    bar(axes, figures, height, colour)
+    axes.annotate(f"{figures[0]:.2f}", (figures[0], height), (0, 7), **CENTRED)
+
+
+def bar(axes: Axes, figures: tuple[float, float, float], height: int, colour: str) -> None:
+    """Draw a middle, and a bar from the smallest to the largest."""
     middle, low, high = figures
     axes.plot([low, high], [height, height], color=colour, linewidth=6, alpha=0.35)
     axes.plot([middle], [height], "o", color=colour, markersize=6)
-    axes.annotate(f"{middle:.2f}", (middle, height), (0, 7), **CENTRED)
 
 
 def finish(axes: Axes, shown: list[Row], label: str) -> None:
