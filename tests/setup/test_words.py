@@ -49,7 +49,12 @@ def test_the_patch_of_a_method_is_asked_only_of_networks_that_have_patches() -> 
 
 @pytest.mark.parametrize(
     ("words", "side", "smallest_px"),
-    [(("photos-few",), 64, 64), (("photos-few",), 96, 64), (("photos-few",), 192, 96)],
+    [
+        (("photos-few",), 64, 64),
+        (("photos-few",), 96, 64),
+        (("photos-few",), 192, 96),
+        (("resnet50-16ep",), 128, 93),
+    ],
 )
 def test_progressive_sizes_of_a_recipe_never_become_too_small_for_its_network(
     words: tuple[str, ...], side: int, smallest_px: int

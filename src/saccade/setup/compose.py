@@ -26,6 +26,10 @@ from saccade.training.datasets import open_training, open_unlabelled_training
 
 YAML_SUFFIXES = (".yaml", ".yml")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".xz", ".tgz")
+PLENTY = 64
+"""Side of an image, in pixels, that every network for photographs can learn from: five strides of
+two leave maps of 2 x 2.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,16 +310,17 @@ def _leave_the_patch_of_a_recipe(layers: Layers) -> None:
 
 
 def _keep_the_smallest_side_of_a_recipe(layers: Layers) -> None:
-    """Raise a recipe's progressive sizes that a smaller image size would make smaller, in pixels,
-    than the smallest of the recipe: its network may have nothing left of such images.
+    """Raise a recipe's progressive sizes that another image size would make smaller than both 64
+    pixels and the smallest of the recipe: its network may have nothing left of such images.
     """
     origin, side = layers.origin("augment.sizes"), layers.value("data.image_size")
     if origin not in map(str, recipes.paths()) or layers.origin("data.image_size") == origin:
         return
     recipe = default_recipe.read(Path(origin).stem)
     own, sizes = recipe.value("data.image_size"), recipe.value("augment.sizes")
+    least = min(min(sizes) * own, PLENTY)
     if isinstance(side, int) and 0 < side < own:
-        raised = [min(max(one, min(sizes) * own / side), 1.0) for one in sizes]
+        raised = [min(max(one, least / side), 1.0) for one in sizes]
         layers.add({"augment": {"sizes": raised}}, origin)
 
 
