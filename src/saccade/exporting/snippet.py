@@ -5,7 +5,9 @@ Beside an encoder it is ``embed.py``, which writes features.
 
 from __future__ import annotations
 
-from saccade.data.sources.ilsvrc import class_name
+from collections.abc import Mapping
+from typing import Any
+
 from saccade.evaluation.classifier import Recipe
 from saccade.exporting.facts import METADATA
 from saccade.exporting.outputs import Outputs
@@ -46,10 +48,11 @@ def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
     return "\n".join(lines) + "\n"
 
 
-def in_short(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
+def in_short(recipe: Recipe, given: Input, facts: Mapping[str, Any]) -> str:
     """Return the few lines that use the file from a program of one's own.
 
-    They are right for gray and RGB images of 8 bits; `snippet` takes every kind.
+    They are right for gray and RGB images of 8 bits; `snippet` takes every kind. ``facts`` are
+    those of the receipt.
     """
     features = Outputs.of(recipe).are_features
     opened = 'Image.open("photo.jpg")'
@@ -63,18 +66,18 @@ def in_short(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
         "",
         f'image = {opened}.convert("RGB")',
         *_pixels(recipe, given),
-        f'session = onnxruntime.InferenceSession("{file}")',
+        'session = onnxruntime.InferenceSession("model.onnx")',
         'answer = session.run(None, {"images": pixels})[0][0]',
-        *_named(recipe),
+        *_named(recipe, facts),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _named(recipe: Recipe) -> list[str]:
+def _named(recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
     """Return the lines that print the answer for one image."""
     if Outputs.of(recipe).are_features:
         return ["print(answer)"]
-    names = "names" if any(class_name(one) != one for one in recipe.classes) else "classes"
+    names = "names" if "names" in facts else "classes"
     known = f'names = json.loads(Path("export.json").read_bytes())["{names}"]'
     if recipe.objective == "classification":
         return [known, "print(names[answer.argmax()])"]

@@ -98,8 +98,10 @@ def export(
 def _about(material: Material, formats: Sequence[str]) -> dict[str, Any]:
     """Return how the files are used."""
     given = material.whole.given
-    lines = {"snippet": in_short(material.classifier.recipe, given)} if "onnx" in formats else {}
-    return {"input": given, **material.facts, **lines}
+    about = {"input": given, **material.facts}
+    if "onnx" in formats:
+        about["snippet"] = in_short(material.classifier.recipe, given, material.facts)
+    return about
 
 
 def _names(formats: Sequence[str], in_8_bits: Int8 | None, program: str) -> list[str]:

@@ -285,12 +285,17 @@ def _stack(*layers: Layers) -> Layers:
     return total
 
 
+def _is_of_a_recipe(layers: Layers, name: str) -> bool:
+    """Tell whether a setting comes from a recipe of the package."""
+    return layers.origin(name) in map(str, recipes.paths())
+
+
 def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
     """Remove a recipe's cell if it does not divide the requested batch: it is then chosen
     automatically.
     """
     cell, batch = layers.value("batch.cell"), layers.value("batch.global")
-    of_recipe = layers.origin("batch.cell") in map(str, recipes.paths())
+    of_recipe = _is_of_a_recipe(layers, "batch.cell")
     if not of_recipe or layers.origin("batch.global") == layers.origin("batch.cell"):
         return
     if isinstance(batch, int) and isinstance(cell, int) and cell > 0 and batch % cell:
@@ -300,8 +305,7 @@ def _leave_the_cell_of_a_recipe(layers: Layers) -> None:
 def _leave_the_patch_of_a_recipe(layers: Layers) -> None:
     """Remove a recipe's patch size if a network is requested that has its own, or none."""
     name = layers.value("model.name")
-    of_recipe = layers.origin("model.patch_size") in map(str, recipes.paths())
-    if not of_recipe or not isinstance(name, str):
+    if not _is_of_a_recipe(layers, "model.patch_size") or not isinstance(name, str):
         return
     # a name that means no network is refused later, with the nearest ones
     with contextlib.suppress(ConfigError):
@@ -314,7 +318,7 @@ def _keep_the_smallest_side_of_a_recipe(layers: Layers) -> None:
     pixels and the smallest of the recipe: its network may have nothing left of such images.
     """
     origin, side = layers.origin("augment.sizes"), layers.value("data.image_size")
-    if origin not in map(str, recipes.paths()) or layers.origin("data.image_size") == origin:
+    if not _is_of_a_recipe(layers, "augment.sizes") or layers.origin("data.image_size") == origin:
         return
     recipe = default_recipe.read(Path(origin).stem)
     own, sizes = recipe.value("data.image_size"), recipe.value("augment.sizes")
