@@ -29,9 +29,15 @@ def ready(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Return what builds a run on the digits that starts from weights of eight classes."""
     runs: list[Run] = []
 
-    def make(model: str, classes: int = 8, module: nn.Module | None = None, **flags: Any) -> Run:
+    def make(
+        model: str,
+        classes: int = 8,
+        module: nn.Module | None = None,
+        source: nn.Module | None = None,
+        **flags: Any,
+    ) -> Run:
         place = tmp_path / f"{model}.safetensors"
-        source = module or create_model(model, num_classes=classes, image_size=20, seed=5)
+        source = source or create_model(model, num_classes=classes, image_size=20, seed=5)
         place.write_bytes(safetensors.torch.save(source.state_dict()))
         asked = {"model.name": model, "model.init": str(place), "data.image_size": 20}
         # a tenth of the images will do
@@ -108,9 +114,9 @@ def test_the_average_of_the_weights_starts_with_the_same_head(ready: Callable[..
 class Twisted(nn.Module):
     """A network that does more behind its last linear layer than to scale it."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        self.body, self.fc = nn.Linear(3 * 400, 32), nn.Linear(32, 10)
+        self.body, self.fc = nn.Linear(3 * 400, 32), nn.Linear(32, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.fc(self.body(images.flatten(1)).relu()).square()
@@ -119,8 +125,28 @@ class Twisted(nn.Module):
 def test_a_head_that_is_not_the_end_of_the_network_starts_at_zero(
     ready: Callable[..., Run],
 ) -> None:
-    run = ready("custom:Twisted", module=Twisted())
-    assert run.history.init["head"] in ("zero", "loaded")
+    run = ready("custom:Twisted", module=Twisted(10), source=Twisted(8))
+    assert run.history.init["head"] == "zero" and not run.state.model.fc.weight.any()
+
+
+class Crowded(nn.Module):
+    """A network whose features hardly differ between images, as those of a ViT that learned little:
+    logits are then small differences of large numbers.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Linear(3 * 400, 32), nn.Linear(32, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(1 + self.body(images.flatten(1)).tanh() / 50)
+
+
+def test_a_head_is_compared_with_the_probe_without_the_rounding_of_the_run(
+    ready: Callable[..., Run],
+) -> None:
+    run = ready("custom:Crowded", module=Crowded(10), source=Crowded(8), precision="bf16")
+    assert run.history.init["head"] == "probe"
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 10), (40, 10), (200, 20)])

@@ -169,13 +169,15 @@ def _set(run: Run, head: Head, found: Probe) -> bool:
         return torch.cat([embed(network, images).float(), heads(network(images))[0].float()], 1)
 
     few = sample(plan.data.train, passes.CELL)
+    # of features that hardly differ between images, logits are small differences of large numbers:
+    # in bf16 they can be noise
     both = passes.rows(
         network,
         plan.recipe,
         few,
         run.readers,
         ask=ask,
-        precision=plan.precision,
+        precision="fp32",
         device=plan.device,
     ).double()
     logits = both[:, -len(found.bias) :]
