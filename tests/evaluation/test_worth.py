@@ -18,6 +18,7 @@ from saccade.data.sources import Split, train_split, validation_split
 from saccade.evaluation import kept_features, probe, worth
 from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.features import Features
+from saccade.evaluation.untrained import untrained
 from saccade.evaluation.worth import HALVES, IMAGENET
 from saccade.models import create_model
 
@@ -47,10 +48,14 @@ def test_an_untrained_network_gets_fitted_what_is_not_trained(
     sides: tuple[Split, Split], readers: Readers
 ) -> None:
     recipe = replace(recipe_of("airbench94"), image_size=32)
-    drawn = worth.untrained(recipe, sides[0], readers, device=CPU)
+    first, drawn = untrained(recipe, sides[0], readers, device=CPU)
     plain = create_model("airbench94", num_classes=10, image_size=32)
     assert not torch.equal(drawn.whiten.weight, plain.whiten.weight)
     assert torch.equal(drawn.fc.weight, plain.fc.weight)
+    # the first one keeps its statistics as they start
+    assert torch.equal(first.whiten.weight, drawn.whiten.weight)
+    means = [part.running_mean for part in first.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert not any(mean.any() for mean in means)
 
     # its norms normalise: what leaves one has about the deviation of its scale
     widths: list[float] = []
@@ -92,15 +97,17 @@ def test_good_features_help_and_poor_ones_do_not(
     how = {"precision": "fp32", "device": CPU}
     good, poor = Pixels().eval(), Signs().eval()
     done: list[int] = []
-    found = worth.worth(good, poor, recipe, sides, readers, poll=done.append, **how)
+    found = worth.worth(good, [poor], recipe, sides, readers, poll=done.append, **how)
     assert found.frozen.best > 0.7 and found.untrained is not None
     assert found.untrained.best < 0.5 and found.helps is True
-    assert done == sorted(done) and done[-1] == worth.total(recipe, sides, beside=True)
+    assert done == sorted(done) and done[-1] == worth.total(recipe, sides, beside=1)
     assert len(found.features) == len(sides[0])
 
     # the control: poor features beside poor ones
-    assert worth.worth(poor, poor, recipe, sides, readers, **how).helps is False
-    alone = worth.worth(poor, None, recipe, sides, readers, **how)
+    assert worth.worth(poor, [poor], recipe, sides, readers, **how).helps is False
+    # the best of several is the floor
+    assert worth.worth(good, [poor, good], recipe, sides, readers, **how).helps is False
+    alone = worth.worth(poor, [], recipe, sides, readers, **how)
     assert alone.helps is None and alone.to_json()["untrained"] is None
 
 
@@ -124,12 +131,12 @@ def test_another_normalisation_that_is_better_is_named_with_both_figures(
 ) -> None:
     wrong = replace(recipe_of("custom:Signs"), mean=IMAGENET[0], std=IMAGENET[1])
     network = Signs().eval()
-    found = worth.worth(network, None, wrong, grays, readers, precision="fp32", device=CPU)
+    found = worth.worth(network, [], wrong, grays, readers, precision="fp32", device=CPU)
     assert found.better == "0.5"
     assert found.pixels["0.5"] == 1 and found.pixels["as set"] < 0.6
 
     right = worth.worth(
-        network, None, recipe_of("custom:Signs"), grays, readers, precision="fp32", device=CPU
+        network, [], recipe_of("custom:Signs"), grays, readers, precision="fp32", device=CPU
     )
     assert right.better == "" and right.frozen.probe == 1
 

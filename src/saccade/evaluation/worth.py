@@ -8,7 +8,7 @@ than chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,15 +19,11 @@ from torch import Tensor, nn
 
 from saccade.data.readers import Readers
 from saccade.data.sources import Split
-from saccade.evaluation import neighbours, passes, probe
+from saccade.evaluation import neighbours, probe
 from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.features import Features, sample
 from saccade.evaluation.kept_features import features_once
 from saccade.evaluation.probe import Probe
-from saccade.models import create_model
-from saccade.models.parts.embedding import embed
-from saccade.models.parts.running_statistics import averaged_anew
-from saccade.models.parts.whitening import Whitening
 from saccade.models.weights.preprocessing import HALVES, IMAGENET
 
 LEARNED, JUDGED = 1000, 500
@@ -37,9 +33,6 @@ never more than two epochs of the training that follows.
 
 CHECKED = 100
 """Images of each side that normalisations are compared on, at most."""
-
-FITTED = 200
-"""Images that an untrained network is fitted to, where parts of it are."""
 
 UNEVEN = 3
 """Times as many training images of one class as of another, from which on classes are uneven."""
@@ -121,7 +114,7 @@ class Worth:
 
 def worth(
     network: nn.Module,
-    other: nn.Module | None,
+    drawn: Sequence[nn.Module],
     recipe: Recipe,
     sides: tuple[Split, Split],
     readers: Readers,
@@ -131,7 +124,7 @@ def worth(
     device: torch.device,
     poll: Poll = lambda _done: None,
 ) -> Worth:
-    """Test the weights of a network, beside ``other``, the same network untrained.
+    """Test the weights of a network, beside the best of ``drawn``: the same network untrained.
 
     ``sides`` are the images to learn from and to evaluate on, with the same classes; limited
     samples of them are used, always the same ones. ``poll`` is called with the number of images
@@ -143,13 +136,13 @@ def worth(
 
     learned, judged = look(network, recipe, train), look(network, recipe, val)
     head = probe.fit(learned, classes, seed)
-    beside, balanced = None, None
-    if other is not None:
+    floors, recalls = [], []
+    for other in drawn:
         theirs = look(other, recipe, train), look(other, recipe, val)
         floor = probe.fit(theirs[0], classes, seed)
-        beside = _score(*theirs, floor, classes)
+        floors.append(_score(*theirs, floor, classes))
         if is_uneven(learned.labels, classes):
-            balanced = mean_recall(head, learned, judged), mean_recall(floor, *theirs)
+            recalls.append(mean_recall(floor, *theirs))
 
     # of images in the order of their classes, every k-th are some of every class
     few, known = [], []
@@ -164,14 +157,14 @@ def worth(
 
     return Worth(
         _score(learned, judged, head, classes),
-        beside,
+        max(floors, key=lambda score: score.best, default=None),
         learned=len(learned),
         judged=len(judged),
         probe=head,
         features=learned,
         pixels={name: float(found.double().mean()) for name, found in answers.items()},
         better=_better(answers),
-        balanced=balanced,
+        balanced=(mean_recall(head, learned, judged), max(recalls)) if recalls else None,
     )
 
 
@@ -179,8 +172,8 @@ def _every(count: int, most: int) -> NDArray[np.int64]:
     return np.arange(0, count, -(-count // most))
 
 
-def total(recipe: Recipe, sides: tuple[Split, Split], *, beside: bool) -> int:
-    """Return the number of images used; ``beside`` also counts an untrained network."""
+def total(recipe: Recipe, sides: tuple[Split, Split], *, beside: int) -> int:
+    """Return the number of images used beside so many untrained networks."""
     learned, judged = (len(sample(*side)) for side in zip(sides, (LEARNED, JUDGED), strict=True))
     checked = len(_every(learned, CHECKED)) + len(_every(judged, CHECKED))
     return (learned + judged) * (1 + beside) + checked * (len(ways(recipe)) - 1)
@@ -200,50 +193,6 @@ def ways(recipe: Recipe) -> dict[str, Recipe]:
     for name, how in found.items():
         distinct.setdefault((how.mean, how.std, how.channels), name)
     return {name: found[name] for name in distinct.values()}
-
-
-def untrained(recipe: Recipe, train: Split, readers: Readers, *, device: torch.device) -> nn.Module:
-    """Return the untrained network of a recipe, in evaluation mode.
-
-    Its whitening layer and the statistics of BatchNorm are fitted to some images of ``train``;
-    otherwise it would look worse than it is. Raises ConfigError for a network that is not
-    registered.
-    """
-    network = create_model(
-        recipe.model,
-        num_classes=len(train.classes),
-        image_size=recipe.image_size,
-        strides=recipe.strides,
-        patch_size=recipe.patch_size,
-    )
-    network = network.eval().to(device)
-    few = sample(train, FITTED)
-
-    def show(ask: Callable[[Tensor], Tensor]) -> None:
-        passes.rows(network, recipe, few, readers, ask=ask, precision="fp32", device=device)
-
-    if layers := [layer for layer in network.modules() if isinstance(layer, Whitening)]:
-        seen: list[Tensor] = []
-
-        def keep(images: Tensor) -> Tensor:
-            seen.append(images)
-            return images[:, 0, 0, :1]
-
-        show(keep)
-        for layer in layers:
-            layer.fit(torch.cat(seen)[: len(few)])
-
-    with averaged_anew(network) as norms:
-
-        def follow(images: Tensor) -> Tensor:
-            # these alone: dropout would draw
-            for norm in norms:
-                norm.train()
-            return embed(network, images)
-
-        if norms:
-            show(follow)
-    return network
 
 
 def _score(learned: Features, judged: Features, head: Probe, classes: int) -> Score:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from saccade.data.sources import Source, Split, hold_out, train_split, validation_split
 from saccade.data.sources.label_sets import are_sets
 from saccade.errors import DataError
-from saccade.evaluation import neighbours, probe, worth
+from saccade.evaluation import neighbours, probe, untrained
+from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.features import Features, sample
 from saccade.evaluation.kept_features import features_once
 from saccade.log import Log
@@ -171,53 +172,60 @@ def compare(
 ) -> Comparison:
     """Probe several networks on the same images, each also untrained."""
     rows: list[Probed] = []
-    drawn: set[tuple[Any, ...]] = set()
+    kinds: set[tuple[Any, ...]] = set()
     for backbone in backbones:
         rows.append(_probed(backbone, both, devices, precision))
         recipe = backbone.classifier.recipe
         # two sets of weights of one network have the same floor
         kind = (recipe.model, recipe.eval_side, recipe.strides, recipe.patch_size)
-        if kind in drawn or recipe.model.startswith("custom:"):
+        if kind in kinds or recipe.model.startswith("custom:"):
             continue
-        drawn.add(kind)
-        rows.append(_probed(backbone, both, devices, precision, untrained=True))
+        kinds.add(kind)
+        rows.append(_probed(backbone, both, devices, precision, drawn=True))
     return Comparison(tuple(rows), len(both[0]), len(both[1]), both[1].name)
 
 
 def _probed(
-    backbone: Backbone, both: Sides, devices: str, precision: str, *, untrained: bool = False
+    backbone: Backbone, both: Sides, devices: str, precision: str, *, drawn: bool = False
 ) -> Probed:
-    how = backbone.conditions(devices, precision)
-    recipe, classes = backbone.classifier.recipe, len(both[0].classes)
-    name = f"{recipe.model} {UNTRAINED}" if untrained else backbone.name
-    log, total = Log(), sum(map(len, both))
+    """Return the figures of a backbone, or of the best of the same network untrained."""
+    how, network = backbone.conditions(devices, precision), backbone.classifier.network
+    recipe = backbone.classifier.recipe
+    name = f"{recipe.model} {UNTRAINED}" if drawn else backbone.name
+    total = sum(map(len, both)) * (untrained.count(network) if drawn else 1)
+    log, done = Log(), 0
     with how.computing() as readers, log.progress("features", total) as bar:
-        network = backbone.classifier.network.to(how.device)
-        if untrained:
-            network = worth.untrained(recipe, both[0], readers, device=how.device)
+        networks = [network.to(how.device)]
+        if drawn:
+            networks = untrained.untrained(recipe, both[0], readers, device=how.device)
 
-        found: list[Features] = []
-        for split in both:
-            done = sum(map(len, found))
+        rows: list[Probed] = []
+        for one in networks:
+            found: list[Features] = []
+            for split in both:
 
-            def tell(count: int, before: int = done) -> None:
-                bar.update(before + count, name)
+                def tell(count: int, before: int = done) -> None:
+                    bar.update(before + count, name)
 
-            found.append(
-                features_once(
-                    network,
-                    recipe,
-                    split,
-                    readers,
-                    precision=how.precision,
-                    device=how.device,
-                    poll=tell,
+                found.append(
+                    features_once(
+                        one,
+                        recipe,
+                        split,
+                        readers,
+                        precision=how.precision,
+                        device=how.device,
+                        poll=tell,
+                    )
                 )
-            )
+                done += len(split)
+            rows.append(_row(name, recipe, *found, classes=len(both[0].classes)))
+    return replace(max(rows, key=lambda row: row.best), untrained=drawn)
 
-        learned, judged = found
-        head = probe.fit(learned, classes)
-        votes = {k: neighbours.top1(learned, judged, k=k, num_classes=classes) for k in NEIGHBOURS}
+
+def _row(name: str, recipe: Recipe, learned: Features, judged: Features, *, classes: int) -> Probed:
+    head = probe.fit(learned, classes)
+    votes = {k: neighbours.top1(learned, judged, k=k, num_classes=classes) for k in NEIGHBOURS}
     return Probed(
         name,
         recipe.model,
@@ -227,5 +235,4 @@ def _probed(
         probe=head.top1(judged),
         strength=head.strength,
         held_out=head.held_out_top1,
-        untrained=untrained,
     )

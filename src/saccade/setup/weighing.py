@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from saccade.config.finetune import BACKBONE
 from saccade.errors import ConfigError
+from saccade.evaluation import untrained
 from saccade.evaluation import worth as weights
 from saccade.evaluation.worth import Worth
 from saccade.findings import Finding
@@ -45,7 +46,8 @@ def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
     sides = plan.data.train, plan.data.val
     # a network of the user's own cannot be made a second time
     named = not plan.recipe.model.startswith("custom:")
-    count = weights.total(plan.recipe, sides, beside=named)
+    beside = untrained.count(run.state.model) if named else 0
+    count = weights.total(plan.recipe, sides, beside=beside)
     with log.progress("testing the initial weights", count) as bar:
 
         def told(done: int) -> None:
@@ -53,12 +55,12 @@ def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
             poll()
 
         try:
-            other = None
+            drawn = []
             if named:
-                other = weights.untrained(plan.recipe, sides[0], run.readers, device=plan.device)
+                drawn = untrained.untrained(plan.recipe, sides[0], run.readers, device=plan.device)
             found = weights.worth(
                 run.state.model,
-                other,
+                drawn,
                 plan.recipe,
                 sides,
                 readers=run.readers,
