@@ -58,6 +58,9 @@ def test_the_start_says_what_weights_are_worth_and_a_second_one_has_it_cached(
     )
     assert {f["id"]: f["severity"] for f in first["findings"]}["weights-worth"] == "warning"
     assert worth["frozen"]["probe"] > 0.4, "of digits even a drawn network tells a lot"
+    # where the new head starts is said once
+    assert "; the head is new" in said and said.count("starts as the linear probe") == 1
+    assert "starts at zero" not in said
 
     kept = sorted((tmp_path / "cache").rglob("*.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in kept]

@@ -122,7 +122,9 @@ def load_initial(model: nn.Module, plan: Plan, log: Log) -> dict[str, Any]:
         behind = tuple(n for n in state_of(model) if n.rpartition(".")[0] in heads)
         report = replace(report, fresh=behind)
     head = empty_heads(model, report, plan.objective.head)
-    start = {"zero": "; the head starts at zero", "drawn": "; the head could not be found"}
+    # how a new one starts is said once that is known
+    new = "is new" if plan.config.finetune.head_start == "probe" else "starts at zero"
+    start = {"zero": f"; the head {new}", "drawn": "; the head could not be found"}
     log.fact("from", f"{ancestor.phrase}; {report.summary}{start.get(head, '')}")
     _warn_of_drawn(model, report, init, log)
     _refuse_no_statistics(model, report, plan.config)
