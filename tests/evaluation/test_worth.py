@@ -15,10 +15,9 @@ from torch import Tensor, nn
 import saccade
 from saccade.data.readers import Readers
 from saccade.data.sources import Split, train_split, validation_split
-from saccade.evaluation import kept_features, probe, worth
+from saccade.evaluation import kept_features, probe, untrained, worth
 from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.features import Features
-from saccade.evaluation.untrained import untrained
 from saccade.evaluation.worth import HALVES, IMAGENET
 from saccade.models import create_model
 
@@ -48,7 +47,7 @@ def test_an_untrained_network_gets_fitted_what_is_not_trained(
     sides: tuple[Split, Split], readers: Readers
 ) -> None:
     recipe = replace(recipe_of("airbench94"), image_size=32)
-    first, drawn = untrained(recipe, sides[0], readers, device=CPU)
+    first, drawn = untrained.networks(recipe, sides[0], readers, device=CPU)
     plain = create_model("airbench94", num_classes=10, image_size=32)
     assert not torch.equal(drawn.whiten.weight, plain.whiten.weight)
     assert torch.equal(drawn.fc.weight, plain.fc.weight)
@@ -62,7 +61,7 @@ def test_an_untrained_network_gets_fitted_what_is_not_trained(
     norms = [part for part in drawn.modules() if isinstance(part, nn.BatchNorm2d)]
     norms[-1].register_forward_hook(lambda _m, _i, out: widths.append(float(out.std())))
     few = worth.sample(sides[0], 50)
-    worth.features_once(drawn, recipe, few, readers, precision="fp32", device=CPU)
+    kept_features.features_once(drawn, recipe, few, readers, precision="fp32", device=CPU)
     assert 0.7 < widths[0] < 1.4 and not any(part.training for part in drawn.modules())
     assert all(norm.momentum is not None for norm in norms)
 

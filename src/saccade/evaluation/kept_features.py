@@ -68,6 +68,37 @@ def features_once(
     return found
 
 
+class Look:
+    """Features of one split after the other, as ``features_once`` returns them.
+
+    ``poll`` gets the number of images done in all of them together.
+    """
+
+    def __init__(
+        self,
+        readers: Readers,
+        precision: str,
+        device: torch.device,
+        poll: Callable[[int], None] = lambda _done: None,
+    ) -> None:
+        self.readers, self.precision, self.device = readers, precision, device
+        self.poll, self.before = poll, 0
+
+    def __call__(self, network: nn.Module, recipe: Recipe, split: Split) -> Features:
+        """Return the features of a split."""
+        found = features_once(
+            network,
+            recipe,
+            split,
+            self.readers,
+            precision=self.precision,
+            device=self.device,
+            poll=lambda done: self.poll(self.before + done),
+        )
+        self.before += len(found)
+        return found
+
+
 def _key(network: nn.Module, recipe: Recipe, split: Split, how: str) -> str:
     """Return the key of the features, 32 hexadecimal digits."""
     seen = {n: v for n, v in asdict(recipe).items() if n not in ("classes", "objective")}

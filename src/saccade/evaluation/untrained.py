@@ -24,11 +24,11 @@ FITTED = 200
 
 
 def count(network: nn.Module) -> int:
-    """Return how many networks ``untrained`` makes for such a network."""
+    """Return how many ``networks`` there are for one such as this."""
     return 1 + any(isinstance(part, _BatchNorm) for part in network.modules())
 
 
-def untrained(
+def networks(
     recipe: Recipe, train: Split, readers: Readers, *, device: torch.device
 ) -> list[nn.Module]:
     """Return the untrained networks of a recipe, in evaluation mode; the best one is the floor.

@@ -22,7 +22,7 @@ from saccade.data.sources import Split
 from saccade.evaluation import neighbours, probe
 from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.features import Features, sample
-from saccade.evaluation.kept_features import features_once
+from saccade.evaluation.kept_features import Look
 from saccade.evaluation.probe import Probe
 from saccade.models.weights.preprocessing import HALVES, IMAGENET
 
@@ -132,7 +132,7 @@ def worth(
     """
     train, val = sample(sides[0], LEARNED), sample(sides[1], JUDGED)
     classes = len(train.classes)
-    look = _Look(readers, precision, device, poll)
+    look = Look(readers, precision, device, poll)
 
     learned, judged = look(network, recipe, train), look(network, recipe, val)
     head = probe.fit(learned, classes, seed)
@@ -235,25 +235,3 @@ def _better(answers: dict[str, Tensor]) -> str:
     lost = int((answers[first] & ~answers[best]).sum())
     # the same images: only those that one of both names rightly tell them apart (McNemar)
     return best if won - lost > SURE * math.sqrt(won + lost) else ""
-
-
-class _Look:
-    """Features of one split after the other, and the number of finished images."""
-
-    def __init__(self, readers: Readers, precision: str, device: torch.device, poll: Poll) -> None:
-        self.readers, self.precision, self.device = readers, precision, device
-        self.poll, self.before = poll, 0
-
-    def __call__(self, network: nn.Module, recipe: Recipe, split: Split) -> Features:
-        """Return the features of a split."""
-        found = features_once(
-            network,
-            recipe,
-            split,
-            self.readers,
-            precision=self.precision,
-            device=self.device,
-            poll=lambda done: self.poll(self.before + done),
-        )
-        self.before += len(found)
-        return found

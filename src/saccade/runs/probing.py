@@ -15,7 +15,7 @@ from saccade.errors import DataError
 from saccade.evaluation import neighbours, probe, untrained
 from saccade.evaluation.classifier import Recipe
 from saccade.evaluation.features import Features, sample
-from saccade.evaluation.kept_features import features_once
+from saccade.evaluation.kept_features import Look
 from saccade.log import Log
 from saccade.models.weights.loading import FEW
 from saccade.models.weights.readings import listed
@@ -193,33 +193,16 @@ def _probed(
     recipe = backbone.classifier.recipe
     name = f"{recipe.model} {UNTRAINED}" if drawn else backbone.name
     total = sum(map(len, both)) * (untrained.count(network) if drawn else 1)
-    log, done = Log(), 0
-    with how.computing() as readers, log.progress("features", total) as bar:
+    with how.computing() as readers, Log().progress("features", total) as bar:
         networks = [network.to(how.device)]
         if drawn:
-            networks = untrained.untrained(recipe, both[0], readers, device=how.device)
+            networks = untrained.networks(recipe, both[0], readers, device=how.device)
 
-        rows: list[Probed] = []
+        look = Look(readers, how.precision, how.device, lambda done: bar.update(done, name))
+        rows = []
         for one in networks:
-            found: list[Features] = []
-            for split in both:
-
-                def tell(count: int, before: int = done) -> None:
-                    bar.update(before + count, name)
-
-                found.append(
-                    features_once(
-                        one,
-                        recipe,
-                        split,
-                        readers,
-                        precision=how.precision,
-                        device=how.device,
-                        poll=tell,
-                    )
-                )
-                done += len(split)
-            rows.append(_row(name, recipe, *found, classes=len(both[0].classes)))
+            learned, judged = (look(one, recipe, split) for split in both)
+            rows.append(_row(name, recipe, learned, judged, classes=len(both[0].classes)))
     return replace(max(rows, key=lambda row: row.best), untrained=drawn)
 
 

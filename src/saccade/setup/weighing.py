@@ -57,7 +57,7 @@ def weigh(run: Run, log: Log, poll: Callable[[], None]) -> Worth | None:
         try:
             drawn = []
             if named:
-                drawn = untrained.untrained(plan.recipe, sides[0], run.readers, device=plan.device)
+                drawn = untrained.networks(plan.recipe, sides[0], run.readers, device=plan.device)
             found = weights.worth(
                 run.state.model,
                 drawn,
