@@ -18,14 +18,14 @@ READ = "pixels_of"
 """The function in it that turns an image file into the input of the ONNX file."""
 
 
-def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
+def snippet(recipe: Recipe, given: Input) -> str:
     """Return the program. It needs only onnxruntime, NumPy and Pillow."""
     features = Outputs.of(recipe).are_features
-    usage = "IMAGE [MODEL]; without MODEL it takes {file} beside this file."
+    usage = "IMAGE [MODEL]; without MODEL it takes model.onnx beside this file."
     if features:
-        usage = "OUT.npy IMAGE [IMAGE ...]; it takes {file} beside this file."
+        usage = "OUT.npy IMAGE [IMAGE ...]; it takes model.onnx beside this file."
     lines = [
-        f'"""python {snippet_name(recipe)} {usage.format(file=file)}"""',
+        f'"""python {snippet_name(recipe)} {usage}"""',
         "",
         *["import json"] * (not features),
         "import pathlib",
@@ -43,7 +43,7 @@ def snippet(recipe: Recipe, given: Input, file: str = "model.onnx") -> str:
         "",
         "",
         'if __name__ == "__main__":',
-        *(f"    {line}" for line in (_embedded(file) if features else _classified(recipe, file))),
+        *(f"    {line}" for line in (_embedded() if features else _classified(recipe))),
     ]
     return "\n".join(lines) + "\n"
 
@@ -89,12 +89,12 @@ def snippet_name(recipe: Recipe) -> str:
     return EMBED if Outputs.of(recipe).are_features else CLASSIFY
 
 
-def _embedded(file: str) -> list[str]:
+def _embedded() -> list[str]:
     """Return the lines that write the features of images."""
     return [
         "if not sys.argv[2:]:",
         "    sys.exit(__doc__)",
-        f'model = pathlib.Path(__file__).with_name("{file}")',
+        'model = pathlib.Path(__file__).with_name("model.onnx")',
         'session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])',
         f'rows = [session.run(None, {{"images": {READ}(one)}})[0] for one in sys.argv[2:]]',
         "features = np.concatenate(rows)",
@@ -103,12 +103,12 @@ def _embedded(file: str) -> list[str]:
     ]
 
 
-def _classified(recipe: Recipe, file: str) -> list[str]:
+def _classified(recipe: Recipe) -> list[str]:
     """Return the lines that print the classes of an image."""
     return [
         "if not sys.argv[1:]:",
         "    sys.exit(__doc__)",
-        f'model = sys.argv[2] if sys.argv[2:] else pathlib.Path(__file__).with_name("{file}")',
+        'model = sys.argv[2] if sys.argv[2:] else pathlib.Path(__file__).with_name("model.onnx")',
         'session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])',
         f'about = json.loads(session.get_modelmeta().custom_metadata_map["{METADATA}"])',
         f'logits = session.run(None, {{"images": {READ}(sys.argv[1])}})[0][0]',
