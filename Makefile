@@ -107,11 +107,12 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.created
-	@echo "installing Saccade into $(VENV): the first time this takes some minutes (torch is large)"
+	@echo "installing Saccade into $(VENV): the first time this takes minutes, and 10 GB of free disk (torch is large)"
 	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.created
-	@echo "installing Saccade and its tools into $(VENV): the first time this takes some minutes (torch is large)"
+	@echo "installing Saccade and its tools into $(VENV): the first time this takes minutes, and 11 GB of free disk" \
+	  "(torch is large)"
 	$(INSTALL) -e ".[dev]"
 	@touch $@ $(VENV)/.installed

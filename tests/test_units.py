@@ -69,3 +69,8 @@ def test_times_shares_and_sizes() -> None:
         "2 h 05 min",
     ]
     assert [units.human_size(s) for s in (12, 17_028_916, 3e12)] == ["12 B", "17.0 MB", "3.0 TB"]
+    assert [units.human_count(n, "class") for n in (0, 1, 1000)] == [
+        "0 classes",
+        "1 class",
+        "1,000 classes",
+    ]

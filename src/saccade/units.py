@@ -145,3 +145,9 @@ def human_size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
+
+
+def human_count(number: int, noun: str) -> str:
+    """Format a count for people: ``1 image``, ``1,959 images``, ``2 classes``."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending * (number != 1)}"

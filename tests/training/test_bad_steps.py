@@ -124,7 +124,7 @@ def test_when_the_bound_is_spent_the_run_ends() -> None:
     poison(state, "forward")
     runner.step(state, batch())
     runner.step(state, batch())
-    with pytest.raises(DivergedError, match="2 steps were skipped before it") as caught:
+    with pytest.raises(DivergedError, match="2 skipped steps before it") as caught:
         runner.step(state, batch())
     assert caught.value.status == 76 and state.skipped == [0, 1]
 

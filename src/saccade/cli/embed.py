@@ -9,6 +9,7 @@ import typer
 
 from saccade.cli import options
 from saccade.cli.app import app, explained, print_json, show
+from saccade.units import human_count
 
 
 @app.command(epilog="Example: saccade embed runs/resnet18-photos-1a2b3c4d --data new/ --out new")
@@ -58,4 +59,5 @@ def embed(
             print_json({"out": str(out), **facts})
         else:
             softmax = f", softmax {len(facts['softmax'])} wide" if facts["softmax"] else ""
-            show(f"{facts['images']:,} images, features {facts['width']:,} wide{softmax}: {out}")
+            images = human_count(facts["images"], "image")
+            show(f"{images}, features {facts['width']:,} wide{softmax}: {out}")

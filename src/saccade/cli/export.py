@@ -10,6 +10,7 @@ import typer
 
 from saccade.cli import options
 from saccade.cli.app import app, explained, print_json, show
+from saccade.units import human_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,13 +121,13 @@ def _program(folder: Path, *, is_encoder: bool) -> str:
 
 def _line(fact: Mapping[str, Any], primary: Primary | None, threads: int) -> str:
     """Return what one file proved, for people; an encoder has no ``primary`` figure."""
-    some = "" if fact["images"] == fact["of_images"] else f" of {fact['of_images']:,}"
+    from saccade.exporting.card import judges
+
     milliseconds = ", ".join(
         f"batch {size}: {took['exported']:.2f} ms (torch {took['torch']:.2f})"
         for size, took in fact["milliseconds"].items()
     )
     rounds = min(took["n"] for took in fact["milliseconds"].values())
-    judged = f"{fact['images']:,}{some} images of '{fact['split']}'"
 
     outputs, figures = "features", ""
     if primary is not None:
@@ -144,7 +145,7 @@ def _line(fact: Mapping[str, Any], primary: Primary | None, threads: int) -> str
         apart += f", {fact['other_best_class']} images with another best class"
     return (
         f"{fact['file']}  {fact['bytes'] / 1e6:.1f} MB  {figures}"
-        f"({judged}; {apart}; {milliseconds}; n = {rounds}, {threads} thread{'s' * (threads > 1)})"
+        f"({judges(fact)}; {apart}; {milliseconds}; n = {rounds}, {human_count(threads, 'thread')})"
     )
 
 

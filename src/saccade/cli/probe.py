@@ -8,6 +8,7 @@ import typer
 
 from saccade.cli import options
 from saccade.cli.app import app, explained, print_json, show
+from saccade.units import human_count
 
 if TYPE_CHECKING:
     from saccade.runs.probing import Comparison
@@ -85,7 +86,8 @@ def _table(found: Comparison) -> str:
     width = max(map(len, labels))
     titles = [f"kNN {k}" for k in NEIGHBOURS] + ["probe"]
     lines = [
-        f"top-1 of {found.judged:,} images of '{found.judge}'; learned from {found.learned:,}",
+        f"top-1 of {human_count(found.judged, 'image')} of '{found.judge}'; learned from "
+        f"{found.learned:,}",
         "",
         " " * width + "".join(f"{title:>9}" for title in titles),
     ]

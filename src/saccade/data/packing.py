@@ -25,7 +25,7 @@ from saccade.data.images.decode import BadImage
 from saccade.data.sources.split import Source, Split
 from saccade.errors import ConfigError, DataError, DiskError
 from saccade.system.parallel import in_order
-from saccade.units import human_size
+from saccade.units import human_count, human_size
 
 SHARD_IMAGES = 2048
 SHARD_BYTES = 256_000_000
@@ -85,9 +85,9 @@ class Packed:
         """One line for people."""
         again = f", {self.reused} of them from an earlier run" if self.reused else ""
         return (
-            f"{self.folder}: packed {self.images:,} images, {human_size(self.source_bytes)} to "
-            f"{human_size(self.bytes)}, in {self.shards} shards{again}; train with --data "
-            f"{self.folder}"
+            f"{self.folder}: packed {human_count(self.images, 'image')}, "
+            f"{human_size(self.source_bytes)} to {human_size(self.bytes)}, in "
+            f"{human_count(self.shards, 'shard')}{again}; train with --data {self.folder}"
         )
 
     def to_json(self) -> dict[str, str | int]:

@@ -15,6 +15,7 @@ from saccade.exporting.outputs import Outputs
 from saccade.models.weights.content import MODEL_FILE
 from saccade.printable import printable
 from saccade.recipes.receipts import without_place
+from saccade.units import human_count
 
 LONGEST_LIST = 20
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -95,7 +96,7 @@ def _classifier(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
     interval = objective.interval(fact["exported"])
     sure = f", 95 % interval {interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
     yield (
-        f"{'  '.join(objective.shown(fact['exported']))} on {_images(fact)}{sure}. The exported "
+        f"{'  '.join(objective.shown(fact['exported']))} on {judges(fact)}{sure}. The exported "
         "files were evaluated on these images in a process without the training program; "
         "`export.json` has the results."
     )
@@ -110,11 +111,11 @@ def _encoder(recipe: Recipe, receipt: Mapping[str, Any]) -> Iterator[str]:
 
     yield "\n## Figures\n"
     if result:
-        where = f"{result['n']:,} images of '{result['split']}'"
+        where = f"{human_count(result['n'], 'image')} of '{result['split']}'"
         yield f"{'  '.join(recipe.learned.shown(result))} on {where}, as the run ended.\n"
     yield (
         f"The features of the exported files differ by at most {_apart(receipt)} of their standard "
-        f"deviation from those of the run, on {_images(fact)}. The files were evaluated on these "
+        f"deviation from those of the run, on {judges(fact)}. The files were evaluated on these "
         "images in a process without the training program; `export.json` has the results."
     )
 
@@ -124,9 +125,10 @@ def _apart(receipt: Mapping[str, Any]) -> str:
     return f"{largest:.1g}"
 
 
-def _images(fact: Mapping[str, Any]) -> str:
-    some = "" if fact["images"] == fact["of_images"] else f" of {fact['of_images']:,}"
-    return f"{fact['images']:,}{some} images of '{fact['split']}'"
+def judges(fact: Mapping[str, Any]) -> str:
+    """Say on which images a file was evaluated: ``400 of 1,959 images of 'val'``."""
+    some = "" if fact["images"] == fact["of_images"] else f"{fact['images']:,} of "
+    return f"{some}{human_count(fact['of_images'], 'image')} of '{fact['split']}'"
 
 
 def _training(run: Mapping[str, Any]) -> Iterator[str]:
@@ -135,7 +137,7 @@ def _training(run: Mapping[str, Any]) -> Iterator[str]:
         return
     data = run["dataset"]
     yield f"- {data['train']:,} training images of `{_data_name(run)}`, {data['val']:,} to validate"
-    yield f"- {run['model']['params']:,} parameters, {run['steps']:,} steps"
+    yield f"- {run['model']['params']:,} parameters, {human_count(run['steps'], 'step')}"
     # a card is published: folders of this machine are nobody's business
     command = printable(without_place(run.get("command") or ""), keep="")
     yield f"- ``saccade {command}``" if command else "- trained from Python"

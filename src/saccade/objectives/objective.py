@@ -23,6 +23,7 @@ from saccade.data.sources import Split
 from saccade.errors import ConfigError, DivergedError
 from saccade.findings import Finding
 from saccade.objectives.page import Course, Measure, Part, Seen
+from saccade.units import human_count
 
 Numbers = NDArray[np.int64]
 
@@ -317,7 +318,7 @@ class Objective(ABC):
 
     def counted(self, figures: Mapping[str, Any]) -> str:
         """Say the counts behind the figures: ``353 of 360 images``."""
-        return f"{figures['n']} images"
+        return human_count(figures["n"], "image")
 
     def interval(self, figures: Mapping[str, Any]) -> tuple[float, float] | None:
         """Return the 95 % interval of the primary figure, None if there is none."""

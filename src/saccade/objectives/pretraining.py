@@ -15,6 +15,7 @@ from saccade.errors import UsageError
 from saccade.models.parts.learner import Learner
 from saccade.objectives.objective import Cell, Objective, Primary, Result
 from saccade.objectives.page import Course, Measure
+from saccade.units import human_count
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Pretraining(Objective):
 
     def counted(self, figures: Mapping[str, Any]) -> str:
         """Say what the loss was measured on."""
-        return f"{figures['n']} images"
+        return human_count(figures["n"], "image")
 
 
 def phrases(figures: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from saccade.data.sources.ilsvrc import class_name
 from saccade.log import Log
 from saccade.objectives.objective import Objective
 from saccade.training.datasets import Data
+from saccade.units import human_count
 
 SHOWN = 5
 LONGEST = 24
@@ -32,7 +33,7 @@ def tell(data: Data, objective: Objective, log: Log) -> None:
     for name, split in used.items():
         log.fact(name, spread(split, objective))
     sources = data.source.splits | data.val_source.splits
-    left = [f"'{n}' ({len(s):,} images)" for n, s in sources.items() if n not in used]
+    left = [f"'{n}' ({human_count(len(s), 'image')})" for n, s in sources.items() if n not in used]
     if left:
         log.fact("unused", ", ".join(left))
 
@@ -49,7 +50,7 @@ def spread(split: Split, objective: Objective) -> str:
     named, counts = objective.prevalence(split)
     fewest, most = int(counts.argmin()), int(counts.argmax())
     low, high = int(counts[fewest]), int(counts[most])
-    total = f"{len(split):,} image{'s' * (len(split) > 1)}"
+    total = human_count(len(split), "image")
     if len(named) == 1 and not objective.answers:
         return f"{total} without labels"
     if low == high:

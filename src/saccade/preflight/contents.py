@@ -16,6 +16,7 @@ from saccade.models import find
 from saccade.objectives.metrics import wilson_interval
 from saccade.objectives.objective import TOP1, Primary
 from saccade.training.datasets import Data
+from saccade.units import human_count
 
 FEW_IMAGES = 100
 LITTLE = 0.7
@@ -203,7 +204,7 @@ def _validation_size(val: Split, primary: Primary) -> list[Finding]:
 
     # at an accuracy of one half the interval is widest; of other figures none is known
     low, high = wilson_interval(len(val) // 2, len(val))
-    few = f"{len(val)} validation image{'s' * (len(val) > 1)}: "
+    few = f"{human_count(len(val), 'validation image')}: "
     if primary == TOP1:
         few += f"one image is {1 / len(val):.1%}, and the accuracy is uncertain by up to "
         few += f"{(high - low) / 2:.0%} in both directions (95 % interval)"

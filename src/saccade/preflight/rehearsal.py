@@ -28,6 +28,7 @@ from saccade.training import checkpoint
 from saccade.training.run import Plan, Run
 from saccade.training.state import State
 from saccade.training.step import StepRunner
+from saccade.units import human_count
 
 Copies = Callable[[], tuple[State, StepRunner]]
 
@@ -51,9 +52,7 @@ def explained(plan: Plan, when: str = "") -> Iterator[None]:
         if not is_foreign(plan) or is_out_of_memory(error) or determinism.refused(error):
             raise
         cell = plan.config.cell
-        raise _failing(
-            plan, error, when or f"on a cell of {cell} image{'s' * (cell > 1)}"
-        ) from error
+        raise _failing(plan, error, when or f"on a cell of {human_count(cell, 'image')}") from error
 
 
 def _failing(plan: Plan, error: Exception, when: str) -> ConfigError:

@@ -226,11 +226,8 @@ def _batch(record: Record, flat: dict[str, Any]) -> str:
         return _count(flat.get("batch.global"), "images")
     cells = size // (cell * ranks)
     noun = "cell (micro-batch)" if cells == 1 else "cells (micro-batches)"
-    return f"{size} = {cells} {noun} x {cell} images x {ranks} {_plural(ranks, 'rank')}"
-
-
-def _plural(number: int, noun: str) -> str:
-    return noun if number == 1 else noun + "s"
+    images, shared = units.human_count(cell, "image"), units.human_count(ranks, "rank")
+    return f"{size} = {cells} {noun} x {images} x {shared}"
 
 
 def _length(record: Record, flat: dict[str, Any]) -> str:
@@ -238,11 +235,10 @@ def _length(record: Record, flat: dict[str, Any]) -> str:
     asked = f"within {flat['within']}" if flat.get("within") else flat.get("epochs")
     if not isinstance(steps, int):
         return _words(asked, _count(done, "steps done"))
+    is_done = done >= steps
     return _words(
         asked,
-        f"{steps:,} {_plural(steps, 'step')}"
-        if done >= steps
-        else f"{done:,} of {steps:,} steps done",
+        units.human_count(steps, "step") if is_done else f"{done:,} of {steps:,} steps done",
     )
 
 

@@ -105,9 +105,10 @@ def _batch(plan: Plan) -> str:
     cell, size = plan.config.cell, plan.world.size
     cells = plan.global_batch // cell // size
     counted = (
-        f"{cells} {'cells (micro-batches)' if cells > 1 else 'cell (micro-batch)'} x {cell} images"
+        f"{cells} {'cells (micro-batches)' if cells > 1 else 'cell (micro-batch)'} x "
+        f"{units.human_count(cell, 'image')}"
     )
-    return f"global {plan.global_batch} = {counted} x {size} rank{'s' * (size > 1)}"
+    return f"global {plan.global_batch} = {counted} x {units.human_count(size, 'rank')}"
 
 
 def _place(plan: Plan) -> str:
@@ -226,7 +227,7 @@ def _ended_early(run: Run) -> str | None:
 def _contest(run: Run) -> str:
     """Say which evaluations the best was chosen from."""
     count, name = len(run.state.evaluations), run.plan.data.chosen_on.name
-    among = f"best of {count} evaluation{'s' * (count > 1)} on"
+    among = f"best of {units.human_count(count, 'evaluation')} on"
     one_view = ", one view of each image" if run.plan.recipe.eval_views > 1 else ""
     if run.plan.config.data.minival:
         return f"{among} '{name}', held out of the training images{one_view}"

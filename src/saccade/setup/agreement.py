@@ -68,8 +68,8 @@ def check_number(config: Config, world: World) -> None:
 
         numbers = ", ".join(map(str, divisors(cells)))
         raise ConfigError(
-            f"{cells} cell{'s' * (cells > 1)} of {config.cell} images cannot be shared "
-            f"equally by {world.size} ranks",
+            f"{units.human_count(cells, 'cell')} of {units.human_count(config.cell, 'image')} "
+            f"cannot be shared equally by {world.size} ranks",
             where="batch.cell",
             fix=f"use {numbers} rank{'s' * (cells > 1)}{cell if smaller else ''}",
         )

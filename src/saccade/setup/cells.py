@@ -14,6 +14,7 @@ from saccade.findings import Finding
 from saccade.models import meta_model
 from saccade.models.parts.duplicate import duplicate
 from saccade.models.parts.running_statistics import has_batch_statistics
+from saccade.units import human_count
 
 
 def needs_batches(config: Config, module: nn.Module | None) -> bool:
@@ -114,7 +115,7 @@ def _too_small(config: Config, module: nn.Module | None) -> list[Finding]:
     if cell >= LEAST_CELL or not needs_batches(config, module):
         return []
 
-    images = f"{cell} image{'s' * (cell > 1)}"
+    images = human_count(cell, "image")
     # the user asked for it, so a warning is enough
     if config.batch.cell or 1 < cell == batch:
         text = (

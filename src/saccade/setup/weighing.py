@@ -14,6 +14,7 @@ from saccade.findings import Finding
 from saccade.log import Log
 from saccade.objectives.classification import Classification
 from saccade.training.run import Plan, Run
+from saccade.units import human_count
 
 MOST_CLASSES = weights.LEARNED
 """With more classes, some would have no image to learn from."""
@@ -90,7 +91,10 @@ def judge(found: Worth, plan: Plan) -> list[Finding]:
             ours, theirs = found.balanced
             text += f"; each class with the same weight {ours:.1%}, untrained {theirs:.1%}"
         text += f": {helps}"
-    text += f" ({found.judged:,} images of '{plan.data.val.name}', {found.learned:,} to learn from)"
+    text += (
+        f" ({human_count(found.judged, 'image')} of '{plan.data.val.name}', "
+        f"{found.learned:,} to learn from)"
+    )
     place = f"--init {plan.config.model.init}"
     if unknown:
         fix = "hold out more validation images, or train without --init, too, and compare"
@@ -125,7 +129,7 @@ def compare(top1: float, run: Run) -> list[Finding]:
     error = math.sqrt(frozen * (1 - frozen) / max(count, 1))
     text = (
         f"fine-tuned {top1:.1%}, frozen {frozen:.1%}: training reached less than a probe of the "
-        f"frozen features (standard error with {count:,} images: {error:.1%})"
+        f"frozen features (standard error with {human_count(count, 'image')}: {error:.1%})"
     )
     fix = "try --freeze backbone or a lower --lr, or another --seed to see the random variation"
     if settings.freeze == BACKBONE and not settings.unfreeze:

@@ -13,6 +13,7 @@ from saccade.config.finetune import BACKBONE, BUT_LAST_NORM, STEM, FinetuneSecti
 from saccade.errors import ConfigError
 from saccade.models.parts.running_statistics import is_running_statistic
 from saccade.optim.layer_decay import head_parameters, layer_numbers
+from saccade.units import human_count
 
 SETTING = "finetune.freeze"
 Layer = tuple[str, ...]
@@ -86,8 +87,8 @@ class Freezing:
             sizes = {name: p.numel() / 1e6 for name, p in self._model.named_parameters()}
             resting = sum(sizes[name] for name in self._named)
             text.append(
-                f"{resting:.2f} of {sum(sizes.values()):.2f} M parameters are frozen, in {count} "
-                f"layer{'s' * (count > 1)} from the input"
+                f"{resting:.2f} of {sum(sizes.values()):.2f} M parameters are frozen, in "
+                f"{human_count(count, 'layer')} from the input"
             )
         if moments := self._moments:
             text.append(

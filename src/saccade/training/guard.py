@@ -7,6 +7,7 @@ from saccade.device.async_scalar import Late
 from saccade.errors import DivergedError
 from saccade.training.bad_steps import MOST_KEPT, Archive, Evidence
 from saccade.training.state import State
+from saccade.units import human_count
 
 
 class Guard:
@@ -52,7 +53,7 @@ class Guard:
             state.skipped.append(evidence.step)
             return
 
-        before = f"; {count} steps were skipped before it" if skips else ""
+        before = f"; {human_count(count, 'skipped step')} before it" if skips else ""
         jumps = bool(evidence.jumps)
         what = (
             "the loss jumps far above its recent mean"

@@ -104,7 +104,7 @@ def test_a_pattern_names_shards_and_one_shard_is_a_set(tmp_path: Path) -> None:
     ]
     assert [row[2:] for row in rows(second)] == [row[2:] for row in val]
     error = refused(f"{folder}/train-{{000000..000004}}.tar")
-    assert "3 of 5 shards are missing" in error.what and "train-000002.tar" in error.what
+    assert "3 missing shards of 5" in error.what and "train-000002.tar" in error.what
     for spec in ("{0..999999}.tar", "{5..2}.tar", "{x}.tar"):
         assert "pattern" in refused(f"{folder}/train-{spec}").what
 

@@ -66,11 +66,11 @@ def test_a_validation_folder_that_was_sorted_keeps_its_order(tmp_path: Path) -> 
     [
         (
             TABLE[TABLE.index(b"\n") + 1 :],
-            "1 images have no line in val_annotations.txt, the first: val_0.JPEG",
+            "1 image without a line in val_annotations.txt: val_0.JPEG",
         ),
         (
             TABLE + b"val_99.JPEG\tn01443537\n",
-            "1 lines of val_annotations.txt have no image, the first: val_99.JPEG",
+            "1 line of val_annotations.txt without an image: val_99.JPEG",
         ),
         (TABLE + b"val_0.JPEG\tn01629819\n", "already has another class"),
         (TABLE + b"val_0.JPEG\n", "not an image and its class"),

@@ -86,9 +86,9 @@ def test_class_folders_go_before_a_flattened_copy_of_them(tmp_path: Path) -> Non
 def test_flat_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     bad = FLAT | {"train_flatten/1.JPEG": b"x", "train_flatten/_2.JPEG": b"x"}
     error = refused(make_folder(tmp_path / "a", bad))
-    assert "2 images have no class" in error.what and "train_flatten/1.JPEG" in error.what
+    assert "2 images without a class" in error.what and "train_flatten/1.JPEG" in error.what
     error = refused(make_folder(tmp_path / "b", FLAT | {"synsets.txt": SYNSETS[:25]}))
-    assert "1 classes of the file names are not in synsets.txt, the first: n01440764" in error.what
+    assert "1 class in file names but not in synsets.txt: n01440764" in error.what
 
 
 @pytest.mark.spec(5)
@@ -181,7 +181,7 @@ def test_a_split_column_makes_splits(tmp_path: Path) -> None:
 def test_images_without_a_row_are_counted_and_said(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", PHOTOS | {"notes.txt": b"", ".x.jpg": b""})
     source = open_source(folder, table(tmp_path / "x.csv", "path,label", "0.jpg,cat", "1.jpg,dog"))
-    assert source.notes == ("6 images have no row, the first: 2.jpg, 3.jpg, deep/0.jpg",)
+    assert source.notes == ("6 images without a row, the first: 2.jpg, 3.jpg, deep/0.jpg",)
     assert source.ignored["image without a row in the table"] == 6 and source.ignored_names[:2] == (
         "2.jpg",
         "3.jpg",
@@ -200,19 +200,19 @@ def test_images_without_a_row_are_counted_and_said(tmp_path: Path) -> None:
         (["path,label"], ["the table has no rows"]),
         (
             ["path,label", "0.jpg,cat", "8.jpg,cat", "9.jpg,cat"],
-            ["2 rows name a file that does not exist, the first: 8.jpg"],
+            ["2 rows naming a file that does not exist: 8.jpg"],
         ),
         (
             ["path,label", "0.jpg,cat", "1.jpg,cat", "0.jpg,dog"],
-            ["1 files have rows with different labels", "0.jpg"],
+            ["1 file in rows with different labels", "0.jpg"],
         ),
         (
             ["path,label,split", "0.jpg,cat,val", "0.jpg,cat,train"],
-            ["1 files have rows with different labels or splits"],
+            ["1 file in rows with different labels or splits"],
         ),
         (
             ["path,label,split", "0.jpg,cat,val", "1.jpg,cat,"],
-            ["1 rows have no split, but others have, the first: 1.jpg"],
+            ["1 row without a split, but others have one: 1.jpg"],
         ),
         (["path,label,split", "0.jpg,cat,extra"], ["'extra' is not a split", "line 2"]),
         (["path,label", "0.jpg,"], ["'' is not a valid class name", "line 2"]),

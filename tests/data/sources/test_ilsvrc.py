@@ -273,7 +273,7 @@ def test_labels_of_as_many_other_images_are_refused_by_name(tmp_path: Path) -> N
     folder = make_folder(tmp_path / "x", {TARS["val"]: VAL_TAR, SOLUTION: solution(labels)})
     with pytest.raises(
         DataError,
-        match=r"1 images have no label, 1 labels have no image \('ILSVRC2012_val_00000001.JPEG'",
+        match=r"1 image without a label, 1 label without an image \('ILSVRC2012_val_00000001.JPEG'",
     ):
         open_source(folder)
 

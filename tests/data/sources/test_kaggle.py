@@ -123,9 +123,7 @@ def test_a_val_that_was_half_sorted_into_classes_is_read_as_it_is(tmp_path: Path
     wrong = without(COMPETITION, f"{ROOT}val/{first}.JPEG") | {
         f"{ROOT}val/n0/{first}.JPEG": VAL[first]
     }
-    with pytest.raises(
-        DataError, match=f"1 validation images are in another folder .* {first} in n0"
-    ):
+    with pytest.raises(DataError, match=f"1 validation image in another folder .* {first} in n0"):
         open_source(make_zip(tmp_path / "wrong.zip", wrong))
 
 
@@ -147,20 +145,18 @@ def test_rows_and_images_must_be_the_same(tmp_path: Path) -> None:
         (
             (
                 {CSV: solution(more)},
-                (f"1 rows of {CSV} have no validation image", "ILSVRC2012_val_00000009"),
+                (f"1 row of {CSV} without a validation image", "ILSVRC2012_val_00000009"),
             ),
             (
                 {CSV: solution(fewer)},
-                (f"2 validation images have no row in {CSV}", "ILSVRC2012_val_00000001"),
+                (f"2 validation images without a row in {CSV}", "ILSVRC2012_val_00000001"),
             ),
-            (twice, ("1 validation images occur twice", "ILSVRC2012_val_00000002")),
+            (twice, ("1 validation image found twice", "ILSVRC2012_val_00000002")),
         )
     ):
         with pytest.raises(DataError) as caught:
             open_source(make_zip(tmp_path / f"{number}.zip", COMPETITION | change))
-        assert (
-            caught.value.what.startswith(", the first: ".join(words)) and CSV in caught.value.where
-        )
+        assert caught.value.what.startswith(": ".join(words)) and CSV in caught.value.where
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,15 @@ def annotated(listing: Listing) -> Annotated:
         source = _text(listing, table)
         answers = _answers(source)
         filed = {name.rpartition("/")[2] for name in listing.names if name.startswith(base)}
-        for wrong, what in (
-            (places.keys() - answers.keys(), f"images have no line in {ANNOTATIONS}"),
-            (answers.keys() - filed, f"lines of {ANNOTATIONS} have no image"),
+        for wrong, noun, what in (
+            (places.keys() - answers.keys(), "image", f"without a line in {ANNOTATIONS}"),
+            (answers.keys() - filed, "line", f"of {ANNOTATIONS} without an image"),
         ):
             if wrong:
                 raise DataError(
-                    counted(wrong, what), where=source.where, fix="copy or download the set again"
+                    counted(wrong, noun, what),
+                    where=source.where,
+                    fix="copy or download the set again",
                 )
         for file, place in places.items():
             paths[place] = f"{base}{answers[file]}/{listing.names[place][len(base) :]}"

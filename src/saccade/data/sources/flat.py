@@ -65,7 +65,7 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
 
     if nameless:
         raise DataError(
-            counted(nameless, "images have no class before an underscore in their name"),
+            counted(nameless, "image", "without a class before an underscore in the name"),
             where=str(listing.path),
             fix="name the files <class>_<anything>, or use a table with --labels",
         )
@@ -74,7 +74,7 @@ def flat_layout(listing: Listing, flat: Mapping[str, str]) -> Layout:
     foreign = classes - titles.keys() if titles else set()
     if foreign:
         raise DataError(
-            counted(foreign, f"classes of the file names are not in {SYNSETS}"),
+            counted(foreign, "class", f"in file names but not in {SYNSETS}"),
             where=str(listing.path),
             fix=(
                 f"complete {SYNSETS}, or remove it: it only serves as a check and gives the "

@@ -13,6 +13,7 @@ from saccade.data.sources.label_sets import written
 from saccade.data.sources.labels import one_of_several, refuse_odd_labels
 from saccade.data.sources.recognise import Items, is_missing
 from saccade.errors import DataError
+from saccade.units import human_count
 
 
 class Reading(Protocol):
@@ -43,7 +44,7 @@ def class_names(labels: Sequence[Any], named: Sequence[str], reading: Reading) -
     missing = [i for i, label in enumerate(labels) if is_missing(label)]
     if missing:
         raise DataError(
-            f"{reading.items.what}: {len(missing):,} images have no label",
+            f"{reading.items.what}: no label for {human_count(len(missing), 'image')}",
             where=reading.at(missing[0]),
             fix="give each image a label, or remove these images",
         )

@@ -27,6 +27,7 @@ from saccade.data.sources.recognise import UNLABELLED, Items, recognise
 from saccade.data.sources.split import Integers, Read, Source, Split, short_name
 from saccade.errors import DataError
 from saccade.log import Log
+from saccade.units import human_count
 
 PREFIX = "python:"
 """Prefix of the names of such data in settings and messages; it is not a path."""
@@ -102,7 +103,8 @@ def open_handed(given: Any, name: str, log: Log) -> Source:
     if not num:
         raise DataError("no image has a label", where=where, fix="add images with labels")
     told = f"the bytes of {HASHED_IMAGES:,} of them, all labels and sizes" * sampled
-    log.say(f"{name}: {num:,} images from Python; identified by {told or 'their contents'}")
+    images = human_count(num, "image")
+    log.say(f"{name}: {images} from Python; identified by {told or 'their contents'}")
     return Source("python", where, splits, ignored)
 
 
@@ -127,7 +129,8 @@ class _Reading:
             raise DataError(f"{items.what}: it contains no images", where=self.where)
         if items.labels is not None and len(items.labels) != items.num:
             raise DataError(
-                f"{items.what}: {items.num:,} images, but {len(items.labels):,} labels",
+                f"{items.what}: {human_count(items.num, 'image')}, but "
+                f"{human_count(len(items.labels), 'label')}",
                 where=self.where,
                 fix="pass one label per image, in the same order",
             )
@@ -191,7 +194,7 @@ class _Reading:
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise DataError(
-                f"{self.items.what}: {counted(missing, 'files do not exist')}",
+                f"{self.items.what}: {counted(missing, 'missing file')}",
                 where=self.where,
                 fix="use absolute paths, or paths relative to the working directory",
             )

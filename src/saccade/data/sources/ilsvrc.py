@@ -25,6 +25,7 @@ from saccade.data.archives.tars import Members, index_tar
 from saccade.data.sources.kaggle import SOLUTION as SOLUTION
 from saccade.data.sources.split import Source, Split
 from saccade.errors import DataError
+from saccade.units import human_count
 
 TARS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 
@@ -145,8 +146,8 @@ def _check_complete(place: Path, labels: Labels, names: Sequence[str]) -> None:
         first = f"'{missing[0]}' has no label" if missing else f"'{foreign[0]}' is not there"
         raise DataError(
             f"{place.name} has labels for {len(labels):,} images, but the tar has "
-            f"{len(names):,}: {len(missing):,} images have no label, {len(foreign):,} labels "
-            f"have no image ({first})",
+            f"{len(names):,}: {human_count(len(missing), 'image')} without a label, "
+            f"{human_count(len(foreign), 'label')} without an image ({first})",
             where=str(place),
             fix="copy or download both again",
         )

@@ -147,30 +147,34 @@ class _Tree:
             if answers.get(stem, folder) != folder
         ]
 
-        for wrong, what, fix in (
+        for wrong, noun, what, fix in (
             (
                 self.twice | (self.flat.keys() & self.filed.keys()),
-                "validation images occur twice",
+                "validation image",
+                "found twice",
                 "remove one",
             ),
             (
                 self.flat.keys() - answers.keys(),
-                f"validation images have no row in {SOLUTION}",
+                "validation image",
+                f"without a row in {SOLUTION}",
                 "use the CSV of the same download, and remove other images from val/",
             ),
             (
                 answers.keys() - self.flat.keys() - self.filed.keys(),
-                f"rows of {SOLUTION} have no validation image",
+                "row",
+                f"of {SOLUTION} without a validation image",
                 "the download is incomplete: fetch or unpack val/ again",
             ),
             (
                 filed,
-                f"validation images are in another folder than {SOLUTION} says",
+                "validation image",
+                f"in another folder than {SOLUTION} says",
                 "move them back into val/ itself",
             ),
         ):
             if wrong:
-                raise DataError(counted(wrong, what), where=where, fix=fix)
+                raise DataError(counted(wrong, noun, what), where=where, fix=fix)
 
         for stem, (place, file) in self.flat.items():
             self._keep(place, f"val/{answers[stem]}/{file}")

@@ -72,7 +72,7 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
     absent = answers.keys() - place_of.keys()
     if absent:
         raise DataError(
-            counted(absent, "rows name a file that does not exist"),
+            counted(absent, "row", "naming a file that does not exist"),
             where=f"{source.where}, looked for in {listing.path}",
             fix=f"write the paths as they are inside {listing.path.resolve().name}, or remove "
             "the rows",
@@ -86,7 +86,7 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
     if WHOLE in places and len(places) > 1:
         without = [path for _, path, _ in places[WHOLE]]
         raise DataError(
-            counted(without, "rows have no split, but others have"),
+            counted(without, "row", "without a split, but others have one"),
             where=source.where,
             fix=f"fill the column with {', '.join(SPLIT_FOLDERS)}, or remove it",
         )
@@ -94,7 +94,7 @@ def labelled_layout(listing: Listing, table: Path) -> Layout:
     layout = layout_of_rows(places, listing.ignored + Counter({NO_ROW: len(others)}), others)
     return replace(
         layout,
-        notes=(counted(others, "images have no row"),) if others else (),
+        notes=(counted(others, "image", "without a row"),) if others else (),
         read_as=_read_as(form, [label for _, label in answers.values()]),
     )
 
@@ -245,7 +245,7 @@ def _answers(
             torn.add(path)
     if torn:
         raise DataError(
-            counted(torn, "files have rows with different labels or splits"),
+            counted(torn, "file", "in rows with different labels or splits"),
             where=source.where,
             fix="keep one row per file; write several labels in one cell: cat|dog",
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from saccade.data.sources.split import Integers, Read
 from saccade.errors import DataError
+from saccade.units import human_count
 
 TEXT_LIMIT_BYTES = 500_000_000
 
@@ -166,6 +167,8 @@ def class_name(text: str) -> str:
     return name
 
 
-def counted(names: Collection[str], what: str) -> str:
-    """Say ``4 images have no label, the first: a.jpg, b.jpg, c.jpg``."""
-    return f"{len(names):,} {what}, the first: {', '.join(sorted(names)[:3])}"
+def counted(names: Collection[str], noun: str, what: str = "") -> str:
+    """Say ``1 image without a row: a.jpg`` or ``4 images without a row, the first: a.jpg, ...``."""
+    several = ", the first" if len(names) > 3 else ""
+    found = f"{human_count(len(names), noun)} {what}".strip()
+    return f"{found}{several}: {', '.join(sorted(names)[:3])}"

@@ -22,6 +22,7 @@ from saccade.data.sources.layout import WHOLE
 from saccade.data.sources.split import Source, Split
 from saccade.data.sources.split_names import SPLIT_FOLDERS, called
 from saccade.errors import DataError, UsageError
+from saccade.units import human_count
 
 IMAGE_COLUMNS = (*PATHS, "images", "img", "filenames", "paths", "files")
 LABEL_COLUMNS = ("label", "labels", "class", "classes", "class_name", "target", "category")
@@ -230,7 +231,7 @@ def _of_lists(
     missing = [i for i, image in enumerate(images) if is_missing(image)]
     if missing:
         raise DataError(
-            f"{what}: {len(missing):,} images are missing, first item {missing[0]}",
+            f"{what}: {human_count(len(missing), 'missing image')}, first item {missing[0]}",
             where=where,
             fix="remove the rows without an image",
         )

@@ -77,7 +77,7 @@ def open_pattern(spec: str) -> Source:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise DataError(
-            counted(missing, f"of {len(paths):,} shards are missing"),
+            counted(missing, "missing shard", f"of {len(paths):,}"),
             where=spec,
             fix="copy or download them again, or correct the pattern",
         )
