@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from saccade.config.finetune import BUT_LAST_NORM
+from saccade.device.narrow_conv import stay_in_bounds
 from saccade.device.small_map_conv import use_strips
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
@@ -108,5 +109,6 @@ def _as_it_came(run: Run, side: int) -> nn.Module:
     source = path if path else backends.pretrained(plan.config.model.init)
     load_weights(smaller, source, classes=plan.recipe.classes)
     smaller = smaller.to(plan.device).to(memory_format=torch.channels_last)
+    stay_in_bounds(smaller, plan.device)
     use_strips(smaller, plan.precision, plan.device)
     return smaller
