@@ -70,7 +70,7 @@ def export(one: Classifier, out: Path, **more: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("int8")
-    return out, export(classifier("resnet8_x2"), out, max_drop=5.0)
+    return out, export(classifier("resnet8_x2"), out, max_drop=10.0)
 
 
 def test_what_stands_before_a_relu_is_not_rounded_by_itself(left: Any) -> None:
@@ -92,7 +92,7 @@ def test_a_file_of_8_bits_is_a_quarter_as_large_and_says_what_it_loses(left: Any
     assert 3 * fact["bytes"] < (out / "model.onnx").stat().st_size
     assert fact["classifier"]["top1"] == 1.0
     lost = 100 * (1.0 - fact["exported"]["top1"])
-    assert fact["drop_points"] == pytest.approx(lost, abs=1e-3) and lost <= 5
+    assert fact["drop_points"] == pytest.approx(lost, abs=1e-3) and lost <= 10
     low, high = fact["drop_interval_95"]
     assert low < lost < high
 
@@ -108,6 +108,17 @@ def test_all_weights_are_int8_and_activations_uint8(left: Any) -> None:
         assert kinds[weights.input[0]] == onnx.TensorProto.INT8
         assert seen.op_type == "DequantizeLinear"
         assert kinds[seen.input[2]] == onnx.TensorProto.UINT8
+
+
+def test_pairs_of_products_fit_into_16_bits_for_cpus_without_vnni(left: Any) -> None:
+    model = onnx.load(left[0] / "model-int8.onnx")
+    weights = [
+        onnx.numpy_helper.to_array(one).astype(int)
+        for one in model.graph.initializer
+        if one.data_type == onnx.TensorProto.INT8 and len(one.dims) > 1
+    ]
+    assert len(weights) > 5
+    assert max(255 * 2 * abs(one).max() for one in weights) < 2**15
 
 
 def test_a_file_names_no_folder_of_the_machine_that_wrote_it(left: Any) -> None:

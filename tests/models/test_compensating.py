@@ -33,7 +33,7 @@ def lost(made: Tensor, weights: Tensor, seen: Tensor) -> Tensor:
 def test_of_inputs_without_relation_it_takes_the_nearest_steps() -> None:
     weights = 3 * numbers(1, 5, 6)
     moments = torch.diag(numbers(6).square() + 0.1)[None]
-    made = rounded(weights, moments, torch.tensor(0.25).double())
+    made = rounded(weights, moments, torch.tensor(0.25).double(), 127)
     assert torch.equal(made, (weights / 0.25).round() * 0.25)
 
 
@@ -43,7 +43,7 @@ def test_of_related_inputs_it_comes_close_to_the_best_of_all_roundings(seed: int
     seen = 3 * numbers(500, 1, seed=seed) + 0.3 * numbers(500, 6, seed=seed + 10)
     weights = numbers(4, 6, seed=seed + 20)
     step = 0.25
-    made = rounded(weights[None], (seen.T @ seen)[None], torch.tensor(step).double())[0]
+    made = rounded(weights[None], (seen.T @ seen)[None], torch.tensor(step).double(), 127)[0]
     assert torch.equal((made / step).round() * step, made)
 
     nearest = (weights / step).round() * step

@@ -64,7 +64,8 @@ def int8_bytes(
         quantizer = QDQQuantizer(
             model,
             per_channel=per_channel,
-            reduce_range=False,
+            # pairs of products then fit into the 16 bits in which CPUs without VNNI add them
+            reduce_range=True,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, dict(found)),

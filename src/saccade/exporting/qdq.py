@@ -15,7 +15,6 @@ from saccade.models.quantized.capturing import Node, nodes_of
 from saccade.models.quantized.quantizers import (
     LEVELS,
     MIDDLE,
-    MOST_WEIGHT,
     Activations,
     Bias,
     Weights,
@@ -91,7 +90,7 @@ def stored(network: nn.Module) -> fx.GraphModule:
         if isinstance(quantizer, Activations):
             made[node] = Rounded(quantizer)
         elif isinstance(quantizer, Weights):
-            made[node] = _weights(given[0], quantizer.scale(given[0]))
+            made[node] = _weights(given[0], quantizer)
         elif isinstance(quantizer, Bias):
             name = node.args[0].target.rpartition(".")[0]
             made[node] = _bias(given[0], quantizer.scale(given[1]), name)
@@ -107,10 +106,11 @@ def stored(network: nn.Module) -> fx.GraphModule:
     return network
 
 
-def _weights(values: Tensor, scale: Tensor) -> Stored:
+def _weights(values: Tensor, quantizer: Weights) -> Stored:
     """Return weights (outputs, ...) with their steps, (outputs,) or a scalar."""
+    scale, most = quantizer.scale(values), quantizer.scheme.most_weight
     wide = scale.reshape(-1, *[1] * (values.dim() - 1)) if scale.dim() else scale
-    whole = (values * (1 / wide)).round().clamp(-MOST_WEIGHT, MOST_WEIGHT)
+    whole = (values * (1 / wide)).round().clamp(-most, most)
     return Stored(whole.to(torch.int8), scale)
 
 

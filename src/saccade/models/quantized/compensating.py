@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from saccade.models.quantized.capturing import ATEN, Node, nodes_of
 from saccade.models.quantized.folding import LINEAR
-from saccade.models.quantized.quantizers import MOST_WEIGHT, Weights
+from saccade.models.quantized.quantizers import Weights
 
 CONVOLUTION = ATEN.conv2d.default
 
@@ -47,13 +47,15 @@ def compensate(model: fx.GraphModule, batches: Iterable[Tensor]) -> int:
         scale = quantizer.scale(weight).double()
         groups, inputs = moments.shape[:2]
         rows = weight.double().reshape(groups, -1, inputs)
-        weight.copy_(rounded(rows, moments, scale).reshape(weight.shape))
+        made = rounded(rows, moments, scale, quantizer.scheme.most_weight)
+        weight.copy_(made.reshape(weight.shape))
     model.train(was_training)
     return len(layers)
 
 
-def rounded(weights: Tensor, moments: Tensor, scale: Tensor) -> Tensor:
-    """Return float64 weights (groups, outputs, inputs) in whole steps of ``scale``, a scalar.
+def rounded(weights: Tensor, moments: Tensor, scale: Tensor, most: int) -> Tensor:
+    """Return float64 weights (groups, outputs, inputs) in whole steps of ``scale``, a scalar,
+    at most ``most`` of them.
 
     ``moments``, float64 (groups, inputs, inputs), are the second moments of the inputs. The mean
     squared error of the outputs is far smaller than that of the nearest steps where inputs go
@@ -72,7 +74,7 @@ def rounded(weights: Tensor, moments: Tensor, scale: Tensor) -> Tensor:
     left, made = weights[:, :, order], torch.empty_like(weights)
     for place in range(inputs):
         given = left[:, :, place]
-        whole = (given / scale).round().clamp(-MOST_WEIGHT, MOST_WEIGHT) * scale
+        whole = (given / scale).round().clamp(-most, most) * scale
         made[:, :, order[place]] = whole
         lost = (given - whole) / shares[:, None, place, place]
         left = left - lost[:, :, None] * shares[:, None, place]

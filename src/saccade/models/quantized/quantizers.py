@@ -19,9 +19,6 @@ LEVELS = 255
 MIDDLE = 128
 """Zero point of a power-of-two range with negative numbers: the same as int8 around zero."""
 
-MOST_WEIGHT = 127
-"""The largest weight: int8, -127 to 127."""
-
 BEYOND = 33 / 32
 """How far the largest weight may lie beyond the last power-of-two step, and is clipped, before all
 steps double: a weight on the last step would double them by its first move in training.
@@ -112,7 +109,7 @@ class Weights(nn.Module):
             return weight
         scale = self.scale(weight)
         zero = torch.zeros_like(scale, dtype=torch.int32)
-        return rounded(weight, scale, zero, (-MOST_WEIGHT, MOST_WEIGHT))
+        return rounded(weight, scale, zero, (-self.scheme.most_weight, self.scheme.most_weight))
 
     @torch.no_grad()
     def scale(self, weight: Tensor) -> Tensor:
@@ -120,7 +117,8 @@ class Weights(nn.Module):
         largest = (
             weight.abs().flatten(1).amax(1) if self.scheme.per_channel else weight.abs().amax()
         )
-        scale = torch.maximum(largest, LEAST_SHARE * largest.amax()).clamp(min=TINY) / MOST_WEIGHT
+        scale = torch.maximum(largest, LEAST_SHARE * largest.amax()).clamp(min=TINY)
+        scale = scale / self.scheme.most_weight
         return power_of_two_above(scale / BEYOND) if self.scheme.power_of_two else scale
 
 
