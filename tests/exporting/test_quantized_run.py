@@ -105,6 +105,17 @@ def test_a_file_whose_scale_is_no_power_of_two_is_refused(
         trained_int8.read_back(model.SerializeToString(), classifier)
 
 
+def test_a_file_that_differs_is_refused_with_advice_that_can_be_followed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_int8, "LIMIT", -1.0)
+    with pytest.raises(ExportError, match="differs from the classifier") as caught:
+        saccade.export(run, out=tmp_path / "out")
+    # no other format takes a run in 8 bits
+    assert "--format" not in caught.value.fix
+    assert "on a CPU with VNNI" in caught.value.fix
+
+
 @pytest.mark.spec(40)
 def test_it_is_trained_as_the_run_that_it_begins_with(run: Path, floats: Path) -> None:
     def settings(folder: Path) -> Any:

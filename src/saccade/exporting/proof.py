@@ -89,7 +89,8 @@ class Exam:
 
     ``own`` holds the network's own answers, in float32 on the CPU; they are computed once for all
     files. ``limit`` bounds the difference of an output from the network's, ``batch_limit`` its
-    difference between batch sizes, both as a share of the outputs' standard deviation.
+    difference between batch sizes, both as a share of the outputs' standard deviation. ``advice``
+    is what to do about a file that answers otherwise.
     """
 
     classifier: Classifier
@@ -99,6 +100,7 @@ class Exam:
     own: Own
     limit: float = FLOAT_LIMIT
     batch_limit: float = FLOAT_LIMIT
+    advice: str = "use another --format, and report this network"
 
     def of(self, ask: Ask) -> Proof:
         """Ask a file about every image that the classifier answered.
@@ -252,5 +254,5 @@ def require_equal(proof: Proof, exam: Exam) -> None:
             f"the exported file differs from the {outputs.noun}: {figures}{outputs.name} of "
             f"{proof.images:,} images differ {how} {largest:.2g} of their standard deviation "
             f"({limit:g} is allowed)",
-            fix="nothing was written; use another --format, and report this network",
+            fix=f"nothing was written; {exam.advice}",
         )

@@ -20,6 +20,11 @@ LIMIT = 0.1
 sometimes round a sum to the next of 255 steps.
 """
 
+ADVICE = (
+    "export on a CPU with VNNI: on others onnxruntime may cut off sums of power-of-two; "
+    "if it has VNNI, report this network"
+)
+
 
 def refuse(classifier: Classifier, formats: Sequence[str], *, int8: bool) -> None:
     """Raise UsageError for a format in which a run in 8 bits cannot be exported."""
@@ -60,4 +65,4 @@ def asked(exam: Exam) -> Exam:
     """Return the exam of a file, with the limits of 8 bits if its run computes in 8 bits."""
     if parsed(exam.classifier.recipe.model)[0] is None:
         return exam
-    return replace(exam, limit=LIMIT, batch_limit=BATCH_LIMIT)
+    return replace(exam, limit=LIMIT, batch_limit=BATCH_LIMIT, advice=ADVICE)
