@@ -151,3 +151,10 @@ def human_count(number: int, noun: str) -> str:
     """Format a count for people: ``1 image``, ``1,959 images``, ``2 classes``."""
     ending = "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending * (number != 1)}"
+
+
+def human_batch(size: int, cell: int, ranks: int) -> str:
+    """Format a global batch: ``256 = 2 cells (micro-batches) x 64 images x 2 ranks``."""
+    cells = size // (cell * ranks)
+    noun = "cell (micro-batch)" if cells == 1 else "cells (micro-batches)"
+    return f"{size} = {cells} {noun} x {human_count(cell, 'image')} x {human_count(ranks, 'rank')}"

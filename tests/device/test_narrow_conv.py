@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.device.narrow_conv import stay_in_bounds
 
@@ -47,6 +47,22 @@ def test_outputs_and_gradients_are_those_of_the_strided_convolution(
         results.append([out.detach(), seen.grad, *(p.grad for p in one.parameters())])
     for expected, found in zip(*results, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+class Doubled(nn.Conv2d):
+    """A convolution whose class computes something else below its forward pass."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return 2 * super()._conv_forward(input, weight, bias)
+
+
+def test_what_computes_something_else_is_left_alone() -> None:
+    conv = Doubled(3, 4, 1, stride=2).eval()
+    images = torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        before = conv(images)
+        stay_in_bounds(conv, CPU)
+        assert torch.equal(conv(images), before)
 
 
 def test_a_narrow_network_trains_without_damage_to_memory(tmp_path: Path) -> None:

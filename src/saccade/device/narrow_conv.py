@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from saccade.device.small_map_conv import is_torchs
+
 CHANNELS = 16
 """From this number of channels on a block of the library is full, with AVX-512; with AVX2 from 8.
 """
@@ -33,11 +35,10 @@ def stay_in_bounds(model: nn.Module, device: torch.device) -> None:
 
 
 def _is_in_danger(conv: nn.Conv2d) -> bool:
-    if getattr(conv.forward, "__func__", None) is not nn.Conv2d.forward:
-        return False  # its class or somebody's patch computes something else
-    is_plain = conv.groups == 1 and conv.padding in ((0, 0), "valid")
     return (
-        is_plain
+        is_torchs(conv)
+        and conv.groups == 1
+        and conv.padding in ((0, 0), "valid")
         and conv.kernel_size == (1, 1)
         and max(conv.stride) > 1
         and conv.in_channels < CHANNELS

@@ -38,13 +38,20 @@ def use_strips(model: nn.Module, precision: str, device: torch.device) -> None:
             module.forward = MethodType(_convolve, module)  # type: ignore[method-assign]
 
 
+def is_torchs(conv: nn.Conv2d) -> bool:
+    """Tell whether a convolution computes as torch's class does: neither its own class nor a patch
+    of somebody computes something else.
+    """
+    own = (conv.forward, nn.Conv2d.forward), (conv._conv_forward, nn.Conv2d._conv_forward)
+    return all(getattr(mine, "__func__", None) is torchs for mine, torchs in own)
+
+
 def _keeps_the_map(conv: nn.Conv2d) -> bool:
     """Tell whether a convolution is a plain one that looks equally far to all sides and pads
     with zeros.
     """
-    own = (conv.forward, nn.Conv2d.forward), (conv._conv_forward, nn.Conv2d._conv_forward)
-    if any(getattr(mine, "__func__", None) is not torchs for mine, torchs in own):
-        return False  # its class or somebody's patch computes something else
+    if not is_torchs(conv):
+        return False
     if conv.bias is not None or conv.groups != 1:
         return False
     if conv.dilation != (1, 1) or conv.padding_mode != "zeros":

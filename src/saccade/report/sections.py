@@ -224,10 +224,7 @@ def _batch(record: Record, flat: dict[str, Any]) -> str:
     size, cell, ranks = (batch.get(name) for name in ("global", "cell", "ranks"))
     if not (isinstance(size, int) and isinstance(cell, int) and isinstance(ranks, int)):
         return _count(flat.get("batch.global"), "images")
-    cells = size // (cell * ranks)
-    noun = "cell (micro-batch)" if cells == 1 else "cells (micro-batches)"
-    images, shared = units.human_count(cell, "image"), units.human_count(ranks, "rank")
-    return f"{size} = {cells} {noun} x {images} x {shared}"
+    return units.human_batch(size, cell, ranks)
 
 
 def _length(record: Record, flat: dict[str, Any]) -> str:

@@ -63,7 +63,8 @@ def announce(run: Run, log: Log) -> None:
         known = f"{plan.total_steps:,} steps, fitted" if plan.choices.length.value else "fitted"
         length = f"{known} to {config.within}"
     log.fact("length", f"{length}; recipe {config.recipe or 'none'}, seed {config.seed}")
-    log.fact("batch", _batch(plan) + _left_cell(config))
+    batch = units.human_batch(plan.global_batch, config.cell, plan.world.size)
+    log.fact("batch", f"global {batch}{_left_cell(config)}")
     for name, said in plan.objective.announced():
         log.fact(name, said)
     log.fact("rate", f"lr {run.state.optimizers.formula}; {config.schedule.phrase}")
@@ -98,17 +99,6 @@ def _patience(plan: Plan) -> str:
             "other images)"
         )
     return f"{text}; the schedule does not change"
-
-
-def _batch(plan: Plan) -> str:
-    """Say how the global batch is split."""
-    cell, size = plan.config.cell, plan.world.size
-    cells = plan.global_batch // cell // size
-    counted = (
-        f"{cells} {'cells (micro-batches)' if cells > 1 else 'cell (micro-batch)'} x "
-        f"{units.human_count(cell, 'image')}"
-    )
-    return f"global {plan.global_batch} = {counted} x {units.human_count(size, 'rank')}"
 
 
 def _place(plan: Plan) -> str:

@@ -17,8 +17,7 @@ from saccade.data.loader import TrainingView
 from saccade.data.order import Order, RankSlice
 from saccade.data.readers import Readers
 from saccade.device import allocator, compile, determinism
-from saccade.device.narrow_conv import stay_in_bounds
-from saccade.device.small_map_conv import use_strips
+from saccade.device.placing import placed
 from saccade.distributed import sync_batchnorm
 from saccade.distributed.world import ALONE, World
 from saccade.evaluation.classifier import Recipe
@@ -185,11 +184,7 @@ def _network(plan: Plan, module: nn.Module | None) -> nn.Module:
         model = registered(plan.config, plan.objective.head)
     else:
         model = duplicate(module).train()
-    model = plan.objective.wrap(model).train()
-    model = model.to(plan.device).to(memory_format=torch.channels_last)
-    stay_in_bounds(model, plan.device)
-    use_strips(model, plan.precision, plan.device)
-    return model
+    return placed(plan.objective.wrap(model).train(), plan.precision, plan.device)
 
 
 def of_others(config: Config, data: Data, behaviour: Behaviour) -> nn.Module | None:

@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from saccade.config.finetune import BUT_LAST_NORM
-from saccade.device.narrow_conv import stay_in_bounds
-from saccade.device.small_map_conv import use_strips
+from saccade.device.placing import placed
 from saccade.evaluation.classifier import Classifier, Recipe
 from saccade.log import Log
 from saccade.models import backends, load_weights
@@ -108,7 +106,4 @@ def _as_it_came(run: Run, side: int) -> nn.Module:
     path = run.history.init["path"]
     source = path if path else backends.pretrained(plan.config.model.init)
     load_weights(smaller, source, classes=plan.recipe.classes)
-    smaller = smaller.to(plan.device).to(memory_format=torch.channels_last)
-    stay_in_bounds(smaller, plan.device)
-    use_strips(smaller, plan.precision, plan.device)
-    return smaller
+    return placed(smaller, plan.precision, plan.device)

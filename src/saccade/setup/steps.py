@@ -13,8 +13,7 @@ from saccade.config.fields import AUTO
 from saccade.config.schema import Config
 from saccade.device import choose, precision
 from saccade.device.loss_scale import LossScale
-from saccade.device.narrow_conv import stay_in_bounds
-from saccade.device.small_map_conv import use_strips
+from saccade.device.placing import placed
 from saccade.device.step_timer import Clock
 from saccade.distributed.all_reduce import GradientSum
 from saccade.distributed.world import ALONE, World
@@ -87,9 +86,7 @@ def make_step(
     length = Length(epoch_size, total_steps(config, epoch_size))
 
     # the layout comes before the optimiser, whose state takes over that of its parameters
-    model = model.train().to(device).to(memory_format=torch.channels_last)
-    stay_in_bounds(model, device)
-    use_strips(model, number_format, device)
+    model = placed(model.train(), number_format, device)
     objective = (objective or of_settings(config)).to(device)
     state = make_state(
         config,
