@@ -14,7 +14,7 @@
 # make wheel        build the wheel and the source distribution into dist/
 # make test-wheel   install that wheel into an empty environment and use it; takes minutes
 # make licences     write the table of docs/licences.md from the installed packages
-# make check        format, lint, types and the rules of the house
+# make check        format, lint, types, the rules of the house, and whether each broken copy still fits
 # make train MODEL=resnet18 DATA=photos.zip ARGS="--holdout 10%"    the recipe that fits the data
 # make clean        remove the environment and the caches; runs/ stays
 
@@ -58,7 +58,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
-	$(BIN)/python -m pytest tests/house
+	$(BIN)/python -m pytest tests/house tests/mutants
 
 wheel: $(VENV)/.installed-dev
 	rm -rf dist
