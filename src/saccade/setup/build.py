@@ -168,10 +168,9 @@ def _switch_on(choices: Choices) -> None:
     allocator."""
     # the last bits of sums on a CPU depend on their number, so a resumed run sets it again
     torch.set_num_threads(choices.compute_threads.value)
+    allocator.keep_freed_memory(torch.device(choices.device.value))
     if choices.device.value == "cuda":
         determinism.switch_on(strict=choices.deterministic.value)
-    elif choices.device.value == "cpu":
-        allocator.keep_freed_memory()
 
 
 def _network(plan: Plan, module: nn.Module | None) -> nn.Module:
