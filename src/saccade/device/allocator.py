@@ -19,8 +19,8 @@ def keep_freed_memory(device: torch.device) -> None:
     A pass over many images allocates and frees the same hundreds of megabytes each time. Returned
     blocks come back as new pages that the system has to clear: 20,000 page faults a step of
     ResNet-18 at 112 px, 7 to 10 % of its time, and more than a third of the time of
-    `saccade probe` at 224 px. The price are gaps between blocks: a pass with cells of 100 images
-    at 224 px needs a third more memory (`docs/LOG.md`, 2026-11-26 and 2026-11-30).
+    `saccade probe` at 224 px. It costs memory, as gaps stay between blocks: a pass with cells of
+    100 images at 224 px needs a third more (`docs/LOG.md`, 2026-11-26 and 2026-11-30).
     """
     if device.type == "cpu":
         _keep()
