@@ -12,6 +12,7 @@ from saccade.data.decoded_cache import Decoded
 from saccade.data.loader import Batch, EvaluationView, batches
 from saccade.data.readers import Readers
 from saccade.data.sources import Split
+from saccade.device.allocator import keep_freed_memory
 from saccade.device.precision import autocast
 from saccade.distributed.world import ALONE, World
 from saccade.evaluation.classifier import Recipe
@@ -177,6 +178,7 @@ def _asked(
     The network is in evaluation mode meanwhile.
     """
     before: Tensor | None = None
+    keep_freed_memory(device)
     with evaluating(network):
         for cell in cells:
             with torch.inference_mode(), autocast(precision, device):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from saccade.data.images import decode
 from saccade.data.sources.peek import images_below
-from saccade.device import allocator
+from saccade.device.allocator import keep_freed_memory
 from saccade.errors import CheckpointError, DataError, UsageError
 from saccade.evaluation.classifier import Classifier
 from saccade.evaluation.views import mean_logits
@@ -80,7 +80,7 @@ def predict(
             f"top={top!r} is not possible", where="top", fix="write a whole number, 1 or more"
         )
     classifier.network.eval()
-    allocator.keep_freed_memory(next(classifier.network.parameters()).device)
+    keep_freed_memory(next(classifier.network.parameters()).device)
     files = iter(_listed(pictures))
     # in chunks, as the images of a folder may not fit into memory
     while chunk := [

@@ -14,7 +14,7 @@ from saccade import files
 from saccade.data.images import decode
 from saccade.data.readers import Readers
 from saccade.data.sources import Split
-from saccade.device import allocator, determinism
+from saccade.device import determinism
 from saccade.errors import ExportError
 from saccade.evaluation.classifier import Classifier
 from saccade.exporting import folder, int8, parity, proof, trained_int8
@@ -55,7 +55,6 @@ def export(
     """
     _require_finite(classifier)
     classifier.network.cpu().float()
-    allocator.keep_freed_memory(torch.device("cpu"))
     recipe, material = classifier.recipe, Material.of(classifier, given)
     receipt: dict[str, Any] = {
         "from": dict(origin),

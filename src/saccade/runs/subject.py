@@ -18,7 +18,7 @@ from saccade.config import plain_yaml
 from saccade.config.layers import Layers
 from saccade.config.schema import Config
 from saccade.data.readers import Readers
-from saccade.device import allocator, determinism, precision
+from saccade.device import determinism, precision
 from saccade.device.choose import pick_device
 from saccade.errors import CheckpointError, ConfigError
 from saccade.evaluation.classifier import Classifier, Recipe, no_model
@@ -217,7 +217,6 @@ class Conditions:
         for note in self.notes:
             Log().warn(note)
         readers = Readers(max(2, torch.get_num_threads()))
-        allocator.keep_freed_memory(self.device)
         try:
             # as the run computed, so that a figure is the one in its report to the last image
             with determinism.compute_threads(self.threads), determinism.put_back():
